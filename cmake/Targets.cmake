@@ -1,0 +1,38 @@
+include(GoogleTest)
+find_package(GTest REQUIRED)
+
+# godwit_library(base SOURCES bytes.cc ... DEPS fmt::fmt): one directory = one target = one namespace.
+function(godwit_library name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  add_library(godwit_${name} STATIC ${arg_SOURCES})
+  add_library(godwit::${name} ALIAS godwit_${name})
+  target_link_libraries(godwit_${name} PUBLIC godwit_options ${arg_DEPS} PRIVATE ${arg_PRIVATE_DEPS})
+endfunction()
+
+# godwit_test(base SOURCES bytes_test.cc ...): the unit tests that sit beside a library's sources.
+# PRIVILEGED tests make network namespaces and run as root (or in a user namespace).
+function(godwit_test name)
+  cmake_parse_arguments(arg "" "LABEL" "SOURCES;DEPS" ${ARGN})
+  if(GODWIT_FUZZ)
+    return()
+  endif()
+  add_executable(${name}_test ${arg_SOURCES})
+  target_link_libraries(${name}_test PRIVATE ${arg_DEPS} GTest::gtest_main GTest::gmock)
+  gtest_discover_tests(${name}_test TEST_PREFIX ${name}. DISCOVERY_MODE PRE_TEST
+    PROPERTIES LABELS "${arg_LABEL}" TIMEOUT 300)
+endfunction()
+
+# godwit_fuzz(datagram SOURCES datagram_fuzz.cc DEPS godwit::wire): a libFuzzer target in the fuzz
+# preset; in every other preset the same file replays its corpus and a fixed number of random inputs.
+function(godwit_fuzz name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPS" ${ARGN})
+  if(GODWIT_FUZZ)
+    add_executable(${name}_fuzz ${arg_SOURCES})
+    target_link_options(${name}_fuzz PRIVATE -fsanitize=fuzzer)
+  else()
+    add_executable(${name}_fuzz ${arg_SOURCES} ${CMAKE_SOURCE_DIR}/test/fuzz/replay_main.cc)
+    add_test(NAME fuzz.${name} COMMAND ${name}_fuzz ${CMAKE_SOURCE_DIR}/test/fuzz/corpus/${name})
+    set_tests_properties(fuzz.${name} PROPERTIES LABELS fuzz TIMEOUT 120)
+  endif()
+  target_link_libraries(${name}_fuzz PRIVATE godwit_options ${arg_DEPS})
+endfunction()
