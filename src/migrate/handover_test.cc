@@ -1,0 +1,291 @@
+// Drives Source and Target against each other through a lossy, reordering message queue, kills either
+// agent between any two effects and restarts it from its journal, and looks after every step for two
+// running instances. Each seed is one history.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <optional>
+#include <random>
+
+#include "migrate/source.hh"
+#include "migrate/target.hh"
+
+namespace godwit::migrate {
+namespace {
+
+using SE = SourceEvent;
+using SF = SourceEffect;
+using TE = TargetEvent;
+using TF = TargetEffect;
+
+// The world that outlives both agents: two QEMUs, two journals, the messages under way.
+class World {
+ public:
+  explicit World(unsigned seed) : random_(seed), severity_(seed % kSeverities) {}
+
+  void run() {
+    start_source(SE::begin);
+    for (int step = 0; step < 400 && !settled(); ++step) {
+      random_step();
+      EXPECT_FALSE(source_runs_ && target_runs_) << "two running instances";
+    }
+    // The storm is over: everyone is up and messages arrive.
+    calm_ = true;
+    for (int step = 0; step < 400 && !settled(); ++step) {
+      random_step();
+      EXPECT_FALSE(source_runs_ && target_runs_) << "two running instances";
+    }
+    EXPECT_TRUE(settled()) << to_text(source_journal_) << " / " << to_text(target_journal_);
+    EXPECT_TRUE(source_runs_ != target_runs_) << "exactly one instance at the end";
+    EXPECT_EQ(target_runs_, source_journal_ == SourceState::done);
+  }
+
+  int moves() const { return target_runs_ ? 1 : 0; }
+
+ private:
+  enum class Message { prepare, prepared, commit, abort, owns, refuses, failed };
+
+  // Histories range from fair weather (0) to a storm in which hardly any move succeeds.
+  static constexpr unsigned kSeverities = 6;
+  bool chance(unsigned percent) {
+    return !calm_ && random_() % (100 * kSeverities) < percent * severity_;
+  }
+  bool settled() const {
+    const bool target_knows = is_final(target_journal_) || target_journal_ == TargetState::planned ||
+                              target_journal_ == TargetState::owner;
+    return is_final(source_journal_) && source_ && target_ && target_knows;
+  }
+
+  void start_source(SE event) {
+    source_.emplace(SourceOptions{}, source_journal_);
+    feed_source(event);
+  }
+  void start_target(TE event) {
+    target_.emplace(target_journal_);
+    feed_target(event);
+  }
+
+  void feed_source(SE event) {
+    if (!source_) return;
+    for (const SF effect : source_->handle(event, "test")) {
+      if (chance(3)) return kill_source();
+      perform(effect);
+      if (!source_) return;
+    }
+  }
+  void feed_target(TE event) {
+    if (!target_) return;
+    for (const TF effect : target_->handle(event, "test")) {
+      if (chance(3)) return kill_target();
+      perform(effect);
+      if (!target_) return;
+    }
+  }
+
+  void kill_source() {
+    source_.reset();
+    source_events_.clear();
+  }
+  void kill_target() {
+    target_.reset();
+    target_events_.clear();
+  }
+
+  void perform(SF effect) {
+    switch (effect) {
+      case SF::record: source_journal_ = source_->state(); break;
+      case SF::prepare_target: to_target_.push_back(Message::prepare); break;
+      case SF::start_memory: source_events_.push_back(SE::converged); break;
+      case SF::allow_switchover:
+        source_runs_ = false;
+        source_events_.push_back(SE::at_pre_switchover);
+        break;
+      case SF::pause_ports: source_events_.push_back(SE::ports_paused); break;
+      case SF::continue_switchover:
+        if (!target_guest_) return source_events_.push_back(SE::memory_failed);
+        target_loaded_ = true;
+        target_events_.push_back(TE::loaded);
+        source_events_.push_back(SE::memory_completed);
+        break;
+      case SF::commit_target: to_target_.push_back(Message::commit); break;
+      case SF::resume_guest:
+        ASSERT_NE(source_journal_, SourceState::released);
+        source_runs_ = true;
+        source_events_.push_back(SE::guest_resumed);
+        break;
+      case SF::abort_target: to_target_.push_back(Message::abort); break;
+      case SF::end_guest: ASSERT_FALSE(source_runs_); break;
+      case SF::wait: source_timer_ = true; break;
+      case SF::cancel_memory:
+      case SF::resume_ports:
+      case SF::release_ports:
+      case SF::forget_guest: break;
+    }
+  }
+
+  void perform(TF effect) {
+    switch (effect) {
+      case TF::record: target_journal_ = target_->state(); break;
+      case TF::prepare_guest:
+        target_guest_ = true;
+        target_events_.push_back(TE::prepared);
+        break;
+      case TF::reply_prepared: to_source_.push_back(Message::prepared); break;
+      case TF::run_guest:
+        ASSERT_EQ(target_journal_, TargetState::owner);
+        ASSERT_TRUE(target_loaded_);
+        target_runs_ = true;
+        target_events_.push_back(TE::guest_running);
+        break;
+      case TF::reply_owns: to_source_.push_back(Message::owns); break;
+      case TF::reply_refuses: to_source_.push_back(Message::refuses); break;
+      case TF::notify_failed: to_source_.push_back(Message::failed); break;
+      case TF::discard_guest:
+        ASSERT_FALSE(target_runs_);
+        target_guest_ = target_loaded_ = false;
+        break;
+      case TF::wait: target_timer_ = true; break;
+      case TF::run_ports: break;
+    }
+  }
+
+  template <class T>
+  std::optional<T> take(std::deque<T>& queue) {
+    if (queue.empty()) return std::nullopt;
+    const std::size_t at = chance(20) ? random_() % queue.size() : 0;
+    const T taken = queue[at];
+    if (!chance(10)) queue.erase(queue.begin() + static_cast<std::ptrdiff_t>(at));
+    return taken;
+  }
+
+  void deliver_to_target() {
+    const auto message = take(to_target_);
+    if (!message || !target_) return;
+    switch (*message) {
+      // A journal that knows this migration answers prepare again only from `planned`.
+      case Message::prepare: return feed_target(TE::begin);
+      case Message::commit:
+        // The agent looks at QEMU's pidfd before it hears a commit.
+        if (target_journal_ == TargetState::loaded && !target_guest_) feed_target(TE::guest_died);
+        return feed_target(TE::commit);
+      default: return feed_target(TE::abort);
+    }
+  }
+  void deliver_to_source() {
+    const auto message = take(to_source_);
+    if (!message) return;
+    switch (*message) {
+      case Message::prepared: return feed_source(SE::target_prepared);
+      case Message::owns: return feed_source(SE::target_owns);
+      case Message::refuses: return feed_source(SE::target_refuses);
+      default: return feed_source(SE::target_failed);
+    }
+  }
+
+  void random_step() {
+    switch (random_() % 9) {
+      case 0: return deliver_to_target();
+      case 1: return deliver_to_source();
+      case 2:
+        if (const auto event = take(source_events_)) feed_source(*event);
+        return;
+      case 3:
+        if (const auto event = take(target_events_)) feed_target(*event);
+        return;
+      case 4:
+        if (chance(30)) to_target_.clear();
+        if (chance(30)) to_source_.clear();
+        return;
+      case 5:
+        if (!source_) return start_source(SE::restarted);
+        if (chance(5)) return kill_source();
+        return feed_source(SE::session_up);
+      case 6:
+        if (!target_) return start_target(TE::restarted);
+        if (chance(5)) return kill_target();
+        if (chance(2)) target_guest_died();
+        return;
+      case 7:
+        if (chance(5)) return feed_source(SE::abort_requested);
+        return;
+      default:
+        // In the storm timers run out of order with everything else; in the calm they come last.
+        if (!calm_ && !chance(20)) return;
+        if (calm_ && !(to_source_.empty() && to_target_.empty() && source_events_.empty() &&
+                       target_events_.empty())) {
+          return;
+        }
+        if (std::exchange(source_timer_, false)) feed_source(SE::patience_ended);
+        if (std::exchange(target_timer_, false)) feed_target(TE::patience_ended);
+    }
+  }
+
+  void target_guest_died() {
+    if (!target_guest_ || target_runs_) return;  // a running guest that dies is lost, as without us
+    if (target_journal_ == TargetState::owner) return;
+    target_guest_ = target_loaded_ = false;
+    target_events_.push_back(TE::guest_died);
+  }
+
+  std::mt19937 random_;
+  unsigned severity_;
+  bool calm_ = false;
+  std::optional<Source> source_;
+  std::optional<Target> target_{std::in_place};
+  SourceState source_journal_ = SourceState::planned;
+  TargetState target_journal_ = TargetState::planned;
+  bool source_runs_ = true, target_runs_ = false;
+  bool target_guest_ = false, target_loaded_ = false;
+  bool source_timer_ = false, target_timer_ = false;
+  std::deque<SE> source_events_;
+  std::deque<TE> target_events_;
+  std::deque<Message> to_source_, to_target_;
+};
+
+TEST(Handover, ExactlyOneInstanceWhateverCrashes) {
+  int moves = 0;
+  constexpr unsigned kSeeds = 4000;
+  for (unsigned seed = 1; seed <= kSeeds; ++seed) {
+    SCOPED_TRACE(fmt::format("seed {}", seed));
+    World world(seed);
+    world.run();
+    moves += world.moves();
+    if (testing::Test::HasFailure()) return;
+  }
+  EXPECT_GT(moves, static_cast<int>(kSeeds) / 10);
+  EXPECT_LT(moves, static_cast<int>(kSeeds) * 9 / 10);
+}
+
+TEST(Source, HoldWaitsForCutover) {
+  Source source({.hold = true});
+  (void)source.handle(SE::begin);
+  (void)source.handle(SE::target_prepared);
+  EXPECT_EQ(source.handle(SE::converged), std::vector{SF::record});
+  EXPECT_EQ(source.state(), SourceState::ready);
+  const auto effects = source.handle(SE::cutover);
+  EXPECT_EQ(effects, (std::vector{SF::record, SF::allow_switchover}));
+}
+
+TEST(Source, DivergenceAbortsUnlessAskedToPause) {
+  for (const bool pause : {false, true}) {
+    Source source({.pause_on_diverge = pause});
+    (void)source.handle(SE::begin);
+    (void)source.handle(SE::target_prepared);
+    (void)source.handle(SE::diverged, "will not converge");
+    EXPECT_EQ(source.state(), pause ? SourceState::copying : SourceState::aborting);
+  }
+}
+
+TEST(Source, AfterReleasedAnAbortIsNotObeyed) {
+  Source source({}, SourceState::released);
+  EXPECT_TRUE(source.handle(SE::abort_requested).empty());
+  (void)source.handle(SE::patience_ended);
+  EXPECT_TRUE(source.undecided());
+  const auto effects = source.handle(SE::target_destroyed);
+  EXPECT_EQ(effects.front(), SF::record);
+  EXPECT_EQ(source.state(), SourceState::aborting);
+}
+
+}  // namespace
+}  // namespace godwit::migrate

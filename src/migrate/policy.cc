@@ -1,0 +1,74 @@
+#include "migrate/policy.hh"
+
+#include <algorithm>
+
+namespace godwit::migrate {
+namespace {
+
+// Of the bytes that fit on paper; the rest absorbs a link that slows down during the pause.
+constexpr double kAllowedShare = 0.8;
+constexpr double kStallRatio = 0.8;
+
+Nanoseconds fixed_cost(const MemorySample& sample, const PauseCosts& costs) {
+  return costs.device_state_load + costs.commit_local +
+         duration_cast<Nanoseconds>(sample.rtt * costs.commit_round_trips);
+}
+
+Nanoseconds from_seconds(double value) {
+  return Nanoseconds(static_cast<Nanoseconds::rep>(std::clamp(value, 0.0, 1e9) * 1e9));
+}
+
+double to_seconds(Nanoseconds duration) { return static_cast<double>(duration.count()) / 1e9; }
+
+}  // namespace
+
+Nanoseconds predicted_pause(const MemorySample& sample, double bytes, const PauseCosts& costs) {
+  if (sample.delivered_bytes_per_second <= 0) return kMaxQemuDowntimeLimit;
+  const double moved = bytes + sample.backlog_bytes + costs.device_state_bytes;
+  return fixed_cost(sample, costs) + from_seconds(moved / sample.delivered_bytes_per_second);
+}
+
+double allowed_bytes(const MemorySample& sample, const PauseLimits& limits,
+                     const PauseCosts& costs) {
+  const Nanoseconds left = limits.max_downtime - fixed_cost(sample, costs);
+  if (left <= Nanoseconds(0)) return 0;
+  const double fits = to_seconds(left) * sample.delivered_bytes_per_second * kAllowedShare;
+  return std::max(0.0, fits - sample.backlog_bytes - costs.device_state_bytes);
+}
+
+void DowntimePolicy::note_round(const MemorySample& sample, double allowed) {
+  if (sample.round == round_) return;
+  const bool first = round_ <= 1;
+  const bool stalled = !first && sample.remaining_bytes > allowed &&
+                       sample.remaining_bytes > kStallRatio * round_start_remaining_;
+  stalled_rounds_ = stalled ? stalled_rounds_ + 1 : 0;
+  round_ = sample.round;
+  round_start_remaining_ = sample.remaining_bytes;
+}
+
+DowntimePolicy::Verdict DowntimePolicy::judge(const MemorySample& sample) {
+  const double allowed = allowed_bytes(sample, limits_, costs_);
+  note_round(sample, allowed);
+  const double rate = sample.delivered_bytes_per_second;
+
+  Verdict verdict;
+  if (rate <= 0) return verdict;
+  // At the end of this round the guest has dirtied again what it could in the time it takes.
+  const double round_seconds = (sample.remaining_bytes + sample.backlog_bytes) / rate;
+  const double next = sample.dirty_bytes_per_second * round_seconds;
+  verdict.predicted_pause =
+      predicted_pause(sample, std::min(sample.remaining_bytes, std::max(next, 0.0)), costs_);
+  const double gain = std::max(0.1, 1.0 - sample.dirty_bytes_per_second / rate);
+  verdict.eta = from_seconds(round_seconds / gain);
+  verdict.diverges = stalled_rounds_ >= kStalledRoundsToDiverge;
+
+  verdict.fits = allowed > 0;
+  if (verdict.fits) {
+    const double qemu_rate = std::max(sample.qemu_bytes_per_second, rate);
+    verdict.qemu_downtime_limit = std::clamp(
+        from_seconds(allowed / qemu_rate), Nanoseconds(kHeldDowntimeLimit), kMaxQemuDowntimeLimit);
+  }
+  return verdict;
+}
+
+}  // namespace godwit::migrate

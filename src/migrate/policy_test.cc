@@ -1,0 +1,64 @@
+#include "migrate/policy.hh"
+
+#include <gtest/gtest.h>
+
+namespace godwit::migrate {
+namespace {
+
+constexpr double kMega = 1e6;
+
+MemorySample sample(std::uint64_t round, double remaining, double dirty) {
+  return {.at = {},
+          .round = round,
+          .remaining_bytes = remaining,
+          .dirty_bytes_per_second = dirty,
+          .backlog_bytes = 0,
+          .delivered_bytes_per_second = 50 * kMega,
+          .qemu_bytes_per_second = 50 * kMega,
+          .rtt = milliseconds(40)};
+}
+
+TEST(Policy, AllowedBytesLeaveRoomForTheCommit) {
+  const double allowed = allowed_bytes(sample(1, 0, 0), {}, {});
+  // 300 ms - 15 - 15 - 60 = 210 ms at 50 MB/s, 0.8 of it, less the device state.
+  EXPECT_NEAR(allowed, 0.210 * 50 * kMega * 0.8 - 256 * 1024, 1);
+  EXPECT_LE(predicted_pause(sample(1, 0, 0), allowed, {}), milliseconds(300));
+}
+
+TEST(Policy, NothingIsAllowedWhenRoundTripsAloneExceedTheLimit) {
+  auto far = sample(1, 0, 0);
+  far.rtt = milliseconds(250);
+  EXPECT_EQ(allowed_bytes(far, {}, {}), 0);
+  EXPECT_FALSE(DowntimePolicy({}).judge(far).fits);
+}
+
+TEST(Policy, QemusThresholdIsWhatWeAllow) {
+  DowntimePolicy policy({});
+  auto burst = sample(2, 20 * kMega, 5 * kMega);
+  burst.qemu_bytes_per_second = 500 * kMega;  // QEMU saw our buffer fill, not the link
+  const auto verdict = policy.judge(burst);
+  const double threshold =
+      static_cast<double>(verdict.qemu_downtime_limit.count()) / 1e9 * 500 * kMega;
+  EXPECT_NEAR(threshold, allowed_bytes(burst, {}, {}), 1 * kMega);
+}
+
+TEST(Policy, ShrinkingRoundsConverge) {
+  DowntimePolicy policy({});
+  for (std::uint64_t round = 1; round < 8; ++round) {
+    EXPECT_FALSE(policy.judge(sample(round, 200 * kMega / double(1u << round), 20 * kMega)).diverges);
+  }
+}
+
+TEST(Policy, RoundsThatDoNotShrinkDiverge) {
+  DowntimePolicy policy({});
+  bool diverges = false;
+  for (std::uint64_t round = 1; round < 8; ++round) {
+    diverges = policy.judge(sample(round, 64 * kMega, 100 * kMega)).diverges;
+  }
+  EXPECT_TRUE(diverges);
+  policy.set_limits({.max_downtime = seconds(3)});
+  EXPECT_FALSE(policy.judge(sample(9, 64 * kMega, 100 * kMega)).diverges);
+}
+
+}  // namespace
+}  // namespace godwit::migrate

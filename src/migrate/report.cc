@@ -1,0 +1,49 @@
+#include "migrate/report.hh"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+namespace godwit::migrate {
+
+void fill_times(Report& report, const Milestones& at) {
+  const Nanoseconds zero{};
+  const auto between = [&](Instant from, Instant to) { return std::max(zero, to - from); };
+  const Instant memory_ended = std::clamp(at.memory_ended, at.ports_paused, at.completed);
+  const Instant running = std::max(at.completed, at.owned - at.rtt / 2);
+
+  report.preparation = between(at.begun, at.copying);
+  report.copying = between(at.copying, at.stopped);
+  report.pause = between(at.stopped, running);
+  report.total = between(at.begun, running);
+  report.network = between(at.stopped, at.ports_paused);
+  report.final_memory = between(at.ports_paused, memory_ended);
+  report.device_state = between(memory_ended, at.completed);
+  report.resume = std::min(at.resume_at_target, between(at.completed, running));
+  report.commit = between(at.completed, running) - report.resume;
+}
+
+nlohmann::json to_json(const Report& report) {
+  nlohmann::json rounds = nlohmann::json::array();
+  for (const Round& round : report.rounds) {
+    rounds.push_back({{"round", round.round},
+                      {"bytes", round.bytes},
+                      {"ms", to_ms(round.duration)}});
+  }
+  return {{"preparation_ms", to_ms(report.preparation)},
+          {"copying_ms", to_ms(report.copying)},
+          {"pause_ms", to_ms(report.pause)},
+          {"total_ms", to_ms(report.total)},
+          {"rounds", rounds},
+          {"pause",
+           {{"network_ms", to_ms(report.network)},
+            {"final_memory_ms", to_ms(report.final_memory)},
+            {"device_state_ms", to_ms(report.device_state)},
+            {"commit_ms", to_ms(report.commit)},
+            {"resume_ms", to_ms(report.resume)}}},
+          {"bytes", {{"memory_stream", report.memory_bytes}, {"wan", report.wan_bytes}}},
+          {"held", {{"frames", report.held_frames}, {"dropped", report.held_dropped}}},
+          {"cpu_s",
+           {{"source", report.source_cpu_seconds}, {"target", report.target_cpu_seconds}}}};
+}
+
+}  // namespace godwit::migrate

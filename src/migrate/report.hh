@@ -1,0 +1,49 @@
+#pragma once
+// What a migration cost, in parts that add up: total = preparation + rounds + pause (+ what lies
+// between, named), pause = its five parts. Times are of the source's monotonic clock.
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <vector>
+
+#include "base/units.hh"
+
+namespace godwit::migrate {
+
+struct Round {
+  std::uint64_t round = 0;  // from 1
+  std::uint64_t bytes = 0;  // of QEMU's stream
+  Nanoseconds duration{};
+};
+
+// Readings taken as the hand-over passes them; zero = not reached.
+struct Milestones {
+  Instant begun{};
+  Instant copying{};         // first byte asked of QEMU
+  Instant stopped{};         // STOP: the vCPUs stand
+  Instant ports_paused{};    // last frames forwarded, EOF sent
+  Instant memory_ended{};    // the last RAM section has passed the relay
+  Instant completed{};       // QEMU: the target has loaded everything
+  Instant owned{};           // the target's word that it runs
+  Nanoseconds resume_at_target{};  // of the target's clock: cont to RESUME
+  Nanoseconds rtt{};
+};
+
+struct Report {
+  Nanoseconds preparation{}, copying{}, pause{}, total{};
+  // Parts of the pause. network: draining the guest's frames; final_memory: the last dirty pages;
+  // device_state: the rest of QEMU's stream, its load and the word back; commit: journals and the
+  // message; resume: cont at the target.
+  Nanoseconds network{}, final_memory{}, device_state{}, commit{}, resume{};
+  std::vector<Round> rounds;
+  std::uint64_t memory_bytes = 0;  // QEMU's stream
+  std::uint64_t wan_bytes = 0;     // with framing, as the lane sent them
+  double source_cpu_seconds = 0, target_cpu_seconds = 0;
+  std::uint64_t held_frames = 0, held_dropped = 0;
+};
+
+// The pause ends when the guest runs at the target: the target's word took half a round trip.
+void fill_times(Report& report, const Milestones& at);
+
+nlohmann::json to_json(const Report& report);
+
+}  // namespace godwit::migrate

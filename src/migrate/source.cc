@@ -1,0 +1,217 @@
+#include "migrate/source.hh"
+
+#include <utility>
+
+#include "base/check.hh"
+
+namespace godwit::migrate {
+
+using S = SourceState;
+using E = SourceEvent;
+using F = SourceEffect;
+
+std::vector<F> Source::enter(S next, Effects then) {
+  CHECK(is_allowed(state_, next), "{} -> {}", to_text(state_), to_text(next));
+  state_ = next;
+  then.insert(then.begin(), F::record);
+  return then;
+}
+
+std::vector<F> Source::abort(std::string reason) {
+  reason_ = std::move(reason);
+  // The guest first: whatever the network and the target do, its vCPUs run again. Before the pause
+  // resume_guest and resume_ports find nothing to do.
+  return enter(S::aborting, {F::cancel_memory, F::resume_guest, F::resume_ports, F::abort_target});
+}
+
+std::vector<F> Source::allow_switchover() {
+  if (std::exchange(switchover_allowed_, true)) return {};
+  return {F::allow_switchover};
+}
+
+std::vector<F> Source::restart() {
+  switch (state_) {
+    case S::planned:
+    case S::preparing:
+    case S::copying:
+    case S::ready:
+    case S::switching:
+      return abort("the source's agent was restarted");
+    case S::released:
+      return {F::commit_target, F::wait};
+    case S::committed:
+      return enter(S::draining, {F::release_ports, F::end_guest, F::wait});
+    case S::draining:
+      return {F::release_ports, F::end_guest, F::wait};
+    case S::aborting:
+      return {F::cancel_memory, F::resume_guest, F::resume_ports, F::abort_target};
+    case S::done:
+    case S::aborted:
+      return {};
+  }
+  return {};
+}
+
+std::vector<F> Source::in_planned(E event, std::string& text) {
+  if (event == E::begin) return enter(S::preparing, {F::prepare_target, F::wait});
+  if (event == E::abort_requested) return abort(std::move(text));
+  return {};
+}
+
+std::vector<F> Source::in_preparing(E event, std::string& text) {
+  switch (event) {
+    case E::target_prepared: return enter(S::copying, {F::start_memory});
+    case E::patience_ended: return abort("the target did not get ready in time");
+    case E::target_failed:
+    case E::abort_requested: return abort(std::move(text));
+    case E::guest_died: return abort("the guest's QEMU ended");
+    default: return {};
+  }
+}
+
+std::vector<F> Source::in_copying(E event, std::string& text) {
+  switch (event) {
+    case E::converged:
+      if (options_.hold) return enter(S::ready, {});
+      return allow_switchover();
+    case E::diverged:
+      if (options_.pause_on_diverge) return allow_switchover();
+      return abort(std::move(text));
+    case E::cutover:
+      options_.hold = false;
+      return {};
+    case E::at_pre_switchover:
+      switchover_allowed_ = true;
+      return enter(S::switching, {F::pause_ports, F::wait});
+    case E::target_failed:
+    case E::memory_failed:
+    case E::abort_requested: return abort(std::move(text));
+    case E::target_refuses: return abort("the target gave up: " + text);
+    case E::guest_died: return abort("the guest's QEMU ended");
+    default: return {};
+  }
+}
+
+std::vector<F> Source::in_ready(E event, std::string& text) {
+  if (event == E::cutover) {
+    options_.hold = false;
+    return enter(S::copying, allow_switchover());
+  }
+  if (event == E::converged || event == E::diverged || event == E::at_pre_switchover) return {};
+  return in_copying(event, text);
+}
+
+std::vector<F> Source::in_switching(E event, std::string& text) {
+  switch (event) {
+    case E::ports_paused: return {F::continue_switchover};
+    case E::memory_completed: return enter(S::released, {F::commit_target, F::wait});
+    case E::patience_ended: return abort("the hand-over did not finish within its bound");
+    case E::guest_resumed: return abort("QEMU resumed the guest by itself");
+    case E::target_failed:
+    case E::target_refuses:
+    case E::memory_failed:
+    case E::abort_requested: return abort(std::move(text));
+    // The target may have loaded everything; memory_completed, if it was on its way, is lost with
+    // QEMU, so the target's word decides. It cannot own the guest before `released` is recorded.
+    case E::guest_died: return abort("the guest's QEMU ended during the hand-over");
+    default: return {};
+  }
+}
+
+std::vector<F> Source::in_released(E event, std::string& text) {
+  switch (event) {
+    case E::target_owns:
+      undecided_ = false;
+      reason_.clear();
+      return enter(S::committed, {F::release_ports, F::end_guest, F::wait});
+    case E::target_refuses:
+    case E::target_destroyed:
+      undecided_ = false;
+      reason_ = event == E::target_refuses ? "the target refused: " + text
+                                           : "the operator says that the target is destroyed";
+      return enter(S::aborting, {F::resume_guest, F::resume_ports, F::abort_target});
+    case E::patience_ended:
+      undecided_ = true;
+      reason_ = "the target does not say whether it owns the guest";
+      return {F::commit_target, F::wait};
+    case E::session_up: return {F::commit_target};
+    default: return {};
+  }
+}
+
+std::vector<F> Source::handle(E event, std::string text) {
+  if (event == E::restarted) return restart();
+  switch (state_) {
+    case S::planned: return in_planned(event, text);
+    case S::preparing: return in_preparing(event, text);
+    case S::copying: return in_copying(event, text);
+    case S::ready: return in_ready(event, text);
+    case S::switching: return in_switching(event, text);
+    case S::released: return in_released(event, text);
+    case S::committed:
+      if (event == E::patience_ended) return enter(S::draining, {F::wait});
+      return {};
+    case S::draining:
+      if (event != E::drained && event != E::patience_ended) return {};
+      return enter(S::done, {F::forget_guest});
+    case S::aborting:
+      if (event == E::guest_resumed || event == E::guest_died) return enter(S::aborted, {});
+      if (event == E::session_up) return {F::abort_target};
+      return {};
+    case S::done:
+      return {};
+    case S::aborted:
+      if (event == E::session_up) return {F::abort_target};
+      return {};
+  }
+  return {};
+}
+
+std::string_view to_text(SourceEvent event) {
+  switch (event) {
+    case E::begin: return "begin";
+    case E::restarted: return "restarted";
+    case E::target_prepared: return "target_prepared";
+    case E::target_failed: return "target_failed";
+    case E::memory_failed: return "memory_failed";
+    case E::converged: return "converged";
+    case E::diverged: return "diverged";
+    case E::cutover: return "cutover";
+    case E::at_pre_switchover: return "at_pre_switchover";
+    case E::ports_paused: return "ports_paused";
+    case E::memory_completed: return "memory_completed";
+    case E::target_owns: return "target_owns";
+    case E::target_refuses: return "target_refuses";
+    case E::target_destroyed: return "target_destroyed";
+    case E::session_up: return "session_up";
+    case E::patience_ended: return "patience_ended";
+    case E::abort_requested: return "abort_requested";
+    case E::drained: return "drained";
+    case E::guest_resumed: return "guest_resumed";
+    case E::guest_died: return "guest_died";
+  }
+  return "?";
+}
+
+std::string_view to_text(SourceEffect effect) {
+  switch (effect) {
+    case F::record: return "record";
+    case F::prepare_target: return "prepare_target";
+    case F::start_memory: return "start_memory";
+    case F::allow_switchover: return "allow_switchover";
+    case F::pause_ports: return "pause_ports";
+    case F::continue_switchover: return "continue_switchover";
+    case F::commit_target: return "commit_target";
+    case F::cancel_memory: return "cancel_memory";
+    case F::resume_guest: return "resume_guest";
+    case F::resume_ports: return "resume_ports";
+    case F::abort_target: return "abort_target";
+    case F::release_ports: return "release_ports";
+    case F::end_guest: return "end_guest";
+    case F::forget_guest: return "forget_guest";
+    case F::wait: return "wait";
+  }
+  return "?";
+}
+
+}  // namespace godwit::migrate

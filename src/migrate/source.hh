@@ -1,0 +1,106 @@
+#pragma once
+// The source's half of a hand-over as a pure state machine: events in, effects out, in the order in
+// which they must happen. The agent performs the effects on QEMU, the wires and the session; the
+// simulation performs them on doubles and stops between any two (test/sim).
+//
+//   begin ── prepare_target ──▶ target_prepared ── start_memory ──▶ converged ── allow_switchover
+//   ──▶ at_pre_switchover (vCPUs stopped) ── pause_ports ──▶ ports_paused ── continue_switchover
+//   ──▶ memory_completed ── record released, commit_target ──▶ target_owns ── release_ports,
+//   end_guest ──▶ drained ── forget_guest.
+//
+// Two rules carry the safety: a `record` effect comes before every effect that depends on it, and
+// after `released` no path leads to resume_guest but target_refuses and target_destroyed.
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "migrate/state.hh"
+
+namespace godwit::migrate {
+
+enum class SourceEvent : std::uint8_t {
+  begin,               // the operator asked, preflight agreed
+  restarted,           // the agent came back and read `state` from its journal
+  target_prepared,     // QEMU waits at the target, ports are held, channels are up
+  target_failed,       // refused, or failed before it owned the guest
+  memory_failed,       // QEMU or the transfer gave up; text says why
+  converged,           // the policy predicts a pause within the limit
+  diverged,            // it never will
+  cutover,             // the operator ends --hold
+  at_pre_switchover,   // vCPUs stopped, QEMU waits for migrate-continue
+  ports_paused,        // the guest's last frames are on their way
+  memory_completed,    // QEMU at the target has loaded everything
+  target_owns,         // the target's journal says owner
+  target_refuses,      // the target's journal says refused
+  target_destroyed,    // the operator's word (migration resolve --target-destroyed)
+  session_up,          // the target can be asked again
+  patience_ended,      // the bound of the present state passed
+  abort_requested,     // the operator's or the client's wish
+  drained,             // the forwarding lease is over
+  guest_resumed,       // vCPUs run here again (confirms resume_guest)
+  guest_died,          // our QEMU is gone
+};
+
+enum class SourceEffect : std::uint8_t {
+  record,               // write `state` to the journal and fsync; nothing after it before it is done
+  prepare_target,       // migration.prepare over the session
+  start_memory,         // lane, capabilities, migrate
+  allow_switchover,     // let QEMU stop the vCPUs when what remains fits
+  pause_ports,          // drain the guest's last frames, EOF to the peers, forward from here on
+  continue_switchover,  // migrate-continue
+  commit_target,        // migration.commit: idempotent, repeated until answered
+  cancel_memory,        // migrate_cancel, close the lane
+  resume_guest,         // cont, until the vCPUs are seen to run
+  resume_ports,         // deliver what was forwarded ourselves; the target's epoch is burned
+  abort_target,         // migration.abort: idempotent, repeated until answered
+  release_ports,        // forward for the lease, then let go
+  end_guest,            // QEMU here quits; it holds no running vCPUs any more
+  forget_guest,         // the vm's record leaves this host
+  wait,                 // patience_ended after bound(state)
+};
+
+struct SourceOptions {
+  bool hold = false;              // stay in `ready` until cutover
+  bool pause_on_diverge = false;  // --on-diverge pause
+};
+
+class Source final {
+ public:
+  explicit Source(SourceOptions options, SourceState state = SourceState::planned)
+      : options_(options), state_(state) {}
+
+  // What to do now, in order. An event that does not fit the state gives nothing: events are
+  // late, doubled or reordered as a matter of course.
+  std::vector<SourceEffect> handle(SourceEvent event, std::string text = {});
+
+  SourceState state() const { return state_; }
+  // Why it is aborting or undecided; empty otherwise.
+  const std::string& reason() const { return reason_; }
+  // Released, and the target did not answer within its bound: an operator may have to decide.
+  bool undecided() const { return undecided_; }
+  bool switchover_allowed() const { return switchover_allowed_; }
+
+ private:
+  using Effects = std::vector<SourceEffect>;
+  Effects enter(SourceState next, Effects then);
+  Effects abort(std::string reason);
+  Effects allow_switchover();
+  Effects restart();
+  Effects in_planned(SourceEvent event, std::string& text);
+  Effects in_preparing(SourceEvent event, std::string& text);
+  Effects in_copying(SourceEvent event, std::string& text);
+  Effects in_ready(SourceEvent event, std::string& text);
+  Effects in_switching(SourceEvent event, std::string& text);
+  Effects in_released(SourceEvent event, std::string& text);
+
+  SourceOptions options_;
+  SourceState state_;
+  std::string reason_;
+  bool undecided_ = false;
+  bool switchover_allowed_ = false;
+};
+
+std::string_view to_text(SourceEvent event);
+std::string_view to_text(SourceEffect effect);
+
+}  // namespace godwit::migrate

@@ -1,0 +1,65 @@
+#pragma once
+// The target's half of a hand-over (see source.hh). It becomes the owner in exactly one place: a
+// commit from the source, which the source sends only after it recorded `released`.
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "migrate/state.hh"
+
+namespace godwit::migrate {
+
+enum class TargetEvent : std::uint8_t {
+  begin,           // migration.prepare
+  restarted,       // the agent came back and read `state` from its journal
+  prepared,        // QEMU listens, ports are held, channels are up
+  loaded,          // QEMU has loaded everything and the transfer's checksum agrees
+  load_failed,     // either does not; text says which
+  commit,          // migration.commit: the source has recorded `released`; whoever feeds this has
+                   // looked at QEMU's pidfd first, so that a dead guest is never owned
+  abort,           // migration.abort
+  guest_running,   // QEMU says RESUME
+  guest_died,      // our QEMU is gone
+  patience_ended,  // the bound of the present state passed
+};
+
+enum class TargetEffect : std::uint8_t {
+  record,         // write `state` to the journal and fsync; nothing after it before it is done
+  prepare_guest,  // QEMU -S -incoming, ports HELD at e+1, channels
+  reply_prepared,
+  run_guest,      // activate, cont
+  run_ports,      // deliver held frames, MOVE to the peers
+  reply_owns,     // answers commit and abort: the guest lives here
+  reply_refuses,  // answers commit and abort: it never will
+  discard_guest,  // kill the waiting QEMU, drop the held ports
+  notify_failed,  // tell the source without being asked
+  wait,           // patience_ended after bound(state)
+};
+
+class Target final {
+ public:
+  explicit Target(TargetState state = TargetState::planned) : state_(state) {}
+
+  std::vector<TargetEffect> handle(TargetEvent event, std::string text = {});
+
+  TargetState state() const { return state_; }
+  const std::string& reason() const { return reason_; }
+
+ private:
+  using Effects = std::vector<TargetEffect>;
+  Effects enter(TargetState next, Effects then);
+  Effects refuse(std::string reason, Effects then);
+  Effects restart();
+  Effects in_preparing(TargetEvent event, std::string& text);
+  Effects in_loaded(TargetEvent event, std::string& text);
+  Effects in_owner(TargetEvent event);
+
+  TargetState state_;
+  std::string reason_;
+  bool commit_waits_ = false;  // commit overtook our own QEMU's `completed`
+};
+
+std::string_view to_text(TargetEvent event);
+std::string_view to_text(TargetEffect effect);
+
+}  // namespace godwit::migrate
