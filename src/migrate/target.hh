@@ -13,7 +13,7 @@ enum class TargetEvent : std::uint8_t {
   begin,           // migration.prepare
   restarted,       // the agent came back and read `state` from its journal
   prepared,        // QEMU listens, ports are held, channels are up
-  loaded,          // QEMU has loaded everything and the transfer's checksum agrees
+  loaded,          // QEMU lives, has loaded everything, and the transfer's checksum agrees
   load_failed,     // either does not; text says which
   commit,          // migration.commit: the source has recorded `released`; whoever feeds this has
                    // looked at QEMU's pidfd first, so that a dead guest is never owned
