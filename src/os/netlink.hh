@@ -1,0 +1,93 @@
+#pragma once
+// Links, addresses and routes through rtnetlink(7) (libnl-route-3), by name, one call per effect.
+// A Netlink speaks to the network namespace its maker's thread was in, for as long as it lives.
+//
+// Everything throws SetupError naming the attempt. Adding what is there already is an error for
+// links and fine for addresses and routes; removing what is not there is fine.
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "os/endpoint.hh"
+#include "os/fd.hh"
+#include "os/mac.hh"
+
+struct nl_sock;
+struct rtnl_link;
+
+namespace godwit::os {
+
+constexpr std::size_t kInterfaceNameLimit = 15;  // IFNAMSIZ less the final NUL
+
+struct LinkState {
+  int index = 0;
+  unsigned mtu = 0;
+  MacAddress mac{};
+  bool up = false;
+  bool carrier = false;
+  int master = 0;    // index of the bridge it belongs to; 0: none
+  std::string kind{};  // "veth", "bridge", "tun", ...; empty for hardware
+};
+
+struct VxlanConfig {
+  std::uint32_t id = 0;
+  Endpoint local{};
+  Endpoint remote{};        // its port is the UDP port of both
+  std::string underlay{};   // interface; may be empty
+};
+
+class Netlink final {
+ public:
+  Netlink();
+  ~Netlink();
+  Netlink(Netlink&&) noexcept;
+  Netlink& operator=(Netlink&&) noexcept;
+
+  void add_dummy(const std::string& name);  // not every kernel has these
+  void add_bridge(const std::string& name);
+  void add_veth(const std::string& name, const std::string& peer_name);
+  void add_vxlan(const std::string& name, const VxlanConfig& config);
+  void remove_link(const std::string& name);
+
+  std::optional<LinkState> find(const std::string& name);
+  LinkState link(const std::string& name);
+  std::vector<std::string> names();
+
+  void set_up(const std::string& name);
+  void set_down(const std::string& name);
+  void set_mtu(const std::string& name, unsigned mtu);
+  void set_mac(const std::string& name, const MacAddress& mac);
+  void set_master(const std::string& name, const std::string& bridge);
+  void clear_master(const std::string& name);
+  void rename(const std::string& name, const std::string& new_name);
+  void move_to(const std::string& name, const Fd& netns);
+  // No frames of the kernel's own: no IPv6 addresses, no router solicitations, no MLD reports.
+  void silence_ipv6(const std::string& name);
+
+  // "10.0.0.1/24", "fd00::1/64" (without duplicate address detection: usable at once).
+  void add_address(const std::string& name, const std::string& address);
+  void remove_address(const std::string& name, const std::string& address);
+  // "10.1.0.0/16", "default", "::/0"; by a gateway, or an interface, or both (empty: not given).
+  void add_route(const std::string& to, const std::string& via, const std::string& interface = {});
+  void remove_route(const std::string& to);
+
+ private:
+  struct Closer {
+    void operator()(nl_sock* socket) const;
+    void operator()(rtnl_link* link) const;
+  };
+  using LinkPtr = std::unique_ptr<rtnl_link, Closer>;
+
+  LinkPtr lookup(const std::string& name);
+  int index_of(const std::string& name, std::string_view attempt);
+  void add(LinkPtr link, std::string_view attempt);
+  template <class Change>
+  void change(const std::string& name, std::string_view attempt, Change&& change);
+
+  std::unique_ptr<nl_sock, Closer> socket_;
+};
+
+}  // namespace godwit::os
