@@ -1,0 +1,204 @@
+#pragma once
+// One transfer: the streams of one migration between two agents, over one lane at a time, resumable.
+//
+//   QEMU -> space()/commit() -> OutStream ring -> DATA -> lane -> FrameReader -> InStream -> deliver()
+//                                  ^ kept until ACK                                |
+//                                  +------------------- ACK <----------------------+
+//
+// A lane is any reliable byte stream (TLS over TCP). It may die at any byte: each side tells the
+// other in HELLO what it has received, and goes on from there. Bytes that the consumer does not take
+// wait at the receiver, bounded by the window; then the sender stops taking from its writer: QEMU
+// only sees a slow socket. Every DATA frame carries XXH3-64, and END carries XXH3-128 of all bytes
+// as the writer wrote them, compared with all bytes as the consumer took them (invariant 3).
+//
+// Pure: no I/O, no clock; owned by one thread. Callbacks of the sink must not call back into the
+// transfer. After each feed/take/consumer_ready the owner looks whether there is space() again and
+// whether take() has something, and arms one timer for next_tick(). Bytes: docs/protocol/transfer.md.
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "base/units.hh"
+#include "stream/delivery_rate.hh"
+#include "stream/frame_reader.hh"
+#include "stream/in_stream.hh"
+#include "stream/out_stream.hh"
+#include "stream/token_bucket.hh"
+
+namespace godwit::stream {
+
+// Unacknowledged bytes: 1 Gbit/s x 200 ms = 25 MB, rounded up to a power of two.
+inline constexpr std::size_t kMemoryWindow = 32 << 20;
+inline constexpr std::size_t kReturnPathWindow = 256 << 10;
+// Bytes taken from the writer and not yet given to the lane. Small, as all of them are part of the
+// pause once the guest is stopped: 20 ms at 400 Mbit/s.
+inline constexpr std::size_t kUnsentLimit = 1 << 20;
+// DATA payloads; with a cap, no longer than the cap carries in kMaxFrameTime, as a frame once begun
+// delays what is more urgent.
+inline constexpr std::size_t kBulkFrame = 128 << 10;
+inline constexpr std::size_t kLeastBulkFrame = 16 << 10;
+inline constexpr milliseconds kMaxFrameTime{4};
+// An ACK goes out after this many delivered bytes or this long, whichever is first.
+inline constexpr std::size_t kAckEvery = 256 << 10;
+inline constexpr milliseconds kAckDelay{2};
+inline constexpr seconds kPingInterval{2};
+inline constexpr seconds kLaneSilence{15};       // then the lane is dead
+inline constexpr std::chrono::minutes kLanePatience{10};  // without a lane; then the transfer fails
+
+// What goes first when several streams have something.
+enum class Priority : std::uint8_t { kControl, kReturnPath, kFinalMemory, kMemory };
+
+struct StreamSpec {
+  StreamId id = 0;
+  Role writer{};
+  Priority priority{};
+  std::size_t window = 0;        // bytes, a power of two, the same on both sides
+  std::size_t unsent_limit = 0;  // bytes
+};
+inline constexpr StreamId kMemoryStream = 1;      // source -> target
+inline constexpr StreamId kReturnPathStream = 2;  // target -> source
+std::vector<StreamSpec> vm_streams();
+
+struct TransferConfig {
+  TransferId id;
+  Role role{};
+  std::vector<StreamSpec> streams = vm_streams();
+  Nanoseconds patience = kLanePatience;
+};
+
+class TransferSink {
+ public:
+  virtual ~TransferSink() = default;
+  // Bytes taken; fewer than given: no more until consumer_ready(stream).
+  virtual std::size_t deliver(StreamId stream, BytesView bytes) = 0;
+  // All bytes of an incoming stream were delivered and verified against the writer's sum.
+  virtual void stream_ended(StreamId stream) = 0;
+  // The peer did so with an outgoing one.
+  virtual void end_acknowledged(StreamId stream) = 0;
+  // Given up, once, whatever the lane does: a wrong sum, the peer's word, patience at an end.
+  virtual void transfer_failed(const Error& why) = 0;
+};
+
+struct OutStats {
+  std::uint64_t offered = 0, sent = 0, acked = 0, resent = 0;  // bytes
+  std::uint64_t unsent() const { return offered - sent; }
+  std::uint64_t backlog() const { return offered - acked; }  // not yet in the consumer at the peer
+};
+struct InStats {
+  std::uint64_t received = 0, delivered = 0;  // bytes
+};
+struct TransferStats {
+  std::map<StreamId, OutStats> out;
+  std::map<StreamId, InStats> in;
+  std::uint64_t lane_bytes_out = 0, lane_bytes_in = 0;  // with frame headers and re-sent bytes
+  std::uint32_t lanes = 0;                              // used so far
+  BitRate delivery_rate;                                // of acknowledged bytes; zero: unknown yet
+  std::optional<Nanoseconds> lane_rtt;                  // with queueing in both directions
+};
+
+class Transfer final {
+ public:
+  Transfer(TransferConfig config, TransferSink& sink, Instant now);
+  ~Transfer();
+  Transfer(const Transfer&) = delete;
+  Transfer& operator=(const Transfer&) = delete;
+
+  // Writer. space(): contiguous room to read(2) into, empty when the writer has to wait;
+  // commit(): that many bytes of it are filled. offer(): both with a copy; returns bytes taken.
+  MutableBytes space(StreamId stream);
+  void commit(StreamId stream, std::size_t count);
+  std::size_t offer(StreamId stream, BytesView bytes);
+  void end(StreamId stream);
+  void set_priority(StreamId stream, Priority priority);
+
+  // Consumer: it takes bytes again after it took fewer than given.
+  void consumer_ready(StreamId stream, Instant now);
+
+  // Lane. An error from feed() or tick() means: close this lane (the transfer has let go of it
+  // already, as in lane_down) and bring another, unless failed().
+  void lane_up(Instant now);
+  void lane_down(Instant now);
+  bool has_lane() const { return lane_ != Lane::kDown; }
+  Result<> feed(BytesView from_lane, Instant now);
+  // Without a copy: the next bytes for the lane (empty: nothing now), then how many it took. A
+  // view is valid until the next call of any other function.
+  BytesView peek(Instant now);
+  void advance(std::size_t count);
+  // With a copy: fills `into` from its front, returns bytes written.
+  std::size_t take(MutableBytes into, Instant now);
+
+  Result<> tick(Instant now);
+  Instant next_tick() const;  // never in the past for long: call tick() and then take()
+
+  // All lane bytes count; nullopt: no cap. Urgent frames do not wait for it.
+  void set_bandwidth(std::optional<BitRate> cap, Instant now);
+  // Gives up; the peer is told `why` if a lane lives or comes.
+  void abort(std::string why, Instant now);
+
+  const TransferId& id() const { return config_.id; }
+  const std::optional<Error>& failed() const { return failed_; }
+  // Every stream ended and was verified, both ways, and nothing is left to say.
+  bool finished() const;
+  TransferStats stats() const;
+
+ private:
+  struct Out;
+  struct In;
+  enum class Lane { kDown, kGreeting, kUp };
+  struct Payload {  // the rest of a DATA frame whose header was sent
+    Out* out = nullptr;
+    std::uint64_t position = 0;
+    std::size_t left = 0;
+  };
+
+  Out& out(StreamId stream) const;
+  // Receiving: transfer_receive.cc
+  Result<> handle(const FramePart& part, Instant now);
+  Result<> handle_hello(const FramePart& part, Instant now);
+  Result<> handle_data(const FramePart& part, Instant now);
+  Result<> handle_ack(const FrameHeader& header, Instant now);
+  Result<> handle_end(const FramePart& part, Instant now);
+  Result<> judge(In& in, InStream::Verdict verdict, Instant now);
+  std::size_t consume(In& in, BytesView bytes);
+  void after_delivery(In& in, Instant now);
+  In* find_in(StreamId stream);
+  Result<> lane_fault(Instant now, std::string what);
+  // Sending: transfer_send.cc
+  void schedule(Instant now);
+  void append_hello();
+  void append_acks(Instant now);
+  void append_data(Instant now);
+  bool is_bulk(const Out& out) const;
+  std::size_t frame_limit(const Out& out) const;
+  Out* next_out();
+
+  void give_up(Error why, bool tell_peer);
+  bool lane_limited() const;
+
+  TransferConfig config_;
+  TransferSink& sink_;
+  std::vector<std::unique_ptr<Out>> outs_;
+  std::vector<std::unique_ptr<In>> ins_;
+  std::optional<Error> failed_;
+  std::optional<std::string> reset_;  // still to be told to the peer
+
+  Lane lane_ = Lane::kDown;
+  FrameReader reader_;
+  Bytes small_;  // whole small frames and DATA headers on their way to the lane
+  std::size_t small_taken_ = 0;
+  Payload payload_;
+  TokenBucket bucket_;
+  bool waits_for_tokens_ = false;
+  DeliveryRate rate_;
+
+  Instant lane_changed_{};  // up or down since
+  Instant last_heard_{};
+  Instant last_ping_{};
+  std::uint64_t pings_ = 0;             // number of the last
+  std::optional<std::uint64_t> pong_;  // still to be answered
+  std::uint64_t lane_bytes_out_ = 0, lane_bytes_in_ = 0;
+  std::uint32_t lanes_ = 0;
+  std::optional<Nanoseconds> lane_rtt_;
+};
+
+}  // namespace godwit::stream
