@@ -1,0 +1,60 @@
+#pragma once
+// A blocking client of the local API, for the command line: one connection per call, one thread.
+// Errors name the socket and what to do about it.
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "base/result.hh"
+#include "base/units.hh"
+#include "http/sse.hh"
+#include "os/fd.hh"
+
+namespace godwit::http {
+
+struct Reply {
+  int status = 0;
+  nlohmann::json body;  // null when the answer was not JSON
+  bool ok() const { return status >= 200 && status < 300; }
+};
+
+// How a stream of events came to its end.
+enum class EventsEnd {
+  stopped,      // the callback said so
+  closed,       // the server ended it, orderly or by dying
+  interrupted,  // the interrupt descriptor became readable
+};
+
+// A connection after its upgrade: raw bytes both ways, the first of which were already read.
+struct Upgraded {
+  os::Fd fd;  // blocking
+  Bytes early;
+};
+
+class Client final {
+ public:
+  // Time for a whole answer, and the longest silence of an event stream (three heartbeats).
+  static constexpr Nanoseconds kRequestTime = seconds(60);
+  static constexpr Nanoseconds kSilence = seconds(45);
+
+  explicit Client(std::string socket_path) : path_(std::move(socket_path)) {}
+
+  // `body` null sends none. An answer with an error status is a Reply, not an Error.
+  Result<Reply> request(std::string_view method, std::string_view target,
+                        const nlohmann::json& body = nullptr) const;
+  // Calls `on_event` for each event until it returns false. A refusal (not 200) is an Error with
+  // the server's text. `interrupt` may be null.
+  Result<EventsEnd> events(std::string_view target,
+                           const std::function<bool(const Event&)>& on_event,
+                           const os::Fd* interrupt = nullptr) const;
+  // Error when the server answers anything but 101; with its text, if it gave one.
+  Result<Upgraded> upgrade(std::string_view target, std::string_view protocol) const;
+
+  const std::string& socket_path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+}  // namespace godwit::http
