@@ -65,8 +65,7 @@ std::optional<ProcessIdentity> identify(pid_t pid) {
   }
   ProcessIdentity identity{.pid = pid};
   const char* begin = text.data() + at + 1;
-  const auto [end, error] =
-      std::from_chars(begin, text.data() + text.size(), identity.start_time);
+  const auto [end, error] = std::from_chars(begin, text.data() + text.size(), identity.start_time);
   if (error != std::errc{}) return std::nullopt;
   return identity;
 }

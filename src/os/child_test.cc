@@ -6,8 +6,8 @@
 
 #include <csignal>
 
-#include "os/netns.hh"
 #include "os/netlink.hh"
+#include "os/netns.hh"
 #include "os/socket.hh"
 #include "os/test_wait.hh"
 
@@ -79,8 +79,8 @@ TEST(Child, DescriptorsGoUnderTheirNumbersAndNoOthers) {
   const Fd fds[]{Fd(a[0]), Fd(a[1]), Fd(b[0]), Fd(b[1])};
   ASSERT_EQ(::write(a[1], "A", 1), 1);
   ASSERT_EQ(::write(b[1], "B", 1), 1);
-  auto command = shell(fmt::format("head -c1 <&{}; head -c1 <&{}; ls /proc/self/fd | wc -l",
-                                   b[0], a[0]));
+  auto command =
+      shell(fmt::format("head -c1 <&{}; head -c1 <&{}; ls /proc/self/fd | wc -l", b[0], a[0]));
   command.fds = {{a[0], b[0]}, {b[0], a[0]}};
   const auto output = run(command);
   ASSERT_TRUE(output);

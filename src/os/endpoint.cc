@@ -130,7 +130,8 @@ Result<std::vector<Endpoint>> resolve(const std::string& host, std::uint16_t por
     sockaddr_storage raw{};
     std::memcpy(&raw, at->ai_addr, std::min<std::size_t>(at->ai_addrlen, sizeof raw));
     const auto endpoint = Endpoint::from_sockaddr(raw);
-    if (endpoint && std::ranges::find(endpoints, *endpoint) == endpoints.end()) endpoints.push_back(*endpoint);
+    if (endpoint && std::ranges::find(endpoints, *endpoint) == endpoints.end())
+      endpoints.push_back(*endpoint);
   }
   ::freeaddrinfo(found);
   if (endpoints.empty()) return fail("resolve '{}': it has no IP address", host);

@@ -32,7 +32,9 @@ struct Endpoint {
                                 std::optional<std::uint16_t> default_port = std::nullopt);
   static Endpoint any_ipv4(std::uint16_t port) { return {.address = {}, .port = port}; }
   // Takes IPv4 peers too when bound by Listener or UdpSocket.
-  static Endpoint any_ipv6(std::uint16_t port) { return {.address = {}, .is_ipv6 = true, .port = port}; }
+  static Endpoint any_ipv6(std::uint16_t port) {
+    return {.address = {}, .is_ipv6 = true, .port = port};
+  }
   static Endpoint loopback(std::uint16_t port) { return {.address = {127, 0, 0, 1}, .port = port}; }
   static Result<Endpoint> from_sockaddr(const sockaddr_storage& from);
 

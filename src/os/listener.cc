@@ -30,14 +30,15 @@ sockaddr_un unix_address(const std::string& path) {
 }
 
 void remove_stale_socket(const std::string& path, const sockaddr_un& raw) {
-  struct stat status {};
+  struct stat status{};
   if (::lstat(path.c_str(), &status) != 0) return;
   if (!S_ISSOCK(status.st_mode)) {
     fail_setup("listen on unix:{}: something that is not a socket is there; remove it", path);
   }
   const Fd probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   const int error =
-      ::connect(probe.number(), reinterpret_cast<const sockaddr*>(&raw), sizeof raw) == 0 ? 0 : errno;
+      ::connect(probe.number(), reinterpret_cast<const sockaddr*>(&raw), sizeof raw) == 0 ? 0
+                                                                                          : errno;
   if (error != ECONNREFUSED) {
     fail_setup("listen on unix:{}: another process listens there; stop it first", path);
   }
@@ -50,7 +51,8 @@ Fd bound_tcp_socket(const Endpoint& at) {
   const int on = 1;
   const int off = 0;
   ::setsockopt(fd.number(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-  ::setsockopt(fd.number(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // inherited by accepted ones
+  ::setsockopt(fd.number(), IPPROTO_TCP, TCP_NODELAY, &on,
+               sizeof on);  // inherited by accepted ones
   if (at.is_ipv6 && at.is_any()) {
     ::setsockopt(fd.number(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
   }
@@ -142,9 +144,9 @@ void Listener::accept_some() {
     }
     const Accepted accepted = describe(fd, peer, !path_.empty());
     const std::string name = path_.empty() ? accepted.peer.text() : "unix:" + path_;
-    (*on_accept)(std::make_unique<SocketStream>(loop_, std::move(fd), name,
-                                                SocketStream::State::kOpen),
-                 accepted);
+    (*on_accept)(
+        std::make_unique<SocketStream>(loop_, std::move(fd), name, SocketStream::State::kOpen),
+        accepted);
     if (on_accept.use_count() == 1) return;  // the listener is gone
   }
 }

@@ -28,15 +28,15 @@ struct LinkState {
   MacAddress mac{};
   bool up = false;
   bool carrier = false;
-  int master = 0;    // index of the bridge it belongs to; 0: none
+  int master = 0;      // index of the bridge it belongs to; 0: none
   std::string kind{};  // "veth", "bridge", "tun", ...; empty for hardware
 };
 
 struct VxlanConfig {
   std::uint32_t id = 0;
   Endpoint local{};
-  Endpoint remote{};        // its port is the UDP port of both
-  std::string underlay{};   // interface; may be empty
+  Endpoint remote{};       // its port is the UDP port of both
+  std::string underlay{};  // interface; may be empty
 };
 
 class Netlink final {

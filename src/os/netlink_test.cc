@@ -125,8 +125,8 @@ TEST_F(NetlinkTest, VxlanTakesItsUnderlay) {
 
 TEST(MacAddress, IsParsedAndPrinted) {
   EXPECT_EQ(MacAddress::parse("52:54:00:ab:CD:ef")->text(), "52:54:00:ab:cd:ef");
-  for (const char* text : {"", "52:54:00:ab:cd", "52-54-00-ab-cd-ef", "52:54:00:ab:cd:eg",
-                           "52:54:00:ab:cd:ef:"}) {
+  for (const char* text :
+       {"", "52:54:00:ab:cd", "52-54-00-ab-cd-ef", "52:54:00:ab:cd:eg", "52:54:00:ab:cd:ef:"}) {
     EXPECT_FALSE(MacAddress::parse(text)) << text;
   }
   EXPECT_EQ(MacAddress::random().octets[0] & 3, 2);

@@ -13,7 +13,8 @@ namespace godwit::os {
 
 class NetNamespace final {
  public:
-  // A new one, with nothing in it but `lo` (down); gone when the last user is. All throw SetupError.
+  // A new one, with nothing in it but `lo` (down); gone when the last user is. All throw
+  // SetupError.
   static NetNamespace create();
   static NetNamespace current();
   static NetNamespace of_process(pid_t pid);

@@ -30,8 +30,8 @@ void SocketStream::start(Events events) {
   CHECK(events_ == nullptr, "{} was started twice", peer_);
   events_ = std::make_shared<Events>(std::move(events));
   if (ended_) return schedule_closed();
-  interest_ = (wants_read_ ? EPOLLIN : 0U) |
-              (wants_write_ || state_ == State::kConnecting ? EPOLLOUT : 0U);
+  interest_ =
+      (wants_read_ ? EPOLLIN : 0U) | (wants_write_ || state_ == State::kConnecting ? EPOLLOUT : 0U);
   watch_ = loop_.watch(fd_, interest_, [this](std::uint32_t bits) { on_events(bits); });
 }
 
@@ -192,9 +192,10 @@ std::unique_ptr<SocketStream> unix_connect(Loop& loop, const std::string& path) 
   sockaddr_un raw{};
   raw.sun_family = AF_UNIX;
   if (path.size() >= sizeof raw.sun_path) {
-    return failed(loop, peer,
-                  fmt::format("connect to {}: the path is longer than {} bytes, choose a shorter one",
-                              peer, sizeof raw.sun_path - 1));
+    return failed(
+        loop, peer,
+        fmt::format("connect to {}: the path is longer than {} bytes, choose a shorter one", peer,
+                    sizeof raw.sun_path - 1));
   }
   std::memcpy(raw.sun_path, path.data(), path.size());
   Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));

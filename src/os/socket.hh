@@ -24,13 +24,14 @@ class SocketStream final : public ByteStream {
  public:
   enum class State { kConnecting, kOpen, kFailed };
 
-  // Made by the functions below. `failure` is what closed() will say when connecting failed at once.
+  // Made by the functions below. `failure` is what closed() will say when connecting failed at
+  // once.
   SocketStream(Loop& loop, Fd fd, std::string peer, State state, std::string failure = {});
 
   void start(Events events) override;
   std::size_t read(MutableBytes into) override;
-  // While connecting nothing is taken; `writable` tells when the connection is there, whether or not
-  // anybody tried to write.
+  // While connecting nothing is taken; `writable` tells when the connection is there, whether or
+  // not anybody tried to write.
   std::size_t write(BytesView from) override;
   void finish() override;
   std::string peer() const override { return peer_; }
@@ -89,8 +90,8 @@ class Listener final {
  public:
   using OnAccept = std::move_only_function<void(std::unique_ptr<SocketStream>, const Accepted&)>;
 
-  // Port 0 lets the kernel choose: see local(). The IPv6 wildcard accepts IPv4 too, and falls back to
-  // the IPv4 wildcard where the kernel has no IPv6. Throws SetupError.
+  // Port 0 lets the kernel choose: see local(). The IPv6 wildcard accepts IPv4 too, and falls back
+  // to the IPv4 wildcard where the kernel has no IPv6. Throws SetupError.
   static std::unique_ptr<Listener> tcp(Loop& loop, const Endpoint& at, OnAccept on_accept);
   // A socket left by a dead process is replaced, one with a listener behind it is refused.
   // `mode`: permission bits, e.g. 0660. Throws SetupError.

@@ -175,11 +175,12 @@ TEST_F(Sockets, TcpIsTunedAndMeasured) {
 
 TEST_F(Sockets, TheWildcardTakesBothFamilies) {
   int count = 0;
-  const auto both = Listener::tcp(loop, Endpoint::any_ipv6(0), [&](auto stream, const Accepted& who) {
-    ++count;
-    EXPECT_EQ(who.peer.text(), stream->peer());
-    EXPECT_FALSE(who.peer.is_ipv6);
-  });
+  const auto both =
+      Listener::tcp(loop, Endpoint::any_ipv6(0), [&](auto stream, const Accepted& who) {
+        ++count;
+        EXPECT_EQ(who.peer.text(), stream->peer());
+        EXPECT_FALSE(who.peer.is_ipv6);
+      });
   const auto dial = tcp_connect(loop, Endpoint::loopback(both->local().port));
   EXPECT_TRUE(run_until(loop, [&] { return count == 1; }));
 }
@@ -203,7 +204,7 @@ TEST_F(UnixSockets, CredentialsModeAndCleanUp) {
     accepted = who;
     server = std::make_unique<Peer>(std::move(stream));
   });
-  struct stat status {};
+  struct stat status{};
   ASSERT_EQ(::stat(path.c_str(), &status), 0);
   EXPECT_EQ(status.st_mode & 0777U, 0660U);
   Peer client(unix_connect(loop, path));

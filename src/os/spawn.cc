@@ -71,7 +71,8 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
 }
 
 // Puts each descriptor under its target number and closes everything else but the report pipe. Two
-// steps, since a target may be the number of a descriptor still needed: first all go out of the way.
+// steps, since a target may be the number of a descriptor still needed: first all go out of the
+// way.
 void place_descriptors(Plan& plan) {
   int top = plan.report + 1;
   for (const auto& fd : plan.fds) top = std::max(top, fd.target + 1);

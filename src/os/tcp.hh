@@ -16,16 +16,17 @@ bool set_pacing_rate(const Fd& fd, BitRate rate);
 // Bounds the bytes the kernel takes beyond what it can send now (TCP_NOTSENT_LOWAT), so that what
 // is urgent does not queue behind them.
 bool set_not_sent_low_water(const Fd& fd, ByteCount bytes);
-// Fails the connection when sent bytes stay unacknowledged for so long (TCP_USER_TIMEOUT, RFC 5482).
+// Fails the connection when sent bytes stay unacknowledged for so long (TCP_USER_TIMEOUT, RFC
+// 5482).
 bool set_user_timeout(const Fd& fd, Nanoseconds limit);
 
 // tcp_info of tcp(7), the parts that steer a transfer. All zero for what is not TCP.
 struct TcpStatus {
   Nanoseconds rtt{};
   Nanoseconds min_rtt{};
-  ByteCount unsent;          // taken from us, not yet sent (tcpi_notsent_bytes)
-  ByteCount unacknowledged;  // sent, not yet acknowledged (segments x mss)
-  ByteCount acknowledged;    // in all
+  ByteCount unsent;               // taken from us, not yet sent (tcpi_notsent_bytes)
+  ByteCount unacknowledged;       // sent, not yet acknowledged (segments x mss)
+  ByteCount acknowledged;         // in all
   std::uint32_t retransmits = 0;  // segments, in all
   BitRate delivery_rate;
 };
