@@ -1,0 +1,233 @@
+#include "wire/channel.hh"
+
+#include <algorithm>
+
+#include "base/check.hh"
+#include "wire/key.hh"
+
+namespace godwit::wire {
+
+struct Channel::FromOpener final : OpenerSink {
+  explicit FromOpener(Channel& to) : channel(to) {}
+  void frame(BytesView frame) override { channel.receiver_.arrived(channel, frame); }
+  void message(std::uint8_t kind, BytesView body, std::uint64_t) override {
+    channel.received(kind, body);
+  }
+  Channel& channel;
+};
+
+Channel::Channel(ChannelId id, PortEpoch local, Peer& peer, std::uint16_t path_mtu, Fabric& fabric,
+                 Receiver& receiver)
+    : id_(id), local_(local), peer_(peer), path_mtu_(path_mtu), fabric_(fabric),
+      receiver_(receiver) {
+  CHECK(local == id.low || local == id.high);
+  want_next_ = ping_next_ = fabric_.now();
+  fabric_.wake(want_next_);
+}
+
+Channel::~Channel() {
+  for (const Inbound& rx : rx_) fabric_.release_index(rx.index);
+}
+
+Label Channel::arriving() const {
+  if (id_.is_detour()) return id_.label;
+  return {remote().epoch, local_.epoch};
+}
+
+// ---- frames ----
+
+bool Channel::can_send() const {
+  return tx_ && !tx_->sealer.exhausted() &&
+         fabric_.now() - tx_->since < fabric_.limits().key_life;
+}
+
+void Channel::send(BytesView frame) {
+  if (can_send() && unkeyed_.empty()) {
+    tx_->sealer.frame(frame, peer_.batch);
+    fabric_.has_output(*this);
+    return;
+  }
+  if (tx_) {  // there was a key, and it may not be used any more
+    note_stopped(true);
+    ++counters_.expired;
+    return;
+  }
+  const std::size_t limit =
+      id_.is_detour() ? fabric_.limits().held_bytes : fabric_.limits().unkeyed_bytes;
+  if (unkeyed_.empty()) unkeyed_since_ = fabric_.now();
+  if (!unkeyed_.push(frame, limit)) ++counters_.unkeyed;
+  fabric_.wake(unkeyed_since_ + fabric_.limits().unkeyed_age);
+}
+
+void Channel::flush() {
+  if (tx_) tx_->sealer.flush(peer_.batch);
+}
+
+void Channel::drain_unkeyed() {
+  while (!unkeyed_.empty()) tx_->sealer.frame(unkeyed_.pop(), peer_.batch);
+  fabric_.has_output(*this);
+}
+
+// Frames for a peer that does not answer are no use to it minutes later. A detour keeps them: they
+// belong to a guest that is about to run.
+void Channel::expire_unkeyed() {
+  if (unkeyed_.empty() || id_.is_detour()) return;
+  const Instant due = unkeyed_since_ + fabric_.limits().unkeyed_age;
+  if (fabric_.now() < due) return fabric_.wake(due);
+  counters_.unkeyed += unkeyed_.size();
+  unkeyed_.clear();
+}
+
+void Channel::datagram(std::uint32_t index, MutableBytes datagram) {
+  const auto rx = std::ranges::find(rx_, index, &Inbound::index);
+  if (rx == rx_.end()) return;
+  FromOpener sink(*this);
+  if (!rx->opener->open(datagram, fabric_.now(), sink)) return;
+  // The first datagram of a generation begins the grace period of those before it.
+  for (auto older = rx_.begin(); older != rx; ++older) {
+    if (!older->superseded) older->superseded = fabric_.now();
+  }
+  if (const auto due = rx->opener->next_tick()) fabric_.wake(*due);
+  if (!waiting_.empty()) check_waiting();
+}
+
+// ---- keys ----
+
+crypto::AeadKey Channel::key(bool ours, std::uint32_t generation,
+                             crypto::AeadAlgorithm algorithm) const {
+  KeyPurpose purpose;
+  purpose.wire = id_.wire;
+  purpose.epoch = ours ? local_.epoch : remote().epoch;
+  purpose.direction =
+      ours == peer_.is_initiator ? Direction::from_initiator : Direction::from_acceptor;
+  purpose.generation = generation;
+  purpose.algorithm = algorithm;
+  return derive_key(peer_.secret, purpose);
+}
+
+void Channel::session_up() {
+  want_serial_ = 0;
+  want_interval_ = {};
+  want_next_ = fabric_.now();
+  want_key();
+  for (Unacknowledged& notice : notices_) transmit(notice);
+}
+
+void Channel::want_key() {
+  if (!peer_.up) return;
+  const Limits& limits = fabric_.limits();
+  if (want_serial_ == 0) {
+    want_serial_ = fabric_.random() | 1;
+    want_interval_ = limits.want_retry_min;
+  } else {
+    want_interval_ = std::min(want_interval_ * 2, limits.want_retry_max);
+  }
+  want_next_ = fabric_.now() + want_interval_;
+  fabric_.wake(want_next_);
+  fabric_.sink().to_control(
+      peer_.host, encode(Want{id_, peer_.session_tag, want_serial_, fabric_.has_aes()}));
+}
+
+void Channel::wanted(const Want& want) {
+  if (!peer_.up || want.session != peer_.session_tag) return;
+  for (const Inbound& rx : rx_) {
+    if (rx.want_serial == want.serial) {  // asked again: the same answer
+      return fabric_.sink().to_control(peer_.host, encode(rx.offer));
+    }
+  }
+  Inbound rx;
+  rx.generation = peer_.next_generation++;
+  rx.index = fabric_.take_index(*this);
+  rx.want_serial = want.serial;
+  const auto algorithm = crypto::choose_algorithm(fabric_.has_aes(), want.has_aes);
+  rx.offer = {id_,           peer_.session_tag, want.serial,
+              rx.generation, rx.index,          static_cast<std::uint8_t>(algorithm)};
+  LaneKey lane{algorithm, key(false, rx.generation, algorithm), rx.index, remote().epoch};
+  rx.opener = std::make_unique<Opener>(lane, fabric_.frame_pool());
+  rx_.push_back(std::move(rx));
+  if (rx_.size() > fabric_.limits().generations) {
+    fabric_.release_index(rx_.front().index);
+    rx_.erase(rx_.begin());
+  }
+  fabric_.sink().to_control(peer_.host, encode(rx_.back().offer));
+}
+
+void Channel::offered(const Offer& offer) {
+  if (!peer_.up || offer.session != peer_.session_tag) return;
+  if (offer.serial != want_serial_ || offer.generation <= peer_.highest_offered) return;
+  const auto algorithm = static_cast<crypto::AeadAlgorithm>(offer.algorithm);
+  if (algorithm != crypto::AeadAlgorithm::aes_256_gcm &&
+      algorithm != crypto::AeadAlgorithm::chacha20_poly1305) {
+    return;
+  }
+  peer_.highest_offered = offer.generation;
+  want_serial_ = 0;
+  if (tx_) tx_->sealer.flush(peer_.batch);
+  const LaneKey lane{algorithm, key(true, offer.generation, algorithm), offer.receiver_index,
+                     local_.epoch};
+  tx_.emplace(Outbound{offer.generation, Sealer(lane, path_mtu_), fabric_.now()});
+  want_next_ = fabric_.now() + fabric_.limits().rekey_after;
+  fabric_.wake(want_next_);
+  note_stopped(false);
+  drain_unkeyed();
+  for (Unacknowledged& notice : notices_) transmit(notice);
+  ping_interval_ = {};
+  ping();
+  receiver_.channel_ready(*this);
+}
+
+void Channel::note_stopped(bool stopped) {
+  if (stopped_ == stopped) return;
+  stopped_ = stopped;
+  fabric_.sink().event({stopped ? EventKind::wire_stopped : EventKind::wire_resumed, local_.port,
+                        local_.epoch, peer_.host});
+}
+
+void Channel::retire_old_generations() {
+  const Limits& limits = fabric_.limits();
+  std::erase_if(rx_, [&](const Inbound& rx) {
+    const bool over = rx.superseded && fabric_.now() - *rx.superseded >= limits.key_grace;
+    if (over) fabric_.release_index(rx.index);
+    return over;
+  });
+}
+
+void Channel::tick() {
+  const Limits& limits = fabric_.limits();
+  if (tx_ && tx_->sealer.next_counter() >= limits.rekey_datagrams && want_serial_ == 0) want_key();
+  if (fabric_.now() >= want_next_) want_key();
+  if (peer_.up) fabric_.wake(want_next_);
+  if (tx_ && !can_send()) note_stopped(true);
+  expire_unkeyed();
+  retire_old_generations();
+  FromOpener sink(*this);
+  for (Inbound& rx : rx_) {
+    rx.opener->tick(fabric_.now(), sink);
+    if (const auto due = rx.opener->next_tick()) fabric_.wake(*due);
+  }
+  std::erase_if(notices_, [&](const Unacknowledged& notice) {
+    return fabric_.now() - notice.born >= limits.notice_patience;
+  });
+  for (Unacknowledged& notice : notices_) {
+    if (fabric_.now() >= notice.next) transmit(notice);
+    fabric_.wake(notice.next);
+  }
+  if (!waiting_.empty()) check_waiting();
+  if (fabric_.now() >= ping_next_) ping();
+  if (tx_) fabric_.wake(ping_next_);
+}
+
+void Channel::add_drops(std::map<std::string, std::uint64_t>& drops) const {
+  drops["unkeyed"] += counters_.unkeyed;
+  drops["expired"] += counters_.expired;
+  for (const Inbound& rx : rx_) {
+    const OpenerCounters& counters = rx.opener->counters();
+    drops["bad_tag"] += counters.bad_tag;
+    drops["replayed"] += counters.replayed;
+    drops["malformed"] += counters.malformed;
+    drops["bad_vnet"] += counters.bad_vnet;
+    drops["incomplete"] += counters.incomplete;
+  }
+}
+
+}  // namespace godwit::wire

@@ -1,0 +1,333 @@
+#include "wire/engine.hh"
+
+#include <algorithm>
+
+#include "base/check.hh"
+#include "crypto/hkdf.hh"
+#include "wire/port.hh"
+
+namespace godwit::wire {
+
+// One call from outside: sets the time, and sends what was sealed when it ends.
+class Engine::Call final {
+ public:
+  Call(Engine& engine, Instant now) : engine_(engine) { engine_.now_ = std::max(engine_.now_, now); }
+  ~Call() { engine_.flush(); }
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+ private:
+  Engine& engine_;
+};
+
+Engine::Engine(std::string self, EngineSink& sink, Random random, Limits limits)
+    : self_(std::move(self)), sink_(sink), random_(std::move(random)), limits_(limits),
+      has_aes_(crypto::has_aes_hardware()) {}
+
+Engine::~Engine() = default;
+
+void Engine::flush() {
+  for (Channel* channel : output_) channel->flush();
+  for (Channel* channel : output_) {
+    Peer& to = channel->peer();
+    if (to.batch.empty()) continue;
+    if (to.has_address) sink_.to_path(to.address, to.batch);
+    to.batch.clear();
+  }
+  output_.clear();
+}
+
+void Engine::has_output(Channel& channel) {
+  if (std::ranges::find(output_, &channel) == output_.end()) output_.push_back(&channel);
+}
+
+// ---- sessions ----
+
+Peer& Engine::peer(const std::string& host) {
+  Peer& peer = peers_[host];
+  peer.host = host;
+  return peer;
+}
+
+void Engine::session_up(const std::string& host, std::span<const std::byte, 32> secret,
+                        bool is_initiator, std::span<const PeerAddress> addresses, Instant now) {
+  const Call call(*this, now);
+  Peer& to = peer(host);
+  std::ranges::copy(secret, to.secret.begin());
+  std::array<std::byte, 4> tag{};
+  crypto::hkdf_expand(secret, as_bytes("godwit wire session tag"), tag);
+  to.session_tag = from_big_endian<std::uint32_t>(tag.data());
+  to.up = true;
+  to.is_initiator = is_initiator;
+  to.next_generation = 1;
+  to.highest_offered = 0;
+  if (!addresses.empty()) {
+    to.address = addresses.front();
+    to.has_address = true;
+  }
+  for (const auto& [id, channel] : channels_) {
+    if (&channel->peer() == &to) channel->session_up();
+  }
+  for (const auto& [id, port] : ports_) port->session_up(host);
+}
+
+void Engine::session_down(const std::string& host, Instant now) {
+  const Call call(*this, now);
+  peer(host).up = false;
+}
+
+void Engine::control(const std::string& host, BytesView message, Instant now) {
+  const Call call(*this, now);
+  const auto decoded = decode_control(message);
+  if (!decoded) return void(++bad_control_);
+  if (const auto* want = std::get_if<Want>(&*decoded)) {
+    if (Channel* channel = admitted_channel(host, want->channel)) channel->wanted(*want);
+  } else if (const auto* offer = std::get_if<Offer>(&*decoded)) {
+    Channel* channel = find_channel(offer->channel);
+    if (channel && channel->host() == host) channel->offered(*offer);
+  } else if (const auto* notify = std::get_if<Notify>(&*decoded)) {
+    Channel* channel = admitted_channel(host, notify->channel);
+    channel ? channel->control_notice(*notify) : stranger_notice(host, *notify);
+  } else if (const auto* acknowledge = std::get_if<Acknowledge>(&*decoded)) {
+    Channel* channel = find_channel(acknowledge->channel);
+    if (channel && channel->host() == host) channel->acknowledged(acknowledge->serial);
+  }
+}
+
+// The channel if `host` may use it; made when this is the first we hear of it.
+Channel* Engine::admitted_channel(const std::string& host, const ChannelId& id) {
+  if (Channel* channel = find_channel(id)) return channel->host() == host ? channel : nullptr;
+  for (const PortEpoch& end : {id.low, id.high}) {
+    Port* local = port(end);
+    if (local && local->admits(id, host)) return open_channel(id, end, host);
+  }
+  return nullptr;
+}
+
+// A port that we know elsewhere, or know at another epoch of ours, says where it is: it or we
+// forgot. Whoever speaks must be that host itself.
+void Engine::stranger_notice(const std::string& host, const Notify& notify) {
+  const auto* move = std::get_if<Move>(&notify.notice);
+  if (!move || move->host != host) return;
+  for (const PortEpoch& end : {notify.channel.low, notify.channel.high}) {
+    Port* local = newest(end.port);
+    if (!local || !local->wire() || local->wire()->id != notify.channel.wire) continue;
+    sink_.to_control(host, encode(Acknowledge{notify.channel, notify.serial}));
+    return local->noticed(host, *move);
+  }
+}
+
+// ---- traffic ----
+
+void Engine::frames_from_port(const PortId& id, std::span<const BytesView> frames, Instant now) {
+  const Call call(*this, now);
+  if (Port* from = newest(id)) from->from_guest(frames);
+}
+
+void Engine::datagrams(const PeerAddress&, MutableBytes run, std::uint16_t segment_size,
+                       Instant now) {
+  const Call call(*this, now);
+  CHECK(segment_size > 0);
+  while (!run.empty()) {
+    const MutableBytes datagram = run.first(std::min<std::size_t>(segment_size, run.size()));
+    run = run.subspan(datagram.size());
+    const auto index = receiver_index(datagram);
+    const auto channel = index ? by_index_.find(*index) : by_index_.end();
+    if (channel == by_index_.end()) ++strays_;
+    else channel->second->datagram(*index, datagram);
+  }
+}
+
+void Engine::tick(Instant now) {
+  const Call call(*this, now);
+  next_tick_ = Instant::max();
+  std::vector<PortEpoch> over;
+  for (const auto& [id, port] : ports_) {
+    if (!port->tick()) over.push_back(id);
+  }
+  for (const PortEpoch& id : over) {
+    erase_port(id);
+    sink_.event({EventKind::moved_away, id.port, id.epoch, {}});
+  }
+  std::erase_if(retiring_, [&](const auto& entry) {
+    if (now_ < entry.second) return wake(entry.second), false;
+    if (const auto channel = channels_.find(entry.first); channel != channels_.end()) {
+      std::erase(output_, channel->second.get());
+      channels_.erase(channel);
+    }
+    return true;
+  });
+  for (const auto& [id, channel] : channels_) channel->tick();
+}
+
+// ---- ports and wires ----
+
+Port* Engine::port(const PortEpoch& id) {
+  const auto found = ports_.find(id);
+  return found == ports_.end() ? nullptr : found->second.get();
+}
+
+// The highest epoch of the port here, or the highest in a given state.
+Port* Engine::newest(const PortId& id, std::optional<PortState> state) {
+  for (auto it = ports_.upper_bound({id, std::numeric_limits<Epoch>::max()});
+       it != ports_.begin();) {
+    --it;
+    if (it->first.port != id) break;
+    if (!state || it->second->state() == *state) return it->second.get();
+  }
+  return nullptr;
+}
+
+void Engine::erase_port(const PortEpoch& id) {
+  std::erase_if(channels_, [&](const auto& entry) {
+    if (entry.second->local() != id) return false;
+    entry.second->flush();
+    std::erase(output_, entry.second.get());
+    return true;
+  });
+  ports_.erase(id);
+}
+
+void Engine::add_port(const PortConfig& config, Instant now) {
+  const Call call(*this, now);
+  auto& slot = ports_[{config.id, config.epoch}];
+  Fabric& fabric = *this;
+  if (!slot) slot = std::make_unique<Port>(config, PortState::live, fabric);
+}
+
+void Engine::remove_port(const PortId& id, Instant now) {
+  const Call call(*this, now);
+  while (Port* found = newest(id)) erase_port(found->id());
+}
+
+bool Engine::connect(const WireConfig& wire, Instant now) {
+  const Call call(*this, now);
+  Port* local = newest(wire.local);
+  if (!local) return false;
+  local->connect(wire);
+  return true;
+}
+
+void Engine::disconnect(const WireId& wire, Instant now) {
+  const Call call(*this, now);
+  for (const auto& [id, port] : ports_) {
+    if (port->wire() && port->wire()->id == wire) port->disconnect();
+  }
+}
+
+// ---- moving ----
+
+void Engine::offer_move(const PortId& id, const std::string& to_host, Epoch new_epoch,
+                        Instant now) {
+  const Call call(*this, now);
+  if (Port* found = newest(id, PortState::live)) found->offer(to_host, new_epoch);
+}
+
+void Engine::pause(const PortId& id, std::span<const BytesView> undelivered, Instant now) {
+  const Call call(*this, now);
+  if (Port* found = newest(id, PortState::live)) found->pause(undelivered);
+}
+
+void Engine::resume(const PortId& id, Instant now) {
+  const Call call(*this, now);
+  Port* found = newest(id, PortState::paused);
+  if (!found) found = newest(id, PortState::live);
+  if (found) found->resume();
+}
+
+void Engine::release(const PortId& id, Instant now) {
+  const Call call(*this, now);
+  if (Port* found = newest(id, PortState::paused)) found->release();
+}
+
+void Engine::prepare(const PortConfig& config, const std::string& from_host,
+                     std::span<const WireConfig> wires, Instant now) {
+  const Call call(*this, now);
+  CHECK(wires.size() <= 1, "a port has at most one wire");
+  if (Port* stale = newest(config.id, PortState::held); stale && stale->id().epoch < config.epoch) {
+    erase_port(stale->id());
+  }
+  if (const Port* known = newest(config.id); known && known->id().epoch >= config.epoch) return;
+  auto& slot = ports_[{config.id, config.epoch}];
+  Fabric& fabric = *this;
+  slot = std::make_unique<Port>(config, PortState::held, fabric);
+  slot->expect_from(from_host, wires.empty() ? nullptr : &wires.front());
+}
+
+void Engine::run(const PortId& id, Instant now) {
+  const Call call(*this, now);
+  if (Port* found = newest(id, PortState::held)) found->run();
+}
+
+void Engine::discard(const PortId& id, Instant now) {
+  const Call call(*this, now);
+  if (Port* found = newest(id, PortState::held)) erase_port(found->id());
+}
+
+// ---- channels ----
+
+Channel* Engine::find_channel(const ChannelId& id) {
+  const auto found = channels_.find(id);
+  return found == channels_.end() ? nullptr : found->second.get();
+}
+
+Channel* Engine::open_channel(const ChannelId& id, const PortEpoch& local,
+                              const std::string& host) {
+  if (Channel* found = find_channel(id)) return found;
+  Port* owner = port(local);
+  CHECK(owner && owner->wire() && host != self_, "{} at {}", local.port.text(), host);
+  const auto same_port = [&](const auto& entry) { return entry.second->local() == local; };
+  if (static_cast<std::size_t>(std::ranges::count_if(channels_, same_port)) >=
+      limits_.channels_per_port) {
+    return nullptr;
+  }
+  Peer& to = peer(host);
+  Fabric& fabric = *this;
+  auto channel = std::make_unique<Channel>(id, local, to, owner->wire()->path_mtu, fabric, *owner);
+  Channel* made = channels_.emplace(id, std::move(channel)).first->second.get();
+  if (to.up) made->session_up();
+  else sink_.event({EventKind::session_needed, local.port, local.epoch, host});
+  return made;
+}
+
+void Engine::retire_channel(const ChannelId& id, Instant when) {
+  retiring_[id] = when;
+  wake(when);
+}
+
+bool Engine::detour_confirmed(const PortEpoch& to) {
+  return std::ranges::any_of(channels_, [&](const auto& entry) {
+    return entry.first.is_detour() && entry.first.high == to && entry.second->confirmed();
+  });
+}
+
+std::uint32_t Engine::take_index(Channel& channel) {
+  for (;;) {
+    const auto index = static_cast<std::uint32_t>(random_());
+    if (by_index_.try_emplace(index, &channel).second) return index;
+  }
+}
+
+// ---- reports ----
+
+std::vector<WireStats> Engine::wire_stats() const {
+  std::vector<WireStats> all;
+  for (const auto& [id, port] : ports_) {
+    if (port->wire() && port->state() != PortState::forwarding) all.push_back(port->wire_stats());
+  }
+  return all;
+}
+
+std::vector<PortStats> Engine::port_stats() const {
+  std::vector<PortStats> all;
+  for (const auto& [id, port] : ports_) all.push_back(port->port_stats());
+  return all;
+}
+
+std::optional<PortStats> Engine::port_stats(const PortId& id) const {
+  auto it = ports_.upper_bound({id, std::numeric_limits<Epoch>::max()});
+  if (it == ports_.begin() || (--it)->first.port != id) return std::nullopt;
+  return it->second->port_stats();
+}
+
+}  // namespace godwit::wire

@@ -1,0 +1,120 @@
+#pragma once
+// The wire engine: all ports, wires and channels of one wire thread. Pure: it is given the time, what
+// came from guests, the network and sessions, and a sink for what goes there; it does no I/O and reads
+// no clock. One thread uses it.
+//
+//   guest ── frames_from_port ──▶ Port ──▶ Channel ── sealed ──▶ sink.to_path
+//                                  │  (peer on this host: straight to its Port)
+//   guest ◀── sink.to_port ── Port ◀── Intake ◀── Channel ◀── datagrams
+//
+// Every step of a move may be repeated, and steps that do not fit the state do nothing: callers that
+// restarted, or were answered late, just say again what should be so.
+#include <functional>
+#include <memory>
+#include <unordered_map>
+
+#include "wire/fabric.hh"
+
+namespace godwit::wire {
+
+class Engine final : private Fabric {
+ public:
+  using Random = std::function<std::uint64_t()>;
+
+  // `random` need not be secret: it picks receiver indices and serials.
+  Engine(std::string self, EngineSink& sink, Random random, Limits limits = {});
+  ~Engine() override;
+
+  // ---- sessions, by host name ----
+  // `secret` is the TLS exporter's output, the same on both sides; `addresses` are where the peer
+  // receives UDP, best first.
+  void session_up(const std::string& peer, std::span<const std::byte, 32> secret,
+                  bool is_initiator, std::span<const PeerAddress> addresses, Instant now);
+  void session_down(const std::string& peer, Instant now);
+  // A control message of the peer's engine.
+  void control(const std::string& peer, BytesView message, Instant now);
+
+  // ---- traffic ----
+  void frames_from_port(const PortId& port, std::span<const BytesView> frames, Instant now);
+  // Datagrams of `segment_size` bytes each (the last may be shorter), decrypted in place.
+  void datagrams(const PeerAddress& from, MutableBytes run, std::uint16_t segment_size, Instant now);
+  void tick(Instant now);
+  Instant next_tick() const { return next_tick_; }
+
+  // ---- ports and wires ----
+  void add_port(const PortConfig& config, Instant now);
+  void remove_port(const PortId& port, Instant now);
+  // The port must exist; else nothing happens and false is returned.
+  bool connect(const WireConfig& wire, Instant now);
+  void disconnect(const WireId& wire, Instant now);
+
+  // ---- moving: at the source ----
+  void offer_move(const PortId& port, const std::string& to_host, Epoch new_epoch, Instant now);
+  // The guest stands and its last frames were given to frames_from_port(). `undelivered`: what it
+  // did not take of what went to_port. Ends the segment and forwards from here on.
+  void pause(const PortId& port, std::span<const BytesView> undelivered, Instant now);
+  void resume(const PortId& port, Instant now);   // the move is off; also before pause
+  void release(const PortId& port, Instant now);  // committed: moved_away follows after the lease
+  // ---- moving: at the target ----
+  // `config.epoch` is the new one. `wires` has at most one wire. Leads to the event `prepared`.
+  void prepare(const PortConfig& config, const std::string& from_host,
+               std::span<const WireConfig> wires, Instant now);
+  void run(const PortId& port, Instant now);
+  void discard(const PortId& port, Instant now);
+
+  std::vector<WireStats> wire_stats() const;
+  std::vector<PortStats> port_stats() const;
+  // Of the newest epoch of the port here; nothing when it is not here.
+  std::optional<PortStats> port_stats(const PortId& port) const;
+  // Datagrams with a receiver index that we did not give out.
+  std::uint64_t stray_datagrams() const { return strays_; }
+  std::uint64_t bad_control() const { return bad_control_; }
+
+ private:
+  class Call;
+
+  // Fabric
+  const std::string& self() const override { return self_; }
+  const Limits& limits() const override { return limits_; }
+  EngineSink& sink() override { return sink_; }
+  Instant now() const override { return now_; }
+  void wake(Instant due) override { next_tick_ = std::min(next_tick_, due); }
+  std::uint64_t random() override { return random_(); }
+  bool has_aes() const override { return has_aes_; }
+  FramePool& frame_pool() override { return frame_pool_; }
+  Port* port(const PortEpoch& id) override;
+  Channel* find_channel(const ChannelId& id) override;
+  Channel* open_channel(const ChannelId& id, const PortEpoch& local,
+                        const std::string& host) override;
+  void retire_channel(const ChannelId& id, Instant when) override;
+  bool detour_confirmed(const PortEpoch& to) override;
+  void has_output(Channel& channel) override;
+  std::uint32_t take_index(Channel& channel) override;
+  void release_index(std::uint32_t index) override { by_index_.erase(index); }
+
+  Port* newest(const PortId& port, std::optional<PortState> state = {});
+  void erase_port(const PortEpoch& id);
+  Peer& peer(const std::string& host);
+  Channel* admitted_channel(const std::string& host, const ChannelId& id);
+  void stranger_notice(const std::string& host, const Notify& notify);
+  void flush();
+
+  const std::string self_;
+  EngineSink& sink_;
+  Random random_;
+  const Limits limits_;
+  const bool has_aes_;
+  Instant now_{};
+  Instant next_tick_ = Instant::max();
+
+  FramePool frame_pool_;
+  std::map<std::string, Peer> peers_;
+  std::map<PortEpoch, std::unique_ptr<Port>> ports_;
+  std::map<ChannelId, std::unique_ptr<Channel>> channels_;
+  std::map<ChannelId, Instant> retiring_;
+  std::unordered_map<std::uint32_t, Channel*> by_index_;
+  std::vector<Channel*> output_;
+  std::uint64_t strays_ = 0, bad_control_ = 0;
+};
+
+}  // namespace godwit::wire

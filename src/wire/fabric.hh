@@ -1,0 +1,73 @@
+#pragma once
+// What the parts of an engine (ports, channels) ask of the engine that owns them, and the engine's
+// outer edge. Everything here belongs to one wire thread.
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "wire/batch.hh"
+#include "wire/control.hh"
+#include "wire/fragment.hh"
+#include "wire/limits.hh"
+#include "wire/types.hh"
+
+namespace godwit::wire {
+
+// Where an engine's results go; implemented by the agent's wire thread and by the simulation. Calls
+// come from inside the engine's methods and must not call back into it.
+class EngineSink {
+ public:
+  virtual ~EngineSink() = default;
+  // Frames with their vnet header, in order, valid during the call.
+  virtual void to_port(PortId port, std::span<const BytesView> frames) = 0;
+  virtual void to_path(const PeerAddress& address, const DatagramBatch& batch) = 0;
+  // One control message, to be pushed over the session with `peer`; lost if it is down.
+  virtual void to_control(const std::string& peer, BytesView message) = 0;
+  virtual void event(const Event& event) = 0;
+};
+
+// Another host, as long as anything here concerns it.
+struct Peer {
+  std::string host;
+  bool up = false;  // a session exists; `secret` and what follows are of it
+  std::array<std::byte, 32> secret{};
+  std::uint32_t session_tag = 0;
+  bool is_initiator = false;
+  std::uint32_t next_generation = 1;   // of keys we offer: never reused within the session
+  std::uint32_t highest_offered = 0;   // generation the peer has offered us: older ones are refused
+  PeerAddress address;
+  bool has_address = false;
+  DatagramBatch batch;  // on its way to `address`
+};
+
+class Channel;
+class Port;
+
+class Fabric {
+ public:
+  virtual ~Fabric() = default;
+  virtual const std::string& self() const = 0;
+  virtual const Limits& limits() const = 0;
+  virtual EngineSink& sink() = 0;
+  virtual Instant now() const = 0;        // of the call being served
+  virtual void wake(Instant due) = 0;     // tick no later than this
+  virtual std::uint64_t random() = 0;
+  virtual bool has_aes() const = 0;
+  virtual FramePool& frame_pool() = 0;
+
+  // Null when there is none.
+  virtual Port* port(const PortEpoch& id) = 0;
+  virtual Channel* find_channel(const ChannelId& id) = 0;
+  // Found, or made towards `host` for the port `local`. Null when the port has too many.
+  virtual Channel* open_channel(const ChannelId& id, const PortEpoch& local,
+                                const std::string& host) = 0;
+  virtual void retire_channel(const ChannelId& id, Instant when) = 0;
+  // Some host that `to` comes from can be heard and answered.
+  virtual bool detour_confirmed(const PortEpoch& to) = 0;
+  virtual void has_output(Channel& channel) = 0;  // flush it before the call returns
+  virtual std::uint32_t take_index(Channel& channel) = 0;
+  virtual void release_index(std::uint32_t index) = 0;
+};
+
+}  // namespace godwit::wire

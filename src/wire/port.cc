@@ -1,0 +1,287 @@
+#include "wire/port.hh"
+
+#include <algorithm>
+
+#include "base/check.hh"
+
+namespace godwit::wire {
+
+Port::Port(const PortConfig& config, PortState state, Fabric& fabric)
+    : config_(config), state_(state), fabric_(fabric), intake_(fabric.limits()) {
+  if (state == PortState::live) intake_.open(true, fabric.now(), {});
+}
+
+// ---- wiring ----
+
+void Port::connect(const WireConfig& wire) {
+  if (wire_ && wire_->id == wire.id) {
+    if (wire.remote_epoch > newest_.epoch) {
+      learn_move({{wire.remote, wire.remote_epoch}, wire.remote_host, config_.epoch});
+    }
+    return;
+  }
+  disconnect();
+  wire_ = wire;
+  peer_ = newest_ = {wire.remote_epoch, wire.remote_host};
+  note_location(newest_);
+  first_address_ = peer_.epoch;
+  if (!is_here(peer_)) channel_to(peer_);
+  if (state_ == PortState::live) {
+    intake_.start({peer_.epoch, config_.epoch});
+    tell_where_we_are();
+  }
+}
+
+void Port::disconnect() {
+  if (!wire_) return;
+  for (const auto& [epoch, host] : locations_) {
+    if (host != fabric_.self()) {
+      fabric_.retire_channel(ChannelId::direct(wire_->id, id(), peer_at(epoch)), fabric_.now());
+    }
+  }
+  close_detours();
+  locations_.clear();
+  intake_.clear();
+  wire_.reset();
+}
+
+bool Port::admits(const ChannelId& id, const std::string& host) const {
+  if (!wire_ || wire_->id != id.wire) return false;
+  const PortEpoch other = id.other(this->id());
+  if (id.is_detour()) {
+    const auto& neighbour = other.epoch > config_.epoch ? next_ : previous_;
+    return neighbour && neighbour->host == host &&
+           (neighbour->epoch == other.epoch || other.epoch < config_.epoch);
+  }
+  if (other.port != wire_->remote) return false;
+  const auto known = locations_.find(other.epoch);
+  return known != locations_.end() && known->second == host;
+}
+
+// The last few places where the peer was, is or may be; the oldest are forgotten.
+void Port::note_location(const Location& location) {
+  locations_[location.epoch] = location.host;
+  while (locations_.size() > kMaxLocations) {
+    const auto oldest = locations_.begin();
+    if (oldest->first == peer_.epoch) break;
+    locations_.erase(oldest);
+  }
+}
+
+Channel* Port::existing_channel_to(const Location& peer) const {
+  return fabric_.find_channel(ChannelId::direct(wire_->id, id(), peer_at(peer.epoch)));
+}
+
+Channel* Port::channel_to(const Location& peer) {
+  return fabric_.open_channel(ChannelId::direct(wire_->id, id(), peer_at(peer.epoch)), id(),
+                              peer.host);
+}
+
+bool Port::reaches(const Location& peer) {
+  if (is_here(peer)) return fabric_.port(peer_at(peer.epoch)) != nullptr;
+  const Channel* channel = channel_to(peer);
+  return channel && channel->can_send();
+}
+
+void Port::session_up(const std::string& host) {
+  if (wire_ && state_ == PortState::live && newest_.host == host) tell_where_we_are();
+}
+
+// ---- frames ----
+
+void Port::from_guest(std::span<const BytesView> frames) {
+  if (!wire_ || state_ != PortState::live) {
+    (wire_ ? counters_.not_live : counters_.unwired) += frames.size();
+    return;
+  }
+  for (const BytesView& frame : frames) send(frame);
+}
+
+void Port::send(BytesView frame) {
+  if (frame.size() < kMinFrameBytes) return;
+  ++counters_.tx_frames;
+  counters_.tx_bytes += frame.size() - kVnetBytes;
+  if (is_here(peer_)) {
+    Port* peer = fabric_.port(peer_at(peer_.epoch));
+    if (!peer) return void(++counters_.no_peer);
+    return peer->arrived({config_.epoch, peer_.epoch}, frame);
+  }
+  if (Channel* channel = channel_to(peer_)) channel->send(frame);
+}
+
+void Port::send_end(const Location& peer, End::Kind kind, Epoch next) {
+  // Readings of this host's clock grow, also over a restart of the agent.
+  const auto now = static_cast<std::uint64_t>(fabric_.now().time_since_epoch().count());
+  end_serial_ = std::max(end_serial_ + 1, now);
+  const End end{kind, next, end_serial_, 0, 0};
+  if (!is_here(peer)) return tell(peer, end);
+  if (Port* port = fabric_.port(peer_at(peer.epoch))) {
+    port->ended({config_.epoch, peer.epoch}, end);
+  }
+}
+
+void Port::arrived(Label label, BytesView frame) {
+  switch (state_) {
+    case PortState::live:
+      if (intake_.frame(label, frame, fabric_.now())) deliver(frame);
+      if (intake_.blocked_since()) fabric_.wake(*intake_.blocked_since() + marker_wait());
+      break;
+    case PortState::paused:
+      forward(label, frame);
+      intake_.frame(label, frame, fabric_.now());  // our copy, should the move be taken back
+      break;
+    case PortState::held:
+      intake_.frame(label, frame, fabric_.now());
+      break;
+    case PortState::forwarding:
+      forward(label, frame);
+      break;
+  }
+  check_overflow();
+}
+
+void Port::deliver(BytesView frame) {
+  ++counters_.rx_frames;
+  counters_.rx_bytes += frame.size() - std::min(frame.size(), kVnetBytes);
+  fabric_.sink().to_port(config_.id, {&frame, 1});
+}
+
+void Port::check_overflow() {
+  if (overflow_told_ || intake_.counters().dropped == 0) return;
+  overflow_told_ = true;
+  fabric_.sink().event({EventKind::overflow, config_.id, config_.epoch, {}});
+}
+
+void Port::ended(Label label, const End& end) {
+  if (state_ != PortState::forwarding) intake_.ended(label, end);
+  if (state_ == PortState::paused || state_ == PortState::forwarding) {
+    if (Channel* channel = detour(label)) channel->notify(end);
+  }
+  if (state_ == PortState::live) {
+    intake_.advance(fabric_.now(), [this](BytesView frame) { deliver(frame); });
+  }
+}
+
+// ---- notices ----
+
+void Port::tell(const Location& peer, const Notice& notice) {
+  if (!is_here(peer)) {
+    if (Channel* channel = channel_to(peer)) channel->notify(notice);
+    return;
+  }
+  if (Port* port = fabric_.port(peer_at(peer.epoch))) port->noticed(fabric_.self(), notice);
+}
+
+void Port::tell_where_we_are() {
+  tell(newest_, Move{id(), fabric_.self(), first_address_});
+}
+
+void Port::noticed(const std::string& host, const Notice& notice) {
+  if (!wire_) return;
+  if (const auto* move = std::get_if<Move>(&notice)) {
+    if (move->port.port == wire_->remote) learn_move(*move);
+    if (move->port.port == config_.id && move->port.epoch > config_.epoch &&
+        state_ == PortState::live) {
+      fabric_.sink().event({EventKind::superseded, config_.id, move->port.epoch, move->host});
+    }
+  } else if (const auto* announce = std::get_if<Announce>(&notice)) {
+    if (announce->port.port == wire_->remote) learn_announce(*announce);
+  } else if (const auto* handover = std::get_if<Handover>(&notice)) {
+    if (previous_ && previous_->host == host) learn_handover(*handover);
+  }
+}
+
+void Port::learn_announce(const Announce& announce) {
+  if (announce.port.epoch <= newest_.epoch) return;
+  const Location location{announce.port.epoch, announce.host};
+  if (location.host.empty()) {
+    const auto known = locations_.find(location.epoch);
+    if (known != locations_.end() && known->second != fabric_.self()) {
+      fabric_.retire_channel(ChannelId::direct(wire_->id, id(), peer_at(location.epoch)),
+                             fabric_.now());
+    }
+    locations_.erase(location.epoch);
+  } else {
+    note_location(location);
+    if (!is_here(location) && state_ != PortState::forwarding) channel_to(location);
+  }
+  if (next_) tell_next(announce);
+}
+
+void Port::learn_move(const Move& move) {
+  if (move.port.epoch < newest_.epoch && state_ == PortState::live) {
+    // It should not be live there any more; its own engine must know.
+    note_location({move.port.epoch, move.host});
+    tell({move.port.epoch, move.host}, Move{peer_at(newest_.epoch), newest_.host, 0});
+  }
+  if (move.port.epoch <= newest_.epoch) return;
+  newest_ = {move.port.epoch, move.host};
+  note_location(newest_);
+  intake_.begins(newest_.epoch, move.first);
+  if (next_) tell_next(move);
+  if (state_ == PortState::forwarding) return;
+  if (!is_here(newest_)) channel_to(newest_);
+  follow_peer();
+  if (state_ == PortState::live) {
+    intake_.advance(fabric_.now(), [this](BytesView frame) { deliver(frame); });
+  }
+}
+
+// Sends to where the peer is now, as soon as that way is open; until then its old host forwards.
+void Port::follow_peer() {
+  if (state_ != PortState::live || newest_.epoch == peer_.epoch || !reaches(newest_)) return;
+  const Location old = peer_;
+  send_end(old, End::Kind::flush, newest_.epoch);
+  peer_ = newest_;
+  if (!is_here(old)) {
+    fabric_.retire_channel(ChannelId::direct(wire_->id, id(), peer_at(old.epoch)),
+                           fabric_.now() + fabric_.limits().lease);
+  }
+  tell_where_we_are();
+  fabric_.sink().event({EventKind::peer_moved, config_.id, peer_.epoch, peer_.host});
+}
+
+void Port::channel_ready(Channel& channel) {
+  if (!wire_) return;
+  if (!channel.id().is_detour()) follow_peer();
+  check_prepared();
+}
+
+// A detour is two hops: the sum of the two longest round trips of this port's channels bounds it.
+Nanoseconds Port::marker_wait() const {
+  Nanoseconds first{}, second{};
+  const auto take = [&](const Channel* channel) {
+    if (!channel) return;
+    const Nanoseconds rtt = channel->rtt();
+    if (rtt > first) second = std::exchange(first, rtt);
+    else second = std::max(second, rtt);
+  };
+  if (wire_) {
+    for (const auto& [epoch, host] : locations_) take(existing_channel_to({epoch, host}));
+    for (const ChannelId& id : detours_) take(fabric_.find_channel(id));
+  }
+  const double detour = static_cast<double>((first + second).count());
+  const Nanoseconds by_rtt(static_cast<std::int64_t>(detour * fabric_.limits().marker_wait_rtts));
+  return std::max(fabric_.limits().marker_wait, by_rtt);
+}
+
+bool Port::tick() {
+  const Instant now = fabric_.now();
+  if (state_ == PortState::forwarding) {
+    if (now >= lease_ends_) return false;
+    fabric_.wake(lease_ends_);
+    return true;
+  }
+  if (state_ != PortState::live) return true;
+  follow_peer();
+  if (waiting_for_handover()) open_intake();
+  if (const auto since = intake_.blocked_since()) {
+    if (now >= *since + marker_wait()) {
+      intake_.force(now, [this](BytesView frame) { deliver(frame); });
+    }
+    if (intake_.blocked_since()) fabric_.wake(*intake_.blocked_since() + marker_wait());
+  }
+  return true;
+}
+
+}  // namespace godwit::wire

@@ -1,0 +1,137 @@
+#pragma once
+// A port at one host at one epoch, the end of at most one wire: what the guest sends goes to where
+// the peer is, what comes for it is put in order (Intake) and delivered, kept or forwarded as its
+// state says (types.hh, PortState). Owned by the Engine, on its thread.
+//
+// Moving is in move.cc; how the pieces fit is in docs/protocol/wire-move.md.
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+
+#include "wire/channel.hh"
+#include "wire/fabric.hh"
+#include "wire/intake.hh"
+
+namespace godwit::wire {
+
+struct PortCounters {
+  std::uint64_t tx_frames = 0, tx_bytes = 0, rx_frames = 0, rx_bytes = 0;
+  std::uint64_t forwarded = 0;
+  std::uint64_t unwired = 0;    // from the guest, no wire
+  std::uint64_t not_live = 0;   // from the guest, in a state in which it must not send
+  std::uint64_t no_peer = 0;    // the peer should be here, and is not
+};
+
+class Port final : public Channel::Receiver {
+ public:
+  Port(const PortConfig& config, PortState state, Fabric& fabric);
+
+  PortEpoch id() const { return {config_.id, config_.epoch}; }
+  const PortConfig& config() const { return config_; }
+  PortState state() const { return state_; }
+  const std::optional<WireConfig>& wire() const { return wire_; }
+
+  // ---- wiring ----
+  // Repeating it is harmless; a higher remote epoch is learned as if the peer had moved.
+  void connect(const WireConfig& wire);
+  void disconnect();
+  // Whether `host` may open the channel: the peer is, was or will be there (or we, for a detour).
+  bool admits(const ChannelId& id, const std::string& host) const;
+  void session_up(const std::string& host);
+
+  // ---- frames ----
+  void from_guest(std::span<const BytesView> frames);
+  void arrived(Label label, BytesView frame);
+  void ended(Label label, const End& end);
+  void noticed(const std::string& host, const Notice& notice);
+
+  // ---- moving, source side ----
+  void offer(const std::string& host, Epoch epoch);
+  // QEMU stands, and `undelivered` are the frames it never took, oldest first.
+  void pause(std::span<const BytesView> undelivered);
+  void resume();
+  void release();
+  // ---- moving, target side ----
+  void expect_from(const std::string& host, const WireConfig* wire);  // the state is held
+  void run();
+
+  // False: the lease is over and the port is to be deleted.
+  bool tick();
+
+  WireStats wire_stats() const;
+  PortStats port_stats() const;
+
+  // Channel::Receiver
+  void arrived(const Channel& from, BytesView frame) override { arrived(from.arriving(), frame); }
+  void ended(const Channel& from, const End& end) override { ended(from.arriving(), end); }
+  void noticed(const Channel& from, const Notice& notice) override {
+    noticed(from.host(), notice);
+  }
+  void channel_ready(Channel& channel) override;
+  Nanoseconds marker_wait() const override;
+
+ private:
+  // Another host this port moves to or comes from.
+  struct Neighbour {
+    std::string host;
+    Epoch epoch = 0;
+  };
+
+  // wiring
+  bool is_here(const Location& peer) const { return peer.host == fabric_.self(); }
+  PortEpoch peer_at(Epoch epoch) const { return {wire_->remote, epoch}; }
+  Channel* channel_to(const Location& peer);
+  Channel* existing_channel_to(const Location& peer) const;
+  bool reaches(const Location& peer);
+  void send(BytesView frame);
+  void send_end(const Location& peer, End::Kind kind, Epoch next);
+  void tell(const Location& peer, const Notice& notice);
+  void tell_where_we_are();
+  void note_location(const Location& location);
+
+  // notices
+  void learn_move(const Move& move);
+  void learn_announce(const Announce& announce);
+  void learn_handover(const Handover& handover);
+  void follow_peer();
+
+  // moving
+  Channel* detour(Label label);
+  void forward(Label label, BytesView frame);
+  void forward_all();
+  void tell_next(const Notice& notice);
+  void hand_over(bool paused);
+  void close_detours();
+  void check_prepared();
+  void open_intake();
+  void deliver(BytesView frame);
+  void check_overflow();
+  bool waiting_for_handover() const;
+
+  const PortConfig config_;
+  PortState state_;
+  Fabric& fabric_;
+  Intake intake_;
+  PortCounters counters_;
+
+  std::optional<WireConfig> wire_;
+  Location peer_;                          // where frames to the peer go
+  Location newest_;                        // where the peer is, as far as we heard
+  std::map<Epoch, std::string> locations_; // where it is, was, or may be
+  Epoch first_address_ = 0;                // of the segments that we produce
+  std::uint64_t end_serial_ = 0;
+
+  std::optional<Neighbour> next_;      // offered to, or moved to
+  std::optional<Neighbour> previous_;  // comes from
+  std::set<ChannelId> detours_;        // to next_
+  bool prepared_ = false;
+  bool handed_over_ = false;           // the old host said where delivery begins
+  Instant run_at_{};
+  Instant lease_ends_{};
+  bool overflow_told_ = false;
+};
+
+}  // namespace godwit::wire

@@ -1,0 +1,50 @@
+// What `wire ls` and the metrics show of a port.
+#include "wire/port.hh"
+
+namespace godwit::wire {
+
+WireStats Port::wire_stats() const {
+  WireStats stats;
+  stats.wire = wire_->id;
+  stats.local = config_.id;
+  stats.remote = wire_->remote;
+  stats.remote_host = peer_.host;
+  stats.epoch = config_.epoch;
+  stats.remote_epoch = peer_.epoch;
+  stats.tx_frames = counters_.tx_frames;
+  stats.tx_bytes = counters_.tx_bytes;
+  stats.rx_frames = counters_.rx_frames;
+  stats.rx_bytes = counters_.rx_bytes;
+  stats.path_mtu = wire_->path_mtu;
+  stats.drops = {{"unwired", counters_.unwired},
+                 {"not_live", counters_.not_live},
+                 {"no_peer", counters_.no_peer},
+                 {"held_full", intake_.counters().dropped}};
+  if (is_here(peer_)) {
+    stats.state = "local";
+  } else if (Channel* channel = existing_channel_to(peer_)) {
+    stats.state = channel->stopped() ? "stopped" : channel->confirmed() ? "up" : "connecting";
+    stats.rtt = channel->rtt();
+    stats.generation = channel->generation();
+    if (channel->peer().has_address) stats.path = channel->peer().address;
+    channel->add_drops(stats.drops);
+  } else {
+    stats.state = "connecting";
+  }
+  std::erase_if(stats.drops, [](const auto& drop) { return drop.second == 0; });
+  return stats;
+}
+
+PortStats Port::port_stats() const {
+  PortStats stats;
+  stats.id = id();
+  stats.state = state_;
+  stats.held_frames = intake_.held_frames();
+  stats.held_bytes = intake_.held_bytes();
+  stats.held_total = intake_.counters().held;
+  stats.held_dropped = intake_.counters().dropped;
+  stats.forwarded = counters_.forwarded;
+  return stats;
+}
+
+}  // namespace godwit::wire

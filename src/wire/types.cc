@@ -1,0 +1,42 @@
+#include "wire/types.hh"
+
+#include "base/check.hh"
+
+namespace godwit::wire {
+
+ChannelId ChannelId::direct(const WireId& wire, const PortEpoch& a, const PortEpoch& b) {
+  CHECK(a.port != b.port, "a wire joins two ports, not {} to itself", a.port.text());
+  return a < b ? ChannelId{wire, a, b, {}} : ChannelId{wire, b, a, {}};
+}
+
+ChannelId ChannelId::detour(const WireId& wire, const PortEpoch& from, const PortEpoch& to,
+                            Label label) {
+  CHECK(from.port == to.port && from.epoch < to.epoch, "epoch {} to {}", from.epoch, to.epoch);
+  return {wire, from, to, label};
+}
+
+std::string_view to_text(PortState state) {
+  switch (state) {
+    case PortState::live: return "live";
+    case PortState::held: return "held";
+    case PortState::paused: return "paused";
+    case PortState::forwarding: return "forwarding";
+  }
+  return "?";
+}
+
+std::string_view to_text(EventKind kind) {
+  switch (kind) {
+    case EventKind::prepared: return "prepared";
+    case EventKind::moved_away: return "moved_away";
+    case EventKind::peer_moved: return "peer_moved";
+    case EventKind::session_needed: return "session_needed";
+    case EventKind::overflow: return "overflow";
+    case EventKind::wire_stopped: return "wire_stopped";
+    case EventKind::wire_resumed: return "wire_resumed";
+    case EventKind::superseded: return "superseded";
+  }
+  return "?";
+}
+
+}  // namespace godwit::wire

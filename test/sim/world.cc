@@ -1,0 +1,185 @@
+#include "world.hh"
+
+#include <algorithm>
+
+#include "base/check.hh"
+
+namespace godwit::sim {
+
+using wire::Engine;
+using wire::PeerAddress;
+
+// ---- hosts ----
+
+PeerAddress Host::address() const {
+  PeerAddress address;
+  address.port = index_;
+  return address;
+}
+
+void Host::start() {
+  Dice seeds(world_.dice().word());
+  engine_ = std::make_unique<Engine>(name_, *this, [seeds]() mutable { return seeds.word(); });
+  ++incarnation_;
+  tick_at_ = Instant::max();
+}
+
+void Host::stop() {
+  engine_.reset();
+  ++incarnation_;
+}
+
+void Host::schedule_tick() {
+  if (!engine_) return;
+  const Instant due = std::max(engine_->next_tick(), world_.now());
+  if (engine_->next_tick() == Instant::max() || due >= tick_at_) return;
+  tick_at_ = due;
+  world_.after(due - world_.now(), [this, due, incarnation = incarnation_] {
+    if (incarnation != incarnation_ || tick_at_ != due) return;
+    tick_at_ = Instant::max();
+    engine_->tick(world_.now());
+    schedule_tick();
+  });
+}
+
+void Host::to_port(PortId port, std::span<const BytesView> frames) {
+  for (const BytesView& frame : frames) world_.on_frame(name_, port, frame);
+}
+
+void Host::to_path(const PeerAddress& address, const wire::DatagramBatch& batch) {
+  for (const wire::DatagramRun& run : batch.runs()) {
+    for (std::size_t at = 0; at < run.bytes.size(); at += run.segment_size) {
+      const std::size_t size = std::min<std::size_t>(run.segment_size, run.bytes.size() - at);
+      world_.send_datagram(name_, address, run.bytes.subspan(at, size));
+    }
+  }
+}
+
+void Host::to_control(const std::string& peer, BytesView message) {
+  world_.send_control(name_, peer, message);
+}
+
+void Host::event(const wire::Event& event) {
+  // Not from inside the engine's call.
+  world_.after({}, [this, event] { world_.on_event(name_, event); });
+}
+
+// ---- the world ----
+
+World::World(std::uint64_t seed, Weather weather, std::size_t hosts)
+    : dice_(seed), weather_(weather) {
+  for (std::size_t i = 0; i < hosts; ++i) {
+    const std::string name = fmt::format("h{}", i);
+    names_.push_back(name);
+    hosts_[name] = std::make_unique<Host>(*this, name, static_cast<std::uint16_t>(i));
+  }
+  for (const std::string& a : names_) {
+    for (const std::string& b : names_) {
+      if (a >= b) continue;
+      const bool near = dice_.happens(0.3);
+      const Nanoseconds delay = near ? dice_.between(std::chrono::microseconds(50), milliseconds(1))
+                                     : dice_.between(milliseconds(2), milliseconds(40));
+      paths_[{a, b}].delay = paths_[{b, a}].delay = delay;
+    }
+  }
+}
+
+void World::run_until(Instant end, const Task& check) {
+  while (!queue_.empty() && queue_.top().at <= end) {
+    const Event event = queue_.top();
+    queue_.pop();
+    now_ = event.at;
+    event.task();
+    check();
+  }
+  now_ = end;
+}
+
+void World::send_datagram(const std::string& from, const PeerAddress& to, BytesView bytes) {
+  const std::string& target = names_.at(to.port);
+  ++datagrams;
+  if (dice_.happens(weather_.loss)) {
+    if (bytes.size() >= kMinFrame) ++lost_large;
+    return;
+  }
+  deliver_datagram(from, target, to_bytes(bytes));
+  if (dice_.happens(weather_.duplicates)) deliver_datagram(from, target, to_bytes(bytes));
+}
+
+void World::deliver_datagram(const std::string& from, const std::string& to, Bytes bytes) {
+  Path& path = paths_.at({from, to});
+  Instant due = now_ + path.delay;
+  if (weather_.reorders) {
+    due += dice_.between(Nanoseconds{}, path.delay / 2);
+  } else {
+    due = path.last = std::max(due + dice_.between(Nanoseconds{}, path.delay / 20), path.last);
+  }
+  after(due - now_, [this, from, to, bytes = std::move(bytes)]() mutable {
+    Host& target = host(to);
+    if (!target.engine()) return;
+    target.engine()->datagrams(host(from).address(), bytes,
+                               static_cast<std::uint16_t>(bytes.size()), now_);
+    target.schedule_tick();
+  });
+}
+
+void World::send_control(const std::string& from, const std::string& to, BytesView message) {
+  Session& used = session(from, to);
+  if (used.number == 0) return;
+  Instant& last = from < to ? used.last_ab : used.last_ba;
+  Nanoseconds delay = paths_.at({from, to}).delay;
+  if (dice_.happens(weather_.loss)) delay += milliseconds(200);  // TCP sends it again
+  const Instant due = last = std::max(now_ + delay, last);
+  const auto deliver = [this, from, to, number = used.number, bytes = to_bytes(message)] {
+    Host& target = host(to);
+    if (session(from, to).number != number || !target.engine()) return;
+    target.engine()->control(from, bytes, now_);
+    target.schedule_tick();
+  };
+  after(due - now_, deliver);
+  if (dice_.happens(weather_.duplicates)) {
+    after(due - now_ + dice_.between(Nanoseconds{}, milliseconds(100)), deliver);
+  }
+}
+
+void World::connect(const std::string& a, const std::string& b) {
+  if (!host(a).engine() || !host(b).engine()) return;
+  Session& made = session(a, b);
+  if (made.number != 0) return;
+  made = {next_session_++, now_, now_};
+  std::array<std::byte, 32> secret{};
+  for (std::byte& byte : secret) byte = static_cast<std::byte>(dice_.word());
+  for (const auto& [self, other] : {std::pair{a, b}, std::pair{b, a}}) {
+    const PeerAddress address = host(other).address();
+    host(self).engine()->session_up(other, secret, self < other, {&address, 1}, now_);
+    host(self).schedule_tick();
+  }
+}
+
+void World::cut(const std::string& a, const std::string& b) {
+  Session& lost = session(a, b);
+  if (lost.number == 0) return;
+  lost.number = 0;
+  for (const auto& [self, other] : {std::pair{a, b}, std::pair{b, a}}) {
+    if (host(self).engine()) host(self).engine()->session_down(other, now_);
+  }
+}
+
+void World::stop_agent(const std::string& name) {
+  host(name).stop();
+  for (const std::string& other : names_) {
+    if (other != name) cut(name, other);
+  }
+}
+
+void World::start_agent(const std::string& name) {
+  host(name).start();
+  for (const std::string& other : names_) {
+    if (other == name) continue;
+    after(dice_.between(milliseconds(1), milliseconds(200)), [this, name, other] {
+      connect(name, other);
+    });
+  }
+}
+
+}  // namespace godwit::sim

@@ -1,0 +1,146 @@
+#pragma once
+// Hosts with an Engine each, a network and sessions between them, and a clock, all from one seed.
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <queue>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "wire/engine.hh"
+
+namespace godwit::sim {
+
+// What may go wrong in a run; drawn from the seed.
+struct Weather {
+  double loss = 0;          // of datagrams
+  double duplicates = 0;    // of datagrams and of control messages
+  bool reorders = false;    // datagrams of one path overtake each other
+  bool session_cuts = false;
+  bool restarts = false;    // agents die and come back
+};
+
+class Dice final {
+ public:
+  explicit Dice(std::uint64_t seed) : random_(seed) {}
+  std::uint64_t word() { return random_(); }
+  // In [from, to].
+  std::uint64_t between(std::uint64_t from, std::uint64_t to) {
+    return from + random_() % (to - from + 1);
+  }
+  Nanoseconds between(Nanoseconds from, Nanoseconds to) {
+    return Nanoseconds(static_cast<std::int64_t>(
+        between(static_cast<std::uint64_t>(from.count()), static_cast<std::uint64_t>(to.count()))));
+  }
+  bool happens(double probability) {
+    return static_cast<double>(random_() >> 11) < probability * 9007199254740992.0;  // 2^53
+  }
+
+ private:
+  std::mt19937_64 random_;
+};
+
+class World;
+
+// One host: its engine (absent while its agent is down) and what the engine sends out.
+class Host final : public wire::EngineSink {
+ public:
+  Host(World& world, std::string name, std::uint16_t index)
+      : world_(world), name_(std::move(name)), index_(index) {}
+
+  const std::string& name() const { return name_; }
+  wire::PeerAddress address() const;
+  wire::Engine* engine() { return engine_.get(); }
+  void start();
+  void stop();
+  // After each call into the engine: has it ticked when it wants.
+  void schedule_tick();
+
+  void to_port(PortId port, std::span<const BytesView> frames) override;
+  void to_path(const wire::PeerAddress& address, const wire::DatagramBatch& batch) override;
+  void to_control(const std::string& peer, BytesView message) override;
+  void event(const wire::Event& event) override;
+
+ private:
+  World& world_;
+  const std::string name_;
+  const std::uint16_t index_;
+  std::unique_ptr<wire::Engine> engine_;
+  Instant tick_at_ = Instant::max();
+  std::uint64_t incarnation_ = 0;
+};
+
+class World final {
+ public:
+  using Task = std::function<void()>;
+
+  World(std::uint64_t seed, Weather weather, std::size_t hosts);
+
+  Instant now() const { return now_; }
+  Dice& dice() { return dice_; }
+  const Weather& weather() const { return weather_; }
+  Host& host(const std::string& name) { return *hosts_.at(name); }
+  const std::vector<std::string>& names() const { return names_; }
+
+  void after(Nanoseconds delay, Task task) { queue_.push({now_ + delay, next_order_++, std::move(task)}); }
+  // Runs events until `end`; `check` after each.
+  void run_until(Instant end, const Task& check);
+  void calm() { weather_.loss = 0, weather_.session_cuts = false, weather_.restarts = false; }
+
+  // Both directions of one session, with a new secret.
+  void connect(const std::string& a, const std::string& b);
+  void cut(const std::string& a, const std::string& b);
+  void stop_agent(const std::string& name);
+  void start_agent(const std::string& name);  // sessions follow a little later
+
+  // The scenario's hooks.
+  std::function<void(const std::string& host, PortId port, BytesView frame)> on_frame;
+  std::function<void(const std::string& host, const wire::Event& event)> on_event;
+
+  // Datagrams thrown away that may have carried a frame of `kMinFrame` bytes or more.
+  static constexpr std::size_t kMinFrame = 700;
+  std::uint64_t lost_large = 0;
+  std::uint64_t datagrams = 0;
+
+ private:
+  friend class Host;
+
+  struct Event {
+    Instant at;
+    std::uint64_t order;
+    Task task;
+    bool operator<(const Event& other) const {
+      return std::pair{other.at, other.order} < std::pair{at, order};
+    }
+  };
+  struct Session {
+    std::uint64_t number = 0;  // 0: down
+    Instant last_ab{}, last_ba{};
+  };
+  struct Path {
+    Nanoseconds delay{};
+    Instant last{};
+  };
+
+  Session& session(const std::string& a, const std::string& b) {
+    return a < b ? sessions_[{a, b}] : sessions_[{b, a}];
+  }
+  void send_datagram(const std::string& from, const wire::PeerAddress& to, BytesView bytes);
+  void deliver_datagram(const std::string& from, const std::string& to, Bytes bytes);
+  void send_control(const std::string& from, const std::string& to, BytesView message);
+
+  Dice dice_;
+  Weather weather_;
+  Instant now_{seconds(1000)};
+  std::uint64_t next_order_ = 0;
+  std::uint64_t next_session_ = 1;
+  std::priority_queue<Event> queue_;
+  std::vector<std::string> names_;
+  std::map<std::string, std::unique_ptr<Host>> hosts_;
+  std::map<std::pair<std::string, std::string>, Session> sessions_;
+  std::map<std::pair<std::string, std::string>, Path> paths_;
+};
+
+}  // namespace godwit::sim
