@@ -182,6 +182,12 @@ std::vector<std::string> Netlink::names() {
   return names;
 }
 
+std::uint64_t Netlink::dropped(const std::string& name) {
+  const LinkPtr link = lookup(name);
+  if (link == nullptr) fail_setup("there is no interface {}", name);
+  return ::rtnl_link_get_stat(link.get(), RTNL_LINK_TX_DROPPED);
+}
+
 void Netlink::set_up(const std::string& name) {
   change(name, "set up", [](rtnl_link* link) { ::rtnl_link_set_flags(link, IFF_UP); });
 }
@@ -193,6 +199,11 @@ void Netlink::set_down(const std::string& name) {
 void Netlink::set_mtu(const std::string& name, unsigned mtu) {
   change(name, fmt::format("set the mtu {}", mtu),
          [&](rtnl_link* link) { ::rtnl_link_set_mtu(link, mtu); });
+}
+
+void Netlink::set_queue_length(const std::string& name, unsigned frames) {
+  change(name, "set the queue length",
+         [&](rtnl_link* link) { ::rtnl_link_set_txqlen(link, frames); });
 }
 
 void Netlink::set_mac(const std::string& name, const MacAddress& mac) {

@@ -55,10 +55,13 @@ class Netlink final {
   std::optional<LinkState> find(const std::string& name);
   LinkState link(const std::string& name);
   std::vector<std::string> names();
+  // Frames the interface could not send (for a TAP: that its reader was too late for).
+  std::uint64_t dropped(const std::string& name);
 
   void set_up(const std::string& name);
   void set_down(const std::string& name);
   void set_mtu(const std::string& name, unsigned mtu);
+  void set_queue_length(const std::string& name, unsigned frames);
   void set_mac(const std::string& name, const MacAddress& mac);
   void set_master(const std::string& name, const std::string& bridge);
   void clear_master(const std::string& name);

@@ -1,0 +1,13 @@
+#pragma once
+// nftables rulesets, applied as one transaction by libnftables (nft(8) without the process).
+#include <string>
+
+#include "base/result.hh"
+
+namespace godwit::os {
+
+// All of `ruleset` or nothing, in the calling thread's network namespace. The error has nft's own
+// words, which point into the ruleset.
+Result<> apply_nftables(const std::string& ruleset);
+
+}  // namespace godwit::os
