@@ -1,0 +1,103 @@
+#include "qemu/argv.hh"
+
+#include "base/check.hh"
+
+namespace godwit::qemu {
+namespace {
+
+using Arguments = std::vector<std::string>;
+
+void add(Arguments& to, std::initializer_list<std::string> more) {
+  to.insert(to.end(), more.begin(), more.end());
+}
+
+// RFC 4122 writes 16 bytes as 8-4-4-4-12 hex digits.
+std::string uuid_text(const VmId& id) {
+  std::string text = id.text();
+  for (const std::size_t at : {20U, 16U, 12U, 8U}) text.insert(at, 1, '-');
+  return text;
+}
+
+std::string accelerator_option(Accelerator accelerator) {
+  // One translation cache bounded in size, threads as many as vCPUs.
+  return accelerator == Accelerator::kvm ? "kvm" : "tcg,thread=multi,tb-size=256";
+}
+
+void add_machine(Arguments& argv, const VmSpec& spec) {
+  CHECK(!spec.machine.empty(), "vm {} without machine type", spec.name);
+  const auto mib = spec.memory.bytes >> 20U;
+  add(argv, {"-machine",
+             fmt::format("{},memory-backend=ram0,usb=off,dump-guest-core=off,graphics=off",
+                         spec.machine),
+             "-accel", accelerator_option(spec.accelerator),
+             // enforce: refuse to start rather than give the guest less than the model promises.
+             "-cpu", fmt::format("{},enforce", spec.cpu_model),
+             "-smp", fmt::format("{0},sockets=1,cores={0},threads=1", spec.cpus),
+             "-m", fmt::format("{}M", mib),
+             "-object", fmt::format("memory-backend-ram,id=ram0,size={}M", mib)});
+}
+
+void add_monitor_and_console(Arguments& argv, const QemuInput& input) {
+  const auto socket = [](std::string_view id, int fd) {
+    return fmt::format("socket,id={},fd={},server=on,wait=off", id, fd);
+  };
+  add(argv, {"-chardev", socket("qmp", input.qmp_fd), "-mon", "chardev=qmp,mode=control",
+             "-chardev", socket("console", input.console_fd),
+             "-device", "isa-serial,chardev=console,id=serial0"});
+}
+
+void add_boot(Arguments& argv, const VmSpec& spec) {
+  if (!spec.kernel.empty()) add(argv, {"-kernel", spec.kernel});
+  if (!spec.initrd.empty()) add(argv, {"-initrd", spec.initrd});
+  if (!spec.append.empty()) add(argv, {"-append", spec.append});
+  if (!spec.image.empty()) {
+    // snapshot-free and read-only: a disk that is written to must migrate, which is not built yet.
+    add(argv, {"-blockdev",
+               fmt::format("driver=raw,node-name=disk0,read-only=on,file.driver=file,"
+                           "file.locking=off,file.filename={}", escape_option(spec.image)),
+               "-device", fmt::format("virtio-blk-pci,id=disk0-dev,drive=disk0,bus=pcie.0,addr={:#x}",
+                                      kDiskSlot)});
+  }
+}
+
+void add_nics(Arguments& argv, const VmSpec& spec, const std::vector<int>& tap_fds) {
+  CHECK(tap_fds.size() == spec.nics.size(), "vm {}: {} TAPs for {} NICs", spec.name,
+        tap_fds.size(), spec.nics.size());
+  for (std::size_t i = 0; i < spec.nics.size(); ++i) {
+    // QEMU finds the vnet header by itself from the descriptor (IFF_VNET_HDR). The rings are as
+    // large as QEMU allows: a frame that meets a full ring when the vm stops is lost inside QEMU
+    // (net/net.c, net_vm_change_state_handler purges its queue).
+    add(argv, {"-netdev", fmt::format("tap,id=net{},fd={},vhost=off", i, tap_fds[i]),
+               "-device",
+               fmt::format("virtio-net-pci,id=nic{0},netdev=net{0},mac={1},bus=pcie.0,addr={2:#x},"
+                           "disable-legacy=on,romfile=,rx_queue_size=1024",
+                           i, spec.nics[i].mac, kFirstNicSlot + i)});
+  }
+}
+
+}  // namespace
+
+std::string escape_option(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    out += c;
+    if (c == ',') out += ',';
+  }
+  return out;
+}
+
+std::vector<std::string> qemu_argv(const VmSpec& spec, const QemuInput& input) {
+  Arguments argv{input.binary};
+  add(argv, {"-name", fmt::format("guest={},debug-threads=on", spec.name),
+             "-uuid", uuid_text(spec.id),
+             "-nodefaults", "-no-user-config", "-display", "none",
+             "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"});
+  add_machine(argv, spec);
+  add_monitor_and_console(argv, input);
+  add_boot(argv, spec);
+  add_nics(argv, spec, input.tap_fds);
+  if (input.incoming) add(argv, {"-incoming", "defer", "-S"});
+  return argv;
+}
+
+}  // namespace godwit::qemu

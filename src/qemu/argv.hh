@@ -1,0 +1,46 @@
+#pragma once
+// The QEMU command line as a pure function of the vm. Devices have fixed ids and PCI addresses and
+// nothing is left to QEMU's defaults, so that source and target build identical machines (QEMU,
+// docs/devel/migration.rst). Only paths, descriptors and -incoming differ between them.
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "qemu/vm_spec.hh"
+
+namespace godwit::qemu {
+
+inline constexpr std::string_view kQemuBinary = "qemu-system-x86_64";
+// PCI slots on the root bus: NIC i sits at kFirstNicSlot + i. Below are QEMU's own (host bridge 0;
+// q35 keeps 0x1f for the ICH9).
+inline constexpr unsigned kDiskSlot = 0x02;
+inline constexpr unsigned kFirstNicSlot = 0x03;
+
+// The files of one vm on one host, all in its own directory.
+struct VmPaths {
+  std::filesystem::path directory;  // /run/godwit/vms/NAME; 0711
+  std::filesystem::path qmp() const { return directory / "qmp.sock"; }
+  std::filesystem::path console() const { return directory / "console.sock"; }
+  std::filesystem::path log() const { return directory / "qemu.log"; }
+  // Copies for QEMU's user, where it may not read the originals.
+  std::filesystem::path kernel() const { return directory / "kernel"; }
+  std::filesystem::path initrd() const { return directory / "initrd"; }
+};
+
+// Descriptors are numbered as in QEMU's process. The two sockets already listen when QEMU starts, so
+// nobody has to wait for them to appear.
+struct QemuInput {
+  std::string binary{kQemuBinary};
+  int qmp_fd = 3;
+  int console_fd = 4;
+  std::vector<int> tap_fds;  // one per NIC
+  // The target of a migration: waits for migrate-incoming, and afterwards stays paused until cont.
+  bool incoming = false;
+};
+
+std::vector<std::string> qemu_argv(const VmSpec& spec, const QemuInput& input);
+
+// Text inside a QEMU option value: a comma is doubled.
+std::string escape_option(std::string_view text);
+
+}  // namespace godwit::qemu

@@ -1,0 +1,43 @@
+#pragma once
+// Starts QEMU so that it outlives the agent: own session, none of our stdio, its words in a log
+// file; an unprivileged user where we are root. The QMP and console sockets listen before QEMU
+// starts: Qmp::connect() may follow at once and tells by `closed` when QEMU dies early.
+#include <string>
+#include <vector>
+
+#include "os/child.hh"
+#include "qemu/argv.hh"
+
+namespace godwit::qemu {
+
+// The user that QEMU runs as when we are root: the first of these that exists.
+inline constexpr std::string_view kQemuUsers[] = {"godwit-qemu", "nobody"};
+// The end of the log that an error quotes.
+inline constexpr std::size_t kLogTail = 2000;
+
+struct LaunchInput {
+  VmPaths paths;             // the directory is made
+  std::vector<int> tap_fds;  // borrowed; one per NIC, with IFF_VNET_HDR
+  bool incoming = false;
+  std::string binary{kQemuBinary};
+};
+
+struct Launched {
+  os::Child child;  // detached; its identity() goes into the store for adopting later
+  std::vector<std::string> notices;
+};
+
+// Throws SetupError. An earlier log is kept as qemu.log.1.
+Launched launch(const VmSpec& spec, const LaunchInput& input);
+
+// What QEMU said last, for errors; empty without a log.
+std::string log_tail(const VmPaths& paths);
+
+// Removes the vm's sockets, copies and directory; the log too.
+void remove_files(const VmPaths& paths);
+
+// The user and groups for QEMU; nothing where we are not root or the user namespace does not map
+// it, then `notices` says so.
+std::optional<os::Command::User> qemu_user(std::vector<std::string>& notices);
+
+}  // namespace godwit::qemu

@@ -1,0 +1,107 @@
+#pragma once
+// The two QMP conversations of a live migration (design 7 and 9), each over a Qmp of its own vm:
+//
+//   source                                             target (-incoming defer -S)
+//                                                      start(): capabilities, migrate-incoming
+//   start(): capabilities, parameters, migrate
+//     MIGRATION setup, active                            MIGRATION setup, active
+//     ... rounds; the downtime limit is raised ...
+//     STOP, MIGRATION pre-switchover -> pre_switchover()
+//   proceed(): migrate-continue
+//     MIGRATION device, completed -> completed()         MIGRATION completed -> loaded()
+//   both paused: whoever owns the vm now is decided elsewhere; then cont() there
+//
+// pause-before-switchover makes QEMU wait for proceed(); the return path makes `completed` mean
+// that the target has loaded everything; -S and late-block-activate keep the target still.
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "qemu/commands.hh"
+
+namespace godwit::qemu {
+
+// From migrate_cancel to `cancelled`: QEMU joins its threads, which may hang in a full socket.
+inline constexpr Nanoseconds kCancelPatience = seconds(10);
+// cont is repeated this often: QEMU refuses it while it still finishes the migration.
+inline constexpr int kContAttempts = 50;
+inline constexpr Nanoseconds kContInterval = milliseconds(20);
+
+// Repeats cont until query-status says that the vCPUs run.
+void cont_until_running(Qmp& qmp, Done done);
+
+class OutgoingMigration final {
+ public:
+  struct Settings {
+    std::string uri;  // "unix:PATH"
+    MigrationCapabilities capabilities;
+    milliseconds downtime_limit = kNeverSwitchOver;
+    ByteCount bandwidth_per_second = kUnlimitedMigrationBandwidth;
+  };
+  // What abort() or a failure ended in.
+  struct End {
+    std::string reason;
+    bool running = false;  // the vm was seen running again here
+  };
+  // Any of them may destroy the object.
+  struct Events {
+    std::move_only_function<void(MigrationStatus)> status;
+    std::move_only_function<void()> pre_switchover;  // vCPUs stopped; proceed() or abort()
+    std::move_only_function<void()> completed;       // the target has all; both are paused
+    // Cancelled, failed or refused, and cont was tried until it took: the last event.
+    std::move_only_function<void(End)> ended;
+  };
+
+  OutgoingMigration(Qmp& qmp, Events events);
+
+  void start(Settings settings);
+  void proceed();
+  // From any state, also of a migration that an earlier agent began, and also after completed() as
+  // long as the target was never continued: cancels what QEMU still does, then cont.
+  void abort(std::string reason);
+  // To be called with each event of the Qmp.
+  void event(const QmpEvent& event);
+
+  MigrationStatus status() const { return status_; }
+
+ private:
+  void changed(MigrationStatus status);
+  void refused(const Error& error);
+  void cancel();
+  void resume();
+  template <class Function>
+  auto guarded(Function function);
+
+  Qmp& qmp_;
+  Events events_;
+  MigrationStatus status_ = MigrationStatus::none;
+  std::optional<std::string> ending_;  // the reason, once it is to end
+  bool resuming_ = false;
+  os::Loop::Timer cancel_timer_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+class IncomingMigration final {
+ public:
+  struct Events {
+    std::move_only_function<void()> listening;  // the source may connect to the URI
+    std::move_only_function<void()> loaded;     // everything is in; paused, disks not activated
+    // QEMU 7.2 exits when an incoming migration fails: the Qmp's closed() may come instead.
+    std::move_only_function<void(std::string reason)> failed;
+  };
+
+  IncomingMigration(Qmp& qmp, Events events);
+  void start(std::string uri, MigrationCapabilities capabilities = {});
+  void event(const QmpEvent& event);
+
+ private:
+  void fail_once(std::string reason);
+
+  Qmp& qmp_;
+  Events events_;
+  bool over_ = false;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace godwit::qemu

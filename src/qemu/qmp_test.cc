@@ -1,0 +1,205 @@
+#include "qemu/qmp.hh"
+
+#include <gmock/gmock.h>
+
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "os/memory_stream.hh"
+#include "os/test_wait.hh"
+
+namespace godwit::qemu {
+namespace {
+
+using nlohmann::json;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr std::string_view kGreeting =
+    R"({"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": ["oob"]}})"
+    "\r\n";
+
+// The far end plays QEMU by hand.
+struct FakeQemu {
+  explicit FakeQemu(os::MemoryLink& link_in) : link(link_in), stream(link_in.take_b()) {
+    stream->start({.readable = [this] { read(); }, .writable = {}, .closed = {}});
+  }
+  void read() {
+    std::array<std::byte, 4096> chunk;
+    while (const std::size_t count = stream->read(chunk)) {
+      input += as_text(BytesView(chunk).first(count));
+    }
+    for (std::size_t end = 0; (end = input.find('\n')) != std::string::npos;) {
+      commands.push_back(json::parse(input.substr(0, end)));
+      input.erase(0, end + 1);
+    }
+  }
+  void say(std::string_view text) {
+    while (!text.empty()) {
+      const std::size_t taken = stream->write(as_bytes(text));
+      if (taken == 0) return;  // nobody reads any more
+      text.remove_prefix(taken);
+      link.settle();
+    }
+  }
+  void answer(const json& value) {
+    ASSERT_LT(answered, commands.size());
+    say(json({{"return", value}, {"id", commands[answered++]["id"]}}).dump() + "\n");
+  }
+  os::MemoryLink& link;
+  std::unique_ptr<os::ByteStream> stream;
+  std::string input;
+  std::vector<json> commands;
+  std::size_t answered = 0;
+};
+
+struct QmpTest : ::testing::Test {
+  void greet() {
+    qemu.say(kGreeting);
+    qemu.answer(json::object());
+  }
+  Qmp::Reply record() {
+    return [this](Result<json> result) {
+      replies.push_back(result ? result->dump() : result.error().text);
+    };
+  }
+
+  os::Loop loop;
+  os::MemoryLink link;
+  FakeQemu qemu{link};
+  std::vector<std::string> replies;
+  std::vector<std::string> events;
+  std::vector<std::string> closed;
+  int ready = 0;
+  std::unique_ptr<Qmp> qmp = std::make_unique<Qmp>(
+      loop, link.take_a(), "web1",
+      Qmp::Events{.ready = [this] { ++ready; },
+                  .event = [this](const QmpEvent& event) { events.push_back(event.name); },
+                  .closed = [this](std::string reason) { closed.push_back(reason); }});
+};
+
+TEST_F(QmpTest, NegotiatesThenSendsWhatWaited) {
+  qmp->execute("query-status", nullptr, record());
+  link.settle();
+  EXPECT_TRUE(qemu.commands.empty());
+  greet();
+  EXPECT_EQ(ready, 1);
+  ASSERT_EQ(qemu.commands.size(), 2U);
+  EXPECT_EQ(qemu.commands[0]["execute"], "qmp_capabilities");
+  EXPECT_EQ(qemu.commands[1]["execute"], "query-status");
+  EXPECT_FALSE(qemu.commands[1].contains("arguments"));
+  qemu.answer({{"running", true}});
+  EXPECT_THAT(replies, ElementsAre(R"({"running":true})"));
+}
+
+TEST_F(QmpTest, RepliesFindTheirCommandInAnyOrder) {
+  greet();
+  qmp->execute("a", {{"x", 1}}, record());
+  qmp->execute("b", nullptr, record());
+  link.settle();
+  const json first = qemu.commands[1]["id"];
+  const json second = qemu.commands[2]["id"];
+  EXPECT_EQ(qemu.commands[1]["arguments"]["x"], 1);
+  qemu.say(json({{"return", "B"}, {"id", second}}).dump() + "\n");
+  qemu.say(json({{"return", "A"}, {"id", first}}).dump() + "\n");
+  EXPECT_THAT(replies, ElementsAre("\"B\"", "\"A\""));
+}
+
+TEST_F(QmpTest, ErrorsNameCommandAndVm) {
+  greet();
+  qmp->execute("cont", nullptr, record());
+  link.settle();
+  qemu.say(json({{"error", {{"class", "GenericError"}, {"desc", "not now"}}},
+                 {"id", qemu.commands[1]["id"]}})
+               .dump() +
+           "\n");
+  EXPECT_THAT(replies, ElementsAre("cont of vm web1: not now"));
+}
+
+TEST_F(QmpTest, ACommandTimesOutAndItsLateReplyIsIgnored) {
+  greet();
+  qmp->execute("stop", nullptr, record(), milliseconds(5));
+  link.settle();
+  ASSERT_TRUE(os::run_until(loop, [&] { return !replies.empty(); }));
+  EXPECT_THAT(replies, ElementsAre("stop of vm web1: no reply within 5 ms"));
+  qemu.say(json({{"return", 1}, {"id", qemu.commands[1]["id"]}}).dump() + "\n");
+  EXPECT_EQ(replies.size(), 1U);
+  EXPECT_FALSE(qmp->is_closed());
+}
+
+TEST_F(QmpTest, EventsCarryQemusTimestamp) {
+  greet();
+  std::chrono::microseconds at{};
+  json data;
+  qmp.reset();
+  os::MemoryLink second;
+  FakeQemu other(second);
+  Qmp again(loop, second.take_a(), "web1",
+            {.ready = {},
+             .event =
+                 [&](const QmpEvent& event) {
+                   at = event.realtime;
+                   data = event.data;
+                 },
+             .closed = {}});
+  other.say(kGreeting);
+  other.say(R"({"timestamp": {"seconds": 7, "microseconds": 250}, "event": "MIGRATION",)"
+            R"( "data": {"status": "active"}})"
+            "\n");
+  EXPECT_EQ(at, std::chrono::microseconds(7'000'250));
+  EXPECT_EQ(data["status"], "active");
+}
+
+TEST_F(QmpTest, ALostConnectionFailsWhatWaitsThenTells) {
+  greet();
+  qmp->execute("a", nullptr, record());
+  // A reply that sends the next command must not keep close() going for ever.
+  qmp->execute("b", nullptr, [this](Result<json>) { qmp->execute("c", nullptr, record()); });
+  link.settle();
+  link.cut("broken pipe");
+  link.settle();
+  EXPECT_THAT(replies, ElementsAre("a of vm web1: broken pipe"));
+  EXPECT_THAT(closed, ElementsAre("QMP of vm web1: broken pipe"));
+  ASSERT_TRUE(os::run_until(loop, [&] { return replies.size() == 2; }));
+  EXPECT_EQ(replies[1], "c of vm web1: QMP connection is closed");
+}
+
+TEST_F(QmpTest, GarbageClosesTheConnectionOnly) {
+  for (const std::string_view bad : {"[]\n", "{\"QMP\"\n", "\xff\xfe\n", "{\"return\": {}}\n"}) {
+    os::MemoryLink fresh;
+    FakeQemu other(fresh);
+    std::string reason;
+    Qmp victim(loop, fresh.take_a(), "v",
+               {.ready = {}, .event = {}, .closed = [&](std::string text) { reason = text; }});
+    other.say(bad);
+    EXPECT_THAT(reason, HasSubstr("QMP")) << bad;
+  }
+}
+
+TEST_F(QmpTest, AnEndlessMessageIsBounded) {
+  greet();
+  const std::string chunk(1U << 20, 'x');
+  for (std::size_t sent = 0; sent <= kMaxQmpMessage && closed.empty(); sent += chunk.size()) {
+    qemu.say(chunk);
+  }
+  ASSERT_EQ(closed.size(), 1U);
+  EXPECT_THAT(closed[0], HasSubstr("more than 8"));
+}
+
+TEST_F(QmpTest, ACallbackMayDestroyTheClient) {
+  greet();
+  qmp->execute("a", nullptr, [this](Result<json>) { qmp.reset(); });
+  link.settle();
+  qemu.answer(1);
+  EXPECT_EQ(qmp, nullptr);
+}
+
+TEST_F(QmpTest, TooManyWaitingCommandsAreRefused) {
+  greet();
+  for (std::size_t i = 0; i <= kMaxQmpPending; ++i) qmp->execute("a", nullptr, record());
+  ASSERT_TRUE(os::run_until(loop, [&] { return !replies.empty(); }));
+  EXPECT_THAT(replies, ElementsAre("a of vm web1: too many commands are waiting"));
+}
+
+}  // namespace
+}  // namespace godwit::qemu

@@ -1,0 +1,159 @@
+#include "qemu/vm_spec.hh"
+
+#include <algorithm>
+#include <cctype>
+#include <set>
+
+#include "qemu/json.hh"
+
+namespace godwit::qemu {
+namespace {
+
+using nlohmann::json;
+
+// Characters that QEMU's option syntax or a kernel command line could take for something else are
+// refused in names that we put there.
+bool is_plain_word(std::string_view text) {
+  return !text.empty() && text.size() <= 64 && std::ranges::all_of(text, [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '-' || c == '.' || c == '_';
+  });
+}
+
+bool is_printable(std::string_view text) {
+  return std::ranges::all_of(text, [](unsigned char c) { return c >= 0x20 && c != 0x7f; });
+}
+
+Result<> check_path(std::string_view field, const std::string& path) {
+  if (path.empty()) return {};
+  if (path.front() != '/') return fail("{} must be an absolute path, not \"{}\"", field, path);
+  if (path.size() > kMaxPathText || !is_printable(path)) return fail("{} is no usable path", field);
+  return {};
+}
+
+Result<> check_nics(const VmSpec& spec) {
+  if (spec.nics.size() > kMaxNics) {
+    return fail("{} NICs are more than the most of {}", spec.nics.size(), kMaxNics);
+  }
+  std::set<std::string> macs;
+  std::set<PortId> ports;
+  for (const NicSpec& nic : spec.nics) {
+    if (!is_valid_name(nic.name)) return fail("\"{}\" is no valid port name", nic.name);
+    if (nic.port.is_zero()) return fail("the NIC {} has no port id", nic.name);
+    if (!is_valid_mac(nic.mac)) {
+      return fail("\"{}\" is no unicast MAC address like 52:54:00:12:34:56", nic.mac);
+    }
+    if (!macs.insert(nic.mac).second) return fail("the MAC {} is given twice", nic.mac);
+    if (!ports.insert(nic.port).second) return fail("the port {} is given twice", nic.name);
+  }
+  return {};
+}
+
+}  // namespace
+
+std::string_view to_text(Accelerator accelerator) {
+  return accelerator == Accelerator::kvm ? "kvm" : "tcg";
+}
+
+Result<Accelerator> parse_accelerator(std::string_view text) {
+  if (text == "kvm") return Accelerator::kvm;
+  if (text == "tcg") return Accelerator::tcg;
+  return fail("\"{}\" is no accelerator: kvm or tcg", text);
+}
+
+bool is_valid_mac(std::string_view text) {
+  if (text.size() != 17) return false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    if (i % 3 == 2 ? c != ':' : (std::isxdigit(c) == 0 || std::isupper(c) != 0)) return false;
+  }
+  const Bytes first = from_hex(text.substr(0, 2));
+  return (std::to_integer<unsigned>(first.front()) & 1U) == 0;
+}
+
+std::string default_mac(const PortId& port) {
+  const auto at = [&port](std::size_t i) { return std::to_integer<unsigned>(port.bytes[i]); };
+  return fmt::format("52:54:{:02x}:{:02x}:{:02x}:{:02x}", at(0), at(1), at(2), at(3));
+}
+
+Result<> check(const VmSpec& spec) {
+  if (!is_valid_name(spec.name)) return fail("\"{}\" is no valid vm name", spec.name);
+  if (!is_valid_name(spec.tenant)) return fail("\"{}\" is no valid tenant", spec.tenant);
+  if (spec.memory < kMinMemory || spec.memory > kMaxMemory || spec.memory.bytes % (1U << 20) != 0) {
+    return fail("memory of {} must be whole MiB from {} to {}", to_text(spec.memory),
+                to_text(kMinMemory), to_text(kMaxMemory));
+  }
+  if (spec.cpus < 1 || spec.cpus > kMaxCpus) {
+    return fail("{} cpus: must be 1 to {}", spec.cpus, kMaxCpus);
+  }
+  if (!is_plain_word(spec.cpu_model)) return fail("\"{}\" is no CPU model", spec.cpu_model);
+  if (!spec.machine.empty() && !is_plain_word(spec.machine)) {
+    return fail("\"{}\" is no machine type", spec.machine);
+  }
+  for (const auto& [field, path] : {std::pair{"kernel", &spec.kernel},
+                                    std::pair{"initrd", &spec.initrd},
+                                    std::pair{"image", &spec.image}}) {
+    if (auto ok = check_path(field, *path); !ok) return ok;
+  }
+  if (spec.kernel.empty() && spec.image.empty()) {
+    return fail("vm {} has nothing to boot: give a kernel or an image", spec.name);
+  }
+  if (spec.kernel.empty() && (!spec.initrd.empty() || !spec.append.empty())) {
+    return fail("initrd and append need a kernel");
+  }
+  if (spec.append.size() > kMaxAppend || !is_printable(spec.append)) {
+    return fail("append must be at most {} printable characters", kMaxAppend);
+  }
+  return check_nics(spec);
+}
+
+json to_json(const VmSpec& spec) {
+  json nics = json::array();
+  for (const NicSpec& nic : spec.nics) {
+    nics.push_back({{"port", nic.port.text()}, {"name", nic.name}, {"mac", nic.mac}});
+  }
+  return {{"id", spec.id.text()},
+          {"name", spec.name},
+          {"tenant", spec.tenant},
+          {"memory_bytes", spec.memory.bytes},
+          {"cpus", spec.cpus},
+          {"cpu_model", spec.cpu_model},
+          {"machine", spec.machine},
+          {"accelerator", to_text(spec.accelerator)},
+          {"kernel", spec.kernel},
+          {"initrd", spec.initrd},
+          {"append", spec.append},
+          {"image", spec.image},
+          {"nics", std::move(nics)}};
+}
+
+Result<VmSpec> vm_spec_from_json(const json& object) {
+  if (!object.is_object()) return fail("a vm is a JSON object");
+  VmSpec spec;
+  const auto id = VmId::parse(text_at(object, "id"));
+  if (!id) return fail("id of a vm must be 32 hex digits");
+  spec.id = *id;
+  spec.name = text_at(object, "name");
+  spec.tenant = text_at(object, "tenant");
+  spec.memory = ByteCount{unsigned_at(object, "memory_bytes")};
+  spec.cpus = static_cast<unsigned>(std::min<std::uint64_t>(unsigned_at(object, "cpus"), 1U << 20));
+  spec.cpu_model = text_at(object, "cpu_model");
+  spec.machine = text_at(object, "machine");
+  const auto accelerator = parse_accelerator(text_at(object, "accelerator"));
+  if (!accelerator) return std::unexpected(accelerator.error());
+  spec.accelerator = *accelerator;
+  spec.kernel = text_at(object, "kernel");
+  spec.initrd = text_at(object, "initrd");
+  spec.append = text_at(object, "append");
+  spec.image = text_at(object, "image");
+  const json& nics = member(object, "nics");
+  if (!nics.is_array()) return fail("nics of vm {} must be an array", spec.name);
+  for (const json& nic : nics) {
+    const auto port = PortId::parse(text_at(nic, "port"));
+    if (!port) return fail("port of a NIC must be 32 hex digits");
+    spec.nics.push_back({.port = *port, .name = text_at(nic, "name"), .mac = text_at(nic, "mac")});
+  }
+  if (auto ok = check(spec); !ok) return std::unexpected(ok.error());
+  return spec;
+}
+
+}  // namespace godwit::qemu
