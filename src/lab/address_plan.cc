@@ -1,0 +1,109 @@
+#include "lab/address_plan.hh"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/check.hh"
+
+namespace godwit::lab {
+namespace {
+
+constexpr std::size_t kFirstHost = 10;
+
+std::size_t site_index(const LabConfig& lab, std::string_view site) {
+  const auto found = std::find(lab.sites.begin(), lab.sites.end(), site);
+  CHECK(found != lab.sites.end(), "site {}", site);
+  return static_cast<std::size_t>(found - lab.sites.begin());
+}
+
+// Sites are numbered from 1: with a 0 an IPv6 address would have a shorter canonical text.
+Address in_site(std::size_t site, std::size_t node) {
+  return {.ipv4 = fmt::format("10.66.{}.{}", site + 1, node),
+          .ipv6 = fmt::format("fd67:6f64:7769:{:x}::{:x}", site + 1, node),
+          .prefix4 = 24,
+          .prefix6 = 64};
+}
+
+}  // namespace
+
+std::string router_name(std::string_view site) { return fmt::format("router-{}", site); }
+
+Address router_address(const LabConfig& lab, std::string_view site) {
+  return in_site(site_index(lab, site), 1);
+}
+
+Address host_address(const LabConfig& lab, std::string_view host) {
+  std::size_t number = kFirstHost;
+  const auto found = std::find_if(lab.hosts.begin(), lab.hosts.end(),
+                                  [&](const Host& candidate) { return candidate.name == host; });
+  CHECK(found != lab.hosts.end(), "host {}", host);
+  for (auto other = lab.hosts.begin(); other != found; ++other)
+    number += other->site == found->site;
+  return in_site(site_index(lab, found->site), number);
+}
+
+Address link_address(const LabConfig& lab, std::size_t link, std::size_t end) {
+  CHECK(link < lab.links.size() && end < 2);
+  return {.ipv4 = fmt::format("10.67.{}.{}", link, end + 1),
+          .ipv6 = fmt::format("fd67:6f64:7769:ff{:02x}::{}", link, end + 1),
+          .prefix4 = 30,
+          .prefix6 = 64};
+}
+
+std::vector<SiteRoute> routes_of(const LabConfig& lab, std::string_view site) {
+  constexpr auto kUnreached = Nanoseconds::max();
+  struct Reached {
+    Nanoseconds distance = kUnreached;
+    std::size_t first_link = 0;
+    bool done = false;
+  };
+  const std::size_t from = site_index(lab, site);
+  std::vector<Reached> reached(lab.sites.size());
+  reached[from].distance = Nanoseconds(0);
+  for (;;) {
+    auto nearest = reached.end();
+    for (auto it = reached.begin(); it != reached.end(); ++it) {
+      const bool open = !it->done && it->distance != kUnreached;
+      if (open && (nearest == reached.end() || it->distance < nearest->distance)) nearest = it;
+    }
+    if (nearest == reached.end()) break;
+    nearest->done = true;
+    const auto here = static_cast<std::size_t>(nearest - reached.begin());
+    for (std::size_t i = 0; i < lab.links.size(); ++i) {
+      const Link& link = lab.links[i];
+      for (std::size_t end = 0; end < 2; ++end) {
+        if (link.sites[end] != lab.sites[here]) continue;
+        Reached& there = reached[site_index(lab, link.sites[1 - end])];
+        // One nanosecond a hop, so that links without delay prefer fewer hops.
+        const Nanoseconds distance = nearest->distance + link.quality[end].delay + Nanoseconds(1);
+        if (distance < there.distance) {
+          there.distance = distance;
+          there.first_link = here == from ? i : nearest->first_link;
+        }
+      }
+    }
+  }
+  std::vector<SiteRoute> routes;
+  for (std::size_t i = 0; i < reached.size(); ++i) {
+    if (i == from || !reached[i].done) continue;
+    const std::size_t link = reached[i].first_link;
+    const std::size_t far_end = lab.links[link].sites[0] == site ? 1 : 0;
+    routes.push_back({.network4 = fmt::format("10.66.{}.0/24", i + 1),
+                      .network6 = fmt::format("fd67:6f64:7769:{:x}::/64", i + 1),
+                      .via = link_address(lab, link, far_end),
+                      .link = link});
+  }
+  return routes;
+}
+
+std::string hosts_file(const LabConfig& lab) {
+  std::string text = "127.0.0.1 localhost\n::1 localhost ip6-localhost\n";
+  const auto add = [&](const Address& address, const std::string& name) {
+    text += fmt::format("{} {}\n{} {}\n", address.ipv4, name, address.ipv6, name);
+  };
+  for (const Host& host : lab.hosts) add(host_address(lab, host.name), host.name);
+  for (const auto& site : lab.sites) add(router_address(lab, site), router_name(site));
+  return text;
+}
+
+}  // namespace godwit::lab

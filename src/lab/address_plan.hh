@@ -1,0 +1,44 @@
+#pragma once
+// The addresses of a lab. Site i (from 1) has 10.66.i.0/24 and fd67:6f64:7769:i::/64, its router at
+// .1, its hosts from .10 on; link k (from 0) has 10.67.k.0/30 and fd67:6f64:7769:ff<k>::/64 with
+// the router of its first site at 1 and the other at 2. All numbers are private (RFC 1918, RFC
+// 4193) and exist in the lab's own network namespaces only.
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "lab/config.hh"
+
+namespace godwit::lab {
+
+// An address of one node, and how wide its network is.
+struct Address {
+  std::string ipv4;  // "10.66.0.10"
+  std::string ipv6;
+  unsigned prefix4 = 24;
+  unsigned prefix6 = 64;
+  bool operator==(const Address&) const = default;
+};
+
+Address router_address(const LabConfig& lab, std::string_view site);
+Address host_address(const LabConfig& lab, std::string_view host);
+// Of the router at sites[end] of the link; end is 0 or 1.
+Address link_address(const LabConfig& lab, std::size_t link, std::size_t end);
+std::string router_name(std::string_view site);  // "router-east"
+
+// What the router of `site` must know to reach another site.
+struct SiteRoute {
+  std::string network4;  // "10.66.1.0/24"
+  std::string network6;
+  Address via;
+  std::size_t link;
+  bool operator==(const SiteRoute&) const = default;
+};
+// Shortest paths by delay (Dijkstra); sites that cannot be reached have no route. Static: a cut
+// link is a loss, as where routing takes minutes to notice.
+std::vector<SiteRoute> routes_of(const LabConfig& lab, std::string_view site);
+
+// /etc/hosts for every host: names to IPv4 and IPv6 addresses.
+std::string hosts_file(const LabConfig& lab);
+
+}  // namespace godwit::lab

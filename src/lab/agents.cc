@@ -1,0 +1,97 @@
+#include "lab/agents.hh"
+
+#include <unistd.h>
+
+#include <array>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "os/child.hh"
+
+namespace godwit::lab {
+namespace {
+
+constexpr Nanoseconds kCommandLimit = seconds(30);
+constexpr Nanoseconds kStartLimit = seconds(20);
+constexpr const char* kLog = "/var/log/godwitd.log";
+constexpr const char* kSocket = "/run/godwit/godwitd.sock";
+
+std::filesystem::path beside(std::string_view program, std::string_view build_directory) {
+  std::error_code ignored;
+  const auto here = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
+  for (const auto& candidate : {here / program, here.parent_path() / build_directory / program}) {
+    if (::access(candidate.c_str(), X_OK) == 0) return candidate.lexically_normal();
+  }
+  return {};
+}
+
+os::Output in_host(const std::string& lab, const std::string& host,
+                   std::vector<std::string> options, const std::vector<std::string>& argv) {
+  std::vector<std::string> words = {"/proc/self/exe", "lab", "exec", "--name", lab};
+  words.insert(words.end(), options.begin(), options.end());
+  words.push_back(host);
+  words.emplace_back("--");
+  words.insert(words.end(), argv.begin(), argv.end());
+  auto output = os::run({.argv = words}, {}, kCommandLimit);
+  if (!output) fail_setup("on {}: {}: {}", host, fmt::join(argv, " "), output.error().text);
+  return std::move(*output);
+}
+
+std::string checked_in_host(const std::string& lab, const std::string& host,
+                            const std::vector<std::string>& argv) {
+  const os::Output output = in_host(lab, host, {}, argv);
+  if (!output.status.success()) {
+    fail_setup("on {}: {}: {}: {}{}", host, fmt::join(argv, " "), output.status.text(), output.out,
+               output.err);
+  }
+  return output.out;
+}
+
+std::string end_of_log(const std::string& lab, const std::string& host) {
+  return in_host(lab, host, {}, {"tail", "-n", "20", kLog}).out;
+}
+
+}  // namespace
+
+std::string agent_program() { return beside("godwitd", "agent").string(); }
+
+void start_agent(const std::string& lab, const NodeState& host) {
+  const os::Output started =
+      in_host(lab, host.name, {"--detach", "--log", kLog},
+              {agent_program(), "--name", host.name, "--site", host.site, "--address", host.ipv4});
+  if (!started.status.success()) fail_setup("start godwitd on {}: {}", host.name, started.err);
+  // The agent's readiness is its socket; `godwit host ls` would ask the same with more noise.
+  const std::string wait =
+      fmt::format("for i in $(seq {}); do [ -S {} ] && exit 0; sleep 0.05; done; exit 1",
+                  duration_cast<milliseconds>(kStartLimit).count() / 50, kSocket);
+  if (!in_host(lab, host.name, {}, {"sh", "-c", wait}).status.success()) {
+    fail_setup("godwitd on {} does not answer; its log ends with:\n{}", host.name,
+               end_of_log(lab, host.name));
+  }
+}
+
+void start_fleet(const LabState& state) {
+  const std::string cli = beside("godwit", "cli").string();
+  if (cli.empty())
+    fail_setup("there is a godwitd but no godwit beside it: build both, or use --no-agents");
+  const NodeState* founder = nullptr;
+  for (const NodeState& node : state.nodes) {
+    if (node.is_router) continue;
+    start_agent(state.name, node);
+    if (founder == nullptr) {
+      founder = &node;
+      continue;
+    }
+    const auto invite = nlohmann::json::parse(
+        checked_in_host(state.name, founder->name, {cli, "host", "invite", "--json"}), nullptr,
+        false);
+    if (!invite.is_object() || !invite.contains("command")) {
+      fail_setup("`godwit host invite --json` on {} gave no command", founder->name);
+    }
+    // "godwit join TOKEN@HOST:PORT"
+    const std::string line = invite["command"];
+    checked_in_host(state.name, node.name, {cli, "join", line.substr(line.rfind(' ') + 1)});
+  }
+}
+
+}  // namespace godwit::lab

@@ -1,0 +1,20 @@
+#pragma once
+// Godwit's own agent on every host of the lab, and all of them in one fleet. Uses the programs as a
+// user would: `godwitd`, `godwit host invite`, `godwit join`, each run inside its host.
+#include <string>
+
+#include "lab/state.hh"
+
+namespace godwit::lab {
+
+// The path of `godwitd`: beside this program, or where a build tree has it. Empty: there is none.
+std::string agent_program();
+
+// Starts the agent of one host (log: /var/log/godwitd.log there) and waits until it listens.
+// Throws SetupError with the end of its log.
+void start_agent(const std::string& lab, const NodeState& host);
+
+// Starts all, then lets the others join the first. Throws SetupError.
+void start_fleet(const LabState& state);
+
+}  // namespace godwit::lab

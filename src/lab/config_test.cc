@@ -1,0 +1,137 @@
+#include "lab/config.hh"
+
+#include <gmock/gmock.h>
+
+#include "lab/address_plan.hh"
+
+namespace godwit::lab {
+namespace {
+
+using testing::HasSubstr;
+using testing::StartsWith;
+
+std::string error_of(std::string_view yaml) {
+  const auto lab = parse_lab(yaml, "lab.yaml");
+  return lab ? "no error" : lab.error().text;
+}
+
+TEST(LabConfig, ReadsTheDefault) {
+  const auto lab = parse_lab(kDefaultLab, "default");
+  ASSERT_TRUE(lab) << lab.error().text;
+  EXPECT_EQ(lab->sites, (std::vector<std::string>{"east", "west"}));
+  EXPECT_EQ(lab->hosts, (std::vector<Host>{{"e1", "east"}, {"client", "east"}, {"w1", "west"}}));
+  ASSERT_EQ(lab->links.size(), 1U);
+  EXPECT_EQ(lab->links[0].quality[0].rate, BitRate{400'000'000});
+  EXPECT_EQ(lab->links[0].quality[1].delay, milliseconds(20));
+  EXPECT_EQ(lab->links[0].quality[0].queue.bytes_at(BitRate{400'000'000}), 2'000'000U);
+}
+
+TEST(LabConfig, ReadsEverySettingAndWhatDiffersInOneDirection) {
+  const auto lab = parse_lab(R"(
+seed: 9
+sites: { a: { hosts: [a1] }, b: { hosts: [] } }
+links:
+  l:
+    between: [a, b]
+    toward: { a: { rate: 1mbit, loss: 1% } }
+    rate: 10mbit
+    delay: 5ms
+    jitter: 1ms
+    reorder: true
+    queue: 64KiB
+    mtu: 1400
+    too-big: silent
+    cuts: [ { at: 30s, for: 5s } ]
+)",
+                             "lab.yaml");
+  ASSERT_TRUE(lab) << lab.error().text;
+  const Link& link = lab->links.at(0);
+  EXPECT_EQ(lab->seed, 9U);
+  EXPECT_EQ(link.quality[0].rate, BitRate{10'000'000});
+  EXPECT_EQ(link.quality[0].loss, 0);
+  EXPECT_EQ(link.quality[1].rate, BitRate{1'000'000});
+  EXPECT_DOUBLE_EQ(link.quality[1].loss, 0.01);
+  EXPECT_EQ(link.quality[1].jitter, milliseconds(1));
+  EXPECT_TRUE(link.quality[1].reorder);
+  EXPECT_TRUE(link.quality[1].mtu_silent);
+  EXPECT_EQ(link.quality[1].mtu, 1400);
+  EXPECT_EQ(link.quality[1].queue.size, ByteCount{65536});
+  EXPECT_EQ(link.cuts, (std::vector<ScriptedCut>{{seconds(30), seconds(5)}}));
+}
+
+TEST(LabConfig, ErrorsNameThePlaceAndTheRemedy) {
+  EXPECT_THAT(error_of("sites:\n  east: { hosts: [e1, E2] }\n"),
+              StartsWith("lab.yaml:2:23: 'E2' cannot"));
+  EXPECT_THAT(error_of("sitez: {}\n"),
+              StartsWith("lab.yaml:1:1: unknown key 'sitez': use one of sites"));
+  EXPECT_THAT(error_of("sites: {east: {hosts: [e1]}, east: {hosts: []}}"), HasSubstr("twice"));
+  EXPECT_THAT(error_of("sites: {east: {hosts: [e1, e1]}}"), HasSubstr("already in site east"));
+  EXPECT_THAT(error_of("sites: {east: {}}"), HasSubstr("write hosts: [e1"));
+  EXPECT_THAT(error_of("sites: {east: {hosts: [router-x]}}"), HasSubstr("routers"));
+  EXPECT_THAT(error_of("sites: [east]"), HasSubstr("is a map"));
+  EXPECT_THAT(error_of("a: [b"), StartsWith("lab.yaml:1:"));
+  EXPECT_THAT(error_of(""), HasSubstr("is a map"));
+  EXPECT_THAT(error_of("{}"), HasSubstr("no sites"));
+}
+
+TEST(LabConfig, ErrorsOfLinksNameTheSetting) {
+  const std::string head = "sites: { a: { hosts: [a1] }, b: { hosts: [b1] } }\nlinks:\n  l:\n";
+  const auto with = [&](std::string_view rest) { return error_of(head + std::string(rest)); };
+  EXPECT_THAT(with("    between: [a, c]"),
+              StartsWith("lab.yaml:4:18: there is no site 'c' here: use one of a, b"));
+  EXPECT_THAT(with("    between: [a, a]"), HasSubstr("to itself"));
+  EXPECT_THAT(with("    rate: 1mbit"), HasSubstr("write between: [east, west]"));
+  EXPECT_THAT(with("    between: [a, b]\n    rate: 400"),
+              StartsWith("lab.yaml:5:11: rate: '400' has no unit"));
+  EXPECT_THAT(with("    between: [a, b]\n    rate: 0mbit"), HasSubstr("lab cut"));
+  EXPECT_THAT(with("    between: [a, b]\n    speed: 1"),
+              HasSubstr("no setting 'speed': use one of rate, delay"));
+  EXPECT_THAT(with("    between: [a, b]\n    queue: 40"),
+              HasSubstr("like 40ms or a size like 1MiB"));
+  EXPECT_THAT(with("    between: [a, b]\n    mtu: 70000"), HasSubstr("from 576 to 9000"));
+  EXPECT_THAT(with("    between: [a, b]\n    loss: 200%"), HasSubstr("more than 100%"));
+  EXPECT_THAT(with("    between: [a, b]\n    delay: 1h"), HasSubstr("limit of 10 s"));
+  EXPECT_THAT(with("    between: [a, b]\n    too-big: maybe"),
+              HasSubstr("neither icmp nor silent"));
+  EXPECT_THAT(with("    between: [a, b]\n    cuts: [ { at: 3s } ]"), HasSubstr("for: 5s"));
+  EXPECT_THAT(with("    between: [a, b]\n    toward: { c: { rate: 1mbit } }"), HasSubstr("'c'"));
+}
+
+TEST(LabConfig, RefusesTooMuch) {
+  std::string hosts;
+  for (std::size_t i = 0; i <= kMaxHosts; ++i) hosts += fmt::format("h{},", i);
+  EXPECT_THAT(error_of(fmt::format("sites: {{ a: {{ hosts: [{}] }} }}", hosts)),
+              HasSubstr("at most 64"));
+  EXPECT_THAT(error_of(std::string(kMaxConfigBytes + 1, ' ')), HasSubstr("more than"));
+}
+
+TEST(AddressPlan, NumbersSitesHostsAndLinks) {
+  const auto lab = *parse_lab(kDefaultLab, "default");
+  EXPECT_EQ(router_address(lab, "west").ipv4, "10.66.2.1");
+  EXPECT_EQ(host_address(lab, "client").ipv4, "10.66.1.11");
+  EXPECT_EQ(host_address(lab, "w1").ipv6, "fd67:6f64:7769:2::a");
+  EXPECT_EQ(link_address(lab, 0, 1).ipv4, "10.67.0.2");
+  EXPECT_THAT(hosts_file(lab), HasSubstr("10.66.2.10 w1\n"));
+}
+
+TEST(AddressPlan, RoutesTakeTheShortestDelay) {
+  // a - b is slow; a - c - b is shorter. d is an island.
+  const auto lab = *parse_lab(R"(
+sites: { a: {hosts: [a1]}, b: {hosts: []}, c: {hosts: []}, d: {hosts: []} }
+links:
+  ab: { between: [a, b], delay: 50ms }
+  ca: { between: [c, a], delay: 10ms }
+  bc: { between: [b, c], delay: 10ms }
+)",
+                              "lab.yaml");
+  const auto routes = routes_of(lab, "a");
+  ASSERT_EQ(routes.size(), 2U);
+  EXPECT_EQ(routes[0].network4, "10.66.2.0/24");
+  EXPECT_EQ(routes[0].link, 1U);
+  EXPECT_EQ(routes[0].via.ipv4, "10.67.1.1");  // c is the first end of ca
+  EXPECT_EQ(routes[1].network6, "fd67:6f64:7769:3::/64");
+  EXPECT_TRUE(routes_of(lab, "d").empty());
+}
+
+}  // namespace
+}  // namespace godwit::lab
