@@ -155,6 +155,7 @@ TEST(Child, ItsDescriptorsCanBeCopied) {
   auto [ours, theirs] = make_socket_pair();
   auto command = sleeper();
   command.fds = {{theirs.number(), 5}};
+  command.user = {.uid = 65534, .gid = 65534};
   const auto child = Child::spawn(command);
   theirs.reset();
   const auto copy = child.copy_fd(5);

@@ -58,7 +58,7 @@ void check_name(const std::string& name) {
 void Netlink::Closer::operator()(nl_sock* socket) const { ::nl_socket_free(socket); }
 void Netlink::Closer::operator()(rtnl_link* link) const { ::rtnl_link_put(link); }
 
-Netlink::Netlink() : socket_(::nl_socket_alloc()) {
+Netlink::Netlink() : socket_(::nl_socket_alloc()), here_(NetNamespace::current()) {
   CHECK(socket_ != nullptr);
   check(::nl_connect(socket_.get(), NETLINK_ROUTE), "open a netlink socket");
 }
@@ -239,7 +239,9 @@ void Netlink::silence_ipv6(const std::string& name) {
   change(name, "stop IPv6 autoconfiguration", [](rtnl_link* link) {
     ::rtnl_link_inet6_set_addr_gen_mode(link, IN6_ADDR_GEN_MODE_NONE);
   });
-  std::ofstream(fmt::format("/proc/sys/net/ipv6/conf/{}/disable_ipv6", name)) << "1";
+  here_.run([&] {  // /proc/sys/net is the reading thread's namespace
+    std::ofstream(fmt::format("/proc/sys/net/ipv6/conf/{}/disable_ipv6", name)) << "1";
+  });
 }
 
 void Netlink::add_address(const std::string& name, const std::string& address) {

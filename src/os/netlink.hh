@@ -14,6 +14,7 @@
 #include "os/endpoint.hh"
 #include "os/fd.hh"
 #include "os/mac.hh"
+#include "os/netns.hh"
 
 struct nl_sock;
 struct rtnl_link;
@@ -91,6 +92,7 @@ class Netlink final {
   void change(const std::string& name, std::string_view attempt, Change&& change);
 
   std::unique_ptr<nl_sock, Closer> socket_;
+  NetNamespace here_;
 };
 
 }  // namespace godwit::os

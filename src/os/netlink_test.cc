@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include "os/netns.hh"
 #include "os/socket.hh"
@@ -110,6 +111,20 @@ TEST_F(NetlinkTest, ANamespaceIsBoundToAPathAndOpenedByIt) {
   NetNamespace::unbind(path);
   EXPECT_FALSE(std::filesystem::exists(path));
   EXPECT_FALSE(Netlink().find("marker")) << "we are still where we were";
+}
+
+TEST_F(NetlinkTest, SilenceIsKeptInItsOwnNamespace) {
+  const auto other = NetNamespace::create();
+  const auto setting = [](const NetNamespace& inside) {
+    return inside.run([] {
+      std::ifstream file("/proc/sys/net/ipv6/conf/lo/disable_ipv6");
+      return file.get();
+    });
+  };
+  if (setting(other) != '0') GTEST_SKIP() << "there is no IPv6";
+  other.run([&] { netlink->silence_ipv6("lo"); });
+  EXPECT_EQ(setting(*netns), '1');
+  EXPECT_EQ(setting(other), '0');
 }
 
 TEST_F(NetlinkTest, VxlanTakesItsUnderlay) {

@@ -1,6 +1,7 @@
 #include "os/socket.hh"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -155,6 +156,24 @@ TEST_F(Sockets, AcceptingMayDestroyTheListener) {
   });
   const auto dial = tcp_connect(loop, at);
   EXPECT_TRUE(run_until(loop, [&] { return done; }));
+}
+
+TEST_F(Sockets, OutOfDescriptorsTheListenerWaitsInsteadOfSpinning) {
+  client = std::make_unique<Peer>(tcp_connect(loop, listener->local()));
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const int next = ::dup(0);  // the lowest free number
+  ::close(next);
+  const rlimit none{.rlim_cur = static_cast<rlim_t>(next), .rlim_max = before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  int rounds = 0;
+  for (const Instant start = loop.now(); loop.now() - start < milliseconds(250); ++rounds) {
+    loop.run_once(milliseconds(250));
+  }
+  EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_LT(rounds, 20);
+  EXPECT_EQ(server, nullptr);
+  EXPECT_TRUE(run_until(loop, [&] { return server != nullptr; }));
 }
 
 TEST_F(Sockets, TcpIsTunedAndMeasured) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <linux/if_tun.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -12,7 +13,9 @@
 #include "os/memory_tap.hh"
 #include "os/netns.hh"
 #include "os/nftables.hh"
+#include "os/socket.hh"
 #include "os/tap_pair.hh"
+#include "os/test_wait.hh"
 #include "os/udp.hh"
 
 namespace godwit::os {
@@ -239,6 +242,59 @@ TEST_F(TapTest, AnUplinkIsAPortOfTheHostsStack) {
   tap->set_persistent(false);
   tap.reset();
   EXPECT_FALSE(Netlink().find("up0"));
+}
+
+// Moves all frames that are there; returns the largest.
+std::size_t pump(Tap& from, Tap& to) {
+  Bytes frame(kMaxFrameBytes);
+  std::size_t largest = 0;
+  while (const auto size = from.read(frame)) {
+    EXPECT_EQ(to.write(BytesView(frame).first(size)), FrameDevice::Written::kYes);
+    largest = std::max(largest, size);
+  }
+  return largest;
+}
+
+TEST_F(TapTest, TwoUplinksJoinedFrameByFrameCarryTcpInSuperFrames) {
+  //  here (10.9.0.1) up0 ===[ this test ]=== up0 (10.9.0.2) far
+  const auto far = NetNamespace::create();
+  Tap near_tap = open_uplink({.name = "up0", .address = "10.9.0.1/24"});
+  Tap far_tap = far.run([] { return open_uplink({.name = "up0", .address = "10.9.0.2/24"}); });
+  Loop loop;
+  std::size_t largest = 0;
+  const auto near_watch = loop.watch(near_tap.fd(), EPOLLIN, [&](auto) {
+    largest = std::max(largest, pump(near_tap, far_tap));
+  });
+  const auto far_watch = loop.watch(far_tap.fd(), EPOLLIN, [&](auto) { pump(far_tap, near_tap); });
+
+  constexpr std::size_t kTotal = 4 * 1024 * 1024;
+  std::size_t received = 0;
+  std::unique_ptr<ByteStream> server;
+  const auto listener = far.run([&] {
+    return Listener::tcp(loop, *Endpoint::parse("10.9.0.2:4747"), [&](auto stream, const auto&) {
+      server = std::move(stream);
+      server->start({.readable =
+                         [&] {
+                           Bytes buffer(64 * 1024);
+                           while (const auto got = server->read(buffer)) received += got;
+                         },
+                     .writable = {},
+                     .closed = {}});
+    });
+  });
+  const Bytes chunk(64 * 1024);
+  std::size_t sent = 0;
+  const auto client = tcp_connect(loop, *Endpoint::parse("10.9.0.2:4747"));
+  const auto send = [&] {
+    while (sent < kTotal) {
+      const auto taken = client->write(chunk);
+      sent += taken;
+      if (taken < chunk.size()) return;
+    }
+  };
+  client->start({.readable = {}, .writable = send, .closed = {}});
+  EXPECT_TRUE(run_until(loop, [&] { return sent >= kTotal && received == sent; }));
+  EXPECT_GT(largest, 16'000U);
 }
 
 TEST_F(TapTest, BridgePortsMeet) {
