@@ -199,6 +199,33 @@ TEST_F(TapTest, ARestartedAgentReattaches) {
   EXPECT_THROW(TapPair::reattach({.name = "nic0"}, qemu), SetupError);
 }
 
+TEST_F(TapTest, ARealQemuInItsSandboxIsReattachedTo) {
+  std::optional<TapPair> pair = TapPair::create({.name = "nic0"});
+  Command command{
+      .argv = {"qemu-system-x86_64", "-machine", "q35,accel=tcg", "-m", "64", "-S", "-nodefaults",
+               "-display", "none", "-netdev", "tap,id=n,fd=17", "-device",
+               "virtio-net-pci,netdev=n,romfile=", "-qmp", "stdio", "-sandbox",
+               "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"}};
+  command.fds = {{pair->guest_fd().number(), 17}};
+  command.user = {.uid = 65534, .gid = 65534};
+  const SocketPair qmp = make_socket_pair();
+  command.stdin_fd = command.stdout_fd = qmp.theirs.number();
+  if (!run({.argv = {"qemu-system-x86_64", "--version"}})) GTEST_SKIP() << "there is no QEMU";
+  auto qemu = Child::spawn(command);
+  std::array<char, 1> greeting{};
+  ASSERT_EQ(::read(qmp.ours.number(), greeting.data(), 1), 1) << "it runs, with its devices made";
+  pair.reset();
+  pair.emplace(TapPair::reattach({.name = "nic0"}, qemu));
+  // The guest does not run: what is sent to it stays until we take it.
+  pair->agent_side().write(tcp_frame(400, 'q'));
+  Bytes frame(kMaxFrameBytes);
+  frame.resize(pair->read_untaken(frame));
+  // No driver has asked for offloads, so the kernel finished the checksum: no flag in the header.
+  ASSERT_EQ(frame.size(), tcp_frame(400, 'q').size());
+  EXPECT_EQ(frame[0], std::byte{0});
+  EXPECT_EQ(to_bytes(payload_of(frame)), to_bytes(payload_of(tcp_frame(400, 'q'))));
+}
+
 constexpr const char* kLeftBehind =
     "add table netdev godwit_nic0\nadd chain netdev godwit_nic0 old\n";
 
@@ -262,9 +289,8 @@ TEST_F(TapTest, TwoUplinksJoinedFrameByFrameCarryTcpInSuperFrames) {
   Tap far_tap = far.run([] { return open_uplink({.name = "up0", .address = "10.9.0.2/24"}); });
   Loop loop;
   std::size_t largest = 0;
-  const auto near_watch = loop.watch(near_tap.fd(), EPOLLIN, [&](auto) {
-    largest = std::max(largest, pump(near_tap, far_tap));
-  });
+  const auto near_watch = loop.watch(
+      near_tap.fd(), EPOLLIN, [&](auto) { largest = std::max(largest, pump(near_tap, far_tap)); });
   const auto far_watch = loop.watch(far_tap.fd(), EPOLLIN, [&](auto) { pump(far_tap, near_tap); });
 
   constexpr std::size_t kTotal = 4 * 1024 * 1024;
