@@ -9,7 +9,7 @@
 namespace godwit::wire {
 
 Opener::Opener(const LaneKey& key, FramePool& pool)
-    : aead_(crypto::make_aead(key.algorithm, key.key)),
+    : aead_(crypto::make_aead(key.algorithm, key.key, key.backend)),
       receiver_index_(key.receiver_index),
       epoch_(key.epoch),
       pool_(pool) {

@@ -15,12 +15,15 @@ std::size_t capacity_for(std::size_t path_mtu) {
 
 }  // namespace
 
-Sealer::Sealer(const LaneKey& key, std::size_t path_mtu)
-    : aead_(crypto::make_aead(key.algorithm, key.key)),
+Sealer::Sealer(const LaneKey& key, std::size_t path_mtu, std::uint64_t max_datagrams)
+    : aead_(crypto::make_aead(key.algorithm, key.key, key.backend)),
       receiver_index_(key.receiver_index),
       epoch_(key.epoch),
       capacity_(capacity_for(path_mtu)),
-      scratch_(payload_capacity(kMaxPathMtu)) {}
+      max_datagrams_(max_datagrams),
+      scratch_(payload_capacity(kMaxPathMtu)) {
+  CHECK(max_datagrams <= kMaxDatagrams);
+}
 
 void Sealer::frame(BytesView vnet_and_ethernet, DatagramBatch& out) {
   if (vnet_and_ethernet.size() < kMinFrameBytes || vnet_and_ethernet.size() > kMaxFrameBytes) {
@@ -104,13 +107,13 @@ void Sealer::set_path_mtu(std::size_t path_mtu, DatagramBatch& out) {
 
 // A bundle that waits has its counter reserved by the same test.
 bool Sealer::has_counters(std::uint64_t count) {
-  if (next_counter_ + count <= kMaxDatagrams) return true;
+  if (next_counter_ + count <= max_datagrams_) return true;
   ++counters_.exhausted;
   return false;
 }
 
 void Sealer::seal(DatagramHeader header, BytesView body, DatagramBatch& out) {
-  CHECK(next_counter_ < kMaxDatagrams, "a nonce would be used beyond its key");
+  CHECK(next_counter_ < max_datagrams_, "a nonce would be used beyond its key");
   header.epoch = static_cast<std::uint8_t>(epoch_ & 0xff);
   header.receiver_index = receiver_index_;
   header.counter = next_counter_++;

@@ -31,8 +31,9 @@ class Sealer final {
   // Ask for the next generation when so few are left: 1/16 of the whole, 10 s at 800 kpps.
   static constexpr std::uint64_t kRekeyReserve = kMaxDatagrams / 16;
 
-  // `path_mtu` is the IP MTU of the path: kMinPathMtu to kMaxPathMtu, clamped.
-  Sealer(const LaneKey& key, std::size_t path_mtu);
+  // `path_mtu` is the IP MTU of the path: kMinPathMtu to kMaxPathMtu, clamped. Tests make keys that
+  // are used up sooner.
+  Sealer(const LaneKey& key, std::size_t path_mtu, std::uint64_t max_datagrams = kMaxDatagrams);
 
   // One frame as the TAP gave it. Small ones wait in the bundle until it is full or flush().
   void frame(BytesView vnet_and_ethernet, DatagramBatch& out);
@@ -48,8 +49,8 @@ class Sealer final {
 
   // The counter of the next datagram; all below were used. What waits in the bundle has none yet.
   std::uint64_t next_counter() const { return next_counter_; }
-  bool wants_rekey() const { return next_counter_ + kRekeyReserve >= kMaxDatagrams; }
-  bool exhausted() const { return next_counter_ >= kMaxDatagrams; }
+  bool wants_rekey() const { return next_counter_ + kRekeyReserve >= max_datagrams_; }
+  bool exhausted() const { return next_counter_ >= max_datagrams_; }
   std::uint32_t receiver_index() const { return receiver_index_; }
   Epoch epoch() const { return epoch_; }
   const SealerCounters& counters() const { return counters_; }
@@ -65,6 +66,7 @@ class Sealer final {
   std::uint32_t receiver_index_;
   Epoch epoch_;
   std::size_t capacity_;  // plaintext bytes of one datagram
+  std::uint64_t max_datagrams_;
   std::uint64_t next_counter_ = 0;
   std::size_t bundle_bytes_ = 0;    // filled part of scratch_
   std::uint64_t bundle_frames_ = 0;

@@ -1,18 +1,20 @@
 #include "wire/wire_testing.hh"
 
 namespace godwit::wire::testing {
-namespace {
 
-// The folded, uncomplemented sum of a pseudo-header (RFC 9293, 3.1; RFC 8200, 8.1), added up bytewise
-// so that it shares nothing with the code under test.
-
-std::uint16_t pseudo_sum(BytesView addresses, std::uint8_t protocol, std::size_t length) {
-  std::uint64_t sum = protocol + length;
-  for (std::size_t i = 0; i < addresses.size(); ++i) {
-    sum += std::to_integer<std::uint64_t>(addresses[i]) << (i % 2 == 0 ? 8 : 0);
+std::uint16_t folded_sum(BytesView bytes, std::uint64_t sum) {
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    sum += std::to_integer<std::uint64_t>(bytes[i]) << (i % 2 == 0 ? 8 : 0);
   }
   while (sum > 0xffff) sum = (sum >> 16) + (sum & 0xffff);
   return static_cast<std::uint16_t>(sum);
+}
+
+namespace {
+
+// The folded, uncomplemented sum of a pseudo-header (RFC 9293, 3.1; RFC 8200, 8.1).
+std::uint16_t pseudo_sum(BytesView addresses, std::uint8_t protocol, std::size_t length) {
+  return folded_sum(addresses, protocol + length);
 }
 
 void add_ethernet(Bytes& frame, const SuperFrameSpec& spec) {
@@ -33,7 +35,7 @@ std::uint16_t add_ip(Bytes& frame, const SuperFrameSpec& spec, std::size_t l4_by
   const std::size_t start = frame.size();
   writer.u8(0x45).u8(0).u16(static_cast<std::uint16_t>(20 + l4_bytes)).u16(0xfffe).u16(0x4000);
   writer.u8(64).u8(protocol).u16(0).u32(0x0a000001).u32(0xc0a8fffe);
-  const std::uint16_t sum = pseudo_sum(BytesView(frame).subspan(start), 0, 0);
+  const std::uint16_t sum = folded_sum(BytesView(frame).subspan(start), 0);
   to_big_endian(static_cast<std::uint16_t>(~sum), &frame[start + 10]);
   return pseudo_sum(BytesView(frame).last(8), protocol, l4_bytes);
 }

@@ -1,6 +1,7 @@
 #pragma once
 // Frames, keys and sinks for the tests of this directory and for the fuzz target.
 #include <random>
+#include <string>
 #include <vector>
 
 #include "wire/batch.hh"
@@ -40,6 +41,19 @@ struct SuperFrameSpec {
 };
 // As a Linux guest makes it: pseudo-header sum in place, the rest left to be finished.
 Bytes super_frame(const SuperFrameSpec& spec, Random& random);
+
+// The ones' complement sum of bytes, not complemented (RFC 1071), byte by byte: slow and plain, so
+// that it shares nothing with the code under test.
+std::uint16_t folded_sum(BytesView bytes, std::uint64_t sum);
+
+// What a network card does with a frame that asks for it: cuts a super-frame into its packets and
+// finishes the checksum. Only for frames of super_frame() and pieces of them.
+std::vector<Bytes> offload(BytesView frame);
+// Empty when the Ethernet packet has right IP lengths and IP, TCP and UDP checksums, all computed
+// afresh; else what is wrong.
+std::string fault_in(BytesView packet);
+// The checksum field holds just the sum of the pseudo-header, as check_vnet's callers rely on.
+bool has_right_seed(BytesView frame);
 
 struct Collected final : OpenerSink {
   struct Message {
