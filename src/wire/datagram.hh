@@ -78,9 +78,9 @@ std::optional<std::uint32_t> receiver_index(BytesView datagram);
 struct LaneKey {
   crypto::AeadAlgorithm algorithm = crypto::AeadAlgorithm::aes_256_gcm;
   crypto::AeadKey key;
-  crypto::AeadBackend backend = crypto::AeadBackend::automatic;  // benches and tests choose
   std::uint32_t receiver_index = 0;  // chosen by the receiver, unique at its host
   Epoch epoch = 0;
+  crypto::AeadBackend backend = crypto::AeadBackend::automatic;  // benches and tests choose
 };
 
 // Additional data of each datagram under this key: full epoch, then header bytes 0 to 3.
