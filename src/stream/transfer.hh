@@ -137,7 +137,9 @@ class Transfer final {
 
   const TransferId& id() const { return config_.id; }
   const std::optional<Error>& failed() const { return failed_; }
-  // Every stream ended and was verified, both ways, and nothing is left to say.
+  // Every stream ended and was verified, both ways, and the lane took all there was to say. The
+  // peer may still not have heard it if the lane dies now: keep the transfer until the hand-over is
+  // settled by other means.
   bool finished() const;
   TransferStats stats() const;
 

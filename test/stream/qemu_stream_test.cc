@@ -10,6 +10,7 @@
 #include "qemu_capture.hh"
 #include "stream/qemu_parser.hh"
 #include "stream/qemu_rebuild.hh"
+#include "stream/transfer_pair.hh"
 
 namespace godwit::stream {
 namespace {
@@ -80,6 +81,29 @@ TEST_P(QemuStream, SurvivesCorruption) {
     }
     EXPECT_TRUE(test::rebuild(corrupt, 9'000, random).bytes == corrupt) << "round " << i;
   }
+}
+
+// Both directions of the capture, over a lane that dies again and again.
+TEST_P(QemuStream, CrossesATransferWhoseLaneDies) {
+  const test::CapturedMigration& capture = captured(GetParam());
+  test::TransferPair pair(17);
+  BytesView memory = capture.stream, answers = capture.return_path;
+  bool connected = false;
+  for (int round = 0; !pair.source.finished() || !pair.target.finished(); ++round) {
+    ASSERT_LT(round, 100'000);
+    if (!connected) pair.connect();
+    connected = true;
+    memory = memory.subspan(pair.source.offer(kMemoryStream, memory));
+    answers = answers.subspan(pair.target.offer(kReturnPathStream, answers));
+    if (memory.empty()) pair.source.end(kMemoryStream);
+    if (answers.empty()) pair.target.end(kReturnPathStream);
+    pair.step();
+    pair.advance(milliseconds(1));
+    if (pair.random() % 15 == 0) pair.cut(), connected = false;
+  }
+  EXPECT_TRUE(pair.target_sink.taken_bytes[kMemoryStream] == capture.stream);
+  EXPECT_TRUE(pair.source_sink.taken_bytes[kReturnPathStream] == capture.return_path);
+  EXPECT_GT(pair.source.stats().lanes, 3u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Captured, QemuStream,
