@@ -102,6 +102,24 @@ TEST_P(TransferSurvives, LaneDeathsAndSlowConsumers) {
 
 INSTANTIATE_TEST_SUITE_P(Seeds, TransferSurvives, testing::Range<std::uint64_t>(1, 61));
 
+TEST(Transfer, OnlyWhatThePeerDidNotReceiveIsSentAgain) {
+  TransferPair pair;
+  pair.connect();
+  pair.settle();
+  const Bytes memory = random_bytes(500'000, pair.random);
+  pair.source.offer(kMemoryStream, memory);
+  Bytes lane(1 << 20);
+  lane.resize(pair.source.take(lane, pair.now));
+  ASSERT_TRUE(pair.target.feed(BytesView(lane).first(lane.size() / 2), pair.now));
+  const std::uint64_t received = pair.target.stats().in[kMemoryStream].received;
+  ASSERT_GT(received, 0u);
+  pair.cut();
+  pair.connect();
+  pair.settle();
+  EXPECT_EQ(pair.target_sink.taken_bytes[kMemoryStream], memory);
+  EXPECT_EQ(pair.source.stats().out[kMemoryStream].resent, memory.size() - received);
+}
+
 TEST(Transfer, ASlowConsumerStopsTheWriterWithinTheWindowAndOtherStreamsGoOn) {
   TransferPair pair;
   pair.connect();
