@@ -1,5 +1,6 @@
-// The relay's own cost on one core, without kernel and TLS: parse QEMU's stream, cut it into frames,
-// take the frames apart at the other end, both sums on both sides. Bytes are those of the guest.
+// The relay's own cost on one core, without kernel and TLS: parse QEMU's stream, cut it into
+// frames, take the frames apart at the other end, both sums on both sides. Bytes are those of the
+// guest.
 #include <benchmark/benchmark.h>
 
 #include <random>

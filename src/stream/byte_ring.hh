@@ -1,7 +1,8 @@
 #pragma once
-// A ring addressed by stream position, not by index: byte p of a stream stays at the same place from
-// when it is written until the owner lets positions a whole capacity later be written. The owner
-// tracks which positions are live; memory is taken from the system only as it is first touched.
+// A ring addressed by stream position, not by index: byte p of a stream stays at the same place
+// from when it is written until the owner lets positions a whole capacity later be written. The
+// owner tracks which positions are live; memory is taken from the system only as it is first
+// touched.
 #include <cstdint>
 #include <memory>
 

@@ -45,7 +45,10 @@ FramePart FrameReader::small() {
   if (payload_checksum(header_, payload) != header_.checksum) {
     return {.kind = FramePart::Kind::kBad};
   }
-  return {.kind = FramePart::Kind::kFrame, .header = header_, .bytes = payload, .first = true,
+  return {.kind = FramePart::Kind::kFrame,
+          .header = header_,
+          .bytes = payload,
+          .first = true,
           .last = true};
 }
 

@@ -1,6 +1,7 @@
 #pragma once
-// Cuts the bytes of a lane, in chunks of any size, into frames. Small frames come whole; the payload
-// of DATA comes in parts as it arrives, so that it is copied at most once, to where it belongs.
+// Cuts the bytes of a lane, in chunks of any size, into frames. Small frames come whole; the
+// payload of DATA comes in parts as it arrives, so that it is copied at most once, to where it
+// belongs.
 #include <array>
 
 #include "stream/transfer_frame.hh"
@@ -35,7 +36,7 @@ class FrameReader final {
 
   FrameHeader header_{};
   bool has_header_ = false;
-  std::size_t held_ = 0;         // bytes in buffer_
+  std::size_t held_ = 0;          // bytes in buffer_
   std::size_t payload_done_ = 0;  // of a DATA frame
   std::array<std::byte, kFrameHeader + kMaxSmallPayload> buffer_{};
 };

@@ -24,7 +24,8 @@ class InStream final {
     kLaneFault,  // the peer broke the protocol on this lane
     kCorrupt,    // a sum is wrong: these are not the bytes that the writer wrote
   };
-  // A part of a DATA frame. `consumer` is offered bytes straight from a frame that came in one piece.
+  // A part of a DATA frame. `consumer` is offered bytes straight from a frame that came in one
+  // piece.
   template <class Consumer>
   Verdict data(const FramePart& part, Consumer&& consumer);
   Verdict end(std::uint64_t total, BytesView digest);

@@ -32,8 +32,10 @@ FrameHeader OutStream::next_data(StreamId id, std::size_t most) {
   const std::size_t length = std::min<std::uint64_t>(most, offered_ - sent_);
   const BytesView head = ring_.at(sent_, length);
   const BytesView tail = ring_.at(sent_ + head.size(), length - head.size());
-  FrameHeader header{.kind = FrameKind::kData, .stream = id,
-                     .length = static_cast<std::uint32_t>(length), .sequence = sent_};
+  FrameHeader header{.kind = FrameKind::kData,
+                     .stream = id,
+                     .length = static_cast<std::uint32_t>(length),
+                     .sequence = sent_};
   header.checksum = payload_checksum(header, head, tail);
   const std::uint64_t after = sent_ + length;
   resent_ += std::min(after, high_) - std::min(sent_, high_);

@@ -17,7 +17,8 @@ class OutStream final {
  public:
   OutStream(std::size_t window, std::size_t unsent_limit);
 
-  // Writer's side. space(): contiguous room; empty: not now. commit(): `count` bytes of it are filled.
+  // Writer's side. space(): contiguous room; empty: not now. commit(): `count` bytes of it are
+  // filled.
   MutableBytes space();
   void commit(std::size_t count);
   void end();  // no more bytes will come
@@ -28,7 +29,9 @@ class OutStream final {
   // DATA of the next at most `most` bytes, as sent from now on; its payload stays at payload().
   FrameHeader next_data(StreamId id, std::size_t most);
   void append_end(StreamId id, Bytes& out);
-  BytesView payload(std::uint64_t position, std::size_t most) const { return ring_.at(position, most); }
+  BytesView payload(std::uint64_t position, std::size_t most) const {
+    return ring_.at(position, most);
+  }
 
   // ACK: false when it claims bytes never sent or takes back what was acknowledged.
   bool acknowledge(std::uint64_t delivered, bool ended);

@@ -51,12 +51,18 @@ std::size_t QemuParser::try_item(BytesView bytes) {
 
 void QemuParser::item(Cursor& cursor) {
   switch (state_) {
-    case State::kHeader: return header(cursor);
-    case State::kSections: return section(cursor);
-    case State::kRam: return ram_record(cursor);
-    case State::kRamBlocks: return ram_blocks(cursor);
-    case State::kRamFooter: return ram_footer(cursor);
-    case State::kOpaque: break;
+    case State::kHeader:
+      return header(cursor);
+    case State::kSections:
+      return section(cursor);
+    case State::kRam:
+      return ram_record(cursor);
+    case State::kRamBlocks:
+      return ram_blocks(cursor);
+    case State::kRamFooter:
+      return ram_footer(cursor);
+    case State::kOpaque:
+      break;
   }
 }
 
@@ -72,14 +78,20 @@ void QemuParser::section(Cursor& cursor) {
   const auto type = cursor.integer<std::uint8_t>();
   if (cursor.is_short()) return;
   switch (type) {
-    case kConfiguration: return configuration(cursor);
-    case kSubsection: return subsection(cursor);
+    case kConfiguration:
+      return configuration(cursor);
+    case kSubsection:
+      return subsection(cursor);
     case kSectionStart:
-    case kSectionFull: return section_start(cursor, type);
+    case kSectionFull:
+      return section_start(cursor, type);
     case kSectionPart:
-    case kSectionEnd: return section_more(cursor, type);
-    case kCommand: return command(cursor);
-    default: return give_up(cursor);  // among them kEndOfState: nothing to parse comes after it
+    case kSectionEnd:
+      return section_more(cursor, type);
+    case kCommand:
+      return command(cursor);
+    default:
+      return give_up(cursor);  // among them kEndOfState: nothing to parse comes after it
   }
 }
 
@@ -186,14 +198,22 @@ void QemuParser::mark(QemuMark::Kind kind) { sink_.mark({kind, passed_}); }
 
 std::string_view to_text(QemuMark::Kind kind) {
   switch (kind) {
-    case QemuMark::Kind::kRamBegan: return "ram began";
-    case QemuMark::Kind::kRoundEnded: return "round ended";
-    case QemuMark::Kind::kFinalRamBegan: return "final ram began";
-    case QemuMark::Kind::kFinalRamEnded: return "final ram ended";
-    case QemuMark::Kind::kFirstDevice: return "first device";
-    case QemuMark::Kind::kPackageEnded: return "package ended";
-    case QemuMark::Kind::kOpaque: return "opaque";
-    case QemuMark::Kind::kEnd: return "end";
+    case QemuMark::Kind::kRamBegan:
+      return "ram began";
+    case QemuMark::Kind::kRoundEnded:
+      return "round ended";
+    case QemuMark::Kind::kFinalRamBegan:
+      return "final ram began";
+    case QemuMark::Kind::kFinalRamEnded:
+      return "final ram ended";
+    case QemuMark::Kind::kFirstDevice:
+      return "first device";
+    case QemuMark::Kind::kPackageEnded:
+      return "package ended";
+    case QemuMark::Kind::kOpaque:
+      return "opaque";
+    case QemuMark::Kind::kEnd:
+      return "end";
   }
   return "?";
 }

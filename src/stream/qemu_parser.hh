@@ -1,8 +1,8 @@
 #pragma once
 // Cuts QEMU's migration stream (7.2 and newer, pre-copy and post-copy) into page records and opaque
-// bytes, as it passes. What the parser does not know, it passes as opaque bytes for ever: a new QEMU
-// must still migrate, only less compactly. Nothing is lost or changed: reproduce() of all pieces in
-// order is the input, bit for bit, also for cut and corrupted streams.
+// bytes, as it passes. What the parser does not know, it passes as opaque bytes for ever: a new
+// QEMU must still migrate, only less compactly. Nothing is lost or changed: reproduce() of all
+// pieces in order is the input, bit for bit, also for cut and corrupted streams.
 //
 //   push(chunk) -> opaque(header) page page ... opaque(section) page ... mark(...) opaque(devices)
 //
@@ -37,10 +37,10 @@ struct QemuMark {
     kRoundEnded,     // the scan of the blocks starts again (or goes back); not in post-copy
     kFinalRamBegan,  // the last RAM section: in pre-copy the guest is stopped
     kFinalRamEnded,
-    kFirstDevice,    // pre-copy: first device section; post-copy: the package with all of them
-    kPackageEnded,   // post-copy: from here on pages that the target asks for, and the rest
-    kOpaque,         // something unknown: no records and no marks from here on but the last
-    kEnd,            // the stream ended (finish())
+    kFirstDevice,   // pre-copy: first device section; post-copy: the package with all of them
+    kPackageEnded,  // post-copy: from here on pages that the target asks for, and the rest
+    kOpaque,        // something unknown: no records and no marks from here on but the last
+    kEnd,           // the stream ended (finish())
   };
   Kind kind{};
   std::uint64_t position = 0;  // in the stream, bytes
@@ -114,10 +114,10 @@ class QemuParser final {
   State state_ = State::kHeader;
   std::size_t page_size_ = qemu_format::kDefaultPageSize;
   Bytes held_;
-  std::size_t needed_ = 0;        // bytes of the current item that are surely needed
-  std::uint64_t passed_ = 0;      // bytes given to the sink
-  std::uint64_t skip_ = 0;        // opaque bytes still to pass
-  bool in_package_ = false;       // skip_ counts a post-copy package
+  std::size_t needed_ = 0;    // bytes of the current item that are surely needed
+  std::uint64_t passed_ = 0;  // bytes given to the sink
+  std::uint64_t skip_ = 0;    // opaque bytes still to pass
+  bool in_package_ = false;   // skip_ counts a post-copy package
   bool after_configuration_ = false;
   bool in_post_copy_ = false;
 
@@ -125,9 +125,9 @@ class QemuParser final {
   std::uint32_t ram_id_ = 0;
   std::uint8_t ram_section_ = 0;  // type of the RAM section we are in
   std::vector<Block> blocks_;
-  std::uint64_t unlisted_ = 0;    // bytes of blocks not listed yet
-  bool may_be_page_size_ = false;  // a block was just listed
-  std::size_t last_block_ = SIZE_MAX;  // none yet
+  std::uint64_t unlisted_ = 0;                                 // bytes of blocks not listed yet
+  bool may_be_page_size_ = false;                              // a block was just listed
+  std::size_t last_block_ = SIZE_MAX;                          // none yet
   using ScanPosition = std::pair<std::size_t, std::uint64_t>;  // block, offset
   std::optional<ScanPosition> scan_;
 };

@@ -140,14 +140,12 @@ Bytes begun_then(auto&& make) {
 INSTANTIATE_TEST_SUITE_P(
     All, GivesUp,
     testing::Values(
-        std::pair{"WrongMagic", Bytes(8)},
-        std::pair{"OldVersion", from_hex("5145564d00000002")},
+        std::pair{"WrongMagic", Bytes(8)}, std::pair{"OldVersion", from_hex("5145564d00000002")},
         std::pair{"HugeConfigurationName", from_hex("5145564d0000000307ffffffff")},
         std::pair{"UnknownSectionType", begun_then([](Stream& s) { s.put().u8(0x42); })},
         std::pair{"UnknownIterableSection",
                   begun_then([](Stream& s) { s.section(1, 4, "dirty-bitmap"); })},
-        std::pair{"RamOfAnotherVersion",
-                  Stream().configuration().section(1, 3, "ram", 5).bytes},
+        std::pair{"RamOfAnotherVersion", Stream().configuration().section(1, 3, "ram", 5).bytes},
         std::pair{"PartOfAnotherSection", begun_then([](Stream& s) { s.more(2, 8); })},
         std::pair{"CompressedPage",
                   begun_then([](Stream& s) { s.more(2, 3).put().u64(0x100 | 0x20); })},
@@ -174,7 +172,9 @@ TEST(QemuParser, ACutRecordIsPassedAtTheEnd) {
   }
 }
 
-TEST(QemuParser, AnEmptyStreamIsOnlyAnEnd) { EXPECT_THAT(parse({}).kinds, ElementsAre(Kind::kEnd)); }
+TEST(QemuParser, AnEmptyStreamIsOnlyAnEnd) {
+  EXPECT_THAT(parse({}).kinds, ElementsAre(Kind::kEnd));
+}
 
 }  // namespace
 }  // namespace godwit::stream

@@ -29,8 +29,10 @@ void QemuParser::ram_record(Cursor& cursor) {
     case kRamPage:
     case kRamPage | kRamContinue:
     case kRamZero:
-    case kRamZero | kRamContinue: return ram_page(cursor, word);
-    default: return give_up(cursor);
+    case kRamZero | kRamContinue:
+      return ram_page(cursor, word);
+    default:
+      return give_up(cursor);
   }
 }
 

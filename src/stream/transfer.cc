@@ -65,7 +65,9 @@ void Transfer::set_priority(StreamId stream, Priority priority) {
   out(stream).spec.priority = priority;
 }
 
-void Transfer::set_bandwidth(std::optional<BitRate> cap, Instant now) { bucket_.set_rate(cap, now); }
+void Transfer::set_bandwidth(std::optional<BitRate> cap, Instant now) {
+  bucket_.set_rate(cap, now);
+}
 
 void Transfer::lane_up(Instant now) {
   if (has_lane()) lane_down(now);
@@ -97,7 +99,8 @@ Result<> Transfer::tick(Instant now) {
   if (!has_lane()) {
     if (now - lane_changed_ >= config_.patience && !finished()) {
       give_up({fmt::format("transfer {}: no connection to the peer for {}", config_.id.text(),
-                           to_text(config_.patience))}, false);
+                           to_text(config_.patience))},
+              false);
     }
     return {};
   }
@@ -132,15 +135,15 @@ void Transfer::give_up(Error why, bool tell_peer) {
 }
 
 bool Transfer::lane_limited() const {
-  return lane_ == Lane::kUp &&
-         (payload_.left > 0 || std::ranges::any_of(outs_, [](auto& o) { return o->stream.has_data(); }));
+  return lane_ == Lane::kUp && (payload_.left > 0 || std::ranges::any_of(outs_, [](auto& o) {
+                                  return o->stream.has_data();
+                                }));
 }
 
 bool Transfer::finished() const {
   const bool out_done = std::ranges::all_of(outs_, [](auto& o) { return o->stream.end_acked(); });
-  const bool in_done = std::ranges::all_of(ins_, [](auto& i) {
-    return i->stream.ended() && i->told_end;
-  });
+  const bool in_done =
+      std::ranges::all_of(ins_, [](auto& i) { return i->stream.ended() && i->told_end; });
   return !failed_ && out_done && in_done && small_taken_ == small_.size();
 }
 

@@ -1,19 +1,22 @@
 #pragma once
-// One transfer: the streams of one migration between two agents, over one lane at a time, resumable.
+// One transfer: the streams of one migration between two agents, over one lane at a time,
+// resumable.
 //
-//   QEMU -> space()/commit() -> OutStream ring -> DATA -> lane -> FrameReader -> InStream -> deliver()
+//   QEMU -> space()/commit() -> OutStream ring -> DATA -> lane -> FrameReader -> InStream ->
+//   deliver()
 //                                  ^ kept until ACK                                |
 //                                  +------------------- ACK <----------------------+
 //
 // A lane is any reliable byte stream (TLS over TCP). It may die at any byte: each side tells the
-// other in HELLO what it has received, and goes on from there. Bytes that the consumer does not take
-// wait at the receiver, bounded by the window; then the sender stops taking from its writer: QEMU
-// only sees a slow socket. Every DATA frame carries XXH3-64, and END carries XXH3-128 of all bytes
-// as the writer wrote them, compared with all bytes as the consumer took them (invariant 3).
+// other in HELLO what it has received, and goes on from there. Bytes that the consumer does not
+// take wait at the receiver, bounded by the window; then the sender stops taking from its writer:
+// QEMU only sees a slow socket. Every DATA frame carries XXH3-64, and END carries XXH3-128 of all
+// bytes as the writer wrote them, compared with all bytes as the consumer took them (invariant 3).
 //
 // Pure: no I/O, no clock; owned by one thread. Callbacks of the sink must not call back into the
 // transfer. After each feed/take/consumer_ready the owner looks whether there is space() again and
-// whether take() has something, and arms one timer for next_tick(). Bytes: docs/protocol/transfer.md.
+// whether take() has something, and arms one timer for next_tick(). Bytes:
+// docs/protocol/transfer.md.
 #include <map>
 #include <memory>
 #include <optional>
@@ -42,7 +45,7 @@ inline constexpr milliseconds kMaxFrameTime{4};
 inline constexpr std::size_t kAckEvery = 256 << 10;
 inline constexpr milliseconds kAckDelay{2};
 inline constexpr seconds kPingInterval{2};
-inline constexpr seconds kLaneSilence{15};       // then the lane is dead
+inline constexpr seconds kLaneSilence{15};                // then the lane is dead
 inline constexpr std::chrono::minutes kLanePatience{10};  // without a lane; then the transfer fails
 
 // What goes first when several streams have something.
@@ -196,7 +199,7 @@ class Transfer final {
   Instant lane_changed_{};  // up or down since
   Instant last_heard_{};
   Instant last_ping_{};
-  std::uint64_t pings_ = 0;             // number of the last
+  std::uint64_t pings_ = 0;            // number of the last
   std::optional<std::uint64_t> pong_;  // still to be answered
   std::uint64_t lane_bytes_out_ = 0, lane_bytes_in_ = 0;
   std::uint32_t lanes_ = 0;

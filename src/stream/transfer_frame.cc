@@ -85,8 +85,9 @@ Result<Hello> decode_hello(BytesView payload) {
   Hello hello;
   hello.version = reader.u8();
   if (hello.version != kTransferVersion) {
-    return fail("transfer lane: the peer speaks version {}, this agent version {}: update the older",
-                hello.version, kTransferVersion);
+    return fail(
+        "transfer lane: the peer speaks version {}, this agent version {}: update the older",
+        hello.version, kTransferVersion);
   }
   const std::uint8_t role = reader.u8();
   if (role != 1 && role != 2) return fail("transfer lane: HELLO with unknown role {}", role);
@@ -103,8 +104,8 @@ Result<Hello> decode_hello(BytesView payload) {
     each.next_expected = reader.u64();
     hello.incoming.push_back(each);
   }
-  if (!reader.finished()) return fail("transfer lane: HELLO of {} bytes is cut or too long",
-                                      payload.size());
+  if (!reader.finished())
+    return fail("transfer lane: HELLO of {} bytes is cut or too long", payload.size());
   return hello;
 }
 

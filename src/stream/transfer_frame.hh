@@ -1,6 +1,6 @@
 #pragma once
-// Frames of a transfer lane; docs/protocol/transfer.md shows the bytes. The codec only: what a frame
-// means is in transfer.hh.
+// Frames of a transfer lane; docs/protocol/transfer.md shows the bytes. The codec only: what a
+// frame means is in transfer.hh.
 #include <array>
 #include <optional>
 #include <vector>
@@ -15,11 +15,11 @@ using TransferId = Id<struct TransferTag>;
 using StreamId = std::uint8_t;
 
 inline constexpr std::uint8_t kTransferVersion = 1;
-inline constexpr std::size_t kFrameHeader = 24;                 // bytes
-inline constexpr std::size_t kMaxDataPayload = 256 << 10;       // bytes; more is refused
-inline constexpr std::size_t kMaxSmallPayload = 1 << 10;        // bytes, of every other frame
-inline constexpr std::size_t kMaxStreams = 32;                  // per transfer
-inline constexpr std::size_t kMaxResetText = 512;               // bytes
+inline constexpr std::size_t kFrameHeader = 24;            // bytes
+inline constexpr std::size_t kMaxDataPayload = 256 << 10;  // bytes; more is refused
+inline constexpr std::size_t kMaxSmallPayload = 1 << 10;   // bytes, of every other frame
+inline constexpr std::size_t kMaxStreams = 32;             // per transfer
+inline constexpr std::size_t kMaxResetText = 512;          // bytes
 
 enum class FrameKind : std::uint8_t {
   kHello = 1,  // payload: Hello; the first frame of each side on each lane
@@ -36,7 +36,7 @@ struct FrameHeader {
   FrameKind kind{};
   StreamId stream = 0;  // 0 for frames of the whole transfer
   std::uint16_t flags = 0;
-  std::uint32_t length = 0;    // of the payload, bytes
+  std::uint32_t length = 0;  // of the payload, bytes
   std::uint64_t sequence = 0;
   std::uint64_t checksum = 0;  // XXH3-64 of the payload, seeded with the fields above
   bool operator==(const FrameHeader&) const = default;

@@ -17,13 +17,14 @@ using testing::HasSubstr;
 const TransferId kId = TransferId::from(as_bytes("0123456789abcdef"));
 
 TEST(TransferFrame, GoldenData) {
-  FrameHeader header{.kind = FrameKind::kData, .stream = 1, .length = 5,
-                     .sequence = 0x0102030405060708};
+  FrameHeader header{
+      .kind = FrameKind::kData, .stream = 1, .length = 5, .sequence = 0x0102030405060708};
   header.checksum = payload_checksum(header, as_bytes("hello"));
   Bytes bytes(kFrameHeader);
   encode(header, bytes);
   append(bytes, as_bytes("hello"));
-  EXPECT_EQ(to_hex(bytes), "02010000000000050102030405060708"
+  EXPECT_EQ(to_hex(bytes),
+            "02010000000000050102030405060708"
             "91a589ee249fc76f"
             "68656c6c6f");
   EXPECT_EQ(decode_header(BytesView(bytes).first(kFrameHeader)), header);
@@ -33,7 +34,8 @@ TEST(TransferFrame, GoldenHello) {
   const Hello hello{.role = Role::kTarget, .transfer = kId, .incoming = {{1, false, 0x10000}}};
   Bytes bytes;
   append_frame(bytes, {.kind = FrameKind::kHello}, encode(hello));
-  EXPECT_EQ(to_hex(bytes), "01000000000000240000000000000000"
+  EXPECT_EQ(to_hex(bytes),
+            "01000000000000240000000000000000"
             "6309fbfa5f007d14"
             "4757545201020001"
             "30313233343536373839616263646566"
@@ -46,13 +48,15 @@ TEST(TransferFrame, GoldenHello) {
 TEST(TransferFrame, GoldenAckAndEnd) {
   Bytes bytes;
   append_frame(bytes, {.kind = FrameKind::kAck, .stream = 1, .flags = kFlagEnded, .sequence = 5});
-  EXPECT_EQ(to_hex(bytes), "03010001000000000000000000000005"
+  EXPECT_EQ(to_hex(bytes),
+            "03010001000000000000000000000005"
             "613b0342fe0746dd");
   bytes.clear();
   StreamHash hash;
   hash.update(as_bytes("hello"));
   append_frame(bytes, {.kind = FrameKind::kEnd, .stream = 1, .sequence = 5}, hash.digest());
-  EXPECT_EQ(to_hex(bytes), "04010000000000100000000000000005"
+  EXPECT_EQ(to_hex(bytes),
+            "04010000000000100000000000000005"
             "7cf7efed32ba0620"
             "b5e9c1ad071b3e7fc779cfaa5e523818");
 }

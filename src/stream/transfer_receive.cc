@@ -37,15 +37,22 @@ Result<> Transfer::handle(const FramePart& part, Instant now) {
     return lane_fault(now, "HELLO missing or repeated");
   }
   switch (header.kind) {
-    case FrameKind::kHello: return handle_hello(part, now);
-    case FrameKind::kData: return handle_data(part, now);
-    case FrameKind::kAck: return handle_ack(header, now);
-    case FrameKind::kEnd: return handle_end(part, now);
+    case FrameKind::kHello:
+      return handle_hello(part, now);
+    case FrameKind::kData:
+      return handle_data(part, now);
+    case FrameKind::kAck:
+      return handle_ack(header, now);
+    case FrameKind::kEnd:
+      return handle_end(part, now);
     case FrameKind::kReset:
       give_up({fmt::format("transfer {}: given up by the peer: {}", config_.id.text(),
-                           printable(as_text(part.bytes)))}, false);
+                           printable(as_text(part.bytes)))},
+              false);
       return {};
-    case FrameKind::kPing: pong_ = header.sequence; return {};
+    case FrameKind::kPing:
+      pong_ = header.sequence;
+      return {};
     case FrameKind::kPong:
       if (header.sequence == pings_) lane_rtt_ = now - last_ping_;
       return {};
@@ -66,10 +73,11 @@ Result<> Transfer::handle_hello(const FramePart& part, Instant now) {
         std::ranges::find_if(outs_, [&](auto& o) { return o->spec.id == each.stream; });
     if (found == outs_.end()) return lane_fault(now, "the peer expects an unknown stream");
     if (!(*found)->stream.resume_from(each.next_expected, each.ended)) {
-      give_up({fmt::format("transfer {}: the peer wants stream {} from byte {}, this side can go on "
-                           "from {} only: the peer lost its state; start the migration again",
-                           config_.id.text(), each.stream, each.next_expected,
-                           (*found)->stream.acked())}, true);
+      give_up({fmt::format(
+                  "transfer {}: the peer wants stream {} from byte {}, this side can go on "
+                  "from {} only: the peer lost its state; start the migration again",
+                  config_.id.text(), each.stream, each.next_expected, (*found)->stream.acked())},
+              true);
       return {};
     }
     if (each.ended && !std::exchange((*found)->told, true)) sink_.end_acknowledged(each.stream);
@@ -127,14 +135,17 @@ void Transfer::consumer_ready(StreamId stream, Instant now) {
 
 Result<> Transfer::judge(In& in, InStream::Verdict verdict, Instant now) {
   switch (verdict) {
-    case InStream::Verdict::kGood: after_delivery(in, now); return {};
+    case InStream::Verdict::kGood:
+      after_delivery(in, now);
+      return {};
     case InStream::Verdict::kLaneFault:
-      return lane_fault(now, fmt::format("stream {}: bytes out of order or beyond the window",
-                                         in.spec.id));
+      return lane_fault(
+          now, fmt::format("stream {}: bytes out of order or beyond the window", in.spec.id));
     case InStream::Verdict::kCorrupt:
       give_up({fmt::format("transfer {}: checksum mismatch in stream {} near byte {}: what arrived "
                            "is not what was sent; check the memory of both hosts",
-                           config_.id.text(), in.spec.id, in.stream.received())}, true);
+                           config_.id.text(), in.spec.id, in.stream.received())},
+              true);
       return {};
   }
   return {};
@@ -145,7 +156,8 @@ void Transfer::after_delivery(In& in, Instant now) {
     if (in.stream.verify_end() != InStream::Verdict::kGood) {
       give_up({fmt::format("transfer {}: checksum mismatch over the {} bytes of stream {}: the "
                            "consumer did not get what the writer wrote",
-                           config_.id.text(), in.stream.delivered(), in.spec.id)}, true);
+                           config_.id.text(), in.stream.delivered(), in.spec.id)},
+              true);
       return;
     }
     sink_.stream_ended(in.spec.id);

@@ -82,7 +82,8 @@ void Transfer::append_acks(Instant now) {
     in->ack_due.reset();
     in->acked = in->stream.delivered();
     in->told_end = in->stream.ended();
-    append_frame(small_, {.kind = FrameKind::kAck, .stream = in->spec.id,
+    append_frame(small_, {.kind = FrameKind::kAck,
+                          .stream = in->spec.id,
                           .flags = in->told_end ? kFlagEnded : std::uint16_t{0},
                           .sequence = in->acked});
   }

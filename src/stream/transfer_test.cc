@@ -58,8 +58,8 @@ TEST(Transfer, AnEmptyStreamEndsToo) {
   EXPECT_THAT(pair.target_sink.ended, ElementsAre(kMemoryStream));
 }
 
-// The property of resuming: whatever the chunks, the appetite and the moments of death, the consumer
-// gets exactly the writer's bytes.
+// The property of resuming: whatever the chunks, the appetite and the moments of death, the
+// consumer gets exactly the writer's bytes.
 class TransferSurvives : public testing::TestWithParam<std::uint64_t> {};
 
 TEST_P(TransferSurvives, LaneDeathsAndSlowConsumers) {

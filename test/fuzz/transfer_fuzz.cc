@@ -17,8 +17,8 @@ const std::vector<StreamSpec> kStreams = {{1, Role::kSource, Priority::kMemory, 
 class Script {
  public:
   Script(const std::uint8_t* data, std::size_t size)
-      : input_(std::as_bytes(std::span(data, size))), transfer_({.id = kId, .role = Role::kTarget,
-                                                                 .streams = kStreams}, sink_, now_) {}
+      : input_(std::as_bytes(std::span(data, size))),
+        transfer_({.id = kId, .role = Role::kTarget, .streams = kStreams}, sink_, now_) {}
   void run() {
     transfer_.lane_up(now_);
     while (input_.remaining() > 0) {
@@ -30,16 +30,35 @@ class Script {
  private:
   void step() {
     switch (input_.u8() % 10) {
-      case 0: feed(input_.bytes(std::min<std::size_t>(input_.u8(), input_.remaining()))); break;
-      case 1: hello(); break;
-      case 2: case 3: frame(); break;
-      case 4: take(); break;
-      case 5: transfer_.offer(2, input_.bytes(std::min<std::size_t>(input_.u8(),
-                                                                    input_.remaining()))); break;
-      case 6: sink_.appetite = input_.u16(); transfer_.consumer_ready(1, now_); break;
-      case 7: now_ += milliseconds(input_.u16()); (void)transfer_.tick(now_); break;
-      case 8: transfer_.lane_up(now_); break;
-      default: if (input_.u8() < 16) transfer_.end(2);
+      case 0:
+        feed(input_.bytes(std::min<std::size_t>(input_.u8(), input_.remaining())));
+        break;
+      case 1:
+        hello();
+        break;
+      case 2:
+      case 3:
+        frame();
+        break;
+      case 4:
+        take();
+        break;
+      case 5:
+        transfer_.offer(2, input_.bytes(std::min<std::size_t>(input_.u8(), input_.remaining())));
+        break;
+      case 6:
+        sink_.appetite = input_.u16();
+        transfer_.consumer_ready(1, now_);
+        break;
+      case 7:
+        now_ += milliseconds(input_.u16());
+        (void)transfer_.tick(now_);
+        break;
+      case 8:
+        transfer_.lane_up(now_);
+        break;
+      default:
+        if (input_.u8() < 16) transfer_.end(2);
     }
   }
   void feed(BytesView bytes) { (void)transfer_.feed(bytes, now_); }
@@ -58,8 +77,8 @@ class Script {
     // Near the right place, so that the interesting paths are reached.
     header.sequence = transfer_.stats().in[1].received + input_.u8() % 3;
     if (header.kind == FrameKind::kAck) header.sequence = input_.u16();
-    const BytesView payload = input_.bytes(std::min<std::size_t>(input_.u16() % 2000,
-                                                                 input_.remaining()));
+    const BytesView payload =
+        input_.bytes(std::min<std::size_t>(input_.u16() % 2000, input_.remaining()));
     header.length = static_cast<std::uint32_t>(payload.size());
     header.checksum = payload_checksum(header, payload);
     Bytes bytes(kFrameHeader);

@@ -59,7 +59,9 @@ class Socket final {
     std::swap(fd_, other.fd_);
     return *this;
   }
-  ~Socket() { if (fd_ >= 0) close(fd_); }
+  ~Socket() {
+    if (fd_ >= 0) close(fd_);
+  }
   int fd() const { return fd_; }
 
  private:
@@ -213,16 +215,20 @@ class Monitor final {
   std::string text_;
 };
 
-// RAM that is no multiple of 256 KiB (64 pages). With one, QEMU before 9.0 takes a short cut through
-// the dirty bitmap that forgets TCG's TLB: later writes through cached entries are not seen as dirty
-// and are lost in the move. Measured on 7.2.22, 2026-11-21: with "-m 32" this guest's 128 pages show
-// up once and then never again, with 8 KiB more in every round.
+// RAM that is no multiple of 256 KiB (64 pages). With one, QEMU before 9.0 takes a short cut
+// through the dirty bitmap that forgets TCG's TLB: later writes through cached entries are not seen
+// as dirty and are lost in the move. Measured on 7.2.22, 2026-11-21: with "-m 32" this guest's 128
+// pages show up once and then never again, with 8 KiB more in every round.
 constexpr const char* kMemory = "32776k";
 
 std::vector<std::string> qemu_command(const std::string& rom, const std::string& qmp) {
-  return {kQemu,      "-machine", "pc",       "-accel", "tcg",
-          "-m",       kMemory,    "-nodefaults", "-display", "none",
-          "-bios",    rom,        "-device",  "virtio-rng-pci",
+  return {kQemu,      "-machine",
+          "pc",       "-accel",
+          "tcg",      "-m",
+          kMemory,    "-nodefaults",
+          "-display", "none",
+          "-bios",    rom,
+          "-device",  "virtio-rng-pci",
           "-qmp",     "unix:" + qmp + ",server=on,wait=off"};
 }
 
@@ -252,7 +258,8 @@ CapturedMigration capture_migration(CaptureMode mode) {
   const std::string capabilities =
       R"({"execute":"migrate-set-capabilities","arguments":{"capabilities":[)"
       R"({"capability":"return-path","state":true},)"
-      R"({"capability":"postcopy-ram","state":)" + post_copy + "}]}}";
+      R"({"capability":"postcopy-ram","state":)" +
+      post_copy + "}]}}";
   source.execute(capabilities);
   target.execute(capabilities);
   target.execute(R"({"execute":"migrate-incoming","arguments":{"uri":"unix:)" +

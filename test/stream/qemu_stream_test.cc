@@ -109,7 +109,8 @@ TEST_P(QemuStream, CrossesATransferWhoseLaneDies) {
 INSTANTIATE_TEST_SUITE_P(Captured, QemuStream,
                          testing::Values(test::CaptureMode::kPreCopy, test::CaptureMode::kPostCopy),
                          [](const auto& mode) {
-                           return mode.param == test::CaptureMode::kPreCopy ? "PreCopy" : "PostCopy";
+                           return mode.param == test::CaptureMode::kPreCopy ? "PreCopy"
+                                                                            : "PostCopy";
                          });
 
 TEST(QemuStreamMarks, OfPreCopyComeInOrder) {
