@@ -11,7 +11,7 @@ constexpr std::byte version_and_type(DatagramType type) {
 
 bool is_this_version(BytesView datagram) {
   return datagram.size() >= kDatagramOverhead &&
-         datagram[0] >> 4 == std::byte{kDatagramVersion};
+         (datagram[0] >> 4) == std::byte{kDatagramVersion};
 }
 
 }  // namespace

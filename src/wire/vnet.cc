@@ -56,7 +56,7 @@ bool parse_ip4(BytesView ethernet, std::byte protocol, SuperFrameLayout& layout)
   const std::size_t header = std::to_integer<std::size_t>(ip[0] & std::byte{0x0f}) * 4;
   layout.end = layout.l3 + u16_at(ip, 2);
   const bool is_fragment = (u16_at(ip, 6) & 0x3fff) != 0;  // more fragments, or an offset
-  return ip[0] >> 4 == std::byte{4} && header >= kIp4Bytes && layout.l4 == layout.l3 + header &&
+  return (ip[0] >> 4) == std::byte{4} && header >= kIp4Bytes && layout.l4 == layout.l3 + header &&
          ip[9] == protocol && !is_fragment;
 }
 
@@ -67,7 +67,7 @@ bool parse_ip6(BytesView ethernet, std::byte protocol, SuperFrameLayout& layout)
   layout.is_ip6 = true;
   layout.end = layout.l3 + kIp6Bytes + u16_at(ip, 4);
   const bool direct = layout.l4 == layout.l3 + kIp6Bytes;
-  return ip[0] >> 4 == std::byte{6} && layout.l4 >= layout.l3 + kIp6Bytes &&
+  return (ip[0] >> 4) == std::byte{6} && layout.l4 >= layout.l3 + kIp6Bytes &&
          (!direct || ip[6] == protocol);
 }
 
