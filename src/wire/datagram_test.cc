@@ -42,9 +42,11 @@ TEST(Datagram, KeyGoldenBytes) {
                      .direction = Direction::from_acceptor,
                      .lane = 1,
                      .generation = 9};
-  EXPECT_EQ(to_hex(derive_key(secret, purpose).bytes), "ee28cf747cc2ced55b3ac2373d360754e58bfbf55deb089d2b233fca1e5d46e6");
+  EXPECT_EQ(to_hex(derive_key(secret, purpose).bytes),
+            "ee28cf747cc2ced55b3ac2373d360754e58bfbf55deb089d2b233fca1e5d46e6");
   purpose.algorithm = crypto::AeadAlgorithm::chacha20_poly1305;
-  EXPECT_EQ(to_hex(derive_key(secret, purpose).bytes), "3debb4501c20c7e46fe8d808332bb97eebd9e8c87b62ef21b92b5a6db935a44e");
+  EXPECT_EQ(to_hex(derive_key(secret, purpose).bytes),
+            "3debb4501c20c7e46fe8d808332bb97eebd9e8c87b62ef21b92b5a6db935a44e");
 }
 
 TEST(Datagram, SealedGoldenBytes) {
@@ -58,10 +60,12 @@ TEST(Datagram, SealedGoldenBytes) {
   sealer.message(2, as_bytes("hi"), batch);
   const auto datagrams = testing::datagrams_of(batch);
   ASSERT_EQ(datagrams.size(), 2u);
-  EXPECT_EQ(to_hex(datagrams[0]), "11030000010203040000000000000000cbdf519cea9c37c0f49dd661f33892934600fd723ad2"
+  EXPECT_EQ(to_hex(datagrams[0]),
+            "11030000010203040000000000000000cbdf519cea9c37c0f49dd661f33892934600fd723ad2"
             "33d14490cf084ac16d1fd4c02033fbb61c37b551702a2ffa30a4602ef9dd2fe5b7d2f4785ebc"
             "364dbb0825b7960f5f");
-  EXPECT_EQ(to_hex(datagrams[1]), "1203000001020304000000000000000102703e8247aefc5bb3b5edb1c1503aca11c18d");
+  EXPECT_EQ(to_hex(datagrams[1]),
+            "1203000001020304000000000000000102703e8247aefc5bb3b5edb1c1503aca11c18d");
 }
 
 TEST(Datagram, FragmentGoldenBytes) {

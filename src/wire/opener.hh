@@ -1,9 +1,9 @@
 #pragma once
 // The receiving half of a lane: datagrams in, frames and messages out.
 //
-//   header ok? -> counter fresh? -> tag good? -> counter recorded -> bundle: each frame  ------.
-//                                                                 -> message ------------------+-> sink
-//                                                                 -> fragment: reassembly -----'
+//   header ok? -> counter fresh? -> tag good? -> counter recorded -> bundle: each frame --.
+//                                                                 -> message -------------+-> sink
+//                                                                 -> fragment: reassembly '
 //   Nothing is kept, and no state changes, before the tag was found good.
 //
 // Frames are delivered in the order of completion. A super-frame with a hole waits for stragglers
