@@ -12,8 +12,8 @@
 // Each piece is what segmentation offload would have made of these segments (Linux
 // tcp_gso_segment(), inet_gso_segment()): own IP length, id and header checksum; sequence number;
 // PSH and FIN only on the piece with the end, CWR only on that with the beginning; the sum of the
-// pseudo-header in the checksum field (the "seed") adjusted to the new length. UDP super-frames (USO) are cut
-// the same way, each segment being a datagram of its own.
+// pseudo-header in the checksum field (the "seed") adjusted to the new length. UDP super-frames
+// (USO) are cut the same way, each segment being a datagram of its own.
 #include <cstdint>
 
 #include "base/bytes.hh"

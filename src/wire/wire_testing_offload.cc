@@ -50,7 +50,8 @@ void finish(Bytes& packet, const Parts& parts, std::size_t segment) {
     set_u16(packet, parts.ip + 2, ip_bytes);
     set_u16(packet, parts.ip + 4, u16(packet, parts.ip + 4) + segment);
     set_u16(packet, parts.ip + 10, 0);
-    set_u16(packet, parts.ip + 10, ~folded_sum(BytesView(packet).subspan(parts.ip, 20), 0) & 0xffff);
+    const std::uint16_t sum = folded_sum(BytesView(packet).subspan(parts.ip, 20), 0);
+    set_u16(packet, parts.ip + 10, ~sum & 0xffff);
   }
   if (parts.protocol == 17) set_u16(packet, parts.l4 + 4, packet.size() - parts.l4);
   set_u16(packet, checksum_at(parts), 0);
