@@ -96,7 +96,7 @@ std::vector<std::string> qemu_argv(const VmSpec& spec, const QemuInput& input) {
   add_monitor_and_console(argv, input);
   add_boot(argv, spec);
   add_nics(argv, spec, input.tap_fds);
-  if (input.incoming) add(argv, {"-incoming", "defer", "-S"});
+  if (input.incoming_fd) add(argv, {"-incoming", "defer", "-S"});
   return argv;
 }
 

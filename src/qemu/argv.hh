@@ -3,6 +3,7 @@
 // nothing is left to QEMU's defaults, so that source and target build identical machines (QEMU,
 // docs/devel/migration.rst). Only paths, descriptors and -incoming differ between them.
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,8 +35,9 @@ struct QemuInput {
   int qmp_fd = 3;
   int console_fd = 4;
   std::vector<int> tap_fds;  // one per NIC
-  // The target of a migration: waits for migrate-incoming, and afterwards stays paused until cont.
-  bool incoming = false;
+  // The target of a migration: a connected stream socket, read after migrate-incoming; afterwards
+  // the vm stays paused until cont.
+  std::optional<int> incoming_fd = std::nullopt;
 };
 
 std::vector<std::string> qemu_argv(const VmSpec& spec, const QemuInput& input);

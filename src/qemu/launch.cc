@@ -138,11 +138,16 @@ Launched launch(const VmSpec& spec, const LaunchInput& input) {
                  .qmp_fd = kFirstPassedFd,
                  .console_fd = kFirstPassedFd + 1,
                  .tap_fds = {},
-                 .incoming = input.incoming};
+                 .incoming_fd = {}};
   command.fds = {{qmp.number(), qemu.qmp_fd}, {console.number(), qemu.console_fd}};
   for (const int tap : input.tap_fds) {
     qemu.tap_fds.push_back(qemu.console_fd + 1 + static_cast<int>(qemu.tap_fds.size()));
     command.fds.push_back({tap, qemu.tap_fds.back()});
+  }
+  if (input.incoming_fd) {
+    qemu.incoming_fd = command.fds.back().target + 1;
+    command.fds.push_back({*input.incoming_fd, *qemu.incoming_fd});
+    launched.incoming_uri = fmt::format("fd:{}", *qemu.incoming_fd);
   }
   command.argv = qemu_argv(as_seen, qemu);
   command.stdout_fd = log.number();
@@ -150,6 +155,16 @@ Launched launch(const VmSpec& spec, const LaunchInput& input) {
   command.cwd = "/";
   launched.child = os::Child::spawn_detached(std::move(command));
   return launched;
+}
+
+Result<> grant_to_qemu(const fs::path& path) {
+  std::vector<std::string> ignored;
+  const auto user = qemu_user(ignored);
+  if (user && ::chown(path.c_str(), user->uid, user->gid) != 0) {
+    return fail("{}", errno_text("give " + path.string() + " to QEMU's user"));
+  }
+  if (::chmod(path.c_str(), 0600) != 0) return fail("{}", errno_text("chmod " + path.string()));
+  return {};
 }
 
 std::string log_tail(const VmPaths& paths) {

@@ -18,17 +18,24 @@ inline constexpr std::size_t kLogTail = 2000;
 struct LaunchInput {
   VmPaths paths;             // the directory is made
   std::vector<int> tap_fds;  // borrowed; one per NIC, with IFF_VNET_HDR
-  bool incoming = false;
+  // For the target of a migration: one end of a socket pair, whose other end feeds the stream in
+  // and takes the return path out. Borrowed.
+  std::optional<int> incoming_fd = std::nullopt;
   std::string binary{kQemuBinary};
 };
 
 struct Launched {
   os::Child child;  // detached; its identity() goes into the store for adopting later
   std::vector<std::string> notices;
+  std::string incoming_uri;  // for IncomingMigration::start(); empty unless incoming
 };
 
 // Throws SetupError. An earlier log is kept as qemu.log.1.
 Launched launch(const VmSpec& spec, const LaunchInput& input);
+
+// Lets QEMU's user connect to a unix socket of ours at `path`, e.g. the one that the source of a
+// migration is to write into ("unix:PATH"); its directory must be traversable.
+Result<> grant_to_qemu(const std::filesystem::path& path);
 
 // What QEMU said last, for errors; empty without a log.
 std::string log_tail(const VmPaths& paths);

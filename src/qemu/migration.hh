@@ -35,7 +35,7 @@ class OutgoingMigration final {
  public:
   struct Settings {
     std::string uri;  // "unix:PATH"
-    MigrationCapabilities capabilities;
+    MigrationCapabilities capabilities = {};
     milliseconds downtime_limit = kNeverSwitchOver;
     ByteCount bandwidth_per_second = kUnlimitedMigrationBandwidth;
   };

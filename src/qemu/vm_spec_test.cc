@@ -68,7 +68,7 @@ TEST(VmSpec, HostileJsonIsAnErrorNotACrash) {
 TEST(QemuArgv, BuildsTheSameMachineAtSourceAndTarget) {
   const VmSpec spec = example();
   auto source = qemu_argv(spec, {.tap_fds = {5, 6}});
-  auto target = qemu_argv(spec, {.tap_fds = {5, 6}, .incoming = true});
+  auto target = qemu_argv(spec, {.tap_fds = {5, 6}, .incoming_fd = 7});
   ASSERT_EQ(target.size(), source.size() + 3);
   EXPECT_THAT(source, Not(Contains("-incoming")));
   EXPECT_EQ(std::vector<std::string>(target.end() - 3, target.end()),

@@ -1,0 +1,34 @@
+#include "lab/guest/sockets.hh"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace godwit::lab {
+
+void exit_with(std::string_view attempt) {
+  std::fprintf(stderr, "godwit-guest: %.*s: %s\n", static_cast<int>(attempt.size()),
+               attempt.data(), std::strerror(errno));
+  std::exit(1);
+}
+
+int bind_or_exit(int type, std::uint16_t port) {
+  const int fd = ::socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) exit_with("socket");
+  const int one = 1;
+  ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  if (::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    exit_with("bind");
+  }
+  if (type == SOCK_STREAM && ::listen(fd, 64) != 0) exit_with("listen");
+  return fd;
+}
+
+}  // namespace godwit::lab
