@@ -1,0 +1,70 @@
+#include "cli/app.hh"
+
+#include <algorithm>
+#include <exception>
+#include <ostream>
+
+#include "cli/options.hh"
+
+namespace godwit::cli {
+namespace {
+
+constexpr const char* kFooter =
+    "Units are written: 400mbit, 512MiB, 300ms. Progress goes to standard error.\n"
+    "Exit status: 0 done, 1 failed, 2 usage, 3 refused by preflight (nothing changed),\n"
+    "4 aborted (the source goes on), 5 undecided (godwit migration resolve).";
+
+void build(CLI::App& app, Context& context) {
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.footer(kFooter);
+  app.add_option("-H,--host", context.host, "Agent to talk to: unix:PATH of its socket")
+      ->envname("GODWIT_HOST");
+  app.add_option("--socket", context.socket,
+                 "Unix socket of the agent (default /run/godwit/godwitd.sock)");
+  add_host(app, context);
+  add_join(app, context);
+  add_port(app, context);
+  add_connect(app, context);
+  add_wire(app, context);
+  add_vm(app, context);
+  add_migrate(app, context);
+  add_migration(app, context);
+  add_version(app, context);
+  // Dispatched by main.cc before this parser; listed here for --help.
+  app.add_subcommand("lab", "The one-machine test bed: hosts, sites and a WAN in namespaces");
+  app.add_subcommand("probe", "Traffic generator and observer of the lab");
+}
+
+ExitStatus parse_and_run(CLI::App& app, std::vector<std::string> arguments, Context& context) {
+  try {
+    std::ranges::reverse(arguments);  // CLI11 takes them from the back
+    app.parse(arguments);             // runs the command
+    return context.status;
+  } catch (const CLI::ParseError& error) {
+    const int status = app.exit(error, context.io.out, context.io.err);
+    return status == 0 ? ExitStatus::done : ExitStatus::usage;
+  } catch (const Failure& failure) {
+    context.io.err << "godwit: " << failure.what() << '\n';
+    return failure.status();
+  } catch (const json::exception& error) {
+    context.io.err << "godwit: the agent's answer is not understood (is it of another version?): "
+                   << error.what() << '\n';
+    return ExitStatus::failed;
+  } catch (const std::exception& error) {
+    context.io.err << "godwit: " << error.what() << '\n';
+    return ExitStatus::failed;
+  }
+}
+
+}  // namespace
+
+ExitStatus run(std::vector<std::string> arguments, Io& io) {
+  Context context{.io = io, .host = {}, .socket = {}};
+  CLI::App app("Live-migrates running virtual machines and their networks between sites.",
+               "godwit");
+  build(app, context);
+  return parse_and_run(app, std::move(arguments), context);
+}
+
+}  // namespace godwit::cli

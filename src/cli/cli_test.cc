@@ -1,0 +1,214 @@
+// The whole tool against a scripted agent: arguments, requests, tables, JSON, exit statuses.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "cli/fake_agent.hh"
+
+namespace godwit::cli {
+namespace {
+
+struct CliTest : ::testing::Test {
+  Ran godwit(std::vector<std::string> arguments) {
+    if (!std::exchange(started, true)) agent.start();
+    return run_cli(agent.socket(), std::move(arguments));
+  }
+  FakeAgent agent;
+  bool started = false;
+};
+
+TEST_F(CliTest, MistakesInTheArgumentsExit2AndAskNobody) {
+  const std::vector<std::vector<std::string>> mistakes = {
+      {},
+      {"frobnicate"},
+      {"vm"},
+      {"vm", "show"},
+      {"vm", "show", "Not_A_Name"},
+      {"vm", "run", "web"},
+      {"vm", "run", "web", "--memory", "512", "--kernel", "/bin/sh"},
+      {"vm", "run", "web", "--kernel", "/nonexistent"},
+      {"vm", "run", "web", "--kernel", "/bin/sh", "--cpus", "0"},
+      {"migrate", "web"},
+      {"migrate", "web", "--to", "west", "--max-downtime", "300"},
+      {"migrate", "web", "--to", "west", "--bandwidth", "200Mbps"},
+      {"migrate", "web", "--to", "west", "--on-diverge", "pray"},
+      {"migrate", "web", "--to", "west", "--at", "yesterday"},
+      {"migrate", "web", "--to", "west", "--wait", "--detach"},
+      {"migrate", "web", "--to", "west", "--hold", "--at", "+1min"},
+      {"migration", "set", "m1"},
+      {"port", "add", "lan0", "--bridge", "br0", "--uplink"},
+      {"port", "add", "lan0", "--address", "10.0.0.1/24"},
+      {"join", "no-token"},
+      {"connect", "only-one"},
+      {"-H", "east", "vm", "ls"},
+  };
+  for (const auto& arguments : mistakes) {
+    const auto ran =
+        arguments.empty() || arguments[0] != "-H" ? godwit(arguments) : run_cli("", arguments);
+    std::string line;
+    for (const auto& argument : arguments) line += " " + argument;
+    EXPECT_EQ(ran.status, 2) << line;
+    EXPECT_NE(ran.err, "") << line;
+    EXPECT_EQ(ran.out, "") << line;
+  }
+  EXPECT_TRUE(agent.asked().empty());
+}
+
+TEST_F(CliTest, ErrorsNameTheRemedy) {
+  EXPECT_NE(godwit({"migrate", "web", "--to", "b", "--max-downtime", "300"})
+                .err.find("'300' has no unit"),
+            std::string::npos);
+  EXPECT_NE(run_cli("", {"-H", "east", "vm", "ls"}).err.find("unix sockets only"),
+            std::string::npos);
+  const auto nobody = run_cli("/nonexistent/agent.sock", {"vm", "ls"});
+  EXPECT_EQ(nobody.status, 1);
+  EXPECT_NE(nobody.err.find("is godwitd running?"), std::string::npos);
+}
+
+TEST_F(CliTest, HelpExitsZero) {
+  const auto ran = godwit({"--help"});
+  EXPECT_EQ(ran.status, 0);
+  for (const char* word : {"migrate", "migration", "lab", "Exit status", "400mbit"}) {
+    EXPECT_NE(ran.out.find(word), std::string::npos) << word;
+  }
+  EXPECT_EQ(godwit({"migrate", "--help"}).status, 0);
+}
+
+TEST_F(CliTest, TablesAlign) {
+  agent.answer("GET /v1/hosts", {{{"name", "east"},
+                                  {"site", "e"},
+                                  {"address", "10.0.0.1"},
+                                  {"state", "self"},
+                                  {"rtt_ms", nullptr}},
+                                 {{"name", "western-host"},
+                                  {"site", "w"},
+                                  {"address", "10.0.0.2"},
+                                  {"state", "up"},
+                                  {"rtt_ms", 40.128}}});
+  EXPECT_EQ(godwit({"host", "ls"}).out,
+            "HOST          SITE  ADDRESS   STATE      RTT\n"
+            "east          e     10.0.0.1  self         -\n"
+            "western-host  w     10.0.0.2  up     40.1 ms\n");
+}
+
+TEST_F(CliTest, EveryReadPrintsTheAgentsJson) {
+  const json list = json::array({{{"id", "m1"}, {"name", "web"}, {"state", "up"}}});
+  const json object = {{"id", "m1"}, {"name", "web"}, {"state", "done"}};
+  for (const char* path : {"hosts", "ports", "wires", "vms", "migrations"}) {
+    agent.answer(fmt::format("GET /v1/{}", path), list);
+  }
+  for (const char* path : {"host", "vms/web", "migrations/m1"}) {
+    agent.answer(fmt::format("GET /v1/{}", path), object);
+  }
+  for (const char* noun : {"host", "port", "wire", "vm", "migration"}) {
+    const auto ran = godwit({noun, "ls", "--json"});
+    EXPECT_EQ(ran.status, 0) << noun << ": " << ran.err;
+    EXPECT_EQ(json::parse(ran.out), list) << noun;
+    EXPECT_EQ(godwit({noun, "ls"}).status, 0) << noun;
+  }
+  const std::vector<std::vector<std::string>> shows = {{"host", "show"},
+                                                       {"vm", "show", "web"},
+                                                       {"migration", "show", "m1"},
+                                                       {"migration", "wait", "m1"},
+                                                       {"migration", "watch", "m1"}};
+  for (auto arguments : shows) {
+    EXPECT_EQ(godwit(arguments).status, 0);
+    arguments.emplace_back("--json");
+    EXPECT_EQ(json::parse(godwit(arguments).out), object);
+  }
+}
+
+TEST_F(CliTest, RefusalsKeepTheirTextAndTheirExitStatus) {
+  agent.answer("POST /v1/migrations",
+               {{"error", "preflight refuses to move web"},
+                {"exit", 3},
+                {"checks",
+                 {{{"name", "memory"}, {"ok", false}, {"detail", "west has 100 MiB free"}},
+                  {{"name", "cpu"}, {"ok", true}, {"detail", "fine"}}}}},
+               409);
+  agent.answer("GET /v1/vms", {{"error", "broken"}, {"exit", 77}}, 500);
+  agent.answer("GET /v1/ports", "not an object", 500);
+  agent.answer("GET /v1/wires", {{"not", "a list"}});
+  const auto ran = godwit({"migrate", "web", "--to", "west"});
+  EXPECT_EQ(ran.status, 3);
+  EXPECT_EQ(ran.err, "godwit: preflight refuses to move web\n  memory: west has 100 MiB free\n");
+  EXPECT_EQ(godwit({"vm", "ls"}).status, 1);
+  EXPECT_EQ(godwit({"port", "ls"}).status, 1);
+  EXPECT_EQ(godwit({"wire", "ls"}).status, 1) << "an answer of the wrong shape";
+  EXPECT_EQ(godwit({"vm", "show", "none"}).status, 1);
+}
+
+TEST_F(CliTest, VmRunSendsWhatWasMeant) {
+  agent.answer("POST /v1/vms",
+               {{"name", "web"},
+                {"state", "running"},
+                {"accelerator", "tcg"},
+                {"notice", "KVM cannot run a kernel here: using TCG"}},
+               201);
+  const auto ran = godwit({"vm", "run", "web", "--memory", "1GiB", "--cpus", "2", "--kernel",
+                           "/bin/../bin/sh", "--append", "console=ttyS0 quiet", "--nic", "web0",
+                           "--nic", "web1,mac=52:54:00:00:00:01"});
+  EXPECT_EQ(ran.status, 0) << ran.err;
+  EXPECT_EQ(ran.out, "vm web is running (tcg)\n");
+  EXPECT_EQ(ran.err, "KVM cannot run a kernel here: using TCG\n");
+  EXPECT_EQ(
+      agent.body_of("POST /v1/vms"),
+      json({{"name", "web"},
+            {"memory", "1GiB"},
+            {"cpus", 2},
+            {"kernel", "/bin/sh"},
+            {"append", "console=ttyS0 quiet"},
+            {"nics", {{{"port", "web0"}}, {{"port", "web1"}, {"mac", "52:54:00:00:00:01"}}}}}));
+}
+
+TEST_F(CliTest, PortsAndWires) {
+  agent.answer("POST /v1/ports", {{"name", "up0"}}, 201);
+  agent.answer("POST /v1/wires", {{"id", "w1"}}, 201);
+  agent.answer("DELETE /v1/wires", json::object());
+  EXPECT_EQ(godwit({"port", "add", "up0", "--uplink", "--address", "10.9.0.1/24"}).status, 0);
+  EXPECT_EQ(agent.body_of("POST /v1/ports"),
+            json({{"name", "up0"}, {"kind", "uplink"}, {"address", "10.9.0.1/24"}}));
+  EXPECT_EQ(godwit({"connect", "up0", "west/web0"}).status, 0);
+  EXPECT_EQ(agent.body_of("POST /v1/wires"), json({{"a", "up0"}, {"b", "west/web0"}}));
+  EXPECT_EQ(godwit({"disconnect", "up0", "west/web0"}).status, 0);
+  EXPECT_EQ(agent.body_of("DELETE /v1/wires"), json({{"a", "up0"}, {"b", "west/web0"}}));
+}
+
+TEST_F(CliTest, WireShowFindsByIdOrPort) {
+  const auto wire = [](const char* id, const char* a, const char* b) {
+    return json{{"id", id},
+                {"a", {{"port", a}, {"host", "east"}}},
+                {"b", {{"port", b}, {"host", "west"}}},
+                {"state", "up"},
+                {"tx", {{"frames", 7}, {"bytes", 2048}}},
+                {"drops", {{"replayed", 2}}}};
+  };
+  agent.answer("GET /v1/wires", {wire("aa11", "web0", "lan0"), wire("aa22", "db0", "lan1")});
+  EXPECT_NE(godwit({"wire", "show", "db0"}).out.find("aa22"), std::string::npos);
+  EXPECT_NE(godwit({"wire", "show", "aa1"}).out.find("7 frames, 2 KiB"), std::string::npos);
+  EXPECT_NE(godwit({"wire", "show", "aa1"}).out.find("replayed"), std::string::npos);
+  EXPECT_EQ(godwit({"wire", "show", "aa"}).status, 1);
+  EXPECT_EQ(godwit({"wire", "show", "zz"}).status, 1);
+}
+
+TEST_F(CliTest, InvitePrintsOnlyTheLine) {
+  agent.answer("POST /v1/invites",
+               {{"command", "godwit join abc@10.0.0.1:4747"}, {"expires", "2026-11-21T23:00:00Z"}});
+  const auto ran = godwit({"host", "invite", "--ttl", "10min"});
+  EXPECT_EQ(ran.out, "godwit join abc@10.0.0.1:4747\n");
+  EXPECT_EQ(agent.body_of("POST /v1/invites"), json({{"ttl", "10min"}}));
+}
+
+TEST_F(CliTest, OptionsMayStandAnywhereAndTheEnvironmentCounts) {
+  agent.answer("GET /v1/vms", json::array());
+  agent.start();
+  started = true;
+  EXPECT_EQ(run_cli("", {"vm", "ls", "--socket", agent.socket()}).out, "no vms\n");
+  EXPECT_EQ(run_cli("", {"vm", "ls", "-H", "unix:" + agent.socket()}).out, "no vms\n");
+  ::setenv("GODWIT_HOST", agent.socket().c_str(), 1);
+  EXPECT_EQ(run_cli("", {"vm", "ls"}).out, "no vms\n");
+  ::unsetenv("GODWIT_HOST");
+}
+
+}  // namespace
+}  // namespace godwit::cli

@@ -1,0 +1,86 @@
+// godwit migrate: the everyday verb, and the main job.
+#include <ctime>
+#include <ostream>
+
+#include "cli/follow.hh"
+#include "cli/options.hh"
+#include "cli/report.hh"
+#include "cli/when.hh"
+
+namespace godwit::cli {
+namespace {
+
+struct Move {
+  std::string vm, to, max_downtime, bandwidth, on_diverge, at;
+  bool dry_run = false, hold = false, detach = false, wait = false;
+};
+
+json body_of(const Move& move) {
+  json body = {{"vm", move.vm}, {"to", move.to}};
+  set_if_given(body, "max_downtime", move.max_downtime);
+  set_if_given(body, "bandwidth", move.bandwidth);
+  set_if_given(body, "on_diverge", move.on_diverge);
+  if (move.dry_run) body["dry_run"] = true;
+  if (move.hold) body["hold"] = true;
+  if (!move.at.empty()) body["at"] = utc_text(parse_when(move.at, std::time(nullptr)).value());
+  return body;
+}
+
+ExitStatus dry_run(const Context& context, const Move& move) {
+  const json report = context.post("/v1/migrations", body_of(move));
+  if (context.as_json) {
+    context.print_json(report);
+  } else {
+    context.io.out << preflight_text(report);
+  }
+  return report.value("ok", false) ? ExitStatus::done : ExitStatus::refused;
+}
+
+ExitStatus migrate(const Context& context, const Move& move) {
+  if (move.dry_run) return dry_run(context, move);
+  const json started = context.post("/v1/migrations", body_of(move));
+  const std::string id = started.at("id").get<std::string>();
+  if (move.detach) {
+    if (context.as_json) context.print_json(started);
+    context.say(id);
+    return ExitStatus::done;
+  }
+  FollowOptions options;
+  options.on_interrupt = FollowOptions::OnInterrupt::abort_move;
+  options.until_ready = move.hold && !move.wait;
+  return conclude(context, follow(context, id, options));
+}
+
+}  // namespace
+
+void add_migrate(CLI::App& app, Context& context) {
+  auto* verb = app.add_subcommand("migrate", "Move a running vm to another host");
+  auto move = std::make_shared<Move>();
+  add_name(*verb, "VM", move->vm, "Virtual machine")->required();
+  add_name(*verb, "--to", move->to, "Host or site to move it to")->required();
+  add_duration(*verb, "--max-downtime", move->max_downtime,
+               "Longest pause of the guest (default 300ms)");
+  add_rate(*verb, "--bandwidth", move->bandwidth, "Cap of the transfer (default: the link's rate)");
+  verb->add_option("--on-diverge", move->on_diverge,
+                   "When the guest changes memory faster than the link carries it: abort (default) "
+                   "or pause it anyway")
+      ->check(CLI::IsMember({"abort", "pause"}));
+  auto* dry_run = verb->add_flag("--dry-run", move->dry_run, "Only check and estimate");
+  auto* hold =
+      verb->add_flag("--hold", move->hold, "Stay synchronised until `godwit migration cutover ID`");
+  auto* at = verb->add_option("--at", move->at,
+                              "Hand over at this time: +10min, 22:30, 2026-11-21T22:30:00Z");
+  at->check([](const std::string& text) {
+    const auto when = parse_when(text, std::time(nullptr));
+    return when ? std::string() : when.error().text;
+  });
+  hold->excludes(at);
+  auto* detach = verb->add_flag("--detach", move->detach, "Print the id and do not wait");
+  verb->add_flag("--wait", move->wait, "Follow it to its end (default; with --hold until `ready`)")
+      ->excludes(detach)
+      ->excludes(dry_run);
+  add_json(*verb, context);
+  verb->callback([&context, move] { context.status = migrate(context, *move); });
+}
+
+}  // namespace godwit::cli

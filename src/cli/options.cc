@@ -1,0 +1,57 @@
+#include "cli/options.hh"
+
+#include "base/id.hh"
+#include "base/units.hh"
+
+namespace godwit::cli {
+namespace {
+
+// CLI11 takes an empty text for "valid".
+template <class Parse>
+CLI::Option* add_with_unit(CLI::App& app, const std::string& name, std::string& value,
+                           const std::string& help, const std::string& kind, Parse parse) {
+  return app.add_option(name, value, help)
+      ->type_name(kind)
+      ->check([parse](const std::string& text) {
+        const auto parsed = parse(text);
+        return parsed ? std::string() : parsed.error().text;
+      });
+}
+
+}  // namespace
+
+CLI::Option* add_json(CLI::App& app, Context& context) {
+  return app.add_flag("--json", context.as_json, "Print JSON instead of a table");
+}
+
+CLI::Option* add_duration(CLI::App& app, const std::string& name, std::string& value,
+                          const std::string& help) {
+  return add_with_unit(app, name, value, help, "TIME", parse_duration);
+}
+
+CLI::Option* add_rate(CLI::App& app, const std::string& name, std::string& value,
+                      const std::string& help) {
+  return add_with_unit(app, name, value, help, "RATE", parse_bit_rate);
+}
+
+CLI::Option* add_size(CLI::App& app, const std::string& name, std::string& value,
+                      const std::string& help) {
+  return add_with_unit(app, name, value, help, "SIZE", parse_byte_count);
+}
+
+CLI::Option* add_name(CLI::App& app, const std::string& name, std::string& value,
+                      const std::string& help) {
+  return app.add_option(name, value, help)->check([](const std::string& text) {
+    if (is_valid_name(text)) return std::string();
+    return fmt::format(
+        "'{}' is not a name: use 1 to 63 of a-z, 0-9 and '-', with a letter or digit "
+        "at both ends",
+        text);
+  });
+}
+
+void set_if_given(json& body, const std::string& key, const std::string& value) {
+  if (!value.empty()) body[key] = value;
+}
+
+}  // namespace godwit::cli

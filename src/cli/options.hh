@@ -1,0 +1,36 @@
+#pragma once
+// Options that several commands share. Values with units are checked here, by base/units.hh, and
+// sent to the agent as they were written.
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "cli/context.hh"
+
+namespace godwit::cli {
+
+CLI::Option* add_json(CLI::App& app, Context& context);
+CLI::Option* add_duration(CLI::App& app, const std::string& name, std::string& value,
+                          const std::string& help);
+CLI::Option* add_rate(CLI::App& app, const std::string& name, std::string& value,
+                      const std::string& help);
+CLI::Option* add_size(CLI::App& app, const std::string& name, std::string& value,
+                      const std::string& help);
+// A name of a vm, port, host, site or tenant (base/id.hh), checked before the agent is asked.
+CLI::Option* add_name(CLI::App& app, const std::string& name, std::string& value,
+                      const std::string& help);
+
+// Sets body[key] when the user gave something.
+void set_if_given(json& body, const std::string& key, const std::string& value);
+
+// The nouns and verbs, one file each; called once by app.cc.
+void add_host(CLI::App& app, Context& context);
+void add_join(CLI::App& app, Context& context);
+void add_port(CLI::App& app, Context& context);
+void add_connect(CLI::App& app, Context& context);
+void add_wire(CLI::App& app, Context& context);
+void add_vm(CLI::App& app, Context& context);
+void add_migrate(CLI::App& app, Context& context);
+void add_migration(CLI::App& app, Context& context);
+void add_version(CLI::App& app, Context& context);
+
+}  // namespace godwit::cli

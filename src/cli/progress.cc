@@ -1,0 +1,74 @@
+#include "cli/progress.hh"
+
+#include <cmath>
+#include <ostream>
+#include <utility>
+
+#include "base/units.hh"
+#include "cli/table.hh"
+
+namespace godwit::cli {
+namespace {
+
+constexpr Nanoseconds kPlainInterval = seconds(5);
+
+std::uint64_t whole(double value) {
+  return std::isfinite(value) && value > 0 ? static_cast<std::uint64_t>(std::llround(value)) : 0;
+}
+
+bool has(const json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_number();
+}
+
+std::string step_of(const json& progress) {
+  std::string step = fmt::format("{:<9}", text_of(progress, "phase"));
+  if (number_of(progress, "round") > 0) step += "  round " + text_of(progress, "round");
+  return step;
+}
+
+}  // namespace
+
+std::string progress_line(const json& progress) {
+  std::string line = step_of(progress);
+  if (has(progress, "remaining_bytes")) {
+    line +=
+        fmt::format("  {} left", to_text(ByteCount{whole(number_of(progress, "remaining_bytes"))}));
+  }
+  if (has(progress, "rate_bps")) {
+    line += "  " + to_text(BitRate{whole(number_of(progress, "rate_bps"))});
+  }
+  if (has(progress, "eta_s")) line += fmt::format("  ETA {:.1f} s", number_of(progress, "eta_s"));
+  if (has(progress, "predicted_pause_ms")) {
+    line += fmt::format("  pause ~{:.0f} ms", number_of(progress, "predicted_pause_ms"));
+  }
+  line.erase(line.find_last_not_of(' ') + 1);
+  return line;
+}
+
+void Progress::show(const json& progress) {
+  const std::string line = progress_line(progress);
+  if (io_.err_is_terminal) {
+    // Longer than the terminal, it would wrap and each update would scroll.
+    io_.err << "\r\x1b[2K" << line.substr(0, io_.columns > 1 ? io_.columns - 1 : 1) << std::flush;
+    line_open_ = true;
+    return;
+  }
+  const std::string step = step_of(progress);
+  const Instant now = io_.clock.now();
+  if (step == shown_step_ && now - shown_at_ < kPlainInterval) return;
+  shown_step_ = step;
+  shown_at_ = now;
+  io_.err << line << std::endl;
+}
+
+void Progress::note(std::string_view text) {
+  end_line();
+  io_.err << text << std::endl;
+}
+
+void Progress::end_line() {
+  if (std::exchange(line_open_, false)) io_.err << std::endl;
+}
+
+}  // namespace godwit::cli

@@ -1,0 +1,129 @@
+#include "cli/report.hh"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "base/units.hh"
+#include "cli/table.hh"
+
+namespace godwit::cli {
+namespace {
+
+using nlohmann::json;
+
+// Times are added in tenths of a millisecond, as they are printed: rounding cannot hide a gap.
+using Tenths = long long;
+Tenths tenths(double ms) { return std::llround(ms * 10.0); }
+
+constexpr std::string_view kLine = "  {:<22}{:>12}{}\n";
+
+std::string time_line(std::string_view name, Tenths time, std::string_view remark = {}) {
+  return fmt::format(fmt::runtime(kLine), name,
+                     fmt::format("{:.1f} ms", static_cast<double>(time) / 10.0), remark);
+}
+
+std::string rule() { return fmt::format("  {:-<34}\n", ""); }
+
+// Lines that are added up against a total; the difference gets its own line.
+class Sum final {
+ public:
+  void add(std::string_view name, double ms, std::string_view remark = {}) {
+    sum_ += tenths(ms);
+    text_ += time_line(name, tenths(ms), remark);
+  }
+  std::string close(std::string_view rest_name, std::string_view total_name, double total_ms) {
+    const Tenths rest = tenths(total_ms) - sum_;
+    if (rest != 0) text_ += time_line(rest_name, rest);
+    return text_ + rule() + time_line(total_name, tenths(total_ms));
+  }
+
+ private:
+  Tenths sum_ = 0;
+  std::string text_;
+};
+
+std::string total_part(const json& report) {
+  Sum total;
+  total.add("preparation", number_of(report, "preparation_ms"));
+  for (const json& round : report.value("rounds", json::array())) {
+    total.add("round " + text_of(round, "round"), number_of(round, "ms"),
+              fmt::format("  {:>9}", bytes_of(round, "bytes")));
+  }
+  total.add("pause", number_of(report, "pause_ms"), "  (below)");
+  return total.close("between these", "total", number_of(report, "total_ms"));
+}
+
+std::string pause_part(const json& report) {
+  const json parts = report.value("pause", json::object());
+  Sum pause;
+  pause.add("final memory", number_of(parts, "final_memory_ms"));
+  pause.add("device state", number_of(parts, "device_state_ms"));
+  pause.add("network", number_of(parts, "network_ms"));
+  pause.add("commit", number_of(parts, "commit_ms"));
+  pause.add("resume", number_of(parts, "resume_ms"));
+  return pause.close("between these", "pause", number_of(report, "pause_ms"));
+}
+
+std::string counts_part(const json& report) {
+  const json bytes = report.value("bytes", json::object());
+  const json held = report.value("held", json::object());
+  const json cpu = report.value("cpu_s", json::object());
+  return fmt::format(
+      "  sent      {} of memory stream, {} over the WAN\n"
+      "  held      {} frames during the pause, {} dropped\n"
+      "  CPU       {:.2f} s at the source, {:.2f} s at the target\n",
+      bytes_of(bytes, "memory_stream"), bytes_of(bytes, "wan"), text_of(held, "frames"),
+      text_of(held, "dropped"), number_of(cpu, "source"), number_of(cpu, "target"));
+}
+
+std::string outcome(const json& migration) {
+  const std::string state = text_of(migration, "state");
+  const std::string vm = text_of(migration, "vm");
+  const std::string from = text_of(migration, "from");
+  const std::string to = text_of(migration, "to");
+  if (state == "done" || state == "draining" || state == "committed") {
+    return fmt::format("vm {} moved from {} to {}", vm, from, to);
+  }
+  if (state == "aborted") return fmt::format("move aborted: vm {} goes on at {}", vm, from);
+  if (state == "undecided") {
+    return fmt::format(
+        "undecided: vm {} is paused until {} and {} meet again, or until you decide with\n"
+        "  godwit migration resolve {}",
+        vm, from, to, text_of(migration, "id"));
+  }
+  return fmt::format("vm {} from {} to {}: {}", vm, from, to, state);
+}
+
+}  // namespace
+
+std::string migration_text(const json& migration) {
+  std::string text = outcome(migration);
+  if (const std::string reason = text_of(migration, "reason"); reason != "-") {
+    text += fmt::format("\n  because {}", reason);
+  }
+  text += fmt::format("  (migration {})\n", text_of(migration, "id"));
+  const auto report = migration.find("report");
+  if (report == migration.end() || !report->is_object()) return text;
+  if (number_of(*report, "total_ms") > 0) text += "\n" + total_part(*report);
+  if (number_of(*report, "pause_ms") > 0) text += "\n" + pause_part(*report);
+  return text + "\n" + counts_part(*report);
+}
+
+std::string preflight_text(const json& report) {
+  Table table({{"CHECK"}, {"RESULT"}, {"DETAIL"}});
+  for (const json& check : report.value("checks", json::array())) {
+    table.row({text_of(check, "name"), check.value("ok", false) ? "ok" : "REFUSED",
+               text_of(check, "detail")});
+  }
+  std::string text = table.text("no checks");
+  const json estimate = report.value("estimate", json::object());
+  if (!estimate.empty()) {
+    text +=
+        fmt::format("\nestimate: {} in {:.1f} s, pause {:.0f} ms\n", bytes_of(estimate, "bytes"),
+                    number_of(estimate, "total_s"), number_of(estimate, "pause_ms"));
+  }
+  return text + (report.value("ok", false) ? "nothing speaks against this move\n"
+                                           : "this move would be refused\n");
+}
+
+}  // namespace godwit::cli

@@ -1,0 +1,159 @@
+// godwit vm run|ls|show|console|stop|rm
+#include <filesystem>
+#include <ostream>
+
+#include "base/units.hh"
+#include "cli/console.hh"
+#include "cli/options.hh"
+#include "cli/table.hh"
+
+namespace godwit::cli {
+namespace {
+
+struct NewVm {
+  std::string name, memory = "512MiB", kernel, initrd, append, image, tenant;
+  unsigned cpus = 1;
+  std::vector<std::string> nics;  // "PORT" or "PORT,mac=52:54:00:..."
+};
+
+std::string uptime(const json& vm) {
+  const double up = number_of(vm, "uptime_s");
+  return up > 0 ? to_text(Nanoseconds(std::chrono::seconds(static_cast<long>(up)))) : "-";
+}
+
+void list_vms(Context& context) {
+  const json vms = context.fetch("/v1/vms");
+  if (context.as_json) return context.print_json(vms);
+  Table table({{"VM"},
+               {"HOST"},
+               {"STATE"},
+               {"MEMORY", Align::right},
+               {"CPUS", Align::right},
+               {"ACCEL"},
+               {"UPTIME", Align::right},
+               {"TENANT"}});
+  for (const json& vm : vms) {
+    table.row({text_of(vm, "name"), text_of(vm, "host"), text_of(vm, "state"),
+               bytes_of(vm, "memory"), text_of(vm, "cpus"), text_of(vm, "accelerator"), uptime(vm),
+               text_of(vm, "tenant")});
+  }
+  context.io.out << table.text("no vms");
+}
+
+void show_vm(Context& context, const std::string& name) {
+  const json vm = context.fetch(path_of("vms", name));
+  if (context.as_json) return context.print_json(vm);
+  context.io.out << pairs({{"vm", text_of(vm, "name")},
+                           {"id", text_of(vm, "id")},
+                           {"tenant", text_of(vm, "tenant")},
+                           {"host", text_of(vm, "host")},
+                           {"state", text_of(vm, "state")},
+                           {"memory", bytes_of(vm, "memory")},
+                           {"cpus", text_of(vm, "cpus")},
+                           {"accelerator", text_of(vm, "accelerator")},
+                           {"pid", text_of(vm, "pid")},
+                           {"uptime", uptime(vm)}});
+  Table nics({{"NIC"}, {"MAC"}});
+  for (const json& nic : vm.value("nics", json::array())) {
+    nics.row({text_of(nic, "port"), text_of(nic, "mac")});
+  }
+  context.io.out << '\n' << nics.text("no NICs");
+}
+
+json nic_of(const std::string& text) {
+  constexpr std::string_view kMac = ",mac=";
+  const std::size_t comma = text.find(kMac);
+  json nic = {{"port", text.substr(0, comma)}};
+  if (comma != std::string::npos) nic["mac"] = text.substr(comma + kMac.size());
+  return nic;
+}
+
+void set_path(json& body, const std::string& key, const std::string& path) {
+  // The agent has another working directory.
+  if (!path.empty()) body[key] = std::filesystem::absolute(path).lexically_normal().string();
+}
+
+void run_vm(Context& context, const NewVm& vm) {
+  json body = {{"name", vm.name}, {"memory", vm.memory}, {"cpus", vm.cpus}};
+  body["nics"] = json::array();
+  for (const std::string& nic : vm.nics) body["nics"].push_back(nic_of(nic));
+  set_path(body, "kernel", vm.kernel);
+  set_path(body, "initrd", vm.initrd);
+  set_path(body, "image", vm.image);
+  set_if_given(body, "append", vm.append);
+  set_if_given(body, "tenant", vm.tenant);
+  const json made = context.post("/v1/vms", body);
+  if (context.as_json) return context.print_json(made);
+  context.say(fmt::format("vm {} is {} ({})", vm.name, text_of(made, "state"),
+                          text_of(made, "accelerator")));
+  if (made.value("notice", "") != "") context.io.err << made.value("notice", "") << '\n';
+}
+
+void add_run(CLI::App& noun, Context& context) {
+  auto* run = noun.add_subcommand("run", "Start a new vm on this agent's host");
+  auto vm = std::make_shared<NewVm>();
+  add_name(*run, "NAME", vm->name, "Name of the new vm")->required();
+  add_size(*run, "--memory", vm->memory, "Memory, like 512MiB")->capture_default_str();
+  run->add_option("--cpus", vm->cpus, "Virtual CPUs")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  auto* kernel =
+      run->add_option("--kernel", vm->kernel, "Kernel to boot")->check(CLI::ExistingFile);
+  run->add_option("--initrd", vm->initrd, "Initial RAM file system")
+      ->check(CLI::ExistingFile)
+      ->needs(kernel);
+  run->add_option("--append", vm->append, "Kernel command line")->needs(kernel);
+  run->add_option("--image", vm->image, "Disk image to boot")->check(CLI::ExistingFile);
+  run->add_option("--nic", vm->nics, "Port for a NIC: PORT[,mac=MAC]; repeat for more")
+      ->allow_extra_args(false);
+  add_name(*run, "--tenant", vm->tenant, "Tenant (default: default)");
+  add_json(*run, context);
+  run->callback([&context, vm] {
+    if (vm->kernel.empty() && vm->image.empty()) {
+      throw CLI::ValidationError("vm run", "nothing to boot: give --kernel or --image");
+    }
+    run_vm(context, *vm);
+  });
+}
+
+// A command on one vm: its name is filled in before the callback runs.
+CLI::App* add_on_vm(CLI::App& noun, const char* verb, const char* help,
+                    const std::shared_ptr<std::string>& name) {
+  auto* app = noun.add_subcommand(verb, help);
+  add_name(*app, "NAME", *name, "Virtual machine")->required();
+  return app;
+}
+
+}  // namespace
+
+void add_vm(CLI::App& app, Context& context) {
+  auto* noun = app.add_subcommand("vm", "Virtual machines")->require_subcommand(1);
+  const auto name = std::make_shared<std::string>();
+  add_run(*noun, context);
+
+  auto* ls = noun->add_subcommand("ls", "List the vms this agent knows");
+  add_json(*ls, context);
+  ls->callback([&context] { list_vms(context); });
+
+  auto* show = add_on_vm(*noun, "show", "Show one vm", name);
+  add_json(*show, context);
+  show->callback([&context, name] { show_vm(context, *name); });
+
+  add_on_vm(*noun, "console", "Attach to its serial console (Ctrl-] leaves)", name)
+      ->callback([&context, name] { attach_console(context, path_of("vms", *name, "console")); });
+
+  auto* stop = add_on_vm(*noun, "stop", "Shut a vm down", name);
+  const auto force = std::make_shared<bool>(false);
+  stop->add_flag("--force", *force, "Pull the plug instead of asking the guest");
+  stop->callback([&context, name, force] {
+    context.post(path_of("vms", *name, "stop"), {{"force", *force}});
+    context.say(fmt::format("vm {} {}", *name, *force ? "stopped" : "was asked to shut down"));
+  });
+
+  add_on_vm(*noun, "rm", "Remove a stopped vm", name)->callback([&context, name] {
+    context.remove(path_of("vms", *name));
+    context.say(fmt::format("vm {} removed", *name));
+  });
+}
+
+}  // namespace godwit::cli
