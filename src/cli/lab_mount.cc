@@ -3,21 +3,14 @@
 #include <cstdio>
 #include <string_view>
 
-#if __has_include("lab/lab_main.hh")
 #include "lab/lab_main.hh"
-#define GODWIT_HAS_LAB 1
-#else
-#define GODWIT_HAS_LAB 0
-#endif
 
 namespace godwit::cli {
 
 std::optional<int> run_mounted(std::span<const char* const> arguments) {
   const std::string_view noun = arguments.empty() ? "" : arguments[0];
-#if GODWIT_HAS_LAB
   if (noun == "lab") return lab::lab_main(arguments.subspan(1));
-#endif
-  if (noun == "lab" || noun == "probe") {
+  if (noun == "probe") {
     std::fprintf(stderr, "godwit: this build was made without `godwit %s`\n", arguments[0]);
     return 1;
   }
