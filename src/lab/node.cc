@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,7 +14,6 @@
 #include <csignal>
 #include <cstring>
 
-#include "base/check.hh"
 #include "base/result.hh"
 #include "lab/state.hh"
 
@@ -71,18 +71,21 @@ void become_node(const NodeSpec& spec) {
   }
 }
 
-[[noreturn]] void run_init(const NodeSpec& spec, int report) {
+[[noreturn]] void run_init(const NodeSpec& spec, int report, int holders_end) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   ::prctl(PR_SET_NAME, fmt::format("lab:{}", spec.name).substr(0, 15).c_str());
+  ::close(holders_end);
   for (int signal = 1; signal < NSIG; ++signal) ::signal(signal, SIG_DFL);
+  ::signal(SIGPIPE, SIG_IGN);
   std::string words(kReady);
   try {
     become_node(spec);
   } catch (const std::exception& error) {
     words = error.what();
   }
-  [[maybe_unused]] const auto written = ::write(report, words.data(), words.size());
-  if (words != kReady) ::_exit(1);
+  // If the holder died before the first line above, nobody reads this: then so does the node.
+  const ssize_t written = ::write(report, words.data(), words.size());
+  if (written < 0 || words != kReady) ::_exit(1);
   // Nothing of the holder's stays open here: its sockets must close when it dies.
   ::chdir("/");
   ::close_range(0, ~0U, 0);
@@ -92,19 +95,13 @@ void become_node(const NodeSpec& spec) {
   reap_for_ever();
 }
 
-// fork(2) into a new PID namespace; this process's later children stay in its own.
+// fork(2) into a new PID namespace. Not by unshare(2), after which this process could not come back
+// to its own PID namespace where it is root of a user namespace only. The raw call skips the C
+// library's fork handlers, which is sound as this process has one thread.
 pid_t fork_into_new_pid_namespace() {
-  const os::Fd own(::open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC));
-  if (!own || ::unshare(CLONE_NEWPID) != 0) {
-    fail_setup("{}", errno_text("make a PID namespace"));
-  }
-  const pid_t pid = ::fork();
-  if (pid == 0) return 0;
-  const int error = errno;
-  CHECK(::setns(own.number(), CLONE_NEWPID) == 0, "errno {}", errno);
-  errno = error;
-  if (pid < 0) fail_setup("{}", errno_text("fork"));
-  return pid;
+  const long pid = ::syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, nullptr, nullptr, nullptr, nullptr);
+  if (pid < 0) fail_setup("{}", errno_text("make a PID namespace"));
+  return static_cast<pid_t>(pid);
 }
 
 std::string read_report(const os::Fd& from) {
@@ -126,7 +123,7 @@ os::ProcessIdentity start_node(const NodeSpec& spec) {
   const os::Fd from_node(ends[0]);
   os::Fd to_us(ends[1]);
   const pid_t pid = fork_into_new_pid_namespace();
-  if (pid == 0) run_init(spec, to_us.number());
+  if (pid == 0) run_init(spec, to_us.number(), from_node.number());
   to_us.reset();
   const std::string words = read_report(from_node);
   const auto identity = os::identify(pid);

@@ -4,7 +4,6 @@
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <cstring>
@@ -20,7 +19,7 @@ namespace {
 // Frames the kernel keeps for the emulator while it does something else: 10,000 full ones are 300
 // ms at 400 Mbit/s. The default of 500 overflows where two processors are busy, and such a loss
 // would be on nobody's books.
-constexpr int kTapQueueFrames = 10'000;
+constexpr unsigned kTapQueueFrames = 10'000;
 constexpr const char* kLan = "lan";
 
 unsigned mtu_of(const LabConfig& lab) {
@@ -47,11 +46,6 @@ os::Fd open_tap(const std::string& name) {
   if (::ioctl(tap.number(), TUNSETIFF, &request) != 0 ||
       ::ioctl(tap.number(), TUNSETOFFLOAD, 0) != 0) {
     fail_setup("{}", errno_text(fmt::format("make the TAP {}", name)));
-  }
-  const os::Fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  request.ifr_qlen = kTapQueueFrames;
-  if (!socket || ::ioctl(socket.number(), SIOCSIFTXQLEN, &request) != 0) {
-    fail_setup("{}", errno_text(fmt::format("set the queue of the TAP {}", name)));
   }
   return tap;
 }
@@ -101,6 +95,7 @@ std::array<os::Fd, 2> wire_link(const LabConfig& lab, std::size_t index,
       taps[end] = open_tap(name);
       os::Netlink netlink;
       netlink.set_mtu(name, mtu_of(lab));
+      netlink.set_queue_length(name, kTapQueueFrames);
       add_addresses(netlink, name, link_address(lab, index, end));
       netlink.set_up(name);
     });
