@@ -70,18 +70,20 @@ void start_agent(const std::string& lab, const NodeState& host) {
   }
 }
 
-void start_fleet(const LabState& state) {
+void start_fleet(const LabState& state, const std::function<void()>& checkpoint) {
   const std::string cli = beside("godwit", "cli").string();
   if (cli.empty())
     fail_setup("there is a godwitd but no godwit beside it: build both, or use --no-agents");
   const NodeState* founder = nullptr;
   for (const NodeState& node : state.nodes) {
     if (node.is_router) continue;
+    checkpoint();
     start_agent(state.name, node);
     if (founder == nullptr) {
       founder = &node;
       continue;
     }
+    checkpoint();
     const auto invite = nlohmann::json::parse(
         checked_in_host(state.name, founder->name, {cli, "host", "invite", "--json"}), nullptr,
         false);

@@ -1,6 +1,7 @@
 #pragma once
 // Godwit's own agent on every host of the lab, and all of them in one fleet. Uses the programs as a
 // user would: `godwitd`, `godwit host invite`, `godwit join`, each run inside its host.
+#include <functional>
 #include <string>
 
 #include "lab/state.hh"
@@ -14,7 +15,8 @@ std::string agent_program();
 // Throws SetupError with the end of its log.
 void start_agent(const std::string& lab, const NodeState& host);
 
-// Starts all, then lets the others join the first. Throws SetupError.
-void start_fleet(const LabState& state);
+// Starts all, and lets the others join the first. Calls `checkpoint` before each step, which throws
+// to end it. Throws SetupError.
+void start_fleet(const LabState& state, const std::function<void()>& checkpoint);
 
 }  // namespace godwit::lab

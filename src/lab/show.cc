@@ -12,6 +12,10 @@ namespace {
 // Design: a measurement made while frames leave later than this is not to be believed.
 constexpr double kGoodDelayErrorUs = 1000;
 
+bool runs(const os::ProcessIdentity& process) {
+  return process.pid > 0 && os::Child::adopt(process).has_value();
+}
+
 std::string drops_text(const nlohmann::json& drops) {
   std::string text;
   for (const auto& [cause, by_transport] : drops.items()) {
@@ -65,19 +69,17 @@ nlohmann::json describe(const std::string& name) {
   nlohmann::json lab = {{"name", name}, {"up", false}, {"nodes", nlohmann::json::array()}};
   const auto state = directory.load();
   if (!state) return lab;
-  const auto holder = os::identify(state->holder.pid);
-  lab["up"] = holder == state->holder;
+  lab["up"] = runs(state->holder);
   lab["agents"] = state->agents;
   lab["holder_pid"] = state->holder.pid;
   lab["emulator_pid"] = state->emulator.pid;
   for (const auto& node : state->nodes) {
-    const bool runs = node.running() && os::identify(node.init.pid) == node.init;
     lab["nodes"].push_back({{"name", node.name},
                             {"site", node.site},
                             {"router", node.is_router},
                             {"ipv4", node.ipv4},
                             {"ipv6", node.ipv6},
-                            {"state", runs ? "up" : "off"},
+                            {"state", runs(node.init) ? "up" : "off"},
                             {"pid", node.init.pid}});
   }
   if (auto stats = ask(directory.file("wan.sock"), {{"do", "stats"}})) lab.update(*stats);

@@ -53,7 +53,6 @@ void kill_recorded(const os::ProcessIdentity& process) {
   if (!child) return;  // ended, or the pid is a stranger's by now
   (void)child->kill(SIGKILL);
   (void)child->wait(kKillWait);
-  child->detach();
 }
 
 }  // namespace

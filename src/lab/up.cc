@@ -144,7 +144,7 @@ bool bring_up(const UpOptions& options) {
     wait_until_ready(holder);
     if (options.agents && !agent_program().empty()) {
       (void)ask(directory.file("holder.sock"), {{"do", "agents"}, {"on", true}});
-      start_fleet(*directory.load());
+      start_fleet(*directory.load(), InterruptGuard::check);
     }
     InterruptGuard::check();
   } catch (const std::exception& error) {
@@ -162,7 +162,6 @@ bool bring_down(const std::string& name) {
   const auto state = directory.load();
   if (state) {
     if (auto holder = os::Child::adopt(state->holder)) {
-      holder->detach();
       const auto asked = ask(directory.file("holder.sock"), {{"do", "down"}});
       if (!asked) (void)holder->kill(SIGTERM);  // still building, or its socket is gone
       if (holder->wait(kDownLimit)) return true;

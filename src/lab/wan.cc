@@ -19,17 +19,25 @@ constexpr std::size_t kLargestFrame = 65536 + kEthernetHeader;
 
 constexpr std::uint16_t kTypeArp = 0x0806;
 constexpr std::uint16_t kTypeIpv6 = 0x86dd;
+constexpr std::uint8_t kHopByHop = 0;
+constexpr std::uint8_t kIcmp6 = 58;
 
-bool is_neighbour_discovery(BytesView frame) {
+// ARP, neighbour discovery (ICMPv6 133 to 137, RFC 4861 4) and multicast listener reports (which
+// carry a router alert in a hop-by-hop header and go to ff02::/16, RFC 3810 5).
+bool is_link_local_talk(BytesView frame) {
   Reader reader(frame);
   reader.bytes(kEthernetHeader - 2);
   const std::uint16_t type = reader.u16();
-  if (type == kTypeArp) return reader.ok();
+  if (type != kTypeIpv6) return reader.ok() && type == kTypeArp;
   reader.bytes(6);
-  const bool icmp6 = reader.u8() == 58;
-  reader.bytes(33);
-  const std::uint8_t kind = reader.u8();  // RFC 4861 4: 133 to 137
-  return reader.ok() && type == kTypeIpv6 && icmp6 && kind >= 133 && kind <= 137;
+  const std::uint8_t next_header = reader.u8();
+  reader.bytes(17);
+  const bool to_the_link = reader.u16() == 0xff02;
+  reader.bytes(14);
+  const std::uint8_t kind = reader.u8();
+  if (!reader.ok()) return false;
+  if (next_header == kHopByHop) return to_the_link;
+  return next_header == kIcmp6 && kind >= 133 && kind <= 137;
 }
 
 template <std::size_t N>
@@ -81,7 +89,7 @@ void Wan::readable(std::size_t link, std::size_t end) {
 void Wan::accept(std::size_t link, std::size_t end, BytesView frame) {
   Span& span = spans_[link];
   Direction& out = span.ends[end]->out;
-  if (out.is_up() && is_neighbour_discovery(frame)) {
+  if (is_link_local_talk(frame)) {
     write_to(*span.ends[1 - end], frame);
     return;
   }

@@ -7,9 +7,10 @@
 // that is allowed) and spins through the last few microseconds. How late each frame left is
 // recorded and shown: a lab that cannot keep its delays says so.
 //
-// Neighbour discovery (ARP, ND) crosses a link that is up at once and unharmed: on the link that is
-// emulated, a leased line or a tunnel, there is none, and its loss would look like a second's
-// outage.
+// What the two routers say about the link itself (ARP, ND, MLD) crosses at once, unharmed and
+// uncounted, even while the link is cut: what is emulated, a leased line or a tunnel, has none of
+// it. Were it lost, a cut would make the routers answer "host unreachable" where a real one is
+// silent, and last a second longer than it should.
 #include <array>
 #include <memory>
 #include <nlohmann/json.hpp>

@@ -16,8 +16,8 @@ namespace {
 // Above every ordinary process, below the kernel's own real-time threads (50).
 constexpr int kRoundRobinPriority = 10;
 constexpr int kNiceness = -15;
-// The shortest slice the scheduler grants (100 us, Linux 6.12): without any privilege a process that
-// asks for little at a time gets it sooner.
+// The shortest slice the scheduler grants (100 us, Linux 6.12): without any privilege a process
+// that asks for little at a time gets it sooner.
 constexpr std::uint64_t kSliceNanoseconds = 100'000;
 
 // sched_setattr(2) has no wrapper in glibc 2.36; its first version, as linux/sched/types.h has it.

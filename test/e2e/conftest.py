@@ -1,0 +1,119 @@
+"""End-to-end tests: real processes in a real lab (`godwit lab`), as root or in a user namespace.
+
+A test asks for the `lab` fixture, brings up the topology it draws in its docstring, and everything
+is removed afterwards, whatever happened. There are no fixed sleeps: `wait_until` polls a condition
+up to a deadline.
+
+Environment: GODWIT_BUILD, the build directory (default: build/dev, else build/release).
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+import uuid
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+COMMAND_LIMIT_S = 60
+PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
+
+
+def wait_until(condition, limit_s=10.0, what="the condition"):
+    """Returns the first true value of condition(); fails the test when there is none in time."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not come true in {limit_s} s")
+        time.sleep(0.02)
+
+
+def build_directory():
+    if "GODWIT_BUILD" in os.environ:
+        return pathlib.Path(os.environ["GODWIT_BUILD"])
+    for preset in ("dev", "release"):
+        if (ROOT / "build" / preset).is_dir():
+            return ROOT / "build" / preset
+    pytest.exit("there is no build: run `./dev build`, or set GODWIT_BUILD", returncode=2)
+
+
+class Lab:
+    """One lab under a name of its own, so that tests can run beside each other and beside a user's."""
+
+    def __init__(self, program, prefix=()):
+        self.program = list(prefix) + [str(program)]
+        self.name = f"t{uuid.uuid4().hex[:8]}"
+
+    def argv(self, command, *arguments):
+        return [*self.program, command, "--name", self.name, *map(str, arguments)]
+
+    def run(self, command, *arguments, check=True, limit_s=COMMAND_LIMIT_S, **options):
+        done = subprocess.run(self.argv(command, *arguments), capture_output=True, text=True,
+                              timeout=limit_s, stdin=subprocess.DEVNULL, check=False, **options)
+        if check and done.returncode != 0:
+            pytest.fail(f"lab {command} {arguments}: {done.returncode}: {done.stdout}{done.stderr}")
+        return done
+
+    def up(self, yaml=None, directory=None, agents=False, check=True):
+        arguments = [] if agents else ["--no-agents"]
+        if yaml is not None:
+            path = pathlib.Path(directory) / f"{self.name}.yaml"
+            path.write_text(yaml)
+            arguments.append(path)
+        return self.run("up", *arguments, check=check)
+
+    def down(self):
+        return self.run("down")
+
+    def exec(self, host, *command, check=True, limit_s=COMMAND_LIMIT_S):
+        return self.run("exec", host, "--", *command, check=check, limit_s=limit_s)
+
+    def python(self, host, code, *arguments):
+        """Runs Python in a host, in the background; its output is a pipe."""
+        return subprocess.Popen(self.argv("exec", host, "--", PYTHON, "-c", code, *arguments),
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True)
+
+    def ls(self):
+        return json.loads(self.run("ls", "--json").stdout)
+
+    def node(self, name):
+        return next(node for node in self.ls()["nodes"] if node["name"] == name)
+
+    def direction(self, link=0, source=None):
+        """The counters of one direction of a link (the first one, or the one from site `source`)."""
+        directions = self.ls()["links"][link]["directions"]
+        return next(d for d in directions if source in (None, d["from"]))
+
+    def processes(self):
+        lab = self.ls()
+        return [lab["holder_pid"], lab["emulator_pid"], *(node["pid"] for node in lab["nodes"])]
+
+
+def is_alive(pid):
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"  # dead already; a container's init may never reap it
+
+
+@pytest.fixture(scope="session")
+def lab_program():
+    program = build_directory() / "src" / "lab" / "godwit-lab"
+    if not program.exists():
+        pytest.exit(f"{program} is not built", returncode=2)
+    return program
+
+
+@pytest.fixture
+def lab(lab_program):
+    lab = Lab(lab_program)
+    yield lab
+    lab.down()

@@ -1,0 +1,327 @@
+"""The lab itself, on its default topology unless a test says otherwise:
+
+    e1 [10.66.1.10] --+                                                   +-- w1 [10.66.2.10]
+                      +-- router-east ==( emulator, 20 ms each way )== router-west
+    client [.11] -----+
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+
+import pytest
+from conftest import Lab, is_alive, wait_until
+
+WEST = "10.66.2.10"
+PRIVATE = {"/run", "/tmp", "/var/tmp", "/dev/shm", "/var/lib", "/var/log"}
+
+RECEIVER = """
+import socket, sys, time
+listener = socket.create_server(("0.0.0.0", 5201))
+print("listening", flush=True)
+stream, _ = listener.accept()
+start, marks, total = time.monotonic(), [], 0
+while data := stream.recv(1 << 20):
+    total += len(data)
+    marks.append((time.monotonic() - start, total))
+# The middle of the transfer: without slow start, and without the queue's run-out.
+begin = next(m for m in marks if m[0] >= 1.0)
+end = next(m for m in reversed(marks) if m[0] <= marks[-1][0] - 0.3)
+print(f"{(end[1] - begin[1]) * 8 / (end[0] - begin[0]):.0f}")
+"""
+SENDER = """
+import socket, sys, time
+stream = socket.create_connection((sys.argv[1], 5201))
+block, end = bytes(1 << 18), time.monotonic() + float(sys.argv[2])
+while time.monotonic() < end:
+    stream.sendall(block)
+stream.close()
+"""
+
+
+def rtts_ms(ping):
+    return sorted(float(rtt) for rtt in re.findall(r"time=([0-9.]+) ms", ping.stdout))
+
+
+def interfaces():
+    return sorted(os.listdir("/sys/class/net"))
+
+
+def mounts():
+    lines = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+    return sorted(" ".join(line.split()[3:5]) for line in lines)
+
+
+def test_round_trip_and_delay_error(lab):
+    lab.up()
+    for address in (WEST, "fd67:6f64:7769:2::a"):
+        rtts = rtts_ms(lab.exec("client", "ping", "-c", "50", "-i", "0.02", address))
+        assert len(rtts) == 50
+        assert 40.0 <= rtts[0] < 41.5, rtts
+    error = lab.ls()["delay_error_us"]
+    assert error["frames"] >= 200
+    assert error["p99"] < 1000, error
+
+
+def test_hosts_of_one_site_do_not_cross_the_wan(lab):
+    lab.up()
+    assert rtts_ms(lab.exec("e1", "ping", "-4", "-c", "50", "-i", "0.01", "client"))[0] < 5
+    assert lab.direction()["frames"] < 50  # a few multicast reports of the routers themselves
+
+
+@pytest.mark.parametrize("rate_mbit", [50, 400])
+def test_bulk_tcp_fills_the_configured_rate(lab, tmp_path, rate_mbit):
+    lab.up(f"""
+sites: {{ east: {{ hosts: [e1] }}, west: {{ hosts: [w1] }} }}
+links: {{ l: {{ between: [east, west], rate: {rate_mbit}mbit, delay: 5ms, queue: 20ms }} }}
+""", tmp_path)
+    receiver = lab.python("w1", RECEIVER)
+    assert receiver.stdout.readline() == "listening\n"
+    sender = lab.python("e1", SENDER, WEST, "3")
+    assert sender.wait(30) == 0
+    goodput = float(receiver.communicate(timeout=30)[0])
+    # 1,448 of the 1,514 bytes of a full frame are payload: 0.956 at best.
+    ratio = goodput / (rate_mbit * 1e6)
+    print(f"goodput / rate = {ratio:.3f}")
+    assert 0.85 < ratio < 0.957, lab.ls()
+    # The sender was limited by the link, whose queue overflowed; nobody else lost anything.
+    there = lab.direction(source="east")
+    assert there["drops"]["queue"]["tcp"] > 0
+    assert there["refused"] == 0
+    assert there["drops"]["loss"]["tcp"] == there["drops"]["cut"]["tcp"] == 0
+
+
+def test_cut_and_heal(lab):
+    lab.up()
+    lab.run("cut", "east-west")
+    assert lab.ls()["links"][0]["state"] == "cut"
+    assert lab.exec("e1", "ping", "-c", "3", "-i", "0.05", "-W", "1", WEST, check=False).returncode == 1
+    assert lab.direction(source="east")["drops"]["cut"]["other"] == 3
+    lab.run("heal", "east-west")
+    assert len(rtts_ms(lab.exec("e1", "ping", "-c", "3", "-i", "0.05", WEST))) == 3
+    lab.run("cut", "east-west", "--for", "300ms")
+    assert lab.ls()["links"][0]["heals_in_ms"] <= 300
+    wait_until(lambda: lab.ls()["links"][0]["state"] == "up", what="a cut with an end")
+    assert len(rtts_ms(lab.exec("e1", "ping", "-c", "1", WEST))) == 1
+
+
+def test_cuts_can_be_scripted(lab, tmp_path):
+    lab.up("""
+sites: { east: { hosts: [e1] }, west: { hosts: [w1] } }
+links: { l: { between: [east, west], cuts: [ { at: 1ms, for: 1h } ] } }
+""", tmp_path)
+    wait_until(lambda: lab.ls()["links"][0]["state"] == "cut", what="the scripted cut")
+
+
+def test_settings_change_while_it_runs(lab):
+    lab.up()
+    lab.run("set", "east-west", "delay=5ms", "--toward", "west")
+    assert 25.0 <= rtts_ms(lab.exec("e1", "ping", "-c", "5", "-i", "0.02", WEST))[0] < 27
+    lab.run("set", "east-west", "loss=100%")
+    assert lab.exec("e1", "ping", "-c", "1", "-W", "1", WEST, check=False).returncode == 1
+    assert lab.direction(source="east")["drops"]["loss"]["other"] == 1
+    assert "has no unit" in lab.run("set", "east-west", "rate=5", check=False).stderr
+
+
+def test_mtu_is_told_or_is_a_black_hole(lab):
+    lab.up()
+    big = ["ping", "-4", "-c", "1", "-W", "1", "-M", "do", "-s", "1400", WEST]
+    lab.exec("e1", *big)
+    lab.run("set", "east-west", "mtu=1400", "too-big=silent")
+    silent = lab.exec("e1", *big, check=False)
+    assert silent.returncode == 1 and "mtu" not in silent.stdout
+    lab.run("set", "east-west", "too-big=icmp")
+    assert "mtu = 1400" in lab.exec("e1", *big, check=False).stdout
+    assert lab.direction(source="east")["drops"]["mtu"]["other"] == 2
+    six = lab.exec("e1", "ping", "-6", "-c", "1", "-W", "1", "-s", "1400", "w1", check=False)
+    assert "mtu=1400" in six.stdout.replace(" ", "")
+
+
+def test_no_writable_file_is_shared(lab):
+    lab.up()
+    secret = f"only-{lab.name}"
+    for directory in sorted(PRIVATE | {"/var/lib/godwit"}):
+        lab.exec("e1", "touch", f"{directory}/{secret}")
+        for elsewhere in ("client", "w1", "router-east"):
+            assert lab.exec(elsewhere, "test", "-e", f"{directory}/{secret}", check=False).returncode
+        assert not os.path.exists(f"{directory}/{secret}")
+    writable = set()
+    for line in lab.exec("e1", "cat", "/proc/self/mounts").stdout.splitlines():
+        _, at, kind, options = line.split()[:4]
+        if options.split(",")[0] == "rw":
+            writable.add(at)
+        else:
+            writable.discard(at)  # a later mount covers an earlier one
+    own = PRIVATE | {"/proc", "/proc/sys/net", "/dev/pts", "/etc/hosts"}
+    assert writable <= own, writable - own
+    assert lab.exec("e1", "touch", str(pathlib.Path(__file__).parent / secret), check=False).returncode
+    assert lab.exec("e1", "ls", str(pathlib.Path(__file__).parent)).stdout
+
+
+def test_processes_are_not_seen_by_other_hosts(lab):
+    lab.up()
+    lab.run("exec", "--detach", "e1", "--", "sleep", "12345")
+    assert "sleep 12345" in lab.exec("e1", "ps", "axww", "-o", "args").stdout
+    assert "sleep 12345" not in lab.exec("client", "ps", "axww", "-o", "args").stdout
+    assert lab.exec("e1", "hostname").stdout == "e1\n"
+
+
+def test_exec_passes_everything_on(lab):
+    lab.up()
+    assert lab.exec("e1", "sh", "-c", "exit 7", check=False).returncode == 7
+    assert lab.exec("e1", "sh", "-c", "kill -9 $$", check=False).returncode == 128 + 9
+    assert lab.exec("e1", "no-such-program", check=False).returncode == 127
+    echoed = subprocess.run(lab.argv("exec", "e1", "--", "cat"), input="over\n", text=True,
+                            capture_output=True, timeout=10, check=True)
+    assert echoed.stdout == "over\n"
+    lab.run("exec", "--detach", "--log", "/var/log/said", "e1", "--", "sh", "-c", "echo here; exec sleep 99")
+    wait_until(lambda: lab.exec("e1", "cat", "/var/log/said").stdout == "here\n")
+    assert lab.run("exec", "--detach", "e1", "--", "no-such", check=False).returncode == 127
+    # What ends `lab exec` ends its command.
+    running = subprocess.Popen(lab.argv("exec", "e1", "--", "sleep", "54321"))
+    wait_until(lambda: "sleep 54321" in lab.exec("e1", "ps", "axww", "-o", "args").stdout)
+    running.kill()
+    running.wait()
+    wait_until(lambda: "sleep 54321" not in lab.exec("e1", "ps", "axww", "-o", "args").stdout)
+
+
+def test_power_loss(lab):
+    lab.up()
+    lab.run("exec", "--detach", "e1", "--", "sleep", "23456")
+    lab.exec("e1", "sh", "-c", "echo kept > /var/lib/godwit/x; echo lost > /run/x")
+    init = lab.node("e1")["pid"]
+    lab.run("kill", "e1")
+    assert lab.node("e1")["state"] == "off"
+    assert not is_alive(init)
+    assert "lab start e1" in lab.exec("e1", "true", check=False).stderr
+    assert lab.exec("client", "ping", "-4", "-c", "1", "-W", "1", "e1", check=False).returncode
+    lab.run("start", "e1")
+    assert lab.exec("e1", "cat", "/var/lib/godwit/x").stdout == "kept\n"
+    assert lab.exec("e1", "test", "-e", "/run/x", check=False).returncode
+    assert "23456" not in lab.exec("e1", "ps", "axww", "-o", "args").stdout
+    assert len(rtts_ms(lab.exec("e1", "ping", "-c", "1", WEST))) == 1
+    lab.run("start", "e1")  # harmless
+    # A host whose init somebody kills is off, too.
+    os.kill(lab.node("e1")["pid"], signal.SIGKILL)
+    wait_until(lambda: lab.node("e1")["state"] == "off")
+
+
+def test_nothing_is_left_after_down(lab):
+    before = interfaces(), mounts()
+    lab.up()
+    lab.run("exec", "--detach", "e1", "--", "sleep", "1000")
+    assert (interfaces(), mounts()) == before  # not even while it runs
+    pids = lab.processes()
+    assert all(map(is_alive, pids))
+    lab.down()
+    assert not any(map(is_alive, pids))
+    assert (interfaces(), mounts()) == before
+    assert not os.path.exists(f"/run/godwit-lab/{lab.name}")
+    assert lab.down().returncode == 0  # again: harmless
+    assert lab.ls()["up"] is False
+
+
+def test_up_again_is_harmless_and_another_configuration_is_refused(lab, tmp_path):
+    lab.up()
+    pids = lab.processes()
+    assert "already" in lab.up().stderr
+    other = lab.up("sites: { east: { hosts: [e9] } }", tmp_path, check=False)
+    assert other.returncode == 1 and "lab down" in other.stderr
+    assert lab.processes() == pids
+
+
+def test_after_a_crash_of_the_holder(lab):
+    lab.up()
+    pids = lab.processes()
+    os.kill(pids[0], signal.SIGKILL)
+    wait_until(lambda: not any(map(is_alive, pids)), what="everything dies with the holder")
+    assert lab.ls()["up"] is False
+    lab.up()
+    assert not set(pids) & set(lab.processes())
+    assert len(rtts_ms(lab.exec("e1", "ping", "-c", "1", WEST))) == 1
+
+
+def test_a_dead_emulator_ends_the_lab(lab):
+    lab.up()
+    pids = lab.processes()
+    os.kill(pids[1], signal.SIGKILL)
+    wait_until(lambda: not any(map(is_alive, pids)), what="the lab ends")
+
+
+@pytest.mark.parametrize("how, moment", [(signal.SIGINT, "state.json"), (signal.SIGINT, "wan.sock"),
+                                         (signal.SIGTERM, "state.json"),
+                                         (signal.SIGKILL, "state.json")])
+def test_interrupted_up_leaves_nothing(lab, tmp_path, how, moment):
+    hosts = ", ".join(f"h{i}" for i in range(40))
+    config = tmp_path / "large.yaml"
+    config.write_text(f"sites: {{ a: {{ hosts: [{hosts}] }}, b: {{ hosts: [z] }} }}\n"
+                      "links: { l: { between: [a, b] } }\n")
+    state = pathlib.Path(f"/run/godwit-lab/{lab.name}")
+    starting = subprocess.Popen(lab.argv("up", "--no-agents", config), stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, start_new_session=True)
+    wait_until((state / moment).exists, what=moment)
+    starting.send_signal(how)
+    status = starting.wait(30)
+    if status in (0, -how) and lab.ls()["up"]:
+        pytest.skip("up was quicker than the signal")
+    if how != signal.SIGKILL:
+        assert status == 1
+        assert b"interrupted" in starting.stderr.read()
+    wait_until(lambda: not state.exists(), what="the state directory goes")
+    assert lab.ls()["nodes"] == []
+
+
+def test_bad_files_name_the_place(lab, tmp_path):
+    bad = lab.up("sites:\n  east: { hosts: [e1] }\nlinks:\n  l: { between: [east, west] }\n", tmp_path,
+                 check=False)
+    assert bad.returncode == 1
+    assert f"{lab.name}.yaml:4:24: there is no site 'west' here: use one of east" in bad.stderr
+    assert not os.path.exists(f"/run/godwit-lab/{lab.name}")
+    assert lab.run("nonsense", check=False).returncode == 2
+
+
+def test_three_sites_route_through_the_shorter_path(lab, tmp_path):
+    """a --50 ms-- b; a --5 ms-- c --5 ms-- b"""
+    lab.up("""
+sites: { a: { hosts: [a1] }, b: { hosts: [b1] }, c: { hosts: [] } }
+links:
+  ab: { between: [a, b], delay: 50ms }
+  ca: { between: [c, a], delay: 5ms }
+  bc: { between: [b, c], delay: 5ms }
+""", tmp_path)
+    assert 20.0 <= rtts_ms(lab.exec("a1", "ping", "-c", "20", "-i", "0.02", "b1"))[0] < 22
+    links = {link["name"]: link for link in lab.ls()["links"]}
+    assert links["ab"]["directions"][0]["frames"] < 20  # multicast reports only
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="this run is without root already")
+def test_without_root(lab_program, tmp_path_factory):
+    nobody = 65534
+    directory = pathlib.Path("/tmp") / f"godwit-rootless-{os.getpid()}"
+    directory.mkdir(mode=0o755)
+    prefix = ["setpriv", f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups",
+              "env", "-u", "XDG_RUNTIME_DIR"]
+    try:
+        shutil.copy(lab_program, directory / "godwit-lab")
+        if subprocess.run([*prefix, "unshare", "-Urn", "true"], check=False).returncode != 0:
+            pytest.skip("user namespaces are not allowed here")
+        lab = Lab(directory / "godwit-lab", prefix)
+        try:
+            before = interfaces(), mounts()
+            lab.up()
+            assert rtts_ms(lab.exec("e1", "ping", "-c", "3", "-i", "0.3", WEST))[0] >= 40
+            lab.exec("e1", "sh", "-c", "echo 1 > /var/lib/godwit/x")
+            lab.run("kill", "e1")
+            lab.run("start", "e1")
+            assert lab.exec("e1", "cat", "/var/lib/godwit/x").stdout == "1\n"
+            pids = lab.processes()
+        finally:
+            lab.down()
+        assert not any(map(is_alive, pids))
+        assert (interfaces(), mounts()) == before
+        assert not os.path.exists(f"/tmp/godwit-lab-{nobody}")
+    finally:
+        shutil.rmtree(directory)
