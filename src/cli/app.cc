@@ -33,7 +33,6 @@ void build(CLI::App& app, Context& context) {
   add_version(app, context);
   // Dispatched by main.cc before this parser; listed here for --help.
   app.add_subcommand("lab", "The one-machine test bed: hosts, sites and a WAN in namespaces");
-  app.add_subcommand("probe", "Traffic generator and observer of the lab");
 }
 
 ExitStatus parse_and_run(CLI::App& app, std::vector<std::string> arguments, Context& context) {

@@ -11,9 +11,9 @@
 // echo   vm -> client   the probe's fields; index: 0, 1, 2, ... of all echoes to this client
 // stream vm -> client   sequence: 0, 1, 2, ...; counter: the vm's memory counter
 //
-// The memory counter grows by one with every stream packet and at no other time while a stream is
-// on, so between any two stream packets of a client it differs exactly as their sequences do: if it
-// does not, the vm's memory was rolled back or two instances ran.
+// The vm's memory counter grows by one each tick, a thousandth of a second, and at 1,000 packets per
+// second each tick sends one: between any two stream packets it then differs exactly as their
+// sequences do. If it does not, the vm's memory was rolled back or two instances ran.
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -25,6 +25,8 @@ namespace godwit::lab {
 
 inline constexpr std::uint16_t kEchoPort = 7007;     // TCP: echoes bytes; UDP: the datagrams above
 inline constexpr std::uint16_t kControlPort = 7008;  // TCP: one text line in, one JSON line out
+// The guest's clock: its counter grows once each tick.
+inline constexpr unsigned kTicksPerSecond = 1000;
 inline constexpr std::uint16_t kMaxPacketsPerSecond = 10'000;
 inline constexpr std::size_t kPacketHeader = 48;
 inline constexpr std::size_t kPacketBytes = 128;  // the usual size, padding included

@@ -14,7 +14,6 @@
 namespace godwit::lab {
 
 inline constexpr std::size_t kMaxClients = 8;
-inline constexpr unsigned kTicksPerSecond = 1000;
 // A client that was silent for so long gets no stream and may be forgotten for a new one.
 inline constexpr std::uint64_t kClientLeaseTicks = 60ULL * kTicksPerSecond;
 

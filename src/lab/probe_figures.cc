@@ -1,0 +1,216 @@
+#include "lab/probe_figures.hh"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+namespace godwit::lab {
+namespace {
+
+using nlohmann::json;
+
+// Shorter waits of a TCP connection are not worth a record.
+constexpr Nanoseconds kShortestStall = milliseconds(10);
+
+bool contains(const Window& window, UnixTime at) { return at >= window.start && at < window.end; }
+
+std::uint64_t count_in(const std::vector<UnixTime>& times, const Window& window) {
+  return static_cast<std::uint64_t>(
+      std::ranges::count_if(times, [&](UnixTime at) { return contains(window, at); }));
+}
+
+// The longest gap between neighbours of a sorted list that touches the window.
+Gap longest_gap_of(const std::vector<UnixTime>& times, const Window& window) {
+  Gap best;
+  const auto consider = [&best](UnixTime from, UnixTime to) {
+    if (to - from > best.length) best = {.length = to - from, .start = from};
+  };
+  auto next = std::ranges::upper_bound(times, window.start);
+  UnixTime last = next == times.begin() ? window.start : *(next - 1);
+  for (; next != times.end() && last < window.end; ++next) {
+    consider(last, *next);
+    last = *next;
+  }
+  if (last < window.end) consider(last, window.end);
+  return best;
+}
+
+// Numbers that the guest names, counted when they were sent in the window.
+std::uint64_t count_sent_in(const std::vector<std::uint64_t>& numbers,
+                            const std::vector<UnixTime>& sent_at, const Window& window) {
+  return static_cast<std::uint64_t>(std::ranges::count_if(numbers, [&](std::uint64_t number) {
+    return number < sent_at.size() && contains(window, sent_at[number]);
+  }));
+}
+
+std::uint64_t unsigned_at(const json& object, const char* key) {
+  if (!object.is_object()) return 0;
+  const auto found = object.find(key);
+  return found != object.end() && found->is_number_unsigned() ? found->get<std::uint64_t>() : 0;
+}
+
+std::vector<std::uint64_t> list_at(const json& object, const char* key) {
+  std::vector<std::uint64_t> out;
+  if (!object.is_object() || !object.contains(key)) return out;
+  for (const json& number : object[key]) {
+    if (number.is_number_unsigned()) out.push_back(number.get<std::uint64_t>());
+  }
+  return out;
+}
+
+json gap_json(const Gap& gap) {
+  return {{"ms", to_ms(gap.length)}, {"at_unix_ns", gap.start.count()}};
+}
+
+}  // namespace
+
+void Arrivals::add(UnixTime at, std::uint64_t sequence) {
+  const auto verdict = log_.arrived(sequence);
+  if (verdict == SequenceLog::Verdict::out_of_range) return;
+  // Kernel timestamps are in order but for a stepped clock.
+  times_.push_back(times_.empty() ? at : std::max(at, times_.back()));
+  if (verdict == SequenceLog::Verdict::duplicate) return duplicates_.push_back(at);
+  if (verdict == SequenceLog::Verdict::reordered) reorderings_.push_back(at);
+  if (sequence >= first_at_.size()) first_at_.resize(sequence + 1);
+  first_at_[sequence] = at;
+}
+
+Gap Arrivals::longest_gap(const Window& window) const { return longest_gap_of(times_, window); }
+
+std::uint64_t Arrivals::lost(const Window& window) const {
+  std::uint64_t lost = 0;
+  UnixTime last{};
+  for (std::size_t i = 0; i < first_at_.size(); ++i) {
+    if (first_at_[i] != UnixTime{}) {
+      last = first_at_[i];
+    } else if (contains(window, last)) {
+      ++lost;
+    }
+  }
+  return lost;
+}
+
+std::uint64_t Arrivals::count(const std::vector<UnixTime>& times, const Window& window) {
+  return count_in(times, window);
+}
+
+std::optional<GuestReport> parse_guest_report(std::string_view line) {
+  const json object = json::parse(line, nullptr, false);
+  if (!object.is_object() || !object.contains("counter") || !object.contains("tcp") ||
+      !object.contains("dirty") || !object.contains("client")) {
+    return std::nullopt;
+  }
+  const json& tcp = object["tcp"];
+  const json& client = object["client"];
+  return GuestReport{.counter = unsigned_at(object, "counter"),
+                     .counter_damaged = unsigned_at(object, "counter_damaged"),
+                     .pages_damaged = unsigned_at(object["dirty"], "damaged"),
+                     .skipped_ticks = unsigned_at(object, "skipped_ticks"),
+                     .send_failures = unsigned_at(client, "send_failures"),
+                     .tcp = {.timeouts = unsigned_at(tcp, "timeouts"),
+                             .retransmissions = unsigned_at(tcp, "retransmissions"),
+                             .resets_received = unsigned_at(tcp, "resets_received")},
+                     .missing = list_at(client, "missing"),
+                     .duplicated = list_at(client, "duplicated"),
+                     .reordered = list_at(client, "reordered")};
+}
+
+void ProbeRecord::sent(UnixTime at) { sent_at_.push_back(at); }
+
+void ProbeRecord::received(UnixTime at, const Packet& packet) {
+  if (packet.kind == PacketKind::echo) {
+    echoes_.add(at, packet.index);
+    if (packet.sequence < sent_at_.size()) {
+      round_trips_.push_back({.at = at, .took = at - sent_at_[packet.sequence]});
+    }
+    return;
+  }
+  stream_.add(at, packet.sequence);
+  // At another rate the counter grows by ticks, of which not each has a packet.
+  if (per_second_ != kTicksPerSecond) return;
+  const std::uint64_t base = packet.counter - packet.sequence;
+  if (counter_base_ && *counter_base_ != base) counter_jumps_.push_back(at);
+  counter_base_ = base;
+}
+
+void ProbeRecord::tcp_progress(UnixTime from, UnixTime to) {
+  if (to - from >= kShortestStall) stalls_.push_back({.name = {}, .start = from, .end = to});
+}
+
+std::uint64_t ProbeRecord::sequence_at(UnixTime at) const {
+  return static_cast<std::uint64_t>(std::ranges::lower_bound(sent_at_, at) - sent_at_.begin());
+}
+
+Gap ProbeRecord::longest_send_gap(const Window& window) const {
+  return longest_gap_of(sent_at_, window);
+}
+
+Nanoseconds ProbeRecord::longest_stall(const Window& window) const {
+  Nanoseconds longest{};
+  for (const Window& stall : stalls_) {
+    if (stall.end > window.start && stall.start < window.end) {
+      longest = std::max(longest, stall.length());
+    }
+  }
+  return longest;
+}
+
+json ProbeRecord::to_vm(const Window& window, const std::optional<GuestReport>& guest) const {
+  const Gap gap = echoes_.longest_gap(window);
+  json out = {{"sent", sequence_at(window.end) - sequence_at(window.start)},
+              {"gap", gap_json(gap)},
+              {"send_gap_ms", to_ms(longest_send_gap(window).length)},
+              {"lost", nullptr}, {"duplicated", nullptr}, {"reordered", nullptr}};
+  if (guest) {
+    out["lost"] = count_sent_in(guest->missing, sent_at_, window);
+    out["duplicated"] = count_sent_in(guest->duplicated, sent_at_, window);
+    out["reordered"] = count_sent_in(guest->reordered, sent_at_, window);
+  }
+  return out;
+}
+
+json ProbeRecord::from_vm(const Window& window) const {
+  return {{"gap", gap_json(stream_.longest_gap(window))},
+          {"lost", stream_.lost(window) + echoes_.lost(window)},
+          {"duplicated", stream_.duplicated(window) + echoes_.duplicated(window)},
+          {"reordered", stream_.reordered(window) + echoes_.reordered(window)}};
+}
+
+json ProbeRecord::round_trips(const Window& window) const {
+  std::vector<Nanoseconds> took;
+  for (const RoundTrip& trip : round_trips_) {
+    if (contains(window, trip.at)) took.push_back(trip.took);
+  }
+  if (took.empty()) return {{"median_ms", nullptr}, {"max_ms", nullptr}};
+  std::ranges::sort(took);
+  return {{"median_ms", to_ms(took[took.size() / 2])}, {"max_ms", to_ms(took.back())}};
+}
+
+json ProbeRecord::figures(const Window& window, const std::optional<Window>& idle,
+                          const std::optional<GuestReport>& guest) const {
+  json out = {{"name", window.name},
+              {"start_unix_ns", window.start.count()},
+              {"length_ms", to_ms(window.length())},
+              {"to_vm", to_vm(window, guest)},
+              {"from_vm", from_vm(window)},
+              {"rtt", round_trips(window)},
+              {"tcp", {{"resets", count_in(resets_, window)},
+                       {"mismatches", count_in(mismatches_, window)},
+                       {"stall_ms", to_ms(longest_stall(window))}}},
+              {"counter_jumps", count_in(counter_jumps_, window)},
+              {"idle_gap", nullptr},
+              {"guest", nullptr}};
+  if (idle) {
+    out["idle_gap"] = {{"to_vm_ms", to_ms(echoes_.longest_gap(*idle).length)},
+                       {"from_vm_ms", to_ms(stream_.longest_gap(*idle).length)}};
+  }
+  if (guest) {
+    out["guest"] = {{"counter", guest->counter},
+                    {"counter_damaged", guest->counter_damaged},
+                    {"pages_damaged", guest->pages_damaged},
+                    {"skipped_ticks", guest->skipped_ticks},
+                    {"send_failures", guest->send_failures}};
+  }
+  return out;
+}
+
+}  // namespace godwit::lab
