@@ -16,13 +16,11 @@ constexpr Nanoseconds kStartLimit = seconds(20);
 constexpr const char* kLog = "/var/log/godwitd.log";
 constexpr const char* kSocket = "/run/godwit/godwitd.sock";
 
-std::filesystem::path beside(std::string_view program, std::string_view build_directory) {
+std::string beside_this(std::string_view program) {
   std::error_code ignored;
   const auto here = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
-  for (const auto& candidate : {here / program, here.parent_path() / build_directory / program}) {
-    if (::access(candidate.c_str(), X_OK) == 0) return candidate.lexically_normal();
-  }
-  return {};
+  const std::string path = (here / program).string();
+  return ::access(path.c_str(), X_OK) == 0 ? path : std::string();
 }
 
 os::Output in_host(const std::string& lab, const std::string& host,
@@ -53,17 +51,18 @@ std::string end_of_log(const std::string& lab, const std::string& host) {
 
 }  // namespace
 
-std::string agent_program() { return beside("godwitd", "agent").string(); }
+std::string agent_program() { return beside_this("godwitd"); }
 
 void start_agent(const std::string& lab, const NodeState& host) {
   const os::Output started =
       in_host(lab, host.name, {"--detach", "--log", kLog},
               {agent_program(), "--name", host.name, "--site", host.site, "--address", host.ipv4});
   if (!started.status.success()) fail_setup("start godwitd on {}: {}", host.name, started.err);
-  // The agent's readiness is its socket; `godwit host ls` would ask the same with more noise.
-  const std::string wait =
-      fmt::format("for i in $(seq {}); do [ -S {} ] && exit 0; sleep 0.05; done; exit 1",
-                  duration_cast<milliseconds>(kStartLimit).count() / 50, kSocket);
+  // Its readiness is its socket. An agent that ended is not waited for.
+  const std::string wait = fmt::format(
+      "i=0; while [ $i -lt {} ]; do [ -S {} ] && exit 0; pgrep -x godwitd >/dev/null || exit 1; "
+      "sleep 0.05; i=$((i+1)); done; exit 1",
+      duration_cast<milliseconds>(kStartLimit).count() / 50, kSocket);
   if (!in_host(lab, host.name, {}, {"sh", "-c", wait}).status.success()) {
     fail_setup("godwitd on {} does not answer; its log ends with:\n{}", host.name,
                end_of_log(lab, host.name));
@@ -71,7 +70,7 @@ void start_agent(const std::string& lab, const NodeState& host) {
 }
 
 void start_fleet(const LabState& state, const std::function<void()>& checkpoint) {
-  const std::string cli = beside("godwit", "cli").string();
+  const std::string cli = beside_this("godwit");
   if (cli.empty())
     fail_setup("there is a godwitd but no godwit beside it: build both, or use --no-agents");
   const NodeState* founder = nullptr;

@@ -8,7 +8,7 @@
 
 namespace godwit::lab {
 
-// The path of `godwitd`: beside this program, or where a build tree has it. Empty: there is none.
+// The path of the `godwitd` beside this program. Empty: there is none.
 std::string agent_program();
 
 // Starts the agent of one host (log: /var/log/godwitd.log there) and waits until it listens.

@@ -29,6 +29,8 @@ class Holder final {
       : directory_(std::move(directory)),
         lab_(std::move(lab)),
         keep_visible_(std::move(keep_visible)) {
+    // From now on these wait until the lab can be taken down in order.
+    signals_ = loop_.on_signals({SIGTERM, SIGINT, SIGHUP}, [this](int) { loop_.stop(); });
     state_.name = name;
     state_.holder = *os::identify(::getpid());
     for (const auto& site : lab_.sites) {
@@ -57,7 +59,6 @@ class Holder final {
 
   void serve(const os::Fd& channel) {
     channel_watch_ = loop_.watch(channel, EPOLLIN, [&](auto) { hear(channel); });
-    const auto signals = loop_.on_signals({SIGTERM, SIGINT, SIGHUP}, [&](int) { loop_.stop(); });
     const auto children = loop_.on_signals({SIGCHLD}, [&](int) { notice_deaths(); });
     ControlServer control(loop_, directory_.file("holder.sock"),
                           [&](const nlohmann::json& request) { return handle(request); });
@@ -112,7 +113,7 @@ class Holder final {
     const Instant deadline = loop_.now() + seconds(10);
     while (::access(directory_.file("wan.sock").c_str(), F_OK) != 0) {
       loop_.run_once(milliseconds(5));
-      if (!emulator_ || loop_.now() > deadline) fail_setup("the emulator did not start");
+      if (emulator_.poll() || loop_.now() > deadline) fail_setup("the emulator did not start");
     }
   }
 
@@ -191,6 +192,7 @@ class Holder final {
   os::Child emulator_;
   bool kept_ = false;
   os::Loop::Watch channel_watch_;
+  os::Loop::Watch signals_;
 };
 
 }  // namespace

@@ -53,9 +53,10 @@ void make_read_only(int directory, const char* path, unsigned flags) {
   }
 }
 
+// Strictly: a user who works in /tmp itself does not take it along.
 bool is_below(const std::string& path, std::string_view directory) {
-  return path.starts_with(directory) &&
-         (path.size() == directory.size() || path[directory.size()] == '/');
+  return path.size() > directory.size() && path.starts_with(directory) &&
+         path[directory.size()] == '/';
 }
 
 bool is_hidden(const std::string& path) {

@@ -44,7 +44,12 @@ struct Arguments {
 
 LabState running_lab(const std::string& name) {
   const auto state = StateDirectory(name).load();
-  if (!state) fail_setup("there is no lab '{}' here: `godwit lab up` makes one", name);
+  if (!state) {
+    const auto known = known_labs();
+    fail_setup("there is no lab '{}' here: {}", name,
+               known.empty() ? "`godwit lab up` makes one"
+                             : fmt::format("choose --name from {}", fmt::join(known, ", ")));
+  }
   return *state;
 }
 

@@ -55,8 +55,6 @@ std::vector<std::string> directories_to_keep() {
   const auto work = std::filesystem::current_path(ignored).string();
   if (work.size() > 1) keep.push_back(work);
   keep.push_back(std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path().string());
-  const std::string agent = agent_program();
-  if (!agent.empty()) keep.push_back(std::filesystem::path(agent).parent_path().string());
   return keep;
 }
 
@@ -124,6 +122,7 @@ bool bring_up(const UpOptions& options) {
   directory.make();
   os::Fd lock = directory.try_lock();
   if (!lock) {
+    if (!directory.load()) fail_setup("another `lab up` is starting the lab {}", options.name);
     if (is_same_lab(directory, yaml)) return false;
     fail_setup(
         "the lab {} is up with another configuration: `godwit lab down` first, or choose --name",
@@ -149,6 +148,8 @@ bool bring_up(const UpOptions& options) {
     InterruptGuard::check();
   } catch (const std::exception& error) {
     holder.abandon();
+    // A holder that was killed left its directory.
+    if (directory.exists() && directory.try_lock()) clean_up(directory);
     InterruptGuard::check();  // a child that died of Ctrl-C is not the news
     throw;
   }
@@ -164,9 +165,11 @@ bool bring_down(const std::string& name) {
     if (auto holder = os::Child::adopt(state->holder)) {
       const auto asked = ask(directory.file("holder.sock"), {{"do", "down"}});
       if (!asked) (void)holder->kill(SIGTERM);  // still building, or its socket is gone
-      if (holder->wait(kDownLimit)) return true;
+      (void)holder->wait(kDownLimit);
     }
   }
+  // What is still here was left by a crash, or by a holder that does not answer.
+  if (!directory.exists()) return true;
   const os::Fd lock = directory.try_lock();
   if (!lock && !state) fail_setup("the lab {} is just starting: try again", name);
   clean_up(directory);

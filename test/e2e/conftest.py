@@ -106,7 +106,7 @@ def is_alive(pid):
 
 @pytest.fixture(scope="session")
 def lab_program():
-    program = build_directory() / "src" / "lab" / "godwit-lab"
+    program = build_directory() / "bin" / "godwit-lab"
     if not program.exists():
         pytest.exit(f"{program} is not built", returncode=2)
     return program

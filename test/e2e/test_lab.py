@@ -7,6 +7,7 @@
 
 import os
 import pathlib
+import pty
 import re
 import shutil
 import signal
@@ -188,6 +189,38 @@ def test_exec_passes_everything_on(lab):
     wait_until(lambda: "sleep 54321" not in lab.exec("e1", "ps", "axww", "-o", "args").stdout)
 
 
+def test_exec_is_good_for_interactive_shells(lab):
+    lab.up()
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(lab.program[0], lab.argv("exec", "e1"), {**os.environ, "SHELL": "/bin/bash"})
+    try:
+        os.write(terminal, b"echo answer $((6 * 7)) from $HOSTNAME; sleep 77\n")
+        seen = ""
+        while "answer 42 from e1" not in seen:
+            seen += os.read(terminal, 4096).decode()
+        wait_until(lambda: "sleep 77" in lab.exec("e1", "ps", "axww", "-o", "args").stdout)
+        os.write(terminal, b"\x03exit 5\n")  # Ctrl-C ends the sleep, not the shell
+        assert "no job control" not in seen
+    finally:
+        _, status = os.waitpid(pid, 0)
+        os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 5
+
+
+def test_down_ends_an_up_that_has_not_finished(lab, tmp_path):
+    hosts = ", ".join(f"h{i}" for i in range(40))
+    config = tmp_path / "large.yaml"
+    config.write_text(f"sites: {{ a: {{ hosts: [{hosts}] }} }}\n")
+    state = pathlib.Path(f"/run/godwit-lab/{lab.name}")
+    starting = subprocess.Popen(lab.argv("up", "--no-agents", config), stdout=subprocess.DEVNULL,
+                                stderr=subprocess.DEVNULL)
+    wait_until((state / "state.json").exists)
+    lab.down()
+    starting.wait(30)
+    assert not state.exists()
+
+
 def test_power_loss(lab):
     lab.up()
     lab.run("exec", "--detach", "e1", "--", "sleep", "23456")
@@ -265,7 +298,7 @@ def test_interrupted_up_leaves_nothing(lab, tmp_path, how, moment):
     wait_until((state / moment).exists, what=moment)
     starting.send_signal(how)
     status = starting.wait(30)
-    if status in (0, -how) and lab.ls()["up"]:
+    if status in (0, -signal.SIGINT) and lab.ls()["up"]:
         pytest.skip("up was quicker than the signal")
     if how != signal.SIGKILL:
         assert status == 1
@@ -295,6 +328,64 @@ links:
     assert 20.0 <= rtts_ms(lab.exec("a1", "ping", "-c", "20", "-i", "0.02", "b1"))[0] < 22
     links = {link["name"]: link for link in lab.ls()["links"]}
     assert links["ab"]["directions"][0]["frames"] < 20  # multicast reports only
+
+
+FAKE_AGENT = """#!/usr/bin/python3
+import os, pathlib, socket, sys
+assert os.environ["GODWIT_LAB_HOST"] == sys.argv[sys.argv.index("--name") + 1]
+print("started", *sys.argv[1:], flush=True)
+pathlib.Path("/run/godwit").mkdir(exist_ok=True)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind("/run/godwit/godwitd.sock")
+listener.listen()
+while True:
+    listener.accept()
+"""
+FAKE_CLI = """#!/bin/sh
+echo "$@" >> /var/lib/godwit/asked
+[ "$1" = host ] && echo '{"token": "T", "command": "godwit join T@10.66.1.10:4747"}'
+[ "$1" = join ] || [ "$1" = host ]
+"""
+
+
+@pytest.fixture
+def staged(lab_program, tmp_path):
+    """The lab's program among others, in a directory below /tmp, which hosts see as their own."""
+    shutil.copy(lab_program, tmp_path / "godwit-lab")
+
+    def add(name, text):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+
+    lab = Lab(tmp_path / "godwit-lab")
+    lab.add_program = add
+    yield lab
+    lab.down()
+
+
+def test_agents_start_and_join_one_fleet(staged):
+    staged.add_program("godwitd", FAKE_AGENT)
+    staged.add_program("godwit", FAKE_CLI)
+    staged.up(agents=True)
+    for host, site, address in (("e1", "east", "10.66.1.10"), ("w1", "west", "10.66.2.10")):
+        log = staged.exec(host, "cat", "/var/log/godwitd.log").stdout
+        assert log == f"started --name {host} --site {site} --address {address}\n"
+    asked = {h: staged.exec(h, "sh", "-c", "cat /var/lib/godwit/asked").stdout
+             for h in ("e1", "client", "w1")}
+    assert asked == {"e1": "host invite --json\n" * 2, "client": "join T@10.66.1.10:4747\n",
+                     "w1": "join T@10.66.1.10:4747\n"}
+    # After a power loss the agent comes back by itself, as on a machine that boots it.
+    staged.run("kill", "w1")
+    staged.run("start", "w1")
+    assert staged.exec("w1", "cat", "/var/log/godwitd.log").stdout.count("started") == 2
+
+
+def test_an_agent_that_fails_leaves_no_lab_and_shows_its_log(staged):
+    staged.add_program("godwit", FAKE_CLI)
+    staged.add_program("godwitd", "#!/bin/sh\necho out of luck\nexit 1\n")
+    failed = staged.up(agents=True, check=False)
+    assert failed.returncode == 1 and "out of luck" in failed.stderr
+    assert not os.path.exists(f"/run/godwit-lab/{staged.name}")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="this run is without root already")
