@@ -18,7 +18,11 @@ struct Channel::FromOpener final : OpenerSink {
 
 Channel::Channel(ChannelId id, PortEpoch local, Peer& peer, std::uint16_t path_mtu, Fabric& fabric,
                  Receiver& receiver)
-    : id_(id), local_(local), peer_(peer), path_mtu_(path_mtu), fabric_(fabric),
+    : id_(id),
+      local_(local),
+      peer_(peer),
+      path_mtu_(path_mtu),
+      fabric_(fabric),
       receiver_(receiver) {
   CHECK(local == id.low || local == id.high);
   want_next_ = ping_next_ = fabric_.now();
@@ -37,8 +41,7 @@ Label Channel::arriving() const {
 // ---- frames ----
 
 bool Channel::can_send() const {
-  return tx_ && !tx_->sealer.exhausted() &&
-         fabric_.now() - tx_->since < fabric_.limits().key_life;
+  return tx_ && !tx_->sealer.exhausted() && fabric_.now() - tx_->since < fabric_.limits().key_life;
 }
 
 void Channel::send(BytesView frame) {
@@ -119,13 +122,17 @@ void Channel::want_key() {
   if (want_serial_ == 0) {
     want_serial_ = fabric_.random() | 1;
     want_interval_ = limits.want_retry_min;
+    wants_ = 0;
   } else {
     want_interval_ = std::min(want_interval_ * 2, limits.want_retry_max);
   }
+  if (++wants_ > limits.wants_unanswered && !id_.is_detour()) {
+    fabric_.sink().event({EventKind::peer_unknown, local_.port, local_.epoch, peer_.host});
+  }
   want_next_ = fabric_.now() + want_interval_;
   fabric_.wake(want_next_);
-  fabric_.sink().to_control(
-      peer_.host, encode(Want{id_, peer_.session_tag, want_serial_, fabric_.has_aes()}));
+  fabric_.sink().to_control(peer_.host,
+                            encode(Want{id_, peer_.session_tag, want_serial_, fabric_.has_aes()}));
 }
 
 void Channel::wanted(const Want& want) {

@@ -1,6 +1,6 @@
 #pragma once
-// One channel between two hosts (types.hh, ChannelId): a sealer for what we send, an opener for each
-// generation that we accept, and the notices that the other side has not acknowledged.
+// One channel between two hosts (types.hh, ChannelId): a sealer for what we send, an opener for
+// each generation that we accept, and the notices that the other side has not acknowledged.
 //
 // Keys are pulled by the sender, which makes every step repeatable:
 //
@@ -25,8 +25,8 @@
 namespace godwit::wire {
 
 struct ChannelCounters {
-  std::uint64_t unkeyed = 0;   // frames dropped: no key in time
-  std::uint64_t expired = 0;   // frames dropped: key used up or too old, no session to renew it
+  std::uint64_t unkeyed = 0;  // frames dropped: no key in time
+  std::uint64_t expired = 0;  // frames dropped: key used up or too old, no session to renew it
 };
 
 class Channel final {
@@ -36,8 +36,8 @@ class Channel final {
    public:
     virtual ~Receiver() = default;
     virtual void arrived(const Channel& from, BytesView frame) = 0;
-    // All of the segment has arrived, or the wait for the rest of it is over.
-    virtual void ended(const Channel& from, const End& end) = 0;
+    // All of the segment has arrived, or (not `complete`) the wait for the rest of it is over.
+    virtual void ended(const Channel& from, const End& end, bool complete) = 0;
     virtual void noticed(const Channel& from, const Notice& notice) = 0;
     virtual void channel_ready(Channel& channel) = 0;  // became able to send, or confirmed
     virtual Nanoseconds marker_wait() const = 0;
@@ -142,6 +142,7 @@ class Channel final {
   std::uint64_t want_serial_ = 0;  // 0: none outstanding
   Instant want_next_{};
   Nanoseconds want_interval_{};
+  int wants_ = 0;  // in vain
 
   std::deque<Unacknowledged> notices_;
   std::vector<Waiting> waiting_;

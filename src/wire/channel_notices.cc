@@ -8,8 +8,8 @@ namespace godwit::wire {
 void Channel::ping() {
   const Limits& limits = fabric_.limits();
   // Quickly until the first answer, since a move is prepared only then; later to keep NATs open.
-  ping_interval_ = rtt_ ? limits.keepalive
-                        : std::clamp(ping_interval_ * 2, limits.first_ping, limits.keepalive);
+  ping_interval_ =
+      rtt_ ? limits.keepalive : std::clamp(ping_interval_ * 2, limits.first_ping, limits.keepalive);
   ping_next_ = fabric_.now() + ping_interval_;
   if (!can_send()) return;
   Bytes body;
@@ -35,8 +35,8 @@ void Channel::notify(Notice notice) {
 
 void Channel::transmit(Unacknowledged& notice) {
   const Limits& limits = fabric_.limits();
-  notice.interval = std::clamp(notice.interval * 2, limits.notice_retry_min,
-                               limits.notice_retry_max);
+  notice.interval =
+      std::clamp(notice.interval * 2, limits.notice_retry_min, limits.notice_retry_max);
   notice.next = fabric_.now() + notice.interval;
   fabric_.wake(notice.next);
   if (auto* end = std::get_if<End>(&notice.notice); end && !notice.fixed) {
@@ -108,7 +108,8 @@ void Channel::received(std::uint8_t kind, BytesView body) {
       if (in.finished()) acknowledged(serial);
       return;
     }
-    default: return;  // of a later version
+    default:
+      return;  // of a later version
   }
 }
 
@@ -139,7 +140,9 @@ void Channel::check_waiting() {
     done.push_back(waiting);
     return true;
   });
-  for (const Waiting& waiting : done) receiver_.ended(*this, waiting.end);
+  for (const Waiting& waiting : done) {
+    receiver_.ended(*this, waiting.end, all_arrived(waiting.end));
+  }
 }
 
 }  // namespace godwit::wire

@@ -1,11 +1,15 @@
 #include "wire/control.hh"
 
+#include <algorithm>
+
 #include "base/check.hh"
 
 namespace godwit::wire {
 namespace {
 
 constexpr std::uint8_t kVersion = 1;
+// A bound on how long a peer can make us wait for a marker.
+constexpr std::uint32_t kMaxRttMicroseconds = 2'000'000;
 
 enum Type : std::uint8_t { kWant = 1, kOffer, kNotify, kAcknowledge };
 enum NoticeType : std::uint8_t { kEnd = 1, kMove, kAnnounce, kHandover };
@@ -32,9 +36,7 @@ std::string read_host(Reader& in) {
 
 void write(Writer& out, const PortEpoch& port) { out.bytes(port.port.bytes).u32(port.epoch); }
 void write(Writer& out, Label label) { out.u32(label.producer).u32(label.address); }
-void write(Writer& out, const Location& location) {
-  out.u32(location.epoch).text8(location.host);
-}
+void write(Writer& out, const Location& location) { out.u32(location.epoch).text8(location.host); }
 void write(Writer& out, const ChannelId& id) {
   out.bytes(id.wire.bytes);
   write(out, id.low);
@@ -77,6 +79,8 @@ struct NoticeWriter {
     out.u8(kHandover).u8(handover.paused ? 1 : 0);
     write(out, handover.current);
     write(out, handover.peer);
+    const auto rtt = duration_cast<std::chrono::microseconds>(handover.longest_rtt).count();
+    out.u32(static_cast<std::uint32_t>(std::clamp<std::int64_t>(rtt, 0, kMaxRttMicroseconds)));
     CHECK(handover.announced.size() <= kMaxLocations && handover.begins.size() <= kMaxLocations);
     out.u8(static_cast<std::uint8_t>(handover.announced.size()));
     for (const Location& location : handover.announced) write(out, location);
@@ -102,6 +106,9 @@ Handover read_handover(Reader& in) {
   handover.paused = in.u8() != 0;
   handover.current = read_label(in);
   handover.peer = read_location(in);
+  const std::uint32_t rtt = in.u32();
+  if (rtt > kMaxRttMicroseconds) in.fail();
+  handover.longest_rtt = std::chrono::microseconds(rtt);
   const std::size_t announced = in.u8();
   if (announced > kMaxLocations) in.fail();
   for (std::size_t i = 0; i < announced && in.ok(); ++i) {
@@ -115,7 +122,8 @@ Handover read_handover(Reader& in) {
 
 Notice read_notice(Reader& in) {
   switch (in.u8()) {
-    case kEnd: return read_end(in);
+    case kEnd:
+      return read_end(in);
     case kMove: {
       Move move{read_port(in), read_host(in), 0};
       move.first = in.u32();
@@ -126,8 +134,11 @@ Notice read_notice(Reader& in) {
       const PortEpoch port = read_port(in);
       return Announce{port, read_host(in)};
     }
-    case kHandover: return read_handover(in);
-    default: in.fail(); return End{};
+    case kHandover:
+      return read_handover(in);
+    default:
+      in.fail();
+      return End{};
   }
 }
 
@@ -179,8 +190,11 @@ ControlMessage read_message(Reader& in) {
       const std::uint64_t serial = in.u64();
       return Notify{channel, serial, read_notice(in)};
     }
-    case kAcknowledge: return Acknowledge{channel, in.u64()};
-    default: in.fail(); return Acknowledge{};
+    case kAcknowledge:
+      return Acknowledge{channel, in.u64()};
+    default:
+      in.fail();
+      return Acknowledge{};
   }
 }
 

@@ -1,9 +1,9 @@
 #pragma once
 // Messages of two wire engines, docs/protocol/wire-move.md.
 //
-// Keys are asked for and offered over the session (TLS). Notices about moves go over the session and
-// inside the channel they concern, whichever is faster, again and again until one acknowledgement
-// comes back by either way; all of them are idempotent.
+// Keys are asked for and offered over the session (TLS). Notices about moves go over the session
+// and inside the channel they concern, whichever is faster, again and again until one
+// acknowledgement comes back by either way; all of them are idempotent.
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -24,7 +24,7 @@ struct End {
   };
   Kind kind{};
   Epoch next = 0;
-  std::uint64_t serial = 0;  // made by the producer; a later one replaces an earlier one
+  std::uint64_t serial = 0;      // made by the producer; a later one replaces an earlier one
   std::uint32_t generation = 0;  // 0: nothing was ever sent
   std::uint64_t counter = 0;
 
@@ -61,9 +61,10 @@ struct Location {
 struct Handover {
   bool paused = false;
   Label current;
-  Location peer;                     // where frames to the peer are to be sent
-  std::vector<Location> announced;   // where the peer may appear
-  std::vector<Label> begins;         // {producer epoch, epoch it addresses first}
+  Location peer;                    // where frames to the peer are to be sent
+  Nanoseconds longest_rtt{};        // of the old host's channels; microseconds on the wire
+  std::vector<Location> announced;  // where the peer may appear
+  std::vector<Label> begins;        // {producer epoch, epoch it addresses first}
 
   bool operator==(const Handover&) const = default;
 };
@@ -115,7 +116,7 @@ std::optional<ControlMessage> decode_control(BytesView bytes);
 
 // The kinds of sealed in-channel messages (Sealer::message).
 namespace in_channel {
-inline constexpr std::uint8_t kPing = 1;    // u64 sender's clock; answered with kPong and the same
+inline constexpr std::uint8_t kPing = 1;  // u64 sender's clock; answered with kPong and the same
 inline constexpr std::uint8_t kPong = 2;
 inline constexpr std::uint8_t kNotify = 3;  // u64 serial, notice
 inline constexpr std::uint8_t kAck = 4;     // u64 serial

@@ -11,7 +11,9 @@ namespace godwit::wire {
 // One call from outside: sets the time, and sends what was sealed when it ends.
 class Engine::Call final {
  public:
-  Call(Engine& engine, Instant now) : engine_(engine) { engine_.now_ = std::max(engine_.now_, now); }
+  Call(Engine& engine, Instant now) : engine_(engine) {
+    engine_.now_ = std::max(engine_.now_, now);
+  }
   ~Call() { engine_.flush(); }
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
@@ -21,7 +23,10 @@ class Engine::Call final {
 };
 
 Engine::Engine(std::string self, EngineSink& sink, Random random, Limits limits)
-    : self_(std::move(self)), sink_(sink), random_(std::move(random)), limits_(limits),
+    : self_(std::move(self)),
+      sink_(sink),
+      random_(std::move(random)),
+      limits_(limits),
       has_aes_(crypto::has_aes_hardware()) {}
 
 Engine::~Engine() = default;
@@ -110,6 +115,7 @@ void Engine::stranger_notice(const std::string& host, const Notify& notify) {
   const auto* move = std::get_if<Move>(&notify.notice);
   if (!move || move->host != host) return;
   for (const PortEpoch& end : {notify.channel.low, notify.channel.high}) {
+    if (end.port == move->port.port) continue;
     Port* local = newest(end.port);
     if (!local || !local->wire() || local->wire()->id != notify.channel.wire) continue;
     sink_.to_control(host, encode(Acknowledge{notify.channel, notify.serial}));
@@ -133,8 +139,10 @@ void Engine::datagrams(const PeerAddress&, MutableBytes run, std::uint16_t segme
     run = run.subspan(datagram.size());
     const auto index = receiver_index(datagram);
     const auto channel = index ? by_index_.find(*index) : by_index_.end();
-    if (channel == by_index_.end()) ++strays_;
-    else channel->second->datagram(*index, datagram);
+    if (channel == by_index_.end())
+      ++strays_;
+    else
+      channel->second->datagram(*index, datagram);
   }
 }
 
@@ -168,7 +176,7 @@ Port* Engine::port(const PortEpoch& id) {
 }
 
 // The highest epoch of the port here, or the highest in a given state.
-Port* Engine::newest(const PortId& id, std::optional<PortState> state) {
+Port* Engine::newest(const PortId& id, std::optional<PortState> state) const {
   for (auto it = ports_.upper_bound({id, std::numeric_limits<Epoch>::max()});
        it != ports_.begin();) {
     --it;
@@ -285,8 +293,10 @@ Channel* Engine::open_channel(const ChannelId& id, const PortEpoch& local,
   Fabric& fabric = *this;
   auto channel = std::make_unique<Channel>(id, local, to, owner->wire()->path_mtu, fabric, *owner);
   Channel* made = channels_.emplace(id, std::move(channel)).first->second.get();
-  if (to.up) made->session_up();
-  else sink_.event({EventKind::session_needed, local.port, local.epoch, host});
+  if (to.up)
+    made->session_up();
+  else
+    sink_.event({EventKind::session_needed, local.port, local.epoch, host});
   return made;
 }
 
@@ -299,6 +309,15 @@ bool Engine::detour_confirmed(const PortEpoch& to) {
   return std::ranges::any_of(channels_, [&](const auto& entry) {
     return entry.first.is_detour() && entry.first.high == to && entry.second->confirmed();
   });
+}
+
+std::vector<Nanoseconds> Engine::rtts(const PortEpoch& local) {
+  std::vector<Nanoseconds> all;
+  for (const auto& [id, channel] : channels_) {
+    if (channel->local() == local) all.push_back(channel->rtt());
+  }
+  std::ranges::sort(all, std::greater{});
+  return all;
 }
 
 std::uint32_t Engine::take_index(Channel& channel) {
@@ -325,9 +344,15 @@ std::vector<PortStats> Engine::port_stats() const {
 }
 
 std::optional<PortStats> Engine::port_stats(const PortId& id) const {
-  auto it = ports_.upper_bound({id, std::numeric_limits<Epoch>::max()});
-  if (it == ports_.begin() || (--it)->first.port != id) return std::nullopt;
-  return it->second->port_stats();
+  const Port* found = newest(id);
+  if (!found) return std::nullopt;
+  return found->port_stats();
+}
+
+std::optional<Epoch> Engine::live_epoch(const PortId& id) const {
+  const Port* found = newest(id, PortState::live);
+  if (!found) return std::nullopt;
+  return found->id().epoch;
 }
 
 }  // namespace godwit::wire

@@ -1,14 +1,14 @@
 #pragma once
-// The wire engine: all ports, wires and channels of one wire thread. Pure: it is given the time, what
-// came from guests, the network and sessions, and a sink for what goes there; it does no I/O and reads
-// no clock. One thread uses it.
+// The wire engine: all ports, wires and channels of one wire thread. Pure: it is given the time,
+// what came from guests, the network and sessions, and a sink for what goes there; it does no I/O
+// and reads no clock. One thread uses it.
 //
 //   guest ── frames_from_port ──▶ Port ──▶ Channel ── sealed ──▶ sink.to_path
 //                                  │  (peer on this host: straight to its Port)
 //   guest ◀── sink.to_port ── Port ◀── Intake ◀── Channel ◀── datagrams
 //
-// Every step of a move may be repeated, and steps that do not fit the state do nothing: callers that
-// restarted, or were answered late, just say again what should be so.
+// Every step of a move may be repeated, and steps that do not fit the state do nothing: callers
+// that restarted, or were answered late, just say again what should be so.
 #include <functional>
 #include <memory>
 #include <unordered_map>
@@ -28,8 +28,8 @@ class Engine final : private Fabric {
   // ---- sessions, by host name ----
   // `secret` is the TLS exporter's output, the same on both sides; `addresses` are where the peer
   // receives UDP, best first.
-  void session_up(const std::string& peer, std::span<const std::byte, 32> secret,
-                  bool is_initiator, std::span<const PeerAddress> addresses, Instant now);
+  void session_up(const std::string& peer, std::span<const std::byte, 32> secret, bool is_initiator,
+                  std::span<const PeerAddress> addresses, Instant now);
   void session_down(const std::string& peer, Instant now);
   // A control message of the peer's engine.
   void control(const std::string& peer, BytesView message, Instant now);
@@ -37,7 +37,8 @@ class Engine final : private Fabric {
   // ---- traffic ----
   void frames_from_port(const PortId& port, std::span<const BytesView> frames, Instant now);
   // Datagrams of `segment_size` bytes each (the last may be shorter), decrypted in place.
-  void datagrams(const PeerAddress& from, MutableBytes run, std::uint16_t segment_size, Instant now);
+  void datagrams(const PeerAddress& from, MutableBytes run, std::uint16_t segment_size,
+                 Instant now);
   void tick(Instant now);
   Instant next_tick() const { return next_tick_; }
 
@@ -66,6 +67,8 @@ class Engine final : private Fabric {
   std::vector<PortStats> port_stats() const;
   // Of the newest epoch of the port here; nothing when it is not here.
   std::optional<PortStats> port_stats(const PortId& port) const;
+  // The epoch at which the port is live here, if it is.
+  std::optional<Epoch> live_epoch(const PortId& port) const;
   // Datagrams with a receiver index that we did not give out.
   std::uint64_t stray_datagrams() const { return strays_; }
   std::uint64_t bad_control() const { return bad_control_; }
@@ -88,11 +91,12 @@ class Engine final : private Fabric {
                         const std::string& host) override;
   void retire_channel(const ChannelId& id, Instant when) override;
   bool detour_confirmed(const PortEpoch& to) override;
+  std::vector<Nanoseconds> rtts(const PortEpoch& local) override;
   void has_output(Channel& channel) override;
   std::uint32_t take_index(Channel& channel) override;
   void release_index(std::uint32_t index) override { by_index_.erase(index); }
 
-  Port* newest(const PortId& port, std::optional<PortState> state = {});
+  Port* newest(const PortId& port, std::optional<PortState> state = {}) const;
   void erase_port(const PortEpoch& id);
   Peer& peer(const std::string& host);
   Channel* admitted_channel(const std::string& host, const ChannelId& id);

@@ -34,8 +34,8 @@ struct Peer {
   std::array<std::byte, 32> secret{};
   std::uint32_t session_tag = 0;
   bool is_initiator = false;
-  std::uint32_t next_generation = 1;   // of keys we offer: never reused within the session
-  std::uint32_t highest_offered = 0;   // generation the peer has offered us: older ones are refused
+  std::uint32_t next_generation = 1;  // of keys we offer: never reused within the session
+  std::uint32_t highest_offered = 0;  // generation the peer has offered us: older ones are refused
   PeerAddress address;
   bool has_address = false;
   DatagramBatch batch;  // on its way to `address`
@@ -50,8 +50,8 @@ class Fabric {
   virtual const std::string& self() const = 0;
   virtual const Limits& limits() const = 0;
   virtual EngineSink& sink() = 0;
-  virtual Instant now() const = 0;        // of the call being served
-  virtual void wake(Instant due) = 0;     // tick no later than this
+  virtual Instant now() const = 0;     // of the call being served
+  virtual void wake(Instant due) = 0;  // tick no later than this
   virtual std::uint64_t random() = 0;
   virtual bool has_aes() const = 0;
   virtual FramePool& frame_pool() = 0;
@@ -65,6 +65,8 @@ class Fabric {
   virtual void retire_channel(const ChannelId& id, Instant when) = 0;
   // Some host that `to` comes from can be heard and answered.
   virtual bool detour_confirmed(const PortEpoch& to) = 0;
+  // Of all channels of the port, longest first.
+  virtual std::vector<Nanoseconds> rtts(const PortEpoch& local) = 0;
   virtual void has_output(Channel& channel) = 0;  // flush it before the call returns
   virtual std::uint32_t take_index(Channel& channel) = 0;
   virtual void release_index(std::uint32_t index) = 0;

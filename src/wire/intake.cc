@@ -47,9 +47,9 @@ bool Intake::frame(Label label, BytesView frame, Instant now) {
 
 void Intake::note_blocked(Instant now) {
   if (!open_ || blocked_since_) return;
-  const bool waits = std::any_of(
-      segments_.upper_bound(current_), segments_.end(),
-      [](const auto& segment) { return !segment.second.frames.empty(); });
+  const bool waits =
+      std::any_of(segments_.upper_bound(current_), segments_.end(),
+                  [](const auto& segment) { return !segment.second.frames.empty(); });
   if (waits) blocked_since_ = now;
 }
 
@@ -105,9 +105,9 @@ void Intake::advance(Instant now, const Deliver& deliver) {
 }
 
 void Intake::force(Instant now, const Deliver& deliver) {
-  const auto next = std::find_if(
-      segments_.upper_bound(current_), segments_.end(),
-      [](const auto& segment) { return !segment.second.frames.empty(); });
+  const auto next =
+      std::find_if(segments_.upper_bound(current_), segments_.end(),
+                   [](const auto& segment) { return !segment.second.frames.empty(); });
   if (next == segments_.end()) return blocked_since_.reset();
   ++counters_.forced;
   go_to(next->first);

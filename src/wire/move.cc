@@ -41,7 +41,8 @@ void Port::tell_next(const Notice& notice) {
 // What the new host must know; first when the move is offered, so that it can open its channels,
 // and finally at the pause.
 void Port::hand_over(bool paused) {
-  Handover handover{paused, intake_.current(), peer_, {}, intake_.known_begins()};
+  Handover handover{paused, intake_.current(), peer_, {}, {}, intake_.known_begins()};
+  if (const auto rtts = fabric_.rtts(id()); !rtts.empty()) handover.longest_rtt = rtts.front();
   if (newest_.epoch > peer_.epoch) handover.peer = newest_;
   for (const auto& [epoch, host] : locations_) {
     if (epoch > handover.peer.epoch) handover.announced.push_back({epoch, host});
@@ -127,13 +128,13 @@ void Port::check_prepared() {
 }
 
 void Port::learn_handover(const Handover& handover) {
+  told_rtt_ = handover.longest_rtt;
   for (const Location& location : handover.announced) {
     if (location.epoch > newest_.epoch) learn_announce({peer_at(location.epoch), location.host});
   }
   for (const Label& label : handover.begins) intake_.begins(label.producer, label.address);
   if (handover.peer.epoch > newest_.epoch && !handover.peer.host.empty()) {
-    newest_ = handover.peer;
-    note_location(newest_);
+    set_newest(handover.peer);
     if (!is_here(newest_)) channel_to(newest_);
     follow_peer();
   }

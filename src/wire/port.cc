@@ -68,6 +68,13 @@ void Port::note_location(const Location& location) {
   }
 }
 
+void Port::set_newest(const Location& location) {
+  newest_ = location;
+  note_location(location);
+  if (state_ == PortState::forwarding) return;
+  fabric_.sink().event({EventKind::peer_moved, config_.id, location.epoch, location.host});
+}
+
 Channel* Port::existing_channel_to(const Location& peer) const {
   return fabric_.find_channel(ChannelId::direct(wire_->id, id(), peer_at(peer.epoch)));
 }
@@ -172,9 +179,7 @@ void Port::tell(const Location& peer, const Notice& notice) {
   if (Port* port = fabric_.port(peer_at(peer.epoch))) port->noticed(fabric_.self(), notice);
 }
 
-void Port::tell_where_we_are() {
-  tell(newest_, Move{id(), fabric_.self(), first_address_});
-}
+void Port::tell_where_we_are() { tell(newest_, Move{id(), fabric_.self(), first_address_}); }
 
 void Port::noticed(const std::string& host, const Notice& notice) {
   if (!wire_) return;
@@ -215,8 +220,7 @@ void Port::learn_move(const Move& move) {
     tell({move.port.epoch, move.host}, Move{peer_at(newest_.epoch), newest_.host, 0});
   }
   if (move.port.epoch <= newest_.epoch) return;
-  newest_ = {move.port.epoch, move.host};
-  note_location(newest_);
+  set_newest({move.port.epoch, move.host});
   intake_.begins(newest_.epoch, move.first);
   if (next_) tell_next(move);
   if (state_ == PortState::forwarding) return;
@@ -238,7 +242,6 @@ void Port::follow_peer() {
                            fabric_.now() + fabric_.limits().lease);
   }
   tell_where_we_are();
-  fabric_.sink().event({EventKind::peer_moved, config_.id, peer_.epoch, peer_.host});
 }
 
 void Port::channel_ready(Channel& channel) {
@@ -247,22 +250,16 @@ void Port::channel_ready(Channel& channel) {
   check_prepared();
 }
 
-// A detour is two hops: the sum of the two longest round trips of this port's channels bounds it.
+// The longest detour is two hops: from the peer to our old host, which told how far that is, and
+// from there to us. The two longest round trips known bound it.
 Nanoseconds Port::marker_wait() const {
-  Nanoseconds first{}, second{};
-  const auto take = [&](const Channel* channel) {
-    if (!channel) return;
-    const Nanoseconds rtt = channel->rtt();
-    if (rtt > first) second = std::exchange(first, rtt);
-    else second = std::max(second, rtt);
-  };
-  if (wire_) {
-    for (const auto& [epoch, host] : locations_) take(existing_channel_to({epoch, host}));
-    for (const ChannelId& id : detours_) take(fabric_.find_channel(id));
-  }
-  const double detour = static_cast<double>((first + second).count());
-  const Nanoseconds by_rtt(static_cast<std::int64_t>(detour * fabric_.limits().marker_wait_rtts));
-  return std::max(fabric_.limits().marker_wait, by_rtt);
+  std::vector<Nanoseconds> rtts = fabric_.rtts(id());
+  rtts.push_back(told_rtt_);
+  std::ranges::sort(rtts, std::greater{});
+  const Nanoseconds detour = rtts[0] + (rtts.size() > 1 ? rtts[1] : Nanoseconds{});
+  const auto by_rtt =
+      std::chrono::duration<double, std::nano>(detour) * fabric_.limits().marker_wait_rtts;
+  return std::max(fabric_.limits().marker_wait, duration_cast<Nanoseconds>(by_rtt));
 }
 
 bool Port::tick() {

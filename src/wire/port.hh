@@ -20,9 +20,10 @@ namespace godwit::wire {
 struct PortCounters {
   std::uint64_t tx_frames = 0, tx_bytes = 0, rx_frames = 0, rx_bytes = 0;
   std::uint64_t forwarded = 0;
-  std::uint64_t unwired = 0;    // from the guest, no wire
-  std::uint64_t not_live = 0;   // from the guest, in a state in which it must not send
-  std::uint64_t no_peer = 0;    // the peer should be here, and is not
+  std::uint64_t unwired = 0;          // from the guest, no wire
+  std::uint64_t not_live = 0;         // from the guest, in a state in which it must not send
+  std::uint64_t no_peer = 0;          // the peer should be here, and is not
+  std::uint64_t incomplete_ends = 0;  // segments of which some datagrams did not arrive in time
 };
 
 class Port final : public Channel::Receiver {
@@ -66,10 +67,11 @@ class Port final : public Channel::Receiver {
 
   // Channel::Receiver
   void arrived(const Channel& from, BytesView frame) override { arrived(from.arriving(), frame); }
-  void ended(const Channel& from, const End& end) override { ended(from.arriving(), end); }
-  void noticed(const Channel& from, const Notice& notice) override {
-    noticed(from.host(), notice);
+  void ended(const Channel& from, const End& end, bool complete) override {
+    if (!complete) ++counters_.incomplete_ends;
+    ended(from.arriving(), end);
   }
+  void noticed(const Channel& from, const Notice& notice) override { noticed(from.host(), notice); }
   void channel_ready(Channel& channel) override;
   Nanoseconds marker_wait() const override;
 
@@ -91,6 +93,7 @@ class Port final : public Channel::Receiver {
   void tell(const Location& peer, const Notice& notice);
   void tell_where_we_are();
   void note_location(const Location& location);
+  void set_newest(const Location& location);
 
   // notices
   void learn_move(const Move& move);
@@ -118,17 +121,18 @@ class Port final : public Channel::Receiver {
   PortCounters counters_;
 
   std::optional<WireConfig> wire_;
-  Location peer_;                          // where frames to the peer go
-  Location newest_;                        // where the peer is, as far as we heard
-  std::map<Epoch, std::string> locations_; // where it is, was, or may be
-  Epoch first_address_ = 0;                // of the segments that we produce
+  Location peer_;                           // where frames to the peer go
+  Location newest_;                         // where the peer is, as far as we heard
+  std::map<Epoch, std::string> locations_;  // where it is, was, or may be
+  Epoch first_address_ = 0;                 // of the segments that we produce
   std::uint64_t end_serial_ = 0;
 
   std::optional<Neighbour> next_;      // offered to, or moved to
   std::optional<Neighbour> previous_;  // comes from
   std::set<ChannelId> detours_;        // to next_
   bool prepared_ = false;
-  bool handed_over_ = false;           // the old host said where delivery begins
+  bool handed_over_ = false;  // the old host said where delivery begins
+  Nanoseconds told_rtt_{};    // from the old host to where the peer was
   Instant run_at_{};
   Instant lease_ends_{};
   bool overflow_told_ = false;

@@ -44,6 +44,7 @@ PortStats Port::port_stats() const {
   stats.held_total = intake_.counters().held;
   stats.held_dropped = intake_.counters().dropped;
   stats.forwarded = counters_.forwarded;
+  stats.waits_expired = intake_.counters().forced + counters_.incomplete_ends;
   return stats;
 }
 

@@ -17,24 +17,38 @@ ChannelId ChannelId::detour(const WireId& wire, const PortEpoch& from, const Por
 
 std::string_view to_text(PortState state) {
   switch (state) {
-    case PortState::live: return "live";
-    case PortState::held: return "held";
-    case PortState::paused: return "paused";
-    case PortState::forwarding: return "forwarding";
+    case PortState::live:
+      return "live";
+    case PortState::held:
+      return "held";
+    case PortState::paused:
+      return "paused";
+    case PortState::forwarding:
+      return "forwarding";
   }
   return "?";
 }
 
 std::string_view to_text(EventKind kind) {
   switch (kind) {
-    case EventKind::prepared: return "prepared";
-    case EventKind::moved_away: return "moved_away";
-    case EventKind::peer_moved: return "peer_moved";
-    case EventKind::session_needed: return "session_needed";
-    case EventKind::overflow: return "overflow";
-    case EventKind::wire_stopped: return "wire_stopped";
-    case EventKind::wire_resumed: return "wire_resumed";
-    case EventKind::superseded: return "superseded";
+    case EventKind::prepared:
+      return "prepared";
+    case EventKind::moved_away:
+      return "moved_away";
+    case EventKind::peer_moved:
+      return "peer_moved";
+    case EventKind::peer_unknown:
+      return "peer_unknown";
+    case EventKind::session_needed:
+      return "session_needed";
+    case EventKind::overflow:
+      return "overflow";
+    case EventKind::wire_stopped:
+      return "wire_stopped";
+    case EventKind::wire_resumed:
+      return "wire_resumed";
+    case EventKind::superseded:
+      return "superseded";
   }
   return "?";
 }

@@ -2,9 +2,9 @@
 // The nouns of the wire engine: what is configured, what is reported, and the names under which two
 // engines speak of the same thing.
 //
-// A *port* lives at one host at one epoch; that pair is written PortEpoch, and all state in an engine
-// hangs on it. A host that a port left and came back to has several of them for a while (epoch 1
-// forwarding, epoch 3 held).
+// A *port* lives at one host at one epoch; that pair is written PortEpoch, and all state in an
+// engine hangs on it. A host that a port left and came back to has several of them for a while
+// (epoch 1 forwarding, epoch 3 held).
 #include <array>
 #include <compare>
 #include <cstdint>
@@ -58,7 +58,8 @@ struct ChannelId {
   auto operator<=>(const ChannelId&) const = default;
 
   static ChannelId direct(const WireId& wire, const PortEpoch& a, const PortEpoch& b);
-  static ChannelId detour(const WireId& wire, const PortEpoch& from, const PortEpoch& to, Label label);
+  static ChannelId detour(const WireId& wire, const PortEpoch& from, const PortEpoch& to,
+                          Label label);
   bool is_detour() const { return low.port == high.port; }
   const PortEpoch& other(const PortEpoch& end) const { return end == low ? high : low; }
 };
@@ -75,12 +76,13 @@ struct WireConfig {
   PortId local;
   PortId remote;
   Epoch remote_epoch = 1;
-  std::string remote_host;       // our own name: both ports are here
-  std::uint16_t path_mtu = 1400; // IP packet size on the path between the hosts, bytes
+  std::string remote_host;        // our own name: both ports are here
+  std::uint16_t path_mtu = 1400;  // IP packet size on the path between the hosts, bytes
 };
 
-// live: frames pass.                   forwarding: the port left; what still comes is sent after it.
-// held: arriving, frames are kept.     paused: leaving; what comes is sent ahead, with a copy kept.
+// live: frames pass.                   forwarding: the port left; what still comes is sent after
+// it. held: arriving, frames are kept.     paused: leaving; what comes is sent ahead, with a copy
+// kept.
 //
 //   add_port ──▶ live ── pause ──▶ paused ── release ──▶ forwarding ── lease over ──▶ (gone)
 //                 ▲ ▲                 │
@@ -89,14 +91,17 @@ enum class PortState : std::uint8_t { live, held, paused, forwarding };
 std::string_view to_text(PortState state);
 
 enum class EventKind : std::uint8_t {
-  prepared,         // a held port can be reached by its peer and by the host it comes from
-  moved_away,       // the lease of a port that left is over; nothing of it is left here
-  peer_moved,       // the other end of this port's wire is now at `host`, at `epoch`
-  session_needed,   // a wire needs a session with `host` that we do not have
-  overflow,         // a held buffer was full; frames were dropped (once per port and move)
-  wire_stopped,     // no session for longer than the keys live: frames are dropped
-  wire_resumed,     // new keys after wire_stopped
-  superseded,       // a higher epoch of our own live port was announced from `host`
+  prepared,        // a held port can be reached by its peer and by the host it comes from
+  moved_away,      // the lease of a port that left is over; nothing of it is left here
+  peer_moved,      // heard that the other end of this port's wire is now at `host`, at `epoch`:
+                   // remember it for connect() after a restart
+  peer_unknown,    // `host` has a session with us and does not know the peer of this port: look it
+                   // up and connect() again with what is true; said again while it lasts
+  session_needed,  // a wire needs a session with `host` that we do not have
+  overflow,        // a held buffer was full; frames were dropped (once per port and move)
+  wire_stopped,    // no session for longer than the keys live: frames are dropped
+  wire_resumed,    // new keys after wire_stopped
+  superseded,      // a higher epoch of our own live port was announced from `host`
 };
 std::string_view to_text(EventKind kind);
 
@@ -125,9 +130,10 @@ struct WireStats {
 struct PortStats {
   PortEpoch id;
   PortState state{};
-  std::uint64_t held_frames = 0, held_bytes = 0;  // now
-  std::uint64_t held_total = 0, held_dropped = 0; // since the port was made here
+  std::uint64_t held_frames = 0, held_bytes = 0;   // now
+  std::uint64_t held_total = 0, held_dropped = 0;  // since the port was made here
   std::uint64_t forwarded = 0;
+  std::uint64_t waits_expired = 0;  // for the end of a segment: a marker or its frames were lost
 };
 
 }  // namespace godwit::wire

@@ -23,7 +23,7 @@ std::uint64_t number(std::string_view text) {
 
 int main(int argc, char** argv) {
   std::uint64_t seeds = 1000, first = 1;
-  bool keep_going = false;
+  bool keep_going = false, trace = false;
   for (int i = 1; i < argc; ++i) {
     const std::string_view option = argv[i];
     if (option == "--seeds" && i + 1 < argc) {
@@ -32,15 +32,17 @@ int main(int argc, char** argv) {
       first = number(argv[++i]);
     } else if (option == "--keep-going") {
       keep_going = true;
+    } else if (option == "--trace") {
+      trace = true;
     } else {
-      fmt::print(stderr, "usage: godwit_sim [--seeds N] [--seed S] [--keep-going]\n");
+      fmt::print(stderr, "usage: godwit_sim [--seeds N] [--seed S] [--keep-going] [--trace]\n");
       return 2;
     }
   }
   godwit::sim::Outcome total;
   std::uint64_t failed = 0;
   for (std::uint64_t seed = first; seed < first + seeds; ++seed) {
-    const godwit::sim::Outcome outcome = godwit::sim::MoveScenario(seed).run();
+    const godwit::sim::Outcome outcome = godwit::sim::MoveScenario(seed, trace).run();
     total.sent += outcome.sent;
     total.received += outcome.received;
     total.moves += outcome.moves;
@@ -51,7 +53,8 @@ int main(int argc, char** argv) {
     fmt::print("seed {}: {}\n", seed, outcome.failure);
     if (!keep_going) return 1;
   }
-  fmt::print("{} seeds, {} failed: {} frames sent, {} received, {} moves, {} aborted, {} restarts\n",
-             seeds, failed, total.sent, total.received, total.moves, total.aborts, total.restarts);
+  fmt::print(
+      "{} seeds, {} failed: {} frames sent, {} received, {} moves, {} aborted, {} restarts\n",
+      seeds, failed, total.sent, total.received, total.moves, total.aborts, total.restarts);
   return failed == 0 ? 0 : 1;
 }

@@ -21,7 +21,7 @@ struct Outcome {
 
 class MoveScenario final {
  public:
-  explicit MoveScenario(std::uint64_t seed);
+  explicit MoveScenario(std::uint64_t seed, bool is_traced = false);
   Outcome run();
 
  private:
@@ -31,9 +31,9 @@ class MoveScenario final {
   struct Guest {
     std::uint8_t number = 0;
     PortId port;
-    std::string host;       // owner, by the journal
+    std::string host;  // owner, by the journal
     Epoch epoch = 1;
-    Epoch highest = 1;      // also of moves that failed
+    Epoch highest = 1;  // also of moves that failed
     bool running = true;
     std::deque<Bytes> tap;  // delivered by the engine, not yet taken by the guest
 
@@ -52,7 +52,8 @@ class MoveScenario final {
   wire::Engine* engine(const std::string& host) { return world_.host(host).engine(); }
   Guest& other(const Guest& guest) { return guests_[1 - guest.number]; }
   Guest& guest_of(const PortId& port) { return guests_[0].port == port ? guests_[0] : guests_[1]; }
-  wire::WireConfig wire_of(const Guest& guest, const std::string& host);
+  wire::WireConfig wire_of(const Guest& guest,
+                           const std::string& host);  // as the agent there knows it
   template <class Call>
   void at(const std::string& host, Call call);
 

@@ -25,11 +25,13 @@ void Host::start() {
 }
 
 void Host::stop() {
+  touched_ = true;
   engine_.reset();
   ++incarnation_;
 }
 
 void Host::schedule_tick() {
+  touched_ = true;
   if (!engine_) return;
   const Instant due = std::max(engine_->next_tick(), world_.now());
   if (engine_->next_tick() == Instant::max() || due >= tick_at_) return;
@@ -72,6 +74,7 @@ World::World(std::uint64_t seed, Weather weather, std::size_t hosts)
     const std::string name = fmt::format("h{}", i);
     names_.push_back(name);
     hosts_[name] = std::make_unique<Host>(*this, name, static_cast<std::uint16_t>(i));
+    all_.push_back(hosts_[name].get());
   }
   for (const std::string& a : names_) {
     for (const std::string& b : names_) {
@@ -98,7 +101,7 @@ void World::run_until(Instant end, const Task& check) {
 void World::send_datagram(const std::string& from, const PeerAddress& to, BytesView bytes) {
   const std::string& target = names_.at(to.port);
   ++datagrams;
-  if (dice_.happens(weather_.loss)) {
+  if (paths_.at({from, target}).is_cut || dice_.happens(weather_.loss)) {
     if (bytes.size() >= kMinFrame) ++lost_large;
     return;
   }
@@ -165,6 +168,10 @@ void World::cut(const std::string& a, const std::string& b) {
   }
 }
 
+void World::cut_path(const std::string& a, const std::string& b, bool is_cut) {
+  paths_.at({a, b}).is_cut = paths_.at({b, a}).is_cut = is_cut;
+}
+
 void World::stop_agent(const std::string& name) {
   host(name).stop();
   for (const std::string& other : names_) {
@@ -176,9 +183,8 @@ void World::start_agent(const std::string& name) {
   host(name).start();
   for (const std::string& other : names_) {
     if (other == name) continue;
-    after(dice_.between(milliseconds(1), milliseconds(200)), [this, name, other] {
-      connect(name, other);
-    });
+    after(dice_.between(milliseconds(1), milliseconds(200)),
+          [this, name, other] { connect(name, other); });
   }
 }
 

@@ -7,19 +7,24 @@
 #include <queue>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "base/check.hh"
 #include "wire/engine.hh"
 
 namespace godwit::sim {
 
 // What may go wrong in a run; drawn from the seed.
 struct Weather {
-  double loss = 0;          // of datagrams
-  double duplicates = 0;    // of datagrams and of control messages
-  bool reorders = false;    // datagrams of one path overtake each other
-  bool session_cuts = false;
-  bool restarts = false;    // agents die and come back
+  double loss = 0;        // of datagrams
+  double duplicates = 0;  // of datagrams and of control messages
+  bool reorders = false;  // datagrams of one path overtake each other
+  bool cuts = false;      // of sessions, half of the time with the path under them
+  bool restarts = false;  // agents die and come back
+
+  // Frames then keep their order, and no wait for one ends in vain.
+  bool is_calm() const { return loss == 0 && !reorders && !cuts && !restarts; }
 };
 
 class Dice final {
@@ -57,6 +62,8 @@ class Host final : public wire::EngineSink {
   void stop();
   // After each call into the engine: has it ticked when it wants.
   void schedule_tick();
+  // Whether the engine was called, made or lost since the last time this was asked.
+  bool take_touched() { return std::exchange(touched_, false); }
 
   void to_port(PortId port, std::span<const BytesView> frames) override;
   void to_path(const wire::PeerAddress& address, const wire::DatagramBatch& batch) override;
@@ -70,6 +77,7 @@ class Host final : public wire::EngineSink {
   std::unique_ptr<wire::Engine> engine_;
   Instant tick_at_ = Instant::max();
   std::uint64_t incarnation_ = 0;
+  bool touched_ = false;
 };
 
 class World final {
@@ -83,17 +91,32 @@ class World final {
   const Weather& weather() const { return weather_; }
   Host& host(const std::string& name) { return *hosts_.at(name); }
   const std::vector<std::string>& names() const { return names_; }
+  const std::vector<Host*>& hosts() const { return all_; }
 
-  void after(Nanoseconds delay, Task task) { queue_.push({now_ + delay, next_order_++, std::move(task)}); }
+  void after(Nanoseconds delay, Task task) {
+    queue_.push({now_ + delay, next_order_++, std::move(task)});
+  }
   // Runs events until `end`; `check` after each.
   void run_until(Instant end, const Task& check);
-  void calm() { weather_.loss = 0, weather_.session_cuts = false, weather_.restarts = false; }
+  void calm() { weather_.loss = 0, weather_.cuts = false, weather_.restarts = false; }
 
   // Both directions of one session, with a new secret.
   void connect(const std::string& a, const std::string& b);
   void cut(const std::string& a, const std::string& b);
+  // All datagrams between the two are dropped, or no longer.
+  void cut_path(const std::string& a, const std::string& b, bool is_cut);
   void stop_agent(const std::string& name);
   void start_agent(const std::string& name);  // sessions follow a little later
+
+  // A line for who looks at one seed (--trace).
+  template <class... Args>
+  void trace(fmt::format_string<Args...> format, Args&&... args) {
+    if (is_traced)
+      fmt::print("{:10.3f} {}\n", to_ms(now_ - kBegin),
+                 fmt::format(format, std::forward<Args>(args)...));
+  }
+  static constexpr Instant kBegin{seconds(1000)};
+  bool is_traced = false;
 
   // The scenario's hooks.
   std::function<void(const std::string& host, PortId port, BytesView frame)> on_frame;
@@ -120,6 +143,7 @@ class World final {
     Instant last_ab{}, last_ba{};
   };
   struct Path {
+    bool is_cut = false;
     Nanoseconds delay{};
     Instant last{};
   };
@@ -133,12 +157,13 @@ class World final {
 
   Dice dice_;
   Weather weather_;
-  Instant now_{seconds(1000)};
+  Instant now_ = kBegin;
   std::uint64_t next_order_ = 0;
   std::uint64_t next_session_ = 1;
   std::priority_queue<Event> queue_;
   std::vector<std::string> names_;
   std::map<std::string, std::unique_ptr<Host>> hosts_;
+  std::vector<Host*> all_;
   std::map<std::pair<std::string, std::string>, Session> sessions_;
   std::map<std::pair<std::string, std::string>, Path> paths_;
 };
