@@ -182,7 +182,8 @@ TEST_F(FollowTest, AnUnknownMigrationFails) {
 TEST_F(FollowTest, SettingsAndDecisionsAreSent) {
   agent.answer("POST /v1/migrations/m1/set", json::object());
   agent.answer("POST /v1/migrations/m1/cutover", json::object());
-  agent.answer("POST /v1/migrations/m1/resolve", migration("aborted"));
+  agent.answer("POST /v1/migrations/m1/resolve", json::object());
+  agent.answer("GET /v1/migrations/m1", migration("aborted"));
   agent.start();
   const auto run = [&](std::vector<std::string> arguments) {
     return run_cli(agent.socket(), std::move(arguments)).status;

@@ -8,12 +8,12 @@
 namespace godwit::cli {
 
 std::optional<int> run_mounted(std::span<const char* const> arguments) {
-  const std::string_view noun = arguments.empty() ? "" : arguments[0];
-  if (noun == "lab" && arguments.size() > 1 && std::string_view(arguments[1]) == "probe") {
-    return lab::probe_main(static_cast<int>(arguments.size()) - 1, arguments.data() + 1);
+  if (arguments.empty() || std::string_view(arguments[0]) != "lab") return std::nullopt;
+  const auto rest = arguments.subspan(1);
+  if (!rest.empty() && std::string_view(rest[0]) == "probe") {
+    return lab::probe_main(static_cast<int>(rest.size()), rest.data());  // rest[0] is its name
   }
-  if (noun == "lab") return lab::lab_main(arguments.subspan(1));
-  return std::nullopt;
+  return lab::lab_main(rest);
 }
 
 }  // namespace godwit::cli
