@@ -4,12 +4,15 @@
 #include <sched.h>
 #include <signal.h>
 
-#include <filesystem>
+#include <array>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <thread>
 
 #include "lab/probe_figures.hh"
 #include "os/child.hh"
+#include "os/socket.hh"
+#include "os/test_wait.hh"
 
 namespace godwit::lab {
 namespace {
@@ -143,6 +146,50 @@ TEST_F(NativeRun, AKilledGuestShowsAsResetsAndAGap) {
   EXPECT_GE(total["tcp"]["resets"], 4) << total.dump(1);
   EXPECT_GT(total["from_vm"]["gap"]["ms"], 500.0);
   EXPECT_TRUE(total["to_vm"]["lost"].is_null());  // only the guest knew
+}
+
+TEST_F(NativeRun, MarkedWindowsGetTheirOwnFigures) {
+  os::Loop loop;
+  auto pair = os::make_socket_pair();
+  const auto probe = os::Child::spawn({.argv = {GODWIT_PROBE, "127.0.0.1", "--settle", "100ms"},
+                                       .stdin_fd = pair.theirs.number(),
+                                       .stdout_fd = pair.theirs.number(),
+                                       .dies_with_us = true});
+  pair.theirs.reset();
+  const auto stream = os::adopt_stream(loop, std::move(pair.ours), "probe");
+  std::string output;
+  bool closed = false;
+  stream->start({.readable =
+                     [&] {
+                       std::array<std::byte, 4096> chunk;
+                       while (const auto count = stream->read(chunk)) {
+                         output += as_text(BytesView(chunk).first(count));
+                       }
+                     },
+                 .writable = {},
+                 .closed = [&](std::string) { closed = true; }});
+  const auto say = [&](std::string_view line) { stream->write(as_bytes(line)); };
+  const auto said = [&](std::string_view word) { return output.find(word) != std::string::npos; };
+  ASSERT_TRUE(os::run_until(loop, [&] { return said("ready"); }));
+  say("mark a start\n");
+  bool later = false;
+  const auto timer = loop.after(milliseconds(300), [&] { later = true; });
+  ASSERT_TRUE(os::run_until(loop, [&] { return later; }));
+  say("mark a end\nmark b start\nmark nonsense\n");
+  ASSERT_TRUE(os::run_until(loop, [&] { return said("\"window\"") && said("not understood"); }));
+  say("stop\n");
+  ASSERT_TRUE(os::run_until(loop, [&] { return closed; }));
+  const std::size_t at = output.rfind("{\"event\":\"summary\"");
+  ASSERT_NE(at, std::string::npos) << output;
+  const json summary = json::parse(output.substr(at), nullptr, false);
+  ASSERT_EQ(summary["windows"].size(), 2U) << output;  // b was ended by the stop
+  const json& a = summary["windows"][0];
+  EXPECT_EQ(a["name"], "a");
+  EXPECT_GT(a["to_vm"]["sent"], 100);
+  EXPECT_LT(a["to_vm"]["sent"], summary["total"]["to_vm"]["sent"]);
+  EXPECT_EQ(a["to_vm"]["lost"], 0);
+  EXPECT_EQ(a["from_vm"]["lost"], 0);
+  EXPECT_EQ(a["tcp"]["rto_client"], 0);
 }
 
 TEST_F(NativeRun, WithoutAGuestItSaysSo) {

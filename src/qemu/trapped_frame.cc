@@ -1,0 +1,68 @@
+#include "qemu/trapped_frame.hh"
+
+#include <algorithm>
+#include <array>
+
+namespace godwit::qemu {
+namespace {
+
+constexpr std::size_t kVnetHeader = 10;
+constexpr std::size_t kShortestFrame = 60;  // IEEE 802.3 without FCS
+// Destination, source, EtherType; then a name that tells it from other experiments.
+constexpr std::array<unsigned char, 14> kPlugHeader{0x02, 0x67, 0x6f, 0x64, 0x77, 0x69, 0x02,
+                                                    0x67, 0x6f, 0x64, 0x77, 0x74, 0x88, 0xb5};
+constexpr std::string_view kPlugText = "godwit plug";
+
+}  // namespace
+
+Bytes plug_frame() {
+  Bytes frame(kVnetHeader + kShortestFrame);
+  const auto at = frame.begin() + kVnetHeader;
+  std::ranges::transform(kPlugHeader, at, [](unsigned char byte) { return std::byte{byte}; });
+  std::ranges::copy(as_bytes(kPlugText), at + kPlugHeader.size());
+  return frame;
+}
+
+bool is_plug(BytesView frame) {
+  static const Bytes plug = plug_frame();
+  // The kernel may have rewritten the virtio header.
+  return frame.size() == plug.size() &&
+         std::ranges::equal(frame.subspan(kVnetHeader), BytesView(plug).subspan(kVnetHeader));
+}
+
+void main_loop_barrier(Qmp& qmp, Done done) {
+  // QMP commands run in the main loop: the first may be of a turn that polled before the call, the
+  // second is of a later one.
+  query_status(qmp, [&qmp, done = std::move(done)](Result<VmStatus> first) mutable {
+    if (!first) return done(std::unexpected(first.error()));
+    query_status(qmp, [done = std::move(done)](Result<VmStatus> second) mutable {
+      if (!second) return done(std::unexpected(second.error()));
+      done({});
+    });
+  });
+}
+
+void TrappedFrame::wrote(BytesView frame) {
+  kept_.push_back(to_bytes(frame));
+  bytes_ += frame.size();
+  while (kept_.size() > kMaxKeptFrames || bytes_ > kMaxKeptBytes) {
+    bytes_ -= kept_.front().size();
+    kept_.pop_front();
+  }
+}
+
+TrappedFrame::Recovered TrappedFrame::recover(std::vector<Bytes> untaken) const {
+  Recovered recovered;
+  const std::size_t with_plug = untaken.size();
+  std::erase_if(untaken, [](const Bytes& frame) { return is_plug(frame); });
+  const bool trapped = untaken.size() < with_plug;
+  if (trapped && kept_.size() > untaken.size()) {
+    recovered.frames.push_back(kept_[kept_.size() - untaken.size() - 1]);
+  } else if (trapped) {
+    recovered.lost_one = true;
+  }
+  std::ranges::move(untaken, std::back_inserter(recovered.frames));
+  return recovered;
+}
+
+}  // namespace godwit::qemu

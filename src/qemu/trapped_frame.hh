@@ -1,0 +1,54 @@
+#pragma once
+// The one frame that a stopped QEMU keeps to itself, and how a move gets it back.
+//
+// QEMU goes on reading its TAP after STOP: it takes one more frame, finds that the vm does not run,
+// puts the frame in a queue of its own and only then stops reading (7.2: net/tap.c, tap_send;
+// net/queue.c, qemu_net_queue_send). The queue is not part of the vm's state, so that frame would be
+// lost by every move (real_qemu_test.cc shows it). If the vm continues here QEMU delivers it.
+//
+// Whether a frame is trapped is found out with a plug, a frame that no guest takes for its own:
+//
+//   armed: the agent writes f1 f2 f3 f4 to the NIC and keeps copies;  STOP somewhere between
+//   after STOP: write nothing more but the plug, wait for main_loop_barrier(), read what is left:
+//     left: f3 f4 plug  -> QEMU stopped reading before f3: f2 is trapped; forward f2 f3 f4
+//     left: nothing     -> QEMU took the plug itself: no frame of ours is trapped
+//
+// One case stays open: if the guest's receive ring was full at STOP, QEMU also drops the frame that
+// waited for it. Rings are as large as QEMU allows (argv.cc) to make that rare.
+#include <deque>
+#include <vector>
+
+#include "qemu/commands.hh"
+
+namespace godwit::qemu {
+
+// What is kept while armed; older copies are dropped. More than a TAP's queue holds.
+inline constexpr std::size_t kMaxKeptFrames = 8192;
+inline constexpr std::size_t kMaxKeptBytes = 32U << 20;
+
+// With its virtio_net_hdr of 10 bytes: EtherType 0x88b5 (IEEE 802, local experimental) to a
+// locally administered address.
+Bytes plug_frame();
+bool is_plug(BytesView frame);
+
+// `done` follows once QEMU's main loop has been all the way round since the call, so that it has
+// seen whatever was in its descriptors.
+void main_loop_barrier(Qmp& qmp, Done done);
+
+// Copies of what was written to one NIC; pure. Armed from shortly before STOP until the move ends.
+class TrappedFrame final {
+ public:
+  void wrote(BytesView frame);
+  struct Recovered {
+    std::vector<Bytes> frames;  // to be forwarded, in order: the trapped one, then the untaken
+    bool lost_one = false;      // one is trapped that was written before arming
+  };
+  // `untaken`: all that was read back after the barrier, in order, with the plug if it is there.
+  Recovered recover(std::vector<Bytes> untaken) const;
+
+ private:
+  std::deque<Bytes> kept_;
+  std::size_t bytes_ = 0;
+};
+
+}  // namespace godwit::qemu
