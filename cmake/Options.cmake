@@ -21,7 +21,9 @@ endif()
 
 find_program(GODWIT_CCACHE ccache)
 if(GODWIT_CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${GODWIT_CCACHE})
+  # One cache for all checkouts: paths below the source directory are hashed relative to it.
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+    env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${GODWIT_CCACHE})
 endif()
 find_program(GODWIT_MOLD mold)
 if(GODWIT_MOLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")

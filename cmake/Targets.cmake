@@ -18,8 +18,11 @@ function(godwit_test name)
   endif()
   add_executable(${name}_test ${arg_SOURCES})
   target_link_libraries(${name}_test PRIVATE ${arg_DEPS} GTest::gtest_main GTest::gmock)
+  if(NOT arg_LABEL)
+    set(arg_LABEL unit)
+  endif()
   gtest_discover_tests(${name}_test TEST_PREFIX ${name}. DISCOVERY_MODE PRE_TEST
-    PROPERTIES LABELS "${arg_LABEL}" TIMEOUT 300)
+    PROPERTIES LABELS ${arg_LABEL} TIMEOUT 300)
 endfunction()
 
 # godwit_fuzz(datagram SOURCES datagram_fuzz.cc DEPS godwit::wire): a libFuzzer target in the fuzz

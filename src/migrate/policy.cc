@@ -62,7 +62,8 @@ DowntimePolicy::Verdict DowntimePolicy::judge(const MemorySample& sample) {
   verdict.eta = from_seconds(round_seconds / gain);
   verdict.diverges = stalled_rounds_ >= kStalledRoundsToDiverge;
 
-  verdict.fits = allowed > 0;
+  verdict.fits = allowed > 0 && (sample.round >= 2 ||
+                                 sample.remaining_bytes <= kFirstRoundMultiple * allowed);
   if (verdict.fits) {
     const double qemu_rate = std::max(sample.qemu_bytes_per_second, rate);
     verdict.qemu_downtime_limit = std::clamp(

@@ -47,7 +47,7 @@ class DowntimePolicy final {
     Nanoseconds predicted_pause{};  // at the end of the present round
     Nanoseconds eta{};              // until the hand-over, if it converges
     Nanoseconds qemu_downtime_limit = milliseconds(1);
-    bool fits = false;     // the switch-over may be allowed now
+    bool fits = false;     // the switch-over may be allowed: QEMU's next sync decides
     bool diverges = false; // it will not fit at this rate
   };
   Verdict judge(const MemorySample& sample);
@@ -68,6 +68,10 @@ class DowntimePolicy final {
 // Rounds in a row that began with no less than 0.8 of the one before, and more than is allowed,
 // before a move is said to diverge. Three tell a trend from a burst.
 inline constexpr int kStalledRoundsToDiverge = 3;
+
+// In the first round the switch-over is allowed once this multiple of the allowed bytes remains:
+// early enough for QEMU to end with this round, late enough for a rate to be known.
+inline constexpr double kFirstRoundMultiple = 4.0;
 
 // QEMU's own value while the switch-over is not allowed. 0 would end after the first round (7.2).
 inline constexpr Nanoseconds kHeldDowntimeLimit = milliseconds(1);

@@ -40,9 +40,9 @@ std::vector<F> Source::restart() {
     case S::released:
       return {F::commit_target, F::wait};
     case S::committed:
-      return enter(S::draining, {F::release_ports, F::end_guest, F::wait});
+      return enter(S::draining, {F::release_ports, F::end_guest, F::forget_guest, F::wait});
     case S::draining:
-      return {F::release_ports, F::end_guest, F::wait};
+      return {F::release_ports, F::end_guest, F::forget_guest, F::wait};
     case S::aborting:
       return {F::cancel_memory, F::resume_guest, F::resume_ports, F::abort_target};
     case S::done:
@@ -123,7 +123,7 @@ std::vector<F> Source::in_released(E event, std::string& text) {
     case E::target_owns:
       undecided_ = false;
       reason_.clear();
-      return enter(S::committed, {F::release_ports, F::end_guest, F::wait});
+      return enter(S::committed, {F::release_ports, F::end_guest, F::forget_guest, F::wait});
     case E::target_refuses:
     case E::target_destroyed:
       undecided_ = false;
@@ -153,7 +153,7 @@ std::vector<F> Source::handle(E event, std::string text) {
       return {};
     case S::draining:
       if (event != E::drained && event != E::patience_ended) return {};
-      return enter(S::done, {F::forget_guest});
+      return enter(S::done, {});
     case S::aborting:
       if (event == E::guest_resumed || event == E::guest_died) return enter(S::aborted, {});
       if (event == E::session_up) return {F::abort_target};

@@ -6,7 +6,7 @@
 //   begin ── prepare_target ──▶ target_prepared ── start_memory ──▶ converged ── allow_switchover
 //   ──▶ at_pre_switchover (vCPUs stopped) ── pause_ports ──▶ ports_paused ── continue_switchover
 //   ──▶ memory_completed ── record released, commit_target ──▶ target_owns ── release_ports,
-//   end_guest ──▶ drained ── forget_guest.
+//   end_guest, forget_guest ──▶ drained.
 //
 // Two rules carry the safety: a `record` effect comes before every effect that depends on it, and
 // after `released` no path leads to resume_guest but target_refuses and target_destroyed.

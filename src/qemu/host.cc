@@ -1,5 +1,6 @@
 #include "qemu/host.hh"
 
+#include <cstdlib>
 #include <algorithm>
 #include <charconv>
 #include <fstream>
@@ -172,6 +173,16 @@ std::string newest_machine(const HostCapabilities& host) {
     if (version > best) best = version, newest = machine;
   }
   return newest;
+}
+
+ByteCount trackable_memory(ByteCount wanted, const HostCapabilities& host) {
+  constexpr std::uint64_t kFastPathUnit = 64 * 4096;
+  constexpr std::uint64_t kTwoPages = 2 * 4096;
+  constexpr int kMendedIn = 9;
+  const bool broken = host.accelerator == Accelerator::tcg &&
+                      std::atoi(host.qemu_version.c_str()) < kMendedIn;
+  if (!broken || wanted.bytes % kFastPathUnit != 0) return wanted;
+  return {wanted.bytes + kTwoPages};
 }
 
 std::vector<std::string> refusals(const VmSpec& spec, const HostCapabilities& host,

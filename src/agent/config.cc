@@ -1,0 +1,63 @@
+#include "agent/config.hh"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <array>
+#include <cstdlib>
+
+#include "base/id.hh"
+#include "base/result.hh"
+
+namespace godwit::agent {
+namespace {
+
+// The host's name up to its first dot, in lower case.
+std::string default_name() {
+  std::array<char, 256> name{};
+  if (::gethostname(name.data(), name.size() - 1) != 0) return {};
+  std::string text(name.data());
+  text.resize(std::min(text.find('.'), text.size()));
+  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return text;
+}
+
+}  // namespace
+
+Config parse_command_line(int argc, char** argv) {
+  Config config;
+  config.name = default_name();
+  CLI::App app("Godwit's agent: one per host. It moves running machines, their disks and networks.",
+               "godwitd");
+  app.set_version_flag("--version", std::string("godwitd " GODWIT_VERSION));
+  app.add_option("--name", config.name, "Name of this host, unique in its fleet")
+      ->capture_default_str();
+  app.add_option("--site", config.site, "Site this host belongs to")->capture_default_str();
+  app.add_option("--address", config.addresses,
+                 "IP address under which other hosts reach this one (repeatable, best first)")
+      ->required();
+  app.add_option("--port", config.port, "TCP and UDP port")->capture_default_str();
+  app.add_option("--path-mtu", config.path_mtu,
+                 "Largest IP packet that every path between hosts carries, in bytes")
+      ->capture_default_str()
+      ->check(CLI::Range(576, 9000));
+  app.add_option("--state-dir", config.state_dir, "What must survive a reboot")
+      ->capture_default_str();
+  app.add_option("--run-dir", config.run_dir, "Sockets and what lasts until a reboot")
+      ->capture_default_str();
+  app.add_flag("-v,--verbose", config.verbose, "Log each step, not only what changed");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    std::exit(app.exit(error) == 0 ? 0 : 2);
+  }
+  if (!is_valid_name(config.name)) {
+    fail_setup("'{}' is not a host name: use 1 to 63 of a-z, 0-9 and '-' (--name)", config.name);
+  }
+  if (!is_valid_name(config.site)) {
+    fail_setup("'{}' is not a site name: use 1 to 63 of a-z, 0-9 and '-' (--site)", config.site);
+  }
+  return config;
+}
+
+}  // namespace godwit::agent

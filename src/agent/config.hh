@@ -1,0 +1,35 @@
+#pragma once
+// What an agent is told when it starts. The command line is the whole configuration: an agent has no
+// file to be edited, what it learns later is in its store.
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "base/units.hh"
+
+namespace godwit::agent {
+
+inline constexpr std::uint16_t kDefaultPort = 4747;
+// Inner frames of 1500 travel in fragments, so any path works; 1500 is what every cloud routes
+// (probing larger paths is later work).
+inline constexpr std::uint16_t kDefaultPathMtu = 1400;
+
+struct Config {
+  std::string name;  // of this host, unique in its fleet
+  std::string site = "default";
+  std::vector<std::string> addresses;  // under which others reach this host, best first
+  std::uint16_t port = kDefaultPort;   // TCP and UDP
+  std::uint16_t path_mtu = kDefaultPathMtu;
+  std::filesystem::path state_dir = "/var/lib/godwit";
+  std::filesystem::path run_dir = "/run/godwit";
+  bool verbose = false;
+
+  std::filesystem::path socket() const { return run_dir / "godwitd.sock"; }
+  std::filesystem::path store() const { return state_dir / "agent.db"; }
+  std::filesystem::path vm_dir(const std::string& vm) const { return run_dir / "vms" / vm; }
+};
+
+// Parses godwitd's arguments; exits for --help and --version. Throws SetupError.
+Config parse_command_line(int argc, char** argv);
+
+}  // namespace godwit::agent

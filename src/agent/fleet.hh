@@ -1,0 +1,93 @@
+#pragma once
+// This host as a member of its fleet: its certificate, the invitations it gives, the hosts it knows
+// and the sessions with them. A host that has not joined has no identity and no open port; the first
+// invitation makes it the founder, who keeps the fleet's CA.
+#include <functional>
+#include <map>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/config.hh"
+#include "agent/events.hh"
+#include "agent/peers.hh"
+#include "crypto/identity.hh"
+#include "os/udp.hh"
+#include "session/acceptor.hh"
+#include "session/join.hh"
+#include "session/sessions.hh"
+#include "store/store.hh"
+
+namespace godwit::agent {
+
+class Fleet final : public Peers {
+ public:
+  // What the fleet brings to the rest of the agent.
+  struct Handlers {
+    std::function<void(session::Session&)> up;
+    std::function<void(const std::string& peer)> down;
+    std::function<void(PeerRequest, const nlohmann::json& body)> request;
+    std::function<void(const std::string& peer, BytesView message)> wire_control;
+    std::function<void(const std::string& peer, std::unique_ptr<os::ByteStream>)> lane;
+  };
+
+  Fleet(os::Loop& loop, const Config& config, store::Store& store, Events& events,
+        Handlers handlers);
+  ~Fleet() override;
+
+  // Goes online if this host has joined before.
+  void start();
+
+  // API.
+  Result<nlohmann::json> invite(Nanoseconds ttl);
+  void join(const std::string& target, std::function<void(Result<nlohmann::json>)> done);
+  nlohmann::json describe() const;
+  nlohmann::json hosts() const;
+  std::vector<std::string> hosts_of_site(const std::string& site) const;
+  Result<> push_wire_control(const std::string& peer, BytesView message);
+
+  // Peers.
+  const std::string& self() const override { return config_.name; }
+  bool is_up(const std::string& peer) const override;
+  std::vector<std::string> up() const override;
+  Nanoseconds rtt(const std::string& peer) const override;
+  void request(const std::string& peer, const std::string& method, const nlohmann::json& body,
+               Reply reply, Nanoseconds timeout) override;
+  void open_lane(const std::string& peer, LaneReady ready) override;
+
+  std::function<void(std::shared_ptr<os::UdpSocket>)> online;  // the host's port is open
+
+  // Where a host's wires receive UDP.
+  std::vector<os::Endpoint> addresses(const std::string& host) const;
+
+ private:
+  void found();
+  void go_online(crypto::Identity identity);
+  session::Sessions::Handlers session_handlers();
+  session::Acceptor::Handlers acceptor_handlers();
+  void serve_joins();
+  void know(const session::KnownHost& host);
+  void gossip(session::Session& session);
+  void on_request(session::Session& session, const std::string& method,
+                  const nlohmann::json& body, session::Responder responder);
+  session::KnownHost own_record() const;
+  std::vector<session::KnownHost> known() const;
+  void save_invites();
+  Result<nlohmann::json> joined(Result<session::Joined> result);
+
+  os::Loop& loop_;
+  const Config& config_;
+  store::Store& store_;
+  Events& events_;
+  Handlers handlers_;
+  std::optional<crypto::Identity> identity_;
+  std::unique_ptr<session::Sessions> sessions_;
+  std::unique_ptr<session::Acceptor> acceptor_;
+  std::unique_ptr<session::Invites> invites_;  // of a founder
+  std::unique_ptr<session::JoinServer> join_server_;
+  std::unique_ptr<session::JoinClient> joining_;
+};
+
+}  // namespace godwit::agent

@@ -1,0 +1,406 @@
+#include "agent/migrations.hh"
+
+#include <spdlog/spdlog.h>
+
+#include <chrono>
+#include <ctime>
+#include <nlohmann/json.hpp>
+
+#include "os/random.hh"
+
+namespace godwit::agent {
+
+using migrate::SourceEvent;
+using migrate::SourceState;
+
+namespace {
+
+constexpr std::size_t kMaxNewLanes = 64;                // accepted, transfer not yet named
+constexpr Nanoseconds kNewLaneTimeout = seconds(10);
+constexpr std::size_t kKeptMigrations = 200;            // finished ones that stay listed
+constexpr Nanoseconds kMaxMaxDowntime = seconds(2000);  // QEMU's own bound
+
+std::int64_t wall_clock_seconds() {
+  return duration_cast<seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+// "2026-11-21T22:30:00Z" -> seconds since 1970; 0, which is past, when none was given.
+Result<std::int64_t> start_time(const nlohmann::json& request) {
+  if (!request.contains("at")) return 0;
+  const auto text = text_field(request, "at");
+  if (!text) return std::unexpected(text.error());
+  std::tm utc{};
+  const char* end = ::strptime(text->c_str(), "%Y-%m-%dT%H:%M:%SZ", &utc);
+  if (end == nullptr || *end != 0) return fail("'at' is a UTC time like 2026-11-21T22:30:00Z");
+  return ::timegm(&utc);
+}
+
+Result<Nanoseconds> duration_field(const nlohmann::json& object, const char* key) {
+  const auto text = text_field(object, key);
+  if (!text) return std::unexpected(text.error());
+  return parse_duration(*text);
+}
+
+}  // namespace
+
+Migrations::Migrations(SourceMove::Context context,
+                       std::function<std::vector<std::string>(const std::string&)> hosts_of_site)
+    : context_(context), hosts_of_site_(std::move(hosts_of_site)) {}
+
+void Migrations::start() {
+  for (const auto& document : context_.store.list("migration-source")) {
+    auto move = std::make_unique<SourceMove>(context_, source_record(document.body));
+    SourceMove* raw = move.get();
+    sources_[raw->record().id] = std::move(move);
+    if (!raw->over()) raw->restart();
+  }
+  for (const auto& document : context_.store.list("migration-target")) {
+    auto move = std::make_unique<TargetMove>(context_, target_record(document.body));
+    TargetMove* raw = move.get();
+    targets_[raw->record().id] = std::move(move);
+    raw->restart();
+  }
+}
+
+bool Migrations::is_moving(const std::string& vm) const {
+  for (const auto& [id, move] : sources_) {
+    const auto state = move->record().state;
+    if (move->record().vm == vm && !migrate::is_final(state) && state != SourceState::draining) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// A host's name, or a site's: then the first of its hosts that is up.
+Result<std::string> Migrations::pick_host(const std::string& to) const {
+  if (to == context_.config.name) return fail("the vm is on host {} already", to);
+  if (context_.peers.is_up(to)) return to;
+  const auto hosts = hosts_of_site_(to);
+  for (const auto& host : hosts) {
+    if (host == context_.config.name) return fail("the vm is in site {} already", to);
+  }
+  for (const auto& host : hosts) {
+    if (context_.peers.is_up(host)) return host;
+  }
+  if (!hosts.empty()) return fail("no host of site {} can be reached", to);
+  return fail("there is no host or site '{}' that can be reached; see godwit host ls", to);
+}
+
+Result<SourceRecord> Migrations::plan(const nlohmann::json& request) {
+  const auto name = text_field(request, "vm");
+  const auto to = text_field(request, "to");
+  if (!name) return std::unexpected(name.error());
+  if (!to) return std::unexpected(to.error());
+  Vm* vm = context_.vms.find(*name);
+  if (vm == nullptr) {
+    return fail("there is no running vm '{}' on host {}; see godwit vm ls", *name,
+                context_.config.name);
+  }
+  if (is_moving(*name)) return fail("vm {} is migrating already; see godwit migration ls", *name);
+  const auto host = pick_host(*to);
+  if (!host) return std::unexpected(host.error());
+
+  SourceRecord record;
+  record.id = os::random_id<MigrationId>();
+  record.vm = *name;
+  record.tenant = vm->spec().tenant;
+  record.to = *host;
+  record.started = wall_clock_seconds();
+  if (request.contains("max_downtime")) {
+    const auto limit = duration_field(request, "max_downtime");
+    if (!limit) return std::unexpected(limit.error());
+    if (*limit > kMaxMaxDowntime) return fail("max_downtime is at most 2000s");
+    record.max_downtime = *limit;
+  }
+  if (request.contains("bandwidth")) {
+    const auto cap = parse_bit_rate(text_field_or(request, "bandwidth", ""));
+    if (!cap) return std::unexpected(cap.error());
+    record.bandwidth_bits_per_second = cap->bits_per_second;
+  }
+  const std::string on_diverge = text_field_or(request, "on_diverge", "abort");
+  if (on_diverge != "abort" && on_diverge != "pause") {
+    return fail("on_diverge is 'abort' or 'pause', not '{}'", on_diverge);
+  }
+  record.pause_on_diverge = on_diverge == "pause";
+  record.hold = request.value("hold", false);
+  for (const auto& nic : vm->spec().nics) {
+    record.ports.push_back(nic.port);
+    const auto described = context_.network.describe_nic(nic.port);
+    if (!described) return std::unexpected(described.error());
+    record.epoch = std::max(record.epoch, described->at("port").value("epoch", Epoch{1}));
+  }
+  // One epoch for all ports of the vm: above each of theirs, and above those burned by an abort.
+  for (const auto& [id, move] : sources_) {
+    if (move->record().vm == *name) record.epoch = std::max(record.epoch, move->record().epoch);
+  }
+  ++record.epoch;
+  return record;
+}
+
+void Migrations::add(const nlohmann::json& request, http::Responder responder) {
+  auto record = plan(request);
+  if (!record) return responder.error(409, record.error().text, 3);
+  const bool dry_run = request.value("dry_run", false);
+  const auto at = start_time(request);
+  if (!at) return responder.error(400, at.error().text, 2);
+  Vm* vm = context_.vms.find(record->vm);
+  preflight(context_, *vm, record->to,
+            [this, record = *record, dry_run, at = *at,
+             shared = std::make_shared<http::Responder>(std::move(responder))](
+                const std::vector<Check>& checks) mutable {
+              if (dry_run) return answer_dry_run(record, checks, *shared);
+              if (!all_ok(checks)) {
+                return shared->json(409, {{"error", "refused, nothing was changed: " + failures(checks)},
+                                          {"exit", 3},
+                                          {"checks", to_json(checks)}});
+              }
+              const MigrationId id = record.id;
+              if (is_moving(record.vm)) {
+                return shared->error(409, fmt::format("vm {} is migrating already", record.vm), 3);
+              }
+              launch(std::move(record), std::move(*shared));
+              begin_at(id, at);
+            });
+}
+
+void Migrations::answer_dry_run(const SourceRecord& record, const std::vector<Check>& checks,
+                                http::Responder& responder) {
+  Vm* vm = context_.vms.find(record.vm);
+  // Without a measurement of the link only the memory and the round trips are known.
+  const auto rtt = context_.peers.rtt(record.to);
+  nlohmann::json estimate = {{"bytes", vm != nullptr ? vm->spec().memory.bytes : 0},
+                             {"rtt_ms", to_ms(rtt)}};
+  if (record.bandwidth_bits_per_second != 0 && vm != nullptr) {
+    const double rate = static_cast<double>(record.bandwidth_bits_per_second) / 8;
+    estimate["total_s"] = static_cast<double>(vm->spec().memory.bytes) / rate;
+  }
+  responder.json(200, {{"ok", all_ok(checks)},
+                       {"vm", record.vm},
+                       {"to", record.to},
+                       {"checks", to_json(checks)},
+                       {"estimate", estimate},
+                       {"exit", all_ok(checks) ? 0 : 3}});
+}
+
+void Migrations::launch(SourceRecord record, http::Responder responder) {
+  const MigrationId id = record.id;
+  // Old ones make room: their reports are history.
+  while (sources_.size() >= kKeptMigrations) {
+    const auto old = std::ranges::find_if(sources_, [](const auto& s) { return s.second->over(); });
+    if (old == sources_.end()) break;
+    context_.store.erase("migration-source", old->first.text());
+    sources_.erase(old);
+  }
+  context_.store.put("migration-source", id.text(), to_json(record));
+  sources_[id] = std::make_unique<SourceMove>(context_, std::move(record));
+  responder.json(202, sources_[id]->describe());
+}
+
+void Migrations::begin_at(MigrationId id, std::int64_t at) {
+  const std::int64_t wait = at - wall_clock_seconds();
+  scheduled_[id] = context_.loop.after(seconds(std::max<std::int64_t>(wait, 0)), [this, id] {
+    const auto move = sources_.find(id);
+    if (move != sources_.end()) move->second->begin();
+    context_.loop.post([this, id] { scheduled_.erase(id); });
+  });
+}
+
+std::vector<nlohmann::json> Migrations::list() {
+  std::vector<nlohmann::json> all;
+  for (const auto& [id, move] : sources_) all.push_back(move->describe());
+  for (const auto& [id, move] : targets_) all.push_back(move->describe());
+  std::ranges::sort(all, {}, [](const nlohmann::json& m) { return m.value("started", 0L); });
+  return all;
+}
+
+std::optional<nlohmann::json> Migrations::show(const std::string& text) {
+  const auto id = MigrationId::parse(text);
+  if (!id) return std::nullopt;
+  if (const auto found = sources_.find(*id); found != sources_.end()) {
+    return found->second->describe();
+  }
+  if (const auto found = targets_.find(*id); found != targets_.end()) {
+    return found->second->describe();
+  }
+  return std::nullopt;
+}
+
+Result<SourceMove*> Migrations::find_source(const std::string& text) {
+  const auto id = MigrationId::parse(text);
+  if (id) {
+    if (const auto found = sources_.find(*id); found != sources_.end()) return found->second.get();
+    if (const auto found = targets_.find(*id); found != targets_.end()) {
+      return fail("migration {} is steered from its source, host {}", text,
+                  found->second->record().from);
+    }
+  }
+  return fail("there is no migration '{}' on host {}; see godwit migration ls", text,
+              context_.config.name);
+}
+
+Result<> Migrations::follow(const std::string& id, std::shared_ptr<http::EventStream> stream) {
+  const auto move = find_source(id);
+  if (!move) return std::unexpected(move.error());
+  stream->push("progress", (*move)->describe());
+  if (migrate::is_final((*move)->record().state) ||
+      (*move)->record().state == SourceState::draining) {
+    stream->push("done", (*move)->describe());
+    stream->close();
+    return {};
+  }
+  context_.events.follow((*move)->record().id, std::move(stream));
+  return {};
+}
+
+Result<> Migrations::cutover(const std::string& id) {
+  const auto move = find_source(id);
+  if (!move) return std::unexpected(move.error());
+  if (migrate::is_final((*move)->record().state)) return fail("migration {} is over", id);
+  (*move)->feed(SourceEvent::cutover);
+  return {};
+}
+
+Result<> Migrations::abort(const std::string& id) {
+  const auto move = find_source(id);
+  if (!move) return std::unexpected(move.error());
+  const SourceState state = (*move)->record().state;
+  if (state == SourceState::aborting || state == SourceState::aborted) return {};
+  if (state == SourceState::released) {
+    return fail("migration {} has handed the vm over and waits for host {}'s word: it cannot be "
+                "aborted; see godwit migration resolve", id, (*move)->record().to);
+  }
+  if (state >= SourceState::committed) return fail("migration {} is done: migrate back instead", id);
+  (*move)->feed(SourceEvent::abort_requested, "aborted on request");
+  return {};
+}
+
+Result<> Migrations::set(const std::string& id, const nlohmann::json& request) {
+  const auto move = find_source(id);
+  if (!move) return std::unexpected(move.error());
+  std::optional<Nanoseconds> max_downtime;
+  std::optional<BitRate> bandwidth;
+  if (request.contains("max_downtime")) {
+    const auto value = duration_field(request, "max_downtime");
+    if (!value) return std::unexpected(value.error());
+    max_downtime = *value;
+  }
+  if (request.contains("bandwidth")) {
+    const auto value = parse_bit_rate(text_field_or(request, "bandwidth", ""));
+    if (!value) return std::unexpected(value.error());
+    bandwidth = *value;
+  }
+  (*move)->set(max_downtime, bandwidth);
+  return {};
+}
+
+Result<> Migrations::resolve(const std::string& id, bool target_destroyed) {
+  const auto move = find_source(id);
+  if (!move) return std::unexpected(move.error());
+  if ((*move)->record().state != SourceState::released) {
+    return fail("migration {} is not undecided: it is {}", id,
+                migrate::to_text((*move)->record().state));
+  }
+  (*move)->feed(target_destroyed ? SourceEvent::target_destroyed : SourceEvent::session_up);
+  return {};
+}
+
+void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
+  if (request.method == "migration.preflight") {
+    return request.answer(answer_preflight(context_, request.peer, body));
+  }
+  const auto id = id_field<MigrationId>(body, "id");
+  if (!id) return request.answer(std::unexpected(id.error()));
+  if (request.method == "migration.prepare") return prepare_target(std::move(request), body);
+  if (request.method == "migration.failed") {
+    const auto found = sources_.find(*id);
+    if (found != sources_.end() && found->second->record().to == request.peer) {
+      found->second->feed(SourceEvent::target_failed, text_field_or(body, "reason", ""));
+    }
+    return request.answer(nlohmann::json::object());
+  }
+  const auto found = targets_.find(*id);
+  // Never heard of it, so nothing of it can ever run here.
+  if (found == targets_.end()) {
+    return request.answer(nlohmann::json{{"refuses", "this host does not know the migration"}});
+  }
+  if (found->second->record().from != request.peer) {
+    return request.answer(fail("migration {} is not from host {}", id->text(), request.peer));
+  }
+  if (request.method == "migration.commit") return found->second->commit(std::move(request));
+  if (request.method == "migration.abort") {
+    return found->second->abort(std::move(request), text_field_or(body, "reason", "aborted"));
+  }
+  request.answer(fail("unknown request {}", request.method));
+}
+
+void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body) {
+  const auto id = id_field<MigrationId>(body, "id");
+  auto spec = qemu::vm_spec_from_json(body.value("spec", nlohmann::json()));
+  if (!spec) return request.answer(std::unexpected(spec.error()));
+  if (targets_.contains(*id)) {
+    return request.answer(fail("migration {} was begun here before", id->text()));
+  }
+  while (targets_.size() >= kKeptMigrations) {
+    const auto old = std::ranges::find_if(targets_, [](const auto& t) { return t.second->settled(); });
+    if (old == targets_.end()) return request.answer(fail("too many migrations arrive here"));
+    context_.store.erase("migration-target", old->first.text());
+    targets_.erase(old);
+  }
+  TargetRecord record{.id = *id,
+                      .from = request.peer,
+                      .state = migrate::TargetState::planned,
+                      .reason = {},
+                      .started = wall_clock_seconds(),
+                      .spec = *std::move(spec),
+                      .ports = body.value("ports", nlohmann::json::array()),
+                      .epoch = body.value("epoch", Epoch{0})};
+  targets_[*id] = std::make_unique<TargetMove>(context_, std::move(record));
+  targets_[*id]->prepare(std::move(request));
+}
+
+void Migrations::on_session_up(const std::string& peer) {
+  for (const auto& [id, move] : sources_) {
+    if (move->record().to == peer && !move->over()) move->feed(SourceEvent::session_up);
+  }
+}
+
+void Migrations::on_lane(const std::string& peer, std::unique_ptr<os::ByteStream> lane) {
+  if (new_lanes_.size() >= kMaxNewLanes) return;
+  const std::uint64_t key = next_lane_++;
+  NewLane& fresh = new_lanes_[key];
+  fresh.stream = std::move(lane);
+  fresh.peer = peer;
+  fresh.timeout = context_.loop.after(kNewLaneTimeout, [this, key] {
+    context_.loop.post([this, key] { new_lanes_.erase(key); });
+  });
+  fresh.stream->start({.readable = [this, key] { read_lane(key); },
+                       .writable = [] {},
+                       .closed = [this, key](const std::string&) {
+                         context_.loop.post([this, key] { new_lanes_.erase(key); });
+                       }});
+}
+
+void Migrations::read_lane(std::uint64_t key) {
+  const auto found = new_lanes_.find(key);
+  if (found == new_lanes_.end()) return;
+  NewLane& lane = found->second;
+  Bytes buffer(stream::kFrameHeader + stream::kMaxSmallPayload);
+  while (const std::size_t count = lane.stream->read(buffer)) {
+    append(lane.early, BytesView(buffer).first(count));
+    const auto hello = stream::peek_hello(lane.early);
+    if (!hello) continue;
+    const auto move = *hello ? targets_.find(MigrationId::from((*hello)->transfer.bytes))
+                             : targets_.end();
+    if (move != targets_.end() && move->second->record().from == lane.peer) {
+      move->second->use_lane(std::move(lane.stream), lane.early);
+    } else {
+      spdlog::warn("a lane from {} is for no migration here", lane.peer);
+    }
+    // The stream is calling us: it goes after it has returned.
+    context_.loop.post([this, key] { new_lanes_.erase(key); });
+    return;
+  }
+}
+
+}  // namespace godwit::agent

@@ -1,0 +1,343 @@
+// Ports: their records and devices, and what vms and migrations ask of them. Wires are in
+// network_wires.cc.
+#include "agent/network.hh"
+
+#include <spdlog/spdlog.h>
+
+#include <nlohmann/json.hpp>
+
+#include "os/random.hh"
+
+namespace godwit::agent {
+
+Network::Network(os::Loop& loop, const Config& config, store::Store& store, WireThread& wires,
+                 Events& events)
+    : loop_(loop), config_(config), store_(store), wires_(wires), events_(events) {}
+
+Network::~Network() = default;
+
+void Network::start() {
+  for (const auto& document : store_.list("port")) {
+    PortRecord record = port_record(document.body);
+    try {
+      open(record);
+    } catch (const SetupError& error) {
+      spdlog::error("port {} stays closed: {}", record.name, error.what());
+    }
+    ports_[record.id] = record;
+  }
+  for (const auto& document : store_.list("wire")) {
+    const WireRecord record = wire_record(document.body);
+    wires_of_[record.local] = record;
+    wires_.connect(config_of(record));
+  }
+}
+
+// An interface name of at most 15 characters that tells which port it is.
+void Network::open(PortRecord& record) {
+  wires_.add_port({.id = record.id, .epoch = record.epoch, .tenant = record.tenant});
+  if (record.kind == PortKind::nic) return;  // its TAPs come with the vm
+  auto tap = std::make_shared<os::Tap>(
+      record.kind == PortKind::bridge
+          ? os::open_bridge_port(record.interface, record.bridge)
+          : os::open_uplink({.name = record.interface, .address = record.address}));
+  devices_[record.id] = tap;
+  wires_.attach(record.id, std::move(tap));
+}
+
+const PortRecord* Network::find(std::string_view name) const {
+  for (const auto& [id, record] : ports_) {
+    if (record.name == name) return &record;
+  }
+  return nullptr;
+}
+
+void Network::save(const PortRecord& record) {
+  ports_[record.id] = record;
+  store_.put("port", record.id.text(), to_json(record));
+}
+
+void Network::forget_port(const PortId& port) {
+  devices_.erase(port);
+  ports_.erase(port);
+  store_.erase("port", port.text());
+}
+
+Result<nlohmann::json> Network::add_port(const nlohmann::json& request) {
+  PortRecord record;
+  const auto name = text_field(request, "name");
+  if (!name) return std::unexpected(name.error());
+  const std::string kind = text_field_or(request, "kind", "nic");
+  record.name = *name;
+  record.tenant = text_field_or(request, "tenant", kDefaultTenant);
+  record.bridge = text_field_or(request, "bridge", "");
+  record.interface = text_field_or(request, "interface", *name);
+  record.address = text_field_or(request, "address", "");
+  if (!is_valid_name(record.name) || !is_valid_name(record.tenant)) {
+    return fail("'{}' is not a port name: use 1 to 63 of a-z, 0-9 and '-'", record.name);
+  }
+  const auto parsed = port_kind(kind);
+  if (!parsed) return fail("a port is a 'nic', a 'bridge' or an 'uplink', not '{}'", kind);
+  record.kind = *parsed;
+  if (const PortRecord* same = find(record.name)) {
+    if (same->kind == record.kind && same->tenant == record.tenant &&
+        same->bridge == record.bridge && same->address == record.address) {
+      return to_json(*same);  // repeated: harmless
+    }
+    return fail("there is another port '{}' on host {}: remove it first", record.name,
+                config_.name);
+  }
+  if (record.kind == PortKind::bridge && record.bridge.empty()) {
+    return fail("port {}: name the bridge it shall join", record.name);
+  }
+  record.id = os::random_id<PortId>();
+  if (record.interface.size() > 15) record.interface = os::TapPair::name_of(record.id);
+  try {
+    open(record);
+  } catch (const SetupError& error) {
+    wires_.remove_port(record.id);
+    return fail("cannot add port {}: {}", record.name, error.what());
+  }
+  save(record);
+  events_.publish("port", {{"name", record.name}, {"event", "added"}});
+  return to_json(record);
+}
+
+Result<> Network::remove_port(const std::string& name) {
+  const PortRecord* record = find(name);
+  if (record == nullptr) return {};
+  if (!record->vm.empty()) {
+    return fail("port {} belongs to vm {}: remove the vm first", name, record->vm);
+  }
+  if (wire_at(record->id) != nullptr) {
+    return fail("port {} has a wire: disconnect it first", name);
+  }
+  const PortId id = record->id;
+  wires_.detach(id);
+  wires_.remove_port(id);
+  forget_port(id);
+  events_.publish("port", {{"name", name}, {"event", "removed"}});
+  return {};
+}
+
+void Network::list_ports(std::function<void(nlohmann::json)> done) {
+  wires_.stats([this, done = std::move(done)](const WireThread::Stats& stats) {
+    nlohmann::json list = nlohmann::json::array();
+    for (const auto& [id, record] : ports_) list.push_back(describe(record, stats));
+    done(std::move(list));
+  });
+}
+
+nlohmann::json Network::describe(const PortRecord& record, const WireThread::Stats& stats) const {
+  nlohmann::json json = to_json(record);
+  json["host"] = config_.name;
+  json["state"] = "live";
+  for (const auto& port : stats.ports) {
+    if (port.id.port == record.id) json["state"] = wire::to_text(port.state);
+  }
+  if (const WireRecord* wire = wire_at(record.id)) json["wire"] = wire->id.text();
+  return json;
+}
+
+// ---- for vms ----
+
+Result<PortRecord> Network::nic_for(const std::string& name, const std::string& tenant,
+                                    const std::string& vm) {
+  if (const PortRecord* found = find(name)) {
+    if (found->kind != PortKind::nic) {
+      return fail("port {} is a {}: a vm's port is a nic", name, to_text(found->kind));
+    }
+    if (found->tenant != tenant) return fail("port {} belongs to tenant {}", name, found->tenant);
+    if (!found->vm.empty() && found->vm != vm) {
+      return fail("port {} belongs to vm {}", name, found->vm);
+    }
+    return *found;
+  }
+  const auto made = add_port({{"name", name}, {"kind", "nic"}, {"tenant", tenant}});
+  if (!made) return std::unexpected(made.error());
+  return *find(name);
+}
+
+Result<int> Network::attach_nic(PortId port, const std::string& vm) {
+  const bool arriving = arriving_.contains(port);
+  const auto found = arriving ? arriving_.find(port) : ports_.find(port);
+  if (!arriving && found == ports_.end()) return fail("vm {}: its port is not here", vm);
+  try {
+    auto pair = std::make_shared<os::TapPair>(
+        os::TapPair::create({.name = os::TapPair::name_of(port)}));
+    const int fd = pair->guest_fd().number();
+    found->second.vm = vm;
+    found->second.interface = pair->guest_interface();
+    if (!arriving) save(found->second);
+    devices_[port] = pair;
+    wires_.attach(port, std::move(pair));
+    return fd;
+  } catch (const SetupError& error) {
+    return fail("cannot make the TAPs of port {}: {}", found->second.name, error.what());
+  }
+}
+
+Result<> Network::reattach_nic(PortId port, const os::Child& qemu) {
+  try {
+    auto pair = std::make_shared<os::TapPair>(
+        os::TapPair::reattach({.name = os::TapPair::name_of(port)}, qemu));
+    devices_[port] = pair;
+    wires_.attach(port, std::move(pair));
+    return {};
+  } catch (const SetupError& error) {
+    return fail("{}", error.what());
+  }
+}
+
+void Network::detach_nic(PortId port) {
+  wires_.detach(port);
+  devices_.erase(port);
+}
+
+void Network::release_nic(PortId port) {
+  detach_nic(port);
+  const auto found = ports_.find(port);
+  if (found == ports_.end()) return;
+  found->second.vm.clear();
+  save(found->second);
+}
+
+// ---- for migrations ----
+
+Result<nlohmann::json> Network::describe_nic(PortId port) const {
+  const auto found = ports_.find(port);
+  if (found == ports_.end()) return fail("port {} is not on host {}", port.text(), config_.name);
+  nlohmann::json json = {{"port", to_json(found->second)}};
+  if (const WireRecord* wire = wire_at(port)) json["wire"] = to_json(*wire);
+  return json;
+}
+
+std::vector<std::string> Network::peers_of(PortId port) const {
+  const WireRecord* wire = wire_at(port);
+  return wire == nullptr ? std::vector<std::string>{} : std::vector{wire->remote_host};
+}
+
+void Network::offer_move(PortId port, const std::string& to_host, Epoch epoch) {
+  wires_.offer_move(port, to_host, epoch);
+}
+
+void Network::pause(const std::vector<PortId>& ports, std::function<void()> done) {
+  wires_.pause(ports, std::move(done));
+}
+
+void Network::resume(const std::vector<PortId>& ports) {
+  for (const PortId& port : ports) wires_.resume(port);
+}
+
+// The port is the target's now: its record goes at once, the wire thread forwards for the lease.
+void Network::release(const std::vector<PortId>& ports, std::function<void()> drained) {
+  if (ports.empty()) return loop_.post(std::move(drained));
+  auto left = std::make_shared<std::size_t>(ports.size());
+  for (const PortId& port : ports) {
+    leaving_[port] = [left, drained] {
+      if (--*left == 0) drained();
+    };
+    wires_.release(port);
+    wires_.detach(port);
+    wires_of_.erase(port);
+    store_.erase("wire", port.text());
+    forget_port(port);
+  }
+}
+
+Result<> Network::prepare_held(const nlohmann::json& described, const std::string& from_host,
+                               Epoch epoch) {
+  PortRecord record = port_record(described.at("port"));
+  record.epoch = epoch;
+  if (const auto found = ports_.find(record.id); found != ports_.end()) {
+    return fail("port {} is on host {} already", record.name, config_.name);
+  }
+  if (find(record.name) != nullptr) {
+    return fail("host {} has another port '{}': remove or rename it", config_.name, record.name);
+  }
+  arriving_[record.id] = record;
+  std::vector<wire::WireConfig> wires;
+  if (described.contains("wire")) {
+    const WireRecord wire = wire_record(described["wire"]);
+    arriving_wires_[record.id] = wire;
+    wires.push_back(config_of(wire));
+  }
+  wires_.prepare({.id = record.id, .epoch = epoch, .tenant = record.tenant}, from_host,
+                 std::move(wires));
+  return {};
+}
+
+void Network::when_prepared(const std::vector<PortId>& ports, Nanoseconds limit, Done done) {
+  waiting_.push_back({.ports = ports, .done = std::move(done), .limit = {}});
+  auto& waiting = waiting_.back();
+  waiting.limit = loop_.after(limit, [this, at = std::prev(waiting_.end()), limit] {
+    Waiting over = std::move(*at);
+    waiting_.erase(at);
+    std::string missing;
+    for (const PortId& port : over.ports) {
+      if (!held_ready_.contains(port)) missing += " " + arriving_[port].name;
+    }
+    over.done(fail("no UDP path within {} for port{}: is UDP port {} open between the hosts?",
+                   to_text(limit), missing, config_.port));
+  });
+  loop_.post([this] { settle_waiting(); });
+}
+
+void Network::settle_waiting() {
+  for (auto at = waiting_.begin(); at != waiting_.end();) {
+    const auto ready = [&](const PortId& port) { return held_ready_.contains(port); };
+    if (!std::ranges::all_of(at->ports, ready)) {
+      ++at;
+      continue;
+    }
+    Waiting over = std::move(*at);
+    at = waiting_.erase(at);
+    over.done({});
+  }
+}
+
+void Network::run(const std::vector<PortId>& ports) {
+  for (const PortId& port : ports) {
+    wires_.run(port);
+    held_ready_.erase(port);
+    const auto arrived = arriving_.find(port);
+    if (arrived == arriving_.end()) continue;
+    save(arrived->second);
+    arriving_.erase(arrived);
+    if (const auto wire = arriving_wires_.find(port); wire != arriving_wires_.end()) {
+      save(wire->second);
+      arriving_wires_.erase(wire);
+    }
+  }
+  wires_.stats([this, ports](const WireThread::Stats& stats) {
+    for (const auto& port : stats.ports) {
+      if (std::ranges::find(ports, port.id.port) == ports.end()) continue;
+      held_counts_[port.id.port] = {.frames = port.held_total, .dropped = port.held_dropped};
+    }
+  });
+}
+
+void Network::discard_held(const std::vector<PortId>& ports) {
+  for (const PortId& port : ports) {
+    if (arriving_.erase(port) == 0) continue;
+    arriving_wires_.erase(port);
+    held_ready_.erase(port);
+    wires_.discard(port);
+    wires_.detach(port);
+    devices_.erase(port);
+  }
+  std::erase_if(waiting_, [&](const Waiting& waiting) { return waiting.ports == ports; });
+}
+
+Network::Held Network::held(const std::vector<PortId>& ports) const {
+  Held sum;
+  for (const PortId& port : ports) {
+    if (const auto found = held_counts_.find(port); found != held_counts_.end()) {
+      sum.frames += found->second.frames;
+      sum.dropped += found->second.dropped;
+    }
+  }
+  return sum;
+}
+
+}  // namespace godwit::agent

@@ -1,0 +1,132 @@
+#pragma once
+// This host's ports and wires as the operator sees them: names, records, TAPs, the two-sided connect
+// and disconnect. The packets run in the wire thread; here is only what configures it. Together with
+// those of the peers this is the port directory: each agent is authoritative for its own ports,
+// others are asked through sessions.
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "agent/config.hh"
+#include "agent/events.hh"
+#include "agent/peers.hh"
+#include "agent/records.hh"
+#include "agent/wire_thread.hh"
+#include "os/child.hh"
+#include "os/tap.hh"
+#include "store/store.hh"
+
+namespace godwit::agent {
+
+class Network final {
+ public:
+  using Done = std::move_only_function<void(Result<>)>;
+
+  Network(os::Loop& loop, const Config& config, store::Store& store, WireThread& wires,
+          Events& events);
+  ~Network();
+  void use_peers(Peers& peers) { peers_ = &peers; }
+  void on_wire_event(const wire::Event& event);
+  // Opens the ports and wires that the store knows. Vms bring their own TAPs afterwards.
+  void start();
+
+  // API.
+  Result<nlohmann::json> add_port(const nlohmann::json& request);
+  Result<> remove_port(const std::string& name);
+  void list_ports(std::function<void(nlohmann::json)> done);
+  void connect(const std::string& a, const std::string& b, Done done);
+  void disconnect(const std::string& a, const std::string& b, Done done);
+  void list_wires(std::function<void(nlohmann::json)> done);
+
+  // Peers.
+  void on_request(PeerRequest request, const nlohmann::json& body);
+  void on_session_up(const std::string& peer);
+
+  // Vms. nic_for() makes the port when there is none of that name.
+  Result<PortRecord> nic_for(const std::string& name, const std::string& tenant,
+                             const std::string& vm);
+  // A TAP pair for QEMU; the descriptor is borrowed until detach_nic().
+  Result<int> attach_nic(PortId port, const std::string& vm);
+  Result<> reattach_nic(PortId port, const os::Child& qemu);
+  void detach_nic(PortId port);
+  // The vm is gone for good: its port stays, free for another.
+  void release_nic(PortId port);
+
+  // Migrations, source side.
+  // What the target must know of a port: record, wire, and the host of the wire's other end.
+  Result<nlohmann::json> describe_nic(PortId port) const;
+  std::vector<std::string> peers_of(PortId port) const;
+  void offer_move(PortId port, const std::string& to_host, Epoch epoch);
+  void pause(const std::vector<PortId>& ports, std::function<void()> done);
+  void resume(const std::vector<PortId>& ports);
+  // Forwards for the lease, then `drained`.
+  void release(const std::vector<PortId>& ports, std::function<void()> drained);
+  // Migrations, target side.
+  Result<> prepare_held(const nlohmann::json& described, const std::string& from_host, Epoch epoch);
+  // Calls back when all are HELD and their channels are up, or after `limit`.
+  void when_prepared(const std::vector<PortId>& ports, Nanoseconds limit, Done done);
+  void run(const std::vector<PortId>& ports);
+  void discard_held(const std::vector<PortId>& ports);
+  struct Held {
+    std::uint64_t frames = 0, dropped = 0;
+  };
+  // Of the move that ended last for these ports; asked of the wire thread when run() was called.
+  Held held(const std::vector<PortId>& ports) const;
+
+ private:
+  struct Located {  // a port, wherever it is
+    PortId id;
+    std::string name, tenant, host;
+    Epoch epoch = 1;
+  };
+  struct Waiting {  // when_prepared()
+    std::vector<PortId> ports;
+    Done done;
+    os::Loop::Timer limit;
+  };
+
+  void open(PortRecord& record);
+  const PortRecord* find(std::string_view name) const;
+  const WireRecord* wire_at(const PortId& port) const;
+  void save(const PortRecord& record);
+  void save(const WireRecord& record);
+  void forget_port(const PortId& port);
+  // Both ends of a local wire at once.
+  void cut(const WireId& wire);
+  wire::WireConfig config_of(const WireRecord& record) const;
+  void locate(const std::string& name, std::function<void(Result<Located>)> done);
+  void connect_located(const Located& a, const Located& b, Done done);
+  void ask_attach(const WireRecord& record, const std::string& host, Done done);
+  Result<> attach_wire(const WireRecord& record);
+  void disconnect_located(const Located& a, const Located& b, Done done);
+  void settle_waiting();
+  void look_up_peer(const PortId& port);
+  nlohmann::json describe(const PortRecord& record, const WireThread::Stats& stats) const;
+  nlohmann::json describe(const WireRecord& record, const WireThread::Stats& stats) const;
+  nlohmann::json answer_find(const nlohmann::json& body) const;
+  Result<nlohmann::json> answer_attach(const std::string& peer, const nlohmann::json& body);
+  void answer_connect(PeerRequest request, const nlohmann::json& body);
+
+  os::Loop& loop_;
+  const Config& config_;
+  store::Store& store_;
+  WireThread& wires_;
+  Events& events_;
+  Peers* peers_ = nullptr;
+  std::map<PortId, PortRecord> ports_;
+  std::map<PortId, WireRecord> wires_of_;  // by local port
+  std::map<PortId, PortDevice> devices_;
+  std::set<PortId> held_ready_;                  // HELD here, channels up
+  std::map<PortId, PortRecord> arriving_;        // HELD here, not ours yet
+  std::map<PortId, WireRecord> arriving_wires_;  // of those, by port
+  std::map<PortId, Held> held_counts_;
+  std::map<PortId, std::function<void()>> leaving_;
+  std::list<Waiting> waiting_;
+};
+
+}  // namespace godwit::agent

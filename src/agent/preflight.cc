@@ -1,0 +1,157 @@
+#include "agent/preflight.hh"
+
+#include <filesystem>
+#include <memory>
+
+#include "qemu/devices.hh"
+
+namespace godwit::agent {
+namespace {
+
+constexpr Nanoseconds kPreflightTimeout = seconds(15);
+
+Check passed(std::string name, std::string detail) {
+  return {.name = std::move(name), .ok = true, .detail = std::move(detail)};
+}
+Check failed(std::string name, std::string detail) {
+  return {.name = std::move(name), .ok = false, .detail = std::move(detail)};
+}
+
+// What is known here, without asking anyone.
+std::vector<Check> local_checks(const SourceMove::Context& context, Vm& vm, const std::string& to) {
+  std::vector<Check> checks;
+  checks.push_back(vm.state() == "running" || vm.state() == "paused"
+                       ? passed("vm", fmt::format("vm {} is {}", vm.name(), vm.state()))
+                       : failed("vm", fmt::format("vm {} is {}: start it first", vm.name(), vm.state())));
+  checks.push_back(context.peers.is_up(to)
+                       ? passed("session", fmt::format("session with {}, RTT {}", to,
+                                                       to_text(context.peers.rtt(to))))
+                       : failed("session", fmt::format("no session with host {}: is its agent "
+                                                       "running, is TCP port {} open?",
+                                                       to, context.config.port)));
+  return checks;
+}
+
+std::vector<Check> parse_checks(const nlohmann::json& reply) {
+  std::vector<Check> checks;
+  for (const auto& check : reply.value("checks", nlohmann::json::array())) {
+    checks.push_back({.name = text_field_or(check, "name", "?"),
+                      .ok = check.value("ok", false),
+                      .detail = text_field_or(check, "detail", "")});
+  }
+  return checks;
+}
+
+void ask_target(const SourceMove::Context& context, Vm& vm, const std::string& to,
+                std::vector<Check> checks, std::function<void(std::vector<Check>)> done) {
+  nlohmann::json peers = nlohmann::json::array();
+  for (const auto& nic : vm.spec().nics) {
+    for (const auto& peer : context.network.peers_of(nic.port)) peers.push_back(peer);
+  }
+  const nlohmann::json body = {{"spec", qemu::to_json(vm.spec())},
+                               {"peers", peers},
+                               {"path_mtu", context.config.path_mtu}};
+  context.peers.request(
+      to, "migration.preflight", body,
+      [to, checks = std::move(checks),
+       done = std::move(done)](const Result<nlohmann::json>& reply) mutable {
+        if (reply) {
+          for (auto& check : parse_checks(*reply)) checks.push_back(std::move(check));
+        } else {
+          checks.push_back(failed("target", fmt::format("host {}: {}", to, reply.error().text)));
+        }
+        done(std::move(checks));
+      },
+      kPreflightTimeout);
+}
+
+}  // namespace
+
+nlohmann::json to_json(const std::vector<Check>& checks) {
+  nlohmann::json array = nlohmann::json::array();
+  for (const Check& check : checks) {
+    array.push_back({{"name", check.name}, {"ok", check.ok}, {"detail", check.detail}});
+  }
+  return array;
+}
+
+bool all_ok(const std::vector<Check>& checks) {
+  return std::ranges::all_of(checks, [](const Check& check) { return check.ok; });
+}
+
+std::string failures(const std::vector<Check>& checks) {
+  std::string text;
+  for (const Check& check : checks) {
+    if (check.ok) continue;
+    if (!text.empty()) text += "; ";
+    text += check.detail;
+  }
+  return text;
+}
+
+void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to,
+               std::function<void(std::vector<Check>)> done) {
+  auto checks = local_checks(context, vm, to);
+  if (!all_ok(checks)) {
+    return context.loop.post([checks = std::move(checks), done = std::move(done)]() mutable {
+      done(std::move(checks));
+    });
+  }
+  const std::string name = vm.name();
+  qemu::unsupported_devices(
+      vm.qmp(), [context, name, to, checks = std::move(checks),
+                 done = std::move(done)](const Result<std::vector<std::string>>& found) mutable {
+        Vm* still = context.vms.find(name);
+        if (!found || still == nullptr) {
+          checks.push_back(failed("devices", found ? "QEMU ended" : found.error().text));
+          return done(std::move(checks));
+        }
+        for (const auto& device : *found) checks.push_back(failed("devices", device));
+        if (found->empty()) checks.push_back(passed("devices", "every device can migrate"));
+        ask_target(context, *still, to, std::move(checks), std::move(done));
+      });
+}
+
+nlohmann::json answer_preflight(const SourceMove::Context& context, const std::string& from,
+                                const nlohmann::json& body) {
+  const std::string& self = context.config.name;
+  std::vector<Check> checks;
+  const auto spec = qemu::vm_spec_from_json(body.value("spec", nlohmann::json()));
+  if (!spec) {
+    checks.push_back(failed("spec", fmt::format("host {} cannot read the vm: {}", self,
+                                                spec.error().text)));
+    return {{"checks", to_json(checks)}};
+  }
+  const auto refused = qemu::refusals(*spec, context.vms.host(), self);
+  for (const auto& reason : refused) checks.push_back(failed("host", reason));
+  if (refused.empty()) {
+    checks.push_back(passed("host", fmt::format("{}, {} and {} of memory fit host {}",
+                                                spec->machine, spec->cpu_model,
+                                                to_text(spec->memory), self)));
+  }
+  if (context.vms.show(spec->name)) {
+    checks.push_back(failed("name", fmt::format("host {} has a vm '{}' already", self, spec->name)));
+  }
+  for (const std::string& path : {spec->kernel, spec->initrd, spec->image}) {
+    if (!path.empty() && !std::filesystem::exists(path)) {
+      checks.push_back(failed("files", fmt::format("host {} has no file {}", self, path)));
+    }
+  }
+  for (const auto& peer : body.value("peers", std::vector<std::string>{})) {
+    if (peer == self || peer == from || context.peers.is_up(peer)) {
+      checks.push_back(passed("peers", fmt::format("host {} reaches {}", self, peer)));
+    } else {
+      checks.push_back(failed("peers", fmt::format("host {} has no session with {}, the other end "
+                                                   "of one of the vm's wires", self, peer)));
+    }
+  }
+  const int theirs = body.value("path_mtu", 0);
+  checks.push_back(theirs == context.config.path_mtu
+                       ? passed("mtu", fmt::format("path MTU {} on both hosts", theirs))
+                       : failed("mtu", fmt::format("path MTU is {} on {} and {} on {}: give both "
+                                                   "agents the same --path-mtu",
+                                                   theirs, from, context.config.path_mtu, self)));
+  return {{"checks", to_json(checks)}};
+}
+
+}  // namespace godwit::agent

@@ -1,0 +1,75 @@
+#pragma once
+// What the agent keeps in its store, by kind: values and their JSON form. A record that does not
+// parse is damage, not input: SetupError.
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/id.hh"
+#include "migrate/state.hh"
+#include "os/child.hh"
+#include "qemu/vm_spec.hh"
+
+namespace godwit::agent {
+
+using godwit::to_text;  // durations: argument-dependent lookup does not reach it
+
+inline constexpr std::string_view kDefaultTenant = "default";
+
+enum class PortKind : std::uint8_t { nic, bridge, uplink };
+std::string_view to_text(PortKind kind);
+std::optional<PortKind> port_kind(std::string_view text);
+
+// kind "port", by id.
+struct PortRecord {
+  PortId id;
+  std::string name;
+  std::string tenant{kDefaultTenant};
+  PortKind kind = PortKind::nic;
+  Epoch epoch = 1;
+  std::string vm;         // nic: the vm that has it, if any
+  std::string bridge;     // bridge: the existing Linux bridge
+  std::string interface;  // the interface in the host's stack (uplink, bridge) or QEMU's TAP (nic)
+  std::string address;    // uplink: "10.9.0.1/24", optional
+};
+
+// kind "wire", by local port: one end, as the owner of that port knows it. A wire whose ports are
+// both here has two.
+struct WireRecord {
+  WireId id;
+  std::string tenant{kDefaultTenant};
+  PortId local;
+  PortId remote;
+  std::string remote_name;  // of the port
+  std::string remote_host;  // where it was last known to be; may be this host
+  Epoch remote_epoch = 1;
+};
+
+// kind "vm", by name.
+struct VmRecord {
+  qemu::VmSpec spec;
+  os::ProcessIdentity process;
+  std::string stopped;  // why it does not run any more; empty while it does
+};
+
+nlohmann::json to_json(const PortRecord& record);
+nlohmann::json to_json(const WireRecord& record);
+nlohmann::json to_json(const VmRecord& record);
+PortRecord port_record(const nlohmann::json& json);
+WireRecord wire_record(const nlohmann::json& json);
+VmRecord vm_record(const nlohmann::json& json);
+
+// Fields of a peer's or a client's JSON: an error names the field.
+Result<std::string> text_field(const nlohmann::json& object, const char* key);
+std::string text_field_or(const nlohmann::json& object, const char* key, std::string_view fallback);
+template <class AnId>
+Result<AnId> id_field(const nlohmann::json& object, const char* key) {
+  const auto text = text_field(object, key);
+  if (!text) return std::unexpected(text.error());
+  const auto id = AnId::parse(*text);
+  if (!id) return fail("'{}': '{}' is not an id of 32 hex digits", key, *text);
+  return *id;
+}
+
+}  // namespace godwit::agent

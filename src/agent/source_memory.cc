@@ -1,0 +1,233 @@
+#include "agent/source_memory.hh"
+
+#include <spdlog/spdlog.h>
+#include <algorithm>
+
+#include "qemu/launch.hh"
+
+namespace godwit::agent {
+namespace {
+
+// QEMU updates its figures at each sync; between them `remaining` is what moves.
+constexpr Nanoseconds kPollInterval = milliseconds(50);
+constexpr Nanoseconds kFirstLaneBackoff = milliseconds(200);
+constexpr Nanoseconds kMaxLaneBackoff = seconds(2);
+
+}  // namespace
+
+SourceMemory::SourceMemory(os::Loop& loop, Vm& vm, Peers& peers, Settings settings,
+                           migrate::Milestones& milestones, Events events)
+    : loop_(loop), vm_(vm), peers_(peers), settings_(std::move(settings)),
+      milestones_(milestones), events_(std::move(events)), policy_(settings_.limits) {
+  subscription_ =
+      vm_.subscribe({.event = [this](const qemu::QmpEvent& event) { on_event(event); }, .died = {}});
+  outgoing_ = std::make_unique<qemu::OutgoingMigration>(
+      vm_.qmp(),
+      qemu::OutgoingMigration::Events{
+          .status = [this](qemu::MigrationStatus status) { on_status(status); },
+          .pre_switchover = [this] { events_.pre_switchover(); },
+          .completed =
+              [this] {
+                milestones_.completed = loop_.now();
+                events_.completed();
+              },
+          .ended = [this](const qemu::OutgoingMigration::End& end) { on_ended(end); }});
+}
+
+// QEMU may end a migration by itself, and then lets the guest run: that is told as a failure first;
+// the abort() that answers it learns that the guest runs already.
+void SourceMemory::on_ended(const qemu::OutgoingMigration::End& end) {
+  poll_timer_.reset();
+  if (link_) link_->abort(end.reason);
+  ended_running_ = end.running;
+  if (aborting_ && end.running) return events_.running();
+  events_.failed(end.reason);
+}
+
+void SourceMemory::start() {
+  stream::TransferConfig config{.id = stream::TransferId::from(settings_.id.bytes),
+                                .role = stream::Role::kSource};
+  link_ = std::make_unique<TransferLink>(
+      loop_, std::move(config),
+      TransferLink::Events{
+          .observe = [this](BytesView bytes) { parser_.push(bytes); },
+          .lane_lost =
+              [this](const std::string& reason) {
+                if (link_->stats().out.at(stream::kMemoryStream).offered == 0 && begun_ == false) {
+                  return events_.failed("the transfer's connection failed: " + reason);
+                }
+                spdlog::warn("vm {}: lane to {} lost ({}), connecting again", vm_.name(),
+                             settings_.to, reason);
+                lane_timer_ = loop_.after(lane_backoff_, [this] { open_lane(); });
+              },
+          .memory_verified = {},
+          .failed = [this](const std::string& why) { events_.failed(why); }});
+  link_->set_bandwidth(settings_.bandwidth);
+  lane_backoff_ = kFirstLaneBackoff;
+  open_lane();
+}
+
+void SourceMemory::open_lane() {
+  peers_.open_lane(settings_.to, [this, alive = std::weak_ptr(alive_)](auto lane) {
+    if (alive.expired()) return;
+    if (!lane) {
+      if (!begun_) {
+        return events_.failed(
+            fmt::format("cannot open a lane to {}: {}", settings_.to, lane.error().text));
+      }
+      lane_backoff_ = std::min(lane_backoff_ * 2, kMaxLaneBackoff);
+      lane_timer_ = loop_.after(lane_backoff_, [this] { open_lane(); });
+      return;
+    }
+    lane_backoff_ = kFirstLaneBackoff;
+    link_->use_lane(std::move(*lane));
+    if (!std::exchange(begun_, true)) begin_qemu();
+  });
+}
+
+void SourceMemory::begin_qemu() {
+  const std::string path = (vm_.paths().directory / "migrate.sock").string();
+  listener_ = os::Listener::unix_(loop_, path, 0600, [this](auto stream, const auto&) {
+    link_->use_qemu(std::move(stream));
+    loop_.post([this, alive = std::weak_ptr(alive_)] {
+      if (!alive.expired()) listener_.reset();
+    });
+  });
+  if (const auto granted = qemu::grant_to_qemu(path); !granted) {
+    return events_.failed(granted.error().text);
+  }
+  milestones_.copying = round_start_ = loop_.now();
+  outgoing_->start({.uri = "unix:" + path, .capabilities = {}});
+  poll();
+}
+
+void SourceMemory::on_event(const qemu::QmpEvent& event) {
+  if (event.name == "STOP" && begun_ && !stopped_) {
+    stopped_ = true;
+    milestones_.stopped = loop_.now();
+    end_round();
+  }
+  if (event.name == "MIGRATION_PASS") end_round();
+  outgoing_->event(event);
+}
+
+void SourceMemory::on_status(qemu::MigrationStatus status) {
+  spdlog::info("vm {}: migration {}", vm_.name(), qemu::to_text(status));
+}
+
+void SourceMemory::end_round() {
+  const Instant now = loop_.now();
+  const std::uint64_t bytes =
+      link_ ? link_->stats().out.at(stream::kMemoryStream).offered : 0;
+  // QEMU announces its first pass before anything was sent.
+  if (bytes > round_start_bytes_) {
+    rounds_.push_back({.round = rounds_.size() + 1,
+                       .bytes = bytes - round_start_bytes_,
+                       .duration = now - round_start_});
+  }
+  round_start_ = now;
+  round_start_bytes_ = bytes;
+}
+
+void SourceMemory::mark(const stream::QemuMark& mark) {
+  if (mark.kind == stream::QemuMark::Kind::kFirstDevice && stopped_) {
+    milestones_.memory_ended = loop_.now();
+  }
+}
+
+void SourceMemory::poll() {
+  if (stopped_) return;
+  qemu::query_migrate(vm_.qmp(), [this, alive = std::weak_ptr(alive_)](const auto& info) {
+    if (alive.expired() || stopped_) return;
+    if (info) judge(*info);
+    poll_timer_ = loop_.after(kPollInterval, [this] { poll(); });
+  });
+}
+
+void SourceMemory::judge(const qemu::MigrationInfo& info) {
+  const auto stats = link_->stats();
+  const auto& memory = stats.out.at(stream::kMemoryStream);
+  const double page = static_cast<double>(info.page_bytes);
+  const migrate::MemorySample sample{
+      .at = loop_.now(),
+      .round = info.dirty_sync_count,
+      .remaining_bytes = static_cast<double>(info.remaining_bytes),
+      .dirty_bytes_per_second = static_cast<double>(info.dirty_pages_per_second) * page,
+      .backlog_bytes = static_cast<double>(memory.backlog()),
+      .delivered_bytes_per_second = stats.delivery_rate.bytes_per_second(),
+      .qemu_bytes_per_second = info.mbit_per_second * 1e6 / 8,
+      .rtt = peers_.rtt(settings_.to)};
+  const auto verdict = policy_.judge(sample);
+  progress_ = {.round = info.dirty_sync_count,
+               .remaining_bytes = info.remaining_bytes,
+               .sent_bytes = memory.acked,
+               .total_bytes = info.total_bytes,
+               .rate = stats.delivery_rate,
+               .dirty_bytes_per_second = sample.dirty_bytes_per_second,
+               .eta = verdict.eta,
+               .predicted_pause = verdict.predicted_pause,
+               .lane_up = link_->has_lane()};
+  if (verdict.diverges && !std::exchange(told_diverged_, true)) {
+    return events_.diverged(divergence(verdict));
+  }
+  if (verdict.fits && !std::exchange(told_converged_, true)) events_.converged();
+  if (!switchover_allowed_) return;
+  const auto limit = at_once_ ? duration_cast<milliseconds>(migrate::kMaxQemuDowntimeLimit)
+                     : verdict.fits ? duration_cast<milliseconds>(verdict.qemu_downtime_limit)
+                                    : qemu::kNeverSwitchOver;
+  if (limit == qemu_limit_) return;
+  qemu_limit_ = limit;
+  qemu::set_downtime_limit(vm_.qmp(), std::max(limit, qemu::kNeverSwitchOver), [](const auto& done) {
+    if (!done) spdlog::warn("{}", done.error().text);
+  });
+}
+
+std::string SourceMemory::divergence(const migrate::DowntimePolicy::Verdict& verdict) const {
+  return fmt::format(
+      "vm {} will not converge below {}: it dirties {}/s, the link carries {}/s, the expected pause "
+      "is {}; allow a longer pause (--max-downtime), more bandwidth (--bandwidth), or pause anyway "
+      "(--on-diverge pause)",
+      vm_.name(), to_text(policy_.limits().max_downtime),
+      to_text(ByteCount{static_cast<std::uint64_t>(progress_.dirty_bytes_per_second)}),
+      to_text(ByteCount{progress_.rate.bits_per_second / 8}), to_text(verdict.predicted_pause));
+}
+
+void SourceMemory::allow_switchover(bool at_once) {
+  switchover_allowed_ = true;
+  at_once_ = at_once;
+}
+
+void SourceMemory::proceed() { outgoing_->proceed(); }
+
+void SourceMemory::abort(const std::string& reason) {
+  poll_timer_.reset();
+  lane_timer_.reset();
+  listener_.reset();
+  aborting_ = true;
+  if (!ended_running_) return outgoing_->abort(reason);
+  loop_.post([this, alive = std::weak_ptr(alive_)] {
+    if (!alive.expired()) events_.running();
+  });
+}
+
+void SourceMemory::set_limits(migrate::PauseLimits limits) {
+  policy_.set_limits(limits);
+  told_diverged_ = false;
+}
+
+void SourceMemory::set_bandwidth(std::optional<BitRate> cap) {
+  settings_.bandwidth = cap;
+  if (link_) link_->set_bandwidth(cap);
+}
+
+SourceMemory::Progress SourceMemory::progress() const { return progress_; }
+
+void SourceMemory::fill(migrate::Report& report) const {
+  report.rounds = rounds_;
+  if (!link_) return;
+  const auto stats = link_->stats();
+  report.memory_bytes = stats.out.at(stream::kMemoryStream).offered;
+  report.wan_bytes = stats.lane_bytes_out + stats.lane_bytes_in;
+}
+
+}  // namespace godwit::agent

@@ -1,0 +1,99 @@
+#pragma once
+// The memory of one vm on its way out: QEMU's conversation, the transfer and its lanes, and the
+// policy that watches both. Owned by a SourceMove; control thread.
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "agent/peers.hh"
+#include "agent/transfer_link.hh"
+#include "agent/vm.hh"
+#include "migrate/policy.hh"
+#include "migrate/report.hh"
+#include "os/socket.hh"
+#include "qemu/migration.hh"
+#include "stream/qemu_parser.hh"
+
+namespace godwit::agent {
+
+class SourceMemory final : private stream::QemuSink {
+ public:
+  struct Settings {
+    MigrationId id;
+    std::string to;  // host
+    migrate::PauseLimits limits;
+    std::optional<BitRate> bandwidth;
+  };
+  struct Events {
+    std::function<void()> converged;
+    std::function<void(std::string)> diverged;  // with figures and remedies
+    std::function<void()> pre_switchover;
+    std::function<void()> completed;
+    std::function<void(std::string)> failed;
+    std::function<void()> running;  // after abort(), or QEMU's own decision
+  };
+  struct Progress {
+    std::uint64_t round = 0, remaining_bytes = 0, sent_bytes = 0, total_bytes = 0;
+    BitRate rate;
+    double dirty_bytes_per_second = 0;
+    Nanoseconds eta{}, predicted_pause{};
+    bool lane_up = false;
+  };
+
+  SourceMemory(os::Loop& loop, Vm& vm, Peers& peers, Settings settings,
+               migrate::Milestones& milestones, Events events);
+
+  void start();
+  // QEMU may stop the vCPUs as soon as the pause fits; with `at_once` whatever the pause will be.
+  void allow_switchover(bool at_once);
+  void proceed();
+  // Also of a migration that an earlier agent began, or that has completed but was refused.
+  void abort(const std::string& reason);
+  void set_limits(migrate::PauseLimits limits);
+  void set_bandwidth(std::optional<BitRate> cap);
+
+  Progress progress() const;
+  void fill(migrate::Report& report) const;
+
+ private:
+  void open_lane();
+  void begin_qemu();
+  void on_ended(const qemu::OutgoingMigration::End& end);
+  void on_status(qemu::MigrationStatus status);
+  void on_event(const qemu::QmpEvent& event);
+  void poll();
+  void judge(const qemu::MigrationInfo& info);
+  void end_round();
+  // stream::QemuSink: only the marks matter while nothing is encoded.
+  void opaque(BytesView) override {}
+  void page(const stream::PageRecord&) override {}
+  void mark(const stream::QemuMark& mark) override;
+  std::string divergence(const migrate::DowntimePolicy::Verdict& verdict) const;
+
+  os::Loop& loop_;
+  Vm& vm_;
+  Peers& peers_;
+  Settings settings_;
+  migrate::Milestones& milestones_;
+  Events events_;
+  migrate::DowntimePolicy policy_;
+  std::unique_ptr<TransferLink> link_;
+  std::unique_ptr<os::Listener> listener_;
+  std::unique_ptr<qemu::OutgoingMigration> outgoing_;
+  Vm::Subscription subscription_;
+  stream::QemuParser parser_{*this};
+  os::Loop::Timer poll_timer_, lane_timer_;
+  Nanoseconds lane_backoff_{};
+  bool begun_ = false, switchover_allowed_ = false, at_once_ = false, stopped_ = false;
+  bool aborting_ = false, ended_running_ = false;
+  bool told_converged_ = false, told_diverged_ = false;
+  Progress progress_;
+  milliseconds qemu_limit_ = qemu::kNeverSwitchOver;
+  std::vector<migrate::Round> rounds_;
+  Instant round_start_{};
+  std::uint64_t round_start_bytes_ = 0;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace godwit::agent

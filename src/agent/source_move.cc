@@ -1,0 +1,335 @@
+#include "agent/source_move.hh"
+
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "qemu/commands.hh"
+
+namespace godwit::agent {
+
+using migrate::SourceEffect;
+using migrate::SourceEvent;
+using migrate::SourceState;
+
+namespace {
+
+constexpr Nanoseconds kPrepareTimeout = seconds(55);
+constexpr Nanoseconds kCommitTimeout = seconds(3);
+constexpr Nanoseconds kAbortTimeout = seconds(10);
+constexpr Nanoseconds kProgressInterval = milliseconds(250);
+constexpr Nanoseconds kAbortRetry = seconds(2);
+
+Nanoseconds bound_of(SourceState state, Nanoseconds max_downtime) {
+  switch (state) {
+    case SourceState::preparing: return kPreparingBound;
+    case SourceState::switching: return kSwitchingBound + max_downtime;
+    case SourceState::released: return kReleasedBound;
+    case SourceState::draining: return kDrainingBound;
+    default: return Nanoseconds(0);
+  }
+}
+
+}  // namespace
+
+nlohmann::json to_json(const SourceRecord& record) {
+  nlohmann::json ports = nlohmann::json::array();
+  for (const PortId& port : record.ports) ports.push_back(port.text());
+  return {{"id", record.id.text()},
+          {"vm", record.vm},
+          {"tenant", record.tenant},
+          {"to", record.to},
+          {"state", migrate::to_text(record.state)},
+          {"reason", record.reason},
+          {"started", record.started},
+          {"max_downtime_ns", record.max_downtime.count()},
+          {"bandwidth_bps", record.bandwidth_bits_per_second},
+          {"hold", record.hold},
+          {"pause_on_diverge", record.pause_on_diverge},
+          {"epoch", record.epoch},
+          {"ports", ports},
+          {"abort_told", record.abort_told},
+          {"report", record.report}};
+}
+
+SourceRecord source_record(const nlohmann::json& json) {
+  SourceRecord record;
+  const auto id = id_field<MigrationId>(json, "id");
+  const auto state = migrate::source_state(json.value("state", ""));
+  if (!id || !state) fail_setup("the agent's store holds a damaged migration: {}", json.dump());
+  record.id = *id;
+  record.state = *state;
+  record.vm = json.value("vm", "");
+  record.tenant = json.value("tenant", std::string(kDefaultTenant));
+  record.to = json.value("to", "");
+  record.reason = json.value("reason", "");
+  record.started = json.value("started", std::int64_t{0});
+  record.max_downtime = Nanoseconds(json.value("max_downtime_ns", std::int64_t{300'000'000}));
+  record.bandwidth_bits_per_second = json.value("bandwidth_bps", std::uint64_t{0});
+  record.hold = json.value("hold", false);
+  record.pause_on_diverge = json.value("pause_on_diverge", false);
+  record.epoch = json.value("epoch", Epoch{0});
+  for (const auto& text : json.value("ports", std::vector<std::string>{})) {
+    if (const auto port = PortId::parse(text)) record.ports.push_back(*port);
+  }
+  record.abort_told = json.value("abort_told", true);
+  record.report = json.value("report", nlohmann::json());
+  return record;
+}
+
+SourceMove::SourceMove(const Context& context, SourceRecord record)
+    : context_(context), record_(std::move(record)),
+      machine_({.hold = record_.hold, .pause_on_diverge = record_.pause_on_diverge},
+               record_.state) {
+  milestones_.begun = context_.loop.now();
+  if (Vm* vm = context_.vms.find(record_.vm)) follow(*vm);
+}
+
+void SourceMove::follow(Vm& vm) {
+  cpu_at_begin_ = vm.cpu_seconds() + process_cpu_seconds(::getpid());
+  subscription_ = vm.subscribe({.event = {}, .died = [this](const std::string& reason) {
+                                  feed(SourceEvent::guest_died, reason);
+                                }});
+}
+
+// Events may arise while effects are performed: they wait until those are done.
+void SourceMove::feed(SourceEvent event, std::string text) {
+  queue_.emplace_back(event, std::move(text));
+  if (std::exchange(feeding_, true)) return;
+  while (!queue_.empty()) {
+    auto [next, why] = std::move(queue_.front());
+    queue_.pop_front();
+    const SourceState before = machine_.state();
+    const auto effects = machine_.handle(next, std::move(why));
+    spdlog::debug("migration {}: {} in {} -> {}", record_.id.text(), to_text(next),
+                  to_text(before), to_text(machine_.state()));
+    for (const SourceEffect effect : effects) perform(effect);
+  }
+  feeding_ = false;
+}
+
+void SourceMove::perform(SourceEffect effect) {
+  switch (effect) {
+    case SourceEffect::record: return journal();
+    case SourceEffect::prepare_target: return prepare_target();
+    case SourceEffect::start_memory: return start_memory();
+    case SourceEffect::allow_switchover:
+      // The machine asks for it after `diverged` only with --on-diverge pause.
+      return memory_->allow_switchover(memory_->progress().predicted_pause > record_.max_downtime &&
+                                       record_.pause_on_diverge);
+    case SourceEffect::pause_ports:
+      return context_.network.pause(record_.ports, [this, alive = std::weak_ptr(alive_)] {
+        if (alive.expired()) return;
+        milestones_.ports_paused = context_.loop.now();
+        feed(SourceEvent::ports_paused);
+      });
+    case SourceEffect::continue_switchover: return memory_->proceed();
+    case SourceEffect::commit_target: return commit_target();
+    case SourceEffect::cancel_memory: return;  // resume_guest does both, in QEMU's order
+    case SourceEffect::resume_guest: return resume_guest();
+    case SourceEffect::resume_ports: return context_.network.resume(record_.ports);
+    case SourceEffect::abort_target: return abort_target();
+    case SourceEffect::release_ports:
+      return context_.network.release(record_.ports, [this, alive = std::weak_ptr(alive_)] {
+        if (!alive.expired()) feed(SourceEvent::drained);
+      });
+    case SourceEffect::end_guest: return end_guest();
+    case SourceEffect::forget_guest:
+      memory_.reset();
+      subscription_.reset();
+      return context_.vms.forget(record_.vm);
+    case SourceEffect::wait: return wait();
+  }
+}
+
+void SourceMove::journal() {
+  record_.state = machine_.state();
+  record_.reason = machine_.reason();
+  if (record_.state == SourceState::aborting) record_.abort_told = false;
+  context_.store.put("migration-source", record_.id.text(), to_json(record_));
+  bound_.reset();
+  if (migrate::is_final(record_.state)) progress_timer_.reset();
+  context_.events.publish("migration", {{"id", record_.id.text()},
+                                        {"vm", record_.vm},
+                                        {"state", shown_state()},
+                                        {"reason", record_.reason}});
+}
+
+void SourceMove::wait() {
+  bound_ = context_.loop.after(bound_of(machine_.state(), record_.max_downtime),
+                               [this] { feed(SourceEvent::patience_ended); });
+}
+
+void SourceMove::prepare_target() {
+  Vm* vm = context_.vms.find(record_.vm);
+  if (vm == nullptr) return feed(SourceEvent::guest_died);
+  nlohmann::json ports = nlohmann::json::array();
+  for (const PortId& port : record_.ports) {
+    const auto described = context_.network.describe_nic(port);
+    if (!described) return feed(SourceEvent::target_failed, described.error().text);
+    ports.push_back(*described);
+    context_.network.offer_move(port, record_.to, record_.epoch);
+  }
+  const nlohmann::json body = {{"id", record_.id.text()},
+                               {"spec", qemu::to_json(vm->spec())},
+                               {"ports", ports},
+                               {"epoch", record_.epoch}};
+  context_.peers.request(
+      record_.to, "migration.prepare", body,
+      [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
+        if (alive.expired()) return;
+        if (reply) return feed(SourceEvent::target_prepared);
+        feed(SourceEvent::target_failed,
+             fmt::format("host {} cannot take vm {}: {}", record_.to, record_.vm,
+                         reply.error().text));
+      },
+      kPrepareTimeout);
+}
+
+void SourceMove::start_memory() {
+  Vm* vm = context_.vms.find(record_.vm);
+  if (vm == nullptr) return feed(SourceEvent::guest_died);
+  SourceMemory::Settings settings{.id = record_.id,
+                                  .to = record_.to,
+                                  .limits = {.max_downtime = record_.max_downtime},
+                                  .bandwidth = std::nullopt};
+  if (record_.bandwidth_bits_per_second != 0) {
+    settings.bandwidth = BitRate{record_.bandwidth_bits_per_second};
+  }
+  memory_ = std::make_unique<SourceMemory>(
+      context_.loop, *vm, context_.peers, std::move(settings), milestones_,
+      SourceMemory::Events{
+          .converged = [this] { feed(SourceEvent::converged); },
+          .diverged = [this](std::string why) { feed(SourceEvent::diverged, std::move(why)); },
+          .pre_switchover = [this] { feed(SourceEvent::at_pre_switchover); },
+          .completed = [this] { feed(SourceEvent::memory_completed); },
+          .failed = [this](std::string why) { memory_failed(std::move(why)); },
+          .running = [this] { feed(SourceEvent::guest_resumed); }});
+  memory_->start();
+  publish_progress();
+}
+
+void SourceMove::publish_progress() {
+  context_.events.publish_progress(record_.id, describe());
+  progress_timer_ = context_.loop.after(kProgressInterval, [this] { publish_progress(); });
+}
+
+void SourceMove::commit_target() {
+  milestones_.rtt = context_.peers.rtt(record_.to);
+  context_.peers.request(
+      record_.to, "migration.commit", {{"id", record_.id.text()}},
+      [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
+        if (alive.expired() || !reply) return;  // unanswered: the bound asks again
+        if (reply->value("owns", false)) return owned(*reply);
+        if (reply->contains("refuses")) {
+          feed(SourceEvent::target_refuses, text_field_or(*reply, "refuses", ""));
+        }
+      },
+      kCommitTimeout);
+}
+
+void SourceMove::owned(const nlohmann::json& reply) {
+  if (machine_.state() != SourceState::released) return;
+  milestones_.owned = context_.loop.now();
+  milestones_.resume_at_target = Nanoseconds(reply.value("resume_ns", std::int64_t{0}));
+  if (memory_) {
+    memory_->fill(report_);
+    migrate::fill_times(report_, milestones_);
+    if (Vm* vm = context_.vms.find(record_.vm)) {
+      report_.source_cpu_seconds =
+          vm->cpu_seconds() + process_cpu_seconds(::getpid()) - cpu_at_begin_;
+    }
+    report_.target_cpu_seconds = reply.value("cpu_s", 0.0);
+    report_.held_frames = reply.value("held_frames", std::uint64_t{0});
+    report_.held_dropped = reply.value("held_dropped", std::uint64_t{0});
+    record_.report = migrate::to_json(report_);
+  }
+  feed(SourceEvent::target_owns);
+}
+
+void SourceMove::resume_guest() {
+  Vm* vm = context_.vms.find(record_.vm);
+  if (vm == nullptr) return feed(SourceEvent::guest_died);
+  if (!memory_) {
+    // After a restart, or before memory ever moved: whatever QEMU is doing, it ends in running.
+    memory_ = std::make_unique<SourceMemory>(
+        context_.loop, *vm, context_.peers,
+        SourceMemory::Settings{.id = record_.id, .to = record_.to, .limits = {}, .bandwidth = {}},
+        milestones_,
+        SourceMemory::Events{
+            .converged = [] {},
+            .diverged = [](const std::string&) {},
+            .pre_switchover = [] {},
+            .completed = [] {},
+            .failed = [this](std::string why) { memory_failed(std::move(why)); },
+            .running = [this] { feed(SourceEvent::guest_resumed); }});
+  }
+  memory_->abort(machine_.reason());
+}
+
+void SourceMove::memory_failed(std::string why) {
+  if (machine_.state() != SourceState::aborting) {
+    return feed(SourceEvent::memory_failed, std::move(why));
+  }
+  // The guest must run again: QEMU is asked until it does, or dies.
+  spdlog::error("migration {}: {}; trying again", record_.id.text(), why);
+  retry_ = context_.loop.after(kAbortRetry, [this] { resume_guest(); });
+}
+
+void SourceMove::abort_target() {
+  if (record_.abort_told) return;
+  context_.peers.request(
+      record_.to, "migration.abort",
+      {{"id", record_.id.text()}, {"reason", machine_.reason()}},
+      [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
+        if (alive.expired() || !reply) return;  // the next session_up tells it again
+        record_.abort_told = true;
+        context_.store.put("migration-source", record_.id.text(), to_json(record_));
+      },
+      kAbortTimeout);
+}
+
+void SourceMove::end_guest() {
+  Vm* vm = context_.vms.find(record_.vm);
+  if (vm != nullptr) vm->kill();  // postmigrate: it holds nothing that is not at the target
+}
+
+void SourceMove::set(std::optional<Nanoseconds> max_downtime, std::optional<BitRate> bandwidth) {
+  if (max_downtime) record_.max_downtime = *max_downtime;
+  if (bandwidth) record_.bandwidth_bits_per_second = bandwidth->bits_per_second;
+  context_.store.put("migration-source", record_.id.text(), to_json(record_));
+  if (!memory_) return;
+  if (max_downtime) memory_->set_limits({.max_downtime = *max_downtime});
+  if (bandwidth) memory_->set_bandwidth(*bandwidth);
+}
+
+std::string SourceMove::shown_state() const {
+  if (machine_.state() != SourceState::released) return std::string(to_text(machine_.state()));
+  return machine_.undecided() ? "undecided" : "switching";
+}
+
+nlohmann::json SourceMove::describe() const {
+  nlohmann::json json = {{"id", record_.id.text()},   {"vm", record_.vm},
+                         {"tenant", record_.tenant},  {"from", context_.config.name},
+                         {"to", record_.to},          {"state", shown_state()},
+                         {"started", record_.started}, {"max_downtime_ms", to_ms(record_.max_downtime)}};
+  if (!machine_.reason().empty()) json["reason"] = machine_.reason();
+  if (!record_.report.is_null()) json["report"] = record_.report;
+  if (memory_ && !migrate::is_final(machine_.state())) {
+    const auto progress = memory_->progress();
+    json["progress"] = {{"phase", shown_state()},
+                        {"round", progress.round},
+                        {"remaining_bytes", progress.remaining_bytes},
+                        {"total_bytes", progress.total_bytes},
+                        {"sent_bytes", progress.sent_bytes},
+                        {"rate_bps", progress.rate.bits_per_second},
+                        {"dirty_bps", progress.dirty_bytes_per_second * 8},
+                        {"eta_s", static_cast<double>(progress.eta.count()) / 1e9},
+                        {"predicted_pause_ms", to_ms(progress.predicted_pause)},
+                        {"lane_up", progress.lane_up}};
+  }
+  return json;
+}
+
+}  // namespace godwit::agent

@@ -1,0 +1,100 @@
+#pragma once
+// A migration as its source host performs it: feeds events to migrate::Source and carries out the
+// effects on QEMU (through SourceMemory), the ports, the target's agent and the journal.
+#include <deque>
+#include <memory>
+#include <string>
+
+#include "agent/events.hh"
+#include "agent/network.hh"
+#include "agent/peers.hh"
+#include "agent/source_memory.hh"
+#include "agent/vms.hh"
+#include "migrate/report.hh"
+#include "migrate/source.hh"
+#include "store/store.hh"
+
+namespace godwit::agent {
+
+// kind "migration-source", by id.
+struct SourceRecord {
+  MigrationId id;
+  std::string vm;
+  std::string tenant{kDefaultTenant};
+  std::string to;
+  migrate::SourceState state = migrate::SourceState::planned;
+  std::string reason;
+  std::int64_t started = 0;  // seconds since 1970
+  Nanoseconds max_downtime = milliseconds(300);
+  std::uint64_t bandwidth_bits_per_second = 0;  // 0: no cap
+  bool hold = false;
+  bool pause_on_diverge = false;
+  Epoch epoch = 0;  // of the ports at the target
+  std::vector<PortId> ports;
+  bool abort_told = true;  // false while the target has not heard of an abort
+  nlohmann::json report;   // once done
+};
+nlohmann::json to_json(const SourceRecord& record);
+SourceRecord source_record(const nlohmann::json& json);
+
+class SourceMove final {
+ public:
+  struct Context {
+    os::Loop& loop;
+    const Config& config;
+    store::Store& store;
+    Network& network;
+    Vms& vms;
+    Peers& peers;
+    Events& events;
+  };
+
+  SourceMove(const Context& context, SourceRecord record);
+
+  void begin() { feed(migrate::SourceEvent::begin); }
+  void restart() { feed(migrate::SourceEvent::restarted); }
+  void feed(migrate::SourceEvent event, std::string text = {});
+  void set(std::optional<Nanoseconds> max_downtime, std::optional<BitRate> bandwidth);
+
+  const SourceRecord& record() const { return record_; }
+  // What the API shows: the state in design 9's words, progress, report.
+  nlohmann::json describe() const;
+  bool over() const { return migrate::is_final(machine_.state()) && record_.abort_told; }
+
+ private:
+  void perform(migrate::SourceEffect effect);
+  void journal();
+  void prepare_target();
+  void start_memory();
+  void commit_target();
+  void abort_target();
+  void resume_guest();
+  void memory_failed(std::string why);
+  void end_guest();
+  void wait();
+  void follow(Vm& vm);
+  void owned(const nlohmann::json& reply);
+  void publish_progress();
+  std::string shown_state() const;
+
+  Context context_;
+  SourceRecord record_;
+  migrate::Source machine_;
+  std::deque<std::pair<migrate::SourceEvent, std::string>> queue_;
+  bool feeding_ = false;
+  Vm::Subscription subscription_;
+  std::unique_ptr<SourceMemory> memory_;
+  migrate::Milestones milestones_;
+  migrate::Report report_;
+  double cpu_at_begin_ = 0;
+  os::Loop::Timer bound_, progress_timer_, retry_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+// Bounds of the states that must not last (design 9). The reasons:
+inline constexpr Nanoseconds kPreparingBound = seconds(60);  // QEMU's start, and 10 s of channels
+inline constexpr Nanoseconds kSwitchingBound = seconds(5);   // beyond max_downtime: then cont here
+inline constexpr Nanoseconds kReleasedBound = seconds(3);    // then it is called undecided
+inline constexpr Nanoseconds kDrainingBound = seconds(40);   // the wires' lease, and some
+
+}  // namespace godwit::agent

@@ -1,0 +1,278 @@
+#include "agent/target_move.hh"
+
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+namespace godwit::agent {
+
+using migrate::TargetEffect;
+using migrate::TargetEvent;
+using migrate::TargetState;
+
+namespace {
+
+constexpr Nanoseconds kPortsBound = seconds(10);   // channels to every peer and to the source
+constexpr Nanoseconds kLoadedBound = seconds(2);   // the stream's end after an early commit
+constexpr Nanoseconds kNotifyTimeout = seconds(5);
+
+}  // namespace
+
+nlohmann::json to_json(const TargetRecord& record) {
+  return {{"id", record.id.text()},     {"from", record.from},
+          {"state", migrate::to_text(record.state)}, {"reason", record.reason},
+          {"started", record.started},  {"spec", qemu::to_json(record.spec)},
+          {"ports", record.ports},      {"epoch", record.epoch}};
+}
+
+TargetRecord target_record(const nlohmann::json& json) {
+  TargetRecord record;
+  const auto id = id_field<MigrationId>(json, "id");
+  const auto state = migrate::target_state(json.value("state", ""));
+  const auto spec = qemu::vm_spec_from_json(json.value("spec", nlohmann::json()));
+  if (!id || !state || !spec) {
+    fail_setup("the agent's store holds a damaged migration: {}", json.dump());
+  }
+  record.id = *id;
+  record.state = *state;
+  record.spec = *spec;
+  record.from = json.value("from", "");
+  record.reason = json.value("reason", "");
+  record.started = json.value("started", std::int64_t{0});
+  record.ports = json.value("ports", nlohmann::json::array());
+  record.epoch = json.value("epoch", Epoch{0});
+  return record;
+}
+
+TargetMove::TargetMove(const SourceMove::Context& context, TargetRecord record)
+    : context_(context), record_(std::move(record)), machine_(record_.state),
+      cpu_at_begin_(process_cpu_seconds(::getpid())) {
+  for (const auto& nic : record_.spec.nics) ports_.push_back(nic.port);
+}
+
+void TargetMove::feed(TargetEvent event, std::string text) {
+  queue_.emplace_back(event, std::move(text));
+  if (std::exchange(feeding_, true)) return;
+  while (!queue_.empty()) {
+    auto [next, why] = std::move(queue_.front());
+    queue_.pop_front();
+    const TargetState before = machine_.state();
+    const auto effects = machine_.handle(next, std::move(why));
+    spdlog::debug("migration {}: {} in {} -> {}", record_.id.text(), to_text(next),
+                  to_text(before), to_text(machine_.state()));
+    for (const TargetEffect effect : effects) perform(effect);
+  }
+  feeding_ = false;
+}
+
+void TargetMove::perform(TargetEffect effect) {
+  switch (effect) {
+    case TargetEffect::record: return journal();
+    case TargetEffect::prepare_guest: return prepare_guest();
+    case TargetEffect::reply_prepared:
+      if (preparing_) std::exchange(preparing_, {})->answer(nlohmann::json{{"prepared", true}});
+      return;
+    case TargetEffect::run_guest: return run_guest();
+    case TargetEffect::run_ports: return context_.network.run(ports_);
+    case TargetEffect::reply_owns: return reply(owner_reply());
+    case TargetEffect::reply_refuses: return reply({{"refuses", machine_.reason()}});
+    case TargetEffect::discard_guest:
+      subscription_.reset();
+      incoming_.reset();
+      if (link_) link_->abort(machine_.reason());
+      if (preparing_) std::exchange(preparing_, {})->answer(fail("{}", machine_.reason()));
+      context_.vms.forget(record_.spec.name);
+      return context_.network.discard_held(ports_);
+    case TargetEffect::notify_failed: return notify_failed();
+    case TargetEffect::wait:
+      bound_ = context_.loop.after(kLoadedBound, [this] { feed(TargetEvent::patience_ended); });
+      return;
+  }
+}
+
+void TargetMove::journal() {
+  record_.state = machine_.state();
+  record_.reason = machine_.reason();
+  context_.store.put("migration-target", record_.id.text(), to_json(record_));
+  context_.events.publish("migration", {{"id", record_.id.text()},
+                                        {"vm", record_.spec.name},
+                                        {"from", record_.from},
+                                        {"target_state", migrate::to_text(record_.state)},
+                                        {"reason", record_.reason}});
+}
+
+void TargetMove::prepare(PeerRequest request) {
+  preparing_ = std::move(request);
+  feed(TargetEvent::begin);
+}
+
+void TargetMove::hold_ports() {
+  for (const auto& described : record_.ports) {
+    const auto held = context_.network.prepare_held(described, record_.from, record_.epoch);
+    if (!held) return feed(TargetEvent::load_failed, held.error().text);
+  }
+  context_.network.when_prepared(ports_, kPortsBound,
+                                 [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
+                                   if (alive.expired()) return;
+                                   if (!done) return feed(TargetEvent::load_failed, done.error().text);
+                                   ports_held_ = true;
+                                   maybe_prepared();
+                                 });
+}
+
+void TargetMove::prepare_guest() {
+  hold_ports();
+  if (machine_.state() != TargetState::preparing) return;
+  auto incoming = context_.vms.run_incoming(record_.spec);
+  if (!incoming) return feed(TargetEvent::load_failed, incoming.error().text);
+  start_incoming(std::move(*incoming));
+}
+
+void TargetMove::follow(Vm& vm) {
+  subscription_ = vm.subscribe(
+      {.event =
+           [this](const qemu::QmpEvent& event) {
+             if (event.name == "RESUME" && cont_at_ != Instant{}) {
+               resume_took_ = context_.loop.now() - cont_at_;
+             }
+             if (incoming_) incoming_->event(event);
+           },
+       .died = [this](const std::string& reason) { feed(TargetEvent::guest_died, reason); }});
+}
+
+void TargetMove::start_incoming(Vms::Incoming incoming) {
+  Vm& vm = *incoming.vm;
+  follow(vm);
+  link_ = std::make_unique<TransferLink>(
+      context_.loop,
+      stream::TransferConfig{.id = stream::TransferId::from(record_.id.bytes),
+                             .role = stream::Role::kTarget},
+      TransferLink::Events{.observe = {},
+                           .lane_lost =
+                               [this](const std::string& reason) {
+                                 if (machine_.state() == TargetState::owner) return;
+                                 spdlog::warn("vm {}: lane from {} lost ({}), waiting for another",
+                                              record_.spec.name, record_.from, reason);
+                               },
+                           .memory_verified =
+                               [this] {
+                                 stream_verified_ = true;
+                                 maybe_loaded();
+                               },
+                           .failed = [this](std::string why) {
+                             feed(TargetEvent::load_failed, std::move(why));
+                           }});
+  link_->use_qemu(os::adopt_stream(context_.loop, std::move(incoming.stream), "QEMU"));
+  incoming_ = std::make_unique<qemu::IncomingMigration>(
+      vm.qmp(),
+      qemu::IncomingMigration::Events{
+          .listening =
+              [this] {
+                listening_ = true;
+                maybe_prepared();
+              },
+          .loaded =
+              [this] {
+                guest_loaded_ = true;
+                maybe_loaded();
+              },
+          .failed = [this](std::string why) { feed(TargetEvent::load_failed, std::move(why)); }});
+  incoming_->start(incoming.uri);
+}
+
+void TargetMove::maybe_prepared() {
+  if (listening_ && ports_held_) feed(TargetEvent::prepared);
+}
+
+void TargetMove::maybe_loaded() {
+  if (!guest_loaded_ || !stream_verified_) return;
+  look_at_guest();
+  feed(TargetEvent::loaded);
+}
+
+// Before a word that makes us the owner: QEMU's death may be known to the kernel and not yet to us.
+void TargetMove::look_at_guest() {
+  if (context_.vms.find(record_.spec.name) == nullptr &&
+      machine_.state() != TargetState::owner && !migrate::is_final(machine_.state())) {
+    feed(TargetEvent::guest_died);
+  }
+}
+
+void TargetMove::use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early) {
+  if (link_) link_->use_lane(std::move(lane), early);
+}
+
+void TargetMove::commit(PeerRequest request) {
+  waiting_.push_back(std::move(request));
+  look_at_guest();
+  feed(TargetEvent::commit);
+}
+
+void TargetMove::abort(PeerRequest request, const std::string& reason) {
+  waiting_.push_back(std::move(request));
+  feed(TargetEvent::abort, reason);
+}
+
+void TargetMove::restart() {
+  if (Vm* vm = context_.vms.find(record_.spec.name)) follow(*vm);
+  // The ports' records are rebuilt from ours: held if the guest may still come to run here.
+  if (machine_.state() == TargetState::loaded) {
+    look_at_guest();
+    if (machine_.state() == TargetState::loaded) hold_ports();
+  }
+  feed(TargetEvent::restarted);
+}
+
+void TargetMove::run_guest() {
+  Vm* vm = context_.vms.find(record_.spec.name);
+  if (vm == nullptr) return reply(owner_reply());  // dead: it was ours to lose
+  cont_at_ = context_.loop.now();
+  qemu::cont_until_running(vm->qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
+    if (alive.expired()) return;
+    if (!done) spdlog::error("vm {}: {}", record_.spec.name, done.error().text);
+    if (resume_took_ == Nanoseconds(0)) resume_took_ = context_.loop.now() - cont_at_;
+    feed(TargetEvent::guest_running);
+  });
+}
+
+nlohmann::json TargetMove::owner_reply() {
+  const auto held = context_.network.held(ports_);
+  double cpu = process_cpu_seconds(::getpid()) - cpu_at_begin_;
+  if (Vm* vm = context_.vms.find(record_.spec.name)) cpu += vm->cpu_seconds();
+  return {{"owns", true},
+          {"resume_ns", resume_took_.count()},
+          {"cpu_s", cpu},
+          {"held_frames", held.frames},
+          {"held_dropped", held.dropped}};
+}
+
+void TargetMove::reply(const nlohmann::json& body) {
+  for (auto& request : std::exchange(waiting_, {})) request.answer(body);
+}
+
+void TargetMove::notify_failed() {
+  context_.peers.request(record_.from, "migration.failed",
+                         {{"id", record_.id.text()}, {"reason", machine_.reason()}},
+                         [](const Result<nlohmann::json>&) {}, kNotifyTimeout);
+}
+
+bool TargetMove::settled() const {
+  return machine_.state() == TargetState::owner || migrate::is_final(machine_.state());
+}
+
+nlohmann::json TargetMove::describe() const {
+  return {{"id", record_.id.text()},
+          {"vm", record_.spec.name},
+          {"tenant", record_.spec.tenant},
+          {"from", record_.from},
+          {"to", context_.config.name},
+          {"started", record_.started},
+          {"state", machine_.state() == TargetState::owner     ? "done"
+                    : machine_.state() == TargetState::refused ? "aborted"
+                    : machine_.state() == TargetState::loaded  ? "switching"
+                                                               : "copying"},
+          {"reason", record_.reason}};
+}
+
+}  // namespace godwit::agent

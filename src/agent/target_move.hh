@@ -1,0 +1,82 @@
+#pragma once
+// A migration as its target host performs it: feeds events to migrate::Target and carries out the
+// effects on the waiting QEMU, the held ports and the journal.
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/source_move.hh"
+#include "agent/transfer_link.hh"
+#include "migrate/target.hh"
+#include "qemu/migration.hh"
+
+namespace godwit::agent {
+
+// kind "migration-target", by id.
+struct TargetRecord {
+  MigrationId id;
+  std::string from;  // host
+  migrate::TargetState state = migrate::TargetState::planned;
+  std::string reason;
+  std::int64_t started = 0;  // seconds since 1970
+  qemu::VmSpec spec;
+  nlohmann::json ports;  // as the source described them
+  Epoch epoch = 0;
+};
+nlohmann::json to_json(const TargetRecord& record);
+TargetRecord target_record(const nlohmann::json& json);
+
+class TargetMove final {
+ public:
+  TargetMove(const SourceMove::Context& context, TargetRecord record);
+
+  void prepare(PeerRequest request);  // migration.prepare
+  void commit(PeerRequest request);   // migration.commit
+  void abort(PeerRequest request, const std::string& reason);  // migration.abort
+  void restart();
+  // A lane of our transfer; `early` was read from it already.
+  void use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early);
+  // Owner or refused, and nothing left to do.
+  bool settled() const;
+
+  const TargetRecord& record() const { return record_; }
+  nlohmann::json describe() const;
+
+ private:
+  void feed(migrate::TargetEvent event, std::string text = {});
+  void perform(migrate::TargetEffect effect);
+  void journal();
+  void prepare_guest();
+  void hold_ports();
+  void start_incoming(Vms::Incoming incoming);
+  void follow(Vm& vm);
+  void look_at_guest();
+  void maybe_prepared();
+  void maybe_loaded();
+  void run_guest();
+  void reply(const nlohmann::json& body);
+  void notify_failed();
+  nlohmann::json owner_reply();
+
+  SourceMove::Context context_;
+  TargetRecord record_;
+  migrate::Target machine_;
+  std::vector<PortId> ports_;
+  std::deque<std::pair<migrate::TargetEvent, std::string>> queue_;
+  bool feeding_ = false;
+  std::optional<PeerRequest> preparing_;
+  std::vector<PeerRequest> waiting_;  // commits and aborts without an answer yet
+  Vm::Subscription subscription_;
+  std::unique_ptr<qemu::IncomingMigration> incoming_;
+  std::unique_ptr<TransferLink> link_;
+  bool listening_ = false, ports_held_ = false, guest_loaded_ = false, stream_verified_ = false;
+  Instant cont_at_{};
+  Nanoseconds resume_took_{};
+  double cpu_at_begin_ = 0;
+  os::Loop::Timer bound_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace godwit::agent

@@ -1,0 +1,195 @@
+#include "agent/transfer_link.hh"
+
+#include <algorithm>
+
+namespace godwit::agent {
+
+using stream::kMemoryStream;
+using stream::kReturnPathStream;
+using stream::StreamId;
+
+namespace {
+
+constexpr std::size_t kLaneRead = 256 << 10;
+// Lane bytes taken per wake-up before other events get their turn.
+constexpr std::size_t kLaneBurst = 4 << 20;
+
+}  // namespace
+
+TransferLink::TransferLink(os::Loop& loop, stream::TransferConfig config, Events events)
+    : loop_(loop), role_(config.role), outgoing_(is_source() ? kMemoryStream : kReturnPathStream),
+      incoming_(is_source() ? kReturnPathStream : kMemoryStream), events_(std::move(events)),
+      transfer_(std::move(config), *this, loop.now()) {
+  arm();
+}
+
+TransferLink::~TransferLink() = default;
+
+void TransferLink::use_qemu(std::unique_ptr<os::ByteStream> qemu) {
+  qemu_ = std::move(qemu);
+  qemu_->start({.readable =
+                    [this] {
+                      qemu_readable_ = true;
+                      pump();
+                    },
+                .writable =
+                    [this] {
+                      if (std::exchange(consumer_waits_, false)) {
+                        transfer_.consumer_ready(incoming_, loop_.now());
+                      }
+                      pump();
+                    },
+                .closed = [this](const std::string& reason) { qemu_closed(reason); }});
+}
+
+void TransferLink::qemu_closed(const std::string&) {
+  while (fill_from_qemu()) {
+  }
+  qemu_ended_ = true;
+  pump();
+}
+
+bool TransferLink::fill_from_qemu() {
+  const MutableBytes room = transfer_.space(outgoing_);
+  if (room.empty()) return false;
+  const std::size_t count = qemu_->read(room);
+  if (count == 0) {
+    qemu_readable_ = false;
+    return false;
+  }
+  if (is_source() && events_.observe) events_.observe(room.first(count));
+  transfer_.commit(outgoing_, count);
+  return true;
+}
+
+void TransferLink::use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early) {
+  if (lane_) drop_lane("replaced by a newer lane");
+  lane_ = std::move(lane);
+  transfer_.lane_up(loop_.now());
+  if (!early.empty()) {
+    if (const auto fed = transfer_.feed(early, loop_.now()); !fed) return drop_lane(fed.error().text);
+  }
+  lane_->start({.readable = [this] { read_lane(); },
+                .writable = [this] { pump(); },
+                .closed = [this](const std::string& reason) {
+                  drop_lane(reason.empty() ? "closed by the peer" : reason);
+                }});
+  pump();
+}
+
+void TransferLink::read_lane() {
+  static thread_local Bytes buffer(kLaneRead);
+  std::size_t taken = 0;
+  while (lane_ && taken < kLaneBurst) {
+    const std::size_t count = lane_->read(buffer);
+    if (count == 0) break;
+    taken += count;
+    const auto fed = transfer_.feed(BytesView(buffer).first(count), loop_.now());
+    if (!fed) return drop_lane(fed.error().text);
+  }
+  if (taken >= kLaneBurst) {
+    loop_.post([this, alive = std::weak_ptr(alive_)] {
+      if (!alive.expired()) read_lane();
+    });
+  }
+  pump();
+}
+
+void TransferLink::drop_lane(const std::string& reason) {
+  if (!lane_) return;
+  // The stream may be calling us: let it go after it has returned.
+  loop_.post([dropped = std::shared_ptr<os::ByteStream>(std::move(lane_))] {});
+  transfer_.lane_down(loop_.now());
+  arm();
+  if (!transfer_.failed() && events_.lane_lost) events_.lane_lost(reason);
+}
+
+void TransferLink::write_lane() {
+  while (lane_) {
+    const BytesView next = transfer_.peek(loop_.now());
+    if (next.empty()) return;
+    const std::size_t written = lane_->write(next);
+    transfer_.advance(written);
+    if (written < next.size()) return;  // `writable` follows
+  }
+}
+
+// Moves what can move. Not re-entered: callbacks of the streams may end up here again.
+void TransferLink::pump() {
+  if (pumping_) return;
+  pumping_ = true;
+  const std::weak_ptr alive(alive_);
+  bool more = true;
+  while (more) {
+    more = qemu_ && qemu_readable_ && !qemu_ended_ && fill_from_qemu();
+    if (qemu_ended_ && qemu_) {
+      while (fill_from_qemu()) more = true;
+      if (!transfer_.space(outgoing_).empty()) {
+        transfer_.end(outgoing_);
+        loop_.post([gone = std::shared_ptr<os::ByteStream>(std::move(qemu_))] {});
+      }
+    }
+    write_lane();
+    if (alive.expired()) return;
+  }
+  pumping_ = false;
+  arm();
+}
+
+void TransferLink::arm() {
+  timer_ = loop_.at(transfer_.next_tick(), [this] {
+    const std::weak_ptr alive(alive_);
+    const auto ticked = transfer_.tick(loop_.now());
+    if (alive.expired()) return;
+    if (!ticked) return drop_lane(ticked.error().text);
+    pump();
+  });
+}
+
+void TransferLink::set_bandwidth(std::optional<BitRate> cap) {
+  transfer_.set_bandwidth(cap, loop_.now());
+  arm();
+}
+
+void TransferLink::abort(const std::string& why) {
+  transfer_.abort(why, loop_.now());
+  pump();
+}
+
+std::size_t TransferLink::deliver(StreamId, BytesView bytes) {
+  if (!qemu_) {
+    // The source's QEMU closes its socket when it is done; what the target's still says is moot.
+    if (is_source() && qemu_ended_) return bytes.size();
+    consumer_waits_ = true;
+    return 0;  // not connected yet: `writable` after use_qemu() continues
+  }
+  const std::size_t taken = qemu_->write(bytes);
+  if (taken < bytes.size()) consumer_waits_ = true;
+  if (!is_source() && events_.observe) events_.observe(bytes.first(taken));
+  return taken;
+}
+
+void TransferLink::stream_ended(StreamId stream) {
+  if (stream != kMemoryStream) return;
+  // Not from inside a callback of the transfer.
+  loop_.post([this, alive = std::weak_ptr(alive_)] {
+    if (alive.expired()) return;
+    if (qemu_) qemu_->finish();
+    if (events_.memory_verified) events_.memory_verified();
+  });
+}
+
+void TransferLink::end_acknowledged(StreamId stream) {
+  if (stream != kMemoryStream) return;
+  loop_.post([this, alive = std::weak_ptr(alive_)] {
+    if (!alive.expired() && events_.memory_verified) events_.memory_verified();
+  });
+}
+
+void TransferLink::transfer_failed(const Error& why) {
+  loop_.post([this, alive = std::weak_ptr(alive_), text = why.text] {
+    if (!alive.expired() && events_.failed) events_.failed(text);
+  });
+}
+
+}  // namespace godwit::agent

@@ -1,0 +1,244 @@
+#include "agent/vms.hh"
+
+#include <spdlog/spdlog.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "agent/network.hh"
+#include "os/random.hh"
+#include "os/socket.hh"
+#include "qemu/accelerator.hh"
+#include "qemu/commands.hh"
+#include "qemu/launch.hh"
+
+namespace godwit::agent {
+
+Vms::Vms(os::Loop& loop, const Config& config, store::Store& store, Network& network,
+         Events& events)
+    : loop_(loop), config_(config), store_(store), network_(network), events_(events) {}
+
+void Vms::start() {
+  const auto probe =
+      qemu::probe_accelerator({.kernel = {}, .cache_file = config_.run_dir / "accelerator.json"});
+  notice_ = probe.notice;
+  if (!notice_.empty()) spdlog::warn("{}", notice_);
+  const auto host = qemu::probe_host(probe.accelerator);
+  if (!host) fail_setup("cannot learn what QEMU can do here: {}", host.error().text);
+  host_ = *host;
+  for (const auto& document : store_.list("vm")) adopt(vm_record(document.body));
+}
+
+void Vms::adopt(const VmRecord& record) {
+  if (!record.stopped.empty()) return;
+  auto process = os::Child::adopt(record.process);
+  if (!process) {
+    VmRecord stopped = record;
+    stopped.stopped = "QEMU ended while the agent was away";
+    store_.put("vm", record.spec.name, to_json(stopped));
+    for (const auto& nic : record.spec.nics) network_.detach_nic(nic.port);
+    return;
+  }
+  for (const auto& nic : record.spec.nics) {
+    if (const auto done = network_.reattach_nic(nic.port, *process); !done) {
+      spdlog::error("vm {}: port {} stays cut: {}", record.spec.name, nic.name, done.error().text);
+    }
+  }
+  keep(record, std::move(*process));
+  spdlog::info("vm {} adopted, pid {}", record.spec.name, record.process.pid);
+}
+
+Vm* Vms::keep(VmRecord record, os::Child process) {
+  const std::string name = record.spec.name;
+  auto vm = std::make_unique<Vm>(loop_, std::move(record),
+                                 qemu::VmPaths{config_.vm_dir(name)}, std::move(process));
+  Vm* raw = vm.get();
+  subscriptions_[name] = raw->subscribe(
+      {.event =
+           [this, raw](const qemu::QmpEvent& event) {
+             if (event.name == "STOP" || event.name == "RESUME" || event.name == "SHUTDOWN") {
+               events_.publish("vm", {{"name", raw->name()}, {"event", event.name}});
+             }
+           },
+       .died =
+           [this, raw](const std::string& reason) {
+             events_.publish("vm", {{"name", raw->name()}, {"event", "ended"}, {"reason", reason}});
+             save(*raw);
+             for (const auto& nic : raw->spec().nics) network_.detach_nic(nic.port);
+           }});
+  vms_[name] = std::move(vm);
+  save(*raw);
+  return raw;
+}
+
+void Vms::save(const Vm& vm) { store_.put("vm", vm.name(), to_json(vm.record())); }
+
+Result<qemu::VmSpec> Vms::spec_of(const nlohmann::json& request) {
+  const auto name = text_field(request, "name");
+  if (!name) return std::unexpected(name.error());
+  if (store_.find("vm", *name)) return fail("there is a vm '{}' already: choose another name", *name);
+  const std::string tenant = text_field_or(request, "tenant", kDefaultTenant);
+
+  nlohmann::json nics = nlohmann::json::array();
+  for (const auto& nic : request.value("nics", nlohmann::json::array())) {
+    const auto port_name = text_field(nic, "port");
+    if (!port_name) return std::unexpected(port_name.error());
+    const auto port = network_.nic_for(*port_name, tenant, *name);
+    if (!port) return std::unexpected(port.error());
+    nics.push_back({{"port", port->id.text()},
+                    {"name", port->name},
+                    {"mac", text_field_or(nic, "mac", qemu::default_mac(port->id))}});
+  }
+  qemu::VmSpec defaults;
+  defaults.id = os::random_id<VmId>();
+  defaults.name = *name;
+  defaults.tenant = tenant;
+  defaults.machine = qemu::newest_machine(host_);
+  defaults.accelerator = host_.accelerator;
+  nlohmann::json spec = qemu::to_json(defaults);
+  for (const char* key : {"memory", "cpus", "kernel", "initrd", "append", "image", "cpu_model"}) {
+    if (request.contains(key) && !request[key].is_null()) spec[key] = request[key];
+  }
+  spec["nics"] = nics;
+  auto checked = qemu::vm_spec_from_json(spec);
+  if (checked) checked->memory = qemu::trackable_memory(checked->memory, host_);
+  return checked;
+}
+
+Result<Vm*> Vms::run(const nlohmann::json& request) {
+  const auto spec = spec_of(request);
+  if (!spec) return std::unexpected(spec.error());
+  for (const std::string& path : {spec->kernel, spec->initrd, spec->image}) {
+    if (!path.empty() && !std::filesystem::exists(path)) {
+      return fail("vm {}: there is no file {} on host {}", spec->name, path, config_.name);
+    }
+  }
+  if (const auto reasons = qemu::refusals(*spec, host(), config_.name); !reasons.empty()) {
+    return fail("vm {} cannot run here: {}", spec->name, fmt::join(reasons, "; "));
+  }
+  const auto launched = launch(*spec, std::nullopt);
+  if (!launched) return std::unexpected(launched.error());
+  return launched->vm;
+}
+
+Result<Vms::Incoming> Vms::run_incoming(const qemu::VmSpec& spec) {
+  if (store_.find("vm", spec.name)) {
+    return fail("host {} has a vm '{}' of its own", config_.name, spec.name);
+  }
+  os::SocketPair pair = os::make_socket_pair();
+  auto launched = launch(spec, pair.theirs.number());
+  if (launched) launched->stream = std::move(pair.ours);
+  return launched;
+}
+
+Result<Vms::Incoming> Vms::launch(const qemu::VmSpec& spec, std::optional<int> incoming_fd) {
+  std::vector<int> fds;
+  const auto give_back = [&] {
+    for (const auto& nic : spec.nics) network_.detach_nic(nic.port);
+  };
+  for (const auto& nic : spec.nics) {
+    const auto fd = network_.attach_nic(nic.port, spec.name);
+    if (!fd) return give_back(), std::unexpected(fd.error());
+    fds.push_back(*fd);
+  }
+  try {
+    qemu::Launched launched = qemu::launch(spec, {.paths = {config_.vm_dir(spec.name)},
+                                                  .tap_fds = fds,
+                                                  .incoming_fd = incoming_fd});
+    for (const auto& notice : launched.notices) spdlog::warn("vm {}: {}", spec.name, notice);
+    VmRecord record{.spec = spec, .process = launched.child.identity(), .stopped = {}};
+    Vm* vm = keep(std::move(record), std::move(launched.child));
+    events_.publish("vm", {{"name", spec.name}, {"event", incoming_fd ? "incoming" : "started"}});
+    return Incoming{.vm = vm, .stream = {}, .uri = launched.incoming_uri};
+  } catch (const SetupError& error) {
+    give_back();
+    return fail("cannot start vm {}: {}", spec.name, error.what());
+  }
+}
+
+Vm* Vms::find(const std::string& name) {
+  const auto found = vms_.find(name);
+  return found == vms_.end() || !found->second->alive() ? nullptr : found->second.get();
+}
+
+Result<> Vms::stop(const std::string& name, bool force) {
+  if (!store_.find("vm", name)) return fail("there is no vm '{}' on host {}", name, config_.name);
+  Vm* vm = find(name);
+  if (vm == nullptr) return {};  // stopped already
+  if (force) {
+    vm->kill();
+  } else {
+    qemu::system_powerdown(vm->qmp(), [name](const Result<>& done) {
+      if (!done) spdlog::warn("vm {}: {}", name, done.error().text);
+    });
+  }
+  return {};
+}
+
+Result<> Vms::remove(const std::string& name) {
+  if (!store_.find("vm", name)) return fail("there is no vm '{}' on host {}", name, config_.name);
+  if (find(name) != nullptr) {
+    return fail("vm {} is running: stop it first (godwit vm stop {})", name, name);
+  }
+  const auto document = store_.find("vm", name);
+  for (const auto& nic : vm_record(*document).spec.nics) network_.release_nic(nic.port);
+  forget(name);
+  return {};
+}
+
+void Vms::forget(const std::string& name) {
+  if (!store_.find("vm", name)) return;
+  subscriptions_.erase(name);
+  const auto found = vms_.find(name);
+  if (found != vms_.end()) {
+    const Vm* vm = found->second.get();
+    if (found->second->alive()) {
+      auto reaped = found->second->subscribe({.event = {}, .died = [this, vm](const std::string&) {
+                                                loop_.post([this, vm] { ending_.erase(vm); });
+                                              }});
+      found->second->kill();
+      ending_[vm] = {std::move(found->second), std::move(reaped)};
+    }
+    vms_.erase(found);
+  }
+  store_.erase("vm", name);
+  qemu::remove_files({config_.vm_dir(name)});
+  events_.publish("vm", {{"name", name}, {"event", "removed"}});
+}
+
+const qemu::HostCapabilities& Vms::host() {
+  qemu::refresh_memory(host_);
+  return host_;
+}
+
+nlohmann::json Vms::describe(const VmRecord& record, Vm* vm) {
+  nlohmann::json json = qemu::to_json(record.spec);
+  nlohmann::json nics = nlohmann::json::array();
+  for (const auto& nic : record.spec.nics) {
+    nics.push_back({{"port", nic.name}, {"mac", nic.mac}});
+  }
+  json["nics"] = nics;
+  json["host"] = config_.name;
+  json["state"] = vm != nullptr ? vm->state() : "stopped";
+  json["pid"] = vm != nullptr ? vm->process().pid() : 0;
+  json["uptime_s"] =
+      vm != nullptr ? static_cast<double>((loop_.now() - vm->since()).count()) / 1e9 : 0.0;
+  if (!record.stopped.empty()) json["reason"] = record.stopped;
+  return json;
+}
+
+std::vector<nlohmann::json> Vms::list() {
+  std::vector<nlohmann::json> all;
+  for (const auto& document : store_.list("vm")) {
+    all.push_back(describe(vm_record(document.body), find(document.key)));
+  }
+  return all;
+}
+
+std::optional<nlohmann::json> Vms::show(const std::string& name) {
+  const auto document = store_.find("vm", name);
+  if (!document) return std::nullopt;
+  return describe(vm_record(*document), find(name));
+}
+
+}  // namespace godwit::agent

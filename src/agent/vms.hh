@@ -1,0 +1,73 @@
+#pragma once
+// The vms of this host: run, stop, remove, adopt after a restart, and take in one that moves here.
+// A vm that has stopped stays listed, with the reason, until it is removed.
+#include <map>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "agent/config.hh"
+#include "agent/events.hh"
+#include "agent/vm.hh"
+#include "qemu/host.hh"
+#include "store/store.hh"
+
+namespace godwit::agent {
+
+class Network;
+
+class Vms final {
+ public:
+  Vms(os::Loop& loop, const Config& config, store::Store& store, Network& network, Events& events);
+
+  // Probes the accelerator and QEMU (blocks for some seconds the first time), adopts what runs.
+  void start();
+
+  // POST /v1/vms. The error says what to change; nothing is left behind.
+  Result<Vm*> run(const nlohmann::json& request);
+  // A waiting QEMU for a vm that moves here; its ports are HELD already.
+  struct Incoming {
+    Vm* vm = nullptr;
+    os::Fd stream;    // memory goes in here, the return path comes out
+    std::string uri;  // for qemu::IncomingMigration
+  };
+  Result<Incoming> run_incoming(const qemu::VmSpec& spec);
+  // ACPI power button, or SIGKILL with `force`.
+  Result<> stop(const std::string& name, bool force);
+  // Removes a stopped vm; its ports stay, free for others.
+  Result<> remove(const std::string& name);
+  // For migrations: ends QEMU if it lives and forgets the vm; its ports are the migration's matter.
+  void forget(const std::string& name);
+
+  Vm* find(const std::string& name);
+  // Running or not, as the API shows it.
+  std::vector<nlohmann::json> list();
+  std::optional<nlohmann::json> show(const std::string& name);
+  // The host's name in front of a path of its own: where the console listens.
+  const qemu::HostCapabilities& host();
+  const std::string& notice() const { return notice_; }
+  void save(const Vm& vm);
+
+ private:
+  Result<qemu::VmSpec> spec_of(const nlohmann::json& request);
+  // `incoming_fd`: QEMU's end of the stream of a vm that moves here.
+  Result<Incoming> launch(const qemu::VmSpec& spec, std::optional<int> incoming_fd);
+  Vm* keep(VmRecord record, os::Child process);
+  void adopt(const VmRecord& record);
+  nlohmann::json describe(const VmRecord& record, Vm* vm);
+
+  os::Loop& loop_;
+  const Config& config_;
+  store::Store& store_;
+  Network& network_;
+  Events& events_;
+  qemu::HostCapabilities host_;
+  std::string notice_;
+  std::map<std::string, std::unique_ptr<Vm>> vms_;
+  std::map<std::string, Vm::Subscription> subscriptions_;
+  // Forgotten, but QEMU has not ended yet: kept to be reaped.
+  std::map<const Vm*, std::pair<std::unique_ptr<Vm>, Vm::Subscription>> ending_;
+};
+
+}  // namespace godwit::agent

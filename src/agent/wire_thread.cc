@@ -1,0 +1,325 @@
+#include "agent/wire_thread.hh"
+
+#include <sys/epoll.h>
+
+#include <array>
+
+#include "os/random.hh"
+
+namespace godwit::agent {
+namespace {
+
+// Frames per call of the engine: enough to fill a UDP_SEGMENT run with small ones.
+constexpr std::size_t kFramesPerBatch = 32;
+// Batches of one TAP before the others get their turn.
+constexpr int kBatchesPerWakeup = 4;
+constexpr int kReceivesPerWakeup = 8;
+// Sealed datagrams that wait for the socket: 4 MiB is 33 ms at 1 Gbit/s.
+constexpr std::size_t kMaxUnsentBytes = 4 << 20;
+
+std::uint64_t random_number() {
+  std::array<std::byte, 8> bytes{};
+  os::fill_random(bytes);
+  return from_big_endian<std::uint64_t>(bytes.data());
+}
+
+}  // namespace
+
+wire::PeerAddress to_peer_address(const os::Endpoint& endpoint) {
+  wire::PeerAddress address{.port = endpoint.port, .scope = endpoint.scope};
+  std::size_t at = 0;
+  if (!endpoint.is_ipv6) {
+    address.address[10] = address.address[11] = std::byte{0xff};
+    at = 12;
+  }
+  for (std::size_t i = 0; at + i < 16; ++i) {
+    address.address[at + i] = static_cast<std::byte>(endpoint.address[i]);
+  }
+  return address;
+}
+
+os::Endpoint to_endpoint(const wire::PeerAddress& address) {
+  static constexpr std::array<std::byte, 12> kMapped = {
+      std::byte{0}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{0},    std::byte{0},
+      std::byte{0}, std::byte{0}, std::byte{0}, std::byte{0}, std::byte{0xff}, std::byte{0xff}};
+  os::Endpoint endpoint{.port = address.port, .scope = address.scope};
+  const bool is_ipv4 = std::equal(kMapped.begin(), kMapped.end(), address.address.begin());
+  endpoint.is_ipv6 = !is_ipv4;
+  const std::size_t at = is_ipv4 ? 12 : 0;
+  for (std::size_t i = 0; at + i < 16; ++i) {
+    endpoint.address[i] = std::to_integer<std::uint8_t>(address.address[at + i]);
+  }
+  return endpoint;
+}
+
+os::Tap& WireThread::Attached::tap() {
+  if (auto* pair = std::get_if<std::shared_ptr<os::TapPair>>(&device)) return (*pair)->agent_side();
+  return *std::get<std::shared_ptr<os::Tap>>(device);
+}
+
+WireThread::WireThread(os::Loop& control, const std::string& self, Handlers handlers)
+    : control_(control), handlers_(std::move(handlers)), engine_(self, *this, random_number),
+      frame_buffers_(kFramesPerBatch, Bytes(os::kMaxFrameBytes)), thread_([this] { loop_.run(); }) {}
+
+WireThread::~WireThread() {
+  loop_.stop();
+  thread_.join();
+}
+
+void WireThread::post(std::move_only_function<void(Instant)> work) {
+  loop_.post([this, work = std::move(work)]() mutable {
+    work(loop_.now());
+    arm();
+  });
+}
+
+void WireThread::arm() {
+  const Instant due = engine_.next_tick();
+  if (due == armed_for_) return;
+  armed_for_ = due;
+  timer_.reset();
+  if (due == Instant::max()) return;
+  timer_ = loop_.at(due, [this] {
+    armed_for_ = Instant::max();
+    engine_.tick(loop_.now());
+    arm();
+  });
+}
+
+// ---- TAPs ----
+
+bool WireThread::read_batch(const PortId& port, os::Tap& tap, Instant now) {
+  std::array<BytesView, kFramesPerBatch> frames;
+  std::size_t count = 0;
+  while (count < kFramesPerBatch) {
+    const std::size_t size = tap.read(frame_buffers_[count]);
+    if (size == 0) break;
+    frames[count] = BytesView(frame_buffers_[count]).first(size);
+    ++count;
+  }
+  if (count > 0) engine_.frames_from_port(port, std::span(frames).first(count), now);
+  return count == kFramesPerBatch;
+}
+
+void WireThread::read_port(const PortId& port) {
+  const auto found = attached_.find(port);
+  if (found == attached_.end()) return;
+  const Instant now = loop_.now();
+  for (int i = 0; i < kBatchesPerWakeup && unsent_.empty(); ++i) {
+    if (!read_batch(port, found->second.tap(), now)) break;
+  }
+  arm();
+}
+
+void WireThread::to_port(PortId port, std::span<const BytesView> frames) {
+  const auto found = attached_.find(port);
+  if (found == attached_.end()) {
+    tap_refused_ += frames.size();
+    return;
+  }
+  os::Tap& tap = found->second.tap();
+  for (const BytesView frame : frames) {
+    if (tap.write(frame) != os::FrameDevice::Written::kYes) ++tap_refused_;
+  }
+}
+
+// QEMU stands: what the guest sent is in our TAP's queue already (the kernel forwards in QEMU's own
+// write), what it did not take waits in its TAP.
+void WireThread::pause_port(const PortId& port, Instant now) {
+  const auto found = attached_.find(port);
+  std::vector<Bytes> untaken;
+  if (found != attached_.end()) {
+    while (read_batch(port, found->second.tap(), now)) {
+    }
+    if (auto* pair = std::get_if<std::shared_ptr<os::TapPair>>(&found->second.device)) {
+      Bytes buffer(os::kMaxFrameBytes);
+      while (const std::size_t size = (*pair)->read_untaken(buffer)) {
+        untaken.emplace_back(buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(size));
+      }
+    }
+  }
+  const std::vector<BytesView> views(untaken.begin(), untaken.end());
+  engine_.pause(port, views, now);
+}
+
+void WireThread::watch_taps(bool read) {
+  for (auto& [port, attached] : attached_) attached.watch.set_events(read ? std::uint32_t{EPOLLIN} : 0);
+}
+
+// ---- UDP ----
+
+void WireThread::receive() {
+  for (int i = 0; i < kReceivesPerWakeup; ++i) {
+    const auto received = socket_->receive_batch();
+    if (received.empty()) break;
+    const Instant now = loop_.now();
+    for (const auto& run : received) {
+      engine_.datagrams(to_peer_address(run.from), run.bytes, run.segment_size, now);
+    }
+  }
+  arm();
+}
+
+void WireThread::to_path(const wire::PeerAddress& address, const wire::DatagramBatch& batch) {
+  const os::Endpoint to = to_endpoint(address);
+  runs_.clear();
+  for (const auto& run : batch.runs()) {
+    runs_.push_back({.to = to, .bytes = run.bytes, .segment_size = run.segment_size});
+  }
+  std::size_t taken = 0;
+  if (socket_ && unsent_.empty()) taken = socket_->send_batch(runs_);
+  for (std::size_t i = taken; i < runs_.size(); ++i) {
+    keep_unsent(to, runs_[i].bytes, runs_[i].segment_size);
+  }
+}
+
+void WireThread::keep_unsent(const os::Endpoint& to, BytesView bytes, std::uint16_t segment_size) {
+  if (!socket_ || unsent_bytes_ + bytes.size() > kMaxUnsentBytes) {
+    udp_dropped_ += (bytes.size() + segment_size - 1) / segment_size;
+    return;
+  }
+  if (unsent_.empty()) {
+    socket_watch_.set_events(EPOLLIN | EPOLLOUT);
+    watch_taps(false);
+  }
+  unsent_bytes_ += bytes.size();
+  unsent_.push_back({.to = to, .bytes = to_bytes(bytes), .segment_size = segment_size});
+}
+
+void WireThread::flush() {
+  if (!socket_->flush()) return;
+  while (!unsent_.empty()) {
+    const Unsent& next = unsent_.front();
+    const os::DatagramRun run{.to = next.to, .bytes = next.bytes, .segment_size = next.segment_size};
+    if (socket_->send_batch({&run, 1}) == 0) return;
+    unsent_bytes_ -= next.bytes.size();
+    unsent_.pop_front();
+  }
+  socket_watch_.set_events(EPOLLIN);
+  watch_taps(true);
+}
+
+// ---- to the control thread ----
+
+void WireThread::to_control(const std::string& peer, BytesView message) {
+  control_.post([this, alive = std::weak_ptr(alive_), peer, bytes = to_bytes(message)] {
+    if (!alive.expired()) handlers_.control(peer, bytes);
+  });
+}
+
+void WireThread::event(const wire::Event& event) {
+  control_.post([this, alive = std::weak_ptr(alive_), event] {
+    if (!alive.expired()) handlers_.event(event);
+  });
+}
+
+// ---- from the control thread ----
+
+void WireThread::use_socket(std::shared_ptr<os::UdpSocket> socket) {
+  post([this, socket = std::move(socket)](Instant) {
+    socket_watch_.reset();
+    socket_ = socket;
+    socket_watch_ = loop_.watch(socket_->fd(), EPOLLIN, [this](std::uint32_t events) {
+      if ((events & EPOLLOUT) != 0) flush();
+      if ((events & EPOLLIN) != 0) receive();
+    });
+  });
+}
+
+void WireThread::session_up(const std::string& peer, const std::array<std::byte, 32>& secret,
+                            bool is_initiator, std::vector<wire::PeerAddress> addresses) {
+  post([this, peer, secret, is_initiator, addresses = std::move(addresses)](Instant now) {
+    engine_.session_up(peer, secret, is_initiator, addresses, now);
+  });
+}
+
+void WireThread::session_down(const std::string& peer) {
+  post([this, peer](Instant now) { engine_.session_down(peer, now); });
+}
+
+void WireThread::control(const std::string& peer, Bytes message) {
+  post([this, peer, message = std::move(message)](Instant now) {
+    engine_.control(peer, message, now);
+  });
+}
+
+void WireThread::add_port(const wire::PortConfig& config) {
+  post([this, config](Instant now) { engine_.add_port(config, now); });
+}
+
+void WireThread::remove_port(const PortId& port) {
+  post([this, port](Instant now) { engine_.remove_port(port, now); });
+}
+
+void WireThread::attach(const PortId& port, PortDevice device) {
+  post([this, port, device = std::move(device)](Instant) {
+    attached_.erase(port);
+    Attached& attached = attached_[port];
+    attached.device = device;
+    attached.watch =
+        loop_.watch(attached.tap().fd(), unsent_.empty() ? std::uint32_t{EPOLLIN} : 0,
+                    [this, port](std::uint32_t) { read_port(port); });
+  });
+}
+
+void WireThread::detach(const PortId& port) {
+  post([this, port](Instant) { attached_.erase(port); });
+}
+
+void WireThread::connect(const wire::WireConfig& wire) {
+  post([this, wire](Instant now) { engine_.connect(wire, now); });
+}
+
+void WireThread::disconnect(const WireId& wire) {
+  post([this, wire](Instant now) { engine_.disconnect(wire, now); });
+}
+
+void WireThread::offer_move(const PortId& port, const std::string& to_host, Epoch epoch) {
+  post([this, port, to_host, epoch](Instant now) {
+    engine_.offer_move(port, to_host, epoch, now);
+  });
+}
+
+void WireThread::pause(const std::vector<PortId>& ports, std::function<void()> done) {
+  post([this, ports, done = std::move(done)](Instant now) {
+    for (const PortId& port : ports) pause_port(port, now);
+    control_.post(done);
+  });
+}
+
+void WireThread::resume(const PortId& port) {
+  post([this, port](Instant now) { engine_.resume(port, now); });
+}
+
+void WireThread::release(const PortId& port) {
+  post([this, port](Instant now) { engine_.release(port, now); });
+}
+
+void WireThread::prepare(const wire::PortConfig& config, const std::string& from,
+                         std::vector<wire::WireConfig> wires) {
+  post([this, config, from, wires = std::move(wires)](Instant now) {
+    engine_.prepare(config, from, wires, now);
+  });
+}
+
+void WireThread::run(const PortId& port) {
+  post([this, port](Instant now) { engine_.run(port, now); });
+}
+
+void WireThread::discard(const PortId& port) {
+  post([this, port](Instant now) { engine_.discard(port, now); });
+}
+
+void WireThread::stats(std::function<void(const Stats&)> done) {
+  post([this, done = std::move(done)](Instant) {
+    Stats stats{.wires = engine_.wire_stats(),
+                .ports = engine_.port_stats(),
+                .stray_datagrams = engine_.stray_datagrams(),
+                .bad_control = engine_.bad_control(),
+                .tap_refused = tap_refused_,
+                .udp_dropped = udp_dropped_};
+    control_.post([done, stats = std::move(stats)] { done(stats); });
+  });
+}
+
+}  // namespace godwit::agent

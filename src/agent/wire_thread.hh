@@ -1,0 +1,123 @@
+#pragma once
+// The thread that carries packets: it runs one wire::Engine between TAPs and the UDP socket.
+//
+//   TAP ── batch of reads ──▶ Engine ── sealed runs ──▶ UDP (GSO)
+//   TAP ◀── writes ────────── Engine ◀── runs (GRO) ── UDP
+//
+// The control thread only posts to it and is posted to; nothing is shared but TAP pairs, whose
+// descriptors the control thread lends to QEMU. When UDP has no room, what is sealed waits (bounded)
+// and no TAP is read until it is gone: the guest's queue is the buffer, as with any slow NIC.
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <thread>
+#include <variant>
+
+#include "os/loop.hh"
+#include "os/tap.hh"
+#include "os/tap_pair.hh"
+#include "os/udp.hh"
+#include "wire/engine.hh"
+
+namespace godwit::agent {
+
+// What stands behind a port: a guest's pair, or one TAP in the host's stack or a bridge.
+using PortDevice = std::variant<std::shared_ptr<os::TapPair>, std::shared_ptr<os::Tap>>;
+
+wire::PeerAddress to_peer_address(const os::Endpoint& endpoint);
+os::Endpoint to_endpoint(const wire::PeerAddress& address);
+
+class WireThread final : private wire::EngineSink {
+ public:
+  // Called in the control thread.
+  struct Handlers {
+    std::function<void(const std::string& peer, const Bytes& message)> control;
+    std::function<void(const wire::Event&)> event;
+  };
+  struct Stats {
+    std::vector<wire::WireStats> wires;
+    std::vector<wire::PortStats> ports;
+    std::uint64_t stray_datagrams = 0, bad_control = 0;
+    std::uint64_t tap_refused = 0;   // frames that a TAP did not take
+    std::uint64_t udp_dropped = 0;   // datagrams dropped because UDP had no room for too long
+  };
+
+  WireThread(os::Loop& control, const std::string& self, Handlers handlers);
+  ~WireThread() override;
+
+  // All of these return at once; the work is done in the wire thread, in order.
+  void use_socket(std::shared_ptr<os::UdpSocket> socket);
+  void session_up(const std::string& peer, const std::array<std::byte, 32>& secret,
+                  bool is_initiator, std::vector<wire::PeerAddress> addresses);
+  void session_down(const std::string& peer);
+  void control(const std::string& peer, Bytes message);
+  void add_port(const wire::PortConfig& config);
+  void remove_port(const PortId& port);
+  void attach(const PortId& port, PortDevice device);
+  void detach(const PortId& port);
+  void connect(const wire::WireConfig& wire);
+  void disconnect(const WireId& wire);
+  void offer_move(const PortId& port, const std::string& to_host, Epoch epoch);
+  // After QEMU's STOP: forwards the guest's last frames, ends the segment; then `done` in the
+  // control thread.
+  void pause(const std::vector<PortId>& ports, std::function<void()> done);
+  void resume(const PortId& port);
+  void release(const PortId& port);
+  void prepare(const wire::PortConfig& config, const std::string& from,
+               std::vector<wire::WireConfig> wires);
+  void run(const PortId& port);
+  void discard(const PortId& port);
+  void stats(std::function<void(const Stats&)> done);
+
+ private:
+  struct Attached {
+    PortDevice device;
+    os::Loop::Watch watch;
+    os::Tap& tap();
+  };
+  struct Unsent {
+    os::Endpoint to;
+    Bytes bytes;
+    std::uint16_t segment_size = 0;
+  };
+
+  // wire::EngineSink
+  void to_port(PortId port, std::span<const BytesView> frames) override;
+  void to_path(const wire::PeerAddress& address, const wire::DatagramBatch& batch) override;
+  void to_control(const std::string& peer, BytesView message) override;
+  void event(const wire::Event& event) override;
+
+  void post(std::move_only_function<void(Instant now)> work);
+  void arm();
+  // True when as many frames came as were asked for: there may be more.
+  bool read_batch(const PortId& port, os::Tap& tap, Instant now);
+  void read_port(const PortId& port);
+  void pause_port(const PortId& port, Instant now);
+  void receive();
+  void flush();
+  void keep_unsent(const os::Endpoint& to, BytesView bytes, std::uint16_t segment_size);
+  void watch_taps(bool read);
+
+  os::Loop& control_;
+  Handlers handlers_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for posts to the control thread
+
+  // The wire thread's from here on.
+  os::Loop loop_;
+  wire::Engine engine_;
+  std::map<PortId, Attached> attached_;
+  std::shared_ptr<os::UdpSocket> socket_;
+  os::Loop::Watch socket_watch_;
+  os::Loop::Timer timer_;
+  Instant armed_for_ = Instant::max();
+  std::deque<Unsent> unsent_;
+  std::size_t unsent_bytes_ = 0;
+  std::vector<Bytes> frame_buffers_;
+  std::vector<os::DatagramRun> runs_;
+  std::uint64_t tap_refused_ = 0, udp_dropped_ = 0;
+
+  std::thread thread_;  // last: it uses all of the above
+};
+
+}  // namespace godwit::agent
