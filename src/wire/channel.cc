@@ -63,7 +63,10 @@ void Channel::send(BytesView frame) {
 }
 
 void Channel::flush() {
-  if (tx_) tx_->sealer.flush(peer_.batch);
+  if (!tx_) return;
+  tx_->sealer.flush(peer_.batch);
+  const bool is_worn = tx_->sealer.next_counter() >= fabric_.limits().rekey_datagrams;
+  if (is_worn && want_serial_ == 0) want_key();
 }
 
 void Channel::drain_unkeyed() {
@@ -201,7 +204,6 @@ void Channel::retire_old_generations() {
 
 void Channel::tick() {
   const Limits& limits = fabric_.limits();
-  if (tx_ && tx_->sealer.next_counter() >= limits.rekey_datagrams && want_serial_ == 0) want_key();
   if (fabric_.now() >= want_next_) want_key();
   if (peer_.up) fabric_.wake(want_next_);
   if (tx_ && !can_send()) note_stopped(true);

@@ -29,6 +29,7 @@ void Channel::notify(Notice notice) {
     end->generation = 0;
     end->counter = 0;
   }
+  if (std::ranges::find(notices_, notice, &Unacknowledged::notice) != notices_.end()) return;
   notices_.push_back({fabric_.random(), std::move(notice), now, now, {}, false});
   transmit(notices_.back());
 }

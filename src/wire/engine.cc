@@ -162,10 +162,23 @@ void Engine::tick(Instant now) {
     if (const auto channel = channels_.find(entry.first); channel != channels_.end()) {
       std::erase(output_, channel->second.get());
       channels_.erase(channel);
+      ++channel_deletions_;
     }
     return true;
   });
+  forget_peers();
   for (const auto& [id, channel] : channels_) channel->tick();
+}
+
+// Hosts without a session that no channel needs any more.
+void Engine::forget_peers() {
+  if (peers_.size() <= kFewPeers) return;
+  std::erase_if(peers_, [&](const auto& entry) {
+    const Peer* candidate = &entry.second;
+    return !candidate->up && std::ranges::none_of(channels_, [&](const auto& channel) {
+      return &channel.second->peer() == candidate;
+    });
+  });
 }
 
 // ---- ports and wires ----
@@ -191,6 +204,7 @@ void Engine::erase_port(const PortEpoch& id) {
     if (entry.second->local() != id) return false;
     entry.second->flush();
     std::erase(output_, entry.second.get());
+    ++channel_deletions_;
     return true;
   });
   ports_.erase(id);
@@ -211,7 +225,7 @@ void Engine::remove_port(const PortId& id, Instant now) {
 bool Engine::connect(const WireConfig& wire, Instant now) {
   const Call call(*this, now);
   Port* local = newest(wire.local);
-  if (!local) return false;
+  if (!local || wire.local == wire.remote) return false;
   local->connect(wire);
   return true;
 }

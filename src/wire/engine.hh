@@ -45,7 +45,7 @@ class Engine final : private Fabric {
   // ---- ports and wires ----
   void add_port(const PortConfig& config, Instant now);
   void remove_port(const PortId& port, Instant now);
-  // The port must exist; else nothing happens and false is returned.
+  // False, and nothing happens, when the local port is not here or is the remote one.
   bool connect(const WireConfig& wire, Instant now);
   void disconnect(const WireId& wire, Instant now);
 
@@ -75,6 +75,8 @@ class Engine final : private Fabric {
 
  private:
   class Call;
+  // Below this nothing is worth forgetting.
+  static constexpr std::size_t kFewPeers = 32;
 
   // Fabric
   const std::string& self() const override { return self_; }
@@ -86,6 +88,7 @@ class Engine final : private Fabric {
   bool has_aes() const override { return has_aes_; }
   FramePool& frame_pool() override { return frame_pool_; }
   Port* port(const PortEpoch& id) override;
+  std::uint64_t channel_deletions() const override { return channel_deletions_; }
   Channel* find_channel(const ChannelId& id) override;
   Channel* open_channel(const ChannelId& id, const PortEpoch& local,
                         const std::string& host) override;
@@ -100,6 +103,7 @@ class Engine final : private Fabric {
   void erase_port(const PortEpoch& id);
   Peer& peer(const std::string& host);
   Channel* admitted_channel(const std::string& host, const ChannelId& id);
+  void forget_peers();
   void stranger_notice(const std::string& host, const Notify& notify);
   void flush();
 
@@ -118,6 +122,7 @@ class Engine final : private Fabric {
   std::map<ChannelId, Instant> retiring_;
   std::unordered_map<std::uint32_t, Channel*> by_index_;
   std::vector<Channel*> output_;
+  std::uint64_t channel_deletions_ = 0;
   std::uint64_t strays_ = 0, bad_control_ = 0;
 };
 

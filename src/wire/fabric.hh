@@ -59,6 +59,8 @@ class Fabric {
   // Null when there is none.
   virtual Port* port(const PortEpoch& id) = 0;
   virtual Channel* find_channel(const ChannelId& id) = 0;
+  // Grows whenever a channel was deleted: pointers to channels from before may dangle.
+  virtual std::uint64_t channel_deletions() const = 0;
   // Found, or made towards `host` for the port `local`. Null when the port has too many.
   virtual Channel* open_channel(const ChannelId& id, const PortEpoch& local,
                                 const std::string& host) = 0;

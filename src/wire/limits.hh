@@ -37,7 +37,7 @@ struct Limits {
   std::size_t generations = 16;         // of one channel that are accepted at a time
 
   Nanoseconds want_retry_min = milliseconds(100), want_retry_max = seconds(2);
-  int wants_unanswered = 5;  // before the peer counts as unknown there: 1.5 s
+  int wants_unanswered = 4;  // before the peer counts as unknown there: 1.5 s
   Nanoseconds notice_retry_min = milliseconds(5), notice_retry_max = seconds(1);
   Nanoseconds notice_patience = seconds(60);
 };

@@ -41,6 +41,7 @@ void Port::disconnect() {
   }
   close_detours();
   locations_.clear();
+  outlet_ = nullptr;
   intake_.clear();
   wire_.reset();
 }
@@ -113,7 +114,17 @@ void Port::send(BytesView frame) {
     if (!peer) return void(++counters_.no_peer);
     return peer->arrived({config_.epoch, peer_.epoch}, frame);
   }
-  if (Channel* channel = channel_to(peer_)) channel->send(frame);
+  if (Channel* channel = outlet()) channel->send(frame);
+}
+
+Channel* Port::outlet() {
+  const std::uint64_t deletions = fabric_.channel_deletions();
+  if (!outlet_ || outlet_epoch_ != peer_.epoch || outlet_deletions_ != deletions) {
+    outlet_ = channel_to(peer_);
+    outlet_epoch_ = peer_.epoch;
+    outlet_deletions_ = deletions;
+  }
+  return outlet_;
 }
 
 void Port::send_end(const Location& peer, End::Kind kind, Epoch next) {
@@ -185,15 +196,20 @@ void Port::noticed(const std::string& host, const Notice& notice) {
   if (!wire_) return;
   if (const auto* move = std::get_if<Move>(&notice)) {
     if (move->port.port == wire_->remote) learn_move(*move);
-    if (move->port.port == config_.id && move->port.epoch > config_.epoch &&
-        state_ == PortState::live) {
-      fabric_.sink().event({EventKind::superseded, config_.id, move->port.epoch, move->host});
-    }
+    if (move->port.port == config_.id) learn_superseded(*move);
   } else if (const auto* announce = std::get_if<Announce>(&notice)) {
     if (announce->port.port == wire_->remote) learn_announce(*announce);
   } else if (const auto* handover = std::get_if<Handover>(&notice)) {
     if (previous_ && previous_->host == host) learn_handover(*handover);
   }
+}
+
+// Our own port is live elsewhere, at a higher epoch: the higher wins, and our journal is old.
+void Port::learn_superseded(const Move& move) {
+  const Epoch known = std::max(config_.epoch, superseded_by_);
+  if (move.port.epoch <= known || state_ != PortState::live) return;
+  superseded_by_ = move.port.epoch;
+  fabric_.sink().event({EventKind::superseded, config_.id, move.port.epoch, move.host});
 }
 
 void Port::learn_announce(const Announce& announce) {

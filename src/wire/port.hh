@@ -86,6 +86,7 @@ class Port final : public Channel::Receiver {
   bool is_here(const Location& peer) const { return peer.host == fabric_.self(); }
   PortEpoch peer_at(Epoch epoch) const { return {wire_->remote, epoch}; }
   Channel* channel_to(const Location& peer);
+  Channel* outlet();
   Channel* existing_channel_to(const Location& peer) const;
   bool reaches(const Location& peer);
   void send(BytesView frame);
@@ -97,6 +98,7 @@ class Port final : public Channel::Receiver {
 
   // notices
   void learn_move(const Move& move);
+  void learn_superseded(const Move& move);
   void learn_announce(const Announce& announce);
   void learn_handover(const Handover& handover);
   void follow_peer();
@@ -121,6 +123,10 @@ class Port final : public Channel::Receiver {
   PortCounters counters_;
 
   std::optional<WireConfig> wire_;
+  // channel_to(peer_), looked up again when the peer moved or a channel was deleted.
+  Channel* outlet_ = nullptr;
+  Epoch outlet_epoch_ = 0;
+  std::uint64_t outlet_deletions_ = 0;
   Location peer_;                           // where frames to the peer go
   Location newest_;                         // where the peer is, as far as we heard
   std::map<Epoch, std::string> locations_;  // where it is, was, or may be
@@ -136,6 +142,7 @@ class Port final : public Channel::Receiver {
   Instant run_at_{};
   Instant lease_ends_{};
   bool overflow_told_ = false;
+  Epoch superseded_by_ = 0;
 };
 
 }  // namespace godwit::wire

@@ -312,6 +312,7 @@ void MoveScenario::check() {
   bool touched = false;
   for (Host* host : world_.hosts()) touched |= host->take_touched();
   if (!touched) return;
+  if (world_.nonce_reused) fail("a nonce was used twice");
   for (const Guest& guest : guests_) {
     int live = 0;
     for (Host* host : world_.hosts()) {

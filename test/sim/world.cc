@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.hh"
+#include "wire/datagram.hh"
 
 namespace godwit::sim {
 
@@ -101,6 +102,12 @@ void World::run_until(Instant end, const Task& check) {
 void World::send_datagram(const std::string& from, const PeerAddress& to, BytesView bytes) {
   const std::string& target = names_.at(to.port);
   ++datagrams;
+  const auto header = wire::read_header(bytes);
+  CHECK(header, "an engine sent what is not a datagram");
+  // Few hosts, and no run has 2^26 datagrams.
+  const std::uint64_t nonce =
+      std::uint64_t{header->receiver_index} << 32 | std::uint64_t{to.port} << 26 | header->counter;
+  if (!nonces_.insert(nonce).second) nonce_reused = true;
   if (paths_.at({from, target}).is_cut || dice_.happens(weather_.loss)) {
     if (bytes.size() >= kMinFrame) ++lost_large;
     return;

@@ -7,6 +7,7 @@
 #include <queue>
 #include <random>
 #include <string>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -126,6 +127,8 @@ class World final {
   static constexpr std::size_t kMinFrame = 700;
   std::uint64_t lost_large = 0;
   std::uint64_t datagrams = 0;
+  // Two datagrams to one host had the same receiver index and counter: a nonce was used twice.
+  bool nonce_reused = false;
 
  private:
   friend class Host;
@@ -166,6 +169,9 @@ class World final {
   std::vector<Host*> all_;
   std::map<std::pair<std::string, std::string>, Session> sessions_;
   std::map<std::pair<std::string, std::string>, Path> paths_;
+  // By target, receiver index and counter. (Indices are random words: an engine that restarted
+  // might draw an old one again, once in 2^32.)
+  std::unordered_set<std::uint64_t> nonces_;
 };
 
 }  // namespace godwit::sim

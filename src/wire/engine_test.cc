@@ -1,0 +1,207 @@
+#include "wire/engine.hh"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "wire/engine_testing.hh"
+
+namespace godwit::wire::testing {
+namespace {
+
+using ::testing::ElementsAre;
+
+const PortId kX = port_id(1), kY = port_id(2);
+const WireId kWire = wire_id(9);
+
+// X at `x_host`, Y at `y_host`, joined.
+void join(TestNet& net, const std::string& x_host, const std::string& y_host) {
+  net[x_host].engine.add_port({kX, 1, "default"}, net.now());
+  net[y_host].engine.add_port({kY, 1, "default"}, net.now());
+  EXPECT_TRUE(net[x_host].engine.connect({kWire, kX, kY, 1, y_host}, net.now()));
+  EXPECT_TRUE(net[y_host].engine.connect({kWire, kY, kX, 1, x_host}, net.now()));
+  net.settle();
+}
+
+TEST(Engine, CarriesFramesBothWaysBetweenHosts) {
+  TestNet net({"a", "b"});
+  net.session("a", "b", true);
+  join(net, "a", "b");
+  send(net["a"], kX, 1, net.now());
+  send(net["a"], kX, 2, net.now());
+  send(net["b"], kY, 7, net.now());
+  net.settle();
+  EXPECT_THAT(numbers(net["b"].delivered[kY]), ElementsAre(1, 2));
+  EXPECT_THAT(numbers(net["a"].delivered[kX]), ElementsAre(7));
+  const auto stats = net["a"].engine.wire_stats();
+  ASSERT_EQ(stats.size(), 1U);
+  EXPECT_EQ(stats[0].state, "up");
+  EXPECT_EQ(stats[0].tx_frames, 2U);
+  EXPECT_EQ(stats[0].rx_frames, 1U);
+  EXPECT_EQ(stats[0].tx_bytes, 2U * 90);
+  EXPECT_TRUE(stats[0].drops.empty());
+}
+
+TEST(Engine, JoinsPortsOfOneHostWithoutDatagrams) {
+  TestNet net({"a"});
+  join(net, "a", "a");
+  send(net["a"], kX, 1, net.now());
+  net.pass(seconds(60));
+  EXPECT_THAT(numbers(net["a"].delivered[kY]), ElementsAre(1));
+  EXPECT_EQ(net["a"].datagrams_sent, 0U);
+  EXPECT_EQ(net["a"].engine.wire_stats()[0].state, "local");
+}
+
+TEST(Engine, KeepsTheFirstFramesUntilThereIsAKey) {
+  TestNet net({"a", "b"});
+  join(net, "a", "b");
+  EXPECT_EQ(net["a"].count(EventKind::session_needed), 1U);
+  send(net["a"], kX, 1, net.now());
+  net.pass(seconds(1));
+  net.session("a", "b", true);
+  EXPECT_THAT(numbers(net["b"].delivered[kY]), ElementsAre(1));
+}
+
+TEST(Engine, RenewsKeysInTimeWithoutLoss) {
+  TestNet net({"a", "b"});
+  net.session("a", "b", true);
+  join(net, "a", "b");
+  const std::uint32_t before = net["a"].engine.wire_stats()[0].generation;
+  for (std::uint64_t i = 1; i <= 300; ++i) {
+    net.pass(seconds(1));
+    send(net["a"], kX, i, net.now());
+  }
+  net.settle();
+  EXPECT_EQ(net["b"].delivered[kY].size(), 300U);
+  EXPECT_GE(net["a"].engine.wire_stats()[0].generation, before + 4);
+  EXPECT_EQ(net["a"].count(EventKind::wire_stopped), 0U);
+}
+
+TEST(Engine, RenewsKeysByCount) {
+  Limits limits;
+  limits.rekey_datagrams = 100;
+  TestNet net({"a", "b"}, limits);
+  net.session("a", "b", true);
+  join(net, "a", "b");
+  for (std::uint64_t i = 1; i <= 1000; ++i) {
+    send(net["a"], kX, i, net.now());
+    net.pass(milliseconds(2));
+  }
+  EXPECT_EQ(net["b"].delivered[kY].size(), 1000U);
+  EXPECT_GE(net["a"].engine.wire_stats()[0].generation, 5U);
+}
+
+TEST(Engine, GoesOnWithoutASessionUntilTheKeysAreTooOldAndThenStopsLoudly) {
+  TestNet net({"a", "b"});
+  net.session("a", "b", true);
+  join(net, "a", "b");
+  net.session("a", "b", false);
+  net.pass(seconds(119));
+  send(net["a"], kX, 1, net.now());
+  net.settle();
+  EXPECT_THAT(numbers(net["b"].delivered[kY]), ElementsAre(1));
+  net.pass(seconds(2));
+  send(net["a"], kX, 2, net.now());
+  net.settle();
+  EXPECT_THAT(numbers(net["b"].delivered[kY]), ElementsAre(1));
+  EXPECT_EQ(net["a"].count(EventKind::wire_stopped), 1U);
+  EXPECT_EQ(net["a"].engine.wire_stats()[0].state, "stopped");
+  EXPECT_EQ(net["a"].engine.wire_stats()[0].drops.at("expired"), 1U);
+  net.session("a", "b", true);
+  send(net["a"], kX, 3, net.now());
+  net.settle();
+  EXPECT_THAT(numbers(net["b"].delivered[kY]), ElementsAre(1, 3));
+  EXPECT_EQ(net["a"].count(EventKind::wire_resumed), 1U);
+}
+
+TEST(Engine, DoubledControlMessagesChangeNothing) {
+  TestNet net({"a", "b"});
+  net.doubles = true;
+  net.session("a", "b", true);
+  join(net, "a", "b");
+  for (std::uint64_t i = 1; i <= 5; ++i) send(net["a"], kX, i, net.now());
+  net.settle();
+  EXPECT_THAT(numbers(net["b"].delivered[kY]), ElementsAre(1, 2, 3, 4, 5));
+  EXPECT_EQ(net["a"].engine.wire_stats()[0].generation, 1U);
+}
+
+TEST(Engine, RefusesChannelsOfHostsThatDoNotHaveThePeer) {
+  TestNet net({"a", "b", "c"});
+  net.session("a", "b", true);
+  net.session("a", "c", true);
+  join(net, "a", "b");
+  // c says that it has Y, and asks for keys.
+  net["c"].engine.add_port({kY, 1, "default"}, net.now());
+  net["c"].engine.connect({kWire, kY, kX, 1, "a"}, net.now());
+  send(net["c"], kY, 66, net.now());
+  net.pass(seconds(3));
+  EXPECT_TRUE(net["a"].delivered[kX].empty());
+  EXPECT_GE(net["c"].count(EventKind::peer_unknown), 1U);
+}
+
+TEST(Engine, SurvivesGarbage) {
+  TestNet net({"a", "b"});
+  net.session("a", "b", true);
+  join(net, "a", "b");
+  std::uint64_t state = 1;
+  for (int i = 0; i < 2000; ++i) {
+    Bytes garbage((state >> 33) % 200 + 1);
+    for (std::byte& byte : garbage) {
+      state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+      byte = static_cast<std::byte>(state >> 56);
+    }
+    net["a"].engine.control("b", garbage, net.now());
+    net["a"].engine.datagrams(net["b"].address, garbage, 1400, net.now());
+  }
+  EXPECT_EQ(net["a"].engine.bad_control(), 2000U);
+  EXPECT_EQ(net["a"].engine.stray_datagrams(), 2000U);
+  send(net["b"], kY, 1, net.now());
+  net.settle();
+  EXPECT_THAT(numbers(net["a"].delivered[kX]), ElementsAre(1));
+}
+
+TEST(Engine, ConnectAndDisconnectMayBeRepeated) {
+  TestNet net({"a", "b"});
+  net.session("a", "b", true);
+  join(net, "a", "b");
+  join(net, "a", "b");
+  send(net["a"], kX, 1, net.now());
+  net.settle();
+  EXPECT_THAT(numbers(net["b"].delivered[kY]), ElementsAre(1));
+  for (int i = 0; i < 2; ++i) {
+    net["a"].engine.disconnect(kWire, net.now());
+    net["b"].engine.disconnect(kWire, net.now());
+  }
+  send(net["a"], kX, 2, net.now());
+  net.pass(seconds(1));
+  EXPECT_THAT(numbers(net["b"].delivered[kY]), ElementsAre(1));
+  EXPECT_TRUE(net["a"].engine.wire_stats().empty());
+  join(net, "a", "b");  // within the same session: new generations
+  send(net["a"], kX, 3, net.now());
+  net.settle();
+  EXPECT_THAT(numbers(net["b"].delivered[kY]), ElementsAre(1, 3));
+}
+
+// 100 idle wires: what keeps a NAT's mapping open, and nothing more.
+TEST(Engine, IsQuietWhenIdle) {
+  TestNet net({"a", "b"});
+  net.session("a", "b", true);
+  for (std::uint8_t i = 0; i < 100; ++i) {
+    const PortId x = port_id(i), y = port_id(static_cast<std::uint8_t>(100 + i));
+    net["a"].engine.add_port({x, 1, "default"}, net.now());
+    net["b"].engine.add_port({y, 1, "default"}, net.now());
+    net["a"].engine.connect({wire_id(i), x, y, 1, "b"}, net.now());
+    net["b"].engine.connect({wire_id(i), y, x, 1, "a"}, net.now());
+    net.pass(milliseconds(1));
+  }
+  net.pass(seconds(5));
+  net.ticks = 0;
+  const std::uint64_t before = net["a"].datagrams_sent;
+  net.pass(seconds(60));
+  // Per wire and host in a minute: 4 or 5 pings, as many pongs, one new key with its ping.
+  EXPECT_LE(net["a"].datagrams_sent - before, 100U * 12);
+  EXPECT_GE(net["a"].datagrams_sent - before, 100U * 4);
+  EXPECT_LE(net.ticks, 2U * 100 * 12);
+}
+
+}  // namespace
+}  // namespace godwit::wire::testing

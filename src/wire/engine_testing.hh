@@ -1,0 +1,69 @@
+#pragma once
+// Hosts with an Engine each, joined by a perfect network without delay, for unit tests. (The
+// simulation in test/sim is where things go wrong.)
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "wire/engine.hh"
+
+namespace godwit::wire::testing {
+
+class TestNet;
+
+class TestHost final : public EngineSink {
+ public:
+  TestHost(TestNet& net, std::string name, std::uint16_t number, Limits limits);
+
+  Engine engine;
+  std::map<PortId, std::vector<Bytes>> delivered;
+  std::vector<Event> events;
+  std::uint64_t datagrams_sent = 0;
+  std::uint64_t seed;
+  const std::string name;
+  PeerAddress address;
+
+  std::size_t count(EventKind kind) const;
+
+  void to_port(PortId port, std::span<const BytesView> frames) override;
+  void to_path(const PeerAddress& to, const DatagramBatch& batch) override;
+  void to_control(const std::string& peer, BytesView message) override;
+  void event(const Event& event) override { events.push_back(event); }
+
+ private:
+  TestNet& net_;
+};
+
+class TestNet final {
+ public:
+  explicit TestNet(std::vector<std::string> names, Limits limits = {});
+
+  TestHost& operator[](const std::string& name) { return *hosts_.at(name); }
+  Instant now() const { return now_; }
+  void session(const std::string& a, const std::string& b, bool up);
+  void settle();  // delivers until nothing is on its way; no time passes
+  void pass(Nanoseconds time);
+  std::uint64_t ticks = 0;
+  // Control messages are delivered twice.
+  bool doubles = false;
+
+ private:
+  friend class TestHost;
+  Instant now_{seconds(100)};
+  std::map<std::string, std::unique_ptr<TestHost>> hosts_;
+  std::vector<std::string> names_;
+  std::map<std::pair<std::string, std::string>, bool> up_;
+  std::uint64_t sessions_ = 0;
+  std::deque<std::function<void()>> queue_;
+};
+
+PortId port_id(std::uint8_t number);
+WireId wire_id(std::uint8_t number);
+// A valid frame of `size` bytes whose content says `number`.
+Bytes numbered_frame(std::uint64_t number, std::size_t size = 100);
+std::vector<std::uint64_t> numbers(const std::vector<Bytes>& frames);
+void send(TestHost& host, const PortId& port, std::uint64_t number, Instant now);
+
+}  // namespace godwit::wire::testing

@@ -1,0 +1,231 @@
+// The steps of a move one by one, on a perfect network; test/sim does the rest.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "wire/engine.hh"
+#include "wire/engine_testing.hh"
+#include "wire/held_buffer.hh"
+
+namespace godwit::wire::testing {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+const PortId kX = port_id(1), kY = port_id(2);
+const WireId kWire = wire_id(9);
+
+// X at a, moving to b; Y at p.
+class MoveTest : public ::testing::Test {
+ protected:
+  MoveTest() : MoveTest(Limits{}) {}
+  explicit MoveTest(Limits limits) : net({"a", "b", "p"}, limits) {
+    net.session("a", "b", true);
+    net.session("a", "p", true);
+    net.session("b", "p", true);
+    net["a"].engine.add_port({kX, 1, "default"}, net.now());
+    net["p"].engine.add_port({kY, 1, "default"}, net.now());
+    net["a"].engine.connect({kWire, kX, kY, 1, "p"}, net.now());
+    net["p"].engine.connect({kWire, kY, kX, 1, "a"}, net.now());
+    net.settle();
+  }
+  void prepare() {
+    const WireConfig wire{kWire, kX, kY, 1, "p"};
+    net["b"].engine.prepare({kX, 2, "default"}, "a", {&wire, 1}, net.now());
+    net["a"].engine.offer_move(kX, "b", 2, net.now());
+    net.pass(milliseconds(500));
+  }
+  void from_peer(std::uint64_t number) {
+    send(net["p"], kY, number, net.now());
+    net.settle();
+  }
+  std::vector<std::uint64_t> at(const std::string& host, const PortId& port) {
+    return numbers(net[host].delivered[port]);
+  }
+
+  TestNet net;
+};
+
+TEST_F(MoveTest, IsPreparedOnceAllChannelsAnswered) {
+  prepare();
+  EXPECT_EQ(net["b"].count(EventKind::prepared), 1U);
+  EXPECT_EQ(net["b"].engine.port_stats(kX)->state, PortState::held);
+}
+
+TEST_F(MoveTest, IsNotPreparedWithoutTheSource) {
+  const WireConfig wire{kWire, kX, kY, 1, "p"};
+  net["b"].engine.prepare({kX, 2, "default"}, "a", {&wire, 1}, net.now());
+  net.pass(seconds(3));
+  EXPECT_EQ(net["b"].count(EventKind::prepared), 0U);
+}
+
+TEST_F(MoveTest, HoldsInThePauseAndDeliversInOrder) {
+  prepare();
+  from_peer(1);
+  const Bytes untaken = numbered_frame(1);
+  const BytesView view = untaken;
+  net["a"].engine.pause(kX, {&view, 1}, net.now());
+  from_peer(2);
+  from_peer(3);
+  EXPECT_THAT(at("a", kX), ElementsAre(1));
+  EXPECT_THAT(at("b", kX), IsEmpty());
+  EXPECT_EQ(net["b"].engine.port_stats(kX)->held_frames, 3U);
+  net["b"].engine.run(kX, net.now());
+  net["a"].engine.release(kX, net.now());
+  net.settle();
+  from_peer(4);
+  EXPECT_THAT(at("b", kX), ElementsAre(1, 2, 3, 4));
+  EXPECT_EQ(net["p"].count(EventKind::peer_moved), 1U);
+  EXPECT_EQ(net["p"].engine.wire_stats()[0].remote_host, "b");
+  send(net["b"], kX, 9, net.now());
+  net.settle();
+  EXPECT_THAT(at("p", kY), ElementsAre(9));
+}
+
+TEST_F(MoveTest, TheOldHostRefusesToSendAndForgetsAfterItsLease) {
+  prepare();
+  net["a"].engine.pause(kX, {}, net.now());
+  send(net["a"], kX, 5, net.now());
+  net["b"].engine.run(kX, net.now());
+  net["a"].engine.release(kX, net.now());
+  send(net["a"], kX, 6, net.now());
+  net.settle();
+  EXPECT_THAT(at("p", kY), IsEmpty());
+  EXPECT_EQ(net["a"].engine.port_stats(kX)->state, PortState::forwarding);
+  net.pass(seconds(29));
+  EXPECT_EQ(net["a"].count(EventKind::moved_away), 0U);
+  net.pass(seconds(2));
+  EXPECT_EQ(net["a"].count(EventKind::moved_away), 1U);
+  EXPECT_FALSE(net["a"].engine.port_stats(kX));
+}
+
+TEST_F(MoveTest, AnAbortDeliversOurOwnCopyAndBurnsTheEpoch) {
+  prepare();
+  net["a"].engine.pause(kX, {}, net.now());
+  from_peer(1);
+  net["a"].engine.resume(kX, net.now());
+  net["b"].engine.discard(kX, net.now());
+  net.settle();
+  from_peer(2);
+  EXPECT_THAT(at("a", kX), ElementsAre(1, 2));
+  EXPECT_THAT(at("b", kX), IsEmpty());
+  send(net["a"], kX, 7, net.now());
+  net.settle();
+  EXPECT_THAT(at("p", kY), ElementsAre(7));
+
+  const WireConfig wire{kWire, kX, kY, 1, "p"};
+  net["b"].engine.prepare({kX, 3, "default"}, "a", {&wire, 1}, net.now());
+  net["a"].engine.offer_move(kX, "b", 3, net.now());
+  net.pass(milliseconds(500));
+  net["a"].engine.pause(kX, {}, net.now());
+  from_peer(3);
+  net["b"].engine.run(kX, net.now());
+  net.settle();
+  EXPECT_THAT(at("b", kX), ElementsAre(3));
+}
+
+TEST_F(MoveTest, StepsMayBeRepeatedAndThoseThatDoNotFitDoNothing) {
+  net["a"].engine.release(kX, net.now());
+  net["a"].engine.pause(kX, {}, net.now());  // nothing was offered
+  net["b"].engine.run(kX, net.now());
+  EXPECT_EQ(net["a"].engine.port_stats(kX)->state, PortState::live);
+  prepare();
+  prepare();
+  for (int i = 0; i < 2; ++i) net["a"].engine.pause(kX, {}, net.now());
+  from_peer(1);
+  for (int i = 0; i < 2; ++i) net["b"].engine.run(kX, net.now());
+  for (int i = 0; i < 2; ++i) net["a"].engine.release(kX, net.now());
+  net["a"].engine.resume(kX, net.now());   // too late
+  net["b"].engine.discard(kX, net.now());  // too late
+  net.settle();
+  EXPECT_THAT(at("b", kX), ElementsAre(1));
+  EXPECT_THAT(at("a", kX), IsEmpty());
+  EXPECT_EQ(net["b"].engine.live_epoch(kX), 2U);
+  EXPECT_EQ(net["a"].engine.live_epoch(kX), std::nullopt);
+}
+
+TEST_F(MoveTest, APortThatCameBackIsHeldBesideItsOldSelf) {
+  prepare();
+  net["a"].engine.pause(kX, {}, net.now());
+  net["b"].engine.run(kX, net.now());
+  net["a"].engine.release(kX, net.now());
+  net.pass(milliseconds(100));
+  const WireConfig wire{kWire, kX, kY, 1, "p"};
+  net["a"].engine.prepare({kX, 3, "default"}, "b", {&wire, 1}, net.now());
+  net["b"].engine.offer_move(kX, "a", 3, net.now());
+  net.pass(milliseconds(500));
+  EXPECT_EQ(net["a"].count(EventKind::prepared), 1U);
+  net["b"].engine.pause(kX, {}, net.now());
+  from_peer(1);
+  net["a"].engine.run(kX, net.now());
+  net["b"].engine.release(kX, net.now());
+  net.settle();
+  from_peer(2);
+  EXPECT_THAT(at("a", kX), ElementsAre(1, 2));
+  EXPECT_THAT(at("b", kX), IsEmpty());
+}
+
+TEST_F(MoveTest, ToThePeersHostAndAwayAgain) {
+  const WireConfig wire{kWire, kX, kY, 1, "p"};
+  net["p"].engine.prepare({kX, 2, "default"}, "a", {&wire, 1}, net.now());
+  net["a"].engine.offer_move(kX, "p", 2, net.now());
+  net.pass(milliseconds(500));
+  EXPECT_EQ(net["p"].count(EventKind::prepared), 1U);
+  net["a"].engine.pause(kX, {}, net.now());
+  from_peer(1);
+  net["p"].engine.run(kX, net.now());
+  net["a"].engine.release(kX, net.now());
+  net.settle();
+  from_peer(2);
+  EXPECT_THAT(at("p", kX), ElementsAre(1, 2));
+  EXPECT_EQ(net["p"].engine.wire_stats()[0].state, "local");
+
+  net["b"].engine.prepare({kX, 3, "default"}, "p", {&wire, 1}, net.now());
+  net["p"].engine.offer_move(kX, "b", 3, net.now());
+  net.pass(milliseconds(500));
+  net["p"].engine.pause(kX, {}, net.now());
+  from_peer(3);
+  net["b"].engine.run(kX, net.now());
+  net["p"].engine.release(kX, net.now());
+  net.settle();
+  from_peer(4);
+  EXPECT_THAT(at("b", kX), ElementsAre(3, 4));
+}
+
+TEST_F(MoveTest, AHostThatMissedItIsToldThatItsPortIsSuperseded) {
+  prepare();
+  net["a"].engine.pause(kX, {}, net.now());
+  net["b"].engine.run(kX, net.now());
+  net["a"].engine.release(kX, net.now());
+  net.pass(seconds(40));
+  // An agent with an old journal.
+  net["a"].engine.add_port({kX, 1, "default"}, net.now());
+  net["a"].engine.connect({kWire, kX, kY, 1, "p"}, net.now());
+  net.pass(seconds(1));
+  EXPECT_EQ(net["a"].count(EventKind::superseded), 1U);
+  from_peer(1);
+  EXPECT_THAT(at("b", kX), ElementsAre(1));
+}
+
+class SmallBuffers : public MoveTest {
+ protected:
+  static Limits small() {
+    Limits limits;
+    limits.held_bytes = 10 * (100 + HeldBuffer::kFrameOverhead);
+    return limits;
+  }
+  SmallBuffers() : MoveTest(small()) {}
+};
+
+TEST_F(SmallBuffers, OverflowIsCountedAndToldOnce) {
+  prepare();
+  net["a"].engine.pause(kX, {}, net.now());
+  for (std::uint64_t i = 1; i <= 30; ++i) from_peer(i);
+  EXPECT_EQ(net["b"].count(EventKind::overflow), 1U);
+  EXPECT_EQ(net["b"].engine.port_stats(kX)->held_dropped, 20U);
+  net["b"].engine.run(kX, net.now());
+  EXPECT_THAT(at("b", kX), ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9, 10));
+}
+
+}  // namespace
+}  // namespace godwit::wire::testing
