@@ -95,7 +95,7 @@ std::vector<os::Endpoint> Fleet::addresses(const std::string& host) const {
 // ---- going online ----
 
 void Fleet::found() {
-  const auto ca = crypto::FleetCa::make("fleet of " + config_.name);
+  const auto ca = crypto::FleetCa::make(config_.name);
   auto identity = crypto::Identity::make(ca, config_.name);
   if (!identity) fail_setup("cannot make this host's certificate: {}", identity.error().text);
   for (const auto& saved : {ca.save(config_.state_dir), identity->save(config_.state_dir)}) {

@@ -221,6 +221,10 @@ void Network::offer_move(PortId port, const std::string& to_host, Epoch epoch) {
   wires_.offer_move(port, to_host, epoch);
 }
 
+void Network::plug(const std::vector<PortId>& ports, std::function<void()> done) {
+  wires_.plug(ports, std::move(done));
+}
+
 void Network::pause(const std::vector<PortId>& ports, std::function<void()> done) {
   wires_.pause(ports, std::move(done));
 }

@@ -62,6 +62,10 @@ class Network final {
   Result<nlohmann::json> describe_nic(PortId port) const;
   std::vector<std::string> peers_of(PortId port) const;
   void offer_move(PortId port, const std::string& to_host, Epoch epoch);
+  // See WireThread: arm before the vCPUs may stop, plug when they stand, pause after QEMU's main
+  // loop went round.
+  void arm(const std::vector<PortId>& ports) { wires_.arm(ports); }
+  void plug(const std::vector<PortId>& ports, std::function<void()> done);
   void pause(const std::vector<PortId>& ports, std::function<void()> done);
   void resume(const std::vector<PortId>& ports);
   // Forwards for the lease, then `drained`.

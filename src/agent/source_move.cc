@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "qemu/commands.hh"
+#include "qemu/trapped_frame.hh"
 
 namespace godwit::agent {
 
@@ -115,14 +116,13 @@ void SourceMove::perform(SourceEffect effect) {
     case SourceEffect::prepare_target: return prepare_target();
     case SourceEffect::start_memory: return start_memory();
     case SourceEffect::allow_switchover:
+      context_.network.arm(record_.ports);
       // The machine asks for it after `diverged` only with --on-diverge pause.
       return memory_->allow_switchover(memory_->progress().predicted_pause > record_.max_downtime &&
                                        record_.pause_on_diverge);
     case SourceEffect::pause_ports:
-      return context_.network.pause(record_.ports, [this, alive = std::weak_ptr(alive_)] {
-        if (alive.expired()) return;
-        milestones_.ports_paused = context_.loop.now();
-        feed(SourceEvent::ports_paused);
+      return context_.network.plug(record_.ports, [this, alive = std::weak_ptr(alive_)] {
+        if (!alive.expired()) pause_ports();
       });
     case SourceEffect::continue_switchover: return memory_->proceed();
     case SourceEffect::commit_target: return commit_target();
@@ -213,6 +213,21 @@ void SourceMove::start_memory() {
 void SourceMove::publish_progress() {
   context_.events.publish_progress(record_.id, describe());
   progress_timer_ = context_.loop.after(kProgressInterval, [this] { publish_progress(); });
+}
+
+void SourceMove::pause_ports() {
+  const auto pause = [this, alive = std::weak_ptr(alive_)] {
+    if (alive.expired()) return;
+    context_.network.pause(record_.ports, [this, alive] {
+      if (alive.expired()) return;
+      milestones_.ports_paused = context_.loop.now();
+      feed(SourceEvent::ports_paused);
+    });
+  };
+  Vm* vm = context_.vms.find(record_.vm);
+  if (vm == nullptr) return pause();
+  // Without its answer QEMU is dying, and the move with it.
+  qemu::main_loop_barrier(vm->qmp(), [pause](const Result<>&) { pause(); });
 }
 
 void SourceMove::commit_target() {

@@ -66,6 +66,7 @@ class SourceMove final {
   void journal();
   void prepare_target();
   void start_memory();
+  void pause_ports();
   void commit_target();
   void abort_target();
   void resume_guest();

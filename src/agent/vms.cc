@@ -96,7 +96,12 @@ Result<qemu::VmSpec> Vms::spec_of(const nlohmann::json& request) {
   defaults.machine = qemu::newest_machine(host_);
   defaults.accelerator = host_.accelerator;
   nlohmann::json spec = qemu::to_json(defaults);
-  for (const char* key : {"memory", "cpus", "kernel", "initrd", "append", "image", "cpu_model"}) {
+  if (request.contains("memory")) {
+    const auto memory = parse_byte_count(text_field_or(request, "memory", ""));
+    if (!memory) return std::unexpected(memory.error());
+    spec["memory_bytes"] = memory->bytes;
+  }
+  for (const char* key : {"cpus", "kernel", "initrd", "append", "image", "cpu_model"}) {
     if (request.contains(key) && !request[key].is_null()) spec[key] = request[key];
   }
   spec["nics"] = nics;
@@ -218,6 +223,7 @@ nlohmann::json Vms::describe(const VmRecord& record, Vm* vm) {
     nics.push_back({{"port", nic.name}, {"mac", nic.mac}});
   }
   json["nics"] = nics;
+  json["memory"] = record.spec.memory.bytes;
   json["host"] = config_.name;
   json["state"] = vm != nullptr ? vm->state() : "stopped";
   json["pid"] = vm != nullptr ? vm->process().pid() : 0;

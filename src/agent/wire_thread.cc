@@ -2,7 +2,9 @@
 
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <array>
+#include <iterator>
 
 #include "os/random.hh"
 
@@ -69,11 +71,11 @@ WireThread::~WireThread() {
 void WireThread::post(std::move_only_function<void(Instant)> work) {
   loop_.post([this, work = std::move(work)]() mutable {
     work(loop_.now());
-    arm();
+    arm_timer();
   });
 }
 
-void WireThread::arm() {
+void WireThread::arm_timer() {
   const Instant due = engine_.next_tick();
   if (due == armed_for_) return;
   armed_for_ = due;
@@ -82,7 +84,7 @@ void WireThread::arm() {
   timer_ = loop_.at(due, [this] {
     armed_for_ = Instant::max();
     engine_.tick(loop_.now());
-    arm();
+    arm_timer();
   });
 }
 
@@ -108,7 +110,7 @@ void WireThread::read_port(const PortId& port) {
   for (int i = 0; i < kBatchesPerWakeup && unsent_.empty(); ++i) {
     if (!read_batch(port, found->second.tap(), now)) break;
   }
-  arm();
+  arm_timer();
 }
 
 void WireThread::to_port(PortId port, std::span<const BytesView> frames) {
@@ -117,29 +119,65 @@ void WireThread::to_port(PortId port, std::span<const BytesView> frames) {
     tap_refused_ += frames.size();
     return;
   }
-  os::Tap& tap = found->second.tap();
+  Attached& attached = found->second;
+  os::Tap& tap = attached.tap();
   for (const BytesView frame : frames) {
+    if (attached.late) {
+      attached.late->push_back(to_bytes(frame));
+      continue;
+    }
+    if (!attached.trapped.empty() && std::ranges::equal(attached.trapped, frame)) {
+      attached.trapped.clear();  // resumed after an abort: QEMU delivers its copy itself
+      continue;
+    }
+    if (attached.kept) attached.kept->wrote(frame);
     if (tap.write(frame) != os::FrameDevice::Written::kYes) ++tap_refused_;
   }
 }
 
+std::vector<Bytes> WireThread::take_back(Attached& attached) {
+  auto* pair = std::get_if<std::shared_ptr<os::TapPair>>(&attached.device);
+  if (pair == nullptr) return {};
+  std::vector<Bytes> untaken;
+  Bytes buffer(os::kMaxFrameBytes);
+  while (const std::size_t size = (*pair)->read_untaken(buffer)) {
+    untaken.emplace_back(buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(size));
+  }
+  if (!attached.kept) return untaken;
+  const auto left = static_cast<std::size_t>(
+      std::ranges::count_if(untaken, [](const Bytes& frame) { return !qemu::is_plug(frame); }));
+  auto recovered = attached.kept->recover(std::move(untaken));
+  if (recovered.frames.size() > left) attached.trapped = recovered.frames.front();
+  attached.kept.reset();
+  return std::move(recovered.frames);
+}
+
 // QEMU stands: what the guest sent is in our TAP's queue already (the kernel forwards in QEMU's own
-// write), what it did not take waits in its TAP.
+// write), what it did not take waits in its TAP, or in QEMU itself.
 void WireThread::pause_port(const PortId& port, Instant now) {
   const auto found = attached_.find(port);
   std::vector<Bytes> untaken;
   if (found != attached_.end()) {
     while (read_batch(port, found->second.tap(), now)) {
     }
-    if (auto* pair = std::get_if<std::shared_ptr<os::TapPair>>(&found->second.device)) {
-      Bytes buffer(os::kMaxFrameBytes);
-      while (const std::size_t size = (*pair)->read_untaken(buffer)) {
-        untaken.emplace_back(buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(size));
-      }
-    }
+    untaken = take_back(found->second);
+    if (found->second.late) std::ranges::move(*found->second.late, std::back_inserter(untaken));
+    found->second.late.reset();
   }
   const std::vector<BytesView> views(untaken.begin(), untaken.end());
   engine_.pause(port, views, now);
+}
+
+void WireThread::resume_port(const PortId& port, Instant now) {
+  if (const auto found = attached_.find(port); found != attached_.end()) {
+    found->second.kept.reset();
+    const auto late = std::exchange(found->second.late, std::nullopt);  // plugged, never paused
+    for (const Bytes& frame : late.value_or(std::vector<Bytes>{})) {
+      const BytesView view(frame);
+      to_port(port, {&view, 1});
+    }
+  }
+  engine_.resume(port, now);
 }
 
 void WireThread::watch_taps(bool read) {
@@ -157,7 +195,7 @@ void WireThread::receive() {
       engine_.datagrams(to_peer_address(run.from), run.bytes, run.segment_size, now);
     }
   }
-  arm();
+  arm_timer();
 }
 
 void WireThread::to_path(const wire::PeerAddress& address, const wire::DatagramBatch& batch) {
@@ -280,6 +318,29 @@ void WireThread::offer_move(const PortId& port, const std::string& to_host, Epoc
   });
 }
 
+void WireThread::arm(const std::vector<PortId>& ports) {
+  post([this, ports](Instant) {
+    for (const PortId& port : ports) {
+      if (const auto found = attached_.find(port); found != attached_.end()) {
+        found->second.kept.emplace();
+      }
+    }
+  });
+}
+
+void WireThread::plug(const std::vector<PortId>& ports, std::function<void()> done) {
+  post([this, ports, done = std::move(done)](Instant) {
+    const Bytes plug = qemu::plug_frame();
+    for (const PortId& port : ports) {
+      const auto found = attached_.find(port);
+      if (found == attached_.end()) continue;
+      found->second.late.emplace();
+      if (found->second.kept) (void)found->second.tap().write(plug);
+    }
+    control_.post(done);
+  });
+}
+
 void WireThread::pause(const std::vector<PortId>& ports, std::function<void()> done) {
   post([this, ports, done = std::move(done)](Instant now) {
     for (const PortId& port : ports) pause_port(port, now);
@@ -288,7 +349,7 @@ void WireThread::pause(const std::vector<PortId>& ports, std::function<void()> d
 }
 
 void WireThread::resume(const PortId& port) {
-  post([this, port](Instant now) { engine_.resume(port, now); });
+  post([this, port](Instant now) { resume_port(port, now); });
 }
 
 void WireThread::release(const PortId& port) {

@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <variant>
 
@@ -18,6 +19,7 @@
 #include "os/tap.hh"
 #include "os/tap_pair.hh"
 #include "os/udp.hh"
+#include "qemu/trapped_frame.hh"
 #include "wire/engine.hh"
 
 namespace godwit::agent {
@@ -59,8 +61,12 @@ class WireThread final : private wire::EngineSink {
   void connect(const wire::WireConfig& wire);
   void disconnect(const WireId& wire);
   void offer_move(const PortId& port, const std::string& to_host, Epoch epoch);
-  // After QEMU's STOP: forwards the guest's last frames, ends the segment; then `done` in the
-  // control thread.
+  // The three steps around QEMU's STOP (qemu/trapped_frame.hh). arm(): keep copies of what is
+  // written, from shortly before. plug(): QEMU stands, write nothing more but the plug. pause(),
+  // after QEMU's main loop went round: forward the guest's last frames, take back what it did not
+  // take, end the segment. `done` is called in the control thread.
+  void arm(const std::vector<PortId>& ports);
+  void plug(const std::vector<PortId>& ports, std::function<void()> done);
   void pause(const std::vector<PortId>& ports, std::function<void()> done);
   void resume(const PortId& port);
   void release(const PortId& port);
@@ -74,6 +80,9 @@ class WireThread final : private wire::EngineSink {
   struct Attached {
     PortDevice device;
     os::Loop::Watch watch;
+    std::optional<qemu::TrappedFrame> kept;  // since arm()
+    std::optional<std::vector<Bytes>> late;  // since plug(): what came and was not written
+    Bytes trapped;                           // QEMU has it still, and delivers it if it resumes
     os::Tap& tap();
   };
   struct Unsent {
@@ -89,11 +98,13 @@ class WireThread final : private wire::EngineSink {
   void event(const wire::Event& event) override;
 
   void post(std::move_only_function<void(Instant now)> work);
-  void arm();
+  void arm_timer();
   // True when as many frames came as were asked for: there may be more.
   bool read_batch(const PortId& port, os::Tap& tap, Instant now);
   void read_port(const PortId& port);
   void pause_port(const PortId& port, Instant now);
+  std::vector<Bytes> take_back(Attached& attached);
+  void resume_port(const PortId& port, Instant now);
   void receive();
   void flush();
   void keep_unsent(const os::Endpoint& to, BytesView bytes, std::uint16_t segment_size);

@@ -25,7 +25,7 @@ std::string accelerator_option(Accelerator accelerator) {
 
 void add_machine(Arguments& argv, const VmSpec& spec) {
   CHECK(!spec.machine.empty(), "vm {} without machine type", spec.name);
-  const auto mib = spec.memory.bytes >> 20U;
+  const auto kib = spec.memory.bytes >> 10U;
   add(argv, {"-machine",
              fmt::format("{},memory-backend=ram0,usb=off,dump-guest-core=off,graphics=off",
                          spec.machine),
@@ -33,8 +33,8 @@ void add_machine(Arguments& argv, const VmSpec& spec) {
              // enforce: refuse to start rather than give the guest less than the model promises.
              "-cpu", fmt::format("{},enforce", spec.cpu_model),
              "-smp", fmt::format("{0},sockets=1,cores={0},threads=1", spec.cpus),
-             "-m", fmt::format("{}M", mib),
-             "-object", fmt::format("memory-backend-ram,id=ram0,size={}M", mib)});
+             "-m", fmt::format("{}K", kib),
+             "-object", fmt::format("memory-backend-ram,id=ram0,size={}K", kib)});
 }
 
 void add_monitor_and_console(Arguments& argv, const QemuInput& input) {

@@ -78,8 +78,8 @@ std::string default_mac(const PortId& port) {
 Result<> check(const VmSpec& spec) {
   if (!is_valid_name(spec.name)) return fail("\"{}\" is no valid vm name", spec.name);
   if (!is_valid_name(spec.tenant)) return fail("\"{}\" is no valid tenant", spec.tenant);
-  if (spec.memory < kMinMemory || spec.memory > kMaxMemory || spec.memory.bytes % (1U << 20) != 0) {
-    return fail("memory of {} must be whole MiB from {} to {}", to_text(spec.memory),
+  if (spec.memory < kMinMemory || spec.memory > kMaxMemory || spec.memory.bytes % kPageBytes != 0) {
+    return fail("memory of {} must be whole pages of 4 KiB, from {} to {}", to_text(spec.memory),
                 to_text(kMinMemory), to_text(kMaxMemory));
   }
   if (spec.cpus < 1 || spec.cpus > kMaxCpus) {

@@ -14,6 +14,7 @@ namespace godwit::qemu {
 
 inline constexpr unsigned kMaxCpus = 64;
 inline constexpr std::size_t kMaxNics = 8;
+inline constexpr std::uint64_t kPageBytes = 4096;
 inline constexpr ByteCount kMinMemory{64ULL << 20};
 inline constexpr ByteCount kMaxMemory{4ULL << 40};
 inline constexpr std::size_t kMaxPathText = 4096;
