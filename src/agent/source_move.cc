@@ -149,11 +149,19 @@ void SourceMove::journal() {
   if (record_.state == SourceState::aborting) record_.abort_told = false;
   context_.store.put("migration-source", record_.id.text(), to_json(record_));
   bound_.reset();
-  if (migrate::is_final(record_.state)) progress_timer_.reset();
   context_.events.publish("migration", {{"id", record_.id.text()},
                                         {"vm", record_.vm},
                                         {"state", shown_state()},
                                         {"reason", record_.reason}});
+  tell_followers();
+}
+
+// For them it is over when the guest runs at the target: what is left is only the wires' lease.
+void SourceMove::tell_followers() {
+  const SourceState state = machine_.state();
+  if (state != SourceState::committed && state != SourceState::aborted) return;
+  progress_timer_.reset();
+  context_.events.publish_done(record_.id, describe());
 }
 
 void SourceMove::wait() {

@@ -76,6 +76,7 @@ class SourceMove final {
   void follow(Vm& vm);
   void owned(const nlohmann::json& reply);
   void publish_progress();
+  void tell_followers();
   std::string shown_state() const;
 
   Context context_;
