@@ -33,6 +33,7 @@ struct End {
 
 // "This port is live at `host`, and what it produces there begins with the segment addressed to the
 // peer at epoch `first`." Also said after every reconnection, so that a peer that forgot learns it.
+// An old host that is asked says where the port went; it does not know `first` then, which is 0.
 struct Move {
   PortEpoch port;
   std::string host;

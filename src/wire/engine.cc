@@ -157,6 +157,13 @@ void Engine::tick(Instant now) {
     erase_port(id);
     sink_.event({EventKind::moved_away, id.port, id.epoch, {}});
   }
+  delete_retired();
+  forget_peers();
+  for (const auto& [id, channel] : channels_) channel->tick();
+}
+
+// Never from inside a channel: it might be the one.
+void Engine::delete_retired() {
   std::erase_if(retiring_, [&](const auto& entry) {
     if (now_ < entry.second) return wake(entry.second), false;
     if (const auto channel = channels_.find(entry.first); channel != channels_.end()) {
@@ -166,8 +173,6 @@ void Engine::tick(Instant now) {
     }
     return true;
   });
-  forget_peers();
-  for (const auto& [id, channel] : channels_) channel->tick();
 }
 
 // Hosts without a session that no channel needs any more.
@@ -226,6 +231,7 @@ bool Engine::connect(const WireConfig& wire, Instant now) {
   const Call call(*this, now);
   Port* local = newest(wire.local);
   if (!local || wire.local == wire.remote) return false;
+  delete_retired();  // a channel of this name may have been disconnected a moment ago
   local->connect(wire);
   return true;
 }

@@ -103,6 +103,7 @@ class Engine final : private Fabric {
   void erase_port(const PortEpoch& id);
   Peer& peer(const std::string& host);
   Channel* admitted_channel(const std::string& host, const ChannelId& id);
+  void delete_retired();
   void forget_peers();
   void stranger_notice(const std::string& host, const Notify& notify);
   void flush();

@@ -179,6 +179,13 @@ TEST(Engine, ConnectAndDisconnectMayBeRepeated) {
   send(net["a"], kX, 3, net.now());
   net.settle();
   EXPECT_THAT(numbers(net["b"].delivered[kY]), ElementsAre(1, 3));
+  net["a"].engine.disconnect(kWire, net.now());  // and at once
+  net["b"].engine.disconnect(kWire, net.now());
+  join(net, "a", "b");
+  net.pass(seconds(1));
+  send(net["a"], kX, 4, net.now());
+  net.settle();
+  EXPECT_THAT(numbers(net["b"].delivered[kY]), ElementsAre(1, 3, 4));
 }
 
 // 100 idle wires: what keeps a NAT's mapping open, and nothing more.

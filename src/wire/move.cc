@@ -87,7 +87,9 @@ void Port::resume() {
   next_.reset();
   state_ = PortState::live;
   intake_.open(true, fabric_.now(), [this](BytesView frame) { deliver(frame); });
-  if (wire_) follow_peer();
+  if (!wire_) return;
+  if (newest_.epoch != peer_.epoch) tell_where_we_are();
+  follow_peer();
 }
 
 void Port::release() {

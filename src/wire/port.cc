@@ -230,18 +230,27 @@ void Port::learn_announce(const Announce& announce) {
 }
 
 void Port::learn_move(const Move& move) {
-  if (move.port.epoch < newest_.epoch && state_ == PortState::live) {
+  const Location from{move.port.epoch, move.host};
+  if (from.epoch < newest_.epoch && state_ == PortState::live) {
     // It should not be live there any more; its own engine must know.
-    note_location({move.port.epoch, move.host});
-    tell({move.port.epoch, move.host}, Move{peer_at(newest_.epoch), newest_.host, 0});
+    note_location(from);
+    tell(from, Move{peer_at(newest_.epoch), newest_.host, 0});
   }
-  if (move.port.epoch <= newest_.epoch) return;
-  set_newest({move.port.epoch, move.host});
-  intake_.begins(newest_.epoch, move.first);
+  if (from.epoch < newest_.epoch) return;
+  if (move.first != 0) intake_.begins(from.epoch, move.first);
+  // Also when we knew: where we went it may have been forgotten, and the peer may not know of
+  // there.
   if (next_) tell_next(move);
-  if (state_ == PortState::forwarding) return;
-  if (!is_here(newest_)) channel_to(newest_);
-  follow_peer();
+  const bool is_news = from.epoch > newest_.epoch;
+  if (is_news) set_newest(from);
+  if (state_ == PortState::forwarding) {
+    tell(from, Move{{config_.id, next_->epoch}, next_->host, 0});
+  } else if (is_news) {
+    if (!is_here(newest_)) channel_to(newest_);
+    // At once: it may have forgotten us, and would not give us a key.
+    if (state_ == PortState::live) tell_where_we_are();
+    follow_peer();
+  }
   if (state_ == PortState::live) {
     intake_.advance(fabric_.now(), [this](BytesView frame) { deliver(frame); });
   }
@@ -257,7 +266,6 @@ void Port::follow_peer() {
     fabric_.retire_channel(ChannelId::direct(wire_->id, id(), peer_at(old.epoch)),
                            fabric_.now() + fabric_.limits().lease);
   }
-  tell_where_we_are();
 }
 
 void Port::channel_ready(Channel& channel) {
