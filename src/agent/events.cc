@@ -15,10 +15,10 @@ void Events::subscribe(std::shared_ptr<http::EventStream> stream) {
   streams_.push_back(std::move(stream));
 }
 
-void Events::publish_progress(const MigrationId& id, const nlohmann::json& migration) {
+void Events::publish_progress(const MigrationId& id, const nlohmann::json& progress) {
   auto [at, end] = followers_.equal_range(id);
   while (at != end) {
-    const bool heard = at->second->push("progress", migration);
+    const bool heard = at->second->push("progress", progress);
     at = heard ? std::next(at) : followers_.erase(at);
   }
 }

@@ -18,7 +18,7 @@ class Events final {
   void subscribe(std::shared_ptr<http::EventStream> stream);
 
   // One migration's progress, told only to those who follow it; `done` after its last change.
-  void publish_progress(const MigrationId& id, const nlohmann::json& migration);
+  void publish_progress(const MigrationId& id, const nlohmann::json& progress);
   void publish_done(const MigrationId& id, const nlohmann::json& migration);
   void follow(const MigrationId& id, std::shared_ptr<http::EventStream> stream);
 

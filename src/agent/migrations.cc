@@ -242,7 +242,7 @@ Result<SourceMove*> Migrations::find_source(const std::string& text) {
 Result<> Migrations::follow(const std::string& id, std::shared_ptr<http::EventStream> stream) {
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
-  stream->push("progress", (*move)->describe());
+  stream->push("progress", (*move)->progress());
   if (migrate::is_final((*move)->record().state) ||
       (*move)->record().state == SourceState::draining) {
     stream->push("done", (*move)->describe());

@@ -219,7 +219,7 @@ void SourceMove::start_memory() {
 }
 
 void SourceMove::publish_progress() {
-  context_.events.publish_progress(record_.id, describe());
+  context_.events.publish_progress(record_.id, progress());
   progress_timer_ = context_.loop.after(kProgressInterval, [this] { publish_progress(); });
 }
 
@@ -339,19 +339,23 @@ nlohmann::json SourceMove::describe() const {
                          {"started", record_.started}, {"max_downtime_ms", to_ms(record_.max_downtime)}};
   if (!machine_.reason().empty()) json["reason"] = machine_.reason();
   if (!record_.report.is_null()) json["report"] = record_.report;
-  if (memory_ && !migrate::is_final(machine_.state())) {
-    const auto progress = memory_->progress();
-    json["progress"] = {{"phase", shown_state()},
-                        {"round", progress.round},
-                        {"remaining_bytes", progress.remaining_bytes},
-                        {"total_bytes", progress.total_bytes},
-                        {"sent_bytes", progress.sent_bytes},
-                        {"rate_bps", progress.rate.bits_per_second},
-                        {"dirty_bps", progress.dirty_bytes_per_second * 8},
-                        {"eta_s", static_cast<double>(progress.eta.count()) / 1e9},
-                        {"predicted_pause_ms", to_ms(progress.predicted_pause)},
-                        {"lane_up", progress.lane_up}};
-  }
+  if (memory_ && !migrate::is_final(machine_.state())) json["progress"] = progress();
+  return json;
+}
+
+nlohmann::json SourceMove::progress() const {
+  nlohmann::json json = {{"phase", shown_state()}};
+  if (!memory_) return json;
+  const auto progress = memory_->progress();
+  json.update({{"round", progress.round},
+               {"remaining_bytes", progress.remaining_bytes},
+               {"total_bytes", progress.total_bytes},
+               {"sent_bytes", progress.sent_bytes},
+               {"rate_bps", progress.rate.bits_per_second},
+               {"dirty_bps", progress.dirty_bytes_per_second * 8},
+               {"eta_s", static_cast<double>(progress.eta.count()) / 1e9},
+               {"predicted_pause_ms", to_ms(progress.predicted_pause)},
+               {"lane_up", progress.lane_up}});
   return json;
 }
 

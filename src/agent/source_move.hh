@@ -59,6 +59,8 @@ class SourceMove final {
   const SourceRecord& record() const { return record_; }
   // What the API shows: the state in design 9's words, progress, report.
   nlohmann::json describe() const;
+  // The event "progress": phase, and once memory is copied round, remaining_bytes, rate_bps, ...
+  nlohmann::json progress() const;
   bool over() const { return migrate::is_final(machine_.state()) && record_.abort_told; }
 
  private:
