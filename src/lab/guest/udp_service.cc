@@ -42,7 +42,7 @@ UdpService::Client* UdpService::find_or_make(std::uint64_t id) {
 
 void UdpService::receive() {
   std::array<std::byte, 2048> buffer;
-  for (;;) {
+  for (unsigned turn = 0; turn < kMostReceivedAtOnce; ++turn) {
     sockaddr_in from{};
     socklen_t length = sizeof from;
     const ssize_t count = ::recvfrom(fd_, buffer.data(), buffer.size(), 0,

@@ -16,12 +16,16 @@ namespace godwit::lab {
 inline constexpr std::size_t kMaxClients = 8;
 // A client that was silent for so long gets no stream and may be forgotten for a new one.
 inline constexpr std::uint64_t kClientLeaseTicks = 60ULL * kTicksPerSecond;
+// Then ticks have their turn: a vm too slow for its packets (dirty logging slows an emulated one down)
+// would otherwise only receive, and its stream would stop.
+inline constexpr unsigned kMostReceivedAtOnce = 32;
 
 class UdpService final {
  public:
   explicit UdpService(std::uint16_t port);  // exits the process with a message when it cannot bind
 
   int fd() const { return fd_; }
+  // Takes what is there, at most kMostReceivedAtOnce packets.
   void receive();
   // One thousandth of a second of the vm's time: the counter grows, packets that are due leave.
   void tick();
