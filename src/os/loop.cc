@@ -165,10 +165,19 @@ void Loop::run_posted() {
 }
 
 void Loop::run_timers() {
+  // A timer set by one that runs here waits for the next round even if it is due: a task that sets
+  // itself again at once must not keep descriptors from being served.
   const Instant start = now();
-  while (!timers_.empty() && timers_.begin()->first.first <= start) {
-    auto node = timers_.extract(timers_.begin());
+  const std::uint64_t first_new = next_key_;
+  auto at = timers_.begin();
+  while (at != timers_.end() && at->first.first <= start) {
+    if (at->first.second >= first_new) {
+      ++at;
+      continue;
+    }
+    auto node = timers_.extract(at);
     node.mapped()();
+    at = timers_.begin();  // the task may have cancelled any other
   }
 }
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <functional>
 #include <thread>
 
 namespace godwit::os {
@@ -29,6 +30,19 @@ TEST(Loop, TimersRunInOrderAndCancelledOnesDoNot) {
   cancelled.reset();
   loop.run();
   EXPECT_EQ(order, "ab");
+}
+
+TEST(Loop, ATimerThatSetsItselfAgainAtOnceDoesNotStarveTheRest) {
+  Loop loop;
+  Loop::Timer again;
+  int runs = 0;
+  std::function<void()> task = [&] {
+    ++runs;
+    again = loop.at(loop.now() - seconds(1), [&] { task(); });
+  };
+  task();
+  loop.run_once(Nanoseconds(0));
+  EXPECT_EQ(runs, 2);
 }
 
 TEST(Loop, AHandlerMayEndItsOwnWatch) {
