@@ -167,6 +167,12 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
                .eta = verdict.eta,
                .predicted_pause = verdict.predicted_pause,
                .lane_up = link_->has_lane()};
+  spdlog::debug(
+      "vm {}: round {} remaining {} dirty {:.0f}/s backlog {:.0f} rate {:.0f}/s qemu {:.0f}/s "
+      "limit {} fits {} pause {}",
+      vm_.name(), sample.round, info.remaining_bytes, sample.dirty_bytes_per_second,
+      sample.backlog_bytes, sample.delivered_bytes_per_second, sample.qemu_bytes_per_second,
+      to_text(verdict.qemu_downtime_limit), verdict.fits, to_text(verdict.predicted_pause));
   if (verdict.diverges && !std::exchange(told_diverged_, true)) {
     return events_.diverged(divergence(verdict));
   }

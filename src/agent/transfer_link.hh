@@ -5,7 +5,8 @@
 //   source:  QEMU --memory--> transfer --lane--> ...      ... --lane--> transfer --return path--> QEMU
 //   target:  the same with the directions exchanged
 //
-// Both roles are the same code: each writes one stream and consumes the other. Bytes of the memory
+// Both roles are the same code: each writes one stream and consumes the other. The source paces its
+// lane just below what the path carries (stream/pacer.hh), so that wires are not drowned. Bytes of the memory
 // stream are shown to `observe` as they pass, for the parser's marks. Control thread: at 400 Mbit/s
 // the lane takes a small part of a core (bench/RESULTS.md).
 #include <functional>
@@ -13,6 +14,7 @@
 
 #include "os/byte_stream.hh"
 #include "os/loop.hh"
+#include "stream/pacer.hh"
 #include "stream/transfer.hh"
 
 namespace godwit::agent {
@@ -53,6 +55,7 @@ class TransferLink final : public stream::TransferSink {
   void write_lane();
   void pump();
   void arm();
+  void pace();
 
   os::Loop& loop_;
   stream::Role role_;
@@ -66,7 +69,9 @@ class TransferLink final : public stream::TransferSink {
   bool qemu_ended_ = false;
   bool consumer_waits_ = false;
   bool pumping_ = false;
-  os::Loop::Timer timer_;
+  os::Loop::Timer timer_, pace_timer_;
+  const os::Fd* lane_socket_ = nullptr;  // of lane_; null through a relay
+  stream::Pacer pacer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -8,6 +8,9 @@ namespace {
 // Of the bytes that fit on paper; the rest absorbs a link that slows down during the pause.
 constexpr double kAllowedShare = 0.8;
 constexpr double kStallRatio = 0.8;
+// A guest that dirties less than this share of what the link carries converges in the end: a round
+// that did not shrink then was an accident of the hosts.
+constexpr double kDivergeShare = 0.6;
 
 Nanoseconds fixed_cost(const MemorySample& sample, const PauseCosts& costs) {
   return costs.device_state_load + costs.commit_local +
@@ -40,6 +43,8 @@ void DowntimePolicy::note_round(const MemorySample& sample, double allowed) {
   if (sample.round == round_) return;
   const bool first = round_ <= 1;
   const bool stalled = !first && sample.remaining_bytes > allowed &&
+                       sample.dirty_bytes_per_second >
+                           kDivergeShare * sample.delivered_bytes_per_second &&
                        sample.remaining_bytes > kStallRatio * round_start_remaining_;
   stalled_rounds_ = stalled ? stalled_rounds_ + 1 : 0;
   round_ = sample.round;
