@@ -11,7 +11,11 @@ INCLUDE = re.compile(r'^\s*#\s*include\s+(?:"([^"/]+)/[^"]*"|<([^>]+)>)', re.MUL
 
 
 def layer_of(library, found):
-    return found[library].directory.name if library in found else library
+    if library not in found:
+        return library
+    directory = found[library].directory
+    inside = directory.is_relative_to(ROOT / "src")
+    return directory.relative_to(ROOT / "src").parts[0] if inside else directory.name
 
 
 def check_links(found):
