@@ -1,0 +1,351 @@
+"""The stage of demos and benches: a lab, a vm in it, and a client that watches the vm.
+
+    site east                                site west
+      e1 (agent, the vm) --+               +-- w1 (agent)
+      client (agent) ------+==== WAN ======+
+
+Everything that is shown or measured goes through the programs a user has: `godwit`, `godwit lab`,
+and the lab's client, `godwit lab probe`. What is waited for is a state, up to a deadline; the only
+stretches of plain time are windows in which the client watches.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import queue
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, field
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+HOSTS = {"east": "e1", "west": "w1"}
+VM, VM_PORT, CLIENT_PORT = "web", "web0", "lan0"
+VM_ADDRESS, CLIENT_ADDRESS = "10.9.0.2", "10.9.0.1"
+LINK = "east-west"
+RTT_MS = 40.0
+MAX_DOWNTIME_MS = 300.0
+SHORTEST_IDLE_S = 5.0
+
+COMMAND_LIMIT_S = 60
+MOVE_LIMIT_S = 120
+POLL_S = 0.05
+
+
+class StageError(Exception):
+    """What was tried and what came of it, for the person who runs the demo."""
+
+
+def build_directory():
+    return pathlib.Path(os.environ.get("GODWIT_BUILD", ROOT / "build" / "release")).resolve()
+
+
+def wait_until(condition, limit_s, what):
+    """The first true value of condition(), which is asked again and again."""
+    deadline = time.monotonic() + limit_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise StageError(f"{what}: not within {limit_s} s")
+        time.sleep(POLL_S)
+    return value
+
+
+@contextlib.contextmanager
+def ending_by_exception():
+    """SIGTERM and SIGHUP end the program as Ctrl-C does, so that what was made is removed."""
+    def interrupt(*_):
+        raise KeyboardInterrupt
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class Wan:
+    """Readings of the emulator: bytes both ways, and UDP datagrams it dropped for any cause."""
+
+    bytes: int
+    udp_drops: int
+
+    def since(self, earlier):
+        return Wan(self.bytes - earlier.bytes, self.udp_drops - earlier.udp_drops)
+
+
+class Lab:
+    """One lab. A context: what it made is removed at the end, whatever the end is."""
+
+    def __init__(self, name, agents=True):
+        self.name, self.agents = name, agents
+        self.program = build_directory() / "bin" / "godwit"
+        if not self.program.exists():
+            raise StageError(f"{self.program} is not built: run ./dev build release")
+
+    def __enter__(self):
+        if self.describe()["up"]:
+            raise StageError(f"the lab '{self.name}' is up already: end it with "
+                             f"{self.program} lab down --name {self.name}")
+        try:
+            self._lab("up", *([] if self.agents else ["--no-agents"]))
+        except BaseException:
+            self._down()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self._down()
+
+    def _down(self):
+        # In a session of its own: an impatient second Ctrl-C must not leave half a lab behind.
+        subprocess.run(self._argv("down"), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL, start_new_session=True, check=False)
+
+    def _argv(self, command, *arguments):
+        return [str(self.program), "lab", command, "--name", self.name, *map(str, arguments)]
+
+    def _lab(self, command, *arguments):
+        return finished(self._argv(command, *arguments))
+
+    def describe(self):
+        return json.loads(self._lab("ls", "--json"))
+
+    def set_link(self, *settings):
+        self._lab("set", LINK, *settings)
+
+    def command(self, host, *words):
+        """The argument vector that runs `words` in a host."""
+        words = [self.program if word == "godwit" else word for word in words]
+        return self._argv("exec", host, "--", *words)
+
+    def run(self, host, *words):
+        return finished(self.command(host, *words))
+
+    def ask(self, host, *words):
+        """What a `godwit ... --json` in a host says."""
+        return json.loads(self.run(host, "godwit", *words, "--json"))
+
+    def start(self, host, *words, **options):
+        return subprocess.Popen(self.command(host, *words), text=True, **options)
+
+    def wan(self):
+        directions = self.describe()["links"][0]["directions"]
+        return Wan(bytes=sum(d["bytes"] for d in directions),
+                   udp_drops=sum(cause["udp"] for d in directions for cause in d["drops"].values()))
+
+    def cpu_s(self, host):
+        """CPU seconds of all processes a host has, and of those that ended and were reaped."""
+        ticks = 0
+        for line in self.run(host, "sh", "-c", "cat /proc/[0-9]*/stat 2>/dev/null || :").splitlines():
+            ticks += sum(map(int, line.rsplit(")", 1)[1].split()[11:15]))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def finished(argv, limit_s=COMMAND_LIMIT_S, ok=(0,)):
+    """The output of a command that must succeed."""
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=limit_s, check=False)
+    if done.returncode not in ok:
+        raise StageError(f"{' '.join(argv)}: status {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+class Client:
+    """`godwit lab probe` in the client's host: 1,000 packets per second each way, and TCP."""
+
+    def __init__(self, lab):
+        self._probe = lab.start("client", "godwit", "lab", "probe", VM_ADDRESS,
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                start_new_session=True)  # Ctrl-C is for us
+        self._lines = queue.Queue()
+        self.windows = {}
+        threading.Thread(target=self._read, daemon=True).start()
+        self._await("ready", COMMAND_LIMIT_S + 10)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._probe.terminate()
+        self._probe.wait()
+
+    def _read(self):
+        for line in self._probe.stdout:
+            self._lines.put(json.loads(line))
+        self._lines.put({"event": "error", "error": "the probe has ended"})
+
+    def _await(self, event, limit_s):
+        try:
+            said = self._lines.get(timeout=limit_s)
+        except queue.Empty:
+            raise StageError(f"the client says nothing for {limit_s} s, {event} is due") from None
+        if said["event"] != event:
+            raise StageError(f"the client: {said.get('error', said)}")
+        return said
+
+    def _tell(self, line):
+        self._probe.stdin.write(line + "\n")
+        self._probe.stdin.flush()
+
+    def watch(self, name, action):
+        """Runs action() in a window called `name`: (its result, what the client saw)."""
+        self._tell(f"mark {name} start")
+        result = action()
+        self._tell(f"mark {name} end")
+        self.windows[name] = self._await("window", COMMAND_LIMIT_S)
+        return result, self.windows[name]
+
+    def watch_idle(self, name, length_s):
+        return self.watch(name, lambda: time.sleep(length_s))[1]
+
+    def stop(self):
+        """Ends the traffic; what the client saw from its first to its last packet."""
+        self._tell("stop")
+        return self._await("summary", COMMAND_LIMIT_S)["total"]
+
+
+@dataclass
+class Load:
+    """What the vm is and does."""
+
+    memory: str = "512MiB"
+    dirty: str = "20mbit"
+    working_set: str = "64MiB"
+
+    def append(self, mtu=1500):
+        return (f"console=ttyS0 quiet godwit.ip={VM_ADDRESS}/24 godwit.mtu={mtu} "
+                f"godwit.dirty={self.dirty} godwit.working-set={self.working_set}")
+
+
+def guest_image():
+    directory = build_directory() / "guest"
+    return directory / "vmlinuz", directory / "initrd.img"
+
+
+class Godwit:
+    """The vm, its wire to the client, and its moves, with `godwit` only."""
+
+    def __init__(self, lab, load):
+        self.lab, self.load = lab, load
+        self.host = HOSTS["east"]
+
+    def start(self):
+        kernel, initrd = guest_image()
+        self.lab.run(self.host, "godwit", "vm", "run", VM, "--memory", self.load.memory,
+                     "--kernel", kernel, "--initrd", initrd, "--append", self.load.append(),
+                     "--nic", VM_PORT)
+        self.lab.run("client", "godwit", "port", "add", CLIENT_PORT, "--uplink",
+                     "--address", f"{CLIENT_ADDRESS}/24")
+        self.lab.run("client", "godwit", "connect", CLIENT_PORT, VM_PORT)
+        wait_until(lambda: self.wire()["state"] == "up", COMMAND_LIMIT_S, "the wire comes up")
+
+    def wire(self):
+        return self.lab.ask("client", "wire", "ls")[0]
+
+    def vm(self):
+        return next(vm for vm in self.lab.ask(self.host, "vm", "ls") if vm["name"] == VM)
+
+    def qemu_argv(self):
+        return self.lab.run(self.host, "cat", f"/proc/{self.vm()['pid']}/cmdline").split("\0")[:-1]
+
+    def move(self, host, progress=None):
+        """Moves the vm; returns (the migration as the agent tells it, the CLI's text).
+
+        `progress`: where the CLI's live progress goes, None = to this terminal.
+        """
+        moving = self.lab.start(self.host, "godwit", "migrate", VM, "--to", host,
+                                "--max-downtime", f"{MAX_DOWNTIME_MS:.0f}ms",
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=progress)
+        try:
+            text, _ = moving.communicate(timeout=MOVE_LIMIT_S)
+        except BaseException:
+            moving.terminate()
+            raise
+        if moving.returncode != 0:
+            raise StageError(f"godwit migrate ended with status {moving.returncode}\n{text}")
+        move_id = text.split("(migration ", 1)[1].split(")", 1)[0]
+        migration = self.lab.ask(self.host, "migration", "show", move_id)
+        self.host = host
+        return migration, text
+
+    def stop(self):
+        self.lab.run("client", "godwit", "disconnect", CLIENT_PORT, VM_PORT)
+        self.lab.run("client", "godwit", "port", "rm", CLIENT_PORT)
+        self.lab.run(self.host, "godwit", "vm", "stop", VM, "--force")
+        self.lab.run(self.host, "godwit", "vm", "rm", VM)
+
+
+@dataclass
+class Move:
+    """One move: what the mover says, what the client saw, and what it cost."""
+
+    case: str
+    system: str
+    total_s: float
+    pause_ms: float
+    window: dict  # of the move, as the probe tells it
+    idle: dict    # an equally long one without a move
+    wan: Wan
+    cpu_s: dict   # by host
+    report: dict = field(default_factory=dict)
+
+    @property
+    def blackout_ms(self):
+        return max(gaps_ms(self.window).values())
+
+    @property
+    def idle_gap_ms(self):
+        return max(gaps_ms(self.idle).values())
+
+    @property
+    def blackout_limit_ms(self):
+        return self.pause_ms + RTT_MS + max(10.0, self.idle_gap_ms)
+
+    def frames(self, fate):
+        """`fate`: lost, duplicated or reordered; both ways."""
+        return sum(self.window[way][fate] or 0 for way in ("to_vm", "from_vm"))
+
+    @property
+    def resets(self):
+        return self.window["tcp"]["resets"] + self.window["tcp"]["mismatches"]
+
+    @property
+    def rto(self):
+        return self.window["tcp"]["rto_client"] + (self.window["tcp"]["rto_vm"] or 0)
+
+    @property
+    def counter_jumps(self):
+        guest = self.window["guest"] or {"counter_damaged": 0, "pages_damaged": 0}
+        return self.window["counter_jumps"] + guest["counter_damaged"] + guest["pages_damaged"]
+
+    def rows(self, bench):
+        values = {"total_s": (self.total_s, "s"), "pause_ms": (self.pause_ms, "ms"),
+                  "blackout_ms": (self.blackout_ms, "ms"), "idle_gap_ms": (self.idle_gap_ms, "ms"),
+                  "frames_lost": (self.frames("lost"), "frames"),
+                  "frames_duplicated": (self.frames("duplicated"), "frames"),
+                  "frames_reordered": (self.frames("reordered"), "frames"),
+                  "resets": (self.resets, "connections"), "rto": (self.rto, "time-outs"),
+                  "wan_bytes": (self.wan.bytes, "bytes"), "cpu_s": (sum(self.cpu_s.values()), "s")}
+        return [{"bench": bench, "case": self.case, "system": self.system, "metric": metric,
+                 "value": value, "unit": unit} for metric, (value, unit) in values.items()]
+
+
+def gaps_ms(window):
+    return {way: window[way]["gap"]["ms"] for way in ("to_vm", "from_vm")}
+
+
+def measure(lab, client, case, system, move):
+    """Measures move(), which returns (total_s, pause_ms, report), and an equal window after it."""
+    wan, cpu = lab.wan(), {host: lab.cpu_s(host) for host in HOSTS.values()}
+    (total_s, pause_ms, report), window = client.watch(case, move)
+    wan = lab.wan().since(wan)
+    cpu = {host: lab.cpu_s(host) - before for host, before in cpu.items()}
+    idle = client.watch_idle(f"{case}-idle", max(SHORTEST_IDLE_S, window["length_ms"] / 1000))
+    return Move(case, system, total_s, pause_ms, window, idle, wan, cpu, report)
+
+
+def write_rows(path, rows):
+    pathlib.Path(path).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
