@@ -169,7 +169,7 @@ class Client:
         return self
 
     def __exit__(self, *_):
-        self._probe.terminate()
+        self._probe.kill()  # on SIGTERM it would ask the vm for a last report, and wait for it
         self._probe.wait()
 
     def _read(self):
