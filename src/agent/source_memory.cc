@@ -10,6 +10,7 @@ namespace {
 
 // QEMU updates its figures at each sync; between them `remaining` is what moves.
 constexpr Nanoseconds kPollInterval = milliseconds(50);
+constexpr std::uint64_t kLeastRound = 4096;  // bytes
 constexpr Nanoseconds kFirstLaneBackoff = milliseconds(200);
 constexpr Nanoseconds kMaxLaneBackoff = seconds(2);
 
@@ -119,12 +120,11 @@ void SourceMemory::end_round() {
   const Instant now = loop_.now();
   const std::uint64_t bytes =
       link_ ? link_->stats().out.at(stream::kMemoryStream).offered : 0;
-  // QEMU announces its first pass before anything was sent.
-  if (bytes > round_start_bytes_) {
-    rounds_.push_back({.round = rounds_.size() + 1,
-                       .bytes = bytes - round_start_bytes_,
-                       .duration = now - round_start_});
-  }
+  // QEMU announces its first pass with the stream's header.
+  if (bytes < round_start_bytes_ + kLeastRound) return;
+  rounds_.push_back({.round = rounds_.size() + 1,
+                     .bytes = bytes - round_start_bytes_,
+                     .duration = now - round_start_});
   round_start_ = now;
   round_start_bytes_ = bytes;
 }

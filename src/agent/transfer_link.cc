@@ -140,8 +140,7 @@ void TransferLink::drop_lane(const std::string& reason) {
 void TransferLink::pace() {
   const os::TcpStatus status = os::tcp_status(*lane_socket_);
   pacer_.update({.at = loop_.now(),
-                 .rtt = status.rtt,
-                 .min_rtt = status.min_rtt,
+                 .rtt = status.min_rtt,
                  .delivered = status.delivery_rate});
   os::set_pacing_rate(*lane_socket_, pacer_.rate());
   pace_timer_ = loop_.after(kPaceInterval, [this] { pace(); });

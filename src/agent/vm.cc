@@ -28,6 +28,8 @@ Vm::Vm(os::Loop& loop, VmRecord record, qemu::VmPaths paths, os::Child process)
 }
 
 void Vm::connect() {
+  // A migration may hold on to the old one: closed, it answers with errors.
+  if (qmp_) retired_.push_back(std::move(qmp_));
   qmp_ = qemu::Qmp::connect(
       loop_, paths_.qmp().string(), name(),
       {.ready = [this] { ask_status(); },

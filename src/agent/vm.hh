@@ -5,6 +5,7 @@
 #include <list>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "agent/records.hh"
 #include "os/child.hh"
@@ -57,6 +58,7 @@ class Vm final {
   qemu::VmPaths paths_;
   os::Child process_;
   std::unique_ptr<qemu::Qmp> qmp_;
+  std::vector<std::unique_ptr<qemu::Qmp>> retired_;
   std::string state_ = "paused";
   Instant since_;
   std::list<std::weak_ptr<const Listener>> listeners_;

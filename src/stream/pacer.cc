@@ -1,6 +1,7 @@
 #include "stream/pacer.hh"
 
 #include <algorithm>
+#include <utility>
 
 namespace godwit::stream {
 namespace {
@@ -12,28 +13,24 @@ BitRate scaled(BitRate rate, double factor) {
 }  // namespace
 
 BitRate Pacer::update(const PathSample& sample) {
-  if (sample.min_rtt <= Nanoseconds(0)) return rate_;
-  const Nanoseconds since = sample.at - changed_;
-  if (sample.rtt - sample.min_rtt > kQueueShows) {
-    // Once draining, the effect shows one round trip later.
-    if (phase_ == Phase::drain && since < sample.rtt) return rate_;
-    const BitRate most = phase_ == Phase::drain ? held_ : scaled(rate_, kHold);
-    held_ = std::max(kFloor, std::min(most, scaled(sample.delivered, kHold)));
-    phase_ = Phase::drain;
-    changed_ = sample.at;
-    return rate_ = std::max(kFloor, scaled(held_, kDrain));
+  if (sample.rtt <= Nanoseconds(0)) return rate_;
+  if (sample.at - memory_began_ > kMemory) {
+    memory_began_ = sample.at;
+    most_before_ = std::exchange(most_, BitRate{});
   }
-  if (phase_ == Phase::drain) {
-    phase_ = Phase::hold;
-    changed_ = sample.at;
-    return rate_ = held_;
+  most_ = std::max(most_, sample.delivered);
+  const BitRate most = std::max(most_, most_before_);
+  if (ramping_ && sample.at - round_began_ >= sample.rtt) {
+    round_began_ = sample.at;
+    // Below the start rate the sender had nothing to send: that says nothing of the path.
+    const bool used = most >= scaled(kStart, 0.8);
+    const bool flat = used && most < scaled(last_round_, kStillGrows);
+    flat_rounds_ = flat ? flat_rounds_ + 1 : 0;
+    ramping_ = flat_rounds_ < kFlatRounds;
+    last_round_ = most;
+    if (ramping_) rate_ = std::max(kStart, scaled(most, kRamp));
   }
-  const bool ramp = phase_ == Phase::ramp;
-  if (since < (ramp ? sample.rtt : std::max(kProbeInterval, sample.rtt))) return rate_;
-  changed_ = sample.at;
-  // No higher than what the sender makes use of: an idle lane learns nothing of its path.
-  const bool used = scaled(sample.delivered, 2 * kRampFactor) >= rate_;
-  if (used || rate_ <= kStart) rate_ = scaled(rate_, ramp ? kRampFactor : kProbeFactor);
+  if (!ramping_) rate_ = std::max(kStart, scaled(most, kHeadroom));
   return rate_;
 }
 
