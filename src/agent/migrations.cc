@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "os/random.hh"
+#include "qemu/json.hh"
 
 namespace godwit::agent {
 
@@ -98,6 +99,7 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request) {
                 context_.config.name);
   }
   if (is_moving(*name)) return fail("vm {} is migrating already; see godwit migration ls", *name);
+  if (vm->record().arriving) return fail("vm {} is still arriving here: wait until it runs", *name);
   const auto host = pick_host(*to);
   if (!host) return std::unexpected(host.error());
 
@@ -105,6 +107,7 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request) {
   record.id = os::random_id<MigrationId>();
   record.vm = *name;
   record.tenant = vm->spec().tenant;
+  record.process = vm->process().identity();
   record.to = *host;
   record.started = wall_clock_seconds();
   if (request.contains("max_downtime")) {
@@ -123,12 +126,14 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request) {
     return fail("on_diverge is 'abort' or 'pause', not '{}'", on_diverge);
   }
   record.pause_on_diverge = on_diverge == "pause";
-  record.hold = request.value("hold", false);
+  const auto hold = flag_field(request, "hold", false);
+  if (!hold) return std::unexpected(hold.error());
+  record.hold = *hold;
   for (const auto& nic : vm->spec().nics) {
     record.ports.push_back(nic.port);
     const auto described = context_.network.describe_nic(nic.port);
     if (!described) return std::unexpected(described.error());
-    record.epoch = std::max(record.epoch, described->at("port").value("epoch", Epoch{1}));
+    record.epoch = std::max(record.epoch, epoch_field(described->at("port"), "epoch", 1));
   }
   // One epoch for all ports of the vm: above each of theirs, and above those burned by an abort.
   for (const auto& [id, move] : sources_) {
@@ -141,12 +146,13 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request) {
 void Migrations::add(const nlohmann::json& request, http::Responder responder) {
   auto record = plan(request);
   if (!record) return responder.error(409, record.error().text, 3);
-  const bool dry_run = request.value("dry_run", false);
+  const auto dry_run = flag_field(request, "dry_run", false);
+  if (!dry_run) return responder.error(400, dry_run.error().text, 2);
   const auto at = start_time(request);
   if (!at) return responder.error(400, at.error().text, 2);
   Vm* vm = context_.vms.find(record->vm);
   preflight(context_, *vm, record->to,
-            [this, record = *record, dry_run, at = *at,
+            [this, record = *record, dry_run = *dry_run, at = *at,
              shared = std::make_shared<http::Responder>(std::move(responder))](
                 const std::vector<Check>& checks) mutable {
               if (dry_run) return answer_dry_run(record, checks, *shared);
@@ -270,7 +276,10 @@ Result<> Migrations::abort(const std::string& id) {
     return fail("migration {} has handed the vm over and waits for host {}'s word: it cannot be "
                 "aborted; see godwit migration resolve", id, (*move)->record().to);
   }
-  if (state >= SourceState::committed) return fail("migration {} is done: migrate back instead", id);
+  if (state == SourceState::committed || state == SourceState::draining ||
+      state == SourceState::done) {
+    return fail("migration {} is done: migrate back instead", id);
+  }
   (*move)->feed(SourceEvent::abort_requested, "aborted on request");
   return {};
 }
@@ -283,6 +292,7 @@ Result<> Migrations::set(const std::string& id, const nlohmann::json& request) {
   if (request.contains("max_downtime")) {
     const auto value = duration_field(request, "max_downtime");
     if (!value) return std::unexpected(value.error());
+    if (*value > kMaxMaxDowntime) return fail("max_downtime is at most 2000s");
     max_downtime = *value;
   }
   if (request.contains("bandwidth")) {
@@ -320,9 +330,12 @@ void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
     return request.answer(nlohmann::json::object());
   }
   const auto found = targets_.find(*id);
-  // Never heard of it, so nothing of it can ever run here.
   if (found == targets_.end()) {
-    return request.answer(nlohmann::json{{"refuses", "this host does not know the migration"}});
+    // Nothing to undo; the next abort need not be sent.
+    if (request.method == "migration.abort") return request.answer(nlohmann::json::object());
+    // Not a refusal: that must be read in a journal, and old entries of owners leave ours.
+    return request.answer(fail("host {} does not know migration {}", context_.config.name,
+                               id->text()));
   }
   if (found->second->record().from != request.peer) {
     return request.answer(fail("migration {} is not from host {}", id->text(), request.peer));
@@ -336,8 +349,10 @@ void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
 
 void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body) {
   const auto id = id_field<MigrationId>(body, "id");
-  auto spec = qemu::vm_spec_from_json(body.value("spec", nlohmann::json()));
+  auto spec = qemu::vm_spec_from_json(qemu::member(body, "spec"));
   if (!spec) return request.answer(std::unexpected(spec.error()));
+  const Epoch epoch = epoch_field(body, "epoch", 0);
+  if (epoch == 0) return request.answer(fail("migration {} has no epoch", id->text()));
   if (targets_.contains(*id)) {
     return request.answer(fail("migration {} was begun here before", id->text()));
   }
@@ -353,8 +368,8 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
                       .reason = {},
                       .started = wall_clock_seconds(),
                       .spec = *std::move(spec),
-                      .ports = body.value("ports", nlohmann::json::array()),
-                      .epoch = body.value("epoch", Epoch{0})};
+                      .ports = array_field(body, "ports"),
+                      .epoch = epoch};
   targets_[*id] = std::make_unique<TargetMove>(context_, std::move(record));
   targets_[*id]->prepare(std::move(request));
 }

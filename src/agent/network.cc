@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "os/random.hh"
+#include "qemu/json.hh"
 
 namespace godwit::agent {
 
@@ -234,7 +235,12 @@ void Network::resume(const std::vector<PortId>& ports) {
 }
 
 // The port is the target's now: its record goes at once, the wire thread forwards for the lease.
-void Network::release(const std::vector<PortId>& ports, std::function<void()> drained) {
+void Network::release(const std::vector<PortId>& all, Epoch epoch, std::function<void()> drained) {
+  std::vector<PortId> ports;
+  for (const PortId& port : all) {
+    const auto found = ports_.find(port);
+    if (found != ports_.end() && found->second.epoch < epoch) ports.push_back(port);
+  }
   if (ports.empty()) return loop_.post(std::move(drained));
   auto left = std::make_shared<std::size_t>(ports.size());
   for (const PortId& port : ports) {
@@ -249,26 +255,33 @@ void Network::release(const std::vector<PortId>& ports, std::function<void()> dr
   }
 }
 
-Result<> Network::prepare_held(const nlohmann::json& described, const std::string& from_host,
-                               Epoch epoch) {
-  PortRecord record = port_record(described.at("port"));
+Result<PortId> Network::prepare_held(const nlohmann::json& described, const std::string& from_host,
+                                     Epoch epoch) {
+  const auto parsed = parse_port(qemu::member(described, "port"));
+  if (!parsed) return std::unexpected(parsed.error());
+  PortRecord record = *parsed;
+  if (record.kind != PortKind::nic) return fail("port {} is no vm's port", record.name);
   record.epoch = epoch;
-  if (const auto found = ports_.find(record.id); found != ports_.end()) {
+  record.bridge.clear();
+  record.address.clear();
+  if (ports_.contains(record.id) || arriving_.contains(record.id)) {
     return fail("port {} is on host {} already", record.name, config_.name);
   }
   if (find(record.name) != nullptr) {
     return fail("host {} has another port '{}': remove or rename it", config_.name, record.name);
   }
-  arriving_[record.id] = record;
   std::vector<wire::WireConfig> wires;
   if (described.contains("wire")) {
-    const WireRecord wire = wire_record(described["wire"]);
-    arriving_wires_[record.id] = wire;
-    wires.push_back(config_of(wire));
+    const auto wire = parse_wire(described["wire"]);
+    if (!wire) return std::unexpected(wire.error());
+    if (wire->local != record.id) return fail("port {} comes with another's wire", record.name);
+    arriving_wires_[record.id] = *wire;
+    wires.push_back(config_of(*wire));
   }
+  arriving_[record.id] = record;
   wires_.prepare({.id = record.id, .epoch = epoch, .tenant = record.tenant}, from_host,
                  std::move(wires));
-  return {};
+  return record.id;
 }
 
 void Network::when_prepared(const std::vector<PortId>& ports, Nanoseconds limit, Done done) {
@@ -288,14 +301,15 @@ void Network::when_prepared(const std::vector<PortId>& ports, Nanoseconds limit,
 }
 
 void Network::settle_waiting() {
-  for (auto at = waiting_.begin(); at != waiting_.end();) {
-    const auto ready = [&](const PortId& port) { return held_ready_.contains(port); };
-    if (!std::ranges::all_of(at->ports, ready)) {
-      ++at;
-      continue;
-    }
+  const auto ready = [this](const Waiting& waiting) {
+    return std::ranges::all_of(waiting.ports,
+                               [this](const PortId& port) { return held_ready_.contains(port); });
+  };
+  // done() may change the list.
+  for (auto at = std::ranges::find_if(waiting_, ready); at != waiting_.end();
+       at = std::ranges::find_if(waiting_, ready)) {
     Waiting over = std::move(*at);
-    at = waiting_.erase(at);
+    waiting_.erase(at);
     over.done({});
   }
 }
@@ -330,7 +344,10 @@ void Network::discard_held(const std::vector<PortId>& ports) {
     wires_.detach(port);
     devices_.erase(port);
   }
-  std::erase_if(waiting_, [&](const Waiting& waiting) { return waiting.ports == ports; });
+  // Vms without NICs have nothing that tells them apart: theirs is called, and finds nobody.
+  std::erase_if(waiting_, [&](const Waiting& waiting) {
+    return !ports.empty() && waiting.ports == ports;
+  });
 }
 
 Network::Held Network::held(const std::vector<PortId>& ports) const {

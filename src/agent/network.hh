@@ -68,10 +68,12 @@ class Network final {
   void plug(const std::vector<PortId>& ports, std::function<void()> done);
   void pause(const std::vector<PortId>& ports, std::function<void()> done);
   void resume(const std::vector<PortId>& ports);
-  // Forwards for the lease, then `drained`.
-  void release(const std::vector<PortId>& ports, std::function<void()> drained);
+  // Forwards for the lease, then `drained`. Leaves alone what has come back with `epoch` or later.
+  void release(const std::vector<PortId>& ports, Epoch epoch, std::function<void()> drained);
   // Migrations, target side.
-  Result<> prepare_held(const nlohmann::json& described, const std::string& from_host, Epoch epoch);
+  // `described` by describe_nic() of the other agent; the id of the port that is HELD now.
+  Result<PortId> prepare_held(const nlohmann::json& described, const std::string& from_host,
+                              Epoch epoch);
   // Calls back when all are HELD and their channels are up, or after `limit`.
   void when_prepared(const std::vector<PortId>& ports, Nanoseconds limit, Done done);
   void run(const std::vector<PortId>& ports);

@@ -77,7 +77,7 @@ void Network::locate(const std::string& text, std::function<void(Result<Located>
                                .name = text_field_or(json, "name", ""),
                                .tenant = text_field_or(json, "tenant", ""),
                                .host = text_field_or(json, "host", ""),
-                               .epoch = json.value("epoch", Epoch{1})});
+                               .epoch = epoch_field(json, "epoch", 1)});
     }
     if (--search->open > 0) return;
     if (search->found.size() == 1) return done(search->found.front());
@@ -242,7 +242,7 @@ void Network::on_request(PeerRequest request, const nlohmann::json& body) {
   }
   if (request.method == "wire.check") {
     nlohmann::json unknown = nlohmann::json::array();
-    for (const auto& entry : body.value("wires", nlohmann::json::array())) {
+    for (const auto& entry : array_field(body, "wires")) {
       const auto port = id_field<PortId>(entry, "port");
       const auto id = id_field<WireId>(entry, "id");
       if (!port || !id || !ports_.contains(*port)) continue;  // moved, or not ours to judge
@@ -255,15 +255,14 @@ void Network::on_request(PeerRequest request, const nlohmann::json& body) {
 }
 
 Result<nlohmann::json> Network::answer_attach(const std::string& peer, const nlohmann::json& body) {
-  try {
-    const WireRecord record = wire_record(body);
-    if (record.remote_host != peer) return fail("{} speaks for a port of {}", peer, record.remote_host);
-    const auto attached = attach_wire(record);
-    if (!attached) return std::unexpected(attached.error());
-    return nlohmann::json::object();
-  } catch (const SetupError& error) {
-    return fail("{}", error.what());
+  const auto record = parse_wire(body);
+  if (!record) return std::unexpected(record.error());
+  if (record->remote_host != peer) {
+    return fail("{} speaks for a port of {}", peer, record->remote_host);
   }
+  const auto attached = attach_wire(*record);
+  if (!attached) return std::unexpected(attached.error());
+  return nlohmann::json::object();
 }
 
 void Network::answer_connect(PeerRequest request, const nlohmann::json& body) {
@@ -291,7 +290,7 @@ void Network::on_session_up(const std::string& peer) {
       peer, "wire.check", {{"wires", wires}},
       [this](const Result<nlohmann::json>& reply) {
         if (!reply) return;
-        for (const auto& text : reply->value("unknown", std::vector<std::string>{})) {
+        for (const auto& text : texts_field(*reply, "unknown")) {
           if (const auto id = WireId::parse(text)) cut(*id);
         }
       },
@@ -306,10 +305,11 @@ void Network::look_up_peer(const PortId& port) {
     const auto at = wires_of_.find(port);
     const auto id = id_field<PortId>(found, "id");
     if (at == wires_of_.end() || !id || *id != remote) return;
-    const Epoch epoch = found.value("epoch", Epoch{0});
-    if (epoch < at->second.remote_epoch) return;
+    const Epoch epoch = epoch_field(found, "epoch", 0);
+    const std::string host = text_field_or(found, "host", "");
+    if (epoch < at->second.remote_epoch || !is_valid_name(host)) return;
     at->second.remote_epoch = epoch;
-    at->second.remote_host = text_field_or(found, "host", at->second.remote_host);
+    at->second.remote_host = host;
     save(WireRecord(at->second));
     wires_.connect(config_of(at->second));
   };

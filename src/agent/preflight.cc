@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "qemu/devices.hh"
+#include "qemu/json.hh"
 
 namespace godwit::agent {
 namespace {
@@ -34,9 +35,9 @@ std::vector<Check> local_checks(const SourceMove::Context& context, Vm& vm, cons
 
 std::vector<Check> parse_checks(const nlohmann::json& reply) {
   std::vector<Check> checks;
-  for (const auto& check : reply.value("checks", nlohmann::json::array())) {
+  for (const auto& check : array_field(reply, "checks")) {
     checks.push_back({.name = text_field_or(check, "name", "?"),
-                      .ok = check.value("ok", false),
+                      .ok = qemu::flag_at(check, "ok"),
                       .detail = text_field_or(check, "detail", "")});
   }
   return checks;
@@ -116,7 +117,7 @@ nlohmann::json answer_preflight(const SourceMove::Context& context, const std::s
                                 const nlohmann::json& body) {
   const std::string& self = context.config.name;
   std::vector<Check> checks;
-  const auto spec = qemu::vm_spec_from_json(body.value("spec", nlohmann::json()));
+  const auto spec = qemu::vm_spec_from_json(qemu::member(body, "spec"));
   if (!spec) {
     checks.push_back(failed("spec", fmt::format("host {} cannot read the vm: {}", self,
                                                 spec.error().text)));
@@ -137,7 +138,7 @@ nlohmann::json answer_preflight(const SourceMove::Context& context, const std::s
       checks.push_back(failed("files", fmt::format("host {} has no file {}", self, path)));
     }
   }
-  for (const auto& peer : body.value("peers", std::vector<std::string>{})) {
+  for (const auto& peer : texts_field(body, "peers")) {
     if (peer == self || peer == from || context.peers.is_up(peer)) {
       checks.push_back(passed("peers", fmt::format("host {} reaches {}", self, peer)));
     } else {
@@ -145,8 +146,8 @@ nlohmann::json answer_preflight(const SourceMove::Context& context, const std::s
                                                    "of one of the vm's wires", self, peer)));
     }
   }
-  const int theirs = body.value("path_mtu", 0);
-  checks.push_back(theirs == context.config.path_mtu
+  const std::uint64_t theirs = qemu::unsigned_at(body, "path_mtu");
+  checks.push_back(theirs == static_cast<std::uint64_t>(context.config.path_mtu)
                        ? passed("mtu", fmt::format("path MTU {} on both hosts", theirs))
                        : failed("mtu", fmt::format("path MTU is {} on {} and {} on {}: give both "
                                                    "agents the same --path-mtu",

@@ -1,5 +1,10 @@
 #include "agent/records.hh"
 
+#include <algorithm>
+#include <limits>
+
+#include "qemu/json.hh"
+
 namespace godwit::agent {
 namespace {
 
@@ -9,8 +14,12 @@ T must(Result<T> value) {
   return *std::move(value);
 }
 
-std::string text(const nlohmann::json& json, const char* key) {
-  return must(text_field(json, key));
+// 0 if it is missing, negative or no integer. Values made here may be of the signed kind.
+std::uint64_t count_field(const nlohmann::json& object, const char* key) {
+  const nlohmann::json& value = qemu::member(object, key);
+  if (!value.is_number_integer()) return 0;
+  if (value.is_number_unsigned()) return value.get<std::uint64_t>();
+  return static_cast<std::uint64_t>(std::max<std::int64_t>(value.get<std::int64_t>(), 0));
 }
 
 }  // namespace
@@ -43,6 +52,34 @@ std::string text_field_or(const nlohmann::json& object, const char* key,
   return text_field(object, key).value_or(std::string(fallback));
 }
 
+std::vector<std::string> texts_field(const nlohmann::json& object, const char* key) {
+  std::vector<std::string> texts;
+  for (const auto& each : array_field(object, key)) {
+    if (each.is_string()) texts.push_back(each.get<std::string>());
+  }
+  return texts;
+}
+
+const nlohmann::json& array_field(const nlohmann::json& object, const char* key) {
+  static const nlohmann::json kNone = nlohmann::json::array();
+  const nlohmann::json& value = qemu::member(object, key);
+  return value.is_array() ? value : kNone;
+}
+
+Result<bool> flag_field(const nlohmann::json& object, const char* key, bool fallback) {
+  const nlohmann::json& value = qemu::member(object, key);
+  if (value.is_null()) return fallback;
+  if (!value.is_boolean()) return fail("'{}' must be true or false", key);
+  return value.get<bool>();
+}
+
+Epoch epoch_field(const nlohmann::json& object, const char* key, Epoch fallback) {
+  const std::uint64_t value = count_field(object, key);
+  // One is left so that the next move can count up.
+  const bool usable = value > 0 && value < std::numeric_limits<Epoch>::max();
+  return usable ? static_cast<Epoch>(value) : fallback;
+}
+
 nlohmann::json to_json(const PortRecord& record) {
   return {{"id", record.id.text()},       {"name", record.name},
           {"tenant", record.tenant},      {"kind", to_text(record.kind)},
@@ -51,19 +88,27 @@ nlohmann::json to_json(const PortRecord& record) {
           {"address", record.address}};
 }
 
-PortRecord port_record(const nlohmann::json& json) {
-  const auto kind = port_kind(text(json, "kind"));
-  if (!kind) fail_setup("the agent's store holds a port of unknown kind");
-  return {.id = must(id_field<PortId>(json, "id")),
-          .name = text(json, "name"),
-          .tenant = text(json, "tenant"),
-          .kind = *kind,
-          .epoch = json.value("epoch", Epoch{1}),
-          .vm = text(json, "vm"),
-          .bridge = text(json, "bridge"),
-          .interface = text(json, "interface"),
-          .address = text(json, "address")};
+Result<PortRecord> parse_port(const nlohmann::json& json) {
+  const auto kind = port_kind(text_field_or(json, "kind", ""));
+  if (!kind) return fail("a port of unknown kind");
+  const auto id = id_field<PortId>(json, "id");
+  if (!id) return std::unexpected(id.error());
+  PortRecord record{.id = *id,
+                    .name = text_field_or(json, "name", ""),
+                    .tenant = text_field_or(json, "tenant", ""),
+                    .kind = *kind,
+                    .epoch = epoch_field(json, "epoch", 1),
+                    .vm = text_field_or(json, "vm", ""),
+                    .bridge = text_field_or(json, "bridge", ""),
+                    .interface = text_field_or(json, "interface", ""),
+                    .address = text_field_or(json, "address", "")};
+  if (record.id.is_zero() || !is_valid_name(record.name) || !is_valid_name(record.tenant)) {
+    return fail("port {} has no valid name or tenant", record.id.text());
+  }
+  return record;
 }
+
+PortRecord port_record(const nlohmann::json& json) { return must(parse_port(json)); }
 
 nlohmann::json to_json(const WireRecord& record) {
   return {{"id", record.id.text()},           {"tenant", record.tenant},
@@ -72,28 +117,43 @@ nlohmann::json to_json(const WireRecord& record) {
           {"remote_epoch", record.remote_epoch}};
 }
 
-WireRecord wire_record(const nlohmann::json& json) {
-  return {.id = must(id_field<WireId>(json, "id")),
-          .tenant = text(json, "tenant"),
-          .local = must(id_field<PortId>(json, "local")),
-          .remote = must(id_field<PortId>(json, "remote")),
-          .remote_name = text(json, "remote_name"),
-          .remote_host = text(json, "remote_host"),
-          .remote_epoch = json.value("remote_epoch", Epoch{1})};
+Result<WireRecord> parse_wire(const nlohmann::json& json) {
+  const auto id = id_field<WireId>(json, "id");
+  const auto local = id_field<PortId>(json, "local");
+  const auto remote = id_field<PortId>(json, "remote");
+  if (!id) return std::unexpected(id.error());
+  if (!local) return std::unexpected(local.error());
+  if (!remote) return std::unexpected(remote.error());
+  WireRecord record{.id = *id,
+                    .tenant = text_field_or(json, "tenant", ""),
+                    .local = *local,
+                    .remote = *remote,
+                    .remote_name = text_field_or(json, "remote_name", ""),
+                    .remote_host = text_field_or(json, "remote_host", ""),
+                    .remote_epoch = epoch_field(json, "remote_epoch", 1)};
+  if (record.local == record.remote || !is_valid_name(record.tenant) ||
+      !is_valid_name(record.remote_name) || !is_valid_name(record.remote_host)) {
+    return fail("wire {} has no valid ends", record.id.text());
+  }
+  return record;
 }
+
+WireRecord wire_record(const nlohmann::json& json) { return must(parse_wire(json)); }
 
 nlohmann::json to_json(const VmRecord& record) {
   return {{"spec", qemu::to_json(record.spec)},
           {"pid", record.process.pid},
           {"start_time", record.process.start_time},
-          {"stopped", record.stopped}};
+          {"stopped", record.stopped},
+          {"arriving", record.arriving ? record.arriving->text() : ""}};
 }
 
 VmRecord vm_record(const nlohmann::json& json) {
-  return {.spec = must(qemu::vm_spec_from_json(json.at("spec"))),
-          .process = {.pid = json.value("pid", pid_t{-1}),
-                      .start_time = json.value("start_time", std::uint64_t{0})},
-          .stopped = text(json, "stopped")};
+  return {.spec = must(qemu::vm_spec_from_json(qemu::member(json, "spec"))),
+          .process = {.pid = static_cast<pid_t>(count_field(json, "pid")),
+                      .start_time = count_field(json, "start_time")},
+          .stopped = text_field_or(json, "stopped", ""),
+          .arriving = MigrationId::parse(text_field_or(json, "arriving", ""))};
 }
 
 }  // namespace godwit::agent

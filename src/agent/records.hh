@@ -51,6 +51,8 @@ struct VmRecord {
   qemu::VmSpec spec;
   os::ProcessIdentity process;
   std::string stopped;  // why it does not run any more; empty while it does
+  // The migration that brings it here, until it has run here: only that one may start or discard it.
+  std::optional<MigrationId> arriving;
 };
 
 nlohmann::json to_json(const PortRecord& record);
@@ -60,9 +62,22 @@ PortRecord port_record(const nlohmann::json& json);
 WireRecord wire_record(const nlohmann::json& json);
 VmRecord vm_record(const nlohmann::json& json);
 
-// Fields of a peer's or a client's JSON: an error names the field.
+// The same records as a peer sends them: input, refused with a reason.
+Result<PortRecord> parse_port(const nlohmann::json& json);
+Result<WireRecord> parse_wire(const nlohmann::json& json);
+
+// Fields of a peer's or a client's JSON, of which any may be missing or of another type: nothing here
+// throws, an error names the field. (nlohmann's value() and at() throw on a wrong type, which would
+// end the agent.)
 Result<std::string> text_field(const nlohmann::json& object, const char* key);
 std::string text_field_or(const nlohmann::json& object, const char* key, std::string_view fallback);
+std::vector<std::string> texts_field(const nlohmann::json& object, const char* key);
+// An empty array if it is missing or no array.
+const nlohmann::json& array_field(const nlohmann::json& object, const char* key);
+// Absent: the fallback. The error is for a value that is there and is not true or false.
+Result<bool> flag_field(const nlohmann::json& object, const char* key, bool fallback);
+// From 1 on; the fallback if it is missing, not an integer or out of range.
+Epoch epoch_field(const nlohmann::json& object, const char* key, Epoch fallback);
 template <class AnId>
 Result<AnId> id_field(const nlohmann::json& object, const char* key) {
   const auto text = text_field(object, key);

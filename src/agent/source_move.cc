@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "qemu/commands.hh"
+#include "qemu/json.hh"
 #include "qemu/trapped_frame.hh"
 
 namespace godwit::agent {
@@ -50,6 +51,8 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"pause_on_diverge", record.pause_on_diverge},
           {"epoch", record.epoch},
           {"ports", ports},
+          {"pid", record.process.pid},
+          {"start_time", record.process.start_time},
           {"abort_told", record.abort_told},
           {"report", record.report}};
 }
@@ -74,6 +77,8 @@ SourceRecord source_record(const nlohmann::json& json) {
   for (const auto& text : json.value("ports", std::vector<std::string>{})) {
     if (const auto port = PortId::parse(text)) record.ports.push_back(*port);
   }
+  record.process = {.pid = json.value("pid", pid_t{-1}),
+                    .start_time = json.value("start_time", std::uint64_t{0})};
   record.abort_told = json.value("abort_told", true);
   record.report = json.value("report", nlohmann::json());
   return record;
@@ -131,14 +136,17 @@ void SourceMove::perform(SourceEffect effect) {
     case SourceEffect::resume_ports: return context_.network.resume(record_.ports);
     case SourceEffect::abort_target: return abort_target();
     case SourceEffect::release_ports:
-      return context_.network.release(record_.ports, [this, alive = std::weak_ptr(alive_)] {
-        if (!alive.expired()) feed(SourceEvent::drained);
-      });
+      return context_.network.release(record_.ports, record_.epoch,
+                                      [this, alive = std::weak_ptr(alive_)] {
+                                        if (!alive.expired()) feed(SourceEvent::drained);
+                                      });
     case SourceEffect::end_guest: return end_guest();
     case SourceEffect::forget_guest:
       memory_.reset();
       subscription_.reset();
-      return context_.vms.forget(record_.vm);
+      // After a restart this may be said again, when the vm has long come back.
+      if (context_.vms.is_process(record_.vm, record_.process)) context_.vms.forget(record_.vm);
+      return;
     case SourceEffect::wait: return wait();
   }
 }
@@ -162,6 +170,11 @@ void SourceMove::tell_followers() {
   if (state != SourceState::committed && state != SourceState::aborted) return;
   progress_timer_.reset();
   context_.events.publish_done(record_.id, describe());
+  if (state != SourceState::aborted) return;
+  // It refers to the vm, which may be removed from now on; and it may be calling us.
+  context_.loop.post([this, alive = std::weak_ptr(alive_)] {
+    if (!alive.expired()) memory_.reset();
+  });
 }
 
 void SourceMove::wait() {
@@ -244,7 +257,7 @@ void SourceMove::commit_target() {
       record_.to, "migration.commit", {{"id", record_.id.text()}},
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
         if (alive.expired() || !reply) return;  // unanswered: the bound asks again
-        if (reply->value("owns", false)) return owned(*reply);
+        if (qemu::flag_at(*reply, "owns")) return owned(*reply);
         if (reply->contains("refuses")) {
           feed(SourceEvent::target_refuses, text_field_or(*reply, "refuses", ""));
         }
@@ -255,7 +268,7 @@ void SourceMove::commit_target() {
 void SourceMove::owned(const nlohmann::json& reply) {
   if (machine_.state() != SourceState::released) return;
   milestones_.owned = context_.loop.now();
-  milestones_.resume_at_target = Nanoseconds(reply.value("resume_ns", std::int64_t{0}));
+  milestones_.resume_at_target = Nanoseconds(qemu::unsigned_at(reply, "resume_ns"));
   if (memory_) {
     memory_->fill(report_);
     migrate::fill_times(report_, milestones_);
@@ -263,9 +276,9 @@ void SourceMove::owned(const nlohmann::json& reply) {
       report_.source_cpu_seconds =
           vm->cpu_seconds() + process_cpu_seconds(::getpid()) - cpu_at_begin_;
     }
-    report_.target_cpu_seconds = reply.value("cpu_s", 0.0);
-    report_.held_frames = reply.value("held_frames", std::uint64_t{0});
-    report_.held_dropped = reply.value("held_dropped", std::uint64_t{0});
+    report_.target_cpu_seconds = qemu::number_at(reply, "cpu_s");
+    report_.held_frames = qemu::unsigned_at(reply, "held_frames");
+    report_.held_dropped = qemu::unsigned_at(reply, "held_dropped");
     record_.report = migrate::to_json(report_);
   }
   feed(SourceEvent::target_owns);
@@ -314,6 +327,7 @@ void SourceMove::abort_target() {
 }
 
 void SourceMove::end_guest() {
+  if (!context_.vms.is_process(record_.vm, record_.process)) return;
   Vm* vm = context_.vms.find(record_.vm);
   if (vm != nullptr) vm->kill();  // postmigrate: it holds nothing that is not at the target
 }

@@ -31,6 +31,7 @@ struct SourceRecord {
   bool pause_on_diverge = false;
   Epoch epoch = 0;  // of the ports at the target
   std::vector<PortId> ports;
+  os::ProcessIdentity process;  // the vm's QEMU here; a vm that came back has another
   bool abort_told = true;  // false while the target has not heard of an abort
   nlohmann::json report;   // once done
 };

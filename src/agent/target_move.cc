@@ -37,11 +37,11 @@ TargetRecord target_record(const nlohmann::json& json) {
   record.id = *id;
   record.state = *state;
   record.spec = *spec;
-  record.from = json.value("from", "");
-  record.reason = json.value("reason", "");
+  record.from = text_field_or(json, "from", "");
+  record.reason = text_field_or(json, "reason", "");
   record.started = json.value("started", std::int64_t{0});
-  record.ports = json.value("ports", nlohmann::json::array());
-  record.epoch = json.value("epoch", Epoch{0});
+  record.ports = array_field(json, "ports");
+  record.epoch = epoch_field(json, "epoch", 1);
   return record;
 }
 
@@ -74,7 +74,8 @@ void TargetMove::perform(TargetEffect effect) {
       if (preparing_) std::exchange(preparing_, {})->answer(nlohmann::json{{"prepared", true}});
       return;
     case TargetEffect::run_guest: return run_guest();
-    case TargetEffect::run_ports: return context_.network.run(ports_);
+    // After a restart: none, unless they were held anew.
+    case TargetEffect::run_ports: return context_.network.run(std::exchange(holding_, {}));
     case TargetEffect::reply_owns: return reply(owner_reply());
     case TargetEffect::reply_refuses: return reply({{"refuses", machine_.reason()}});
     case TargetEffect::discard_guest:
@@ -82,8 +83,11 @@ void TargetMove::perform(TargetEffect effect) {
       incoming_.reset();
       if (link_) link_->abort(machine_.reason());
       if (preparing_) std::exchange(preparing_, {})->answer(fail("{}", machine_.reason()));
-      context_.vms.forget(record_.spec.name);
-      return context_.network.discard_held(ports_);
+      // Another vm may have the name by now, or had it before us.
+      if (context_.vms.is_arriving(record_.spec.name, record_.id)) {
+        context_.vms.forget(record_.spec.name);
+      }
+      return context_.network.discard_held(std::exchange(holding_, {}));
     case TargetEffect::notify_failed: return notify_failed();
     case TargetEffect::wait:
       bound_ = context_.loop.after(kLoadedBound, [this] { feed(TargetEvent::patience_ended); });
@@ -107,10 +111,21 @@ void TargetMove::prepare(PeerRequest request) {
   feed(TargetEvent::begin);
 }
 
-void TargetMove::hold_ports() {
+// The waiting guest that this move brought; not a vm that has run here, whatever its name.
+Vm* TargetMove::guest() {
+  if (!context_.vms.is_arriving(record_.spec.name, record_.id)) return nullptr;
+  return context_.vms.find(record_.spec.name);
+}
+
+bool TargetMove::hold_ports() {
   for (const auto& described : record_.ports) {
     const auto held = context_.network.prepare_held(described, record_.from, record_.epoch);
-    if (!held) return feed(TargetEvent::load_failed, held.error().text);
+    if (!held) return feed(TargetEvent::load_failed, held.error().text), false;
+    holding_.push_back(*held);
+  }
+  if (holding_ != ports_) {
+    feed(TargetEvent::load_failed, "the vm's ports are not those that come with it");
+    return false;
   }
   context_.network.when_prepared(ports_, kPortsBound,
                                  [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
@@ -119,12 +134,12 @@ void TargetMove::hold_ports() {
                                    ports_held_ = true;
                                    maybe_prepared();
                                  });
+  return true;
 }
 
 void TargetMove::prepare_guest() {
-  hold_ports();
-  if (machine_.state() != TargetState::preparing) return;
-  auto incoming = context_.vms.run_incoming(record_.spec);
+  if (!hold_ports()) return;
+  auto incoming = context_.vms.run_incoming(record_.spec, record_.id);
   if (!incoming) return feed(TargetEvent::load_failed, incoming.error().text);
   start_incoming(std::move(*incoming));
 }
@@ -151,7 +166,7 @@ void TargetMove::start_incoming(Vms::Incoming incoming) {
       TransferLink::Events{.observe = {},
                            .lane_lost =
                                [this](const std::string& reason) {
-                                 if (machine_.state() == TargetState::owner) return;
+                                 if (machine_.state() == TargetState::owner) return end_link();
                                  spdlog::warn("vm {}: lane from {} lost ({}), waiting for another",
                                               record_.spec.name, record_.from, reason);
                                },
@@ -181,6 +196,13 @@ void TargetMove::start_incoming(Vms::Incoming incoming) {
   incoming_->start(incoming.uri);
 }
 
+// The source closes the lane when all is over. The link is calling us: it goes afterwards.
+void TargetMove::end_link() {
+  context_.loop.post([this, alive = std::weak_ptr(alive_)] {
+    if (!alive.expired()) link_.reset();
+  });
+}
+
 void TargetMove::maybe_prepared() {
   if (listening_ && ports_held_) feed(TargetEvent::prepared);
 }
@@ -193,7 +215,7 @@ void TargetMove::maybe_loaded() {
 
 // Before a word that makes us the owner: QEMU's death may be known to the kernel and not yet to us.
 void TargetMove::look_at_guest() {
-  if (context_.vms.find(record_.spec.name) == nullptr &&
+  if (guest() == nullptr &&
       machine_.state() != TargetState::owner && !migrate::is_final(machine_.state())) {
     feed(TargetEvent::guest_died);
   }
@@ -215,24 +237,30 @@ void TargetMove::abort(PeerRequest request, const std::string& reason) {
 }
 
 void TargetMove::restart() {
-  if (Vm* vm = context_.vms.find(record_.spec.name)) follow(*vm);
-  // The ports' records are rebuilt from ours: held if the guest may still come to run here.
-  if (machine_.state() == TargetState::loaded) {
+  if (Vm* vm = guest()) {
+    follow(*vm);
+    // The ports' records are rebuilt from ours: held if the guest may still come to run here, or
+    // was about to.
+    const bool may_run =
+        machine_.state() == TargetState::loaded || machine_.state() == TargetState::owner;
+    const bool known = !ports_.empty() && context_.network.describe_nic(ports_.front()).has_value();
+    if (may_run && !known) hold_ports();
+  } else {
     look_at_guest();
-    if (machine_.state() == TargetState::loaded) hold_ports();
   }
   feed(TargetEvent::restarted);
 }
 
 void TargetMove::run_guest() {
-  Vm* vm = context_.vms.find(record_.spec.name);
-  if (vm == nullptr) return reply(owner_reply());  // dead: it was ours to lose
+  Vm* vm = guest();
+  if (vm == nullptr) return reply(owner_reply());  // ran already, or dead: it was ours to lose
   cont_at_ = context_.loop.now();
   qemu::cont_until_running(vm->qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
     if (alive.expired()) return;
     if (!done) spdlog::error("vm {}: {}", record_.spec.name, done.error().text);
     if (resume_took_ == Nanoseconds(0)) resume_took_ = context_.loop.now() - cont_at_;
     feed(TargetEvent::guest_running);
+    if (done) context_.vms.arrived(record_.spec.name);
   });
 }
 

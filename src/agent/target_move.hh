@@ -49,10 +49,12 @@ class TargetMove final {
   void perform(migrate::TargetEffect effect);
   void journal();
   void prepare_guest();
-  void hold_ports();
+  bool hold_ports();
+  Vm* guest();
   void start_incoming(Vms::Incoming incoming);
   void follow(Vm& vm);
   void look_at_guest();
+  void end_link();
   void maybe_prepared();
   void maybe_loaded();
   void run_guest();
@@ -64,6 +66,7 @@ class TargetMove final {
   TargetRecord record_;
   migrate::Target machine_;
   std::vector<PortId> ports_;
+  std::vector<PortId> holding_;  // those of ports_ that we hold
   std::deque<std::pair<migrate::TargetEvent, std::string>> queue_;
   bool feeding_ = false;
   std::optional<PeerRequest> preparing_;

@@ -80,7 +80,7 @@ Result<qemu::VmSpec> Vms::spec_of(const nlohmann::json& request) {
   const std::string tenant = text_field_or(request, "tenant", kDefaultTenant);
 
   nlohmann::json nics = nlohmann::json::array();
-  for (const auto& nic : request.value("nics", nlohmann::json::array())) {
+  for (const auto& nic : array_field(request, "nics")) {
     const auto port_name = text_field(nic, "port");
     if (!port_name) return std::unexpected(port_name.error());
     const auto port = network_.nic_for(*port_name, tenant, *name);
@@ -126,34 +126,54 @@ Result<Vm*> Vms::run(const nlohmann::json& request) {
   return launched->vm;
 }
 
-Result<Vms::Incoming> Vms::run_incoming(const qemu::VmSpec& spec) {
+Result<Vms::Incoming> Vms::run_incoming(const qemu::VmSpec& spec, const MigrationId& migration) {
   if (store_.find("vm", spec.name)) {
     return fail("host {} has a vm '{}' of its own", config_.name, spec.name);
   }
   os::SocketPair pair = os::make_socket_pair();
-  auto launched = launch(spec, pair.theirs.number());
+  auto launched = launch(spec, Arrival{.incoming_fd = pair.theirs.number(), .migration = migration});
   if (launched) launched->stream = std::move(pair.ours);
   return launched;
 }
 
-Result<Vms::Incoming> Vms::launch(const qemu::VmSpec& spec, std::optional<int> incoming_fd) {
+bool Vms::is_arriving(const std::string& name, const MigrationId& migration) {
+  const auto document = store_.find("vm", name);
+  return document && vm_record(*document).arriving == migration;
+}
+
+void Vms::arrived(const std::string& name) {
+  const auto found = vms_.find(name);
+  if (found == vms_.end() || !found->second->record().arriving) return;
+  found->second->record().arriving.reset();
+  save(*found->second);
+}
+
+bool Vms::is_process(const std::string& name, const os::ProcessIdentity& process) {
+  const auto document = store_.find("vm", name);
+  return document && vm_record(*document).process == process;
+}
+
+Result<Vms::Incoming> Vms::launch(const qemu::VmSpec& spec, const std::optional<Arrival>& arrival) {
   std::vector<int> fds;
   const auto give_back = [&] {
-    for (const auto& nic : spec.nics) network_.detach_nic(nic.port);
+    for (const auto& nic : spec.nics) network_.release_nic(nic.port);
   };
   for (const auto& nic : spec.nics) {
     const auto fd = network_.attach_nic(nic.port, spec.name);
     if (!fd) return give_back(), std::unexpected(fd.error());
     fds.push_back(*fd);
   }
+  const auto incoming_fd = arrival ? std::optional(arrival->incoming_fd) : std::nullopt;
   try {
     qemu::Launched launched = qemu::launch(spec, {.paths = {config_.vm_dir(spec.name)},
                                                   .tap_fds = fds,
                                                   .incoming_fd = incoming_fd});
     for (const auto& notice : launched.notices) spdlog::warn("vm {}: {}", spec.name, notice);
-    VmRecord record{.spec = spec, .process = launched.child.identity(), .stopped = {}};
+    VmRecord record{
+        .spec = spec, .process = launched.child.identity(), .stopped = {}, .arriving = {}};
+    if (arrival) record.arriving = arrival->migration;
     Vm* vm = keep(std::move(record), std::move(launched.child));
-    events_.publish("vm", {{"name", spec.name}, {"event", incoming_fd ? "incoming" : "started"}});
+    events_.publish("vm", {{"name", spec.name}, {"event", arrival ? "incoming" : "started"}});
     return Incoming{.vm = vm, .stream = {}, .uri = launched.incoming_uri};
   } catch (const SetupError& error) {
     give_back();

@@ -32,7 +32,13 @@ class Vms final {
     os::Fd stream;    // memory goes in here, the return path comes out
     std::string uri;  // for qemu::IncomingMigration
   };
-  Result<Incoming> run_incoming(const qemu::VmSpec& spec);
+  Result<Incoming> run_incoming(const qemu::VmSpec& spec, const MigrationId& migration);
+  // The waiting guest of this migration, alive or not; nothing once it has run here.
+  bool is_arriving(const std::string& name, const MigrationId& migration);
+  // It runs here: from now on it is a vm like any other.
+  void arrived(const std::string& name);
+  // Whether the vm of this name here is, or was, that process.
+  bool is_process(const std::string& name, const os::ProcessIdentity& process);
   // ACPI power button, or SIGKILL with `force`.
   Result<> stop(const std::string& name, bool force);
   // Removes a stopped vm; its ports stay, free for others.
@@ -51,8 +57,11 @@ class Vms final {
 
  private:
   Result<qemu::VmSpec> spec_of(const nlohmann::json& request);
-  // `incoming_fd`: QEMU's end of the stream of a vm that moves here.
-  Result<Incoming> launch(const qemu::VmSpec& spec, std::optional<int> incoming_fd);
+  struct Arrival {
+    int incoming_fd = -1;  // QEMU's end of the stream of a vm that moves here
+    MigrationId migration;
+  };
+  Result<Incoming> launch(const qemu::VmSpec& spec, const std::optional<Arrival>& arrival);
   Vm* keep(VmRecord record, os::Child process);
   void adopt(const VmRecord& record);
   nlohmann::json describe(const VmRecord& record, Vm* vm);

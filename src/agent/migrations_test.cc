@@ -1,0 +1,187 @@
+// What the journal of another time, or another agent's requests, must not do to this host's vms.
+#include "agent/migrations.hh"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+namespace godwit::agent {
+namespace {
+
+using Json = nlohmann::json;
+using testing::HasSubstr;
+
+// Nobody can be reached.
+class NoPeers final : public Peers {
+ public:
+  const std::string& self() const override { return self_; }
+  bool is_up(const std::string&) const override { return false; }
+  std::vector<std::string> up() const override { return {}; }
+  Nanoseconds rtt(const std::string&) const override { return {}; }
+  void request(const std::string&, const std::string&, const Json&, Reply reply,
+               Nanoseconds) override {
+    reply(fail("nobody is there"));
+  }
+  void open_lane(const std::string&, LaneReady ready) override { ready(fail("nobody is there")); }
+
+ private:
+  std::string self_ = "w1";
+};
+
+template <class AnId>
+AnId an_id(unsigned char last) {
+  AnId id;
+  id.bytes[15] = std::byte{last};
+  return id;
+}
+
+class MigrationsTest : public testing::Test {
+ protected:
+  MigrationsTest() {
+    config_.name = "w1";
+    config_.run_dir = "/nonexistent/godwit-migrations-test";
+    spec_.id = an_id<VmId>(1);
+    spec_.name = "web";
+    spec_.machine = "pc-q35-7.2";
+    spec_.kernel = "/boot/vmlinuz";
+    spec_.nics.push_back({.port = an_id<PortId>(2), .name = "web0", .mac = "52:54:00:00:00:01"});
+    network_.use_peers(peers_);
+  }
+
+  // A vm of this host; `arriving`: the migration that brings it and has not let it run yet.
+  void have_vm(std::optional<MigrationId> arriving = {}) {
+    store_->put("vm", "web",
+                to_json(VmRecord{.spec = spec_, .process = {.pid = 1, .start_time = 77},
+                                 .stopped = "for this test", .arriving = arriving}));
+  }
+  bool has_vm() { return store_->find("vm", "web").has_value(); }
+
+  void remember_target(migrate::TargetState state) {
+    store_->put("migration-target", kMove.text(),
+                to_json(TargetRecord{.id = kMove, .from = "e1", .state = state, .reason = {},
+                                     .started = 1, .spec = spec_, .ports = Json::array(),
+                                     .epoch = 2}));
+  }
+
+  Result<Json> ask(const std::string& method, const Json& body) {
+    Result<Json> answer = fail("not answered");
+    migrations_.on_request({.peer = "e1", .method = method,
+                            .answer = [&](const Result<Json>& given) { answer = given; }}, body);
+    return answer;
+  }
+
+  Json prepare_request() const {
+    PortRecord port;
+    port.id = spec_.nics[0].port;
+    port.name = "web0";
+    return {{"id", kMove.text()}, {"spec", qemu::to_json(spec_)}, {"epoch", 2},
+            {"ports", Json::array({{{"port", to_json(port)}}})}};
+  }
+
+  static inline const MigrationId kMove = an_id<MigrationId>(8);
+  Config config_;
+  qemu::VmSpec spec_;
+  os::Loop loop_;
+  std::unique_ptr<store::Store> store_ = store::make_memory_store();
+  Events events_;
+  NoPeers peers_;
+  WireThread wires_{loop_, "w1", {.control = [](auto&&...) {}, .event = [](auto&&...) {}}};
+  Network network_{loop_, config_, *store_, wires_, events_};
+  Vms vms_{loop_, config_, *store_, network_, events_};
+  Migrations migrations_{{.loop = loop_, .config = config_, .store = *store_, .network = network_,
+                          .vms = vms_, .peers = peers_, .events = events_},
+                         [](const std::string&) { return std::vector<std::string>{}; }};
+};
+
+TEST_F(MigrationsTest, ARefusedMoveOfLongAgoLeavesTheVmThatCameLater) {
+  have_vm();
+  remember_target(migrate::TargetState::refused);
+  migrations_.start();
+  EXPECT_TRUE(has_vm());
+}
+
+TEST_F(MigrationsTest, AnInterruptedMoveTakesItsWaitingGuestWithIt) {
+  have_vm(kMove);
+  remember_target(migrate::TargetState::preparing);
+  migrations_.start();
+  EXPECT_FALSE(has_vm());
+}
+
+TEST_F(MigrationsTest, AnOwnersEntryOfLongAgoDoesNotRunTheVmThatArrivesNow) {
+  have_vm(an_id<MigrationId>(9));
+  remember_target(migrate::TargetState::owner);
+  migrations_.start();
+  EXPECT_TRUE(vms_.is_arriving("web", an_id<MigrationId>(9)));
+  EXPECT_FALSE(store_->find("port", spec_.nics[0].port.text())) << "its port is not ours yet";
+}
+
+TEST_F(MigrationsTest, ADrainingMoveLeavesTheVmThatHasReturned) {
+  have_vm();
+  SourceRecord record;
+  record.id = kMove;
+  record.vm = "web";
+  record.to = "e1";
+  record.epoch = 2;
+  record.state = migrate::SourceState::draining;
+  record.process = {.pid = 1, .start_time = 33};  // an earlier QEMU of the same pid
+  store_->put("migration-source", kMove.text(), to_json(record));
+  migrations_.start();
+  EXPECT_TRUE(has_vm());
+}
+
+TEST_F(MigrationsTest, AMoveThatClashesWithOurVmIsRefusedAndLeavesIt) {
+  have_vm();
+  const auto answer = ask("migration.prepare", prepare_request());
+  ASSERT_FALSE(answer);
+  EXPECT_THAT(answer.error().text, HasSubstr("has a vm 'web' of its own"));
+  EXPECT_TRUE(has_vm());
+}
+
+TEST_F(MigrationsTest, AnUnknownMigrationIsNoRefusal) {
+  const auto answer = ask("migration.commit", {{"id", kMove.text()}});
+  ASSERT_FALSE(answer);
+  EXPECT_THAT(answer.error().text, HasSubstr("does not know"));
+  EXPECT_TRUE(ask("migration.abort", {{"id", kMove.text()}})) << "nothing is left to abort";
+}
+
+TEST_F(MigrationsTest, HostileRequestsAreAnsweredNotThrown) {
+  const std::vector<Json> hostile = {nullptr, true, -1, 1e300, "", Json::array({1, "x"}),
+                                     Json::object()};
+  for (const char* method : {"migration.prepare", "migration.preflight", "migration.failed",
+                             "migration.commit", "migration.nonsense"}) {
+    for (const Json& value : hostile) {
+      EXPECT_NO_THROW((void)ask(method, value)) << method << value.dump();
+    }
+  }
+  unsigned char serial = 100;
+  const auto refuses = [&](const std::string& pointer, const Json& value) {
+    Json body = prepare_request();
+    body["id"] = an_id<MigrationId>(serial++).text();
+    body[Json::json_pointer(pointer)] = value;
+    EXPECT_FALSE(ask("migration.prepare", body)) << body.dump();
+  };
+  for (const Json& value : hostile) {
+    for (const char* at : {"/spec", "/epoch", "/ports", "/ports/0", "/ports/0/port",
+                           "/ports/0/wire", "/ports/0/port/id", "/ports/0/port/kind"}) {
+      refuses(at, value);
+    }
+  }
+  EXPECT_FALSE(has_vm());
+}
+
+TEST_F(MigrationsTest, HostileNetworkRequestsAreAnsweredNotThrown) {
+  for (const char* method : {"port.find", "wire.attach", "wire.connect", "wire.detach",
+                             "wire.check", "nonsense"}) {
+    for (const Json& body : {Json(nullptr), Json(1), Json("x"), Json::array({1}),
+                             Json{{"wires", 3}, {"id", 1}, {"name", false}, {"a", -1}},
+                             Json{{"wires", {1, "x", nullptr}}, {"id", std::string(32, 'f')}}}) {
+      EXPECT_NO_THROW(network_.on_request(
+          {.peer = "e1", .method = method, .answer = [](const Result<Json>&) {}}, body))
+          << method << body.dump();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace godwit::agent

@@ -1,0 +1,125 @@
+// Two TransferLinks over in-memory streams: QEMU -- source -- lane -- target -- QEMU.
+#include "agent/transfer_link.hh"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "os/memory_stream.hh"
+#include "os/test_wait.hh"
+
+namespace godwit::agent {
+namespace {
+
+// One end of a stream, as QEMU uses it: writes what it has, keeps what comes.
+class Qemu final {
+ public:
+  explicit Qemu(std::unique_ptr<os::ByteStream> stream) : stream_(std::move(stream)) {
+    stream_->start({.readable = [this] { read(); }, .writable = [this] { write(); },
+                    .closed = [this](const std::string&) { closed = true; }});
+  }
+  void send(Bytes bytes) {
+    out_ = std::move(bytes);
+    write();
+  }
+  Bytes received;
+  bool closed = false;
+
+ private:
+  void read() {
+    Bytes buffer(64 << 10);
+    while (const std::size_t count = stream_->read(buffer)) {
+      append(received, BytesView(buffer).first(count));
+    }
+  }
+  void write() {
+    sent_ += stream_->write(BytesView(out_).subspan(sent_));
+    if (sent_ == out_.size() && !out_.empty()) stream_->finish();
+  }
+  std::unique_ptr<os::ByteStream> stream_;
+  Bytes out_;
+  std::size_t sent_ = 0;
+};
+
+class TransferLinkTest : public testing::Test {
+ protected:
+  TransferLinkTest() {
+    source_.use_qemu(from_.take_b());
+    target_.use_qemu(to_.take_a());
+  }
+  void connect() {
+    lane_ = std::make_unique<os::MemoryLink>();
+    source_.use_lane(lane_->take_a());
+    target_.use_lane(lane_->take_b());
+  }
+  bool run_until(const std::function<bool()>& done) {
+    return os::run_until(loop_, [&] {
+      for (int i = 0; i < 50; ++i) {
+        from_.step();
+        to_.step();
+        if (lane_) lane_->step();
+      }
+      return done();
+    });
+  }
+  stream::TransferConfig config(stream::Role role) const {
+    return {.id = stream::TransferId::from(Bytes(16, std::byte{7})), .role = role};
+  }
+
+  os::Loop loop_;
+  os::MemoryLink from_, to_;
+  std::unique_ptr<os::MemoryLink> lane_;
+  int verified_ = 0, lanes_lost_ = 0;
+  Bytes observed_;
+  TransferLink source_{loop_, config(stream::Role::kSource),
+                       {.observe = [this](BytesView bytes) { append(observed_, bytes); },
+                        .lane_lost = [this](const std::string&) { ++lanes_lost_; },
+                        .memory_verified = [this] { ++verified_; },
+                        .failed = [](const std::string& why) { ADD_FAILURE() << why; }}};
+  TransferLink target_{loop_, config(stream::Role::kTarget),
+                       {.observe = {},
+                        .lane_lost = [this](const std::string&) { ++lanes_lost_; },
+                        .memory_verified = [this] { ++verified_; },
+                        .failed = [](const std::string& why) { ADD_FAILURE() << why; }}};
+};
+
+Bytes random_bytes(std::size_t size) {
+  std::mt19937 random(1);
+  Bytes bytes(size);
+  for (auto& byte : bytes) byte = static_cast<std::byte>(random());
+  return bytes;
+}
+
+TEST_F(TransferLinkTest, CarriesAStreamToItsEnd) {
+  Qemu out(from_.take_a()), in(to_.take_b());
+  const Bytes memory = random_bytes(1 << 20);
+  connect();
+  out.send(memory);
+  ASSERT_TRUE(run_until([&] { return verified_ == 2 && in.closed; }));
+  EXPECT_TRUE(in.received == memory);
+  EXPECT_TRUE(observed_ == memory) << "observed once, in order";
+}
+
+TEST_F(TransferLinkTest, GoesOnOverAnotherLane) {
+  Qemu out(from_.take_a()), in(to_.take_b());
+  const Bytes memory = random_bytes(16 << 20);
+  connect();
+  out.send(memory);
+  ASSERT_TRUE(run_until([&] { return in.received.size() > 100'000; }));
+  ASSERT_LT(in.received.size(), memory.size());
+  lane_->cut();
+  ASSERT_TRUE(run_until([&] { return lanes_lost_ == 2; }));
+  connect();
+  ASSERT_TRUE(run_until([&] { return verified_ == 2 && in.closed; }));
+  EXPECT_TRUE(in.received == memory);
+}
+
+TEST_F(TransferLinkTest, WithoutALaneQemuOnlyWaits) {
+  Qemu out(from_.take_a());
+  out.send(random_bytes(64 << 10));
+  EXPECT_FALSE(source_.has_lane());
+  EXPECT_TRUE(run_until([&] { return source_.stats().out.at(stream::kMemoryStream).offered > 0; }));
+}
+
+}  // namespace
+}  // namespace godwit::agent
