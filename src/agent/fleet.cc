@@ -14,6 +14,7 @@
 namespace godwit::agent {
 namespace {
 
+constexpr std::size_t kMaxHosts = 1024;  // of a fleet; as many as there may be sessions
 constexpr Nanoseconds kMaxInviteLife = std::chrono::hours(24 * 7);
 constexpr const char* kWireControl = "wire";  // push; body is a control message of the engine
 constexpr const char* kHostsPush = "hosts";   // push; the hosts that the sender knows
@@ -82,11 +83,17 @@ void Fleet::know(const session::KnownHost& host) {
   if (sessions_) sessions_->want(host.name, addresses(host.name));
 }
 
+// A host knows its own addresses best; hearsay serves to learn of a host at all.
+bool Fleet::believes(const std::string& who, const std::string& about) const {
+  if (store_.find("host", about)) return who == about;
+  return store_.list("host").size() < kMaxHosts;
+}
+
 std::vector<os::Endpoint> Fleet::addresses(const std::string& host) const {
   std::vector<os::Endpoint> endpoints;
   const auto document = store_.find("host", host);
   if (!document) return endpoints;
-  for (const auto& text : document->value("addresses", std::vector<std::string>{})) {
+  for (const auto& text : texts_field(*document, "addresses")) {
     if (const auto endpoint = os::Endpoint::parse(text, config_.port)) endpoints.push_back(*endpoint);
   }
   return endpoints;
@@ -143,7 +150,8 @@ session::Sessions::Handlers Fleet::session_handlers() {
             const auto hosts = session::parse_json_body(body);
             if (!hosts || !hosts->is_array()) return;
             for (const auto& json : *hosts) {
-              if (const auto host = session::known_host_from_json(json)) know(*host);
+              const auto host = session::known_host_from_json(json);
+              if (host && believes(session.peer(), host->name)) know(*host);
             }
           },
       .on_relayed =
@@ -271,6 +279,7 @@ void Fleet::join(const std::string& text, std::function<void(Result<nlohmann::js
   if (identity_) {
     return done(fail("host {} belongs to fleet '{}' already", config_.name, identity_->fleet()));
   }
+  if (joining_) return done(fail("host {} is joining a fleet at this moment", config_.name));
   const auto target = session::JoinTarget::parse(text);
   if (!target) return done(std::unexpected(target.error()));
   const auto at = os::resolve(target->host, target->port);

@@ -69,6 +69,7 @@ class Fleet final : public Peers {
   session::Acceptor::Handlers acceptor_handlers();
   void serve_joins();
   void know(const session::KnownHost& host);
+  bool believes(const std::string& who, const std::string& about) const;
   void gossip(session::Session& session);
   void on_request(session::Session& session, const std::string& method,
                   const nlohmann::json& body, session::Responder responder);

@@ -1,5 +1,6 @@
 // godwit host ls|show|invite, godwit join
-#include <ostream>
+#include <iostream>
+#include <string>
 
 #include "cli/options.hh"
 #include "cli/table.hh"
@@ -64,7 +65,12 @@ void invite(Context& context, const std::string& ttl) {
                  << text_of(invitation, "expires") << ".\n";
 }
 
-void join(Context& context, const std::string& target) {
+// "-": from standard input, so that the secret is not in the list of processes.
+void join(Context& context, std::string target) {
+  if (target == "-") {
+    std::getline(std::cin >> std::ws, target);
+    target.erase(target.find_last_not_of(" \t\r") + 1);
+  }
   const json joined = context.post("/v1/join", {{"target", target}});
   if (context.as_json) return context.print_json(joined);
   std::string names;
@@ -99,12 +105,13 @@ void add_host(CLI::App& app, Context& context) {
 void add_join(CLI::App& app, Context& context) {
   auto* verb = app.add_subcommand("join", "Join a fleet with the line that `host invite` printed");
   auto target = std::make_shared<std::string>();
-  verb->add_option("TOKEN@HOST", *target, "TOKEN@HOST[:PORT]")
+  verb->add_option("TOKEN@HOST", *target, "TOKEN@HOST[:PORT]; - reads it from standard input")
       ->required()
       ->check([](const std::string& text) {
         const std::size_t at = text.find('@');
-        const bool good = at != std::string::npos && at > 0 && at + 1 < text.size();
-        return good ? std::string() : "'" + text + "' is not TOKEN@HOST: paste the invited line";
+        const bool good =
+            text == "-" || (at != std::string::npos && at > 0 && at + 1 < text.size());
+        return good ? std::string() : "this is not TOKEN@HOST: paste the invited line";
       });
   add_json(*verb, context);
   verb->callback([&context, target] { join(context, *target); });

@@ -53,7 +53,8 @@ Result<InviteToken> InviteToken::parse(std::string_view text) {
 Result<JoinTarget> JoinTarget::parse(std::string_view text) {
   const std::size_t at = text.find('@');
   if (at == std::string_view::npos) {
-    return fail("'{}': expected TOKEN@HOST or TOKEN@HOST:PORT", text);
+    // Not quoted: it may be a token, and errors end in logs.
+    return fail("not an invitation: expected TOKEN@HOST or TOKEN@HOST:PORT");
   }
   auto token = InviteToken::parse(text.substr(0, at));
   if (!token) return std::unexpected(token.error());
