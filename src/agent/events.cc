@@ -7,7 +7,7 @@
 namespace godwit::agent {
 
 void Events::publish(std::string_view name, const nlohmann::json& data) {
-  spdlog::info("{} {}", name, data.dump());
+  spdlog::info("{} {}", name, data.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   std::erase_if(streams_, [&](const auto& stream) { return !stream->push(name, data); });
 }
 

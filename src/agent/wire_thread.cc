@@ -18,6 +18,9 @@ constexpr int kBatchesPerWakeup = 4;
 constexpr int kReceivesPerWakeup = 8;
 // Sealed datagrams that wait for the socket: 4 MiB is 33 ms at 1 Gbit/s.
 constexpr std::size_t kMaxUnsentBytes = 4 << 20;
+// Frames that come between plug() and pause(): some milliseconds, or until the move's bound if
+// QEMU's monitor hangs. As much as a held port keeps.
+constexpr std::size_t kMaxLateBytes = 64 << 20;
 
 std::uint64_t random_number() {
   std::array<std::byte, 8> bytes{};
@@ -123,6 +126,11 @@ void WireThread::to_port(PortId port, std::span<const BytesView> frames) {
   os::Tap& tap = attached.tap();
   for (const BytesView frame : frames) {
     if (attached.late) {
+      if (attached.late_bytes + frame.size() > kMaxLateBytes) {
+        ++tap_refused_;
+        continue;
+      }
+      attached.late_bytes += frame.size();
       attached.late->push_back(to_bytes(frame));
       continue;
     }
@@ -335,6 +343,7 @@ void WireThread::plug(const std::vector<PortId>& ports, std::function<void()> do
       const auto found = attached_.find(port);
       if (found == attached_.end()) continue;
       found->second.late.emplace();
+      found->second.late_bytes = 0;
       if (found->second.kept) (void)found->second.tap().write(plug);
     }
     control_.post(done);

@@ -82,6 +82,7 @@ class WireThread final : private wire::EngineSink {
     os::Loop::Watch watch;
     std::optional<qemu::TrappedFrame> kept;  // since arm()
     std::optional<std::vector<Bytes>> late;  // since plug(): what came and was not written
+    std::size_t late_bytes = 0;              // of those
     Bytes trapped;                           // QEMU has it still, and delivers it if it resumes
     os::Tap& tap();
   };

@@ -41,7 +41,8 @@ class SqliteStore final : public Store {
   }
 
   void put(std::string_view kind, std::string_view key, const nlohmann::json& body) override {
-    const std::string text = body.dump();
+    // A reason may quote QEMU's log, which may hold anything: replace, never throw.
+    const std::string text = body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
     execute(put_, {kind, key, text});
   }
   void erase(std::string_view kind, std::string_view key) override { execute(erase_, {kind, key}); }
