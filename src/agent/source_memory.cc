@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 #include <algorithm>
+#include <chrono>
 
 #include "qemu/launch.hh"
 
@@ -10,6 +11,7 @@ namespace {
 
 // QEMU updates its figures at each sync; between them `remaining` is what moves.
 constexpr Nanoseconds kPollInterval = milliseconds(50);
+constexpr Nanoseconds kMostEventDelay = milliseconds(200);  // more is a clock that stepped
 constexpr std::uint64_t kLeastRound = 4096;  // bytes
 constexpr Nanoseconds kFirstLaneBackoff = milliseconds(200);
 constexpr Nanoseconds kMaxLaneBackoff = seconds(2);
@@ -102,13 +104,20 @@ void SourceMemory::begin_qemu() {
   poll();
 }
 
+// QEMU stamps its events; we may have been busy with its memory when this one came.
+Instant SourceMemory::happened_at(const qemu::QmpEvent& event) const {
+  const auto wall = std::chrono::system_clock::now().time_since_epoch();
+  const auto late = std::chrono::duration_cast<Nanoseconds>(wall) - event.realtime;
+  return loop_.now() - std::clamp<Nanoseconds>(late, Nanoseconds(0), kMostEventDelay);
+}
+
 void SourceMemory::on_event(const qemu::QmpEvent& event) {
   if (event.name == "STOP" && begun_ && !stopped_) {
     stopped_ = true;
-    milestones_.stopped = loop_.now();
-    end_round();
+    milestones_.stopped = happened_at(event);
+    end_round(milestones_.stopped);
   }
-  if (event.name == "MIGRATION_PASS") end_round();
+  if (event.name == "MIGRATION_PASS" && !stopped_) end_round(happened_at(event));
   outgoing_->event(event);
 }
 
@@ -116,8 +125,7 @@ void SourceMemory::on_status(qemu::MigrationStatus status) {
   spdlog::info("vm {}: migration {}", vm_.name(), qemu::to_text(status));
 }
 
-void SourceMemory::end_round() {
-  const Instant now = loop_.now();
+void SourceMemory::end_round(Instant now) {
   const std::uint64_t bytes =
       link_ ? link_->stats().out.at(stream::kMemoryStream).offered : 0;
   // QEMU announces its first pass with the stream's header.

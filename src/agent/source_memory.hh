@@ -64,7 +64,8 @@ class SourceMemory final : private stream::QemuSink {
   void on_event(const qemu::QmpEvent& event);
   void poll();
   void judge(const qemu::MigrationInfo& info);
-  void end_round();
+  Instant happened_at(const qemu::QmpEvent& event) const;
+  void end_round(Instant now);
   // stream::QemuSink: only the marks matter while nothing is encoded.
   void opaque(BytesView) override {}
   void page(const stream::PageRecord&) override {}

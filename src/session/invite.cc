@@ -71,6 +71,8 @@ Result<InviteToken> Invites::make(crypto::WallTime now, std::chrono::seconds lif
   if (records_.size() >= kMaxInvites) return fail("{} invitations are open already", kMaxInvites);
   InviteToken token{.secret = {}, .ca_fingerprint = ca_fingerprint_};
   os::fill_random(token.secret);
+  // base64url has '-': a token that began with it would be taken for an option on a command line.
+  token.secret[0] &= std::byte{0x7f};
   records_.push_back({crypto::sha256(token.secret), now + life});
   return token;
 }

@@ -29,8 +29,9 @@ BitRate Pacer::update(const PathSample& sample) {
     ramping_ = flat_rounds_ < kFlatRounds;
     last_round_ = most;
     if (ramping_) rate_ = std::max(kStart, scaled(most, kRamp));
+    else drained_at_ = sample.at + kDrainRounds * sample.rtt;
   }
-  if (!ramping_) rate_ = std::max(kStart, scaled(most, kHeadroom));
+  if (!ramping_) rate_ = std::max(kStart, scaled(most, sample.at < drained_at_ ? kDrain : kHeadroom));
   return rate_;
 }
 

@@ -6,9 +6,11 @@
 //
 //   ramp:    kRamp x what was delivered, measured once per round trip, until that stays the same for
 //            kFlatRounds (a step shows after one round trip, so one flat round says nothing)
+//   drain:   kDrain x that, for kDrainRounds: BBR ends its start-up in them, and the queue goes
 //   steady:  kHeadroom x the most that was delivered within kMemory: room for BBR's probing (1.25)
 //
-// The step that overshoots lasts two round trips and a bit: at 1.35 that queues less than one BDP.
+// The step that overshoots lasts two round trips and a bit: at 1.25 that queues
+// well below one BDP.
 // After that BBR keeps the queue short by itself. A pacer that reacted to the RTT was
 // tried and given up: on loaded hosts the RTT is mostly noise, and the rate collapsed. Pure.
 #include "base/units.hh"
@@ -23,10 +25,12 @@ struct PathSample {
 
 class Pacer final {
  public:
-  static constexpr BitRate kStart{50'000'000};
-  static constexpr double kRamp = 1.35;
-  static constexpr double kStillGrows = 1.1;  // from one round trip to the next
+  static constexpr BitRate kStart{100'000'000};
+  static constexpr double kRamp = 1.25;
+  static constexpr double kStillGrows = 1.08;  // from one round trip to the next
   static constexpr int kFlatRounds = 2;
+  static constexpr double kDrain = 0.9;
+  static constexpr int kDrainRounds = 4;
   static constexpr double kHeadroom = 1.25;
   static constexpr Nanoseconds kMemory = seconds(5);
 
@@ -42,7 +46,7 @@ class Pacer final {
   BitRate last_round_{};
   bool ramping_ = true;
   int flat_rounds_ = 0;
-  Instant round_began_{}, memory_began_{};
+  Instant round_began_{}, memory_began_{}, drained_at_{};
 };
 
 }  // namespace godwit::stream
