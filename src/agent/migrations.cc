@@ -378,6 +378,9 @@ void Migrations::on_session_up(const std::string& peer) {
   for (const auto& [id, move] : sources_) {
     if (move->record().to == peer && !move->over()) move->feed(SourceEvent::session_up);
   }
+  for (const auto& [id, move] : targets_) {
+    if (move->record().from == peer) move->on_session_up();
+  }
 }
 
 void Migrations::on_lane(const std::string& peer, std::unique_ptr<os::ByteStream> lane) {

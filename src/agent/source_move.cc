@@ -3,6 +3,8 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <csignal>
+
 #include <nlohmann/json.hpp>
 
 #include "qemu/commands.hh"
@@ -21,6 +23,7 @@ constexpr Nanoseconds kPrepareTimeout = seconds(55);
 constexpr Nanoseconds kCommitTimeout = seconds(3);
 constexpr Nanoseconds kAbortTimeout = seconds(10);
 constexpr Nanoseconds kProgressInterval = milliseconds(250);
+constexpr Nanoseconds kTeardownDelay = milliseconds(500);
 constexpr Nanoseconds kAbortRetry = seconds(2);
 
 Nanoseconds bound_of(SourceState state, Nanoseconds max_downtime) {
@@ -145,7 +148,9 @@ void SourceMove::perform(SourceEffect effect) {
       memory_.reset();
       subscription_.reset();
       // After a restart this may be said again, when the vm has long come back.
-      if (context_.vms.is_process(record_.vm, record_.process)) context_.vms.forget(record_.vm);
+      if (context_.vms.is_process(record_.vm, record_.process)) {
+        context_.vms.forget(record_.vm, Vms::Teardown::by_caller);
+      }
       return;
     case SourceEffect::wait: return wait();
   }
@@ -326,10 +331,15 @@ void SourceMove::abort_target() {
       kAbortTimeout);
 }
 
+// QEMU stands in postmigrate and holds nothing that is not at the target. Giving back a guest's memory
+// keeps the kernel busy for tens of milliseconds: that waits until the guest is well under way.
 void SourceMove::end_guest() {
-  if (!context_.vms.is_process(record_.vm, record_.process)) return;
-  Vm* vm = context_.vms.find(record_.vm);
-  if (vm != nullptr) vm->kill();  // postmigrate: it holds nothing that is not at the target
+  teardown_ = context_.loop.after(kTeardownDelay, [process = record_.process] {
+    auto qemu = os::Child::adopt(process);
+    if (!qemu) return;
+    qemu->detach();
+    (void)qemu->kill(SIGKILL);  // it may have ended meanwhile
+  });
 }
 
 void SourceMove::set(std::optional<Nanoseconds> max_downtime, std::optional<BitRate> bandwidth) {

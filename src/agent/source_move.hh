@@ -92,7 +92,7 @@ class SourceMove final {
   migrate::Milestones milestones_;
   migrate::Report report_;
   double cpu_at_begin_ = 0;
-  os::Loop::Timer bound_, progress_timer_, retry_;
+  os::Loop::Timer bound_, progress_timer_, retry_, teardown_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -23,7 +23,8 @@ nlohmann::json to_json(const TargetRecord& record) {
   return {{"id", record.id.text()},     {"from", record.from},
           {"state", migrate::to_text(record.state)}, {"reason", record.reason},
           {"started", record.started},  {"spec", qemu::to_json(record.spec)},
-          {"ports", record.ports},      {"epoch", record.epoch}};
+          {"ports", record.ports},      {"epoch", record.epoch},
+          {"refusal_told", record.refusal_told}};
 }
 
 TargetRecord target_record(const nlohmann::json& json) {
@@ -42,6 +43,7 @@ TargetRecord target_record(const nlohmann::json& json) {
   record.started = json.value("started", std::int64_t{0});
   record.ports = array_field(json, "ports");
   record.epoch = epoch_field(json, "epoch", 1);
+  record.refusal_told = json.value("refusal_told", true);
   return record;
 }
 
@@ -279,10 +281,23 @@ void TargetMove::reply(const nlohmann::json& body) {
   for (auto& request : std::exchange(waiting_, {})) request.answer(body);
 }
 
+// Unheard, it is said again at the next session: the source would copy to nobody for ever.
+void TargetMove::on_session_up() {
+  if (!record_.refusal_told) notify_failed();
+}
+
 void TargetMove::notify_failed() {
+  record_.refusal_told = false;
+  context_.store.put("migration-target", record_.id.text(), to_json(record_));
   context_.peers.request(record_.from, "migration.failed",
                          {{"id", record_.id.text()}, {"reason", machine_.reason()}},
-                         [](const Result<nlohmann::json>&) {}, kNotifyTimeout);
+                         [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& done) {
+                           if (alive.expired() || !done) return;
+                           record_.refusal_told = true;
+                           context_.store.put("migration-target", record_.id.text(),
+                                              to_json(record_));
+                         },
+                         kNotifyTimeout);
 }
 
 bool TargetMove::settled() const {

@@ -24,6 +24,7 @@ struct TargetRecord {
   qemu::VmSpec spec;
   nlohmann::json ports;  // as the source described them
   Epoch epoch = 0;
+  bool refusal_told = true;  // false while the source has not heard of a failure here
 };
 nlohmann::json to_json(const TargetRecord& record);
 TargetRecord target_record(const nlohmann::json& json);
@@ -36,6 +37,7 @@ class TargetMove final {
   void commit(PeerRequest request);   // migration.commit
   void abort(PeerRequest request, const std::string& reason);  // migration.abort
   void restart();
+  void on_session_up();
   // A lane of our transfer; `early` was read from it already.
   void use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early);
   // Owner or refused, and nothing left to do.

@@ -13,6 +13,11 @@
 #include "qemu/launch.hh"
 
 namespace godwit::agent {
+namespace {
+
+constexpr Nanoseconds kLastMoments = seconds(1);  // from SIGKILL to the end of a QEMU
+
+}  // namespace
 
 Vms::Vms(os::Loop& loop, const Config& config, store::Store& store, Network& network,
          Events& events)
@@ -154,6 +159,12 @@ bool Vms::is_process(const std::string& name, const os::ProcessIdentity& process
 }
 
 Result<Vms::Incoming> Vms::launch(const qemu::VmSpec& spec, const std::optional<Arrival>& arrival) {
+  // One that left a moment ago still holds the TAPs of ports that come back now.
+  for (auto& [vm, ending] : ending_) {
+    if (ending.first->name() != spec.name) continue;
+    ending.first->kill();
+    (void)ending.first->process().wait(kLastMoments);
+  }
   std::vector<int> fds;
   const auto give_back = [&] {
     for (const auto& nic : spec.nics) network_.release_nic(nic.port);
@@ -211,7 +222,7 @@ Result<> Vms::remove(const std::string& name) {
   return {};
 }
 
-void Vms::forget(const std::string& name) {
+void Vms::forget(const std::string& name, Teardown teardown) {
   if (!store_.find("vm", name)) return;
   subscriptions_.erase(name);
   const auto found = vms_.find(name);
@@ -221,7 +232,7 @@ void Vms::forget(const std::string& name) {
       auto reaped = found->second->subscribe({.event = {}, .died = [this, vm](const std::string&) {
                                                 loop_.post([this, vm] { ending_.erase(vm); });
                                               }});
-      found->second->kill();
+      if (teardown == Teardown::now) found->second->kill();
       ending_[vm] = {std::move(found->second), std::move(reaped)};
     }
     vms_.erase(found);

@@ -43,8 +43,10 @@ class Vms final {
   Result<> stop(const std::string& name, bool force);
   // Removes a stopped vm; its ports stay, free for others.
   Result<> remove(const std::string& name);
-  // For migrations: ends QEMU if it lives and forgets the vm; its ports are the migration's matter.
-  void forget(const std::string& name);
+  // For migrations: forgets the vm, whose ports are the migration's matter, and ends QEMU if it
+  // lives, unless the caller will do that (soon: a vm of that name may come back).
+  enum class Teardown { now, by_caller };
+  void forget(const std::string& name, Teardown teardown = Teardown::now);
 
   Vm* find(const std::string& name);
   // Running or not, as the API shows it.

@@ -216,10 +216,16 @@ TEST_F(TapTest, ARealQemuInItsSandboxIsReattachedTo) {
   ASSERT_EQ(::read(qmp.ours.number(), greeting.data(), 1), 1) << "it runs, with its devices made";
   pair.reset();
   pair.emplace(TapPair::reattach({.name = "nic0"}, qemu));
-  // The guest does not run: what is sent to it stays until we take it.
+  // The guest does not run: what is sent to it stays until we take it, but for one frame that QEMU
+  // may take and keep (qemu/trapped_frame.hh).
+  pair->agent_side().write(tcp_frame(300, 'p'));
   pair->agent_side().write(tcp_frame(400, 'q'));
   Bytes frame(kMaxFrameBytes);
   frame.resize(pair->read_untaken(frame));
+  if (frame.size() == tcp_frame(300, 'p').size()) {
+    frame.resize(kMaxFrameBytes);
+    frame.resize(pair->read_untaken(frame));
+  }
   // No driver has asked for offloads, so the kernel finished the checksum: no flag in the header.
   ASSERT_EQ(frame.size(), tcp_frame(400, 'q').size());
   EXPECT_EQ(frame[0], std::byte{0});

@@ -43,7 +43,7 @@ TEST(VmSpec, RefusesWhatIsWrongAndNamesIt) {
   };
   EXPECT_THAT(refusal([](VmSpec& s) { s.name = "Web 1"; }), HasSubstr("Web 1"));
   EXPECT_THAT(refusal([](VmSpec& s) { s.memory = ByteCount{1}; }), HasSubstr("memory"));
-  EXPECT_THAT(refusal([](VmSpec& s) { s.memory.bytes += 1; }), HasSubstr("whole MiB"));
+  EXPECT_THAT(refusal([](VmSpec& s) { s.memory.bytes += 1; }), HasSubstr("whole pages"));
   EXPECT_THAT(refusal([](VmSpec& s) { s.cpus = 0; }), HasSubstr("cpus"));
   EXPECT_THAT(refusal([](VmSpec& s) { s.cpu_model = "max,+vmx"; }), HasSubstr("CPU model"));
   EXPECT_THAT(refusal([](VmSpec& s) { s.machine = "q35,x=y"; }), HasSubstr("machine"));
