@@ -1,0 +1,394 @@
+"""A lab with agents and what the tests of moves do with it: vms, agents that die and come back, the
+client's probe, and an observer outside the agents.
+
+    east: e1 [10.66.1.10], client [10.66.1.11]  ==( 40 ms RTT, 400 Mbit/s )==  west: w1 [10.66.2.10]
+
+A vm is reached from `client` over a wire from its uplink to the vm's NIC.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+from conftest import Lab, build_directory, is_alive, wait_until
+
+SITES = {"e1": "east", "client": "east", "w1": "west"}
+HOSTS = ("e1", "w1")
+ADDRESSES = {"e1": "10.66.1.10", "client": "10.66.1.11", "w1": "10.66.2.10"}
+LOG = "/var/log/godwitd.log"
+BOOT_LIMIT_S = 60
+MOVE_LIMIT_S = 90
+
+
+def pids_of(comm):
+    """All processes with this name that have not ended."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            name = pathlib.Path(f"/proc/{entry}/comm").read_text().strip()
+        except OSError:
+            continue
+        if name == comm and is_alive(int(entry)):
+            found.append(int(entry))
+    return found
+
+
+def pid_namespace(pid):
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return None
+
+
+class Fleet:
+    """Hosts e1, client and w1 with an agent each."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        self.bin = build_directory() / "bin"
+        self.godwitd = self.bin / "godwitd"
+        self.guest = build_directory() / "guest"
+        lab.up(agents=True)
+        self.namespaces = {node["name"]: pid_namespace(node["pid"]) for node in lab.ls()["nodes"]}
+        wait_until(lambda: all(self.sees_all(host) for host in SITES), 20, "all sessions")
+        self.clean = {host: self.left_at(host) for host in SITES}
+        self.vms = 0
+
+    # ---- the command line ----
+
+    def godwit(self, host, *arguments, expect=0, limit_s=MOVE_LIMIT_S):
+        done = self.lab.exec(host, self.bin / "godwit", *arguments, check=False, limit_s=limit_s)
+        if expect is not None and done.returncode != expect:
+            pytest.fail(f"godwit {' '.join(map(str, arguments))} on {host}: exit {done.returncode}, "
+                        f"not {expect}\n{done.stdout}{done.stderr}\n{self.logs()}")
+        return done
+
+    def json(self, host, *arguments, **options):
+        return json.loads(self.godwit(host, *arguments, "--json", **options).stdout)
+
+    def popen(self, host, *arguments, **options):
+        return subprocess.Popen(self.lab.argv("exec", host, "--", *map(str, arguments)), text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+
+    def sees_all(self, host):
+        done = self.godwit(host, "host", "ls", "--json", expect=None)
+        hosts = json.loads(done.stdout) if done.returncode == 0 else []
+        return len(hosts) == len(SITES) and all(h["state"] in ("up", "self") for h in hosts)
+
+    def log(self, host):
+        return self.lab.exec(host, "cat", LOG, check=False).stdout
+
+    def logs(self):
+        return "".join(f"---- {host} ----\n{self.log(host)[-6000:]}\n" for host in HOSTS)
+
+    # ---- processes ----
+
+    def processes(self, host, comm):
+        return [p for p in pids_of(comm) if pid_namespace(p) == self.namespaces[host]]
+
+    def qemus(self, host):
+        return self.processes(host, "qemu-system-x86")
+
+    def agent(self, host):
+        pids = self.processes(host, "godwitd")
+        return pids[0] if pids else None
+
+    def kill_agent(self, host):
+        pid = self.agent(host)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not is_alive(pid), 5, f"the end of the agent on {host}")
+
+    def start_agent(self, host, fault=None):
+        environment = [] if fault is None else ["env", f"GODWIT_FAULT={fault}"]
+        self.lab.run("exec", "--detach", "--log", LOG, host, "--", *environment, self.godwitd,
+                     "--name", host, "--site", SITES[host], "--address", ADDRESSES[host])
+        wait_until(lambda: self.godwit(host, "host", "ls", expect=None).returncode == 0, 20,
+                   f"the agent on {host}")
+
+    def restart_agent(self, host, fault=None):
+        if self.agent(host) is not None:
+            self.kill_agent(host)
+        self.start_agent(host, fault)
+        wait_until(lambda: self.sees_all(host) and self.sees_all("client"), 40,
+                   f"the sessions of {host}")
+
+    def agent_stopped(self, host):
+        """Whether a fault has frozen the agent (state T)."""
+        pid = self.agent(host)
+        if pid is None:
+            return False
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+        return stat.rsplit(")", 1)[1].split()[0] == "T"
+
+    # ---- vms ----
+
+    def run_vm(self, host="e1", memory="96MiB", dirty="5mbit", working_set="8MiB", nic=True):
+        """A vm that answers at its address; wired to the client unless nic is False."""
+        self.vms += 1
+        vm = Vm(self, f"vm{self.vms}", f"10.9.{self.vms}", nic)
+        options = ["--nic", vm.port] if nic else []
+        self.godwit(host, "vm", "run", vm.name, "--memory", memory,
+                    "--kernel", self.guest / "vmlinuz", "--initrd", self.guest / "initrd.img",
+                    "--append", f"console=ttyS0 quiet godwit.ip={vm.address}/24 "
+                    f"godwit.dirty={dirty} godwit.working-set={working_set}", *options)
+        if nic:
+            self.godwit("client", "port", "add", vm.uplink, "--uplink", "--address",
+                        f"{vm.net}.1/24")
+            self.godwit("client", "connect", vm.uplink, vm.port)
+            vm.wait_until_it_answers()
+        return vm
+
+    def vms_of(self, host):
+        return {vm["name"]: vm for vm in self.json(host, "vm", "ls")}
+
+    def where(self, name):
+        """The hosts on which the vm runs by its agents' word."""
+        return [h for h in HOSTS if self.agent(h) and self.vms_of(h).get(name, {}).get("state") ==
+                "running"]
+
+    # ---- migrations ----
+
+    def migration(self, host, identifier):
+        return self.json(host, "migration", "show", identifier)
+
+    def last_migration(self, host, vm):
+        all_of_vm = [m for m in self.json(host, "migration", "ls") if m["vm"] == vm.name]
+        return all_of_vm[-1] if all_of_vm else None
+
+    # What is asked of these moves is to be right, also on a machine that is busy otherwise.
+    PATIENT = ("--max-downtime", "3s", "--on-diverge", "pause")
+
+    def move(self, vm, source, target, *options):
+        """Moves and waits; returns the migration as it is then."""
+        return self.json(source, "migrate", vm.name, "--to", target, *self.PATIENT, *options)
+
+    def begin_move(self, vm, source, target, *options):
+        """Begins a move in the background; returns its id."""
+        return self.json(source, "migrate", vm.name, "--to", target, "--detach", *options)["id"]
+
+    def wait_for_state(self, host, identifier, *states, limit_s=MOVE_LIMIT_S):
+        def reached():
+            if self.agent(host) is None:
+                return None
+            shown = self.godwit(host, "migration", "show", identifier, "--json", expect=None)
+            if shown.returncode != 0:
+                return None
+            migration = json.loads(shown.stdout)
+            return migration if migration["state"] in states else None
+        try:
+            return wait_until(reached, limit_s, f"migration in {states}")
+        except pytest.fail.Exception:
+            pytest.fail(f"migration {identifier} on {host} does not come to {states}: "
+                        f"{self.migration(host, identifier)}\n{self.logs()}")
+
+    # ---- what is left behind ----
+
+    def left_at(self, host):
+        """Everything of vms and moves that lies about in a host, as text."""
+        script = ("ip -o link | cut -d: -f2 | sort; nft list tables 2>/dev/null; "
+                  "ls -A /run/godwit/vms; find /tmp /run/godwit -name '*.sock' | sort")
+        return (self.lab.exec(host, "sh", "-c", script).stdout +
+                "".join(f"qemu {pid}\n" for pid in self.qemus(host)))
+
+    def ports_at(self, host):
+        return [port["name"] for port in self.json(host, "port", "ls")]
+
+    def nothing_of(self, vm, host):
+        """True once no trace of the vm is at the host."""
+        return (self.agent(host) is not None and vm.name not in self.vms_of(host) and
+                vm.port not in self.ports_at(host) and
+                f"guest={vm.name}," not in self.command_lines(host) and
+                vm.name not in self.lab.exec(host, "ls", "-A", "/run/godwit/vms").stdout.split())
+
+    def command_lines(self, host):
+        lines = []
+        for pid in self.qemus(host):
+            try:
+                lines.append(pathlib.Path(f"/proc/{pid}/cmdline").read_text())
+            except OSError:
+                pass
+        return "\n".join(lines)
+
+    def wait_for_nothing_of(self, vm, host, limit_s=10):
+        wait_until(lambda: self.nothing_of(vm, host), limit_s,
+                   f"an end of {vm.name} on {host}: {self.left_at(host)}")
+
+    def tidy(self):
+        """After a test: agents without faults, no cut, no vms, no ports."""
+        self.lab.run("heal", "east-west", check=False)
+        for host in SITES:
+            pid = self.agent(host)
+            if pid is None or self.is_faulty(pid) or self.agent_stopped(host):
+                self.restart_agent(host)
+        for host in HOSTS:
+            for name in self.vms_of(host):
+                self.godwit(host, "vm", "stop", name, "--force", expect=None)
+        for host in HOSTS:
+            wait_until(lambda h=host: all(v["state"] == "stopped" for v in self.vms_of(h).values()),
+                       10, "the end of the vms")
+            for name in self.vms_of(host):
+                self.godwit(host, "vm", "rm", name, expect=None)
+        for host in ("client", *HOSTS):
+            for wire in self.json(host, "wire", "ls"):
+                self.godwit(host, "disconnect", f"{wire['a']['host']}/{wire['a']['port']}",
+                            f"{wire['b']['host']}/{wire['b']['port']}", expect=None)
+        for host in ("client", *HOSTS):
+            for port in self.ports_at(host):
+                self.godwit(host, "port", "rm", port, expect=None)
+
+    @staticmethod
+    def is_faulty(pid):
+        return b"GODWIT_FAULT=" in pathlib.Path(f"/proc/{pid}/environ").read_bytes()
+
+
+class Vm:
+    def __init__(self, fleet, name, net, nic):
+        self.fleet, self.name, self.net, self.nic = fleet, name, net, nic
+        self.port, self.uplink, self.address = f"{name}-nic", f"{name}-lan", f"{net}.2"
+
+    def ping(self):
+        return self.fleet.lab.exec("client", "ping", "-c", "1", "-W", "1", self.address,
+                                   check=False).returncode == 0
+
+    def wait_until_it_answers(self, limit_s=BOOT_LIMIT_S):
+        wait_until(self.ping, limit_s, f"{self.name} at {self.address}: {self.fleet.logs()}")
+
+    def counter(self):
+        """The vm's memory counter, by its control port; None if it does not answer."""
+        code = ("import socket,sys,json\n"
+                "s = socket.create_connection((sys.argv[1], 7008), 2)\n"
+                "s.settimeout(2)\n"
+                "s.sendall(b'report\\n')\n"
+                "print(json.loads(s.makefile().readline())['counter'])\n")
+        done = self.fleet.lab.exec("client", "/usr/bin/python3", "-c", code, self.address,
+                                   check=False)
+        return int(done.stdout) if done.returncode == 0 else None
+
+    def wait_until_it_counts(self, limit_s=20):
+        """The vm lives if its counter grows."""
+        first = wait_until(self.counter, limit_s, f"{self.name}'s counter: {self.fleet.logs()}")
+        wait_until(lambda: (self.counter() or 0) > first, limit_s, f"{self.name} counts on")
+
+
+class Observer:
+    """Watches from outside the agents that a vm never runs twice: the CPU time of the vCPU threads
+    of all its QEMUs, on all hosts. A hand-over may show both within one interval, never within two
+    in a row. A paused QEMU's vCPU threads do a little for the main loop: less than `BUSY`.
+    """
+
+    INTERVAL_S = 0.05
+    BUSY = 0.02  # of the interval
+
+    def __init__(self, vm):
+        self.vm = vm
+        self.violations, self.samples, self.most = [], 0, 0
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(target=self.watch, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind, *_):
+        self.stopping.set()
+        self.thread.join()
+        if kind is None:
+            assert self.samples > 3
+            assert not self.violations, self.violations
+
+    def qemus(self):
+        mark = f"guest={self.vm.name},".encode()
+        hosts = {ns: name for name, ns in self.vm.fleet.namespaces.items()}
+        found = []
+        for pid in pids_of("qemu-system-x86"):
+            try:
+                if (mark in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes() and
+                        pid_namespace(pid) in hosts):
+                    found.append(pid)
+            except OSError:
+                pass
+        return found
+
+    @staticmethod
+    def vcpu_seconds(pid):
+        total = 0
+        try:
+            for thread in pathlib.Path(f"/proc/{pid}/task").iterdir():
+                if thread.joinpath("comm").read_text().startswith("CPU "):
+                    total += int(thread.joinpath("schedstat").read_text().split()[0])
+        except (OSError, IndexError):
+            return None
+        return total / 1e9
+
+    def watch(self):
+        before, then, both_before = {}, time.monotonic(), set()
+        pids, listed = [], 0.0
+        while not self.stopping.wait(self.INTERVAL_S):
+            if time.monotonic() - listed > 0.3:
+                pids, listed = self.qemus(), time.monotonic()
+                self.most = max(self.most, len(pids))
+            now = time.monotonic()
+            spent = {pid: s for pid in pids if (s := self.vcpu_seconds(pid)) is not None}
+            busy = {pid for pid, s in spent.items()
+                    if pid in before and s - before[pid] > self.BUSY * (now - then)}
+            both = busy if len(busy) > 1 else set()
+            if len(both & both_before) > 1:
+                self.violations.append((now, {p: spent[p] - before[p] for p in both}))
+            before, then, both_before = spent, now, both
+            self.samples += 1
+
+
+class Probe:
+    """The client's traffic: 1,000 packets/s each way and TCP; figures at the end."""
+
+    def __init__(self, vm, connections=2):
+        self.vm = vm
+        self.process = vm.fleet.popen("client", vm.fleet.bin / "godwit", "lab", "probe", vm.address,
+                                      "--connections", connections, "--settle", "1s",
+                                      stdin=subprocess.PIPE)
+        self.figures = None
+
+    def __enter__(self):
+        line = self.process.stdout.readline()
+        assert json.loads(line)["event"] == "ready", line
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is not None:
+            self.process.kill()
+        out, err = self.process.communicate(timeout=60)
+        if kind is None:
+            lines = [json.loads(line) for line in out.splitlines()]
+            summaries = [line for line in lines if line["event"] == "summary"]
+            assert summaries, out + err
+            self.figures = summaries[0]["total"]
+
+    def expect_one_history(self):
+        """Whatever was lost, the vm's memory never went back and no packet came twice."""
+        f = self.figures
+        assert f["counter_jumps"] == 0, f
+        assert f["from_vm"]["duplicated"] == 0, f
+        assert f["tcp"]["mismatches"] == 0, f
+        if f["guest"] is not None:
+            assert f["guest"]["counter_damaged"] == 0 and f["guest"]["pages_damaged"] == 0, f
+            assert f["to_vm"]["duplicated"] == 0, f
+
+    def expect_nothing_lost(self):
+        self.expect_one_history()
+        f = self.figures
+        assert f["guest"] is not None, f
+        assert f["to_vm"]["lost"] == 0 and f["from_vm"]["lost"] == 0, f
+        assert f["tcp"]["resets"] == 0, f
+
+
+def make_fleet(lab_program):
+    if not (build_directory() / "guest" / "vmlinuz").exists():
+        pytest.exit("there is no guest image: build the target guest_image", returncode=2)
+    return Fleet(Lab(lab_program))

@@ -1,0 +1,201 @@
+"""Moves of running vms between e1 (east) and w1 (west), as an operator makes them. Topology: fleet.py."""
+
+import os
+import signal
+import time
+
+import pytest
+from conftest import wait_until
+from fleet import Observer, Probe, make_fleet
+
+
+@pytest.fixture(scope="module")
+def shared(lab_program):
+    fleet = make_fleet(lab_program)
+    yield fleet
+    fleet.lab.down()
+
+
+@pytest.fixture
+def fleet(shared):
+    yield shared
+    shared.tidy()
+
+
+def test_move_and_back_at_once_loses_nothing(fleet):
+    vm = fleet.run_vm()
+    with Observer(vm), Probe(vm) as probe:
+        there = fleet.move(vm, "e1", "w1")
+        assert fleet.where(vm.name) == ["w1"]
+        # e1 still forwards for its lease.
+        assert fleet.migration("e1", there["id"])["state"] == "draining"
+        back = fleet.move(vm, "w1", "e1")
+        assert fleet.where(vm.name) == ["e1"]
+    # On a machine too busy to converge the pause is long, and a TAP's queue takes 1,000 frames.
+    if max(move["report"]["pause_ms"] for move in (there, back)) < 800:
+        probe.expect_nothing_lost()
+    else:
+        probe.expect_one_history()
+    fleet.wait_for_nothing_of(vm, "w1")
+    parts = there["report"]["pause"]
+    assert abs(sum(parts.values()) - there["report"]["pause_ms"]) < 1
+    assert there["report"]["held"]["dropped"] == 0
+
+
+def test_dry_run_touches_nothing(fleet):
+    vm = fleet.run_vm()
+    before = {host: fleet.left_at(host) for host in ("e1", "w1")}
+    done = fleet.json("e1", "migrate", vm.name, "--to", "w1", "--dry-run")
+    assert done["ok"] and all(check["ok"] for check in done["checks"])
+    assert {host: fleet.left_at(host) for host in ("e1", "w1")} == before
+    assert fleet.last_migration("e1", vm) is None and fleet.last_migration("w1", vm) is None
+
+
+def test_hold_stays_ready_until_cutover(fleet):
+    vm = fleet.run_vm()
+    with Observer(vm):
+        held = fleet.move(vm, "e1", "west", "--hold")  # a site's name
+        assert held["state"] == "ready" and held["to"] == "w1"
+        refused = fleet.godwit("e1", "migrate", vm.name, "--to", "w1", expect=3)
+        assert "migrating already" in refused.stderr
+        assert fleet.where(vm.name) == ["e1"]
+        fleet.godwit("e1", "migration", "cutover", held["id"])
+        fleet.godwit("e1", "migration", "wait", held["id"])
+        assert fleet.where(vm.name) == ["w1"]
+    vm.wait_until_it_counts()
+
+
+def test_detach_watch_wait_ls_show(fleet):
+    vm = fleet.run_vm()
+    identifier = fleet.begin_move(vm, "e1", "w1", *fleet.PATIENT)
+    assert fleet.last_migration("e1", vm)["id"] == identifier
+    watched = fleet.godwit("e1", "migration", "watch", identifier)
+    assert fleet.godwit("e1", "migration", "wait", identifier).returncode == 0
+    shown = fleet.migration("e1", identifier)
+    assert shown["state"] in ("committed", "draining", "done") and "report" in shown
+    assert fleet.migration("w1", identifier)["state"] == "done"
+    assert "pause" in (watched.stdout + watched.stderr)
+
+
+def test_at_hands_over_at_its_time(fleet):
+    vm = fleet.run_vm()
+    begun = time.monotonic()
+    identifier = fleet.begin_move(vm, "e1", "w1", "--at", "+3s", *fleet.PATIENT)
+    assert fleet.migration("e1", identifier)["state"] in ("planned", "preparing", "copying", "ready")
+    assert fleet.where(vm.name) == ["e1"]
+    fleet.godwit("e1", "migration", "wait", identifier)
+    assert time.monotonic() - begun > 2
+    assert fleet.where(vm.name) == ["w1"]
+
+
+def test_bandwidth_cap_holds(fleet):
+    vm = fleet.run_vm(dirty="1mbit", working_set="1MiB")
+    done = fleet.move(vm, "e1", "w1", "--bandwidth", "160mbit")
+    report = done["report"]
+    rate = report["bytes"]["wan"] * 8 / (report["copying_ms"] + report["pause_ms"]) * 1000
+    assert rate < 160e6 * 1.1, report
+
+
+def test_abort_while_copying(fleet):
+    vm = fleet.run_vm()
+    with Observer(vm), Probe(vm) as probe:
+        identifier = fleet.begin_move(vm, "e1", "w1", "--bandwidth", "20mbit")
+        fleet.wait_for_state("e1", identifier, "copying")
+        fleet.godwit("e1", "migration", "abort", identifier)
+        fleet.wait_for_state("e1", identifier, "aborted")
+        fleet.godwit("e1", "migration", "wait", identifier, expect=4)
+        fleet.wait_for_nothing_of(vm, "w1")
+        assert fleet.where(vm.name) == ["e1"]
+    probe.expect_one_history()  # its ports never moved: what a starved guest drops is no news
+
+
+def test_ctrl_c_aborts(fleet):
+    vm = fleet.run_vm()
+    move = fleet.popen("e1", fleet.bin / "godwit", "migrate", vm.name, "--to", "w1", "--bandwidth",
+                       "20mbit")
+    wait_until(lambda: (fleet.last_migration("e1", vm) or {}).get("state") == "copying", 20,
+               "copying")
+    for pid in fleet.processes("e1", "godwit"):
+        os.kill(pid, signal.SIGINT)
+    _, err = move.communicate(timeout=30)
+    assert move.returncode == 4, err
+    fleet.wait_for_nothing_of(vm, "w1")
+    vm.wait_until_it_counts()
+
+
+def test_restarted_agent_adopts_its_vm(fleet):
+    vm = fleet.run_vm()
+    with Observer(vm):
+        before = vm.counter()
+        fleet.restart_agent("e1")
+        assert fleet.where(vm.name) == ["e1"]
+        vm.wait_until_it_answers(20)
+        assert vm.counter() > before
+        fleet.move(vm, "e1", "w1")
+        fleet.restart_agent("w1")
+        vm.wait_until_it_counts()
+        fleet.restart_agent("e1")  # while it drains
+        vm.wait_until_it_counts()
+        assert fleet.where(vm.name) == ["w1"]
+
+
+def test_old_moves_do_not_haunt_a_restarted_agent(fleet):
+    """An agent that restarts meets its journal's old moves of a vm that has come back since."""
+    vm = fleet.run_vm()
+    with Observer(vm):
+        aborted = fleet.begin_move(vm, "e1", "w1", "--bandwidth", "20mbit")
+        fleet.wait_for_state("e1", aborted, "copying")
+        fleet.godwit("e1", "migration", "abort", aborted)
+        fleet.wait_for_state("e1", aborted, "aborted")
+        fleet.wait_for_nothing_of(vm, "w1")
+        fleet.move(vm, "e1", "w1")
+        fleet.restart_agent("w1")  # knows a refused move of this vm
+        assert fleet.where(vm.name) == ["w1"]
+        fleet.move(vm, "w1", "e1")
+        fleet.restart_agent("e1")  # still drains the first move
+        assert fleet.where(vm.name) == ["e1"]
+        vm.wait_until_it_counts()
+        held = fleet.begin_move(vm, "e1", "w1", "--hold", *fleet.PATIENT)
+        fleet.wait_for_state("e1", held, "ready")
+        fleet.restart_agent("w1")  # owned this vm once; what waits there now must not run
+        fleet.wait_for_state("e1", held, "aborted")
+        assert fleet.where(vm.name) == ["e1"]
+        vm.wait_until_it_counts()
+
+
+def test_vm_without_nic_moves(fleet):
+    vm = fleet.run_vm(nic=False)
+    with Observer(vm) as observer:
+        fleet.move(vm, "e1", "w1")
+        assert fleet.where(vm.name) == ["w1"]
+        fleet.move(vm, "w1", "e1")
+        assert fleet.where(vm.name) == ["e1"]
+    assert observer.most == 2
+
+
+def test_wire_to_the_target_host_becomes_local_and_back(fleet):
+    vm = fleet.run_vm()
+    fleet.godwit("client", "disconnect", vm.uplink, vm.port)
+    fleet.godwit("w1", "port", "add", "lanw", "--uplink", "--address", f"{vm.net}.1/24")
+    fleet.godwit("w1", "connect", "lanw", vm.port)
+
+    def answers():
+        return fleet.lab.exec("w1", "ping", "-c", "1", "-W", "1", vm.address,
+                              check=False).returncode == 0
+    wait_until(answers, 10, "the new wire")
+    fleet.move(vm, "e1", "w1")
+    wait_until(answers, 5, "the local wire")
+    wires = fleet.json("w1", "wire", "ls")
+    assert len(wires) == 1 and wires[0]["a"]["host"] == wires[0]["b"]["host"] == "w1", wires
+    fleet.move(vm, "w1", "e1")
+    wait_until(answers, 5, "the long wire")
+    assert {fleet.json("w1", "wire", "ls")[0][end]["host"] for end in "ab"} == {"e1", "w1"}
+
+
+def test_nothing_is_left_behind(shared):
+    """Last: when every lease of the moves above is over, the hosts are as after `lab up`."""
+    shared.tidy()
+    for host in ("e1", "w1", "client"):
+        wait_until(lambda h=host: shared.left_at(h) == shared.clean[h], 45,
+                   f"{host} as it was:\n{shared.clean[host]}\nnot\n{shared.left_at(host)}")
+        assert shared.json(host, "wire", "ls") == [] and shared.json(host, "port", "ls") == []
