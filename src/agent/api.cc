@@ -136,15 +136,15 @@ void add_vm_routes(http::Server& server, Parts parts) {
     }
     answer(responder, parts.vms.remove(name));
   });
-  server.route("GET", "/v1/vms/{name}/console",
-               [parts](const Request& request, Responder responder) {
-                 Vm* vm = parts.vms.find(request.parameter("name"));
-                 if (vm == nullptr) {
-                   return responder.error(kNotFound, fmt::format("there is no running vm '{}'",
-                                                                 request.parameter("name")));
-                 }
-                 open_console(parts.loop, vm->paths().console().string(), std::move(responder));
-               });
+  server.route(
+      "GET", "/v1/vms/{name}/console", [parts](const Request& request, Responder responder) {
+        Vm* vm = parts.vms.find(request.parameter("name"));
+        if (vm == nullptr) {
+          return responder.error(
+              kNotFound, fmt::format("there is no running vm '{}'", request.parameter("name")));
+        }
+        open_console(parts.loop, vm->paths().console().string(), std::move(responder));
+      });
 }
 
 void add_migration_routes(http::Server& server, Parts parts) {

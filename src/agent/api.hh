@@ -1,6 +1,6 @@
 #pragma once
-// The local API: HTTP/JSON routes on the agent's unix socket, documented in docs/protocol/api.md. Thin:
-// each route parses, calls one of the agent's parts, and answers.
+// The local API: HTTP/JSON routes on the agent's unix socket, documented in docs/protocol/api.md.
+// Thin: each route parses, calls one of the agent's parts, and answers.
 #include "agent/fleet.hh"
 #include "agent/migrations.hh"
 #include "agent/network.hh"

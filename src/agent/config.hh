@@ -1,6 +1,6 @@
 #pragma once
-// What an agent is told when it starts. The command line is the whole configuration: an agent has no
-// file to be edited, what it learns later is in its store.
+// What an agent is told when it starts. The command line is the whole configuration: an agent has
+// no file to be edited, what it learns later is in its store.
 #include <filesystem>
 #include <string>
 #include <vector>

@@ -11,9 +11,7 @@ void open_console(os::Loop& loop, const std::string& socket_path, http::Responde
     auto self = std::make_shared<std::unique_ptr<session::Splice>>();
     *self = std::make_unique<session::Splice>(
         loop, std::move(client), os::unix_connect(loop, socket_path), [](BytesView) {},
-        [&loop, self](const std::string&) {
-          loop.post([self] { self->reset(); });
-        });
+        [&loop, self](const std::string&) { loop.post([self] { self->reset(); }); });
   });
 }
 

@@ -25,9 +25,12 @@ std::chrono::sys_seconds wall_clock() {
 
 std::string_view to_text(session::Sessions::Status::State state) {
   switch (state) {
-    case session::Sessions::Status::State::down: return "down";
-    case session::Sessions::Status::State::connecting: return "connecting";
-    case session::Sessions::Status::State::up: return "up";
+    case session::Sessions::Status::State::down:
+      return "down";
+    case session::Sessions::Status::State::connecting:
+      return "connecting";
+    case session::Sessions::Status::State::up:
+      return "up";
   }
   return "?";
 }
@@ -36,15 +39,20 @@ std::string_view to_text(session::Sessions::Status::State state) {
 
 Fleet::Fleet(os::Loop& loop, const Config& config, store::Store& store, Events& events,
              Handlers handlers)
-    : loop_(loop), config_(config), store_(store), events_(events),
+    : loop_(loop),
+      config_(config),
+      store_(store),
+      events_(events),
       handlers_(std::move(handlers)) {}
 
 Fleet::~Fleet() = default;
 
 void Fleet::start() {
   if (!std::filesystem::exists(config_.state_dir / "host.pem")) {
-    spdlog::info("host {} has not joined a fleet: `godwit join` on it, or `godwit host invite` to "
-                 "found one", config_.name);
+    spdlog::info(
+        "host {} has not joined a fleet: `godwit join` on it, or `godwit host invite` to "
+        "found one",
+        config_.name);
     return;
   }
   auto identity = crypto::Identity::load(config_.state_dir);
@@ -94,7 +102,8 @@ std::vector<os::Endpoint> Fleet::addresses(const std::string& host) const {
   const auto document = store_.find("host", host);
   if (!document) return endpoints;
   for (const auto& text : texts_field(*document, "addresses")) {
-    if (const auto endpoint = os::Endpoint::parse(text, config_.port)) endpoints.push_back(*endpoint);
+    if (const auto endpoint = os::Endpoint::parse(text, config_.port))
+      endpoints.push_back(*endpoint);
   }
   return endpoints;
 }
@@ -128,8 +137,8 @@ session::Sessions::Handlers Fleet::session_handlers() {
   return {
       .on_up =
           [this](session::Session& session) {
-            events_.publish("session", {{"peer", session.peer()}, {"state", "up"},
-                                        {"via", session.via()}});
+            events_.publish("session",
+                            {{"peer", session.peer()}, {"state", "up"}, {"via", session.via()}});
             gossip(session);
             handlers_.up(session);
           },
@@ -154,35 +163,30 @@ session::Sessions::Handlers Fleet::session_handlers() {
               if (host && believes(session.peer(), host->name)) know(*host);
             }
           },
-      .on_relayed =
-          [this](std::unique_ptr<os::ByteStream> stream, const std::string& via) {
-            acceptor_->accept(std::move(stream), via);
-          },
+      .on_relayed = [this](std::unique_ptr<os::ByteStream> stream,
+                           const std::string& via) { acceptor_->accept(std::move(stream), via); },
       .on_bytes_relayed = {}};
 }
 
 session::Acceptor::Handlers Fleet::acceptor_handlers() {
-  return {.session =
-              [this](std::unique_ptr<session::TlsStream> stream, std::string via) {
-                sessions_->accept(std::move(stream), std::move(via));
-              },
-          .lane =
-              [this](std::unique_ptr<session::TlsStream> stream, const std::string&) {
-                const std::string peer = stream->tls().peer_name();
-                handlers_.lane(peer, std::move(stream));
-              },
-          .relay =
-              [this](std::unique_ptr<session::TlsStream> stream, const std::string&) {
-                sessions_->accept_relay_leg(std::move(stream));
-              },
-          .join =
-              [this](std::unique_ptr<session::TlsStream> stream, const std::string&) {
-                if (join_server_) join_server_->accept(std::move(stream));
-              },
-          .refused =
-              [](const std::string& address, const std::string& reason) {
-                spdlog::warn("refused a connection from {}: {}", address, reason);
-              }};
+  return {
+      .session = [this](std::unique_ptr<session::TlsStream> stream,
+                        std::string via) { sessions_->accept(std::move(stream), std::move(via)); },
+      .lane =
+          [this](std::unique_ptr<session::TlsStream> stream, const std::string&) {
+            const std::string peer = stream->tls().peer_name();
+            handlers_.lane(peer, std::move(stream));
+          },
+      .relay = [this](std::unique_ptr<session::TlsStream> stream,
+                      const std::string&) { sessions_->accept_relay_leg(std::move(stream)); },
+      .join =
+          [this](std::unique_ptr<session::TlsStream> stream, const std::string&) {
+            if (join_server_) join_server_->accept(std::move(stream));
+          },
+      .refused =
+          [](const std::string& address, const std::string& reason) {
+            spdlog::warn("refused a connection from {}: {}", address, reason);
+          }};
 }
 
 void Fleet::gossip(session::Session& session) {
@@ -220,7 +224,8 @@ void Fleet::serve_joins() {
     record.expires = crypto::WallTime(seconds(document.body.value("expires", 0L)));
     records.push_back(record);
   }
-  invites_ = std::make_unique<session::Invites>(ca->certificate().fingerprint(), std::move(records));
+  invites_ =
+      std::make_unique<session::Invites>(ca->certificate().fingerprint(), std::move(records));
   join_server_ = std::make_unique<session::JoinServer>(
       loop_, std::move(*ca), *invites_,
       session::JoinServer::Hooks{
@@ -260,8 +265,8 @@ Result<nlohmann::json> Fleet::invite(Nanoseconds ttl) {
   }
   if (!identity_) found();
   if (!invites_) {
-    return fail("host {} does not keep the CA of fleet '{}': invite from its founder",
-                config_.name, identity_->fleet());
+    return fail("host {} does not keep the CA of fleet '{}': invite from its founder", config_.name,
+                identity_->fleet());
   }
   const auto token = invites_->make(wall_clock(), duration_cast<seconds>(ttl));
   if (!token) return std::unexpected(token.error());
@@ -339,11 +344,16 @@ nlohmann::json Fleet::describe() const {
 nlohmann::json Fleet::hosts() const {
   nlohmann::json list = nlohmann::json::array();
   const auto own = own_record();
-  list.push_back({{"name", own.name}, {"site", own.site}, {"state", "self"}, {"rtt_ms", 0},
+  list.push_back({{"name", own.name},
+                  {"site", own.site},
+                  {"state", "self"},
+                  {"rtt_ms", 0},
                   {"address", own.addresses.empty() ? "" : own.addresses.front()}});
   for (const auto& host : known()) {
-    list.push_back({{"name", host.name}, {"site", host.site},
-                    {"state", is_up(host.name) ? "up" : "down"}, {"rtt_ms", to_ms(rtt(host.name))},
+    list.push_back({{"name", host.name},
+                    {"site", host.site},
+                    {"state", is_up(host.name) ? "up" : "down"},
+                    {"rtt_ms", to_ms(rtt(host.name))},
                     {"address", host.addresses.empty() ? "" : host.addresses.front()}});
   }
   return list;

@@ -1,7 +1,7 @@
 #pragma once
 // This host as a member of its fleet: its certificate, the invitations it gives, the hosts it knows
-// and the sessions with them. A host that has not joined has no identity and no open port; the first
-// invitation makes it the founder, who keeps the fleet's CA.
+// and the sessions with them. A host that has not joined has no identity and no open port; the
+// first invitation makes it the founder, who keeps the fleet's CA.
 #include <functional>
 #include <map>
 #include <memory>
@@ -71,8 +71,8 @@ class Fleet final : public Peers {
   void know(const session::KnownHost& host);
   bool believes(const std::string& who, const std::string& about) const;
   void gossip(session::Session& session);
-  void on_request(session::Session& session, const std::string& method,
-                  const nlohmann::json& body, session::Responder responder);
+  void on_request(session::Session& session, const std::string& method, const nlohmann::json& body,
+                  session::Responder responder);
   session::KnownHost own_record() const;
   std::vector<session::KnownHost> known() const;
   void save_invites();

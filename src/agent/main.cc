@@ -68,8 +68,8 @@ void run(const Config& config) {
   Fleet fleet(loop, config, *store, events,
               {.up =
                    [&](session::Session& session) {
-                     wires.session_up(session.peer(), session.wire_secret(),
-                                      session.is_initiator(), wire_addresses(*fleet_ref, session));
+                     wires.session_up(session.peer(), session.wire_secret(), session.is_initiator(),
+                                      wire_addresses(*fleet_ref, session));
                      network.on_session_up(session.peer());
                      migrations_ref->on_session_up(session.peer());
                    },
@@ -81,23 +81,27 @@ void run(const Config& config) {
                      }
                      network.on_request(std::move(request), body);
                    },
-               .wire_control =
-                   [&](const std::string& peer, BytesView message) {
-                     wires.control(peer, to_bytes(message));
-                   },
+               .wire_control = [&](const std::string& peer,
+                                   BytesView message) { wires.control(peer, to_bytes(message)); },
                .lane =
                    [&](const std::string& peer, std::unique_ptr<os::ByteStream> lane) {
                      migrations_ref->on_lane(peer, std::move(lane));
                    }});
-  fleet.online = [&](std::shared_ptr<os::UdpSocket> socket) { wires.use_socket(std::move(socket)); };
+  fleet.online = [&](std::shared_ptr<os::UdpSocket> socket) {
+    wires.use_socket(std::move(socket));
+  };
   fleet_ref = &fleet;
   network.use_peers(fleet);
 
   Vms vms(loop, config, *store, network, events);
-  Migrations migrations(
-      {.loop = loop, .config = config, .store = *store, .network = network, .vms = vms,
-       .peers = fleet, .events = events},
-      [&](const std::string& site) { return fleet.hosts_of_site(site); });
+  Migrations migrations({.loop = loop,
+                         .config = config,
+                         .store = *store,
+                         .network = network,
+                         .vms = vms,
+                         .peers = fleet,
+                         .events = events},
+                        [&](const std::string& site) { return fleet.hosts_of_site(site); });
   migrations_ref = &migrations;
 
   network.start();
@@ -106,8 +110,13 @@ void run(const Config& config) {
   fleet.start();
 
   http::Server server(loop);
-  add_routes(server, {.loop = loop, .config = config, .fleet = fleet, .network = network,
-                      .vms = vms, .migrations = migrations, .events = events});
+  add_routes(server, {.loop = loop,
+                      .config = config,
+                      .fleet = fleet,
+                      .network = network,
+                      .vms = vms,
+                      .migrations = migrations,
+                      .events = events});
   server.listen_unix(config.socket().string(), 0600);
   spdlog::info("godwitd {} on host {}, site {}", GODWIT_VERSION, config.name, config.site);
   loop.run();

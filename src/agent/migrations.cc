@@ -16,7 +16,7 @@ using migrate::SourceState;
 
 namespace {
 
-constexpr std::size_t kMaxNewLanes = 64;                // accepted, transfer not yet named
+constexpr std::size_t kMaxNewLanes = 64;  // accepted, transfer not yet named
 constexpr Nanoseconds kNewLaneTimeout = seconds(10);
 constexpr std::size_t kKeptMigrations = 200;            // finished ones that stay listed
 constexpr Nanoseconds kMaxMaxDowntime = seconds(2000);  // QEMU's own bound
@@ -157,9 +157,10 @@ void Migrations::add(const nlohmann::json& request, http::Responder responder) {
                 const std::vector<Check>& checks) mutable {
               if (dry_run) return answer_dry_run(record, checks, *shared);
               if (!all_ok(checks)) {
-                return shared->json(409, {{"error", "refused, nothing was changed: " + failures(checks)},
-                                          {"exit", 3},
-                                          {"checks", to_json(checks)}});
+                return shared->json(409,
+                                    {{"error", "refused, nothing was changed: " + failures(checks)},
+                                     {"exit", 3},
+                                     {"checks", to_json(checks)}});
               }
               const MigrationId id = record.id;
               if (is_moving(record.vm)) {
@@ -273,8 +274,10 @@ Result<> Migrations::abort(const std::string& id) {
   const SourceState state = (*move)->record().state;
   if (state == SourceState::aborting || state == SourceState::aborted) return {};
   if (state == SourceState::released) {
-    return fail("migration {} has handed the vm over and waits for host {}'s word: it cannot be "
-                "aborted; see godwit migration resolve", id, (*move)->record().to);
+    return fail(
+        "migration {} has handed the vm over and waits for host {}'s word: it cannot be "
+        "aborted; see godwit migration resolve",
+        id, (*move)->record().to);
   }
   if (state == SourceState::committed || state == SourceState::draining ||
       state == SourceState::done) {
@@ -334,8 +337,8 @@ void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
     // Nothing to undo; the next abort need not be sent.
     if (request.method == "migration.abort") return request.answer(nlohmann::json::object());
     // Not a refusal: that must be read in a journal, and old entries of owners leave ours.
-    return request.answer(fail("host {} does not know migration {}", context_.config.name,
-                               id->text()));
+    return request.answer(
+        fail("host {} does not know migration {}", context_.config.name, id->text()));
   }
   if (found->second->record().from != request.peer) {
     return request.answer(fail("migration {} is not from host {}", id->text(), request.peer));
@@ -357,7 +360,8 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
     return request.answer(fail("migration {} was begun here before", id->text()));
   }
   while (targets_.size() >= kKeptMigrations) {
-    const auto old = std::ranges::find_if(targets_, [](const auto& t) { return t.second->settled(); });
+    const auto old =
+        std::ranges::find_if(targets_, [](const auto& t) { return t.second->settled(); });
     if (old == targets_.end()) return request.answer(fail("too many migrations arrive here"));
     context_.store.erase("migration-target", old->first.text());
     targets_.erase(old);
@@ -389,14 +393,14 @@ void Migrations::on_lane(const std::string& peer, std::unique_ptr<os::ByteStream
   NewLane& fresh = new_lanes_[key];
   fresh.stream = std::move(lane);
   fresh.peer = peer;
-  fresh.timeout = context_.loop.after(kNewLaneTimeout, [this, key] {
-    context_.loop.post([this, key] { new_lanes_.erase(key); });
-  });
+  fresh.timeout = context_.loop.after(
+      kNewLaneTimeout, [this, key] { context_.loop.post([this, key] { new_lanes_.erase(key); }); });
   fresh.stream->start({.readable = [this, key] { read_lane(key); },
                        .writable = [] {},
-                       .closed = [this, key](const std::string&) {
-                         context_.loop.post([this, key] { new_lanes_.erase(key); });
-                       }});
+                       .closed =
+                           [this, key](const std::string&) {
+                             context_.loop.post([this, key] { new_lanes_.erase(key); });
+                           }});
 }
 
 void Migrations::read_lane(std::uint64_t key) {
@@ -408,8 +412,8 @@ void Migrations::read_lane(std::uint64_t key) {
     append(lane.early, BytesView(buffer).first(count));
     const auto hello = stream::peek_hello(lane.early);
     if (!hello) continue;
-    const auto move = *hello ? targets_.find(MigrationId::from((*hello)->transfer.bytes))
-                             : targets_.end();
+    const auto move =
+        *hello ? targets_.find(MigrationId::from((*hello)->transfer.bytes)) : targets_.end();
     if (move != targets_.end() && move->second->record().from == lane.peer) {
       move->second->use_lane(std::move(lane.stream), lane.early);
     } else {

@@ -1,6 +1,6 @@
 #pragma once
-// All migrations this host takes part in, as source or target: started by the API, answered to peers,
-// found again in the journal after a restart.
+// All migrations this host takes part in, as source or target: started by the API, answered to
+// peers, found again in the journal after a restart.
 #include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
@@ -51,7 +51,7 @@ class Migrations final {
 
   Result<std::string> pick_host(const std::string& to) const;
   Result<SourceRecord> plan(const nlohmann::json& request);
- 
+
   Result<SourceMove*> find_source(const std::string& id);
   void launch(SourceRecord record, http::Responder responder);
   void answer_dry_run(const SourceRecord& record, const std::vector<Check>& checks,

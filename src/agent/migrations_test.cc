@@ -52,22 +52,31 @@ class MigrationsTest : public testing::Test {
   // A vm of this host; `arriving`: the migration that brings it and has not let it run yet.
   void have_vm(std::optional<MigrationId> arriving = {}) {
     store_->put("vm", "web",
-                to_json(VmRecord{.spec = spec_, .process = {.pid = 1, .start_time = 77},
-                                 .stopped = "for this test", .arriving = arriving}));
+                to_json(VmRecord{.spec = spec_,
+                                 .process = {.pid = 1, .start_time = 77},
+                                 .stopped = "for this test",
+                                 .arriving = arriving}));
   }
   bool has_vm() { return store_->find("vm", "web").has_value(); }
 
   void remember_target(migrate::TargetState state) {
     store_->put("migration-target", kMove.text(),
-                to_json(TargetRecord{.id = kMove, .from = "e1", .state = state, .reason = {},
-                                     .started = 1, .spec = spec_, .ports = Json::array(),
+                to_json(TargetRecord{.id = kMove,
+                                     .from = "e1",
+                                     .state = state,
+                                     .reason = {},
+                                     .started = 1,
+                                     .spec = spec_,
+                                     .ports = Json::array(),
                                      .epoch = 2}));
   }
 
   Result<Json> ask(const std::string& method, const Json& body) {
     Result<Json> answer = fail("not answered");
-    migrations_.on_request({.peer = "e1", .method = method,
-                            .answer = [&](const Result<Json>& given) { answer = given; }}, body);
+    migrations_.on_request({.peer = "e1",
+                            .method = method,
+                            .answer = [&](const Result<Json>& given) { answer = given; }},
+                           body);
     return answer;
   }
 
@@ -75,7 +84,9 @@ class MigrationsTest : public testing::Test {
     PortRecord port;
     port.id = spec_.nics[0].port;
     port.name = "web0";
-    return {{"id", kMove.text()}, {"spec", qemu::to_json(spec_)}, {"epoch", 2},
+    return {{"id", kMove.text()},
+            {"spec", qemu::to_json(spec_)},
+            {"epoch", 2},
             {"ports", Json::array({{{"port", to_json(port)}}})}};
   }
 
@@ -89,8 +100,13 @@ class MigrationsTest : public testing::Test {
   WireThread wires_{loop_, "w1", {.control = [](auto&&...) {}, .event = [](auto&&...) {}}};
   Network network_{loop_, config_, *store_, wires_, events_};
   Vms vms_{loop_, config_, *store_, network_, events_};
-  Migrations migrations_{{.loop = loop_, .config = config_, .store = *store_, .network = network_,
-                          .vms = vms_, .peers = peers_, .events = events_},
+  Migrations migrations_{{.loop = loop_,
+                          .config = config_,
+                          .store = *store_,
+                          .network = network_,
+                          .vms = vms_,
+                          .peers = peers_,
+                          .events = events_},
                          [](const std::string&) { return std::vector<std::string>{}; }};
 };
 
@@ -146,7 +162,7 @@ TEST_F(MigrationsTest, AnUnknownMigrationIsNoRefusal) {
 }
 
 TEST_F(MigrationsTest, HostileRequestsAreAnsweredNotThrown) {
-  const std::vector<Json> hostile = {nullptr, true, -1, 1e300, "", Json::array({1, "x"}),
+  const std::vector<Json> hostile = {nullptr,       true, -1, 1e300, "", Json::array({1, "x"}),
                                      Json::object()};
   for (const char* method : {"migration.prepare", "migration.preflight", "migration.failed",
                              "migration.commit", "migration.nonsense"}) {
@@ -171,8 +187,8 @@ TEST_F(MigrationsTest, HostileRequestsAreAnsweredNotThrown) {
 }
 
 TEST_F(MigrationsTest, HostileNetworkRequestsAreAnsweredNotThrown) {
-  for (const char* method : {"port.find", "wire.attach", "wire.connect", "wire.detach",
-                             "wire.check", "nonsense"}) {
+  for (const char* method :
+       {"port.find", "wire.attach", "wire.connect", "wire.detach", "wire.check", "nonsense"}) {
     for (const Json& body : {Json(nullptr), Json(1), Json("x"), Json::array({1}),
                              Json{{"wires", 3}, {"id", 1}, {"name", false}, {"a", -1}},
                              Json{{"wires", {1, "x", nullptr}}, {"id", std::string(32, 'f')}}}) {

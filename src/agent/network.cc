@@ -164,8 +164,8 @@ Result<int> Network::attach_nic(PortId port, const std::string& vm) {
   const auto found = arriving ? arriving_.find(port) : ports_.find(port);
   if (!arriving && found == ports_.end()) return fail("vm {}: its port is not here", vm);
   try {
-    auto pair = std::make_shared<os::TapPair>(
-        os::TapPair::create({.name = os::TapPair::name_of(port)}));
+    auto pair =
+        std::make_shared<os::TapPair>(os::TapPair::create({.name = os::TapPair::name_of(port)}));
     const int fd = pair->guest_fd().number();
     found->second.vm = vm;
     found->second.interface = pair->guest_interface();
@@ -345,9 +345,8 @@ void Network::discard_held(const std::vector<PortId>& ports) {
     devices_.erase(port);
   }
   // Vms without NICs have nothing that tells them apart: theirs is called, and finds nobody.
-  std::erase_if(waiting_, [&](const Waiting& waiting) {
-    return !ports.empty() && waiting.ports == ports;
-  });
+  std::erase_if(waiting_,
+                [&](const Waiting& waiting) { return !ports.empty() && waiting.ports == ports; });
 }
 
 Network::Held Network::held(const std::vector<PortId>& ports) const {

@@ -1,8 +1,8 @@
 #pragma once
-// This host's ports and wires as the operator sees them: names, records, TAPs, the two-sided connect
-// and disconnect. The packets run in the wire thread; here is only what configures it. Together with
-// those of the peers this is the port directory: each agent is authoritative for its own ports,
-// others are asked through sessions.
+// This host's ports and wires as the operator sees them: names, records, TAPs, the two-sided
+// connect and disconnect. The packets run in the wire thread; here is only what configures it.
+// Together with those of the peers this is the port directory: each agent is authoritative for its
+// own ports, others are asked through sessions.
 #include <functional>
 #include <list>
 #include <map>

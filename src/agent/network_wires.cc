@@ -1,6 +1,6 @@
-// Wires: both ends agree through their agents; each keeps its own record. A wire is made at the owner
-// of one port, who asks the owner of the other to attach; cut at one end, the other end is told, or
-// learns it at the next session (wire.check).
+// Wires: both ends agree through their agents; each keeps its own record. A wire is made at the
+// owner of one port, who asks the owner of the other to attach; cut at one end, the other end is
+// told, or learns it at the next session (wire.check).
 #include <spdlog/spdlog.h>
 
 #include <nlohmann/json.hpp>
@@ -87,8 +87,8 @@ void Network::locate(const std::string& text, std::function<void(Result<Located>
                            ? ""
                            : fmt::format(" (no answer from {})", fmt::join(search->silent, ", "))));
     }
-    done(fail("several hosts have a port '{}': write {}/{} or {}/{}", text,
-              search->found[0].host, text, search->found[1].host, text));
+    done(fail("several hosts have a port '{}': write {}/{} or {}/{}", text, search->found[0].host,
+              text, search->found[1].host, text));
   };
   const nlohmann::json body = {{"name", wanted.name}};
   for (const auto& peer : peers_ == nullptr ? std::vector<std::string>{} : peers_->up()) {
@@ -125,7 +125,8 @@ void Network::connect_located(const Located& a, const Located& b, Done done) {
     return done(fail("port {} is of tenant {}, port {} of tenant {}: wires do not cross tenants",
                      a.name, a.tenant, b.name, b.tenant));
   }
-  if (a.host != config_.name && b.host == config_.name) return connect_located(b, a, std::move(done));
+  if (a.host != config_.name && b.host == config_.name)
+    return connect_located(b, a, std::move(done));
   if (a.host != config_.name) {
     // Neither is ours: the owner of one does it.
     return peers_->request(
@@ -135,8 +136,12 @@ void Network::connect_located(const Located& a, const Located& b, Done done) {
         },
         kAskTimeout);
   }
-  WireRecord ours{.id = os::random_id<WireId>(), .tenant = a.tenant, .local = a.id,
-                  .remote = b.id, .remote_name = b.name, .remote_host = b.host,
+  WireRecord ours{.id = os::random_id<WireId>(),
+                  .tenant = a.tenant,
+                  .local = a.id,
+                  .remote = b.id,
+                  .remote_name = b.name,
+                  .remote_host = b.host,
                   .remote_epoch = b.epoch};
   if (const WireRecord* wire = wire_at(a.id)) {
     if (wire->remote != b.id) {
@@ -145,11 +150,17 @@ void Network::connect_located(const Located& a, const Located& b, Done done) {
     }
     ours.id = wire->id;  // repeated: make sure that both ends have it
   }
-  const WireRecord theirs{.id = ours.id, .tenant = ours.tenant, .local = b.id, .remote = a.id,
-                          .remote_name = a.name, .remote_host = a.host, .remote_epoch = a.epoch};
-  ask_attach(theirs, b.host, [this, ours, done = std::move(done)](const Result<>& attached) mutable {
-    done(attached ? attach_wire(ours) : attached);
-  });
+  const WireRecord theirs{.id = ours.id,
+                          .tenant = ours.tenant,
+                          .local = b.id,
+                          .remote = a.id,
+                          .remote_name = a.name,
+                          .remote_host = a.host,
+                          .remote_epoch = a.epoch};
+  ask_attach(theirs, b.host,
+             [this, ours, done = std::move(done)](const Result<>& attached) mutable {
+               done(attached ? attach_wire(ours) : attached);
+             });
 }
 
 void Network::ask_attach(const WireRecord& record, const std::string& host, Done done) {
@@ -164,7 +175,8 @@ void Network::ask_attach(const WireRecord& record, const std::string& host, Done
 
 Result<> Network::attach_wire(const WireRecord& record) {
   const auto port = ports_.find(record.local);
-  if (port == ports_.end()) return fail("host {} has no port {}", config_.name, record.local.text());
+  if (port == ports_.end())
+    return fail("host {} has no port {}", config_.name, record.local.text());
   if (port->second.tenant != record.tenant) {
     return fail("port {} is of another tenant", port->second.name);
   }
@@ -175,8 +187,10 @@ Result<> Network::attach_wire(const WireRecord& record) {
   }
   save(record);
   wires_.connect(config_of(record));
-  events_.publish("wire", {{"id", record.id.text()}, {"event", "connected"},
-                           {"local", port->second.name}, {"remote", record.remote_name}});
+  events_.publish("wire", {{"id", record.id.text()},
+                           {"event", "connected"},
+                           {"local", port->second.name},
+                           {"remote", record.remote_name}});
   return {};
 }
 
@@ -210,12 +224,13 @@ void Network::disconnect_located(const Located& a, const Located& b, Done done) 
   const WireId id = wire->id;
   cut(id);
   if (b.host == config_.name) return done({});
-  peers_->request(b.host, "wire.detach", {{"id", id.text()}},
-                  [done = std::move(done)](const Result<nlohmann::json>& reply) mutable {
-                    if (!reply) spdlog::warn("{}; its agent learns it later", reply.error().text);
-                    done({});
-                  },
-                  kAskTimeout);
+  peers_->request(
+      b.host, "wire.detach", {{"id", id.text()}},
+      [done = std::move(done)](const Result<nlohmann::json>& reply) mutable {
+        if (!reply) spdlog::warn("{}; its agent learns it later", reply.error().text);
+        done({});
+      },
+      kAskTimeout);
 }
 
 void Network::cut(const WireId& wire) {
@@ -342,16 +357,20 @@ void Network::on_wire_event(const wire::Event& event) {
         found->second.remote_epoch = event.epoch;
         save(WireRecord(found->second));
       }
-      return events_.publish("wire", {{"event", "peer moved"}, {"port", event.port.text()},
-                                      {"host", event.host}, {"epoch", event.epoch}});
-    case wire::EventKind::peer_unknown: return look_up_peer(event.port);
+      return events_.publish("wire", {{"event", "peer moved"},
+                                      {"port", event.port.text()},
+                                      {"host", event.host},
+                                      {"epoch", event.epoch}});
+    case wire::EventKind::peer_unknown:
+      return look_up_peer(event.port);
     case wire::EventKind::session_needed:
     case wire::EventKind::overflow:
     case wire::EventKind::wire_stopped:
     case wire::EventKind::wire_resumed:
     case wire::EventKind::superseded:
       return events_.publish("wire", {{"event", wire::to_text(event.kind)},
-                                      {"port", event.port.text()}, {"host", event.host}});
+                                      {"port", event.port.text()},
+                                      {"host", event.host}});
   }
 }
 
@@ -372,8 +391,9 @@ nlohmann::json Network::describe(const WireRecord& record, const WireThread::Sta
   nlohmann::json json = {
       {"id", record.id.text()},
       {"tenant", record.tenant},
-      {"a", {{"port", local == ports_.end() ? record.local.text() : local->second.name},
-             {"host", config_.name}}},
+      {"a",
+       {{"port", local == ports_.end() ? record.local.text() : local->second.name},
+        {"host", config_.name}}},
       {"b", {{"port", record.remote_name}, {"host", record.remote_host}}},
       {"state", "down"}};
   for (const auto& wire : stats.wires) {

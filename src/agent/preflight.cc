@@ -21,9 +21,10 @@ Check failed(std::string name, std::string detail) {
 // What is known here, without asking anyone.
 std::vector<Check> local_checks(const SourceMove::Context& context, Vm& vm, const std::string& to) {
   std::vector<Check> checks;
-  checks.push_back(vm.state() == "running" || vm.state() == "paused"
-                       ? passed("vm", fmt::format("vm {} is {}", vm.name(), vm.state()))
-                       : failed("vm", fmt::format("vm {} is {}: start it first", vm.name(), vm.state())));
+  checks.push_back(
+      vm.state() == "running" || vm.state() == "paused"
+          ? passed("vm", fmt::format("vm {} is {}", vm.name(), vm.state()))
+          : failed("vm", fmt::format("vm {} is {}: start it first", vm.name(), vm.state())));
   checks.push_back(context.peers.is_up(to)
                        ? passed("session", fmt::format("session with {}, RTT {}", to,
                                                        to_text(context.peers.rtt(to))))
@@ -49,9 +50,8 @@ void ask_target(const SourceMove::Context& context, Vm& vm, const std::string& t
   for (const auto& nic : vm.spec().nics) {
     for (const auto& peer : context.network.peers_of(nic.port)) peers.push_back(peer);
   }
-  const nlohmann::json body = {{"spec", qemu::to_json(vm.spec())},
-                               {"peers", peers},
-                               {"path_mtu", context.config.path_mtu}};
+  const nlohmann::json body = {
+      {"spec", qemu::to_json(vm.spec())}, {"peers", peers}, {"path_mtu", context.config.path_mtu}};
   context.peers.request(
       to, "migration.preflight", body,
       [to, checks = std::move(checks),
@@ -119,19 +119,20 @@ nlohmann::json answer_preflight(const SourceMove::Context& context, const std::s
   std::vector<Check> checks;
   const auto spec = qemu::vm_spec_from_json(qemu::member(body, "spec"));
   if (!spec) {
-    checks.push_back(failed("spec", fmt::format("host {} cannot read the vm: {}", self,
-                                                spec.error().text)));
+    checks.push_back(
+        failed("spec", fmt::format("host {} cannot read the vm: {}", self, spec.error().text)));
     return {{"checks", to_json(checks)}};
   }
   const auto refused = qemu::refusals(*spec, context.vms.host(), self);
   for (const auto& reason : refused) checks.push_back(failed("host", reason));
   if (refused.empty()) {
-    checks.push_back(passed("host", fmt::format("{}, {} and {} of memory fit host {}",
-                                                spec->machine, spec->cpu_model,
-                                                to_text(spec->memory), self)));
+    checks.push_back(
+        passed("host", fmt::format("{}, {} and {} of memory fit host {}", spec->machine,
+                                   spec->cpu_model, to_text(spec->memory), self)));
   }
   if (context.vms.show(spec->name)) {
-    checks.push_back(failed("name", fmt::format("host {} has a vm '{}' already", self, spec->name)));
+    checks.push_back(
+        failed("name", fmt::format("host {} has a vm '{}' already", self, spec->name)));
   }
   for (const std::string& path : {spec->kernel, spec->initrd, spec->image}) {
     if (!path.empty() && !std::filesystem::exists(path)) {
@@ -143,7 +144,8 @@ nlohmann::json answer_preflight(const SourceMove::Context& context, const std::s
       checks.push_back(passed("peers", fmt::format("host {} reaches {}", self, peer)));
     } else {
       checks.push_back(failed("peers", fmt::format("host {} has no session with {}, the other end "
-                                                   "of one of the vm's wires", self, peer)));
+                                                   "of one of the vm's wires",
+                                                   self, peer)));
     }
   }
   const std::uint64_t theirs = qemu::unsigned_at(body, "path_mtu");

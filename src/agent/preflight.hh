@@ -1,6 +1,6 @@
 #pragma once
-// Everything that could make a move fail and can be known before anything is touched. Each check has
-// a name, a verdict and a sentence; one that fails refuses the move (exit status 3).
+// Everything that could make a move fail and can be known before anything is touched. Each check
+// has a name, a verdict and a sentence; one that fails refuses the move (exit status 3).
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>

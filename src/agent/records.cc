@@ -26,9 +26,12 @@ std::uint64_t count_field(const nlohmann::json& object, const char* key) {
 
 std::string_view to_text(PortKind kind) {
   switch (kind) {
-    case PortKind::nic: return "nic";
-    case PortKind::bridge: return "bridge";
-    case PortKind::uplink: return "uplink";
+    case PortKind::nic:
+      return "nic";
+    case PortKind::bridge:
+      return "bridge";
+    case PortKind::uplink:
+      return "uplink";
   }
   return "?";
 }
@@ -81,11 +84,10 @@ Epoch epoch_field(const nlohmann::json& object, const char* key, Epoch fallback)
 }
 
 nlohmann::json to_json(const PortRecord& record) {
-  return {{"id", record.id.text()},       {"name", record.name},
-          {"tenant", record.tenant},      {"kind", to_text(record.kind)},
-          {"epoch", record.epoch},        {"vm", record.vm},
-          {"bridge", record.bridge},      {"interface", record.interface},
-          {"address", record.address}};
+  return {
+      {"id", record.id.text()},       {"name", record.name},           {"tenant", record.tenant},
+      {"kind", to_text(record.kind)}, {"epoch", record.epoch},         {"vm", record.vm},
+      {"bridge", record.bridge},      {"interface", record.interface}, {"address", record.address}};
 }
 
 Result<PortRecord> parse_port(const nlohmann::json& json) {
@@ -111,9 +113,12 @@ Result<PortRecord> parse_port(const nlohmann::json& json) {
 PortRecord port_record(const nlohmann::json& json) { return must(parse_port(json)); }
 
 nlohmann::json to_json(const WireRecord& record) {
-  return {{"id", record.id.text()},           {"tenant", record.tenant},
-          {"local", record.local.text()},     {"remote", record.remote.text()},
-          {"remote_name", record.remote_name}, {"remote_host", record.remote_host},
+  return {{"id", record.id.text()},
+          {"tenant", record.tenant},
+          {"local", record.local.text()},
+          {"remote", record.remote.text()},
+          {"remote_name", record.remote_name},
+          {"remote_host", record.remote_host},
           {"remote_epoch", record.remote_epoch}};
 }
 

@@ -51,7 +51,8 @@ struct VmRecord {
   qemu::VmSpec spec;
   os::ProcessIdentity process;
   std::string stopped;  // why it does not run any more; empty while it does
-  // The migration that brings it here, until it has run here: only that one may start or discard it.
+  // The migration that brings it here, until it has run here: only that one may start or discard
+  // it.
   std::optional<MigrationId> arriving;
 };
 
@@ -66,9 +67,9 @@ VmRecord vm_record(const nlohmann::json& json);
 Result<PortRecord> parse_port(const nlohmann::json& json);
 Result<WireRecord> parse_wire(const nlohmann::json& json);
 
-// Fields of a peer's or a client's JSON, of which any may be missing or of another type: nothing here
-// throws, an error names the field. (nlohmann's value() and at() throw on a wrong type, which would
-// end the agent.)
+// Fields of a peer's or a client's JSON, of which any may be missing or of another type: nothing
+// here throws, an error names the field. (nlohmann's value() and at() throw on a wrong type, which
+// would end the agent.)
 Result<std::string> text_field(const nlohmann::json& object, const char* key);
 std::string text_field_or(const nlohmann::json& object, const char* key, std::string_view fallback);
 std::vector<std::string> texts_field(const nlohmann::json& object, const char* key);

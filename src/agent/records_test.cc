@@ -18,13 +18,24 @@ AnId an_id(unsigned char last) {
 }
 
 PortRecord a_port() {
-  return {.id = an_id<PortId>(1), .name = "lan0", .tenant = "blue", .kind = PortKind::uplink,
-          .epoch = 7, .vm = "", .bridge = "", .interface = "lan0", .address = "10.9.0.1/24"};
+  return {.id = an_id<PortId>(1),
+          .name = "lan0",
+          .tenant = "blue",
+          .kind = PortKind::uplink,
+          .epoch = 7,
+          .vm = "",
+          .bridge = "",
+          .interface = "lan0",
+          .address = "10.9.0.1/24"};
 }
 
 WireRecord a_wire() {
-  return {.id = an_id<WireId>(2), .tenant = "blue", .local = an_id<PortId>(1),
-          .remote = an_id<PortId>(3), .remote_name = "web0", .remote_host = "e1",
+  return {.id = an_id<WireId>(2),
+          .tenant = "blue",
+          .local = an_id<PortId>(1),
+          .remote = an_id<PortId>(3),
+          .remote_name = "web0",
+          .remote_host = "e1",
           .remote_epoch = 4};
 }
 
@@ -40,8 +51,9 @@ VmRecord a_vm() {
 }
 
 // What a wrong or hostile sender may put into any field.
-const std::vector<Json> kHostile = {nullptr, true, -1, 3.5e300, 1ULL << 63, "", "x", "\xff\xfe",
-                                    Json::array(), Json::array({1}), Json::object()};
+const std::vector<Json> kHostile = {
+    nullptr,          true,          -1, 3.5e300, 1ULL << 63, "", "x", "\xff\xfe", Json::array(),
+    Json::array({1}), Json::object()};
 
 TEST(Records, RoundTrip) {
   EXPECT_EQ(to_json(port_record(to_json(a_port()))), to_json(a_port()));
@@ -61,8 +73,10 @@ TEST(Records, HostileFieldsNeverThrow) {
       for (const Json& hostile : kHostile) {
         Json bad = good;
         bad[key] = hostile;
-        EXPECT_NO_THROW((void)parse_port(bad)) << bad.dump(-1, ' ', true, Json::error_handler_t::replace);
-        EXPECT_NO_THROW((void)parse_wire(bad)) << bad.dump(-1, ' ', true, Json::error_handler_t::replace);
+        EXPECT_NO_THROW((void)parse_port(bad))
+            << bad.dump(-1, ' ', true, Json::error_handler_t::replace);
+        EXPECT_NO_THROW((void)parse_wire(bad))
+            << bad.dump(-1, ' ', true, Json::error_handler_t::replace);
       }
     }
   }

@@ -12,7 +12,7 @@ namespace {
 // QEMU updates its figures at each sync; between them `remaining` is what moves.
 constexpr Nanoseconds kPollInterval = milliseconds(50);
 constexpr Nanoseconds kMostEventDelay = milliseconds(200);  // more is a clock that stepped
-constexpr std::uint64_t kLeastRound = 4096;  // bytes
+constexpr std::uint64_t kLeastRound = 4096;                 // bytes
 constexpr Nanoseconds kFirstLaneBackoff = milliseconds(200);
 constexpr Nanoseconds kMaxLaneBackoff = seconds(2);
 
@@ -20,21 +20,25 @@ constexpr Nanoseconds kMaxLaneBackoff = seconds(2);
 
 SourceMemory::SourceMemory(os::Loop& loop, Vm& vm, Peers& peers, Settings settings,
                            migrate::Milestones& milestones, Events events)
-    : loop_(loop), vm_(vm), peers_(peers), settings_(std::move(settings)),
-      milestones_(milestones), events_(std::move(events)), policy_(settings_.limits) {
-  subscription_ =
-      vm_.subscribe({.event = [this](const qemu::QmpEvent& event) { on_event(event); }, .died = {}});
+    : loop_(loop),
+      vm_(vm),
+      peers_(peers),
+      settings_(std::move(settings)),
+      milestones_(milestones),
+      events_(std::move(events)),
+      policy_(settings_.limits) {
+  subscription_ = vm_.subscribe(
+      {.event = [this](const qemu::QmpEvent& event) { on_event(event); }, .died = {}});
   outgoing_ = std::make_unique<qemu::OutgoingMigration>(
-      vm_.qmp(),
-      qemu::OutgoingMigration::Events{
-          .status = [this](qemu::MigrationStatus status) { on_status(status); },
-          .pre_switchover = [this] { events_.pre_switchover(); },
-          .completed =
-              [this] {
-                milestones_.completed = loop_.now();
-                events_.completed();
-              },
-          .ended = [this](const qemu::OutgoingMigration::End& end) { on_ended(end); }});
+      vm_.qmp(), qemu::OutgoingMigration::Events{
+                     .status = [this](qemu::MigrationStatus status) { on_status(status); },
+                     .pre_switchover = [this] { events_.pre_switchover(); },
+                     .completed =
+                         [this] {
+                           milestones_.completed = loop_.now();
+                           events_.completed();
+                         },
+                     .ended = [this](const qemu::OutgoingMigration::End& end) { on_ended(end); }});
 }
 
 // QEMU may end a migration by itself, and then lets the guest run: that is told as a failure first;
@@ -126,8 +130,7 @@ void SourceMemory::on_status(qemu::MigrationStatus status) {
 }
 
 void SourceMemory::end_round(Instant now) {
-  const std::uint64_t bytes =
-      link_ ? link_->stats().out.at(stream::kMemoryStream).offered : 0;
+  const std::uint64_t bytes = link_ ? link_->stats().out.at(stream::kMemoryStream).offered : 0;
   // QEMU announces its first pass with the stream's header.
   if (bytes < round_start_bytes_ + kLeastRound) return;
   rounds_.push_back({.round = rounds_.size() + 1,
@@ -186,19 +189,21 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
   }
   if (verdict.fits && !std::exchange(told_converged_, true)) events_.converged();
   if (!switchover_allowed_) return;
-  const auto limit = at_once_ ? duration_cast<milliseconds>(migrate::kMaxQemuDowntimeLimit)
+  const auto limit = at_once_       ? duration_cast<milliseconds>(migrate::kMaxQemuDowntimeLimit)
                      : verdict.fits ? duration_cast<milliseconds>(verdict.qemu_downtime_limit)
                                     : qemu::kNeverSwitchOver;
   if (limit == qemu_limit_) return;
   qemu_limit_ = limit;
-  qemu::set_downtime_limit(vm_.qmp(), std::max(limit, qemu::kNeverSwitchOver), [](const auto& done) {
-    if (!done) spdlog::warn("{}", done.error().text);
-  });
+  qemu::set_downtime_limit(vm_.qmp(), std::max(limit, qemu::kNeverSwitchOver),
+                           [](const auto& done) {
+                             if (!done) spdlog::warn("{}", done.error().text);
+                           });
 }
 
 std::string SourceMemory::divergence(const migrate::DowntimePolicy::Verdict& verdict) const {
   return fmt::format(
-      "vm {} will not converge below {}: it dirties {}/s, the link carries {}/s, the expected pause "
+      "vm {} will not converge below {}: it dirties {}/s, the link carries {}/s, the expected "
+      "pause "
       "is {}; allow a longer pause (--max-downtime), more bandwidth (--bandwidth), or pause anyway "
       "(--on-diverge pause)",
       vm_.name(), to_text(policy_.limits().max_downtime),

@@ -28,11 +28,16 @@ constexpr Nanoseconds kAbortRetry = seconds(2);
 
 Nanoseconds bound_of(SourceState state, Nanoseconds max_downtime) {
   switch (state) {
-    case SourceState::preparing: return kPreparingBound;
-    case SourceState::switching: return kSwitchingBound + max_downtime;
-    case SourceState::released: return kReleasedBound;
-    case SourceState::draining: return kDrainingBound;
-    default: return Nanoseconds(0);
+    case SourceState::preparing:
+      return kPreparingBound;
+    case SourceState::switching:
+      return kSwitchingBound + max_downtime;
+    case SourceState::released:
+      return kReleasedBound;
+    case SourceState::draining:
+      return kDrainingBound;
+    default:
+      return Nanoseconds(0);
   }
 }
 
@@ -88,7 +93,8 @@ SourceRecord source_record(const nlohmann::json& json) {
 }
 
 SourceMove::SourceMove(const Context& context, SourceRecord record)
-    : context_(context), record_(std::move(record)),
+    : context_(context),
+      record_(std::move(record)),
       machine_({.hold = record_.hold, .pause_on_diverge = record_.pause_on_diverge},
                record_.state) {
   milestones_.begun = context_.loop.now();
@@ -111,8 +117,8 @@ void SourceMove::feed(SourceEvent event, std::string text) {
     queue_.pop_front();
     const SourceState before = machine_.state();
     const auto effects = machine_.handle(next, std::move(why));
-    spdlog::debug("migration {}: {} in {} -> {}", record_.id.text(), to_text(next),
-                  to_text(before), to_text(machine_.state()));
+    spdlog::debug("migration {}: {} in {} -> {}", record_.id.text(), to_text(next), to_text(before),
+                  to_text(machine_.state()));
     for (const SourceEffect effect : effects) perform(effect);
   }
   feeding_ = false;
@@ -120,9 +126,12 @@ void SourceMove::feed(SourceEvent event, std::string text) {
 
 void SourceMove::perform(SourceEffect effect) {
   switch (effect) {
-    case SourceEffect::record: return journal();
-    case SourceEffect::prepare_target: return prepare_target();
-    case SourceEffect::start_memory: return start_memory();
+    case SourceEffect::record:
+      return journal();
+    case SourceEffect::prepare_target:
+      return prepare_target();
+    case SourceEffect::start_memory:
+      return start_memory();
     case SourceEffect::allow_switchover:
       context_.network.arm(record_.ports);
       // The machine asks for it after `diverged` only with --on-diverge pause.
@@ -132,18 +141,25 @@ void SourceMove::perform(SourceEffect effect) {
       return context_.network.plug(record_.ports, [this, alive = std::weak_ptr(alive_)] {
         if (!alive.expired()) pause_ports();
       });
-    case SourceEffect::continue_switchover: return memory_->proceed();
-    case SourceEffect::commit_target: return commit_target();
-    case SourceEffect::cancel_memory: return;  // resume_guest does both, in QEMU's order
-    case SourceEffect::resume_guest: return resume_guest();
-    case SourceEffect::resume_ports: return context_.network.resume(record_.ports);
-    case SourceEffect::abort_target: return abort_target();
+    case SourceEffect::continue_switchover:
+      return memory_->proceed();
+    case SourceEffect::commit_target:
+      return commit_target();
+    case SourceEffect::cancel_memory:
+      return;  // resume_guest does both, in QEMU's order
+    case SourceEffect::resume_guest:
+      return resume_guest();
+    case SourceEffect::resume_ports:
+      return context_.network.resume(record_.ports);
+    case SourceEffect::abort_target:
+      return abort_target();
     case SourceEffect::release_ports:
       return context_.network.release(record_.ports, record_.epoch,
                                       [this, alive = std::weak_ptr(alive_)] {
                                         if (!alive.expired()) feed(SourceEvent::drained);
                                       });
-    case SourceEffect::end_guest: return end_guest();
+    case SourceEffect::end_guest:
+      return end_guest();
     case SourceEffect::forget_guest:
       memory_.reset();
       subscription_.reset();
@@ -152,7 +168,8 @@ void SourceMove::perform(SourceEffect effect) {
         context_.vms.forget(record_.vm, Vms::Teardown::by_caller);
       }
       return;
-    case SourceEffect::wait: return wait();
+    case SourceEffect::wait:
+      return wait();
   }
 }
 
@@ -206,9 +223,8 @@ void SourceMove::prepare_target() {
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
         if (alive.expired()) return;
         if (reply) return feed(SourceEvent::target_prepared);
-        feed(SourceEvent::target_failed,
-             fmt::format("host {} cannot take vm {}: {}", record_.to, record_.vm,
-                         reply.error().text));
+        feed(SourceEvent::target_failed, fmt::format("host {} cannot take vm {}: {}", record_.to,
+                                                     record_.vm, reply.error().text));
       },
       kPrepareTimeout);
 }
@@ -298,13 +314,12 @@ void SourceMove::resume_guest() {
         context_.loop, *vm, context_.peers,
         SourceMemory::Settings{.id = record_.id, .to = record_.to, .limits = {}, .bandwidth = {}},
         milestones_,
-        SourceMemory::Events{
-            .converged = [] {},
-            .diverged = [](const std::string&) {},
-            .pre_switchover = [] {},
-            .completed = [] {},
-            .failed = [this](std::string why) { memory_failed(std::move(why)); },
-            .running = [this] { feed(SourceEvent::guest_resumed); }});
+        SourceMemory::Events{.converged = [] {},
+                             .diverged = [](const std::string&) {},
+                             .pre_switchover = [] {},
+                             .completed = [] {},
+                             .failed = [this](std::string why) { memory_failed(std::move(why)); },
+                             .running = [this] { feed(SourceEvent::guest_resumed); }});
   }
   memory_->abort(machine_.reason());
 }
@@ -321,8 +336,7 @@ void SourceMove::memory_failed(std::string why) {
 void SourceMove::abort_target() {
   if (record_.abort_told) return;
   context_.peers.request(
-      record_.to, "migration.abort",
-      {{"id", record_.id.text()}, {"reason", machine_.reason()}},
+      record_.to, "migration.abort", {{"id", record_.id.text()}, {"reason", machine_.reason()}},
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
         if (alive.expired() || !reply) return;  // the next session_up tells it again
         record_.abort_told = true;
@@ -331,8 +345,9 @@ void SourceMove::abort_target() {
       kAbortTimeout);
 }
 
-// QEMU stands in postmigrate and holds nothing that is not at the target. Giving back a guest's memory
-// keeps the kernel busy for tens of milliseconds: that waits until the guest is well under way.
+// QEMU stands in postmigrate and holds nothing that is not at the target. Giving back a guest's
+// memory keeps the kernel busy for tens of milliseconds: that waits until the guest is well under
+// way.
 void SourceMove::end_guest() {
   teardown_ = context_.loop.after(kTeardownDelay, [process = record_.process] {
     auto qemu = os::Child::adopt(process);
@@ -357,10 +372,11 @@ std::string SourceMove::shown_state() const {
 }
 
 nlohmann::json SourceMove::describe() const {
-  nlohmann::json json = {{"id", record_.id.text()},   {"vm", record_.vm},
-                         {"tenant", record_.tenant},  {"from", context_.config.name},
-                         {"to", record_.to},          {"state", shown_state()},
-                         {"started", record_.started}, {"max_downtime_ms", to_ms(record_.max_downtime)}};
+  nlohmann::json json = {
+      {"id", record_.id.text()},    {"vm", record_.vm},
+      {"tenant", record_.tenant},   {"from", context_.config.name},
+      {"to", record_.to},           {"state", shown_state()},
+      {"started", record_.started}, {"max_downtime_ms", to_ms(record_.max_downtime)}};
   if (!machine_.reason().empty()) json["reason"] = machine_.reason();
   if (!record_.report.is_null()) json["report"] = record_.report;
   if (memory_ && !migrate::is_final(machine_.state())) json["progress"] = progress();

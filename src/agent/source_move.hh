@@ -32,8 +32,8 @@ struct SourceRecord {
   Epoch epoch = 0;  // of the ports at the target
   std::vector<PortId> ports;
   os::ProcessIdentity process;  // the vm's QEMU here; a vm that came back has another
-  bool abort_told = true;  // false while the target has not heard of an abort
-  nlohmann::json report;   // once done
+  bool abort_told = true;       // false while the target has not heard of an abort
+  nlohmann::json report;        // once done
 };
 nlohmann::json to_json(const SourceRecord& record);
 SourceRecord source_record(const nlohmann::json& json);

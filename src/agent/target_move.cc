@@ -13,17 +13,21 @@ using migrate::TargetState;
 
 namespace {
 
-constexpr Nanoseconds kPortsBound = seconds(10);   // channels to every peer and to the source
-constexpr Nanoseconds kLoadedBound = seconds(2);   // the stream's end after an early commit
+constexpr Nanoseconds kPortsBound = seconds(10);  // channels to every peer and to the source
+constexpr Nanoseconds kLoadedBound = seconds(2);  // the stream's end after an early commit
 constexpr Nanoseconds kNotifyTimeout = seconds(5);
 
 }  // namespace
 
 nlohmann::json to_json(const TargetRecord& record) {
-  return {{"id", record.id.text()},     {"from", record.from},
-          {"state", migrate::to_text(record.state)}, {"reason", record.reason},
-          {"started", record.started},  {"spec", qemu::to_json(record.spec)},
-          {"ports", record.ports},      {"epoch", record.epoch},
+  return {{"id", record.id.text()},
+          {"from", record.from},
+          {"state", migrate::to_text(record.state)},
+          {"reason", record.reason},
+          {"started", record.started},
+          {"spec", qemu::to_json(record.spec)},
+          {"ports", record.ports},
+          {"epoch", record.epoch},
           {"refusal_told", record.refusal_told}};
 }
 
@@ -48,7 +52,9 @@ TargetRecord target_record(const nlohmann::json& json) {
 }
 
 TargetMove::TargetMove(const SourceMove::Context& context, TargetRecord record)
-    : context_(context), record_(std::move(record)), machine_(record_.state),
+    : context_(context),
+      record_(std::move(record)),
+      machine_(record_.state),
       cpu_at_begin_(process_cpu_seconds(::getpid())) {
   for (const auto& nic : record_.spec.nics) ports_.push_back(nic.port);
 }
@@ -61,8 +67,8 @@ void TargetMove::feed(TargetEvent event, std::string text) {
     queue_.pop_front();
     const TargetState before = machine_.state();
     const auto effects = machine_.handle(next, std::move(why));
-    spdlog::debug("migration {}: {} in {} -> {}", record_.id.text(), to_text(next),
-                  to_text(before), to_text(machine_.state()));
+    spdlog::debug("migration {}: {} in {} -> {}", record_.id.text(), to_text(next), to_text(before),
+                  to_text(machine_.state()));
     for (const TargetEffect effect : effects) perform(effect);
   }
   feeding_ = false;
@@ -70,16 +76,22 @@ void TargetMove::feed(TargetEvent event, std::string text) {
 
 void TargetMove::perform(TargetEffect effect) {
   switch (effect) {
-    case TargetEffect::record: return journal();
-    case TargetEffect::prepare_guest: return prepare_guest();
+    case TargetEffect::record:
+      return journal();
+    case TargetEffect::prepare_guest:
+      return prepare_guest();
     case TargetEffect::reply_prepared:
       if (preparing_) std::exchange(preparing_, {})->answer(nlohmann::json{{"prepared", true}});
       return;
-    case TargetEffect::run_guest: return run_guest();
+    case TargetEffect::run_guest:
+      return run_guest();
     // After a restart: none, unless they were held anew.
-    case TargetEffect::run_ports: return context_.network.run(std::exchange(holding_, {}));
-    case TargetEffect::reply_owns: return reply(owner_reply());
-    case TargetEffect::reply_refuses: return reply({{"refuses", machine_.reason()}});
+    case TargetEffect::run_ports:
+      return context_.network.run(std::exchange(holding_, {}));
+    case TargetEffect::reply_owns:
+      return reply(owner_reply());
+    case TargetEffect::reply_refuses:
+      return reply({{"refuses", machine_.reason()}});
     case TargetEffect::discard_guest:
       subscription_.reset();
       incoming_.reset();
@@ -90,7 +102,8 @@ void TargetMove::perform(TargetEffect effect) {
         context_.vms.forget(record_.spec.name);
       }
       return context_.network.discard_held(std::exchange(holding_, {}));
-    case TargetEffect::notify_failed: return notify_failed();
+    case TargetEffect::notify_failed:
+      return notify_failed();
     case TargetEffect::wait:
       bound_ = context_.loop.after(kLoadedBound, [this] { feed(TargetEvent::patience_ended); });
       return;
@@ -132,7 +145,8 @@ bool TargetMove::hold_ports() {
   context_.network.when_prepared(ports_, kPortsBound,
                                  [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
                                    if (alive.expired()) return;
-                                   if (!done) return feed(TargetEvent::load_failed, done.error().text);
+                                   if (!done)
+                                     return feed(TargetEvent::load_failed, done.error().text);
                                    ports_held_ = true;
                                    maybe_prepared();
                                  });
@@ -165,21 +179,20 @@ void TargetMove::start_incoming(Vms::Incoming incoming) {
       context_.loop,
       stream::TransferConfig{.id = stream::TransferId::from(record_.id.bytes),
                              .role = stream::Role::kTarget},
-      TransferLink::Events{.observe = {},
-                           .lane_lost =
-                               [this](const std::string& reason) {
-                                 if (machine_.state() == TargetState::owner) return end_link();
-                                 spdlog::warn("vm {}: lane from {} lost ({}), waiting for another",
-                                              record_.spec.name, record_.from, reason);
-                               },
-                           .memory_verified =
-                               [this] {
-                                 stream_verified_ = true;
-                                 maybe_loaded();
-                               },
-                           .failed = [this](std::string why) {
-                             feed(TargetEvent::load_failed, std::move(why));
-                           }});
+      TransferLink::Events{
+          .observe = {},
+          .lane_lost =
+              [this](const std::string& reason) {
+                if (machine_.state() == TargetState::owner) return end_link();
+                spdlog::warn("vm {}: lane from {} lost ({}), waiting for another",
+                             record_.spec.name, record_.from, reason);
+              },
+          .memory_verified =
+              [this] {
+                stream_verified_ = true;
+                maybe_loaded();
+              },
+          .failed = [this](std::string why) { feed(TargetEvent::load_failed, std::move(why)); }});
   link_->use_qemu(os::adopt_stream(context_.loop, std::move(incoming.stream), "QEMU"));
   incoming_ = std::make_unique<qemu::IncomingMigration>(
       vm.qmp(),
@@ -217,8 +230,8 @@ void TargetMove::maybe_loaded() {
 
 // Before a word that makes us the owner: QEMU's death may be known to the kernel and not yet to us.
 void TargetMove::look_at_guest() {
-  if (guest() == nullptr &&
-      machine_.state() != TargetState::owner && !migrate::is_final(machine_.state())) {
+  if (guest() == nullptr && machine_.state() != TargetState::owner &&
+      !migrate::is_final(machine_.state())) {
     feed(TargetEvent::guest_died);
   }
 }
@@ -289,15 +302,14 @@ void TargetMove::on_session_up() {
 void TargetMove::notify_failed() {
   record_.refusal_told = false;
   context_.store.put("migration-target", record_.id.text(), to_json(record_));
-  context_.peers.request(record_.from, "migration.failed",
-                         {{"id", record_.id.text()}, {"reason", machine_.reason()}},
-                         [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& done) {
-                           if (alive.expired() || !done) return;
-                           record_.refusal_told = true;
-                           context_.store.put("migration-target", record_.id.text(),
-                                              to_json(record_));
-                         },
-                         kNotifyTimeout);
+  context_.peers.request(
+      record_.from, "migration.failed", {{"id", record_.id.text()}, {"reason", machine_.reason()}},
+      [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& done) {
+        if (alive.expired() || !done) return;
+        record_.refusal_told = true;
+        context_.store.put("migration-target", record_.id.text(), to_json(record_));
+      },
+      kNotifyTimeout);
 }
 
 bool TargetMove::settled() const {

@@ -33,8 +33,8 @@ class TargetMove final {
  public:
   TargetMove(const SourceMove::Context& context, TargetRecord record);
 
-  void prepare(PeerRequest request);  // migration.prepare
-  void commit(PeerRequest request);   // migration.commit
+  void prepare(PeerRequest request);                           // migration.prepare
+  void commit(PeerRequest request);                            // migration.commit
   void abort(PeerRequest request, const std::string& reason);  // migration.abort
   void restart();
   void on_session_up();

@@ -20,8 +20,8 @@ constexpr std::size_t kLaneRead = 256 << 10;
 // Lane bytes taken per wake-up before other events get their turn.
 constexpr std::size_t kLaneBurst = 4 << 20;
 
-// Little unsent data in the kernel keeps the last pages of a move from queueing behind what was read
-// long ago: 512 KiB is 10 ms at 400 Mbit/s.
+// Little unsent data in the kernel keeps the last pages of a move from queueing behind what was
+// read long ago: 512 KiB is 10 ms at 400 Mbit/s.
 constexpr ByteCount kLaneNotSent{512 << 10};
 constexpr Nanoseconds kLeastTick = milliseconds(1);
 constexpr Nanoseconds kPaceInterval = milliseconds(5);
@@ -42,8 +42,11 @@ void tune(const os::Fd& socket) {
 }  // namespace
 
 TransferLink::TransferLink(os::Loop& loop, stream::TransferConfig config, Events events)
-    : loop_(loop), role_(config.role), outgoing_(is_source() ? kMemoryStream : kReturnPathStream),
-      incoming_(is_source() ? kReturnPathStream : kMemoryStream), events_(std::move(events)),
+    : loop_(loop),
+      role_(config.role),
+      outgoing_(is_source() ? kMemoryStream : kReturnPathStream),
+      incoming_(is_source() ? kReturnPathStream : kMemoryStream),
+      events_(std::move(events)),
       transfer_(std::move(config), *this, loop.now()) {
   arm();
 }
@@ -98,13 +101,15 @@ void TransferLink::use_lane(std::unique_ptr<os::ByteStream> lane, BytesView earl
   }
   transfer_.lane_up(loop_.now());
   if (!early.empty()) {
-    if (const auto fed = transfer_.feed(early, loop_.now()); !fed) return drop_lane(fed.error().text);
+    if (const auto fed = transfer_.feed(early, loop_.now()); !fed)
+      return drop_lane(fed.error().text);
   }
   lane_->start({.readable = [this] { read_lane(); },
                 .writable = [this] { pump(); },
-                .closed = [this](const std::string& reason) {
-                  drop_lane(reason.empty() ? "closed by the peer" : reason);
-                }});
+                .closed =
+                    [this](const std::string& reason) {
+                      drop_lane(reason.empty() ? "closed by the peer" : reason);
+                    }});
   pump();
 }
 
@@ -139,9 +144,7 @@ void TransferLink::drop_lane(const std::string& reason) {
 
 void TransferLink::pace() {
   const os::TcpStatus status = os::tcp_status(*lane_socket_);
-  pacer_.update({.at = loop_.now(),
-                 .rtt = status.min_rtt,
-                 .delivered = status.delivery_rate});
+  pacer_.update({.at = loop_.now(), .rtt = status.min_rtt, .delivered = status.delivery_rate});
   os::set_pacing_rate(*lane_socket_, pacer_.rate());
   pace_timer_ = loop_.after(kPaceInterval, [this] { pace(); });
 }

@@ -1,14 +1,14 @@
 #pragma once
-// Joins the three ends of one transfer at one agent: QEMU's unix socket, the resumable transfer, and
-// the lane (TLS over TCP) to the other agent.
+// Joins the three ends of one transfer at one agent: QEMU's unix socket, the resumable transfer,
+// and the lane (TLS over TCP) to the other agent.
 //
-//   source:  QEMU --memory--> transfer --lane--> ...      ... --lane--> transfer --return path--> QEMU
-//   target:  the same with the directions exchanged
+//   source:  QEMU --memory--> transfer --lane--> ...      ... --lane--> transfer --return path-->
+//   QEMU target:  the same with the directions exchanged
 //
 // Both roles are the same code: each writes one stream and consumes the other. The source paces its
-// lane just below what the path carries (stream/pacer.hh), so that wires are not drowned. Bytes of the memory
-// stream are shown to `observe` as they pass, for the parser's marks. Control thread: at 400 Mbit/s
-// the lane takes a small part of a core (bench/RESULTS.md).
+// lane just below what the path carries (stream/pacer.hh), so that wires are not drowned. Bytes of
+// the memory stream are shown to `observe` as they pass, for the parser's marks. Control thread: at
+// 400 Mbit/s the lane takes a small part of a core (bench/RESULTS.md).
 #include <functional>
 #include <memory>
 
@@ -22,10 +22,10 @@ namespace godwit::agent {
 class TransferLink final : public stream::TransferSink {
  public:
   struct Events {
-    std::function<void(BytesView)> observe;          // memory bytes, in order, once
-    std::function<void(std::string)> lane_lost;      // bring another with use_lane()
-    std::function<void()> memory_verified;           // the target took all, sums agree; both roles
-    std::function<void(std::string)> failed;         // given up; once
+    std::function<void(BytesView)> observe;      // memory bytes, in order, once
+    std::function<void(std::string)> lane_lost;  // bring another with use_lane()
+    std::function<void()> memory_verified;       // the target took all, sums agree; both roles
+    std::function<void(std::string)> failed;     // given up; once
   };
 
   TransferLink(os::Loop& loop, stream::TransferConfig config, Events events);

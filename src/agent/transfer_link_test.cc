@@ -15,7 +15,8 @@ namespace {
 class Qemu final {
  public:
   explicit Qemu(std::unique_ptr<os::ByteStream> stream) : stream_(std::move(stream)) {
-    stream_->start({.readable = [this] { read(); }, .writable = [this] { write(); },
+    stream_->start({.readable = [this] { read(); },
+                    .writable = [this] { write(); },
                     .closed = [this](const std::string&) { closed = true; }});
   }
   void send(Bytes bytes) {
@@ -71,12 +72,14 @@ class TransferLinkTest : public testing::Test {
   std::unique_ptr<os::MemoryLink> lane_;
   int verified_ = 0, lanes_lost_ = 0;
   Bytes observed_;
-  TransferLink source_{loop_, config(stream::Role::kSource),
+  TransferLink source_{loop_,
+                       config(stream::Role::kSource),
                        {.observe = [this](BytesView bytes) { append(observed_, bytes); },
                         .lane_lost = [this](const std::string&) { ++lanes_lost_; },
                         .memory_verified = [this] { ++verified_; },
                         .failed = [](const std::string& why) { ADD_FAILURE() << why; }}};
-  TransferLink target_{loop_, config(stream::Role::kTarget),
+  TransferLink target_{loop_,
+                       config(stream::Role::kTarget),
                        {.observe = {},
                         .lane_lost = [this](const std::string&) { ++lanes_lost_; },
                         .memory_verified = [this] { ++verified_; },

@@ -19,8 +19,11 @@ constexpr Nanoseconds kReconnectDelay = milliseconds(200);
 }  // namespace
 
 Vm::Vm(os::Loop& loop, VmRecord record, qemu::VmPaths paths, os::Child process)
-    : loop_(loop), record_(std::move(record)), paths_(std::move(paths)),
-      process_(std::move(process)), since_(loop.now()) {
+    : loop_(loop),
+      record_(std::move(record)),
+      paths_(std::move(paths)),
+      process_(std::move(process)),
+      since_(loop.now()) {
   process_.detach();
   record_.process = process_.identity();
   process_.on_exit(loop_, [this](const os::ExitStatus& status) { on_exit(status); });
@@ -30,16 +33,16 @@ Vm::Vm(os::Loop& loop, VmRecord record, qemu::VmPaths paths, os::Child process)
 void Vm::connect() {
   // A migration may hold on to the old one: closed, it answers with errors.
   if (qmp_) retired_.push_back(std::move(qmp_));
-  qmp_ = qemu::Qmp::connect(
-      loop_, paths_.qmp().string(), name(),
-      {.ready = [this] { ask_status(); },
-       .event = [this](const qemu::QmpEvent& event) { on_event(event); },
-       .closed =
-           [this](const std::string& reason) {
-             if (state_ == "stopped") return;
-             spdlog::warn("vm {}: QMP connection lost ({}), trying again", name(), reason);
-             reconnect_ = loop_.after(kReconnectDelay, [this] { connect(); });
-           }});
+  qmp_ = qemu::Qmp::connect(loop_, paths_.qmp().string(), name(),
+                            {.ready = [this] { ask_status(); },
+                             .event = [this](const qemu::QmpEvent& event) { on_event(event); },
+                             .closed =
+                                 [this](const std::string& reason) {
+                                   if (state_ == "stopped") return;
+                                   spdlog::warn("vm {}: QMP connection lost ({}), trying again",
+                                                name(), reason);
+                                   reconnect_ = loop_.after(kReconnectDelay, [this] { connect(); });
+                                 }});
 }
 
 void Vm::ask_status() {
@@ -63,7 +66,8 @@ void Vm::on_exit(const os::ExitStatus& status) {
   reconnect_.reset();
   std::string reason = fmt::format("QEMU of vm {} ended: {}", name(), status.text());
   if (!status.success()) {
-    if (const std::string tail = qemu::log_tail(paths_); !tail.empty()) reason += "; it said: " + tail;
+    if (const std::string tail = qemu::log_tail(paths_); !tail.empty())
+      reason += "; it said: " + tail;
   }
   record_.stopped = reason;
   const auto listeners = listeners_;

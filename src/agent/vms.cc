@@ -55,8 +55,8 @@ void Vms::adopt(const VmRecord& record) {
 
 Vm* Vms::keep(VmRecord record, os::Child process) {
   const std::string name = record.spec.name;
-  auto vm = std::make_unique<Vm>(loop_, std::move(record),
-                                 qemu::VmPaths{config_.vm_dir(name)}, std::move(process));
+  auto vm = std::make_unique<Vm>(loop_, std::move(record), qemu::VmPaths{config_.vm_dir(name)},
+                                 std::move(process));
   Vm* raw = vm.get();
   subscriptions_[name] = raw->subscribe(
       {.event =
@@ -81,7 +81,8 @@ void Vms::save(const Vm& vm) { store_.put("vm", vm.name(), to_json(vm.record()))
 Result<qemu::VmSpec> Vms::spec_of(const nlohmann::json& request) {
   const auto name = text_field(request, "name");
   if (!name) return std::unexpected(name.error());
-  if (store_.find("vm", *name)) return fail("there is a vm '{}' already: choose another name", *name);
+  if (store_.find("vm", *name))
+    return fail("there is a vm '{}' already: choose another name", *name);
   const std::string tenant = text_field_or(request, "tenant", kDefaultTenant);
 
   nlohmann::json nics = nlohmann::json::array();
@@ -136,7 +137,8 @@ Result<Vms::Incoming> Vms::run_incoming(const qemu::VmSpec& spec, const Migratio
     return fail("host {} has a vm '{}' of its own", config_.name, spec.name);
   }
   os::SocketPair pair = os::make_socket_pair();
-  auto launched = launch(spec, Arrival{.incoming_fd = pair.theirs.number(), .migration = migration});
+  auto launched =
+      launch(spec, Arrival{.incoming_fd = pair.theirs.number(), .migration = migration});
   if (launched) launched->stream = std::move(pair.ours);
   return launched;
 }
@@ -176,9 +178,8 @@ Result<Vms::Incoming> Vms::launch(const qemu::VmSpec& spec, const std::optional<
   }
   const auto incoming_fd = arrival ? std::optional(arrival->incoming_fd) : std::nullopt;
   try {
-    qemu::Launched launched = qemu::launch(spec, {.paths = {config_.vm_dir(spec.name)},
-                                                  .tap_fds = fds,
-                                                  .incoming_fd = incoming_fd});
+    qemu::Launched launched = qemu::launch(
+        spec, {.paths = {config_.vm_dir(spec.name)}, .tap_fds = fds, .incoming_fd = incoming_fd});
     for (const auto& notice : launched.notices) spdlog::warn("vm {}: {}", spec.name, notice);
     VmRecord record{
         .spec = spec, .process = launched.child.identity(), .stopped = {}, .arriving = {}};

@@ -63,8 +63,11 @@ os::Tap& WireThread::Attached::tap() {
 }
 
 WireThread::WireThread(os::Loop& control, const std::string& self, Handlers handlers)
-    : control_(control), handlers_(std::move(handlers)), engine_(self, *this, random_number),
-      frame_buffers_(kFramesPerBatch, Bytes(os::kMaxFrameBytes)), thread_([this] { loop_.run(); }) {}
+    : control_(control),
+      handlers_(std::move(handlers)),
+      engine_(self, *this, random_number),
+      frame_buffers_(kFramesPerBatch, Bytes(os::kMaxFrameBytes)),
+      thread_([this] { loop_.run(); }) {}
 
 WireThread::~WireThread() {
   loop_.stop();
@@ -189,7 +192,8 @@ void WireThread::resume_port(const PortId& port, Instant now) {
 }
 
 void WireThread::watch_taps(bool read) {
-  for (auto& [port, attached] : attached_) attached.watch.set_events(read ? std::uint32_t{EPOLLIN} : 0);
+  for (auto& [port, attached] : attached_)
+    attached.watch.set_events(read ? std::uint32_t{EPOLLIN} : 0);
 }
 
 // ---- UDP ----
@@ -236,7 +240,8 @@ void WireThread::flush() {
   if (!socket_->flush()) return;
   while (!unsent_.empty()) {
     const Unsent& next = unsent_.front();
-    const os::DatagramRun run{.to = next.to, .bytes = next.bytes, .segment_size = next.segment_size};
+    const os::DatagramRun run{
+        .to = next.to, .bytes = next.bytes, .segment_size = next.segment_size};
     if (socket_->send_batch({&run, 1}) == 0) return;
     unsent_bytes_ -= next.bytes.size();
     unsent_.pop_front();
@@ -302,9 +307,8 @@ void WireThread::attach(const PortId& port, PortDevice device) {
     attached_.erase(port);
     Attached& attached = attached_[port];
     attached.device = device;
-    attached.watch =
-        loop_.watch(attached.tap().fd(), unsent_.empty() ? std::uint32_t{EPOLLIN} : 0,
-                    [this, port](std::uint32_t) { read_port(port); });
+    attached.watch = loop_.watch(attached.tap().fd(), unsent_.empty() ? std::uint32_t{EPOLLIN} : 0,
+                                 [this, port](std::uint32_t) { read_port(port); });
   });
 }
 
@@ -321,9 +325,8 @@ void WireThread::disconnect(const WireId& wire) {
 }
 
 void WireThread::offer_move(const PortId& port, const std::string& to_host, Epoch epoch) {
-  post([this, port, to_host, epoch](Instant now) {
-    engine_.offer_move(port, to_host, epoch, now);
-  });
+  post(
+      [this, port, to_host, epoch](Instant now) { engine_.offer_move(port, to_host, epoch, now); });
 }
 
 void WireThread::arm(const std::vector<PortId>& ports) {

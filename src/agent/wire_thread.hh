@@ -5,8 +5,9 @@
 //   TAP ◀── writes ────────── Engine ◀── runs (GRO) ── UDP
 //
 // The control thread only posts to it and is posted to; nothing is shared but TAP pairs, whose
-// descriptors the control thread lends to QEMU. When UDP has no room, what is sealed waits (bounded)
-// and no TAP is read until it is gone: the guest's queue is the buffer, as with any slow NIC.
+// descriptors the control thread lends to QEMU. When UDP has no room, what is sealed waits
+// (bounded) and no TAP is read until it is gone: the guest's queue is the buffer, as with any slow
+// NIC.
 #include <deque>
 #include <functional>
 #include <map>
@@ -41,8 +42,8 @@ class WireThread final : private wire::EngineSink {
     std::vector<wire::WireStats> wires;
     std::vector<wire::PortStats> ports;
     std::uint64_t stray_datagrams = 0, bad_control = 0;
-    std::uint64_t tap_refused = 0;   // frames that a TAP did not take
-    std::uint64_t udp_dropped = 0;   // datagrams dropped because UDP had no room for too long
+    std::uint64_t tap_refused = 0;  // frames that a TAP did not take
+    std::uint64_t udp_dropped = 0;  // datagrams dropped because UDP had no room for too long
   };
 
   WireThread(os::Loop& control, const std::string& self, Handlers handlers);

@@ -1,5 +1,6 @@
 #pragma once
-// CHECK states what must be true of our own code; it stays on in release and aborts with the values.
+// CHECK states what must be true of our own code; it stays on in release and aborts with the
+// values.
 #include <fmt/format.h>
 
 #include <string_view>
@@ -9,10 +10,9 @@ namespace godwit::base {
                                std::string_view detail);
 }
 
-#define CHECK(condition, ...)                                              \
-  do {                                                                     \
-    if (!(condition)) [[unlikely]] {                                       \
-      ::godwit::base::check_failed(__FILE__, __LINE__, #condition,         \
-                                   ::fmt::format("" __VA_ARGS__));         \
-    }                                                                      \
+#define CHECK(condition, ...)                                                                      \
+  do {                                                                                             \
+    if (!(condition)) [[unlikely]] {                                                               \
+      ::godwit::base::check_failed(__FILE__, __LINE__, #condition, ::fmt::format("" __VA_ARGS__)); \
+    }                                                                                              \
   } while (false)

@@ -17,8 +17,8 @@ struct Unit {
 Result<double> parse_with_unit(std::string_view text, std::span<const Unit> units,
                                std::string_view what, std::string_view example) {
   double number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number,
-                                            std::chars_format::fixed);
+  const auto [end, error] =
+      std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
   if (error != std::errc{} || number < 0 || !std::isfinite(number)) {
     return fail("'{}' is not a {}: write a number and its unit, like {}", text, what, example);
   }
@@ -54,14 +54,19 @@ std::string scaled(double value, std::span<const Unit> descending) {
 }
 
 constexpr double kKi = 1024.0;
-constexpr std::array kByteUnits = {
-    Unit{"B", 1}, Unit{"KiB", kKi}, Unit{"MiB", kKi * kKi}, Unit{"GiB", kKi * kKi * kKi},
-    Unit{"TiB", kKi * kKi * kKi * kKi}, Unit{"kB", 1e3}, Unit{"MB", 1e6}, Unit{"GB", 1e9},
-    Unit{"TB", 1e12}};
+constexpr std::array kByteUnits = {Unit{"B", 1},
+                                   Unit{"KiB", kKi},
+                                   Unit{"MiB", kKi* kKi},
+                                   Unit{"GiB", kKi* kKi* kKi},
+                                   Unit{"TiB", kKi* kKi* kKi* kKi},
+                                   Unit{"kB", 1e3},
+                                   Unit{"MB", 1e6},
+                                   Unit{"GB", 1e9},
+                                   Unit{"TB", 1e12}};
 constexpr std::array kRateUnits = {Unit{"bit", 1}, Unit{"kbit", 1e3}, Unit{"mbit", 1e6},
                                    Unit{"gbit", 1e9}};
-constexpr std::array kTimeUnits = {Unit{"ns", 1}, Unit{"us", 1e3}, Unit{"ms", 1e6}, Unit{"s", 1e9},
-                                   Unit{"min", 60e9}, Unit{"h", 3600e9}};
+constexpr std::array kTimeUnits = {Unit{"ns", 1},  Unit{"us", 1e3},   Unit{"ms", 1e6},
+                                   Unit{"s", 1e9}, Unit{"min", 60e9}, Unit{"h", 3600e9}};
 
 }  // namespace
 

@@ -46,9 +46,9 @@ Result<Nanoseconds> parse_duration(std::string_view text);
 // "0.1%" -> 0.001.
 Result<double> parse_percentage(std::string_view text);
 
-std::string to_text(ByteCount count);      // "512 MiB", "1.3 GiB"
-std::string to_text(BitRate rate);         // "400 Mbit/s"
-std::string to_text(Nanoseconds duration); // "1.23 s", "45.6 ms"
+std::string to_text(ByteCount count);       // "512 MiB", "1.3 GiB"
+std::string to_text(BitRate rate);          // "400 Mbit/s"
+std::string to_text(Nanoseconds duration);  // "1.23 s", "45.6 ms"
 double to_ms(Nanoseconds duration);
 
 }  // namespace godwit

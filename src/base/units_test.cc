@@ -14,8 +14,7 @@ TEST(Units, ParseWhatDesignShows) {
 }
 
 TEST(Units, BareAndBadAreRefusedWithARemedy) {
-  EXPECT_EQ(parse_duration("300").error().text,
-            "'300' has no unit: write the duration like 300ms");
+  EXPECT_EQ(parse_duration("300").error().text, "'300' has no unit: write the duration like 300ms");
   EXPECT_FALSE(parse_byte_count("512 MiB"));
   EXPECT_FALSE(parse_byte_count("-1MiB"));
   EXPECT_FALSE(parse_bit_rate("fast"));

@@ -30,9 +30,7 @@ const IMB_MGR* functions() {
 
 class IpsecMbAead final : public Aead {
  public:
-  explicit IpsecMbAead(const AeadKey& key) {
-    functions()->gcm256_pre(key.bytes.data(), &key_);
-  }
+  explicit IpsecMbAead(const AeadKey& key) { functions()->gcm256_pre(key.bytes.data(), &key_); }
   ~IpsecMbAead() override {
     OPENSSL_cleanse(&key_, sizeof key_);
     OPENSSL_cleanse(&context_, sizeof context_);

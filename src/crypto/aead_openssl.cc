@@ -12,9 +12,7 @@ namespace godwit::crypto {
 namespace {
 
 unsigned char* raw(std::byte* at) { return reinterpret_cast<unsigned char*>(at); }
-const unsigned char* raw(const std::byte* at) {
-  return reinterpret_cast<const unsigned char*>(at);
-}
+const unsigned char* raw(const std::byte* at) { return reinterpret_cast<const unsigned char*>(at); }
 int length(BytesView bytes) { return static_cast<int>(bytes.size()); }
 
 struct FreeCipher {
@@ -29,8 +27,7 @@ using Context = std::unique_ptr<EVP_CIPHER_CTX, FreeContext>;
 const EVP_CIPHER* cipher_of(AeadAlgorithm algorithm) {
   static const Cipher aes(EVP_CIPHER_fetch(nullptr, "AES-256-GCM", nullptr));
   static const Cipher chacha(EVP_CIPHER_fetch(nullptr, "ChaCha20-Poly1305", nullptr));
-  const EVP_CIPHER* cipher =
-      algorithm == AeadAlgorithm::aes_256_gcm ? aes.get() : chacha.get();
+  const EVP_CIPHER* cipher = algorithm == AeadAlgorithm::aes_256_gcm ? aes.get() : chacha.get();
   CHECK(cipher != nullptr, "OpenSSL does not offer AEAD algorithm {}", int(algorithm));
   return cipher;
 }
@@ -50,8 +47,7 @@ class OpenSslAead final : public Aead {
     int written = 0;
     int done = EVP_EncryptInit_ex2(context, nullptr, nullptr, raw(nonce.data()), nullptr);
     done &= EVP_EncryptUpdate(context, nullptr, &written, raw(aad.data()), length(aad));
-    done &= EVP_EncryptUpdate(context, raw(out.data()), &written, raw(plain.data()),
-                              length(plain));
+    done &= EVP_EncryptUpdate(context, raw(out.data()), &written, raw(plain.data()), length(plain));
     done &= EVP_EncryptFinal_ex(context, raw(out.data()) + written, &written);
     done &= EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, int{kAeadTagBytes},
                                 out.data() + plain.size());
@@ -68,8 +64,8 @@ class OpenSslAead final : public Aead {
     done &= EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, int{kAeadTagBytes}, tag.data());
     done &= EVP_DecryptUpdate(context, nullptr, &written, raw(aad.data()), length(aad));
     CHECK(done == 1);
-    return EVP_DecryptUpdate(context, raw(out.data()), &written, raw(sealed.data()),
-                             length(out)) == 1 &&
+    return EVP_DecryptUpdate(context, raw(out.data()), &written, raw(sealed.data()), length(out)) ==
+               1 &&
            EVP_DecryptFinal_ex(context, raw(out.data()) + written, &written) == 1;
   }
 

@@ -39,22 +39,23 @@ class AeadTest : public testing::TestWithParam<Case> {
 // GCM specification (McGrew, Viega 2005), test case 16; RFC 8439, 2.8.2.
 TEST_P(AeadTest, MatchesThePublishedVector) {
   const bool aes = GetParam().algorithm == AeadAlgorithm::aes_256_gcm;
-  const auto aead = make(key_from(
-      from_hex(aes ? "feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308"
-                   : "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f")));
+  const auto aead = make(
+      key_from(from_hex(aes ? "feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308"
+                            : "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f")));
   const Bytes nonce = from_hex(aes ? "cafebabefacedbaddecaf888" : "070000004041424344454647");
-  const Bytes aad = from_hex(aes ? "feedfacedeadbeeffeedfacedeadbeefabaddad2"
-                                 : "50515253c0c1c2c3c4c5c6c7");
+  const Bytes aad =
+      from_hex(aes ? "feedfacedeadbeeffeedfacedeadbeefabaddad2" : "50515253c0c1c2c3c4c5c6c7");
   const Bytes plain =
-      aes ? from_hex("d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
-                     "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39")
+      aes ? from_hex(
+                "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
+                "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39")
           : to_bytes(as_bytes("Ladies and Gentlemen of the class of '99: If I could offer you only "
                               "one tip for the future, sunscreen would be it."));
   const Bytes sealed = seal(*aead, nonce, aad, plain);
-  EXPECT_EQ(to_hex(BytesView(sealed).last(16)), aes ? "76fc6ece0f4e1768cddf8853bb2d551b"
-                                                    : "1ae10b594f09e26a7e902ecbd0600691");
-  EXPECT_EQ(to_hex(BytesView(sealed).first(16)), aes ? "522dc1f099567d07f47f37a32a84427d"
-                                                     : "d31a8d34648e60db7b86afbc53ef7ec2");
+  EXPECT_EQ(to_hex(BytesView(sealed).last(16)),
+            aes ? "76fc6ece0f4e1768cddf8853bb2d551b" : "1ae10b594f09e26a7e902ecbd0600691");
+  EXPECT_EQ(to_hex(BytesView(sealed).first(16)),
+            aes ? "522dc1f099567d07f47f37a32a84427d" : "d31a8d34648e60db7b86afbc53ef7ec2");
 }
 
 TEST_P(AeadTest, OpensWhatItSealedInPlaceAtEverySize) {
@@ -94,11 +95,11 @@ TEST_P(AeadTest, RefusesAnyChangedBit) {
   EXPECT_TRUE(opens());
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Backends, AeadTest,
-    testing::Values(Case{AeadAlgorithm::aes_256_gcm, AeadBackend::openssl},
-                    Case{AeadAlgorithm::aes_256_gcm, AeadBackend::ipsec_mb},
-                    Case{AeadAlgorithm::chacha20_poly1305, AeadBackend::openssl}));
+INSTANTIATE_TEST_SUITE_P(Backends, AeadTest,
+                         testing::Values(Case{AeadAlgorithm::aes_256_gcm, AeadBackend::openssl},
+                                         Case{AeadAlgorithm::aes_256_gcm, AeadBackend::ipsec_mb},
+                                         Case{AeadAlgorithm::chacha20_poly1305,
+                                              AeadBackend::openssl}));
 
 TEST(Aead, BackendsGiveTheSameBytes) {
   if (!has_backend(AeadBackend::ipsec_mb)) GTEST_SKIP() << "this CPU has no VAES";

@@ -7,8 +7,7 @@ namespace {
 
 // RFC 5869, A.1, the expand step.
 TEST(Hkdf, ExpandsTheFirstRfcExample) {
-  const Bytes secret =
-      from_hex("077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5");
+  const Bytes secret = from_hex("077709362c2e32df0ddc3f0dc47bba6390b6c73bb50f9c3122ec844ad7c2b3e5");
   const Bytes info = from_hex("f0f1f2f3f4f5f6f7f8f9");
   Bytes out(42);
   hkdf_expand(secret, info, out);

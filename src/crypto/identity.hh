@@ -57,7 +57,9 @@ class Identity final {
 
  private:
   Identity(PrivateKey key, Certificate certificate, Certificate ca, std::string host_name)
-      : key_(std::move(key)), certificate_(std::move(certificate)), ca_(std::move(ca)),
+      : key_(std::move(key)),
+        certificate_(std::move(certificate)),
+        ca_(std::move(ca)),
         host_name_(std::move(host_name)) {}
   PrivateKey key_;
   Certificate certificate_;

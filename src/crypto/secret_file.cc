@@ -40,8 +40,7 @@ Result<> write_file(const std::filesystem::path& path, std::string_view text, mo
   if (::rename(fresh.c_str(), path.c_str()) != 0) {
     return std::unexpected(Error{errno_text("rename to " + path.string())});
   }
-  const OpenFile directory{
-      ::open(path.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  const OpenFile directory{::open(path.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
   if (directory.fd >= 0) ::fsync(directory.fd);
   return {};
 }

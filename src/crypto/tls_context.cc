@@ -44,8 +44,8 @@ struct TlsCallbacks {
 
   // Called for each certificate of the chain after OpenSSL's own verdict, and for each fault.
   static int on_verify(int ok, X509_STORE_CTX* store) {
-    auto* ssl = static_cast<SSL*>(
-        X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
+    auto* ssl =
+        static_cast<SSL*>(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
     TlsEngine::Connection& peer = connection(ssl);
     X509* certificate = X509_STORE_CTX_get_current_cert(store);
     if (ok != 1) {
@@ -91,8 +91,8 @@ struct TlsCallbacks {
 
   // A joining host: the CA is whichever certificate the server sent that has the invited hash.
   static int on_verify_chain(X509_STORE_CTX* store, void* parts) {
-    auto* ssl = static_cast<SSL*>(
-        X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
+    auto* ssl =
+        static_cast<SSL*>(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
     const Sha256& wanted = *static_cast<TlsContext::Parts*>(parts)->ca_fingerprint;
     STACK_OF(X509)* sent = X509_STORE_CTX_get0_untrusted(store);
     for (int i = 0; i < sk_X509_num(sent); ++i) {

@@ -138,8 +138,7 @@ TEST(Tls, ExpiredAndFutureCertificatesAreRefused) {
   const TlsContext future = east({now + hour, now + 2 * hour});
 
   const Met late = meet(expired, server);
-  EXPECT_EQ(late.server.error(),
-            "certificate of east-1 expired on " + to_text(now - hour));
+  EXPECT_EQ(late.server.error(), "certificate of east-1 expired on " + to_text(now - hour));
   EXPECT_EQ(late.client.error(), "the peer refused our certificate: expired or not yet valid");
   const Met early = meet(future, server);
   EXPECT_EQ(early.server.error(), "certificate of east-1 is not valid before " +

@@ -45,7 +45,8 @@ class Probe final {
   int run() {
     const auto signals = loop_.on_signals({SIGINT, SIGTERM}, [this](int) { stop(); });
     give_up_ = loop_.after(options_.wait, [this] {
-      end_with("the guest " + options_.packets.text() + " does not answer: is the vm up and wired?");
+      end_with("the guest " + options_.packets.text() +
+               " does not answer: is the vm up and wired?");
     });
     reach_control();
     watch_stdin();

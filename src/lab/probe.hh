@@ -11,8 +11,9 @@
 //   window   the figures of a window, a settle time after its end
 //   summary  all windows again, and "total" for the whole run
 //   error    what went wrong; the exit status is 1
-// Exit status 0 says that the run took place, not that the figures are good. Times are CLOCK_REALTIME
-// from the kernel's receive timestamps, so that they can be compared with a packet capture.
+// Exit status 0 says that the run took place, not that the figures are good. Times are
+// CLOCK_REALTIME from the kernel's receive timestamps, so that they can be compared with a packet
+// capture.
 
 namespace godwit::lab {
 

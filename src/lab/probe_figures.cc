@@ -159,7 +159,9 @@ json ProbeRecord::to_vm(const Window& window, const std::optional<GuestReport>& 
   json out = {{"sent", sequence_at(window.end) - sequence_at(window.start)},
               {"gap", gap_json(gap)},
               {"send_gap_ms", to_ms(longest_send_gap(window).length)},
-              {"lost", nullptr}, {"duplicated", nullptr}, {"reordered", nullptr}};
+              {"lost", nullptr},
+              {"duplicated", nullptr},
+              {"reordered", nullptr}};
   if (guest) {
     out["lost"] = count_sent_in(guest->missing, sent_at_, window);
     out["duplicated"] = count_sent_in(guest->duplicated, sent_at_, window);
@@ -193,9 +195,10 @@ json ProbeRecord::figures(const Window& window, const std::optional<Window>& idl
               {"to_vm", to_vm(window, guest)},
               {"from_vm", from_vm(window)},
               {"rtt", round_trips(window)},
-              {"tcp", {{"resets", count_in(resets_, window)},
-                       {"mismatches", count_in(mismatches_, window)},
-                       {"stall_ms", to_ms(longest_stall(window))}}},
+              {"tcp",
+               {{"resets", count_in(resets_, window)},
+                {"mismatches", count_in(mismatches_, window)},
+                {"stall_ms", to_ms(longest_stall(window))}}},
               {"counter_jumps", count_in(counter_jumps_, window)},
               {"idle_gap", nullptr},
               {"guest", nullptr}};

@@ -52,8 +52,13 @@ TEST(Arrivals, LossIsDatedByTheLastPacketBeforeIt) {
 }
 
 Packet stream_packet(std::uint64_t sequence, std::uint64_t counter) {
-  return {.kind = PacketKind::stream, .wanted_per_second = 1000, .client = 1,
-          .sequence = sequence, .counter = counter, .sent_ns = 0, .index = 0};
+  return {.kind = PacketKind::stream,
+          .wanted_per_second = 1000,
+          .client = 1,
+          .sequence = sequence,
+          .counter = counter,
+          .sent_ns = 0,
+          .index = 0};
 }
 
 TEST(ProbeRecord, ACounterThatJumpsIsSeen) {
@@ -83,8 +88,7 @@ TEST(GuestReport, HostileLinesAreRefused) {
   for (const char* line : {"", "{", "[]", "{}", R"({"counter":1})"}) {
     EXPECT_FALSE(parse_guest_report(line)) << line;
   }
-  EXPECT_TRUE(parse_guest_report(
-      R"({"counter":1,"tcp":3,"dirty":[],"client":{"missing":7}})"));
+  EXPECT_TRUE(parse_guest_report(R"({"counter":1,"tcp":3,"dirty":[],"client":{"missing":7}})"));
 }
 
 struct NativeRun : ::testing::Test {

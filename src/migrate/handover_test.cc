@@ -1,6 +1,6 @@
-// Drives Source and Target against each other through a lossy, reordering message queue, kills either
-// agent between any two effects and restarts it from its journal, and looks after every step for two
-// running instances. Each seed is one history.
+// Drives Source and Target against each other through a lossy, reordering message queue, kills
+// either agent between any two effects and restarts it from its journal, and looks after every step
+// for two running instances. Each seed is one history.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -52,7 +52,8 @@ class World {
     return !calm_ && random_() % (100 * kSeverities) < percent * severity_;
   }
   bool settled() const {
-    const bool target_knows = is_final(target_journal_) || target_journal_ == TargetState::planned ||
+    const bool target_knows = is_final(target_journal_) ||
+                              target_journal_ == TargetState::planned ||
                               target_journal_ == TargetState::owner;
     return is_final(source_journal_) && source_ && target_ && target_knows;
   }
@@ -94,59 +95,89 @@ class World {
 
   void perform(SF effect) {
     switch (effect) {
-      case SF::record: source_journal_ = source_->state(); break;
-      case SF::prepare_target: to_target_.push_back(Message::prepare); break;
-      case SF::start_memory: source_events_.push_back(SE::converged); break;
+      case SF::record:
+        source_journal_ = source_->state();
+        break;
+      case SF::prepare_target:
+        to_target_.push_back(Message::prepare);
+        break;
+      case SF::start_memory:
+        source_events_.push_back(SE::converged);
+        break;
       case SF::allow_switchover:
         source_runs_ = false;
         source_events_.push_back(SE::at_pre_switchover);
         break;
-      case SF::pause_ports: source_events_.push_back(SE::ports_paused); break;
+      case SF::pause_ports:
+        source_events_.push_back(SE::ports_paused);
+        break;
       case SF::continue_switchover:
         if (!target_guest_) return source_events_.push_back(SE::memory_failed);
         target_loaded_ = true;
         target_events_.push_back(TE::loaded);
         source_events_.push_back(SE::memory_completed);
         break;
-      case SF::commit_target: to_target_.push_back(Message::commit); break;
+      case SF::commit_target:
+        to_target_.push_back(Message::commit);
+        break;
       case SF::resume_guest:
         ASSERT_NE(source_journal_, SourceState::released);
         source_runs_ = true;
         source_events_.push_back(SE::guest_resumed);
         break;
-      case SF::abort_target: to_target_.push_back(Message::abort); break;
-      case SF::end_guest: ASSERT_FALSE(source_runs_); break;
-      case SF::wait: source_timer_ = true; break;
+      case SF::abort_target:
+        to_target_.push_back(Message::abort);
+        break;
+      case SF::end_guest:
+        ASSERT_FALSE(source_runs_);
+        break;
+      case SF::wait:
+        source_timer_ = true;
+        break;
       case SF::cancel_memory:
       case SF::resume_ports:
       case SF::release_ports:
-      case SF::forget_guest: break;
+      case SF::forget_guest:
+        break;
     }
   }
 
   void perform(TF effect) {
     switch (effect) {
-      case TF::record: target_journal_ = target_->state(); break;
+      case TF::record:
+        target_journal_ = target_->state();
+        break;
       case TF::prepare_guest:
         target_guest_ = true;
         target_events_.push_back(TE::prepared);
         break;
-      case TF::reply_prepared: to_source_.push_back(Message::prepared); break;
+      case TF::reply_prepared:
+        to_source_.push_back(Message::prepared);
+        break;
       case TF::run_guest:
         ASSERT_EQ(target_journal_, TargetState::owner);
         ASSERT_TRUE(target_loaded_);
         target_runs_ = true;
         target_events_.push_back(TE::guest_running);
         break;
-      case TF::reply_owns: to_source_.push_back(Message::owns); break;
-      case TF::reply_refuses: to_source_.push_back(Message::refuses); break;
-      case TF::notify_failed: to_source_.push_back(Message::failed); break;
+      case TF::reply_owns:
+        to_source_.push_back(Message::owns);
+        break;
+      case TF::reply_refuses:
+        to_source_.push_back(Message::refuses);
+        break;
+      case TF::notify_failed:
+        to_source_.push_back(Message::failed);
+        break;
       case TF::discard_guest:
         ASSERT_FALSE(target_runs_);
         target_guest_ = target_loaded_ = false;
         break;
-      case TF::wait: target_timer_ = true; break;
-      case TF::run_ports: break;
+      case TF::wait:
+        target_timer_ = true;
+        break;
+      case TF::run_ports:
+        break;
     }
   }
 
@@ -164,29 +195,37 @@ class World {
     if (!message || !target_) return;
     switch (*message) {
       // A journal that knows this migration answers prepare again only from `planned`.
-      case Message::prepare: return feed_target(TE::begin);
+      case Message::prepare:
+        return feed_target(TE::begin);
       case Message::commit:
         // The agent looks at QEMU's pidfd before it hears a commit.
         if (target_journal_ == TargetState::loaded && !target_guest_) feed_target(TE::guest_died);
         return feed_target(TE::commit);
-      default: return feed_target(TE::abort);
+      default:
+        return feed_target(TE::abort);
     }
   }
   void deliver_to_source() {
     const auto message = take(to_source_);
     if (!message) return;
     switch (*message) {
-      case Message::prepared: return feed_source(SE::target_prepared);
-      case Message::owns: return feed_source(SE::target_owns);
-      case Message::refuses: return feed_source(SE::target_refuses);
-      default: return feed_source(SE::target_failed);
+      case Message::prepared:
+        return feed_source(SE::target_prepared);
+      case Message::owns:
+        return feed_source(SE::target_owns);
+      case Message::refuses:
+        return feed_source(SE::target_refuses);
+      default:
+        return feed_source(SE::target_failed);
     }
   }
 
   void random_step() {
     switch (random_() % 9) {
-      case 0: return deliver_to_target();
-      case 1: return deliver_to_source();
+      case 0:
+        return deliver_to_target();
+      case 1:
+        return deliver_to_source();
       case 2:
         if (const auto event = take(source_events_)) feed_source(*event);
         return;

@@ -42,10 +42,10 @@ double allowed_bytes(const MemorySample& sample, const PauseLimits& limits,
 void DowntimePolicy::note_round(const MemorySample& sample, double allowed) {
   if (sample.round == round_) return;
   const bool first = round_ <= 1;
-  const bool stalled = !first && sample.remaining_bytes > allowed &&
-                       sample.dirty_bytes_per_second >
-                           kDivergeShare * sample.delivered_bytes_per_second &&
-                       sample.remaining_bytes > kStallRatio * round_start_remaining_;
+  const bool stalled =
+      !first && sample.remaining_bytes > allowed &&
+      sample.dirty_bytes_per_second > kDivergeShare * sample.delivered_bytes_per_second &&
+      sample.remaining_bytes > kStallRatio * round_start_remaining_;
   stalled_rounds_ = stalled ? stalled_rounds_ + 1 : 0;
   round_ = sample.round;
   round_start_remaining_ = sample.remaining_bytes;
@@ -67,8 +67,8 @@ DowntimePolicy::Verdict DowntimePolicy::judge(const MemorySample& sample) {
   verdict.eta = from_seconds(round_seconds / gain);
   verdict.diverges = stalled_rounds_ >= kStalledRoundsToDiverge;
 
-  verdict.fits = allowed > 0 && (sample.round >= 2 ||
-                                 sample.remaining_bytes <= kFirstRoundMultiple * allowed);
+  verdict.fits =
+      allowed > 0 && (sample.round >= 2 || sample.remaining_bytes <= kFirstRoundMultiple * allowed);
   if (verdict.fits) {
     const double qemu_rate = std::max(sample.qemu_bytes_per_second, rate);
     verdict.qemu_downtime_limit = std::clamp(

@@ -1,8 +1,9 @@
 #pragma once
-// When to stop the vCPUs (design 7, policy `downtime`): a pure function of what QEMU and the transfer
-// report. QEMU itself compares `remaining` against its bandwidth estimate x downtime-limit after an
-// exact dirty-bitmap sync (QEMU 7.2 migration_iteration_run); we give it the limit at which that
-// threshold equals the bytes that *our* prediction allows, so the trigger is ours and the test exact.
+// When to stop the vCPUs (design 7, policy `downtime`): a pure function of what QEMU and the
+// transfer report. QEMU itself compares `remaining` against its bandwidth estimate x downtime-limit
+// after an exact dirty-bitmap sync (QEMU 7.2 migration_iteration_run); we give it the limit at
+// which that threshold equals the bytes that *our* prediction allows, so the trigger is ours and
+// the test exact.
 #include <optional>
 
 #include "base/units.hh"
@@ -11,12 +12,12 @@ namespace godwit::migrate {
 
 struct MemorySample {
   Instant at{};
-  std::uint64_t round = 0;               // QEMU's dirty-sync-count
-  double remaining_bytes = 0;            // dirty, not yet read by us
-  double dirty_bytes_per_second = 0;     // QEMU's estimate at its last sync; 0 before the second
-  double backlog_bytes = 0;              // read from QEMU, not yet acknowledged by the target
-  double delivered_bytes_per_second = 0; // what the target acknowledged lately
-  double qemu_bytes_per_second = 0;      // QEMU's own bandwidth estimate
+  std::uint64_t round = 0;                // QEMU's dirty-sync-count
+  double remaining_bytes = 0;             // dirty, not yet read by us
+  double dirty_bytes_per_second = 0;      // QEMU's estimate at its last sync; 0 before the second
+  double backlog_bytes = 0;               // read from QEMU, not yet acknowledged by the target
+  double delivered_bytes_per_second = 0;  // what the target acknowledged lately
+  double qemu_bytes_per_second = 0;       // QEMU's own bandwidth estimate
   Nanoseconds rtt{};
 };
 
@@ -26,7 +27,7 @@ struct PauseLimits {
 
 // What the pause costs beside the last pages: device state, load, the commit's round trips, fsyncs.
 struct PauseCosts {
-  double device_state_bytes = 256.0 * 1024;          // q35 with virtio-net, measured 2026-11: ~150 KiB
+  double device_state_bytes = 256.0 * 1024;  // q35 with virtio-net, measured 2026-11: ~150 KiB
   Nanoseconds device_state_load = milliseconds(15);  // QEMU 7.2 under TCG, measured 2026-11
   Nanoseconds commit_local = milliseconds(15);       // two fsyncs, QMP round trips, cont
   double commit_round_trips = 1.5;                   // data 0.5, loaded 0.5, commit 0.5
@@ -36,7 +37,8 @@ struct PauseCosts {
 Nanoseconds predicted_pause(const MemorySample& sample, double bytes, const PauseCosts& costs);
 
 // The bytes that may remain so that the pause stays within the limit; 0 if nothing fits.
-double allowed_bytes(const MemorySample& sample, const PauseLimits& limits, const PauseCosts& costs);
+double allowed_bytes(const MemorySample& sample, const PauseLimits& limits,
+                     const PauseCosts& costs);
 
 // Remembers the rounds and says what is to be expected.
 class DowntimePolicy final {
@@ -47,8 +49,8 @@ class DowntimePolicy final {
     Nanoseconds predicted_pause{};  // at the end of the present round
     Nanoseconds eta{};              // until the hand-over, if it converges
     Nanoseconds qemu_downtime_limit = milliseconds(1);
-    bool fits = false;     // the switch-over may be allowed: QEMU's next sync decides
-    bool diverges = false; // it will not fit at this rate
+    bool fits = false;      // the switch-over may be allowed: QEMU's next sync decides
+    bool diverges = false;  // it will not fit at this rate
   };
   Verdict judge(const MemorySample& sample);
 

@@ -45,7 +45,8 @@ TEST(Policy, QemusThresholdIsWhatWeAllow) {
 TEST(Policy, ShrinkingRoundsConverge) {
   DowntimePolicy policy({});
   for (std::uint64_t round = 1; round < 8; ++round) {
-    EXPECT_FALSE(policy.judge(sample(round, 200 * kMega / double(1u << round), 20 * kMega)).diverges);
+    EXPECT_FALSE(
+        policy.judge(sample(round, 200 * kMega / double(1u << round), 20 * kMega)).diverges);
   }
 }
 

@@ -25,25 +25,24 @@ void fill_times(Report& report, const Milestones& at) {
 nlohmann::json to_json(const Report& report) {
   nlohmann::json rounds = nlohmann::json::array();
   for (const Round& round : report.rounds) {
-    rounds.push_back({{"round", round.round},
-                      {"bytes", round.bytes},
-                      {"ms", to_ms(round.duration)}});
+    rounds.push_back(
+        {{"round", round.round}, {"bytes", round.bytes}, {"ms", to_ms(round.duration)}});
   }
-  return {{"preparation_ms", to_ms(report.preparation)},
-          {"copying_ms", to_ms(report.copying)},
-          {"pause_ms", to_ms(report.pause)},
-          {"total_ms", to_ms(report.total)},
-          {"rounds", rounds},
-          {"pause",
-           {{"network_ms", to_ms(report.network)},
-            {"final_memory_ms", to_ms(report.final_memory)},
-            {"device_state_ms", to_ms(report.device_state)},
-            {"commit_ms", to_ms(report.commit)},
-            {"resume_ms", to_ms(report.resume)}}},
-          {"bytes", {{"memory_stream", report.memory_bytes}, {"wan", report.wan_bytes}}},
-          {"held", {{"frames", report.held_frames}, {"dropped", report.held_dropped}}},
-          {"cpu_s",
-           {{"source", report.source_cpu_seconds}, {"target", report.target_cpu_seconds}}}};
+  return {
+      {"preparation_ms", to_ms(report.preparation)},
+      {"copying_ms", to_ms(report.copying)},
+      {"pause_ms", to_ms(report.pause)},
+      {"total_ms", to_ms(report.total)},
+      {"rounds", rounds},
+      {"pause",
+       {{"network_ms", to_ms(report.network)},
+        {"final_memory_ms", to_ms(report.final_memory)},
+        {"device_state_ms", to_ms(report.device_state)},
+        {"commit_ms", to_ms(report.commit)},
+        {"resume_ms", to_ms(report.resume)}}},
+      {"bytes", {{"memory_stream", report.memory_bytes}, {"wan", report.wan_bytes}}},
+      {"held", {{"frames", report.held_frames}, {"dropped", report.held_dropped}}},
+      {"cpu_s", {{"source", report.source_cpu_seconds}, {"target", report.target_cpu_seconds}}}};
 }
 
 }  // namespace godwit::migrate

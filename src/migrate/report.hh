@@ -18,12 +18,12 @@ struct Round {
 // Readings taken as the hand-over passes them; zero = not reached.
 struct Milestones {
   Instant begun{};
-  Instant copying{};         // first byte asked of QEMU
-  Instant stopped{};         // STOP: the vCPUs stand
-  Instant ports_paused{};    // last frames forwarded, EOF sent
-  Instant memory_ended{};    // the last RAM section has passed the relay
-  Instant completed{};       // QEMU: the target has loaded everything
-  Instant owned{};           // the target's word that it runs
+  Instant copying{};               // first byte asked of QEMU
+  Instant stopped{};               // STOP: the vCPUs stand
+  Instant ports_paused{};          // last frames forwarded, EOF sent
+  Instant memory_ended{};          // the last RAM section has passed the relay
+  Instant completed{};             // QEMU: the target has loaded everything
+  Instant owned{};                 // the target's word that it runs
   Nanoseconds resume_at_target{};  // of the target's clock: cont to RESUME
   Nanoseconds rtt{};
 };

@@ -9,26 +9,37 @@ Instant at(int ms) { return Instant(milliseconds(ms)); }
 
 TEST(Report, PartsAddUp) {
   Report report;
-  fill_times(report, {.begun = at(1000), .copying = at(1500), .stopped = at(4000),
-                      .ports_paused = at(4002), .memory_ended = at(4080), .completed = at(4140),
-                      .owned = at(4200), .resume_at_target = milliseconds(3),
+  fill_times(report, {.begun = at(1000),
+                      .copying = at(1500),
+                      .stopped = at(4000),
+                      .ports_paused = at(4002),
+                      .memory_ended = at(4080),
+                      .completed = at(4140),
+                      .owned = at(4200),
+                      .resume_at_target = milliseconds(3),
                       .rtt = milliseconds(40)});
   EXPECT_EQ(report.pause, milliseconds(180));
-  EXPECT_EQ(report.network + report.final_memory + report.device_state + report.commit +
-                report.resume,
-            report.pause);
+  EXPECT_EQ(
+      report.network + report.final_memory + report.device_state + report.commit + report.resume,
+      report.pause);
   EXPECT_EQ(report.preparation + report.copying + report.pause, report.total);
   EXPECT_EQ(report.commit, milliseconds(37));
 }
 
 TEST(Report, MissingMarksDoNotBreakTheSum) {
   Report report;
-  fill_times(report, {.begun = at(0), .copying = at(1), .stopped = at(10), .ports_paused = at(11),
-                      .memory_ended = {}, .completed = at(20), .owned = at(21),
-                      .resume_at_target = milliseconds(50), .rtt = milliseconds(40)});
-  EXPECT_EQ(report.network + report.final_memory + report.device_state + report.commit +
-                report.resume,
-            report.pause);
+  fill_times(report, {.begun = at(0),
+                      .copying = at(1),
+                      .stopped = at(10),
+                      .ports_paused = at(11),
+                      .memory_ended = {},
+                      .completed = at(20),
+                      .owned = at(21),
+                      .resume_at_target = milliseconds(50),
+                      .rtt = milliseconds(40)});
+  EXPECT_EQ(
+      report.network + report.final_memory + report.device_state + report.commit + report.resume,
+      report.pause);
 }
 
 }  // namespace

@@ -60,12 +60,17 @@ std::vector<F> Source::in_planned(E event, std::string& text) {
 
 std::vector<F> Source::in_preparing(E event, std::string& text) {
   switch (event) {
-    case E::target_prepared: return enter(S::copying, {F::start_memory});
-    case E::patience_ended: return abort("the target did not get ready in time");
+    case E::target_prepared:
+      return enter(S::copying, {F::start_memory});
+    case E::patience_ended:
+      return abort("the target did not get ready in time");
     case E::target_failed:
-    case E::abort_requested: return abort(std::move(text));
-    case E::guest_died: return abort("the guest's QEMU ended");
-    default: return {};
+    case E::abort_requested:
+      return abort(std::move(text));
+    case E::guest_died:
+      return abort("the guest's QEMU ended");
+    default:
+      return {};
   }
 }
 
@@ -85,10 +90,14 @@ std::vector<F> Source::in_copying(E event, std::string& text) {
       return enter(S::switching, {F::pause_ports, F::wait});
     case E::target_failed:
     case E::memory_failed:
-    case E::abort_requested: return abort(std::move(text));
-    case E::target_refuses: return abort("the target gave up: " + text);
-    case E::guest_died: return abort("the guest's QEMU ended");
-    default: return {};
+    case E::abort_requested:
+      return abort(std::move(text));
+    case E::target_refuses:
+      return abort("the target gave up: " + text);
+    case E::guest_died:
+      return abort("the guest's QEMU ended");
+    default:
+      return {};
   }
 }
 
@@ -103,18 +112,25 @@ std::vector<F> Source::in_ready(E event, std::string& text) {
 
 std::vector<F> Source::in_switching(E event, std::string& text) {
   switch (event) {
-    case E::ports_paused: return {F::continue_switchover};
-    case E::memory_completed: return enter(S::released, {F::commit_target, F::wait});
-    case E::patience_ended: return abort("the hand-over did not finish within its bound");
-    case E::guest_resumed: return abort("QEMU resumed the guest by itself");
+    case E::ports_paused:
+      return {F::continue_switchover};
+    case E::memory_completed:
+      return enter(S::released, {F::commit_target, F::wait});
+    case E::patience_ended:
+      return abort("the hand-over did not finish within its bound");
+    case E::guest_resumed:
+      return abort("QEMU resumed the guest by itself");
     case E::target_failed:
     case E::target_refuses:
     case E::memory_failed:
-    case E::abort_requested: return abort(std::move(text));
+    case E::abort_requested:
+      return abort(std::move(text));
     // The target may have loaded everything; memory_completed, if it was on its way, is lost with
     // QEMU, so the target's word decides. It cannot own the guest before `released` is recorded.
-    case E::guest_died: return abort("the guest's QEMU ended during the hand-over");
-    default: return {};
+    case E::guest_died:
+      return abort("the guest's QEMU ended during the hand-over");
+    default:
+      return {};
   }
 }
 
@@ -134,20 +150,28 @@ std::vector<F> Source::in_released(E event, std::string& text) {
       undecided_ = true;
       reason_ = "the target does not say whether it owns the guest";
       return {F::commit_target, F::wait};
-    case E::session_up: return {F::commit_target};
-    default: return {};
+    case E::session_up:
+      return {F::commit_target};
+    default:
+      return {};
   }
 }
 
 std::vector<F> Source::handle(E event, std::string text) {
   if (event == E::restarted) return restart();
   switch (state_) {
-    case S::planned: return in_planned(event, text);
-    case S::preparing: return in_preparing(event, text);
-    case S::copying: return in_copying(event, text);
-    case S::ready: return in_ready(event, text);
-    case S::switching: return in_switching(event, text);
-    case S::released: return in_released(event, text);
+    case S::planned:
+      return in_planned(event, text);
+    case S::preparing:
+      return in_preparing(event, text);
+    case S::copying:
+      return in_copying(event, text);
+    case S::ready:
+      return in_ready(event, text);
+    case S::switching:
+      return in_switching(event, text);
+    case S::released:
+      return in_released(event, text);
     case S::committed:
       if (event == E::patience_ended) return enter(S::draining, {F::wait});
       return {};
@@ -169,47 +193,82 @@ std::vector<F> Source::handle(E event, std::string text) {
 
 std::string_view to_text(SourceEvent event) {
   switch (event) {
-    case E::begin: return "begin";
-    case E::restarted: return "restarted";
-    case E::target_prepared: return "target_prepared";
-    case E::target_failed: return "target_failed";
-    case E::memory_failed: return "memory_failed";
-    case E::converged: return "converged";
-    case E::diverged: return "diverged";
-    case E::cutover: return "cutover";
-    case E::at_pre_switchover: return "at_pre_switchover";
-    case E::ports_paused: return "ports_paused";
-    case E::memory_completed: return "memory_completed";
-    case E::target_owns: return "target_owns";
-    case E::target_refuses: return "target_refuses";
-    case E::target_destroyed: return "target_destroyed";
-    case E::session_up: return "session_up";
-    case E::patience_ended: return "patience_ended";
-    case E::abort_requested: return "abort_requested";
-    case E::drained: return "drained";
-    case E::guest_resumed: return "guest_resumed";
-    case E::guest_died: return "guest_died";
+    case E::begin:
+      return "begin";
+    case E::restarted:
+      return "restarted";
+    case E::target_prepared:
+      return "target_prepared";
+    case E::target_failed:
+      return "target_failed";
+    case E::memory_failed:
+      return "memory_failed";
+    case E::converged:
+      return "converged";
+    case E::diverged:
+      return "diverged";
+    case E::cutover:
+      return "cutover";
+    case E::at_pre_switchover:
+      return "at_pre_switchover";
+    case E::ports_paused:
+      return "ports_paused";
+    case E::memory_completed:
+      return "memory_completed";
+    case E::target_owns:
+      return "target_owns";
+    case E::target_refuses:
+      return "target_refuses";
+    case E::target_destroyed:
+      return "target_destroyed";
+    case E::session_up:
+      return "session_up";
+    case E::patience_ended:
+      return "patience_ended";
+    case E::abort_requested:
+      return "abort_requested";
+    case E::drained:
+      return "drained";
+    case E::guest_resumed:
+      return "guest_resumed";
+    case E::guest_died:
+      return "guest_died";
   }
   return "?";
 }
 
 std::string_view to_text(SourceEffect effect) {
   switch (effect) {
-    case F::record: return "record";
-    case F::prepare_target: return "prepare_target";
-    case F::start_memory: return "start_memory";
-    case F::allow_switchover: return "allow_switchover";
-    case F::pause_ports: return "pause_ports";
-    case F::continue_switchover: return "continue_switchover";
-    case F::commit_target: return "commit_target";
-    case F::cancel_memory: return "cancel_memory";
-    case F::resume_guest: return "resume_guest";
-    case F::resume_ports: return "resume_ports";
-    case F::abort_target: return "abort_target";
-    case F::release_ports: return "release_ports";
-    case F::end_guest: return "end_guest";
-    case F::forget_guest: return "forget_guest";
-    case F::wait: return "wait";
+    case F::record:
+      return "record";
+    case F::prepare_target:
+      return "prepare_target";
+    case F::start_memory:
+      return "start_memory";
+    case F::allow_switchover:
+      return "allow_switchover";
+    case F::pause_ports:
+      return "pause_ports";
+    case F::continue_switchover:
+      return "continue_switchover";
+    case F::commit_target:
+      return "commit_target";
+    case F::cancel_memory:
+      return "cancel_memory";
+    case F::resume_guest:
+      return "resume_guest";
+    case F::resume_ports:
+      return "resume_ports";
+    case F::abort_target:
+      return "abort_target";
+    case F::release_ports:
+      return "release_ports";
+    case F::end_guest:
+      return "end_guest";
+    case F::forget_guest:
+      return "forget_guest";
+    case F::wait:
+      return "wait";
   }
   return "?";
 }

@@ -19,34 +19,34 @@
 namespace godwit::migrate {
 
 enum class SourceEvent : std::uint8_t {
-  begin,               // the operator asked, preflight agreed
-  restarted,           // the agent came back and read `state` from its journal
-  target_prepared,     // QEMU waits at the target, ports are held, channels are up
-  target_failed,       // refused, or failed before it owned the guest
-  memory_failed,       // QEMU or the transfer gave up; text says why
-  converged,           // the policy predicts a pause within the limit
-  diverged,            // it never will
-  cutover,             // the operator ends --hold
-  at_pre_switchover,   // vCPUs stopped, QEMU waits for migrate-continue
-  ports_paused,        // the guest's last frames are on their way
-  memory_completed,    // QEMU at the target has loaded everything
-  target_owns,         // the target's journal says owner
-  target_refuses,      // the target's journal says refused
-  target_destroyed,    // the operator's word (migration resolve --target-destroyed)
-  session_up,          // the target can be asked again
-  patience_ended,      // the bound of the present state passed
-  abort_requested,     // the operator's or the client's wish
-  drained,             // the forwarding lease is over
-  guest_resumed,       // vCPUs run here again (confirms resume_guest)
-  guest_died,          // our QEMU is gone
+  begin,              // the operator asked, preflight agreed
+  restarted,          // the agent came back and read `state` from its journal
+  target_prepared,    // QEMU waits at the target, ports are held, channels are up
+  target_failed,      // refused, or failed before it owned the guest
+  memory_failed,      // QEMU or the transfer gave up; text says why
+  converged,          // the policy predicts a pause within the limit
+  diverged,           // it never will
+  cutover,            // the operator ends --hold
+  at_pre_switchover,  // vCPUs stopped, QEMU waits for migrate-continue
+  ports_paused,       // the guest's last frames are on their way
+  memory_completed,   // QEMU at the target has loaded everything
+  target_owns,        // the target's journal says owner
+  target_refuses,     // the target's journal says refused
+  target_destroyed,   // the operator's word (migration resolve --target-destroyed)
+  session_up,         // the target can be asked again
+  patience_ended,     // the bound of the present state passed
+  abort_requested,    // the operator's or the client's wish
+  drained,            // the forwarding lease is over
+  guest_resumed,      // vCPUs run here again (confirms resume_guest)
+  guest_died,         // our QEMU is gone
 };
 
 enum class SourceEffect : std::uint8_t {
-  record,               // write `state` to the journal and fsync; nothing after it before it is done
-  prepare_target,       // migration.prepare over the session
-  start_memory,         // lane, capabilities, migrate
-  allow_switchover,     // let QEMU stop the vCPUs when what remains fits
-  pause_ports,          // drain the guest's last frames, EOF to the peers, forward from here on
+  record,            // write `state` to the journal and fsync; nothing after it before it is done
+  prepare_target,    // migration.prepare over the session
+  start_memory,      // lane, capabilities, migrate
+  allow_switchover,  // let QEMU stop the vCPUs when what remains fits
+  pause_ports,       // drain the guest's last frames, EOF to the peers, forward from here on
   continue_switchover,  // migrate-continue
   commit_target,        // migration.commit: idempotent, repeated until answered
   cancel_memory,        // migrate_cancel, close the lane

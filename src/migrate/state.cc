@@ -24,14 +24,14 @@ constexpr std::array kTargetNames = {
     std::pair{T::done, "done"},       std::pair{T::refused, "refused"}};
 
 constexpr std::array kSourceTransitions = {
-    std::pair{S::planned, S::preparing},    std::pair{S::planned, S::aborting},
-    std::pair{S::preparing, S::copying},    std::pair{S::preparing, S::aborting},
-    std::pair{S::copying, S::ready},        std::pair{S::copying, S::switching},
-    std::pair{S::copying, S::aborting},     std::pair{S::ready, S::copying},
-    std::pair{S::ready, S::aborting},       std::pair{S::switching, S::released},
-    std::pair{S::switching, S::aborting},   std::pair{S::released, S::committed},
-    std::pair{S::released, S::aborting},    std::pair{S::committed, S::draining},
-    std::pair{S::draining, S::done},        std::pair{S::aborting, S::aborted}};
+    std::pair{S::planned, S::preparing},  std::pair{S::planned, S::aborting},
+    std::pair{S::preparing, S::copying},  std::pair{S::preparing, S::aborting},
+    std::pair{S::copying, S::ready},      std::pair{S::copying, S::switching},
+    std::pair{S::copying, S::aborting},   std::pair{S::ready, S::copying},
+    std::pair{S::ready, S::aborting},     std::pair{S::switching, S::released},
+    std::pair{S::switching, S::aborting}, std::pair{S::released, S::committed},
+    std::pair{S::released, S::aborting},  std::pair{S::committed, S::draining},
+    std::pair{S::draining, S::done},      std::pair{S::aborting, S::aborted}};
 
 constexpr std::array kTargetTransitions = {
     std::pair{T::planned, T::preparing}, std::pair{T::planned, T::refused},

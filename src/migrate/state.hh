@@ -1,12 +1,12 @@
 #pragma once
 // The states of a migration, as journalled on both sides (design 9).
 //
-//   planned -> preparing -> copying <-> ready -> switching -> released -> committed -> draining -> done
-//   any of these before committed ......................... -> aborting -> aborted
+//   planned -> preparing -> copying <-> ready -> switching -> released -> committed -> draining ->
+//   done any of these before committed ......................... -> aborting -> aborted
 //
-// `released` is the source's point of no return: from there it resumes only on the target's recorded
-// refusal, or on the operator's word that the target is destroyed. The target has its own, shorter
-// life: preparing -> loaded -> owner -> done, or -> refused from the first two.
+// `released` is the source's point of no return: from there it resumes only on the target's
+// recorded refusal, or on the operator's word that the target is destroyed. The target has its own,
+// shorter life: preparing -> loaded -> owner -> done, or -> refused from the first two.
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -14,7 +14,16 @@
 namespace godwit::migrate {
 
 enum class SourceState : std::uint8_t {
-  planned, preparing, copying, ready, switching, released, committed, draining, done, aborting,
+  planned,
+  preparing,
+  copying,
+  ready,
+  switching,
+  released,
+  committed,
+  draining,
+  done,
+  aborting,
   aborted,
 };
 

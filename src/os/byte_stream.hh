@@ -1,7 +1,8 @@
 #pragma once
-// A reliable, ordered, bidirectional stream of bytes with back-pressure: the one shape in which TCP,
-// unix sockets, TLS over either, and a relayed path meet the code above. Non-blocking; all calls and
-// callbacks happen in the owner's loop thread. The in-memory double is os/memory_stream.hh.
+// A reliable, ordered, bidirectional stream of bytes with back-pressure: the one shape in which
+// TCP, unix sockets, TLS over either, and a relayed path meet the code above. Non-blocking; all
+// calls and callbacks happen in the owner's loop thread. The in-memory double is
+// os/memory_stream.hh.
 #include <functional>
 #include <memory>
 #include <string>

@@ -56,7 +56,8 @@ void Loop::Timer::reset() {
   if (loop_ != nullptr) std::exchange(loop_, nullptr)->timers_.erase({due_, key_});
 }
 
-Loop::Loop() : epoll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+Loop::Loop()
+    : epoll_(::epoll_create1(EPOLL_CLOEXEC)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (!epoll_ || !wake_) fail_setup("{}", errno_text("make an event loop"));
   epoll_event event{.events = EPOLLIN, .data = {.u64 = kWakeKey}};
   CHECK(::epoll_ctl(epoll_.number(), EPOLL_CTL_ADD, wake_.number(), &event) == 0);

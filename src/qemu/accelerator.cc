@@ -58,9 +58,8 @@ std::optional<AcceleratorReport> cached(const AcceleratorProbe& probe, const std
 // Best effort: without the cache the next start probes again.
 void store(const AcceleratorProbe& probe, const std::string& key, const AcceleratorReport& report) {
   if (probe.cache_file.empty()) return;
-  const json object = {{"key", key},
-                       {"accelerator", to_text(report.accelerator)},
-                       {"notice", report.notice}};
+  const json object = {
+      {"key", key}, {"accelerator", to_text(report.accelerator)}, {"notice", report.notice}};
   const std::string temporary = fmt::format("{}.{}", probe.cache_file.string(), ::getpid());
   std::ofstream(temporary) << object.dump() << "\n";
   std::error_code ignored;
@@ -78,14 +77,30 @@ AcceleratorReport run_kernel(const AcceleratorProbe& probe, const fs::path& kern
   os::Command command;
   // Without a root file system the kernel panics; panic=-1 reboots at once, -no-reboot makes that
   // QEMU's orderly end.
-  command.argv = {probe.binary, "-nodefaults", "-no-user-config", "-display", "none",
-                  "-machine", "q35", "-accel", "kvm", "-cpu", probe.cpu_model + ",enforce",
-                  "-m", "256M", "-kernel", kernel.string(),
-                  "-append", "console=ttyS0 panic=-1", "-serial", "stdio", "-no-reboot"};
+  command.argv = {probe.binary,
+                  "-nodefaults",
+                  "-no-user-config",
+                  "-display",
+                  "none",
+                  "-machine",
+                  "q35",
+                  "-accel",
+                  "kvm",
+                  "-cpu",
+                  probe.cpu_model + ",enforce",
+                  "-m",
+                  "256M",
+                  "-kernel",
+                  kernel.string(),
+                  "-append",
+                  "console=ttyS0 panic=-1",
+                  "-serial",
+                  "stdio",
+                  "-no-reboot"};
   const auto output = os::run(std::move(command), {}, probe.limit);
   if (!output) {
-    return without_kvm(fmt::format("KVM does not run an ordinary kernel ({})",
-                                   output.error().text));
+    return without_kvm(
+        fmt::format("KVM does not run an ordinary kernel ({})", output.error().text));
   }
   if (!output->status.success() || output->out.find("Linux version") == std::string::npos) {
     const std::string said = first_line(output->err);

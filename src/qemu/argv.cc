@@ -26,24 +26,23 @@ std::string accelerator_option(Accelerator accelerator) {
 void add_machine(Arguments& argv, const VmSpec& spec) {
   CHECK(!spec.machine.empty(), "vm {} without machine type", spec.name);
   const auto kib = spec.memory.bytes >> 10U;
-  add(argv, {"-machine",
-             fmt::format("{},memory-backend=ram0,usb=off,dump-guest-core=off,graphics=off",
-                         spec.machine),
-             "-accel", accelerator_option(spec.accelerator),
-             // enforce: refuse to start rather than give the guest less than the model promises.
-             "-cpu", fmt::format("{},enforce", spec.cpu_model),
-             "-smp", fmt::format("{0},sockets=1,cores={0},threads=1", spec.cpus),
-             "-m", fmt::format("{}K", kib),
-             "-object", fmt::format("memory-backend-ram,id=ram0,size={}K", kib)});
+  add(argv,
+      {"-machine",
+       fmt::format("{},memory-backend=ram0,usb=off,dump-guest-core=off,graphics=off", spec.machine),
+       "-accel", accelerator_option(spec.accelerator),
+       // enforce: refuse to start rather than give the guest less than the model promises.
+       "-cpu", fmt::format("{},enforce", spec.cpu_model), "-smp",
+       fmt::format("{0},sockets=1,cores={0},threads=1", spec.cpus), "-m", fmt::format("{}K", kib),
+       "-object", fmt::format("memory-backend-ram,id=ram0,size={}K", kib)});
 }
 
 void add_monitor_and_console(Arguments& argv, const QemuInput& input) {
   const auto socket = [](std::string_view id, int fd) {
     return fmt::format("socket,id={},fd={},server=on,wait=off", id, fd);
   };
-  add(argv, {"-chardev", socket("qmp", input.qmp_fd), "-mon", "chardev=qmp,mode=control",
-             "-chardev", socket("console", input.console_fd),
-             "-device", "isa-serial,chardev=console,id=serial0"});
+  add(argv,
+      {"-chardev", socket("qmp", input.qmp_fd), "-mon", "chardev=qmp,mode=control", "-chardev",
+       socket("console", input.console_fd), "-device", "isa-serial,chardev=console,id=serial0"});
 }
 
 void add_boot(Arguments& argv, const VmSpec& spec) {
@@ -52,23 +51,24 @@ void add_boot(Arguments& argv, const VmSpec& spec) {
   if (!spec.append.empty()) add(argv, {"-append", spec.append});
   if (!spec.image.empty()) {
     // snapshot-free and read-only: a disk that is written to must migrate, which is not built yet.
-    add(argv, {"-blockdev",
-               fmt::format("driver=raw,node-name=disk0,read-only=on,file.driver=file,"
-                           "file.locking=off,file.filename={}", escape_option(spec.image)),
-               "-device", fmt::format("virtio-blk-pci,id=disk0-dev,drive=disk0,bus=pcie.0,addr={:#x}",
-                                      kDiskSlot)});
+    add(argv,
+        {"-blockdev",
+         fmt::format("driver=raw,node-name=disk0,read-only=on,file.driver=file,"
+                     "file.locking=off,file.filename={}",
+                     escape_option(spec.image)),
+         "-device",
+         fmt::format("virtio-blk-pci,id=disk0-dev,drive=disk0,bus=pcie.0,addr={:#x}", kDiskSlot)});
   }
 }
 
 void add_nics(Arguments& argv, const VmSpec& spec, const std::vector<int>& tap_fds) {
-  CHECK(tap_fds.size() == spec.nics.size(), "vm {}: {} TAPs for {} NICs", spec.name,
-        tap_fds.size(), spec.nics.size());
+  CHECK(tap_fds.size() == spec.nics.size(), "vm {}: {} TAPs for {} NICs", spec.name, tap_fds.size(),
+        spec.nics.size());
   for (std::size_t i = 0; i < spec.nics.size(); ++i) {
     // QEMU finds the vnet header by itself from the descriptor (IFF_VNET_HDR). The rings are as
     // large as QEMU allows: a frame that meets a full ring when the vm stops is lost inside QEMU
     // (net/net.c, net_vm_change_state_handler purges its queue).
-    add(argv, {"-netdev", fmt::format("tap,id=net{},fd={},vhost=off", i, tap_fds[i]),
-               "-device",
+    add(argv, {"-netdev", fmt::format("tap,id=net{},fd={},vhost=off", i, tap_fds[i]), "-device",
                fmt::format("virtio-net-pci,id=nic{0},netdev=net{0},mac={1},bus=pcie.0,addr={2:#x},"
                            "disable-legacy=on,romfile=,rx_queue_size=1024",
                            i, spec.nics[i].mac, kFirstNicSlot + i)});
@@ -88,10 +88,9 @@ std::string escape_option(std::string_view text) {
 
 std::vector<std::string> qemu_argv(const VmSpec& spec, const QemuInput& input) {
   Arguments argv{input.binary};
-  add(argv, {"-name", fmt::format("guest={},debug-threads=on", spec.name),
-             "-uuid", uuid_text(spec.id),
-             "-nodefaults", "-no-user-config", "-display", "none",
-             "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"});
+  add(argv, {"-name", fmt::format("guest={},debug-threads=on", spec.name), "-uuid",
+             uuid_text(spec.id), "-nodefaults", "-no-user-config", "-display", "none", "-sandbox",
+             "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"});
   add_machine(argv, spec);
   add_monitor_and_console(argv, input);
   add_boot(argv, spec);

@@ -28,8 +28,8 @@ struct VmPaths {
   std::filesystem::path initrd() const { return directory / "initrd"; }
 };
 
-// Descriptors are numbered as in QEMU's process. The two sockets already listen when QEMU starts, so
-// nobody has to wait for them to appear.
+// Descriptors are numbered as in QEMU's process. The two sockets already listen when QEMU starts,
+// so nobody has to wait for them to appear.
 struct QemuInput {
   std::string binary{kQemuBinary};
   int qmp_fd = 3;

@@ -80,20 +80,17 @@ MigrationInfo migration_info(const json& reply) {
 }
 
 void query_status(Qmp& qmp, Answer<VmStatus> answer) {
-  qmp.execute("query-status", nullptr,
-              [answer = std::move(answer)](Result<json> reply) mutable {
-                if (!reply) return answer(std::unexpected(reply.error()));
-                answer(VmStatus{.running = flag_at(*reply, "running"),
-                                .state = text_at(*reply, "status")});
-              });
+  qmp.execute("query-status", nullptr, [answer = std::move(answer)](Result<json> reply) mutable {
+    if (!reply) return answer(std::unexpected(reply.error()));
+    answer(VmStatus{.running = flag_at(*reply, "running"), .state = text_at(*reply, "status")});
+  });
 }
 
 void query_migrate(Qmp& qmp, Answer<MigrationInfo> answer) {
-  qmp.execute("query-migrate", nullptr,
-              [answer = std::move(answer)](Result<json> reply) mutable {
-                if (!reply) return answer(std::unexpected(reply.error()));
-                answer(migration_info(*reply));
-              });
+  qmp.execute("query-migrate", nullptr, [answer = std::move(answer)](Result<json> reply) mutable {
+    if (!reply) return answer(std::unexpected(reply.error()));
+    answer(migration_info(*reply));
+  });
 }
 
 void set_migration_capabilities(Qmp& qmp, const MigrationCapabilities& on, Done done) {

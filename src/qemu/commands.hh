@@ -25,8 +25,20 @@ struct VmStatus {
 };
 
 enum class MigrationStatus {
-  none, setup, active, device, pre_switchover, postcopy_active, postcopy_paused, postcopy_recover,
-  wait_unplug, colo, completed, failed, cancelling, cancelled,
+  none,
+  setup,
+  active,
+  device,
+  pre_switchover,
+  postcopy_active,
+  postcopy_paused,
+  postcopy_recover,
+  wait_unplug,
+  colo,
+  completed,
+  failed,
+  cancelling,
+  cancelled,
   unknown,  // a name this build does not know
 };
 MigrationStatus parse_migration_status(std::string_view name);

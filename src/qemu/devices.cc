@@ -51,16 +51,16 @@ void add_peripherals(const json& reply, Survey& survey) {
     if (!type.starts_with(kChild) || !type.ends_with('>')) continue;
     const std::string device = type.substr(kChild.size(), type.size() - kChild.size() - 1);
     if (const auto why = why_unsupported(device); !why.empty()) {
-      survey.obstacles.push_back(fmt::format("device {} ({}): {}", text_at(item, "name"), device,
-                                             why));
+      survey.obstacles.push_back(
+          fmt::format("device {} ({}): {}", text_at(item, "name"), device, why));
     }
   }
 }
 
 void add_tpms(const json& reply, Survey& survey) {
   for (const json& tpm : reply) {
-    survey.obstacles.push_back(fmt::format("vTPM {} ({})", text_at(tpm, "id"),
-                                           text_at(tpm, "model")));
+    survey.obstacles.push_back(
+        fmt::format("vTPM {} ({})", text_at(tpm, "id"), text_at(tpm, "model")));
   }
 }
 

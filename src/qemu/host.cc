@@ -1,8 +1,8 @@
 #include "qemu/host.hh"
 
-#include <cstdlib>
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 
@@ -14,7 +14,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t kMostMachines = 1000;   // bounds for what a peer sends
+constexpr std::size_t kMostMachines = 1000;  // bounds for what a peer sends
 constexpr std::size_t kMostCpuModels = 2000;
 
 struct Version {
@@ -96,8 +96,10 @@ void check_cpu_model(const VmSpec& spec, const HostCapabilities& host, std::stri
 
 Result<HostCapabilities> probe_host(Accelerator accelerator, const std::string& binary) {
   os::Command command;
-  command.argv = {binary, "-machine", "none", "-accel", std::string(to_text(accelerator)),
-                  "-nodefaults", "-no-user-config", "-display", "none", "-qmp", "stdio"};
+  command.argv = {
+      binary,        "-machine",        "none",     "-accel", std::string(to_text(accelerator)),
+      "-nodefaults", "-no-user-config", "-display", "none",   "-qmp",
+      "stdio"};
   const auto output = os::run(std::move(command), kQuestions, kHostProbeLimit);
   if (!output) return std::unexpected(output.error());
   HostCapabilities host;
@@ -179,8 +181,8 @@ ByteCount trackable_memory(ByteCount wanted, const HostCapabilities& host) {
   constexpr std::uint64_t kFastPathUnit = 64 * 4096;
   constexpr std::uint64_t kTwoPages = 2 * 4096;
   constexpr int kMendedIn = 9;
-  const bool broken = host.accelerator == Accelerator::tcg &&
-                      std::atoi(host.qemu_version.c_str()) < kMendedIn;
+  const bool broken =
+      host.accelerator == Accelerator::tcg && std::atoi(host.qemu_version.c_str()) < kMendedIn;
   if (!broken || wanted.bytes % kFastPathUnit != 0) return wanted;
   return {wanted.bytes + kTwoPages};
 }
@@ -193,8 +195,8 @@ std::vector<std::string> refusals(const VmSpec& spec, const HostCapabilities& ho
                               to_text(spec.accelerator), host_name, to_text(host.accelerator)));
   }
   if (std::ranges::find(host.machines, spec.machine) == host.machines.end()) {
-    out.push_back(fmt::format("QEMU {} of {} does not know the machine type {}",
-                              host.qemu_version, host_name, spec.machine));
+    out.push_back(fmt::format("QEMU {} of {} does not know the machine type {}", host.qemu_version,
+                              host_name, spec.machine));
   }
   check_cpu_model(spec, host, host_name, out);
   if (host.memory_available < spec.memory) {

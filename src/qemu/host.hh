@@ -15,7 +15,7 @@ inline constexpr Nanoseconds kHostProbeLimit = seconds(20);
 inline constexpr unsigned kOldestQemu[2] = {7, 2};
 
 struct HostCapabilities {
-  std::string qemu_version;           // "7.2.22"
+  std::string qemu_version;  // "7.2.22"
   Accelerator accelerator = Accelerator::tcg;
   std::vector<std::string> machines;  // versioned ones only: "pc-q35-7.2", ...
   // Model -> features it needs that this host's accelerator lacks; empty = usable.
@@ -37,11 +37,11 @@ Result<HostCapabilities> host_capabilities_from_json(const nlohmann::json& objec
 // Newest versioned q35 machine of this QEMU, e.g. "pc-q35-7.2"; empty when there is none.
 std::string newest_machine(const HostCapabilities& host);
 
-// The memory to give a vm so that this QEMU sees all that its guest writes while it migrates. Before
-// 9.0 the dirty bitmap of a RAM block whose length is a multiple of 64 pages was read by a fast path
-// that left TCG's TLB stale: later writes were never sent again (measured with 7.2, 2026-11; mended
-// upstream by "physmem: Fix migration dirty bitmap coherency with TCG memory access"). Two pages
-// more take the slow, right path.
+// The memory to give a vm so that this QEMU sees all that its guest writes while it migrates.
+// Before 9.0 the dirty bitmap of a RAM block whose length is a multiple of 64 pages was read by a
+// fast path that left TCG's TLB stale: later writes were never sent again (measured with 7.2,
+// 2026-11; mended upstream by "physmem: Fix migration dirty bitmap coherency with TCG memory
+// access"). Two pages more take the slow, right path.
 ByteCount trackable_memory(ByteCount wanted, const HostCapabilities& host);
 
 // One line for each reason why this host cannot run the vm; empty = it can. `host_name` is for the

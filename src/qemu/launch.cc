@@ -104,12 +104,12 @@ std::optional<os::Command::User> qemu_user(std::vector<std::string>& notices) {
     if (entry == nullptr) continue;
     if (!is_mapped("/proc/self/uid_map", entry->pw_uid) ||
         !is_mapped("/proc/self/gid_map", entry->pw_gid)) {
-      notices.push_back(fmt::format(
-          "QEMU runs as our own user: this user namespace does not map {}", name));
+      notices.push_back(
+          fmt::format("QEMU runs as our own user: this user namespace does not map {}", name));
       return std::nullopt;
     }
     os::Command::User user{.uid = entry->pw_uid, .gid = entry->pw_gid, .groups = {}};
-    struct stat kvm {};
+    struct stat kvm{};
     if (::stat("/dev/kvm", &kvm) == 0) user.groups.push_back(kvm.st_gid);
     return user;
   }

@@ -10,8 +10,7 @@ namespace {
 // cont -> query-status -> (running: done, else wait and again).
 class ContLoop final : public std::enable_shared_from_this<ContLoop> {
  public:
-  ContLoop(Qmp& qmp, Done done)
-      : qmp_(qmp), qmp_alive_(qmp.lifetime()), done_(std::move(done)) {}
+  ContLoop(Qmp& qmp, Done done) : qmp_(qmp), qmp_alive_(qmp.lifetime()), done_(std::move(done)) {}
 
   void attempt() {
     ++attempts_;
@@ -27,8 +26,8 @@ class ContLoop final : public std::enable_shared_from_this<ContLoop> {
       if (status && status->running) return self->done_({});
       if (!status) return self->done_(std::unexpected(status.error()));
       if (self->attempts_ >= kContAttempts) {
-        return self->done_(fail("vm {} does not continue: it is in state {} ({})",
-                                self->qmp_.vm(), status->state, self->last_error_));
+        return self->done_(fail("vm {} does not continue: it is in state {} ({})", self->qmp_.vm(),
+                                status->state, self->last_error_));
       }
       self->timer_ = self->qmp_.loop().after(kContInterval, [self] {
         if (!self->qmp_alive_.expired()) self->attempt();
@@ -54,8 +53,10 @@ bool is_active(MigrationStatus status) {
     case MigrationStatus::postcopy_paused:
     case MigrationStatus::postcopy_recover:
     case MigrationStatus::wait_unplug:
-    case MigrationStatus::cancelling: return true;
-    default: return false;
+    case MigrationStatus::cancelling:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -76,9 +77,10 @@ OutgoingMigration::OutgoingMigration(Qmp& qmp, Events events)
 // A callback that does nothing once this object is gone.
 template <class Function>
 auto OutgoingMigration::guarded(Function function) {
-  return [alive = std::weak_ptr<bool>(alive_), function = std::move(function)](auto result) mutable {
-    if (!alive.expired()) function(std::move(result));
-  };
+  return
+      [alive = std::weak_ptr<bool>(alive_), function = std::move(function)](auto result) mutable {
+        if (!alive.expired()) function(std::move(result));
+      };
 }
 
 void OutgoingMigration::start(Settings settings) {
@@ -164,7 +166,8 @@ void OutgoingMigration::changed(MigrationStatus status) {
                       resume();
                     }));
       return;
-    default: return;
+    default:
+      return;
   }
 }
 

@@ -66,9 +66,8 @@ void Qmp::execute(std::string_view command, json arguments, Reply reply, Nanosec
     });
     return;
   }
-  pending.timer = loop_.after(timeout, [this, id, timeout] {
-    finish(id, fail("no reply within {}", to_text(timeout)));
-  });
+  pending.timer = loop_.after(
+      timeout, [this, id, timeout] { finish(id, fail("no reply within {}", to_text(timeout))); });
   json request = {{"execute", command}, {"id", id}};
   if (!arguments.is_null() && !arguments.empty()) request["arguments"] = std::move(arguments);
   std::string line = request.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";

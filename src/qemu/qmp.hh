@@ -76,8 +76,8 @@ class Qmp final {
   };
 
   void readable();
-  bool take_lines();                         // false: this object is gone
-  void message(std::string_view line);       // may destroy this object
+  bool take_lines();                    // false: this object is gone
+  void message(std::string_view line);  // may destroy this object
   void response(const nlohmann::json& object);
   void deliver_event(const nlohmann::json& object);
   void negotiate();

@@ -117,15 +117,14 @@ struct RealQemu : ::testing::Test {
                     .writable = {},
                     .closed = {}});
     a = connect(paths("a"), "source");
-    const bool booted = wait_until(
-        loop, [&] { return output.find("godwit-guest ready") != std::string::npos; });
+    const bool booted =
+        wait_until(loop, [&] { return output.find("godwit-guest ready") != std::string::npos; });
     ASSERT_TRUE(booted) << output << log_tail(paths("a"));
   }
   void start_target() {
     auto pair = os::make_socket_pair();
-    Launched launched = launch(spec, {.paths = paths("b"),
-                                      .tap_fds = {},
-                                      .incoming_fd = pair.theirs.number()});
+    Launched launched =
+        launch(spec, {.paths = paths("b"), .tap_fds = {}, .incoming_fd = pair.theirs.number()});
     target = std::move(launched.child);
     b = connect(paths("b"), "target");
     incoming.emplace(*b, IncomingMigration::Events{
@@ -219,7 +218,7 @@ TEST_F(RealQemu, MovesWithAPauseBeforeAndAfterTheSwitch) {
 
   std::vector<std::string> notices;
   if (const auto user = qemu_user(notices)) {
-    struct stat process {};
+    struct stat process{};
     ASSERT_EQ(::stat(fmt::format("/proc/{}", source.pid()).c_str(), &process), 0);
     EXPECT_EQ(process.st_uid, user->uid);
     EXPECT_NE(process.st_uid, 0U);
@@ -403,7 +402,8 @@ TEST_F(RealQemuWithPair, NoFrameIsLostInAStoppedQemu) {
   const auto recovered = nic.recover(untaken_after_plug());
   EXPECT_FALSE(recovered.lost_one);
   ASSERT_EQ(recovered.frames.size(), 3U);
-  for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(recovered.frames[i][60], static_cast<std::byte>('2' + i));
+  for (std::size_t i = 0; i < 3; ++i)
+    EXPECT_EQ(recovered.frames[i][60], static_cast<std::byte>('2' + i));
 }
 
 TEST_F(RealQemuWithPair, AStoppedQemuWithoutTrafficTrapsOnlyThePlug) {

@@ -3,8 +3,8 @@
 //
 // QEMU goes on reading its TAP after STOP: it takes one more frame, finds that the vm does not run,
 // puts the frame in a queue of its own and only then stops reading (7.2: net/tap.c, tap_send;
-// net/queue.c, qemu_net_queue_send). The queue is not part of the vm's state, so that frame would be
-// lost by every move (real_qemu_test.cc shows it). If the vm continues here QEMU delivers it.
+// net/queue.c, qemu_net_queue_send). The queue is not part of the vm's state, so that frame would
+// be lost by every move (real_qemu_test.cc shows it). If the vm continues here QEMU delivers it.
 //
 // Whether a frame is trapped is found out with a plug, a frame that no guest takes for its own:
 //

@@ -89,9 +89,9 @@ Result<> check(const VmSpec& spec) {
   if (!spec.machine.empty() && !is_plain_word(spec.machine)) {
     return fail("\"{}\" is no machine type", spec.machine);
   }
-  for (const auto& [field, path] : {std::pair{"kernel", &spec.kernel},
-                                    std::pair{"initrd", &spec.initrd},
-                                    std::pair{"image", &spec.image}}) {
+  for (const auto& [field, path] :
+       {std::pair{"kernel", &spec.kernel}, std::pair{"initrd", &spec.initrd},
+        std::pair{"image", &spec.image}}) {
     if (auto ok = check_path(field, *path); !ok) return ok;
   }
   if (spec.kernel.empty() && spec.image.empty()) {
@@ -111,18 +111,12 @@ json to_json(const VmSpec& spec) {
   for (const NicSpec& nic : spec.nics) {
     nics.push_back({{"port", nic.port.text()}, {"name", nic.name}, {"mac", nic.mac}});
   }
-  return {{"id", spec.id.text()},
-          {"name", spec.name},
-          {"tenant", spec.tenant},
-          {"memory_bytes", spec.memory.bytes},
-          {"cpus", spec.cpus},
-          {"cpu_model", spec.cpu_model},
-          {"machine", spec.machine},
-          {"accelerator", to_text(spec.accelerator)},
-          {"kernel", spec.kernel},
-          {"initrd", spec.initrd},
-          {"append", spec.append},
-          {"image", spec.image},
+  return {{"id", spec.id.text()},    {"name", spec.name},
+          {"tenant", spec.tenant},   {"memory_bytes", spec.memory.bytes},
+          {"cpus", spec.cpus},       {"cpu_model", spec.cpu_model},
+          {"machine", spec.machine}, {"accelerator", to_text(spec.accelerator)},
+          {"kernel", spec.kernel},   {"initrd", spec.initrd},
+          {"append", spec.append},   {"image", spec.image},
           {"nics", std::move(nics)}};
 }
 

@@ -47,7 +47,7 @@ struct VmSpec {
   std::string kernel;  // paths on the host; empty = none
   std::string initrd;
   std::string append;
-  std::string image;  // raw disk image; read-only until disks migrate
+  std::string image;          // raw disk image; read-only until disks migrate
   std::vector<NicSpec> nics;  // in PCI order
   bool operator==(const VmSpec&) const = default;
 };

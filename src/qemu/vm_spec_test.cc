@@ -92,7 +92,8 @@ TEST(QemuArgv, PinsEverythingThatMustMatch) {
 TEST(QemuArgv, ACommaInAPathStaysInTheOption) {
   VmSpec spec = example();
   spec.image = "/images/a,b.raw";
-  EXPECT_THAT(qemu_argv(spec, {.tap_fds = {5, 6}}), Contains(HasSubstr("filename=/images/a,,b.raw")));
+  EXPECT_THAT(qemu_argv(spec, {.tap_fds = {5, 6}}),
+              Contains(HasSubstr("filename=/images/a,,b.raw")));
 }
 
 }  // namespace

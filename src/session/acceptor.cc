@@ -6,15 +6,18 @@ namespace godwit::session {
 
 Acceptor::Acceptor(os::Loop& loop, const crypto::Identity& identity, Handlers handlers,
                    AcceptorLimits limits)
-    : loop_(loop), tls_(identity, server_protocols()), handlers_(std::move(handlers)),
+    : loop_(loop),
+      tls_(identity, server_protocols()),
+      handlers_(std::move(handlers)),
       limits_(limits) {}
 
 Acceptor::~Acceptor() = default;
 
 os::Endpoint Acceptor::listen(const os::Endpoint& at) {
-  listener_ = os::Listener::tcp(loop_, at,
-                                [this](std::unique_ptr<os::SocketStream> stream,
-                                       const os::Accepted&) { accept(std::move(stream), ""); });
+  listener_ = os::Listener::tcp(
+      loop_, at, [this](std::unique_ptr<os::SocketStream> stream, const os::Accepted&) {
+        accept(std::move(stream), "");
+      });
   return listener_->local();
 }
 
@@ -25,8 +28,8 @@ void Acceptor::accept(std::unique_ptr<os::ByteStream> stream, std::string via) {
   }
   HalfOpen& half_open = half_open_.emplace_back();
   half_open.via = std::move(via);
-  half_open.stream = std::make_unique<TlsStream>(loop_, std::move(stream),
-                                                 crypto::TlsEngine::server(tls_));
+  half_open.stream =
+      std::make_unique<TlsStream>(loop_, std::move(stream), crypto::TlsEngine::server(tls_));
   half_open.timeout = loop_.after(limits_.handshake, [this, &half_open] {
     ++counters_.timed_out;
     drop(half_open);

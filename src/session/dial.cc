@@ -7,7 +7,9 @@
 namespace godwit::session {
 
 Dial::Dial(Network& network, Plan plan, Done done)
-    : network_(network), plan_(std::move(plan)), done_(std::move(done)),
+    : network_(network),
+      plan_(std::move(plan)),
+      done_(std::move(done)),
       started_(network.loop.now()) {
   plan_.addresses.resize(std::min(plan_.addresses.size(), kMaxAddresses));
   plan_.relays.resize(std::min(plan_.relays.size(), kMaxRelaysTried));
@@ -54,20 +56,20 @@ bool Dial::start_relay() {
   if (next_relay_ == plan_.relays.size()) return false;
   const std::string& relay = plan_.relays[next_relay_++];
   Attempt& attempt = attempts_.emplace_back("via " + relay, relay, nullptr);
-  plan_.call(relay, plan_.peer,
-             [this, &attempt, alive = std::weak_ptr(alive_)](
-                 Result<std::unique_ptr<TlsStream>> leg) {
-               if (alive.expired()) return;
-               if (!leg) return on_failed(attempt, leg.error().text);
-               shake_hands(attempt, std::move(*leg));
-             });
+  plan_.call(
+      relay, plan_.peer,
+      [this, &attempt, alive = std::weak_ptr(alive_)](Result<std::unique_ptr<TlsStream>> leg) {
+        if (alive.expired()) return;
+        if (!leg) return on_failed(attempt, leg.error().text);
+        shake_hands(attempt, std::move(*leg));
+      });
   return true;
 }
 
 void Dial::shake_hands(Attempt& attempt, std::unique_ptr<os::ByteStream> lower) {
-  attempt.stream = std::make_unique<TlsStream>(
-      network_.loop, std::move(lower),
-      crypto::TlsEngine::client(network_.tls, plan_.alpn, plan_.peer));
+  attempt.stream =
+      std::make_unique<TlsStream>(network_.loop, std::move(lower),
+                                  crypto::TlsEngine::client(network_.tls, plan_.alpn, plan_.peer));
   attempt.stream->handshake(
       [this, &attempt](Result<> result) { on_handshake(attempt, std::move(result)); });
 }

@@ -45,17 +45,53 @@ std::string encoded(const Frame& frame) {
 // version.
 TEST(Frame, GoldenBytes) {
   EXPECT_EQ(encoded({FrameKind::request, 7, "vm.prepare", as_bytes("{}")}),
-            "00000019" "01" "01" "0000" "0000000000000007" "0a" "766d2e70726570617265" "7b7d");
+            "00000019"
+            "01"
+            "01"
+            "0000"
+            "0000000000000007"
+            "0a"
+            "766d2e70726570617265"
+            "7b7d");
   EXPECT_EQ(encoded({FrameKind::reply, 7, "", as_bytes("null")}),
-            "00000011" "01" "02" "0000" "0000000000000007" "00" "6e756c6c");
+            "00000011"
+            "01"
+            "02"
+            "0000"
+            "0000000000000007"
+            "00"
+            "6e756c6c");
   EXPECT_EQ(encoded({FrameKind::error, 7, "", as_bytes("no")}),
-            "0000000f" "01" "03" "0000" "0000000000000007" "00" "6e6f");
+            "0000000f"
+            "01"
+            "03"
+            "0000"
+            "0000000000000007"
+            "00"
+            "6e6f");
   EXPECT_EQ(encoded({FrameKind::push, 0, "wire", from_hex("00ff")}),
-            "00000013" "01" "04" "0000" "0000000000000000" "04" "77697265" "00ff");
+            "00000013"
+            "01"
+            "04"
+            "0000"
+            "0000000000000000"
+            "04"
+            "77697265"
+            "00ff");
   EXPECT_EQ(encoded({FrameKind::ping, 0x0102030405060708, "", {}}),
-            "0000000d" "01" "05" "0000" "0102030405060708" "00");
+            "0000000d"
+            "01"
+            "05"
+            "0000"
+            "0102030405060708"
+            "00");
   EXPECT_EQ(encoded({FrameKind::pong, 1, "", {}}),
-            "0000000d" "01" "06" "0000" "0000000000000001" "00");
+            "0000000d"
+            "01"
+            "06"
+            "0000"
+            "0000000000000001"
+            "00");
 }
 
 TEST(Frame, WhatIsWrittenIsRead) {
@@ -70,8 +106,9 @@ TEST(Frame, WhatIsWrittenIsRead) {
     Bytes body(full ? random() % (i % 50 == 0 ? 200'000 : 300) : 0);
     for (auto& byte : body) byte = static_cast<std::byte>(random());
     encode({kind, random(), method, body}, stream);
-    sent.emplace_back(kind, from_big_endian<std::uint64_t>(stream.data() + stream.size() -
-                                                           body.size() - method.size() - 9),
+    sent.emplace_back(kind,
+                      from_big_endian<std::uint64_t>(stream.data() + stream.size() - body.size() -
+                                                     method.size() - 9),
                       method, body);
   }
   Pieces pieces(stream, 1 + random() % 5000);
@@ -101,17 +138,80 @@ TEST(Frame, ReaderTakesNotOneByteMore) {
 
 TEST(Frame, UnknownIsRefused) {
   const auto refused = [](std::string_view hex) { return !decode(from_hex(hex)); };
-  EXPECT_FALSE(refused("01" "04" "0000" "0000000000000000" "01" "61"));
-  EXPECT_TRUE(refused("02" "04" "0000" "0000000000000000" "01" "61"));    // version
-  EXPECT_TRUE(refused("01" "00" "0000" "0000000000000000" "01" "61"));    // kind
-  EXPECT_TRUE(refused("01" "07" "0000" "0000000000000000" "01" "61"));    // kind
-  EXPECT_TRUE(refused("01" "04" "0001" "0000000000000000" "01" "61"));    // reserved
-  EXPECT_TRUE(refused("01" "04" "0000" "0000000000000000" "00"));         // push without method
-  EXPECT_TRUE(refused("01" "04" "0000" "0000000000000000" "01" "0a"));    // method not printable
-  EXPECT_TRUE(refused("01" "04" "0000" "0000000000000000" "05" "61"));    // method cut short
-  EXPECT_TRUE(refused("01" "02" "0000" "0000000000000000" "01" "61"));    // reply with method
-  EXPECT_TRUE(refused("01" "05" "0000" "0000000000000000" "00" "61"));    // ping with body
-  EXPECT_TRUE(refused("01" "04" "0000" "00000000000000"));                // cut short
+  EXPECT_FALSE(
+      refused("01"
+              "04"
+              "0000"
+              "0000000000000000"
+              "01"
+              "61"));
+  EXPECT_TRUE(
+      refused("02"
+              "04"
+              "0000"
+              "0000000000000000"
+              "01"
+              "61"));  // version
+  EXPECT_TRUE(
+      refused("01"
+              "00"
+              "0000"
+              "0000000000000000"
+              "01"
+              "61"));  // kind
+  EXPECT_TRUE(
+      refused("01"
+              "07"
+              "0000"
+              "0000000000000000"
+              "01"
+              "61"));  // kind
+  EXPECT_TRUE(
+      refused("01"
+              "04"
+              "0001"
+              "0000000000000000"
+              "01"
+              "61"));  // reserved
+  EXPECT_TRUE(
+      refused("01"
+              "04"
+              "0000"
+              "0000000000000000"
+              "00"));  // push without method
+  EXPECT_TRUE(
+      refused("01"
+              "04"
+              "0000"
+              "0000000000000000"
+              "01"
+              "0a"));  // method not printable
+  EXPECT_TRUE(
+      refused("01"
+              "04"
+              "0000"
+              "0000000000000000"
+              "05"
+              "61"));  // method cut short
+  EXPECT_TRUE(
+      refused("01"
+              "02"
+              "0000"
+              "0000000000000000"
+              "01"
+              "61"));  // reply with method
+  EXPECT_TRUE(
+      refused("01"
+              "05"
+              "0000"
+              "0000000000000000"
+              "00"
+              "61"));  // ping with body
+  EXPECT_TRUE(
+      refused("01"
+              "04"
+              "0000"
+              "00000000000000"));  // cut short
 }
 
 TEST(Frame, OversizedIsRefusedBeforeItIsHeld) {

@@ -23,15 +23,20 @@ class Hostile : public testing::Test {
         loop_, crypto::TlsContext(identity, server_protocols()),
         [this](const os::Endpoint& to) { return os::tcp_connect(loop_, to); });
     std::unique_ptr<TlsStream> stream;
-    Dial attempt(*network_, {.peer = host.name(), .alpn = kSessionAlpn, .addresses = {host.address},
-                             .relays = {}, .call = {}},
+    Dial attempt(*network_,
+                 {.peer = host.name(),
+                  .alpn = kSessionAlpn,
+                  .addresses = {host.address},
+                  .relays = {},
+                  .call = {}},
                  [&](auto reached) { stream = std::move(reached.value().stream); });
     EXPECT_TRUE(wait([&] { return stream != nullptr; }));
-    stream->start({.readable = [raw = stream.get()] {
-                     std::array<std::byte, 4096> chunk;
-                     while (raw->read(chunk) > 0) {
-                     }
-                   },
+    stream->start({.readable =
+                       [raw = stream.get()] {
+                         std::array<std::byte, 4096> chunk;
+                         while (raw->read(chunk) > 0) {
+                         }
+                       },
                    .writable = {},
                    .closed = [this](const std::string&) { ended_ = true; }});
     return stream;
@@ -95,8 +100,8 @@ TEST_F(Hostile, TooManyRequestsAreAnsweredBusy) {
   ASSERT_TRUE(wait([&] { return joined(east, west); }));
   int busy = 0;
   for (int i = 0; i < 15; ++i) {
-    west.sessions.request("east-1", "keep", i,
-                          [&](auto result) { busy += result ? 0 : 1; }, seconds(60));
+    west.sessions.request(
+        "east-1", "keep", i, [&](auto result) { busy += result ? 0 : 1; }, seconds(60));
   }
   ASSERT_TRUE(wait([&] { return busy == 5 && east.kept.size() == 10; }));
   east.kept.clear();
@@ -158,7 +163,10 @@ TEST_F(Hostile, HalfOpenHandshakesAreBoundedAndTimedOut) {
   int sessions = 0;
   Acceptor acceptor(loop_, identity,
                     {.session = [&](auto, auto) { ++sessions; },
-                     .lane = {}, .relay = {}, .join = {}, .refused = {}},
+                     .lane = {},
+                     .relay = {},
+                     .join = {},
+                     .refused = {}},
                     {.half_open = 4, .handshake = milliseconds(100), .linger = milliseconds(10)});
   const os::Endpoint address = acceptor.listen(os::Endpoint::loopback(0));
   std::vector<std::unique_ptr<os::SocketStream>> silent;
@@ -178,11 +186,16 @@ TEST_F(Hostile, RelayLegWithAnUnknownTicketEnds) {
   Network network{loop_, crypto::TlsContext(identity, server_protocols()),
                   [this](const os::Endpoint& to) { return os::tcp_connect(loop_, to); }};
   std::unique_ptr<TlsStream> leg;
-  Dial attempt(network, {.peer = "east-1", .alpn = kRelayAlpn, .addresses = {east.address},
-                         .relays = {}, .call = {}},
-               [&](Result<Dial::Reached> reached) { leg = std::move(reached.value().stream); });
+  Dial attempt(
+      network,
+      {.peer = "east-1", .alpn = kRelayAlpn, .addresses = {east.address}, .relays = {}, .call = {}},
+      [&](Result<Dial::Reached> reached) { leg = std::move(reached.value().stream); });
   ASSERT_TRUE(wait([&] { return leg != nullptr; }));
-  leg->start({.readable = [&] { std::array<std::byte, 16> chunk; leg->read(chunk); },
+  leg->start({.readable =
+                  [&] {
+                    std::array<std::byte, 16> chunk;
+                    leg->read(chunk);
+                  },
               .writable = {},
               .closed = [this](const std::string&) { ended_ = true; }});
   send(*leg, {FrameKind::push, 0, "relay.leg",

@@ -85,8 +85,8 @@ class JoinClient final {
  public:
   struct Request {
     InviteToken token;
-    std::vector<os::Endpoint> at;        // where the inviting host listens; all are tried
-    std::string host;                    // our name
+    std::vector<os::Endpoint> at;  // where the inviting host listens; all are tried
+    std::string host;              // our name
     std::string site;
     std::uint16_t port = 0;              // where we listen: added to the address we are seen from
     std::vector<std::string> addresses;  // more of ours, "10.0.0.1:4747"

@@ -10,7 +10,9 @@
 namespace godwit::session {
 
 JoinClient::JoinClient(os::Loop& loop, Request request, Done done)
-    : loop_(loop), request_(std::move(request)), done_(std::move(done)),
+    : loop_(loop),
+      request_(std::move(request)),
+      done_(std::move(done)),
       key_(crypto::PrivateKey::make()),
       network_{loop, crypto::TlsContext::joining(request_.token.ca_fingerprint),
                [&loop](const os::Endpoint& to) { return os::tcp_connect(loop, to); }} {
@@ -50,10 +52,11 @@ void JoinClient::on_reached(Result<Dial::Reached> reached) {
   if (stream_->write(out) < out.size()) return finish(fail("cannot join: the connection failed"));
   stream_->start({.readable = [this] { on_readable(); },
                   .writable = {},
-                  .closed = [this](const std::string& reason) {
-                    finish(fail("cannot join: {}",
-                                reason.empty() ? "the connection ended early" : reason));
-                  }});
+                  .closed =
+                      [this](const std::string& reason) {
+                        finish(fail("cannot join: {}",
+                                    reason.empty() ? "the connection ended early" : reason));
+                      }});
 }
 
 void JoinClient::on_readable() {

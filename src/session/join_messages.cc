@@ -12,9 +12,8 @@ nlohmann::json to_json(const KnownHost& host) {
 }
 
 Result<KnownHost> known_host_from_json(const nlohmann::json& value) {
-  KnownHost host{.name = text_member(value, "host"),
-                 .site = text_member(value, "site"),
-                 .addresses = {}};
+  KnownHost host{
+      .name = text_member(value, "host"), .site = text_member(value, "site"), .addresses = {}};
   if (!is_valid_name(host.name)) return fail("'{}' is not a valid host name", printable(host.name));
   if (!is_valid_name(host.site)) return fail("'{}' is not a valid site name", printable(host.site));
   const auto addresses = value.find("addresses");

@@ -54,17 +54,18 @@ class Join : public testing::Test {
       : invites_(ca_.certificate().fingerprint()),
         server_(loop_, ca_, invites_,
                 {.admit = [](const KnownHost& host) -> Result<> {
-                       if (host.name == "founder") return fail("the name founder is taken");
-                       return {};
-                     },
-                 .joined =
-                     [this](const KnownHost& host) -> Result<> {
-                       joined_.push_back(host);
-                       return {};
-                     },
+                   if (host.name == "founder") return fail("the name founder is taken");
+                   return {};
+                 },
+                 .joined = [this](const KnownHost& host) -> Result<> {
+                   joined_.push_back(host);
+                   return {};
+                 },
                  .hosts = [this] { return hosts_; }}),
         acceptor_(loop_, crypto::Identity::make(ca_, "founder").value(),
-                  {.session = {}, .lane = {}, .relay = {},
+                  {.session = {},
+                   .lane = {},
+                   .relay = {},
                    .join = [this](auto stream, auto) { server_.accept(std::move(stream)); },
                    .refused = {}}),
         address_(acceptor_.listen(os::Endpoint::loopback(0))) {}
@@ -72,7 +73,11 @@ class Join : public testing::Test {
   Result<Joined> join(const InviteToken& token, const std::string& host) {
     std::optional<Result<Joined>> result;
     JoinClient client(loop_,
-                      {.token = token, .at = {address_}, .host = host, .site = "west", .port = 4747,
+                      {.token = token,
+                       .at = {address_},
+                       .host = host,
+                       .site = "west",
+                       .port = 4747,
                        .addresses = {"10.0.0.7:4747"}},
                       [&](Result<Joined> joined) { result = std::move(joined); });
     EXPECT_TRUE(os::run_until(loop_, [&] { return result.has_value(); }));

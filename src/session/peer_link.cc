@@ -25,8 +25,12 @@ Nanoseconds jitter(Nanoseconds most) {
 
 PeerLink::PeerLink(os::Loop& loop, const std::string& self, std::string peer, std::string instance,
                    const LinkLimits& limits, PeerLinkOwner& owner)
-    : loop_(loop), self_(self), peer_(std::move(peer)), instance_(std::move(instance)),
-      limits_(limits), owner_(owner) {
+    : loop_(loop),
+      self_(self),
+      peer_(std::move(peer)),
+      instance_(std::move(instance)),
+      limits_(limits),
+      owner_(owner) {
   CHECK(self_ != peer_, "{} has no session with itself", self_);
 }
 
@@ -93,8 +97,8 @@ void PeerLink::add_candidate(std::unique_ptr<TlsStream> stream, std::string via,
   auto& connection = *candidates_.emplace_back(std::make_unique<Connection>());
   connection.replaces = replaces;
   SessionEvents& events = *this;
-  connection.session = std::make_unique<Session>(loop_, std::move(stream), std::move(via),
-                                                 limits_.session, events);
+  connection.session =
+      std::make_unique<Session>(loop_, std::move(stream), std::move(via), limits_.session, events);
   connection.deadline = loop_.after(kSelectTimeout, [&session = *connection.session] {
     session.end("the connection was not taken up in time");
   });
@@ -162,8 +166,8 @@ void PeerLink::select(Connection& connection) {
 }
 
 void PeerLink::activate(Connection& connection) {
-  const auto at = std::ranges::find_if(
-      candidates_, [&](const auto& each) { return each.get() == &connection; });
+  const auto at = std::ranges::find_if(candidates_,
+                                       [&](const auto& each) { return each.get() == &connection; });
   CHECK(at != candidates_.end());
   auto chosen = std::move(*at);
   candidates_.erase(at);

@@ -36,7 +36,7 @@ constexpr std::size_t kMaxRetired = 4;
 struct LinkLimits {
   SessionLimits session;
   Nanoseconds max_backoff = seconds(10);
-  Nanoseconds stable_after = seconds(5);  // a session that lived so long resets the backoff
+  Nanoseconds stable_after = seconds(5);        // a session that lived so long resets the backoff
   Nanoseconds max_age = std::chrono::hours(1);  // then a new handshake: forward secrecy
   Nanoseconds direct_retry = seconds(60);  // how often a relayed session tries to become direct
 };
@@ -82,9 +82,9 @@ class PeerLink final : private SessionEvents {
  private:
   struct Connection {
     std::unique_ptr<Session> session;
-    std::string instance;    // the peer's, from its hello
-    bool replaces = false;   // dialled, by either side, to replace the active one
-    bool greeted = false;    // its hello has come
+    std::string instance;   // the peer's, from its hello
+    bool replaces = false;  // dialled, by either side, to replace the active one
+    bool greeted = false;   // its hello has come
     os::Loop::Timer deadline;
   };
   using Connections = std::list<std::unique_ptr<Connection>>;

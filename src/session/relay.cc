@@ -38,17 +38,17 @@ void Relay::call(const std::string& relay, const std::string& target, Leg leg) {
     if (auto done = std::exchange(*shared, nullptr)) done(std::move(result));
   };
   if (!we_dial) await(relay, ticket, once);  // before they can dial
-  session->request(relay == target ? kAnswer : kCall,
-                   {{"to", target}, {"from", self_}, {"ticket", ticket}},
-                   [this, relay, ticket, we_dial, once](Result<nlohmann::json> answer) {
-                     if (!answer) {
-                       awaited_.erase({relay, ticket});
-                       once(std::unexpected(answer.error()));
-                     } else if (we_dial) {
-                       dial(relay, ticket, once);
-                     }
-                   },
-                   kLegTimeout);
+  session->request(
+      relay == target ? kAnswer : kCall, {{"to", target}, {"from", self_}, {"ticket", ticket}},
+      [this, relay, ticket, we_dial, once](Result<nlohmann::json> answer) {
+        if (!answer) {
+          awaited_.erase({relay, ticket});
+          once(std::unexpected(answer.error()));
+        } else if (we_dial) {
+          dial(relay, ticket, once);
+        }
+      },
+      kLegTimeout);
 }
 
 // The leg with `ticket` will be dialled by `peer`.
@@ -68,16 +68,16 @@ void Relay::settle(const std::string& peer, const Ticket& ticket,
 }
 
 void Relay::dial(const std::string& peer, const Ticket& ticket, Leg leg) {
-  hooks_.dial(peer, [ticket, leg = std::move(leg)](
-                        Result<std::unique_ptr<TlsStream>> stream) mutable {
-    if (!stream) return leg(std::move(stream));
-    const std::string body = json_text({{"ticket", ticket}});
-    Bytes frame;
-    encode({.kind = FrameKind::push, .id = 0, .method = kLeg, .body = as_bytes(body)}, frame);
-    const std::size_t took = (*stream)->write(frame);
-    if (took < frame.size()) return leg(fail("the relay's connection failed"));
-    leg(std::move(stream));
-  });
+  hooks_.dial(
+      peer, [ticket, leg = std::move(leg)](Result<std::unique_ptr<TlsStream>> stream) mutable {
+        if (!stream) return leg(std::move(stream));
+        const std::string body = json_text({{"ticket", ticket}});
+        Bytes frame;
+        encode({.kind = FrameKind::push, .id = 0, .method = kLeg, .body = as_bytes(body)}, frame);
+        const std::size_t took = (*stream)->write(frame);
+        if (took < frame.size()) return leg(fail("the relay's connection failed"));
+        leg(std::move(stream));
+      });
 }
 
 void Relay::obtain(const std::string& peer, bool we_dial, const Ticket& ticket, Leg leg) {
@@ -134,8 +134,8 @@ void Relay::on_call(Session& caller, const nlohmann::json& body, Responder& resp
     return responder.fail(fmt::format("{} has no direct session with {}", self_, to));
   }
   if (circuits_.size() >= kMaxCircuits) {
-    return responder.fail(fmt::format("{} relays {} connections and takes no more", self_,
-                                      circuits_.size()));
+    return responder.fail(
+        fmt::format("{} relays {} connections and takes no more", self_, circuits_.size()));
   }
   const std::uint64_t id = next_circuit_++;
   circuits_[id].timeout = loop_.after(kLegTimeout, [this, id] { circuits_.erase(id); });
@@ -159,17 +159,18 @@ void Relay::ask_target(Session& target, const std::string& from, std::uint64_t c
   const bool we_dial = target.is_initiator();
   const auto on_target_leg = [this, circuit](auto leg) { on_leg(circuit, false, std::move(leg)); };
   if (!we_dial) await(peer, ticket, on_target_leg);  // before they can dial
-  target.request(kAnswer, {{"to", peer}, {"from", from}, {"ticket", ticket}},
-                 [this, peer, ticket, we_dial, on_target_leg,
-                  agreed = std::move(agreed)](Result<nlohmann::json> answer) mutable {
-                   if (!answer) {
-                     awaited_.erase({peer, ticket});
-                     return agreed(std::unexpected(answer.error()));
-                   }
-                   if (we_dial) dial(peer, ticket, on_target_leg);
-                   agreed({});
-                 },
-                 kLegTimeout / 2);
+  target.request(
+      kAnswer, {{"to", peer}, {"from", from}, {"ticket", ticket}},
+      [this, peer, ticket, we_dial, on_target_leg,
+       agreed = std::move(agreed)](Result<nlohmann::json> answer) mutable {
+        if (!answer) {
+          awaited_.erase({peer, ticket});
+          return agreed(std::unexpected(answer.error()));
+        }
+        if (we_dial) dial(peer, ticket, on_target_leg);
+        agreed({});
+      },
+      kLegTimeout / 2);
 }
 
 void Relay::on_leg(std::uint64_t id, bool of_caller, Result<std::unique_ptr<TlsStream>> leg) {

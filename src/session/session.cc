@@ -33,15 +33,21 @@ void Responder::fail(std::string_view error) {
 
 Session::Session(os::Loop& loop, std::unique_ptr<TlsStream> stream, std::string via,
                  const SessionLimits& limits, SessionEvents& events)
-    : loop_(loop), stream_(std::move(stream)), peer_(stream_->tls().peer_name()),
-      via_(std::move(via)), limits_(limits), events_(events),
-      id_(crypto::sha256(stream_->tls().export_secret(kIdLabel, {}))), last_heard_(loop.now()) {
+    : loop_(loop),
+      stream_(std::move(stream)),
+      peer_(stream_->tls().peer_name()),
+      via_(std::move(via)),
+      limits_(limits),
+      events_(events),
+      id_(crypto::sha256(stream_->tls().export_secret(kIdLabel, {}))),
+      last_heard_(loop.now()) {
   CHECK(!peer_.empty(), "a session needs a certified peer");
   stream_->start({.readable = [this] { on_readable(); },
                   .writable = [this] { flush(); },
-                  .closed = [this](std::string reason) {
-                    end(reason.empty() ? "the peer ended the session" : reason);
-                  }});
+                  .closed =
+                      [this](std::string reason) {
+                        end(reason.empty() ? "the peer ended the session" : reason);
+                      }});
   on_keepalive();
 }
 
@@ -128,13 +134,17 @@ void Session::on_readable() {
 
 void Session::on_frame(const Frame& frame) {
   switch (frame.kind) {
-    case FrameKind::request: return on_request(frame);
+    case FrameKind::request:
+      return on_request(frame);
     case FrameKind::reply:
-    case FrameKind::error: return on_answer(frame);
-    case FrameKind::push: return events_.on_push(*this, std::string(frame.method), frame.body);
+    case FrameKind::error:
+      return on_answer(frame);
+    case FrameKind::push:
+      return events_.on_push(*this, std::string(frame.method), frame.body);
     case FrameKind::ping:
       return send({.kind = FrameKind::pong, .id = frame.id, .method = {}, .body = {}});
-    case FrameKind::pong: return on_pong(frame.id);
+    case FrameKind::pong:
+      return on_pong(frame.id);
   }
 }
 

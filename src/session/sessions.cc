@@ -20,9 +20,13 @@ std::string new_instance() {
 
 Sessions::Sessions(os::Loop& loop, const crypto::Identity& identity, Handlers handlers,
                    LinkLimits limits, decltype(Network::connect) connect)
-    : loop_(loop), self_(identity.host_name()), instance_(new_instance()),
+    : loop_(loop),
+      self_(identity.host_name()),
+      instance_(new_instance()),
       network_{loop, crypto::TlsContext(identity, server_protocols()), std::move(connect)},
-      handlers_(std::move(handlers)), limits_(limits), relay_(loop, self_, relay_hooks()) {
+      handlers_(std::move(handlers)),
+      limits_(limits),
+      relay_(loop, self_, relay_hooks()) {
   if (!network_.connect) {
     network_.connect = [&loop](const os::Endpoint& to) { return os::tcp_connect(loop, to); };
   }
@@ -111,7 +115,7 @@ void Sessions::request(const std::string& peer, const std::string& method,
     return session->request(method, body, std::move(reply), timeout);
   }
   const PeerLink* known = link(peer);
-  const std::string why = known == nullptr ? "it is not a known host"
+  const std::string why = known == nullptr              ? "it is not a known host"
                           : known->last_error().empty() ? "not connected yet"
                                                         : known->last_error();
   reply(fail("{}: no session with {}: {}", method, peer, why));
@@ -150,22 +154,21 @@ std::unique_ptr<Dial> Sessions::dial(const std::string& peer, const char* alpn,
                  .alpn = alpn,
                  .addresses = std::move(addresses),
                  .relays = std::move(relays),
-                 .call = [this](const std::string& relay, const std::string& to, Dial::Leg leg) {
-                   relay_.call(relay, to, std::move(leg));
-                 }},
+                 .call = [this](const std::string& relay, const std::string& to,
+                                Dial::Leg leg) { relay_.call(relay, to, std::move(leg)); }},
       std::move(done));
 }
 
 std::unique_ptr<Dial> Sessions::dial_link(const std::string& peer,
                                           const std::vector<os::Endpoint>& addresses, bool relays,
                                           Dial::Done done) {
-  return dial(peer, kSessionAlpn, addresses,
-              relays ? relays_to(peer) : std::vector<std::string>{}, std::move(done));
+  return dial(peer, kSessionAlpn, addresses, relays ? relays_to(peer) : std::vector<std::string>{},
+              std::move(done));
 }
 
 // A dial that nobody but us holds.
-void Sessions::dial_for(const std::string& peer, const char* alpn,
-                        std::vector<std::string> relays, Dial::Done done) {
+void Sessions::dial_for(const std::string& peer, const char* alpn, std::vector<std::string> relays,
+                        Dial::Done done) {
   if (dials_.size() >= kMaxLaneDials) {
     return done(fail("{} connections are being made already", dials_.size()));
   }

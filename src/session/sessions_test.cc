@@ -52,8 +52,8 @@ TEST_F(SessionsTest, RequestToADownPeerFailsAtOnce) {
   std::string error;
   const auto ask = [&](const std::string& peer) {
     error.clear();
-    east.sessions.request(peer, "echo", {}, [&](auto result) { error = result.error().text; },
-                          seconds(10));
+    east.sessions.request(
+        peer, "echo", {}, [&](auto result) { error = result.error().text; }, seconds(10));
     return error;  // set before request() returned
   };
   EXPECT_EQ(ask("west-1"), "echo: no session with west-1: it is not a known host");
@@ -88,8 +88,8 @@ TEST_F(SessionsTest, LostConnectionIsMadeAgain) {
   ASSERT_TRUE(wait([&] { return joined(east, west); }));
   const auto first = east.sessions.find("west-1")->id();
   std::string lost;
-  east.sessions.request("west-1", "keep", {}, [&](auto result) { lost = result.error().text; },
-                        seconds(60));
+  east.sessions.request(
+      "west-1", "keep", {}, [&](auto result) { lost = result.error().text; }, seconds(60));
   ASSERT_TRUE(wait([&] { return !west.kept.empty(); }));
   ::shutdown(east.dialled.back(), SHUT_RDWR);  // as a dying network would
   ASSERT_TRUE(wait([&] { return !east.down.empty() && !west.down.empty() && joined(east, west); }));
@@ -121,9 +121,9 @@ TEST_F(SessionsTest, DeadAddressDelaysTheNextOnlyALittle) {
   TestHost east(loop_, ca_, "east-1");
   // Accepts, then never says a word: the handshake cannot end.
   std::vector<std::unique_ptr<os::SocketStream>> held;
-  const auto mute =
-      os::Listener::tcp(loop_, os::Endpoint::loopback(0),
-                        [&](auto stream, auto&) { held.push_back(std::move(stream)); });
+  const auto mute = os::Listener::tcp(loop_, os::Endpoint::loopback(0), [&](auto stream, auto&) {
+    held.push_back(std::move(stream));
+  });
   TestHost west(loop_, ca_, "west-1");
   const Instant start = loop_.now();
   east.sessions.want("west-1", {mute->local(), west.address});
@@ -243,8 +243,8 @@ TEST_F(SessionsTest, AgeingSessionIsReplacedWithoutLosingRequests) {
   ASSERT_TRUE(wait([&] { return joined(east, west); }));
   const auto first = east.sessions.find("west-1")->id();
   std::string answer;
-  east.sessions.request("west-1", "keep", {}, [&](auto result) { answer = result->dump(); },
-                        seconds(60));
+  east.sessions.request(
+      "west-1", "keep", {}, [&](auto result) { answer = result->dump(); }, seconds(60));
   ASSERT_TRUE(
       wait([&] { return joined(east, west) && east.sessions.find("west-1")->id() != first; }));
   ASSERT_EQ(west.kept.size(), 1U);

@@ -10,8 +10,12 @@ constexpr int kChunksPerTurn = 16;  // 1 MiB, then the loop's other work has its
 Splice::Splice(os::Loop& loop, std::unique_ptr<os::ByteStream> a, std::unique_ptr<os::ByteStream> b,
                std::move_only_function<void(BytesView)> seen,
                std::move_only_function<void(std::string)> ended)
-    : loop_(loop), a_(std::move(a)), b_(std::move(b)), seen_(std::move(seen)),
-      ended_(std::move(ended)), there_{.from = *a_, .to = *b_, .buffer = {}, .turn = {}},
+    : loop_(loop),
+      a_(std::move(a)),
+      b_(std::move(b)),
+      seen_(std::move(seen)),
+      ended_(std::move(ended)),
+      there_{.from = *a_, .to = *b_, .buffer = {}, .turn = {}},
       back_{.from = *b_, .to = *a_, .buffer = {}, .turn = {}} {
   there_.buffer.resize(kBuffer);
   back_.buffer.resize(kBuffer);

@@ -38,7 +38,7 @@ void TlsStream::start(Events events) {
 }
 
 // False: the stream was destroyed by its owner in the callback.
-bool TlsStream::emit(std::move_only_function<void()> Events::*callback) {
+bool TlsStream::emit(std::move_only_function<void()> Events::* callback) {
   const std::weak_ptr<int> alive = alive_;
   const auto keep = events_;
   if (keep != nullptr && (*keep).*callback) ((*keep).*callback)();

@@ -44,7 +44,7 @@ class TlsStream final : public os::ByteStream {
   bool feed_some();
   void flush();
   void report_end();
-  bool emit(std::move_only_function<void()> Events::*callback);
+  bool emit(std::move_only_function<void()> Events::* callback);
 
   os::Loop& loop_;
   std::unique_ptr<os::ByteStream> lower_;

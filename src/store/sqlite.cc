@@ -33,8 +33,9 @@ class SqliteStore final : public Store {
     check_version();
     run("CREATE TABLE IF NOT EXISTS documents (kind TEXT NOT NULL, key TEXT NOT NULL, "
         "body TEXT NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID");
-    put_ = prepare("INSERT INTO documents VALUES (?1, ?2, ?3) "
-                   "ON CONFLICT (kind, key) DO UPDATE SET body = excluded.body");
+    put_ = prepare(
+        "INSERT INTO documents VALUES (?1, ?2, ?3) "
+        "ON CONFLICT (kind, key) DO UPDATE SET body = excluded.body");
     erase_ = prepare("DELETE FROM documents WHERE kind = ?1 AND key = ?2");
     find_ = prepare("SELECT body FROM documents WHERE kind = ?1 AND key = ?2");
     list_ = prepare("SELECT key, body FROM documents WHERE kind = ?1 ORDER BY key");
@@ -54,9 +55,8 @@ class SqliteStore final : public Store {
   }
   std::vector<Document> list(std::string_view kind) override {
     std::vector<Document> documents;
-    query(list_, {kind}, [&](sqlite3_stmt* row) {
-      documents.push_back({column(row, 0), parse(column(row, 1))});
-    });
+    query(list_, {kind},
+          [&](sqlite3_stmt* row) { documents.push_back({column(row, 0), parse(column(row, 1))}); });
     return documents;
   }
 
@@ -73,8 +73,9 @@ class SqliteStore final : public Store {
       version = sqlite3_column_int(statement.get(), 0);
     }
     if (version > kSchemaVersion) {
-      fail_setup("the agent's store {} has version {}, this agent knows {}: install a newer godwitd",
-                 path_, version, kSchemaVersion);
+      fail_setup(
+          "the agent's store {} has version {}, this agent knows {}: install a newer godwitd",
+          path_, version, kSchemaVersion);
     }
     run(fmt::format("PRAGMA user_version={}", kSchemaVersion));
   }

@@ -1,7 +1,7 @@
 #pragma once
-// What an agent must still know after a crash: JSON documents by kind and key. put() and erase() are
-// durable when they return (SQLite: WAL with synchronous=FULL, one fsync), so "journal first, effect
-// second" is one call. All calls come from the control thread.
+// What an agent must still know after a crash: JSON documents by kind and key. put() and erase()
+// are durable when they return (SQLite: WAL with synchronous=FULL, one fsync), so "journal first,
+// effect second" is one call. All calls come from the control thread.
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>

@@ -50,15 +50,14 @@ TEST_P(Stores, DocumentsSurviveInOrder) {
   EXPECT_FALSE(store_->find("vm", "a"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Kinds, Stores, testing::Bool(), [](const auto& which) {
-  return which.param ? "Sqlite" : "Memory";
-});
+INSTANTIATE_TEST_SUITE_P(Kinds, Stores, testing::Bool(),
+                         [](const auto& which) { return which.param ? "Sqlite" : "Memory"; });
 
 TEST(Sqlite, FileIsPrivateAndDamageIsSaid) {
   const std::string path = testing::TempDir() + "store-private.db";
   std::filesystem::remove(path);
   (void)open_sqlite(path);
-  struct stat info {};
+  struct stat info{};
   ASSERT_EQ(::stat(path.c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
   std::ofstream(path, std::ios::trunc) << std::string(8192, 'x');

@@ -28,10 +28,13 @@ BitRate Pacer::update(const PathSample& sample) {
     flat_rounds_ = flat ? flat_rounds_ + 1 : 0;
     ramping_ = flat_rounds_ < kFlatRounds;
     last_round_ = most;
-    if (ramping_) rate_ = std::max(kStart, scaled(most, kRamp));
-    else drained_at_ = sample.at + kDrainRounds * sample.rtt;
+    if (ramping_)
+      rate_ = std::max(kStart, scaled(most, kRamp));
+    else
+      drained_at_ = sample.at + kDrainRounds * sample.rtt;
   }
-  if (!ramping_) rate_ = std::max(kStart, scaled(most, sample.at < drained_at_ ? kDrain : kHeadroom));
+  if (!ramping_)
+    rate_ = std::max(kStart, scaled(most, sample.at < drained_at_ ? kDrain : kHeadroom));
   return rate_;
 }
 

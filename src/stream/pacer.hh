@@ -1,10 +1,12 @@
 #pragma once
-// A lid on how fast a lane may send while its congestion control (BBR, else cubic) finds out what the
-// path carries. The lane shares the bottleneck with the wires of running guests, and what a full
-// queue drops is their frames too: BBR's own start-up sends 2.9 times the rate it finds and fills a
-// queue of more than one BDP (measured 2026-11: 4,500 segments lost per move at 400 Mbit/s, 40 ms).
+// A lid on how fast a lane may send while its congestion control (BBR, else cubic) finds out what
+// the path carries. The lane shares the bottleneck with the wires of running guests, and what a
+// full queue drops is their frames too: BBR's own start-up sends 2.9 times the rate it finds and
+// fills a queue of more than one BDP (measured 2026-11: 4,500 segments lost per move at 400 Mbit/s,
+// 40 ms).
 //
-//   ramp:    kRamp x what was delivered, measured once per round trip, until that stays the same for
+//   ramp:    kRamp x what was delivered, measured once per round trip, until that stays the same
+//   for
 //            kFlatRounds (a step shows after one round trip, so one flat round says nothing)
 //   drain:   kDrain x that, for kDrainRounds: BBR ends its start-up in them, and the queue goes
 //   steady:  kHeadroom x the most that was delivered within kMemory: room for BBR's probing (1.25)
@@ -41,8 +43,8 @@ class Pacer final {
 
  private:
   BitRate rate_ = kStart;
-  BitRate most_{};        // delivered, within the running kMemory
-  BitRate most_before_{}; // and within the one before
+  BitRate most_{};         // delivered, within the running kMemory
+  BitRate most_before_{};  // and within the one before
   BitRate last_round_{};
   bool ramping_ = true;
   int flat_rounds_ = 0;

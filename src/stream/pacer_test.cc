@@ -11,8 +11,8 @@ namespace {
 
 constexpr Nanoseconds kStep = milliseconds(5);
 
-// A bottleneck with a queue; the sender sends at the lid, and sees what was delivered one round trip
-// later.
+// A bottleneck with a queue; the sender sends at the lid, and sees what was delivered one round
+// trip later.
 struct Path {
   double link;  // bit/s
   Nanoseconds rtt;
@@ -28,7 +28,8 @@ struct Path {
     worst_queue = std::max(worst_queue, queue);
     seen.emplace_back(now + rtt, out / step_seconds);
     while (!seen.empty() && seen.front().first <= now) {
-      pacer.update({.at = now, .rtt = rtt, .delivered = {static_cast<std::uint64_t>(seen.front().second)}});
+      pacer.update(
+          {.at = now, .rtt = rtt, .delivered = {static_cast<std::uint64_t>(seen.front().second)}});
       seen.pop_front();
     }
     now += kStep;
@@ -45,10 +46,10 @@ TEST(Pacer, TheRampFindsTheLinkAndFillsLessThanOneBdp) {
       while (pacer.ramping() && ++steps < 4000) path.step(pacer);
       EXPECT_FALSE(pacer.ramping());
       EXPECT_LT(path.worst_queue, mbit * 1e6 * std::max(rtt_ms, 20) / 1000);
-      EXPECT_NEAR(static_cast<double>(pacer.rate().bits_per_second),
-                  std::max(Pacer::kDrain * mbit * 1e6,
-                           static_cast<double>(Pacer::kStart.bits_per_second)),
-                  0.01 * mbit * 1e6);
+      EXPECT_NEAR(
+          static_cast<double>(pacer.rate().bits_per_second),
+          std::max(Pacer::kDrain * mbit * 1e6, static_cast<double>(Pacer::kStart.bits_per_second)),
+          0.01 * mbit * 1e6);
       EXPECT_LE(path.now.time_since_epoch(), milliseconds(rtt_ms) * 25);
     }
   }

@@ -10,8 +10,7 @@ constexpr std::byte version_and_type(DatagramType type) {
 }
 
 bool is_this_version(BytesView datagram) {
-  return datagram.size() >= kDatagramOverhead &&
-         (datagram[0] >> 4) == std::byte{kDatagramVersion};
+  return datagram.size() >= kDatagramOverhead && (datagram[0] >> 4) == std::byte{kDatagramVersion};
 }
 
 }  // namespace

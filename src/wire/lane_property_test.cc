@@ -32,9 +32,9 @@ struct Network {
 struct Sent {
   Bytes frame;
   bool is_super = false;
-  std::size_t headers = 0;      // vnet header included
-  std::uint64_t first = 0;      // counter of the first datagram
-  std::size_t count = 1;        // datagrams; 1: in a bundle, or alone
+  std::size_t headers = 0;  // vnet header included
+  std::uint64_t first = 0;  // counter of the first datagram
+  std::size_t count = 1;    // datagrams; 1: in a bundle, or alone
 };
 
 Sent any_frame(Random& random) {
@@ -49,7 +49,8 @@ Sent any_frame(Random& random) {
     case 2:
       sent.frame = testing::plain_frame(2000 + random() % 60'000, random);
       return sent;
-    default: break;
+    default:
+      break;
   }
   testing::SuperFrameSpec spec{.is_ip6 = random() % 2 == 0,
                                .is_udp = random() % 4 == 0,

@@ -30,8 +30,7 @@ bool Opener::open(MutableBytes datagram, Instant now, OpenerSink& sink) {
   if (header->type == DatagramType::fragment) {
     if (!open_fragment(*header, datagram, now, sink)) return false;
   } else {
-    const MutableBytes body =
-        datagram.subspan(kHeaderBytes, datagram.size() - kDatagramOverhead);
+    const MutableBytes body = datagram.subspan(kHeaderBytes, datagram.size() - kDatagramOverhead);
     if (!decrypt(datagram, body)) return false;
     record(header->counter, now);
     if (header->type == DatagramType::bundle) {
@@ -45,8 +44,8 @@ bool Opener::open(MutableBytes datagram, Instant now, OpenerSink& sink) {
 }
 
 bool Opener::decrypt(MutableBytes datagram, MutableBytes out) {
-  if (aead_->open(nonce_of(datagram), make_aad(epoch_, datagram),
-                  datagram.subspan(kHeaderBytes), out)) {
+  if (aead_->open(nonce_of(datagram), make_aad(epoch_, datagram), datagram.subspan(kHeaderBytes),
+                  out)) {
     return true;
   }
   ++counters_.bad_tag;
@@ -231,8 +230,7 @@ void Opener::tick(Instant now, OpenerSink& sink) {
 std::optional<Instant> Opener::next_tick() const {
   std::optional<Instant> next;
   for (const PartialFrame& frame : partial_) {
-    const Instant due =
-        frame.last_arrival + (frame.is_salvaging ? kGiveUpDelay : kSalvageDelay);
+    const Instant due = frame.last_arrival + (frame.is_salvaging ? kGiveUpDelay : kSalvageDelay);
     next = std::min(next.value_or(due), due);
   }
   return next;

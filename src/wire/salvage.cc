@@ -30,9 +30,8 @@ std::uint16_t internet_checksum(BytesView bytes) {
 // RFC 1624, equation 3, on a sum that is not complemented: replaces a 16-bit term.
 void replace_term(std::byte* sum, std::size_t before, std::size_t after) {
   const std::uint32_t without = ~static_cast<std::uint32_t>(before) & 0xffff;
-  to_big_endian(fold(from_big_endian<std::uint16_t>(sum) + without +
-                     static_cast<std::uint32_t>(after)),
-                sum);
+  to_big_endian(
+      fold(from_big_endian<std::uint16_t>(sum) + without + static_cast<std::uint32_t>(after)), sum);
 }
 
 void add16(std::byte* at, std::size_t value) {

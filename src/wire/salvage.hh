@@ -54,7 +54,7 @@ class Salvage final {
   FragmentSet received_;
   VnetHeader vnet_;
   SuperFrameLayout layout_;
-  std::size_t payload_ = 0;   // bytes of it in the whole super-frame
+  std::size_t payload_ = 0;  // bytes of it in the whole super-frame
   std::size_t segments_ = 0;
 };
 

@@ -61,8 +61,7 @@ void Sealer::fragment(BytesView frame, DatagramBatch& out) {
   const std::size_t chunk = (frame.size() + 1 + count - 1) / count;
   CHECK(count <= kMaxFragments, "{} fragments of {} B", count, chunk);
   if (!has_counters(count)) return;
-  DatagramHeader header{.type = DatagramType::fragment,
-                        .count = static_cast<std::uint8_t>(count)};
+  DatagramHeader header{.type = DatagramType::fragment, .count = static_cast<std::uint8_t>(count)};
   for (std::size_t index = 0; index + 1 < count; ++index) {
     header.index = static_cast<std::uint8_t>(index);
     seal(header, frame.subspan(index * chunk, chunk), out);

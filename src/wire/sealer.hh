@@ -68,7 +68,7 @@ class Sealer final {
   std::size_t capacity_;  // plaintext bytes of one datagram
   std::uint64_t max_datagrams_;
   std::uint64_t next_counter_ = 0;
-  std::size_t bundle_bytes_ = 0;    // filled part of scratch_
+  std::size_t bundle_bytes_ = 0;  // filled part of scratch_
   std::uint64_t bundle_frames_ = 0;
   Bytes scratch_;  // the open bundle, a message, or a padded last fragment; one at a time
   SealerCounters counters_;

@@ -19,10 +19,16 @@ bool passes_with(Bytes frame, const std::function<void(VnetHeader&)>& change) {
 }
 
 TEST(Vnet, HeaderIsLittleEndianAsTheKernelWritesIt) {
-  const Bytes raw = from_hex("010142000805220010" "00");
+  const Bytes raw = from_hex(
+      "010142000805220010"
+      "00");
   const VnetHeader vnet = read_vnet(BytesView(raw).first<kVnetBytes>());
-  const VnetHeader expected{.flags = 1, .gso = 1, .header_len = 0x42, .gso_size = 0x0508,
-                            .csum_start = 34, .csum_offset = 16};
+  const VnetHeader expected{.flags = 1,
+                            .gso = 1,
+                            .header_len = 0x42,
+                            .gso_size = 0x0508,
+                            .csum_start = 34,
+                            .csum_offset = 16};
   EXPECT_EQ(vnet, expected);
   Bytes written(kVnetBytes);
   write_vnet(vnet, MutableBytes(written).first<kVnetBytes>());

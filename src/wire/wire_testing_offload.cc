@@ -27,16 +27,15 @@ Parts parts_of(BytesView packet) {
   parts.is_ip6 = u16(packet, parts.ip - 2) == 0x86dd;
   parts.l4 = parts.ip + (parts.is_ip6 ? 40 : 20);
   parts.protocol = std::to_integer<std::uint8_t>(packet[parts.ip + (parts.is_ip6 ? 6 : 9)]);
-  parts.payload =
-      parts.protocol == 17
-          ? parts.l4 + 8
-          : parts.l4 + std::to_integer<std::size_t>(packet[parts.l4 + 12] >> 4) * 4;
+  parts.payload = parts.protocol == 17
+                      ? parts.l4 + 8
+                      : parts.l4 + std::to_integer<std::size_t>(packet[parts.l4 + 12] >> 4) * 4;
   return parts;
 }
 
 std::uint16_t pseudo_sum(BytesView packet, const Parts& parts) {
-  const BytesView addresses = parts.is_ip6 ? packet.subspan(parts.ip + 8, 32)
-                                           : packet.subspan(parts.ip + 12, 8);
+  const BytesView addresses =
+      parts.is_ip6 ? packet.subspan(parts.ip + 8, 32) : packet.subspan(parts.ip + 12, 8);
   return folded_sum(addresses, parts.protocol + packet.size() - parts.l4);
 }
 

@@ -108,11 +108,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   Reader input(bytes);
   wire::Target target;
   switch (input.u8() % 3) {
-    case 0: target.raw(input.rest()); break;
+    case 0:
+      target.raw(input.rest());
+      break;
     case 1:
       while (input.remaining() > 0) target.sealed(input);
       break;
-    default: target.holes(input);
+    default:
+      target.holes(input);
   }
   return 0;
 }

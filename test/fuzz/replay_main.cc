@@ -36,10 +36,15 @@ Input mutate(Input input, std::mt19937& random) {
   for (int i = 0; i < edits && !input.empty(); ++i) {
     const std::size_t at = random() % input.size();
     switch (random() % 3) {
-      case 0: input[at] = static_cast<std::uint8_t>(random()); break;
-      case 1: input.resize(at); break;
-      default: input.insert(input.begin() + static_cast<std::ptrdiff_t>(at),
-                            static_cast<std::uint8_t>(random()));
+      case 0:
+        input[at] = static_cast<std::uint8_t>(random());
+        break;
+      case 1:
+        input.resize(at);
+        break;
+      default:
+        input.insert(input.begin() + static_cast<std::ptrdiff_t>(at),
+                     static_cast<std::uint8_t>(random()));
     }
   }
   return input;

@@ -14,8 +14,13 @@ using std::chrono::milliseconds;
 using ::testing::ElementsAre;
 
 TEST(PacketCodec, RoundTripAndGoldenStart) {
-  const Packet packet{.kind = PacketKind::stream, .wanted_per_second = 1000, .client = 1,
-                      .sequence = 2, .counter = 3, .sent_ns = 4, .index = 5};
+  const Packet packet{.kind = PacketKind::stream,
+                      .wanted_per_second = 1000,
+                      .client = 1,
+                      .sequence = 2,
+                      .counter = 3,
+                      .sent_ns = 4,
+                      .index = 5};
   const auto bytes = encode(packet);
   EXPECT_EQ(decode_packet(bytes), packet);
   EXPECT_EQ(to_hex(BytesView(bytes).first(16)), "47574c54010303e80000000000000001");

@@ -40,7 +40,8 @@ struct Unit {
   std::string_view name;
   double factor;
 };
-constexpr Unit kRates[] = {{"bit", 1.0 / 8}, {"kbit", 1e3 / 8}, {"mbit", 1e6 / 8}, {"gbit", 1e9 / 8}};
+constexpr Unit kRates[] = {
+    {"bit", 1.0 / 8}, {"kbit", 1e3 / 8}, {"mbit", 1e6 / 8}, {"gbit", 1e9 / 8}};
 constexpr Unit kSizes[] = {{"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}};
 
 // "5mbit" -> 625,000 bytes per second; "64MiB" -> bytes.
@@ -134,17 +135,17 @@ class Guest final {
   std::string report(std::uint64_t client, std::uint64_t from, std::uint64_t limit) {
     const TcpCounters tcp = read_tcp_counters();
     std::ostringstream out;
-    out << R"({"counter":)" << udp_.counter().value()                             //
-        << R"(,"counter_damaged":)" << udp_.counter().damaged()                    //
-        << R"(,"skipped_ticks":)" << skipped_ticks_                                //
-        << R"(,"dirty":{"bytes":)" << memory_.bytes()                              //
-        << R"(,"pages_written":)" << memory_.pages_written()                       //
-        << R"(,"damaged":)" << memory_.damaged_pages()                             //
-        << R"(},"tcp":{"timeouts":)" << tcp.timeouts                               //
-        << R"(,"retransmissions":)" << tcp.retransmissions                         //
-        << R"(,"resets_received":)" << tcp.resets_received                         //
-        << R"(},"echo":{"accepted":)" << echo_.accepted()                          //
-        << R"(,"bytes":)" << echo_.bytes()                                         //
+    out << R"({"counter":)" << udp_.counter().value()            //
+        << R"(,"counter_damaged":)" << udp_.counter().damaged()  //
+        << R"(,"skipped_ticks":)" << skipped_ticks_              //
+        << R"(,"dirty":{"bytes":)" << memory_.bytes()            //
+        << R"(,"pages_written":)" << memory_.pages_written()     //
+        << R"(,"damaged":)" << memory_.damaged_pages()           //
+        << R"(},"tcp":{"timeouts":)" << tcp.timeouts             //
+        << R"(,"retransmissions":)" << tcp.retransmissions       //
+        << R"(,"resets_received":)" << tcp.resets_received       //
+        << R"(},"echo":{"accepted":)" << echo_.accepted()        //
+        << R"(,"bytes":)" << echo_.bytes()                       //
         << R"(},"client":)" << udp_.report(client, from, limit) << "}";
     return out.str();
   }

@@ -31,8 +31,7 @@ std::string read_all(const char* path) {
 
 }  // namespace
 
-std::uint64_t netstat_field(std::string_view file, std::string_view group,
-                            std::string_view field) {
+std::uint64_t netstat_field(std::string_view file, std::string_view group, std::string_view field) {
   while (!file.empty()) {
     std::string_view names = take_line(file);
     std::string_view values = take_line(file);

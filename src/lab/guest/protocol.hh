@@ -11,8 +11,8 @@
 // echo   vm -> client   the probe's fields; index: 0, 1, 2, ... of all echoes to this client
 // stream vm -> client   sequence: 0, 1, 2, ...; counter: the vm's memory counter
 //
-// The vm's memory counter grows by one each tick, a thousandth of a second, and at 1,000 packets per
-// second each tick sends one: between any two stream packets it then differs exactly as their
+// The vm's memory counter grows by one each tick, a thousandth of a second, and at 1,000 packets
+// per second each tick sends one: between any two stream packets it then differs exactly as their
 // sequences do. If it does not, the vm's memory was rolled back or two instances ran.
 #include <array>
 #include <cstddef>

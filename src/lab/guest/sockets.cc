@@ -11,8 +11,8 @@
 namespace godwit::lab {
 
 void exit_with(std::string_view attempt) {
-  std::fprintf(stderr, "godwit-guest: %.*s: %s\n", static_cast<int>(attempt.size()),
-               attempt.data(), std::strerror(errno));
+  std::fprintf(stderr, "godwit-guest: %.*s: %s\n", static_cast<int>(attempt.size()), attempt.data(),
+               std::strerror(errno));
   std::exit(1);
 }
 

@@ -66,8 +66,8 @@ bool TcpService::serve(Connection& connection, short events) {
     }
   }
   if (!connection.output.empty()) {
-    const ssize_t sent = ::send(connection.fd, connection.output.data(), connection.output.size(),
-                                MSG_NOSIGNAL);
+    const ssize_t sent =
+        ::send(connection.fd, connection.output.data(), connection.output.size(), MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN) return false;
     if (sent > 0) connection.output.erase(0, static_cast<std::size_t>(sent));
   }

@@ -15,7 +15,8 @@ inline constexpr std::size_t kMaxLine = 256;
 
 class TcpService final {
  public:
-  // Turns what arrived (may be consumed in part) into what is to be sent; false ends the connection.
+  // Turns what arrived (may be consumed in part) into what is to be sent; false ends the
+  // connection.
   using Handler = std::function<bool(std::string& input, std::string& output)>;
 
   TcpService(std::uint16_t port, Handler handler);

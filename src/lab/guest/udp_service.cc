@@ -31,9 +31,8 @@ UdpService::Client* UdpService::find_or_make(std::uint64_t id) {
   const auto found = clients_.find(id);
   if (found != clients_.end()) return &found->second;
   if (clients_.size() >= kMaxClients) {
-    const auto oldest = std::ranges::min_element(clients_, {}, [](const auto& entry) {
-      return entry.second.heard_at_tick;
-    });
+    const auto oldest = std::ranges::min_element(
+        clients_, {}, [](const auto& entry) { return entry.second.heard_at_tick; });
     if (counter_.value() - oldest->second.heard_at_tick < kClientLeaseTicks) return nullptr;
     clients_.erase(oldest);
   }
@@ -48,8 +47,7 @@ void UdpService::receive() {
     const ssize_t count = ::recvfrom(fd_, buffer.data(), buffer.size(), 0,
                                      reinterpret_cast<sockaddr*>(&from), &length);
     if (count < 0) return;
-    const auto packet =
-        decode_packet(BytesView(buffer).first(static_cast<std::size_t>(count)));
+    const auto packet = decode_packet(BytesView(buffer).first(static_cast<std::size_t>(count)));
     if (!packet || packet->kind != PacketKind::probe) continue;
     Client* client = find_or_make(packet->client);
     if (client == nullptr) continue;
@@ -85,9 +83,9 @@ void UdpService::tick() {
 void UdpService::send(Client& client, const Packet& packet) {
   std::array<std::byte, kPacketBytes> buffer{};
   std::ranges::copy(encode(packet), buffer.begin());
-  const ssize_t sent = ::sendto(fd_, buffer.data(), buffer.size(), MSG_NOSIGNAL,
-                                reinterpret_cast<const sockaddr*>(&client.address),
-                                sizeof client.address);
+  const ssize_t sent =
+      ::sendto(fd_, buffer.data(), buffer.size(), MSG_NOSIGNAL,
+               reinterpret_cast<const sockaddr*>(&client.address), sizeof client.address);
   if (sent < 0) ++client.send_failures;
 }
 

@@ -16,8 +16,8 @@ namespace godwit::lab {
 inline constexpr std::size_t kMaxClients = 8;
 // A client that was silent for so long gets no stream and may be forgotten for a new one.
 inline constexpr std::uint64_t kClientLeaseTicks = 60ULL * kTicksPerSecond;
-// Then ticks have their turn: a vm too slow for its packets (dirty logging slows an emulated one down)
-// would otherwise only receive, and its stream would stop.
+// Then ticks have their turn: a vm too slow for its packets (dirty logging slows an emulated one
+// down) would otherwise only receive, and its stream would stop.
 inline constexpr unsigned kMostReceivedAtOnce = 32;
 
 class UdpService final {
