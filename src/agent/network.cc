@@ -190,6 +190,14 @@ Result<> Network::reattach_nic(PortId port, const os::Child& qemu) {
   }
 }
 
+void Network::remove_stale_nics() {
+  try {
+    os::TapPair::remove_stale();
+  } catch (const SetupError& error) {
+    spdlog::warn("rules of vms that are gone stay behind: {}", error.what());
+  }
+}
+
 void Network::detach_nic(PortId port) {
   wires_.detach(port);
   devices_.erase(port);

@@ -53,6 +53,8 @@ class Network final {
   // A TAP pair for QEMU; the descriptor is borrowed until detach_nic().
   Result<int> attach_nic(PortId port, const std::string& vm);
   Result<> reattach_nic(PortId port, const os::Child& qemu);
+  // Once the running vms' NICs are reattached: what a killed agent left of others.
+  void remove_stale_nics();
   void detach_nic(PortId port);
   // The vm is gone for good: its port stays, free for another.
   void release_nic(PortId port);

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <mutex>
+#include <sstream>
 
 #include "base/check.hh"
 
@@ -14,9 +15,8 @@ struct Closer {
   void operator()(nft_ctx* context) const { ::nft_ctx_free(context); }
 };
 
-}  // namespace
-
-Result<> apply_nftables(const std::string& ruleset) {
+// What nft(8) would print.
+Result<std::string> run(const std::string& ruleset) {
   // The library keeps a process-wide cache of interface names, which ends with its context: so one
   // context per call (the namespace may be another), and one call at a time.
   static std::mutex one_at_a_time;
@@ -25,8 +25,26 @@ Result<> apply_nftables(const std::string& ruleset) {
   CHECK(context != nullptr);
   ::nft_ctx_buffer_output(context.get());
   ::nft_ctx_buffer_error(context.get());
-  if (::nft_run_cmd_from_buffer(context.get(), ruleset.c_str()) == 0) return {};
+  if (::nft_run_cmd_from_buffer(context.get(), ruleset.c_str()) == 0) {
+    return std::string(::nft_ctx_get_output_buffer(context.get()));
+  }
   return fail("apply an nftables ruleset: {}", ::nft_ctx_get_error_buffer(context.get()));
+}
+
+}  // namespace
+
+Result<> apply_nftables(const std::string& ruleset) {
+  if (const auto output = run(ruleset); !output) return std::unexpected(output.error());
+  return {};
+}
+
+Result<std::vector<std::string>> netdev_tables() {
+  const auto output = run("list tables netdev");
+  if (!output) return std::unexpected(output.error());
+  std::vector<std::string> names;
+  std::istringstream words(*output);  // "table netdev NAME" a line
+  for (std::string table, family, name; words >> table >> family >> name;) names.push_back(name);
+  return names;
 }
 
 }  // namespace godwit::os

@@ -1,6 +1,7 @@
 #pragma once
 // nftables rulesets, applied as one transaction by libnftables (nft(8) without the process).
 #include <string>
+#include <vector>
 
 #include "base/result.hh"
 
@@ -9,5 +10,8 @@ namespace godwit::os {
 // All of `ruleset` or nothing, in the calling thread's network namespace. The error has nft's own
 // words, which point into the ruleset.
 Result<> apply_nftables(const std::string& ruleset);
+
+// The names of the namespace's tables of family netdev.
+Result<std::vector<std::string>> netdev_tables();
 
 }  // namespace godwit::os

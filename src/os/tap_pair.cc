@@ -12,6 +12,8 @@ namespace {
 
 constexpr std::size_t kNameLimit = kInterfaceNameLimit - 1;
 
+constexpr std::string_view kTablePrefix = "godwit_";
+
 std::string guest_name(const std::string& name) { return name + "g"; }
 std::string agent_name(const std::string& name) { return name + "a"; }
 
@@ -85,11 +87,18 @@ TapPair TapPair::reattach(const Options& options, const Child& qemu) {
   return pair;
 }
 
-void TapPair::remove_stale(const std::string& name) {
-  check_name(name);
-  if (Netlink().find(guest_name(name))) return;
-  const auto removed = apply_nftables(removal(name));
-  if (!removed) fail_setup("{}", removed.error().text);
+void TapPair::remove_stale() {
+  const auto tables = netdev_tables();
+  if (!tables) fail_setup("{}", tables.error().text);
+  Netlink netlink;
+  for (std::string_view table : *tables) {
+    if (!table.starts_with(kTablePrefix)) continue;
+    const std::string name(table.substr(kTablePrefix.size()));
+    if (netlink.find(agent_name(name))) continue;
+    if (const auto removed = apply_nftables(removal(name)); !removed) {
+      fail_setup("{}", removed.error().text);
+    }
+  }
 }
 
 TapPair::TapPair(Options options, Tap guest, Tap agent)

@@ -15,8 +15,7 @@
 // descriptor out of the QEMU process; the guest sees no link change. Frames of the time between are
 // lost, like those of a pulled cable: a persistent NAMEa would lose them too, having no reader.
 // When both QEMU and agent are gone, both interfaces are; the table of rules that a killed agent
-// leaves behind matches nothing then, and remove_stale() or the next pair of that name takes it
-// away.
+// leaves behind leads nowhere then, and remove_stale() takes it away.
 #include <string>
 
 #include "base/id.hh"
@@ -39,8 +38,8 @@ class TapPair final {
   // end.
   static TapPair create(const Options& options);
   static TapPair reattach(const Options& options, const Child& qemu);
-  // Removes the rules a killed agent left under this name, if its guest is gone too.
-  static void remove_stale(const std::string& name);
+  // Removes the rules of all pairs without an agent's side, which died with its agent.
+  static void remove_stale();
 
   TapPair(TapPair&& other) noexcept;
   TapPair& operator=(TapPair&&) = delete;

@@ -241,12 +241,12 @@ TEST_F(TapTest, AKilledAgentsRulesAreReplacedOrRemoved) {
   {
     const TapPair pair = TapPair::create({.name = "nic0"});
     EXPECT_FALSE(apply_nftables("list chain netdev godwit_nic0 old"));
-    TapPair::remove_stale("nic0");
+    TapPair::remove_stale();
     EXPECT_TRUE(has_table("nic0")) << "it is in use";
   }
   ASSERT_TRUE(apply_nftables(kLeftBehind));
-  TapPair::remove_stale("nic0");
-  TapPair::remove_stale("nic0");
+  TapPair::remove_stale();
+  TapPair::remove_stale();
   EXPECT_FALSE(has_table("nic0"));
 }
 

@@ -23,14 +23,17 @@ PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.execu
 
 
 def wait_until(condition, limit_s=10.0, what="the condition"):
-    """Returns the first true value of condition(); fails the test when there is none in time."""
+    """Returns the first true value of condition(); fails the test when there is none in time.
+
+    `what`: a text, or a function that tells how things stand then.
+    """
     deadline = time.monotonic() + limit_s
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            pytest.fail(f"{what} did not come true in {limit_s} s")
+            pytest.fail(f"{what() if callable(what) else what} did not come true in {limit_s} s")
         time.sleep(0.02)
 
 
@@ -117,3 +120,23 @@ def lab(lab_program):
     lab = Lab(lab_program)
     yield lab
     lab.down()
+
+
+@pytest.fixture(scope="module")
+def shared_fleet(lab_program):
+    """One lab with agents for all tests of a module."""
+    from fleet import Fleet  # which needs this module
+    if not (build_directory() / "guest" / "vmlinuz").exists():
+        pytest.exit("there is no guest image: build the target guest_image", returncode=2)
+    lab = Lab(lab_program)
+    try:
+        yield Fleet(lab)
+    finally:
+        lab.down()
+
+
+@pytest.fixture
+def fleet(shared_fleet):
+    """The module's fleet, without vms, ports, cuts and dead agents afterwards."""
+    yield shared_fleet
+    shared_fleet.tidy()

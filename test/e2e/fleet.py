@@ -15,7 +15,7 @@ import threading
 import time
 
 import pytest
-from conftest import Lab, build_directory, is_alive, wait_until
+from conftest import build_directory, is_alive, wait_until
 
 SITES = {"e1": "east", "client": "east", "w1": "west"}
 HOSTS = ("e1", "w1")
@@ -195,7 +195,13 @@ class Fleet:
         script = ("ip -o link | cut -d: -f2 | sort; nft list tables 2>/dev/null; "
                   "ls -A /run/godwit/vms; find /tmp /run/godwit -name '*.sock' | sort")
         return (self.lab.exec(host, "sh", "-c", script).stdout +
-                "".join(f"qemu {pid}\n" for pid in self.qemus(host)))
+                "".join(f"qemu {pid} of {name}\n" for pid, name in self.guests(host)))
+
+    def guests(self, host):
+        """(pid, vm's name) of the host's QEMUs."""
+        for pid in self.qemus(host):
+            line = pathlib.Path(f"/proc/{pid}/cmdline").read_text()
+            yield pid, line.partition("guest=")[2].partition(",")[0]
 
     def ports_at(self, host):
         return [port["name"] for port in self.json(host, "port", "ls")]
@@ -218,7 +224,7 @@ class Fleet:
 
     def wait_for_nothing_of(self, vm, host, limit_s=10):
         wait_until(lambda: self.nothing_of(vm, host), limit_s,
-                   f"an end of {vm.name} on {host}: {self.left_at(host)}")
+                   lambda: f"an end of {vm.name} on {host}: {self.left_at(host)}")
 
     def tidy(self):
         """After a test: agents without faults, no cut, no vms, no ports."""
@@ -258,7 +264,7 @@ class Vm:
                                    check=False).returncode == 0
 
     def wait_until_it_answers(self, limit_s=BOOT_LIMIT_S):
-        wait_until(self.ping, limit_s, f"{self.name} at {self.address}: {self.fleet.logs()}")
+        wait_until(self.ping, limit_s, lambda: f"{self.name} at {self.address}: {self.fleet.logs()}")
 
     def counter(self):
         """The vm's memory counter, by its control port; None if it does not answer."""
@@ -273,7 +279,7 @@ class Vm:
 
     def wait_until_it_counts(self, limit_s=20):
         """The vm lives if its counter grows."""
-        first = wait_until(self.counter, limit_s, f"{self.name}'s counter: {self.fleet.logs()}")
+        first = wait_until(self.counter, limit_s, lambda: f"{self.name}'s counter: {self.fleet.logs()}")
         wait_until(lambda: (self.counter() or 0) > first, limit_s, f"{self.name} counts on")
 
 
@@ -386,9 +392,3 @@ class Probe:
         assert f["guest"] is not None, f
         assert f["to_vm"]["lost"] == 0 and f["from_vm"]["lost"] == 0, f
         assert f["tcp"]["resets"] == 0, f
-
-
-def make_fleet(lab_program):
-    if not (build_directory() / "guest" / "vmlinuz").exists():
-        pytest.exit("there is no guest image: build the target guest_image", returncode=2)
-    return Fleet(Lab(lab_program))

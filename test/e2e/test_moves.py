@@ -4,22 +4,8 @@ import os
 import signal
 import time
 
-import pytest
 from conftest import wait_until
-from fleet import Observer, Probe, make_fleet
-
-
-@pytest.fixture(scope="module")
-def shared(lab_program):
-    fleet = make_fleet(lab_program)
-    yield fleet
-    fleet.lab.down()
-
-
-@pytest.fixture
-def fleet(shared):
-    yield shared
-    shared.tidy()
+from fleet import Observer, Probe
 
 
 def test_move_and_back_at_once_loses_nothing(fleet):
@@ -31,11 +17,7 @@ def test_move_and_back_at_once_loses_nothing(fleet):
         assert fleet.migration("e1", there["id"])["state"] == "draining"
         back = fleet.move(vm, "w1", "e1")
         assert fleet.where(vm.name) == ["e1"]
-    # On a machine too busy to converge the pause is long, and a TAP's queue takes 1,000 frames.
-    if max(move["report"]["pause_ms"] for move in (there, back)) < 800:
-        probe.expect_nothing_lost()
-    else:
-        probe.expect_one_history()
+    probe.expect_nothing_lost()
     fleet.wait_for_nothing_of(vm, "w1")
     parts = there["report"]["pause"]
     assert abs(sum(parts.values()) - there["report"]["pause_ms"]) < 1
@@ -106,7 +88,7 @@ def test_abort_while_copying(fleet):
         fleet.godwit("e1", "migration", "wait", identifier, expect=4)
         fleet.wait_for_nothing_of(vm, "w1")
         assert fleet.where(vm.name) == ["e1"]
-    probe.expect_one_history()  # its ports never moved: what a starved guest drops is no news
+    probe.expect_nothing_lost()
 
 
 def test_ctrl_c_aborts(fleet):
@@ -192,10 +174,11 @@ def test_wire_to_the_target_host_becomes_local_and_back(fleet):
     assert {fleet.json("w1", "wire", "ls")[0][end]["host"] for end in "ab"} == {"e1", "w1"}
 
 
-def test_nothing_is_left_behind(shared):
+def test_nothing_is_left_behind(fleet):
     """Last: when every lease of the moves above is over, the hosts are as after `lab up`."""
-    shared.tidy()
+    fleet.tidy()
     for host in ("e1", "w1", "client"):
-        wait_until(lambda h=host: shared.left_at(h) == shared.clean[h], 45,
-                   f"{host} as it was:\n{shared.clean[host]}\nnot\n{shared.left_at(host)}")
-        assert shared.json(host, "wire", "ls") == [] and shared.json(host, "port", "ls") == []
+        wait_until(lambda h=host: fleet.left_at(h) == fleet.clean[h], 45,
+                   lambda h=host: f"{h} as it was:\n{fleet.clean[h]}\nnot\n{fleet.left_at(h)}"
+                   f"{fleet.logs()}")
+        assert fleet.json(host, "wire", "ls") == [] and fleet.json(host, "port", "ls") == []
