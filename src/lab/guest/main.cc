@@ -3,7 +3,8 @@
 //   TCP 7007  echo                    UDP 7007  lab/guest/protocol.hh: account, echo, stream
 //   TCP 7008  control, a line each:   "report [CLIENT [FROM LIMIT]]", "check", "dirty RATE"
 //
-// One thread: every millisecond of the vm's time it counts, sends what is due and dirties memory.
+// One thread: every millisecond of the vm's time it takes what came, counts, sends what is due and
+// dirties memory.
 #include <poll.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -89,15 +90,14 @@ class Guest final {
 
   [[noreturn]] void run() {
     for (;;) {
-      std::vector<pollfd> polls{{timer_, POLLIN, 0}, {udp_.fd(), POLLIN, 0}};
+      std::vector<pollfd> polls{{timer_, POLLIN, 0}};
       echo_.add_to(polls);
       const std::size_t control_at = polls.size();
       control_.add_to(polls);
       ::poll(polls.data(), polls.size(), -1);
       if (polls[0].revents != 0) tick();
-      if (polls[1].revents != 0) udp_.receive();
       control_.handle(polls.data() + control_at);
-      echo_.handle(polls.data() + 2);
+      echo_.handle(polls.data() + 1);
     }
   }
 
@@ -107,7 +107,9 @@ class Guest final {
     if (::read(timer_, &due, sizeof due) != sizeof due) return;
     const std::uint64_t now_due = std::min(due, kMostTicksAtOnce);
     skipped_ticks_ += due - now_due;
+    udp_.receive();
     for (std::uint64_t i = 0; i < now_due; ++i) udp_.tick();
+    udp_.flush();
     memory_.tick(std::chrono::steady_clock::now().time_since_epoch());
   }
 

@@ -1,9 +1,7 @@
 #include "lab/guest/udp_service.hh"
 
-#include <sys/socket.h>
-
 #include <algorithm>
-#include <array>
+#include <utility>
 
 #include "lab/guest/sockets.hh"
 
@@ -23,6 +21,47 @@ std::string list(const std::vector<std::uint64_t>& numbers) {
 
 }  // namespace
 
+PacketBatch::PacketBatch() {
+  for (std::size_t i = 0; i < kSize; ++i) {
+    messages_[i].msg_hdr = {.msg_name = &addresses_[i],
+                            .msg_namelen = sizeof addresses_[i],
+                            .msg_iov = &vectors_[i],
+                            .msg_iovlen = 1,
+                            .msg_control = nullptr,
+                            .msg_controllen = 0,
+                            .msg_flags = 0};
+  }
+}
+
+std::size_t PacketBatch::receive(int fd) {
+  for (std::size_t i = 0; i < kSize; ++i) vectors_[i] = {buffers_[i].data(), buffers_[i].size()};
+  const int count = ::recvmmsg(fd, messages_.data(), kSize, MSG_DONTWAIT, nullptr);
+  count_ = static_cast<std::size_t>(std::max(count, 0));
+  return count_;
+}
+
+BytesView PacketBatch::packet(std::size_t i) const {
+  return BytesView(buffers_[i]).first(messages_[i].msg_len);
+}
+
+void PacketBatch::add(const sockaddr_in& to, const Packet& packet) {
+  auto& buffer = buffers_[count_];
+  std::ranges::copy(encode(packet), buffer.begin());
+  vectors_[count_] = {buffer.data(), kPacketBytes};
+  addresses_[count_++] = to;
+}
+
+std::size_t PacketBatch::send(int fd) {
+  std::size_t sent = 0;
+  while (sent < count_) {
+    const int taken =
+        ::sendmmsg(fd, messages_.data() + sent, static_cast<unsigned>(count_ - sent), MSG_NOSIGNAL);
+    if (taken <= 0) break;
+    sent += static_cast<std::size_t>(taken);
+  }
+  return std::exchange(count_, 0) - sent;
+}
+
 UdpService::UdpService(std::uint16_t port) : fd_(bind_or_exit(SOCK_DGRAM, port)) {
   ::setsockopt(fd_, SOL_SOCKET, SO_RCVBUFFORCE, &kBufferBytes, sizeof kBufferBytes);
 }
@@ -40,18 +79,13 @@ UdpService::Client* UdpService::find_or_make(std::uint64_t id) {
 }
 
 void UdpService::receive() {
-  std::array<std::byte, 2048> buffer;
-  for (unsigned turn = 0; turn < kMostReceivedAtOnce; ++turn) {
-    sockaddr_in from{};
-    socklen_t length = sizeof from;
-    const ssize_t count = ::recvfrom(fd_, buffer.data(), buffer.size(), 0,
-                                     reinterpret_cast<sockaddr*>(&from), &length);
-    if (count < 0) return;
-    const auto packet = decode_packet(BytesView(buffer).first(static_cast<std::size_t>(count)));
+  const std::size_t count = incoming_.receive(fd_);
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto packet = decode_packet(incoming_.packet(i));
     if (!packet || packet->kind != PacketKind::probe) continue;
     Client* client = find_or_make(packet->client);
     if (client == nullptr) continue;
-    client->address = from;
+    client->address = incoming_.address(i);
     client->per_second = std::min(packet->wanted_per_second, kMaxPacketsPerSecond);
     client->heard_at_tick = counter_.value();
     client->log.arrived(packet->sequence);
@@ -80,14 +114,12 @@ void UdpService::tick() {
   }
 }
 
-void UdpService::send(Client& client, const Packet& packet) {
-  std::array<std::byte, kPacketBytes> buffer{};
-  std::ranges::copy(encode(packet), buffer.begin());
-  const ssize_t sent =
-      ::sendto(fd_, buffer.data(), buffer.size(), MSG_NOSIGNAL,
-               reinterpret_cast<const sockaddr*>(&client.address), sizeof client.address);
-  if (sent < 0) ++client.send_failures;
+void UdpService::send(const Client& client, const Packet& packet) {
+  if (outgoing_.is_full()) flush();
+  outgoing_.add(client.address, packet);
 }
+
+void UdpService::flush() { send_failures_ += outgoing_.send(fd_); }
 
 std::string UdpService::report(std::uint64_t id, std::uint64_t from, std::uint64_t limit) const {
   const auto found = clients_.find(id);
@@ -100,7 +132,7 @@ std::string UdpService::report(std::uint64_t id, std::uint64_t from, std::uint64
          field("duplicates", client.log.duplicates()) +
          field("reorderings", client.log.reorderings()) + field("end", client.log.end()) +
          field("stream_sent", client.stream_sent) + field("echoes_sent", client.echoes_sent) +
-         field("send_failures", client.send_failures) +
+         field("send_failures", send_failures_) +
          "\"missing\":" + list(client.log.missing(from, limit)) +
          ",\"duplicated\":" + list(client.log.duplicated()) +
          ",\"reordered\":" + list(client.log.reordered()) + "}";
