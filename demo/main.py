@@ -13,7 +13,7 @@ import sys
 import time
 
 from promises import promises_of
-from stage import (CLIENT_PORT, HOSTS, LINK, SHORTEST_IDLE_S, Client, Godwit, Lab, Load, StageError,
+from stage import (AGENT_LOG, CLIENT_PORT, HOSTS, LINK, SHORTEST_IDLE_S, Client, Godwit, Lab, Load, StageError,
                    ending_by_exception, gaps_ms, measure, write_rows)
 
 CAPTURE_LIMIT_S = 10
@@ -107,9 +107,13 @@ def judge(moves, total):
     return kept and lost == 0 and total["tcp"]["resets"] == 0
 
 
-def keep_evidence(directory, client, moves):
-    """What a second opinion needs: the client's windows and the agents' reports."""
+def keep_evidence(directory, lab, client, moves):
+    """What a second opinion needs: the client's windows, the agents' reports, counters and logs."""
     (directory / "windows.json").write_text(json.dumps(client.windows, indent=1))
+    for host in ("client", *HOSTS.values()):
+        (directory / f"{host}.log").write_text(lab.run(host, "cat", AGENT_LOG))
+        (directory / f"{host}.json").write_text(json.dumps(
+            {what: lab.ask(host, what, "ls") for what in ("wire", "port")}, indent=1))
     (directory / "reports.json").write_text(
         json.dumps({move.case: move.report for move in moves}, indent=1))
 
@@ -134,7 +138,7 @@ def show(options):
         total = client.stop()
         if options.keep:
             end_capture(tcpdump)
-            keep_evidence(options.keep, client, moves)
+            keep_evidence(options.keep, lab, client, moves)
     if options.json:
         write_rows(options.json, [row for move in moves for row in move.rows("demo")])
     return judge(moves, total)

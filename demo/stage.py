@@ -25,6 +25,7 @@ HOSTS = {"east": "e1", "west": "w1"}
 VM, VM_PORT, CLIENT_PORT = "web", "web0", "lan0"
 VM_ADDRESS, CLIENT_ADDRESS = "10.9.0.2", "10.9.0.1"
 LINK = "east-west"
+AGENT_LOG = "/var/log/godwitd.log"
 RTT_MS = 40.0
 MAX_DOWNTIME_MS = 300.0
 SHORTEST_IDLE_S = 5.0
