@@ -263,6 +263,11 @@ void Network::release(const std::vector<PortId>& all, Epoch epoch, std::function
   }
 }
 
+bool Network::has_other_port(const std::string& name, const PortId& port) const {
+  const PortRecord* found = find(name);
+  return found != nullptr && found->id != port;
+}
+
 Result<PortId> Network::prepare_held(const nlohmann::json& described, const std::string& from_host,
                                      Epoch epoch) {
   const auto parsed = parse_port(qemu::member(described, "port"));

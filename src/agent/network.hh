@@ -66,13 +66,16 @@ class Network final {
   void offer_move(PortId port, const std::string& to_host, Epoch epoch);
   // See WireThread: arm before the vCPUs may stop, plug when they stand, pause after QEMU's main
   // loop went round.
-  void arm(const std::vector<PortId>& ports) { wires_.arm(ports); }
+  void arm(const std::vector<PortId>& ports, std::function<void()> done) {
+    wires_.arm(ports, std::move(done));
+  }
   void plug(const std::vector<PortId>& ports, std::function<void()> done);
   void pause(const std::vector<PortId>& ports, std::function<void()> done);
   void resume(const std::vector<PortId>& ports);
   // Forwards for the lease, then `drained`. Leaves alone what has come back with `epoch` or later.
   void release(const std::vector<PortId>& ports, Epoch epoch, std::function<void()> drained);
   // Migrations, target side.
+  bool has_other_port(const std::string& name, const PortId& port) const;
   // `described` by describe_nic() of the other agent; the id of the port that is HELD now.
   Result<PortId> prepare_held(const nlohmann::json& described, const std::string& from_host,
                               Epoch epoch);

@@ -134,6 +134,13 @@ nlohmann::json answer_preflight(const SourceMove::Context& context, const std::s
     checks.push_back(
         failed("name", fmt::format("host {} has a vm '{}' already", self, spec->name)));
   }
+  for (const auto& nic : spec->nics) {
+    if (context.network.has_other_port(nic.name, nic.port)) {
+      checks.push_back(failed("port", fmt::format("host {} has another port '{}': remove or "
+                                                  "rename it",
+                                                  self, nic.name)));
+    }
+  }
   for (const std::string& path : {spec->kernel, spec->initrd, spec->image}) {
     if (!path.empty() && !std::filesystem::exists(path)) {
       checks.push_back(failed("files", fmt::format("host {} has no file {}", self, path)));

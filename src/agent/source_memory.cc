@@ -11,6 +11,8 @@ namespace {
 
 // QEMU updates its figures at each sync; between them `remaining` is what moves.
 constexpr Nanoseconds kPollInterval = milliseconds(50);
+// From `stop` to pre-switchover: QEMU has to write what it holds already. Then the guest goes on.
+constexpr Nanoseconds kStandBound = seconds(5);
 constexpr Nanoseconds kMostEventDelay = milliseconds(200);  // more is a clock that stepped
 constexpr std::uint64_t kLeastRound = 4096;                 // bytes
 constexpr Nanoseconds kFirstLaneBackoff = milliseconds(200);
@@ -32,7 +34,12 @@ SourceMemory::SourceMemory(os::Loop& loop, Vm& vm, Peers& peers, Settings settin
   outgoing_ = std::make_unique<qemu::OutgoingMigration>(
       vm_.qmp(), qemu::OutgoingMigration::Events{
                      .status = [this](qemu::MigrationStatus status) { on_status(status); },
-                     .pre_switchover = [this] { events_.pre_switchover(); },
+                     .pre_switchover =
+                         [this] {
+                           stand_timer_.reset();
+                           milestones_.pre_switchover = loop_.now();
+                           events_.pre_switchover();
+                         },
                      .completed =
                          [this] {
                            milestones_.completed = loop_.now();
@@ -68,7 +75,10 @@ void SourceMemory::start() {
                 lane_timer_ = loop_.after(lane_backoff_, [this] { open_lane(); });
               },
           .memory_verified = {},
-          .failed = [this](const std::string& why) { events_.failed(why); }});
+          .failed =
+              [this](const std::string& why) {
+                if (!aborting_) events_.failed(why);
+              }});
   link_->set_bandwidth(settings_.bandwidth);
   lane_backoff_ = kFirstLaneBackoff;
   open_lane();
@@ -121,7 +131,11 @@ void SourceMemory::on_event(const qemu::QmpEvent& event) {
     milestones_.stopped = happened_at(event);
     end_round(milestones_.stopped);
   }
-  if (event.name == "MIGRATION_PASS" && !stopped_) end_round(happened_at(event));
+  if (event.name == "MIGRATION_PASS" && !stopped_) {
+    synced_ = happened_at(event);
+    end_round(synced_);
+    if (switchover_allowed_) poll();
+  }
   outgoing_->event(event);
 }
 
@@ -163,10 +177,10 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
       .at = loop_.now(),
       .round = info.dirty_sync_count,
       .remaining_bytes = static_cast<double>(info.remaining_bytes),
+      .since_sync = loop_.now() - synced_,
       .dirty_bytes_per_second = static_cast<double>(info.dirty_pages_per_second) * page,
       .backlog_bytes = static_cast<double>(memory.backlog()),
       .delivered_bytes_per_second = stats.delivery_rate.bytes_per_second(),
-      .qemu_bytes_per_second = info.mbit_per_second * 1e6 / 8,
       .rtt = peers_.rtt(settings_.to)};
   const auto verdict = policy_.judge(sample);
   progress_ = {.round = info.dirty_sync_count,
@@ -179,25 +193,37 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
                .predicted_pause = verdict.predicted_pause,
                .lane_up = link_->has_lane()};
   spdlog::debug(
-      "vm {}: round {} remaining {} dirty {:.0f}/s backlog {:.0f} rate {:.0f}/s qemu {:.0f}/s "
-      "limit {} fits {} pause {}",
+      "vm {}: round {} remaining {} dirty {:.0f}/s backlog {:.0f} rate {:.0f}/s "
+      "fits {} pause {}",
       vm_.name(), sample.round, info.remaining_bytes, sample.dirty_bytes_per_second,
-      sample.backlog_bytes, sample.delivered_bytes_per_second, sample.qemu_bytes_per_second,
-      to_text(verdict.qemu_downtime_limit), verdict.fits, to_text(verdict.predicted_pause));
+      sample.backlog_bytes, sample.delivered_bytes_per_second, verdict.fits,
+      to_text(verdict.predicted_pause));
   if (verdict.diverges && !std::exchange(told_diverged_, true)) {
     return events_.diverged(divergence(verdict));
   }
   if (verdict.fits && !std::exchange(told_converged_, true)) events_.converged();
-  if (!switchover_allowed_) return;
-  const auto limit = at_once_       ? duration_cast<milliseconds>(migrate::kMaxQemuDowntimeLimit)
-                     : verdict.fits ? duration_cast<milliseconds>(verdict.qemu_downtime_limit)
-                                    : qemu::kNeverSwitchOver;
-  if (limit == qemu_limit_) return;
-  qemu_limit_ = limit;
-  qemu::set_downtime_limit(vm_.qmp(), std::max(limit, qemu::kNeverSwitchOver),
-                           [](const auto& done) {
-                             if (!done) spdlog::warn("{}", done.error().text);
-                           });
+  if (!switchover_allowed_ || stop_asked_) return;
+  const bool at_once = told_diverged_ && settings_.pause_on_diverge;
+  if (at_once || verdict.stop_now) stop_guest();
+}
+
+// QEMU could stop the vCPUs itself, from its migration thread; its main loop reads the TAPs
+// meanwhile, and a frame that it reads while the vCPUs come to a stand is dropped. `stop` runs in
+// the main loop. QEMU then finds that all that is left fits, and goes on to pre-switchover.
+void SourceMemory::stop_guest() {
+  stop_asked_ = true;
+  const auto check = [this] {
+    return [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
+      if (!alive.expired() && !done) events_.failed(done.error().text);
+    };
+  };
+  qemu::stop(vm_.qmp(), check());
+  qemu::set_downtime_limit(vm_.qmp(), duration_cast<milliseconds>(migrate::kMaxQemuDowntimeLimit),
+                           check());
+  stand_timer_ = loop_.after(kStandBound, [this] {
+    events_.failed(fmt::format("vm {} stood for {} and its last memory did not leave", vm_.name(),
+                               to_text(kStandBound)));
+  });
 }
 
 std::string SourceMemory::divergence(const migrate::DowntimePolicy::Verdict& verdict) const {
@@ -211,18 +237,22 @@ std::string SourceMemory::divergence(const migrate::DowntimePolicy::Verdict& ver
       to_text(ByteCount{progress_.rate.bits_per_second / 8}), to_text(verdict.predicted_pause));
 }
 
-void SourceMemory::allow_switchover(bool at_once) {
+void SourceMemory::allow_switchover() {
   switchover_allowed_ = true;
-  at_once_ = at_once;
+  // Told while the move was held, and passed over: if it is so still it must be told again.
+  if (!settings_.pause_on_diverge) told_diverged_ = false;
+  poll();  // the last sync may be fresh still
 }
 
 void SourceMemory::proceed() { outgoing_->proceed(); }
 
 void SourceMemory::abort(const std::string& reason) {
   poll_timer_.reset();
+  stand_timer_.reset();
   lane_timer_.reset();
   listener_.reset();
   aborting_ = true;
+  if (link_) link_->abort(reason);
   if (!ended_running_) return outgoing_->abort(reason);
   loop_.post([this, alive = std::weak_ptr(alive_)] {
     if (!alive.expired()) events_.running();

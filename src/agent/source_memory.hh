@@ -24,6 +24,7 @@ class SourceMemory final : private stream::QemuSink {
     std::string to;  // host
     migrate::PauseLimits limits;
     std::optional<BitRate> bandwidth;
+    bool pause_on_diverge = false;
   };
   struct Events {
     std::function<void()> converged;
@@ -45,8 +46,9 @@ class SourceMemory final : private stream::QemuSink {
                migrate::Milestones& milestones, Events events);
 
   void start();
-  // QEMU may stop the vCPUs as soon as the pause fits; with `at_once` whatever the pause will be.
-  void allow_switchover(bool at_once);
+  // From now on the vCPUs are stopped as soon as the pause fits; after `diverged`, with
+  // pause_on_diverge, at once.
+  void allow_switchover();
   void proceed();
   // Also of a migration that an earlier agent began, or that has completed but was refused.
   void abort(const std::string& reason);
@@ -64,6 +66,7 @@ class SourceMemory final : private stream::QemuSink {
   void on_event(const qemu::QmpEvent& event);
   void poll();
   void judge(const qemu::MigrationInfo& info);
+  void stop_guest();
   Instant happened_at(const qemu::QmpEvent& event) const;
   void end_round(Instant now);
   // stream::QemuSink: only the marks matter while nothing is encoded.
@@ -84,13 +87,13 @@ class SourceMemory final : private stream::QemuSink {
   std::unique_ptr<qemu::OutgoingMigration> outgoing_;
   Vm::Subscription subscription_;
   stream::QemuParser parser_{*this};
-  os::Loop::Timer poll_timer_, lane_timer_;
+  os::Loop::Timer poll_timer_, stand_timer_, lane_timer_;
   Nanoseconds lane_backoff_{};
-  bool begun_ = false, switchover_allowed_ = false, at_once_ = false, stopped_ = false;
+  bool begun_ = false, switchover_allowed_ = false, stop_asked_ = false, stopped_ = false;
   bool aborting_ = false, ended_running_ = false;
   bool told_converged_ = false, told_diverged_ = false;
   Progress progress_;
-  milliseconds qemu_limit_ = qemu::kNeverSwitchOver;
+  Instant synced_{};  // QEMU's last sync of its dirty bitmap
   std::vector<migrate::Round> rounds_;
   Instant round_start_{};
   std::uint64_t round_start_bytes_ = 0;

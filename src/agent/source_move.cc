@@ -7,6 +7,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "agent/fault.hh"
 #include "qemu/commands.hh"
 #include "qemu/json.hh"
 #include "qemu/trapped_frame.hh"
@@ -26,12 +27,12 @@ constexpr Nanoseconds kProgressInterval = milliseconds(250);
 constexpr Nanoseconds kTeardownDelay = milliseconds(500);
 constexpr Nanoseconds kAbortRetry = seconds(2);
 
-Nanoseconds bound_of(SourceState state, Nanoseconds max_downtime) {
+Nanoseconds bound_of(SourceState state, Nanoseconds longest_pause) {
   switch (state) {
     case SourceState::preparing:
       return kPreparingBound;
     case SourceState::switching:
-      return kSwitchingBound + max_downtime;
+      return kSwitchingBound + longest_pause;
     case SourceState::released:
       return kReleasedBound;
     case SourceState::draining:
@@ -119,7 +120,14 @@ void SourceMove::feed(SourceEvent event, std::string text) {
     const auto effects = machine_.handle(next, std::move(why));
     spdlog::debug("migration {}: {} in {} -> {}", record_.id.text(), to_text(next), to_text(before),
                   to_text(machine_.state()));
-    for (const SourceEffect effect : effects) perform(effect);
+    for (const SourceEffect effect : effects) {
+      const auto point = [&](Moment moment) {
+        fault_point("source", to_text(machine_.state()), to_text(effect), moment);
+      };
+      point(Moment::before);
+      perform(effect);
+      point(Moment::after);
+    }
   }
   feeding_ = false;
 }
@@ -133,10 +141,9 @@ void SourceMove::perform(SourceEffect effect) {
     case SourceEffect::start_memory:
       return start_memory();
     case SourceEffect::allow_switchover:
-      context_.network.arm(record_.ports);
-      // The machine asks for it after `diverged` only with --on-diverge pause.
-      return memory_->allow_switchover(memory_->progress().predicted_pause > record_.max_downtime &&
-                                       record_.pause_on_diverge);
+      return context_.network.arm(record_.ports, [this, alive = std::weak_ptr(alive_)] {
+        if (!alive.expired()) ports_armed();
+      });
     case SourceEffect::pause_ports:
       return context_.network.plug(record_.ports, [this, alive = std::weak_ptr(alive_)] {
         if (!alive.expired()) pause_ports();
@@ -200,7 +207,12 @@ void SourceMove::tell_followers() {
 }
 
 void SourceMove::wait() {
-  bound_ = context_.loop.after(bound_of(machine_.state(), record_.max_downtime),
+  // A pause that the operator asked for may be longer than the limit: as long as predicted, twice.
+  Nanoseconds pause = record_.max_downtime;
+  if (memory_ && record_.pause_on_diverge) {
+    pause = std::max(pause, 2 * memory_->progress().predicted_pause);
+  }
+  bound_ = context_.loop.after(bound_of(machine_.state(), pause),
                                [this] { feed(SourceEvent::patience_ended); });
 }
 
@@ -235,7 +247,8 @@ void SourceMove::start_memory() {
   SourceMemory::Settings settings{.id = record_.id,
                                   .to = record_.to,
                                   .limits = {.max_downtime = record_.max_downtime},
-                                  .bandwidth = std::nullopt};
+                                  .bandwidth = std::nullopt,
+                                  .pause_on_diverge = record_.pause_on_diverge};
   if (record_.bandwidth_bits_per_second != 0) {
     settings.bandwidth = BitRate{record_.bandwidth_bits_per_second};
   }
@@ -255,6 +268,16 @@ void SourceMove::start_memory() {
 void SourceMove::publish_progress() {
   context_.events.publish_progress(record_.id, progress());
   progress_timer_ = context_.loop.after(kProgressInterval, [this] { publish_progress(); });
+}
+
+// What QEMU was given before the ports were armed it takes first: what it keeps at STOP is of
+// later.
+void SourceMove::ports_armed() {
+  Vm* vm = context_.vms.find(record_.vm);
+  if (vm == nullptr) return;  // its death is an event of its own
+  qemu::main_loop_barrier(vm->qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>&) {
+    if (!alive.expired() && memory_) memory_->allow_switchover();
+  });
 }
 
 void SourceMove::pause_ports() {
@@ -312,7 +335,11 @@ void SourceMove::resume_guest() {
     // After a restart, or before memory ever moved: whatever QEMU is doing, it ends in running.
     memory_ = std::make_unique<SourceMemory>(
         context_.loop, *vm, context_.peers,
-        SourceMemory::Settings{.id = record_.id, .to = record_.to, .limits = {}, .bandwidth = {}},
+        SourceMemory::Settings{.id = record_.id,
+                               .to = record_.to,
+                               .limits = {},
+                               .bandwidth = {},
+                               .pause_on_diverge = false},
         milestones_,
         SourceMemory::Events{.converged = [] {},
                              .diverged = [](const std::string&) {},

@@ -69,6 +69,7 @@ class SourceMove final {
   void journal();
   void prepare_target();
   void start_memory();
+  void ports_armed();
   void pause_ports();
   void commit_target();
   void abort_target();
@@ -98,7 +99,7 @@ class SourceMove final {
 
 // Bounds of the states that must not last (design 9). The reasons:
 inline constexpr Nanoseconds kPreparingBound = seconds(60);  // QEMU's start, and 10 s of channels
-inline constexpr Nanoseconds kSwitchingBound = seconds(5);   // beyond max_downtime: then cont here
+inline constexpr Nanoseconds kSwitchingBound = seconds(5);   // beyond the pause: then cont here
 inline constexpr Nanoseconds kReleasedBound = seconds(3);    // then it is called undecided
 inline constexpr Nanoseconds kDrainingBound = seconds(40);   // the wires' lease, and some
 

@@ -5,6 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "agent/fault.hh"
+
 namespace godwit::agent {
 
 using migrate::TargetEffect;
@@ -69,7 +71,14 @@ void TargetMove::feed(TargetEvent event, std::string text) {
     const auto effects = machine_.handle(next, std::move(why));
     spdlog::debug("migration {}: {} in {} -> {}", record_.id.text(), to_text(next), to_text(before),
                   to_text(machine_.state()));
-    for (const TargetEffect effect : effects) perform(effect);
+    for (const TargetEffect effect : effects) {
+      const auto point = [&](Moment moment) {
+        fault_point("target", to_text(machine_.state()), to_text(effect), moment);
+      };
+      point(Moment::before);
+      perform(effect);
+      point(Moment::after);
+    }
   }
   feeding_ = false;
 }
@@ -195,19 +204,23 @@ void TargetMove::start_incoming(Vms::Incoming incoming) {
           .failed = [this](std::string why) { feed(TargetEvent::load_failed, std::move(why)); }});
   link_->use_qemu(os::adopt_stream(context_.loop, std::move(incoming.stream), "QEMU"));
   incoming_ = std::make_unique<qemu::IncomingMigration>(
-      vm.qmp(),
-      qemu::IncomingMigration::Events{
-          .listening =
-              [this] {
-                listening_ = true;
-                maybe_prepared();
-              },
-          .loaded =
-              [this] {
-                guest_loaded_ = true;
-                maybe_loaded();
-              },
-          .failed = [this](std::string why) { feed(TargetEvent::load_failed, std::move(why)); }});
+      vm.qmp(), qemu::IncomingMigration::Events{
+                    .listening =
+                        [this] {
+                          listening_ = true;
+                          maybe_prepared();
+                        },
+                    .loaded =
+                        [this] {
+                          guest_loaded_ = true;
+                          maybe_loaded();
+                        },
+                    .failed =
+                        [this, &qmp = vm.qmp()](std::string why) {
+                          if (qmp.is_closed())
+                            return;  // QEMU is ending: `died` follows and knows why
+                          feed(TargetEvent::load_failed, std::move(why));
+                        }});
   incoming_->start(incoming.uri);
 }
 

@@ -79,7 +79,7 @@ void TransferLink::qemu_closed(const std::string&) {
 
 bool TransferLink::fill_from_qemu() {
   const MutableBytes room = transfer_.space(outgoing_);
-  if (room.empty()) return false;
+  if (!qemu_ || room.empty()) return false;
   const std::size_t count = qemu_->read(room);
   if (count == 0) {
     qemu_readable_ = false;
@@ -200,6 +200,18 @@ void TransferLink::set_bandwidth(std::optional<BitRate> cap) {
 void TransferLink::abort(const std::string& why) {
   transfer_.abort(why, loop_.now());
   pump();
+  if (is_source()) release_qemu();
+}
+
+// While the guest's devices are saved QEMU holds its big lock: with nobody reading it would neither
+// answer nor let the guest run. The stream may be calling us: it goes afterwards.
+void TransferLink::release_qemu() {
+  loop_.post([this, alive = std::weak_ptr(alive_)] {
+    if (alive.expired()) return;
+    qemu_.reset();
+    qemu_readable_ = false;
+    qemu_ended_ = true;
+  });
 }
 
 std::size_t TransferLink::deliver(StreamId, BytesView bytes) {

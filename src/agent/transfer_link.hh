@@ -35,6 +35,7 @@ class TransferLink final : public stream::TransferSink {
   // `early`: bytes that were read from the lane to see which transfer it is for.
   void use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early = {});
   void set_bandwidth(std::optional<BitRate> cap);
+  // The source lets go of its QEMU, whose migration fails then if it is still under way.
   void abort(const std::string& why);
 
   bool has_lane() const { return lane_ != nullptr; }
@@ -48,6 +49,7 @@ class TransferLink final : public stream::TransferSink {
   void transfer_failed(const Error& why) override;
 
   bool is_source() const { return role_ == stream::Role::kSource; }
+  void release_qemu();
   void qemu_closed(const std::string& reason);
   void read_lane();
   void drop_lane(const std::string& reason);

@@ -2,6 +2,8 @@
 
 #include <sys/epoll.h>
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <array>
 #include <iterator>
@@ -158,6 +160,10 @@ std::vector<Bytes> WireThread::take_back(Attached& attached) {
   const auto left = static_cast<std::size_t>(
       std::ranges::count_if(untaken, [](const Bytes& frame) { return !qemu::is_plug(frame); }));
   auto recovered = attached.kept->recover(std::move(untaken));
+  if (recovered.lost_one) {
+    ++tap_refused_;
+    spdlog::warn("QEMU keeps a frame that came before the port was armed: it is lost");
+  }
   if (recovered.frames.size() > left) attached.trapped = recovered.frames.front();
   attached.kept.reset();
   return std::move(recovered.frames);
@@ -329,13 +335,14 @@ void WireThread::offer_move(const PortId& port, const std::string& to_host, Epoc
       [this, port, to_host, epoch](Instant now) { engine_.offer_move(port, to_host, epoch, now); });
 }
 
-void WireThread::arm(const std::vector<PortId>& ports) {
-  post([this, ports](Instant) {
+void WireThread::arm(const std::vector<PortId>& ports, std::function<void()> done) {
+  post([this, ports, done = std::move(done)](Instant) {
     for (const PortId& port : ports) {
       if (const auto found = attached_.find(port); found != attached_.end()) {
         found->second.kept.emplace();
       }
     }
+    control_.post(done);
   });
 }
 

@@ -66,7 +66,7 @@ class WireThread final : private wire::EngineSink {
   // written, from shortly before. plug(): QEMU stands, write nothing more but the plug. pause(),
   // after QEMU's main loop went round: forward the guest's last frames, take back what it did not
   // take, end the segment. `done` is called in the control thread.
-  void arm(const std::vector<PortId>& ports);
+  void arm(const std::vector<PortId>& ports, std::function<void()> done);
   void plug(const std::vector<PortId>& ports, std::function<void()> done);
   void pause(const std::vector<PortId>& ports, std::function<void()> done);
   void resume(const PortId& port);

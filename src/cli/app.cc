@@ -1,5 +1,7 @@
 #include "cli/app.hh"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <exception>
 #include <ostream>
@@ -41,6 +43,13 @@ ExitStatus parse_and_run(CLI::App& app, std::vector<std::string> arguments, Cont
     app.parse(arguments);             // runs the command
     return context.status;
   } catch (const CLI::ParseError& error) {
+    // CLI11 would only say that a subcommand is required.
+    const auto unknown = app.remaining(true);
+    if (dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && !unknown.empty()) {
+      context.io.err << fmt::format("godwit: there is no command '{}'; see godwit --help\n",
+                                    fmt::join(unknown, " "));
+      return ExitStatus::usage;
+    }
     const int status = app.exit(error, context.io.out, context.io.err);
     return status == 0 ? ExitStatus::done : ExitStatus::usage;
   } catch (const Failure& failure) {

@@ -154,9 +154,12 @@ ExitStatus conclude(const Context& context, const Followed& followed) {
   if (context.as_json) context.print_json(followed.migration);
   const std::string id = followed.migration.value("id", "");
   switch (followed.end) {
-    case Followed::End::finished:
-      if (!context.as_json) context.io.out << migration_text(followed.migration);
-      return status_of(followed.migration.value("state", ""));
+    case Followed::End::finished: {
+      const ExitStatus status = status_of(followed.migration.value("state", ""));
+      std::ostream& to = status == ExitStatus::done ? context.io.out : context.io.err;
+      if (!context.as_json) to << migration_text(followed.migration);
+      return status;
+    }
     case Followed::End::ready:
       context.say(fmt::format(
           "ready: the target is kept in step; hand over with `godwit migration cutover {}`", id));

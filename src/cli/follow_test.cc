@@ -156,7 +156,7 @@ TEST_F(FollowTest, CtrlCAbortsTheMoveAndSaysHowToDetach) {
   EXPECT_EQ(count("POST /v1/migrations/m1/abort"), 1);
   EXPECT_NE(ran.err.find("aborting the move"), std::string::npos) << ran.err;
   EXPECT_NE(ran.err.find("--detach"), std::string::npos) << ran.err;
-  EXPECT_NE(ran.out.find("vm web goes on at east"), std::string::npos) << ran.out;
+  EXPECT_NE(ran.err.find("vm web goes on at east"), std::string::npos) << ran.out;
 }
 
 TEST_F(FollowTest, AnAgentThatDropsTheStreamIsAskedAgain) {

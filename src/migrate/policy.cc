@@ -69,11 +69,9 @@ DowntimePolicy::Verdict DowntimePolicy::judge(const MemorySample& sample) {
 
   verdict.fits =
       allowed > 0 && (sample.round >= 2 || sample.remaining_bytes <= kFirstRoundMultiple * allowed);
-  if (verdict.fits) {
-    const double qemu_rate = std::max(sample.qemu_bytes_per_second, rate);
-    verdict.qemu_downtime_limit = std::clamp(
-        from_seconds(allowed / qemu_rate), Nanoseconds(kHeldDowntimeLimit), kMaxQemuDowntimeLimit);
-  }
+  const double dirtied = sample.dirty_bytes_per_second * to_seconds(sample.since_sync);
+  verdict.stop_now = verdict.fits && sample.round >= 2 && sample.since_sync <= kExactFor &&
+                     sample.remaining_bytes + dirtied <= allowed;
   return verdict;
 }
 

@@ -1,9 +1,8 @@
 #pragma once
 // When to stop the vCPUs (design 7, policy `downtime`): a pure function of what QEMU and the
-// transfer report. QEMU itself compares `remaining` against its bandwidth estimate x downtime-limit
-// after an exact dirty-bitmap sync (QEMU 7.2 migration_iteration_run); we give it the limit at
-// which that threshold equals the bytes that *our* prediction allows, so the trigger is ours and
-// the test exact.
+// transfer report. A sample that was taken right after QEMU synced its dirty bitmap (it tells so,
+// MIGRATION_PASS) is exact: if what is dirty then is no more than our prediction allows, the guest
+// stops.
 #include <optional>
 
 #include "base/units.hh"
@@ -14,10 +13,10 @@ struct MemorySample {
   Instant at{};
   std::uint64_t round = 0;                // QEMU's dirty-sync-count
   double remaining_bytes = 0;             // dirty, not yet read by us
+  Nanoseconds since_sync = seconds(1);    // QEMU's last sync of the dirty bitmap
   double dirty_bytes_per_second = 0;      // QEMU's estimate at its last sync; 0 before the second
   double backlog_bytes = 0;               // read from QEMU, not yet acknowledged by the target
   double delivered_bytes_per_second = 0;  // what the target acknowledged lately
-  double qemu_bytes_per_second = 0;       // QEMU's own bandwidth estimate
   Nanoseconds rtt{};
 };
 
@@ -48,9 +47,9 @@ class DowntimePolicy final {
   struct Verdict {
     Nanoseconds predicted_pause{};  // at the end of the present round
     Nanoseconds eta{};              // until the hand-over, if it converges
-    Nanoseconds qemu_downtime_limit = milliseconds(1);
-    bool fits = false;      // the switch-over may be allowed: QEMU's next sync decides
-    bool diverges = false;  // it will not fit at this rate
+    bool fits = false;              // the switch-over may be allowed: the next sync decides
+    bool stop_now = false;          // this sample is exact enough, and what is dirty fits
+    bool diverges = false;          // it will not fit at this rate
   };
   Verdict judge(const MemorySample& sample);
 
@@ -75,8 +74,9 @@ inline constexpr int kStalledRoundsToDiverge = 3;
 // early enough for QEMU to end with this round, late enough for a rate to be known.
 inline constexpr double kFirstRoundMultiple = 4.0;
 
-// QEMU's own value while the switch-over is not allowed. 0 would end after the first round (7.2).
-inline constexpr Nanoseconds kHeldDowntimeLimit = milliseconds(1);
-inline constexpr Nanoseconds kMaxQemuDowntimeLimit = seconds(2000);
+// So soon after a sync what the guest has dirtied since is little, and is estimated.
+inline constexpr Nanoseconds kExactFor = milliseconds(50);
+
+inline constexpr Nanoseconds kMaxQemuDowntimeLimit = seconds(2000);  // QEMU takes no more
 
 }  // namespace godwit::migrate

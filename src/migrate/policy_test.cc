@@ -14,7 +14,6 @@ MemorySample sample(std::uint64_t round, double remaining, double dirty) {
           .dirty_bytes_per_second = dirty,
           .backlog_bytes = 0,
           .delivered_bytes_per_second = 50 * kMega,
-          .qemu_bytes_per_second = 50 * kMega,
           .rtt = milliseconds(40)};
 }
 
@@ -32,14 +31,18 @@ TEST(Policy, NothingIsAllowedWhenRoundTripsAloneExceedTheLimit) {
   EXPECT_FALSE(DowntimePolicy({}).judge(far).fits);
 }
 
-TEST(Policy, QemusThresholdIsWhatWeAllow) {
-  DowntimePolicy policy({});
-  auto burst = sample(2, 20 * kMega, 5 * kMega);
-  burst.qemu_bytes_per_second = 500 * kMega;  // QEMU saw our buffer fill, not the link
-  const auto verdict = policy.judge(burst);
-  const double threshold =
-      static_cast<double>(verdict.qemu_downtime_limit.count()) / 1e9 * 500 * kMega;
-  EXPECT_NEAR(threshold, allowed_bytes(burst, {}, {}), 1 * kMega);
+TEST(Policy, StopsOnAnExactSampleThatFits) {
+  const double allowed = allowed_bytes(sample(2, 0, 0), {}, {});
+  const auto stops = [](double remaining, double dirty, Nanoseconds since_sync) {
+    auto exact = sample(2, remaining, dirty);
+    exact.since_sync = since_sync;
+    return DowntimePolicy({}).judge(exact).stop_now;
+  };
+  EXPECT_TRUE(stops(0.9 * allowed, 0, milliseconds(2)));
+  EXPECT_FALSE(stops(1.1 * allowed, 0, milliseconds(2)));
+  EXPECT_FALSE(stops(0.9 * allowed, 0, kExactFor + milliseconds(1)))
+      << "an old sample tells little";
+  EXPECT_FALSE(stops(0.9 * allowed, 10 * allowed, milliseconds(20))) << "dirtied since the sync";
 }
 
 TEST(Policy, ShrinkingRoundsConverge) {

@@ -9,14 +9,16 @@ void fill_times(Report& report, const Milestones& at) {
   const Nanoseconds zero{};
   const auto between = [&](Instant from, Instant to) { return std::max(zero, to - from); };
   const Instant memory_ended = std::clamp(at.memory_ended, at.ports_paused, at.completed);
+  const Instant pre_switchover = std::clamp(at.pre_switchover, at.stopped, at.ports_paused);
   const Instant running = std::max(at.completed, at.owned - at.rtt / 2);
 
   report.preparation = between(at.begun, at.copying);
   report.copying = between(at.copying, at.stopped);
   report.pause = between(at.stopped, running);
   report.total = between(at.begun, running);
-  report.network = between(at.stopped, at.ports_paused);
-  report.final_memory = between(at.ports_paused, memory_ended);
+  report.network = between(pre_switchover, at.ports_paused);
+  report.final_memory =
+      between(at.stopped, pre_switchover) + between(at.ports_paused, memory_ended);
   report.device_state = between(memory_ended, at.completed);
   report.resume = std::min(at.resume_at_target, between(at.completed, running));
   report.commit = between(at.completed, running) - report.resume;

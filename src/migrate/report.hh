@@ -20,6 +20,7 @@ struct Milestones {
   Instant begun{};
   Instant copying{};               // first byte asked of QEMU
   Instant stopped{};               // STOP: the vCPUs stand
+  Instant pre_switchover{};        // QEMU waits for the ports; most of what was dirty has left
   Instant ports_paused{};          // last frames forwarded, EOF sent
   Instant memory_ended{};          // the last RAM section has passed the relay
   Instant completed{};             // QEMU: the target has loaded everything

@@ -12,6 +12,7 @@ TEST(Report, PartsAddUp) {
   fill_times(report, {.begun = at(1000),
                       .copying = at(1500),
                       .stopped = at(4000),
+                      .pre_switchover = at(4001),
                       .ports_paused = at(4002),
                       .memory_ended = at(4080),
                       .completed = at(4140),
@@ -24,6 +25,7 @@ TEST(Report, PartsAddUp) {
       report.pause);
   EXPECT_EQ(report.preparation + report.copying + report.pause, report.total);
   EXPECT_EQ(report.commit, milliseconds(37));
+  EXPECT_EQ(report.network, milliseconds(1));
 }
 
 TEST(Report, MissingMarksDoNotBreakTheSum) {
@@ -31,6 +33,7 @@ TEST(Report, MissingMarksDoNotBreakTheSum) {
   fill_times(report, {.begun = at(0),
                       .copying = at(1),
                       .stopped = at(10),
+                      .pre_switchover = {},
                       .ports_paused = at(11),
                       .memory_ended = {},
                       .completed = at(20),

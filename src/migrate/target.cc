@@ -63,7 +63,8 @@ std::vector<F> Target::in_preparing(E event, std::string& text) {
     case E::load_failed:
       return refuse(std::move(text), {F::reply_refuses, F::notify_failed});
     case E::guest_died:
-      return refuse("QEMU ended at the target", {F::reply_refuses, F::notify_failed});
+      return refuse("QEMU ended at the target" + (text.empty() ? "" : ": " + text),
+                    {F::reply_refuses, F::notify_failed});
     case E::abort:
       return refuse(std::move(text), {F::reply_refuses});
     default:
@@ -80,7 +81,8 @@ std::vector<F> Target::in_loaded(E event, std::string& text) {
     case E::load_failed:
       return refuse(std::move(text), {F::reply_refuses, F::notify_failed});
     case E::guest_died:
-      return refuse("QEMU ended at the target", {F::reply_refuses, F::notify_failed});
+      return refuse("QEMU ended at the target" + (text.empty() ? "" : ": " + text),
+                    {F::reply_refuses, F::notify_failed});
     default:
       return {};
   }

@@ -13,6 +13,19 @@ constexpr std::array<unsigned char, 14> kPlugHeader{0x02, 0x67, 0x6f, 0x64, 0x77
                                                     0x67, 0x6f, 0x64, 0x77, 0x74, 0x88, 0xb5};
 constexpr std::string_view kPlugText = "godwit plug";
 
+// QMP commands run in the main loop, one a turn. The first may be of a turn that polled before the
+// call; the second's turn polled after it, but may answer before it handles its other descriptors;
+// when the third is answered that turn is over.
+constexpr int kTurns = 3;
+
+void turn(Qmp& qmp, int left, Done done) {
+  if (left == 0) return done({});
+  query_status(qmp, [&qmp, left, done = std::move(done)](Result<VmStatus> status) mutable {
+    if (!status) return done(std::unexpected(status.error()));
+    turn(qmp, left - 1, std::move(done));
+  });
+}
+
 }  // namespace
 
 Bytes plug_frame() {
@@ -30,17 +43,7 @@ bool is_plug(BytesView frame) {
          std::ranges::equal(frame.subspan(kVnetHeader), BytesView(plug).subspan(kVnetHeader));
 }
 
-void main_loop_barrier(Qmp& qmp, Done done) {
-  // QMP commands run in the main loop: the first may be of a turn that polled before the call, the
-  // second is of a later one.
-  query_status(qmp, [&qmp, done = std::move(done)](Result<VmStatus> first) mutable {
-    if (!first) return done(std::unexpected(first.error()));
-    query_status(qmp, [done = std::move(done)](Result<VmStatus> second) mutable {
-      if (!second) return done(std::unexpected(second.error()));
-      done({});
-    });
-  });
-}
+void main_loop_barrier(Qmp& qmp, Done done) { turn(qmp, kTurns, std::move(done)); }
 
 void TrappedFrame::wrote(BytesView frame) {
   kept_.push_back(to_bytes(frame));

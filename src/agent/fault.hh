@@ -1,0 +1,14 @@
+#pragma once
+// A place for tests to stop the agent at: with GODWIT_FAULT=POINT in its environment it freezes
+// (SIGSTOP), once, when a hand-over reaches that point. From outside it is then killed, or its
+// network is cut and SIGCONT lets it go on. Points: SIDE.STATE.EFFECT.before and .after with the
+// words of migrate/, like "source.released.commit_target.before".
+#include <string_view>
+
+namespace godwit::agent {
+
+enum class Moment { before, after };
+void fault_point(std::string_view side, std::string_view state, std::string_view effect,
+                 Moment moment);
+
+}  // namespace godwit::agent
