@@ -77,10 +77,10 @@ class Lab:
     def exec(self, host, *command, check=True, limit_s=COMMAND_LIMIT_S):
         return self.run("exec", host, "--", *command, check=check, limit_s=limit_s)
 
-    def python(self, host, code, *arguments):
+    def python(self, host, code, *arguments, stdin=subprocess.DEVNULL):
         """Runs Python in a host, in the background; its output is a pipe."""
         return subprocess.Popen(self.argv("exec", host, "--", PYTHON, "-c", code, *arguments),
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stdin=stdin, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, text=True)
 
     def ls(self):

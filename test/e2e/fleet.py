@@ -105,9 +105,10 @@ class Fleet:
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not is_alive(pid), 5, f"the end of the agent on {host}")
 
-    def start_agent(self, host, fault=None):
+    def start_agent(self, host, fault=None, limits=()):
         environment = [] if fault is None else ["env", f"GODWIT_FAULT={fault}"]
-        self.lab.run("exec", "--detach", "--log", LOG, host, "--", *environment, self.godwitd,
+        self.lab.run("exec", "--detach", "--log", LOG, host, "--", *environment, *limits,
+                     self.godwitd,
                      "--name", host, "--site", SITES[host], "--address", ADDRESSES[host])
         wait_until(lambda: self.godwit(host, "host", "ls", expect=None).returncode == 0, 20,
                    f"the agent on {host}")
@@ -249,6 +250,15 @@ class Fleet:
             for port in self.ports_at(host):
                 self.godwit(host, "port", "rm", port, expect=None)
 
+    def expect_nothing_left(self):
+        """The last test of a module: when the leases of its moves are over, hosts are as after `lab up`."""
+        self.tidy()
+        for host in SITES:
+            wait_until(lambda h=host: self.left_at(h) == self.clean[h], 45,
+                       lambda h=host: f"{h} as it was:\n{self.clean[h]}\nnot\n{self.left_at(h)}"
+                       f"{self.logs()}")
+            assert self.json(host, "wire", "ls") == [] and self.json(host, "port", "ls") == []
+
     @staticmethod
     def is_faulty(pid):
         return b"GODWIT_FAULT=" in pathlib.Path(f"/proc/{pid}/environ").read_bytes()
@@ -306,7 +316,7 @@ class Observer:
         self.stopping.set()
         self.thread.join()
         if kind is None:
-            assert self.samples > 3
+            assert self.samples > 0
             assert not self.violations, self.violations
 
     def qemus(self):

@@ -175,10 +175,4 @@ def test_wire_to_the_target_host_becomes_local_and_back(fleet):
 
 
 def test_nothing_is_left_behind(fleet):
-    """Last: when every lease of the moves above is over, the hosts are as after `lab up`."""
-    fleet.tidy()
-    for host in ("e1", "w1", "client"):
-        wait_until(lambda h=host: fleet.left_at(h) == fleet.clean[h], 45,
-                   lambda h=host: f"{h} as it was:\n{fleet.clean[h]}\nnot\n{fleet.left_at(h)}"
-                   f"{fleet.logs()}")
-        assert fleet.json(host, "wire", "ls") == [] and fleet.json(host, "port", "ls") == []
+    fleet.expect_nothing_left()

@@ -1,0 +1,284 @@
+"""The crash table of a hand-over (docs/ARCHITECTURE.md, design 9): processes killed and the WAN cut at
+exact points of a move. The agent freezes at a point (src/agent/fault.hh), then the test strikes.
+
+In all of them an observer looks for two running instances, and the vm's memory counter, as far as
+the client sees it, never jumps. Topology: fleet.py.
+"""
+
+import os
+import signal
+
+import pytest
+from conftest import wait_until
+from fleet import Observer, Probe
+
+SLOW = ("--bandwidth", "20mbit")  # a move that stays in `copying`
+AFTER_RELEASE = "source.released.commit_target.before"
+
+
+def begin(fleet, vm, *options):
+    return fleet.begin_move(vm, "e1", "w1", *fleet.PATIENT, *options)
+
+
+def begin_until_frozen(fleet, vm, host, point):
+    """A move that has come to `point`, where the agent of `host` stands still."""
+    fleet.restart_agent(host, fault=point)
+    identifier = begin(fleet, vm)
+    wait_until(lambda: fleet.agent_stopped(host), 60,
+               lambda: f"{host} at {point}: {fleet.logs()}")
+    return identifier
+
+
+def thaw(fleet, host):
+    os.kill(fleet.agent(host), signal.SIGCONT)
+
+
+def kill_qemu(fleet, vm, host):
+    pids = [pid for pid, name in fleet.guests(host) if name == vm.name]
+    assert len(pids) == 1, pids
+    os.kill(pids[0], signal.SIGKILL)
+
+
+def cut(fleet):
+    fleet.lab.run("cut", "east-west")
+
+
+def heal(fleet):
+    fleet.lab.run("heal", "east-west")
+    wait_until(lambda: fleet.sees_all("e1") and fleet.sees_all("w1"), 40, "the sessions over the WAN")
+
+
+def expect_at_source(fleet, vm, identifier):
+    """Nothing has happened: it runs where it was, and nothing of it is at the target."""
+    fleet.wait_for_state("e1", identifier, "aborted")
+    vm.wait_until_it_counts()
+    assert fleet.where(vm.name) == ["e1"]
+    fleet.wait_for_nothing_of(vm, "w1")
+
+
+def expect_at_target(fleet, vm, identifier):
+    """It has moved, and nothing of it is at the source."""
+    fleet.wait_for_state("e1", identifier, "draining", "done")
+    vm.wait_until_it_counts()
+    assert fleet.where(vm.name) == ["w1"]
+    fleet.wait_for_nothing_of(vm, "e1")
+
+
+# ---- the source's agent ----
+
+@pytest.mark.parametrize("point", ["source.copying.start_memory.after",
+                                   "source.switching.pause_ports.before",
+                                   "source.switching.continue_switchover.after",
+                                   "source.released.record.before"])
+def test_source_agent_dies_before_release(fleet, point):
+    vm = fleet.run_vm()
+    with Observer(vm), Probe(vm) as probe:
+        identifier = begin_until_frozen(fleet, vm, "e1", point)
+        fleet.restart_agent("e1")
+        expect_at_source(fleet, vm, identifier)
+    probe.expect_one_history()
+
+
+@pytest.mark.parametrize("point", ["source.released.record.after",
+                                   "source.released.commit_target.after",
+                                   "source.committed.record.before",
+                                   "source.committed.end_guest.before"])
+def test_source_agent_dies_after_release(fleet, point):
+    vm = fleet.run_vm()
+    with Observer(vm), Probe(vm) as probe:
+        identifier = begin_until_frozen(fleet, vm, "e1", point)
+        fleet.restart_agent("e1")
+        expect_at_target(fleet, vm, identifier)
+    probe.expect_one_history()
+
+
+# ---- the target's agent ----
+
+@pytest.mark.parametrize("point", ["target.preparing.reply_prepared.before",
+                                   "target.loaded.record.before"])
+def test_target_agent_dies_before_it_has_all(fleet, point):
+    vm = fleet.run_vm()
+    with Observer(vm), Probe(vm) as probe:
+        identifier = begin_until_frozen(fleet, vm, "w1", point)
+        fleet.restart_agent("w1")
+        expect_at_source(fleet, vm, identifier)
+    probe.expect_one_history()
+
+
+def test_target_agent_dies_while_copying(fleet):
+    vm = fleet.run_vm()
+    with Observer(vm), Probe(vm) as probe:
+        identifier = begin(fleet, vm, *SLOW)
+        fleet.wait_for_state("e1", identifier, "copying")
+        fleet.restart_agent("w1")
+        expect_at_source(fleet, vm, identifier)
+    probe.expect_nothing_lost()
+
+
+@pytest.mark.parametrize("point", ["target.loaded.record.after",
+                                   "target.owner.record.before",
+                                   "target.owner.record.after",
+                                   "target.owner.reply_owns.before"])
+def test_target_agent_dies_when_it_has_all(fleet, point):
+    vm = fleet.run_vm()
+    with Observer(vm), Probe(vm) as probe:
+        identifier = begin_until_frozen(fleet, vm, "w1", point)
+        fleet.restart_agent("w1")
+        expect_at_target(fleet, vm, identifier)
+    probe.expect_one_history()
+
+
+# ---- the WAN ----
+
+def test_cut_while_copying_is_survived(fleet):
+    vm = fleet.run_vm()
+    with Observer(vm), Probe(vm) as probe:
+        identifier = begin(fleet, vm, "--bandwidth", "60mbit")
+        fleet.wait_for_state("e1", identifier, "copying")
+        wait_until(lambda: fleet.migration("e1", identifier).get("progress", {})
+                   .get("sent_bytes", 0) > 2 << 20, 20, "some memory at the target")
+        cut(fleet)
+        wait_until(lambda: not fleet.migration("e1", identifier)["progress"]["lane_up"], 30,
+                   "the loss of the lane")
+        heal(fleet)
+        expect_at_target(fleet, vm, identifier)
+    probe.expect_one_history()
+
+
+def test_cut_for_ever_while_copying(fleet):
+    vm = fleet.run_vm()
+    with Observer(vm), Probe(vm) as probe:
+        identifier = begin(fleet, vm, *SLOW)
+        fleet.wait_for_state("e1", identifier, "copying")
+        cut(fleet)
+        fleet.godwit("e1", "migration", "abort", identifier)
+        fleet.wait_for_state("e1", identifier, "aborted")
+        vm.wait_until_it_counts()
+        heal(fleet)
+        expect_at_source(fleet, vm, identifier)
+    probe.expect_nothing_lost()
+
+
+def test_cut_in_the_pause_ends_at_the_source(fleet):
+    vm = fleet.run_vm()
+    with Observer(vm), Probe(vm) as probe:
+        identifier = begin_until_frozen(fleet, vm, "e1", "source.switching.pause_ports.before")
+        cut(fleet)
+        thaw(fleet, "e1")
+        fleet.wait_for_state("e1", identifier, "aborting", "aborted")
+        vm.wait_until_it_counts()
+        heal(fleet)
+        expect_at_source(fleet, vm, identifier)
+    probe.expect_one_history()
+
+
+def test_cut_after_release_waits_for_the_target(fleet):
+    vm = fleet.run_vm()
+    with Observer(vm), Probe(vm) as probe:
+        identifier = begin_until_frozen(fleet, vm, "e1", AFTER_RELEASE)
+        cut(fleet)
+        thaw(fleet, "e1")
+        fleet.wait_for_state("e1", identifier, "undecided")
+        assert fleet.where(vm.name) == []
+        refused = fleet.godwit("e1", "migration", "abort", identifier, expect=1)
+        assert "migration resolve" in refused.stderr
+        heal(fleet)
+        expect_at_target(fleet, vm, identifier)
+    probe.expect_one_history()
+
+
+def test_operator_resolves_when_the_target_is_destroyed(fleet):
+    vm = fleet.run_vm()
+    with Observer(vm):
+        identifier = begin_until_frozen(fleet, vm, "e1", AFTER_RELEASE)
+        cut(fleet)
+        kill_qemu(fleet, vm, "w1")  # the operator sees to it ...
+        thaw(fleet, "e1")
+        fleet.wait_for_state("e1", identifier, "undecided")
+        unanswered = fleet.godwit("e1", "migration", "resolve", identifier, expect=None)
+        assert fleet.migration("e1", identifier)["state"] == "undecided", unanswered
+        fleet.godwit("e1", "migration", "resolve", identifier, "--target-destroyed")  # ... and says so
+        fleet.wait_for_state("e1", identifier, "aborted")
+        vm.wait_until_it_counts()
+        heal(fleet)
+        expect_at_source(fleet, vm, identifier)
+
+
+# ---- the guests' QEMUs ----
+
+def test_source_qemu_dies_while_copying(fleet):
+    """The guest dies as it would have without a move."""
+    vm = fleet.run_vm()
+    with Observer(vm):
+        identifier = begin(fleet, vm, *SLOW)
+        fleet.wait_for_state("e1", identifier, "copying")
+        kill_qemu(fleet, vm, "e1")
+        shown = fleet.wait_for_state("e1", identifier, "aborted")
+        assert "QEMU" in shown["reason"]
+        assert fleet.vms_of("e1")[vm.name]["state"] == "stopped"
+        fleet.wait_for_nothing_of(vm, "w1")
+
+
+@pytest.mark.parametrize("point", [AFTER_RELEASE, "source.committed.end_guest.before"])
+def test_source_qemu_dies_after_release(fleet, point):
+    vm = fleet.run_vm()
+    with Observer(vm), Probe(vm) as probe:
+        identifier = begin_until_frozen(fleet, vm, "e1", point)
+        kill_qemu(fleet, vm, "e1")
+        thaw(fleet, "e1")
+        expect_at_target(fleet, vm, identifier)
+    probe.expect_one_history()
+
+
+def test_target_qemu_dies_while_copying(fleet):
+    vm = fleet.run_vm()
+    with Observer(vm), Probe(vm) as probe:
+        identifier = begin(fleet, vm, *SLOW)
+        fleet.wait_for_state("e1", identifier, "copying")
+        kill_qemu(fleet, vm, "w1")
+        expect_at_source(fleet, vm, identifier)
+        assert "QEMU" in fleet.migration("e1", identifier)["reason"]
+    probe.expect_nothing_lost()
+
+
+def test_target_qemu_dies_before_it_owns(fleet):
+    """Released already: the target's recorded refusal gives the guest back."""
+    vm = fleet.run_vm()
+    with Observer(vm), Probe(vm) as probe:
+        identifier = begin_until_frozen(fleet, vm, "e1", AFTER_RELEASE)
+        kill_qemu(fleet, vm, "w1")
+        wait_until(lambda: fleet.migration("w1", identifier)["state"] == "aborted", 20,
+                   "the target's refusal")
+        thaw(fleet, "e1")
+        expect_at_source(fleet, vm, identifier)
+    probe.expect_one_history()
+
+
+def test_target_qemu_dies_when_it_owns(fleet):
+    """The guest dies as it would have without a move; it is not brought back from old memory."""
+    vm = fleet.run_vm()
+    with Observer(vm):
+        identifier = begin_until_frozen(fleet, vm, "e1", "source.committed.record.before")
+        kill_qemu(fleet, vm, "w1")
+        thaw(fleet, "e1")
+        fleet.wait_for_state("e1", identifier, "draining", "done")
+        assert fleet.where(vm.name) == []
+        assert fleet.vms_of("w1")[vm.name]["state"] == "stopped"
+        fleet.wait_for_nothing_of(vm, "e1")
+
+
+# ---- the judge ----
+
+def test_the_observer_sees_two_instances(fleet):
+    """Two vms of one name, which no move made: what must never be is seen when it is."""
+    vm = fleet.run_vm("e1", nic=False)
+    fleet.vms -= 1
+    assert fleet.run_vm("w1", nic=False).name == vm.name
+    observer = Observer(vm)
+    with pytest.raises(AssertionError):
+        with observer:
+            wait_until(lambda: observer.violations, 20, "both are seen running")
+
+
+def test_nothing_is_left_behind(fleet):
+    fleet.expect_nothing_left()
