@@ -12,6 +12,10 @@ if(GODWIT_SANITIZE)
   target_compile_options(godwit_options INTERFACE
     -fsanitize=${GODWIT_SANITIZE} -fno-sanitize-recover=all)
   target_link_options(godwit_options INTERFACE -fsanitize=${GODWIT_SANITIZE})
+  if(GODWIT_SANITIZE MATCHES "address.*undefined")
+    # ASan sees both; without them a file compiles in four fifths of the time.
+    target_compile_options(godwit_options INTERFACE -fno-sanitize=null,object-size)
+  endif()
 endif()
 
 option(GODWIT_FUZZ "Build the fuzz targets (clang, libFuzzer)" OFF)

@@ -42,6 +42,15 @@ Result<Nanoseconds> duration_field(const nlohmann::json& object, const char* key
   return parse_duration(*text);
 }
 
+Result<bool> pause_on_diverge(const nlohmann::json& request) {
+  const auto text = text_field(request, "on_diverge");
+  if (!text) return std::unexpected(text.error());
+  if (*text != "abort" && *text != "pause") {
+    return fail("on_diverge is 'abort' or 'pause', not '{}'", *text);
+  }
+  return *text == "pause";
+}
+
 }  // namespace
 
 Migrations::Migrations(SourceMove::Context context,
@@ -121,11 +130,11 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request) {
     if (!cap) return std::unexpected(cap.error());
     record.bandwidth_bits_per_second = cap->bits_per_second;
   }
-  const std::string on_diverge = text_field_or(request, "on_diverge", "abort");
-  if (on_diverge != "abort" && on_diverge != "pause") {
-    return fail("on_diverge is 'abort' or 'pause', not '{}'", on_diverge);
+  if (request.contains("on_diverge")) {
+    const auto pause = pause_on_diverge(request);
+    if (!pause) return std::unexpected(pause.error());
+    record.pause_on_diverge = *pause;
   }
-  record.pause_on_diverge = on_diverge == "pause";
   const auto hold = flag_field(request, "hold", false);
   if (!hold) return std::unexpected(hold.error());
   record.hold = *hold;
@@ -303,7 +312,13 @@ Result<> Migrations::set(const std::string& id, const nlohmann::json& request) {
     if (!value) return std::unexpected(value.error());
     bandwidth = *value;
   }
-  (*move)->set(max_downtime, bandwidth);
+  std::optional<bool> pause;
+  if (request.contains("on_diverge")) {
+    const auto value = pause_on_diverge(request);
+    if (!value) return std::unexpected(value.error());
+    pause = *value;
+  }
+  (*move)->set(max_downtime, bandwidth, pause);
   return {};
 }
 

@@ -54,6 +54,7 @@ class SourceMemory final : private stream::QemuSink {
   void abort(const std::string& reason);
   void set_limits(migrate::PauseLimits limits);
   void set_bandwidth(std::optional<BitRate> cap);
+  void set_pause_on_diverge(bool pause) { settings_.pause_on_diverge = pause; }
 
   Progress progress() const;
   void fill(migrate::Report& report) const;

@@ -26,6 +26,7 @@ constexpr Nanoseconds kAbortTimeout = seconds(10);
 constexpr Nanoseconds kProgressInterval = milliseconds(250);
 constexpr Nanoseconds kTeardownDelay = milliseconds(500);
 constexpr Nanoseconds kAbortRetry = seconds(2);
+constexpr std::uint64_t kMeasured = 1U << 20;  // delivered; less tells no rate
 
 Nanoseconds bound_of(SourceState state, Nanoseconds longest_pause) {
   switch (state) {
@@ -384,13 +385,19 @@ void SourceMove::end_guest() {
   });
 }
 
-void SourceMove::set(std::optional<Nanoseconds> max_downtime, std::optional<BitRate> bandwidth) {
+void SourceMove::set(std::optional<Nanoseconds> max_downtime, std::optional<BitRate> bandwidth,
+                     std::optional<bool> pause_on_diverge) {
   if (max_downtime) record_.max_downtime = *max_downtime;
   if (bandwidth) record_.bandwidth_bits_per_second = bandwidth->bits_per_second;
+  if (pause_on_diverge) {
+    record_.pause_on_diverge = *pause_on_diverge;
+    machine_.set_pause_on_diverge(*pause_on_diverge);
+  }
   context_.store.put("migration-source", record_.id.text(), to_json(record_));
   if (!memory_) return;
   if (max_downtime) memory_->set_limits({.max_downtime = *max_downtime});
   if (bandwidth) memory_->set_bandwidth(*bandwidth);
+  if (pause_on_diverge) memory_->set_pause_on_diverge(*pause_on_diverge);
 }
 
 std::string SourceMove::shown_state() const {
@@ -418,11 +425,12 @@ nlohmann::json SourceMove::progress() const {
                {"remaining_bytes", progress.remaining_bytes},
                {"total_bytes", progress.total_bytes},
                {"sent_bytes", progress.sent_bytes},
-               {"rate_bps", progress.rate.bits_per_second},
+               {"lane_up", progress.lane_up}});
+  if (progress.sent_bytes < kMeasured) return json;
+  json.update({{"rate_bps", progress.rate.bits_per_second},
                {"dirty_bps", progress.dirty_bytes_per_second * 8},
                {"eta_s", static_cast<double>(progress.eta.count()) / 1e9},
-               {"predicted_pause_ms", to_ms(progress.predicted_pause)},
-               {"lane_up", progress.lane_up}});
+               {"predicted_pause_ms", to_ms(progress.predicted_pause)}});
   return json;
 }
 

@@ -55,7 +55,8 @@ class SourceMove final {
   void begin() { feed(migrate::SourceEvent::begin); }
   void restart() { feed(migrate::SourceEvent::restarted); }
   void feed(migrate::SourceEvent event, std::string text = {});
-  void set(std::optional<Nanoseconds> max_downtime, std::optional<BitRate> bandwidth);
+  void set(std::optional<Nanoseconds> max_downtime, std::optional<BitRate> bandwidth,
+           std::optional<bool> pause_on_diverge);
 
   const SourceRecord& record() const { return record_; }
   // What the API shows: the state in design 9's words, progress, report.

@@ -73,6 +73,8 @@ class Source final {
   // late, doubled or reordered as a matter of course.
   std::vector<SourceEffect> handle(SourceEvent event, std::string text = {});
 
+  void set_pause_on_diverge(bool pause) { options_.pause_on_diverge = pause; }
+
   SourceState state() const { return state_; }
   // Why it is aborting or undecided; empty otherwise.
   const std::string& reason() const { return reason_; }

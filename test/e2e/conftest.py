@@ -22,6 +22,10 @@ COMMAND_LIMIT_S = 60
 PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "thorough: not part of ./dev test; ./dev e2e --all runs it")
+
+
 def wait_until(condition, limit_s=10.0, what="the condition"):
     """Returns the first true value of condition(); fails the test when there is none in time.
 

@@ -11,8 +11,10 @@ import signal
 import pytest
 from conftest import wait_until
 from fleet import Observer, Probe
+from pytest import param
 
 SLOW = ("--bandwidth", "20mbit")  # a move that stays in `copying`
+thorough = pytest.mark.thorough  # beside a neighbouring point that ./dev test has
 AFTER_RELEASE = "source.released.commit_target.before"
 
 
@@ -67,9 +69,9 @@ def expect_at_target(fleet, vm, identifier):
 # ---- the source's agent ----
 
 @pytest.mark.parametrize("point", ["source.copying.start_memory.after",
-                                   "source.switching.pause_ports.before",
+                                   param("source.switching.pause_ports.before", marks=thorough),
                                    "source.switching.continue_switchover.after",
-                                   "source.released.record.before"])
+                                   param("source.released.record.before", marks=thorough)])
 def test_source_agent_dies_before_release(fleet, point):
     vm = fleet.run_vm()
     with Observer(vm), Probe(vm) as probe:
@@ -79,9 +81,9 @@ def test_source_agent_dies_before_release(fleet, point):
     probe.expect_one_history()
 
 
-@pytest.mark.parametrize("point", ["source.released.record.after",
+@pytest.mark.parametrize("point", [param("source.released.record.after", marks=thorough),
                                    "source.released.commit_target.after",
-                                   "source.committed.record.before",
+                                   param("source.committed.record.before", marks=thorough),
                                    "source.committed.end_guest.before"])
 def test_source_agent_dies_after_release(fleet, point):
     vm = fleet.run_vm()
@@ -94,7 +96,7 @@ def test_source_agent_dies_after_release(fleet, point):
 
 # ---- the target's agent ----
 
-@pytest.mark.parametrize("point", ["target.preparing.reply_prepared.before",
+@pytest.mark.parametrize("point", [param("target.preparing.reply_prepared.before", marks=thorough),
                                    "target.loaded.record.before"])
 def test_target_agent_dies_before_it_has_all(fleet, point):
     vm = fleet.run_vm()
@@ -116,9 +118,9 @@ def test_target_agent_dies_while_copying(fleet):
 
 
 @pytest.mark.parametrize("point", ["target.loaded.record.after",
-                                   "target.owner.record.before",
+                                   param("target.owner.record.before", marks=thorough),
                                    "target.owner.record.after",
-                                   "target.owner.reply_owns.before"])
+                                   param("target.owner.reply_owns.before", marks=thorough)])
 def test_target_agent_dies_when_it_has_all(fleet, point):
     vm = fleet.run_vm()
     with Observer(vm), Probe(vm) as probe:
