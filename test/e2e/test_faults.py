@@ -66,44 +66,31 @@ def expect_at_target(fleet, vm, identifier):
     fleet.wait_for_nothing_of(vm, "e1")
 
 
-# ---- the source's agent ----
+# ---- the agents ----
 
-@pytest.mark.parametrize("point", ["source.copying.start_memory.after",
-                                   param("source.switching.pause_ports.before", marks=thorough),
-                                   "source.switching.continue_switchover.after",
-                                   param("source.released.record.before", marks=thorough)])
-def test_source_agent_dies_before_release(fleet, point):
+# Whose agent dies, where, and where the vm runs then. At the target's `loaded` it has everything.
+@pytest.mark.parametrize(("host", "point", "expect"), [
+    ("e1", "source.copying.start_memory.after", expect_at_source),
+    param("e1", "source.switching.pause_ports.before", expect_at_source, marks=thorough),
+    ("e1", "source.switching.continue_switchover.after", expect_at_source),
+    param("e1", "source.released.record.before", expect_at_source, marks=thorough),
+    param("e1", "source.released.record.after", expect_at_target, marks=thorough),
+    ("e1", "source.released.commit_target.after", expect_at_target),
+    param("e1", "source.committed.record.before", expect_at_target, marks=thorough),
+    ("e1", "source.committed.end_guest.before", expect_at_target),
+    param("w1", "target.preparing.reply_prepared.before", expect_at_source, marks=thorough),
+    ("w1", "target.loaded.record.before", expect_at_source),
+    ("w1", "target.loaded.record.after", expect_at_target),
+    param("w1", "target.owner.record.before", expect_at_target, marks=thorough),
+    ("w1", "target.owner.record.after", expect_at_target),
+    param("w1", "target.owner.reply_owns.before", expect_at_target, marks=thorough),
+])
+def test_agent_dies(fleet, host, point, expect):
     vm = fleet.run_vm()
     with Observer(vm), Probe(vm) as probe:
-        identifier = begin_until_frozen(fleet, vm, "e1", point)
-        fleet.restart_agent("e1")
-        expect_at_source(fleet, vm, identifier)
-    probe.expect_one_history()
-
-
-@pytest.mark.parametrize("point", [param("source.released.record.after", marks=thorough),
-                                   "source.released.commit_target.after",
-                                   param("source.committed.record.before", marks=thorough),
-                                   "source.committed.end_guest.before"])
-def test_source_agent_dies_after_release(fleet, point):
-    vm = fleet.run_vm()
-    with Observer(vm), Probe(vm) as probe:
-        identifier = begin_until_frozen(fleet, vm, "e1", point)
-        fleet.restart_agent("e1")
-        expect_at_target(fleet, vm, identifier)
-    probe.expect_one_history()
-
-
-# ---- the target's agent ----
-
-@pytest.mark.parametrize("point", [param("target.preparing.reply_prepared.before", marks=thorough),
-                                   "target.loaded.record.before"])
-def test_target_agent_dies_before_it_has_all(fleet, point):
-    vm = fleet.run_vm()
-    with Observer(vm), Probe(vm) as probe:
-        identifier = begin_until_frozen(fleet, vm, "w1", point)
-        fleet.restart_agent("w1")
-        expect_at_source(fleet, vm, identifier)
+        identifier = begin_until_frozen(fleet, vm, host, point)
+        fleet.restart_agent(host)
+        expect(fleet, vm, identifier)
     probe.expect_one_history()
 
 
@@ -115,19 +102,6 @@ def test_target_agent_dies_while_copying(fleet):
         fleet.restart_agent("w1")
         expect_at_source(fleet, vm, identifier)
     probe.expect_nothing_lost()
-
-
-@pytest.mark.parametrize("point", ["target.loaded.record.after",
-                                   param("target.owner.record.before", marks=thorough),
-                                   "target.owner.record.after",
-                                   param("target.owner.reply_owns.before", marks=thorough)])
-def test_target_agent_dies_when_it_has_all(fleet, point):
-    vm = fleet.run_vm()
-    with Observer(vm), Probe(vm) as probe:
-        identifier = begin_until_frozen(fleet, vm, "w1", point)
-        fleet.restart_agent("w1")
-        expect_at_target(fleet, vm, identifier)
-    probe.expect_one_history()
 
 
 # ---- the WAN ----
