@@ -27,10 +27,11 @@ find_program(GODWIT_CCACHE ccache)
 if(GODWIT_CCACHE)
   # One cache for all checkouts: paths below the source directory are hashed relative to it.
   set(CMAKE_CXX_COMPILER_LAUNCHER
-    env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${GODWIT_CCACHE})
+    env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1
+    CCACHE_SLOPPINESS=pch_defines,time_macros ${GODWIT_CCACHE})
 endif()
 find_program(GODWIT_MOLD mold)
-if(GODWIT_MOLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+if(GODWIT_MOLD)
   target_link_options(godwit_options INTERFACE -fuse-ld=mold)
 endif()
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)

@@ -1,5 +1,6 @@
 include(GoogleTest)
 find_package(GTest REQUIRED)
+include(Precompiled)
 
 # godwit_library(base SOURCES bytes.cc ... DEPS fmt::fmt): one directory = one target = one namespace.
 function(godwit_library name)
@@ -7,6 +8,7 @@ function(godwit_library name)
   add_library(godwit_${name} STATIC ${arg_SOURCES})
   add_library(godwit::${name} ALIAS godwit_${name})
   target_link_libraries(godwit_${name} PUBLIC godwit_options ${arg_DEPS} PRIVATE ${arg_PRIVATE_DEPS})
+  godwit_precompile(godwit_${name} godwit_pch)
 endfunction()
 
 # godwit_test(base SOURCES bytes_test.cc ...): the unit tests that sit beside a library's sources.
@@ -18,6 +20,7 @@ function(godwit_test name)
   endif()
   add_executable(${name}_test ${arg_SOURCES})
   target_link_libraries(${name}_test PRIVATE ${arg_DEPS} GTest::gtest_main GTest::gmock)
+  godwit_precompile(${name}_test godwit_test_pch)
   if(NOT arg_LABEL)
     set(arg_LABEL unit)
   endif()

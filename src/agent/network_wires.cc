@@ -70,7 +70,7 @@ void Network::locate(const std::string& text, std::function<void(Result<Located>
     std::vector<std::string> silent;
   };
   auto search = std::make_shared<Search>();
-  const auto answered = [this, search, text, done](const nlohmann::json& json) {
+  const auto answered = [search, text, done](const nlohmann::json& json) {
     const auto id = id_field<PortId>(json, "id");
     if (id) {
       search->found.push_back({.id = *id,

@@ -15,6 +15,9 @@ constexpr Nanoseconds kPollInterval = milliseconds(50);
 constexpr Nanoseconds kStandBound = seconds(5);
 constexpr Nanoseconds kMostEventDelay = milliseconds(200);  // more is a clock that stepped
 constexpr std::uint64_t kLeastRound = 4096;                 // bytes
+// Of the stream of any vm (the smallest has 600 KiB) so little that QEMU cannot be through with it
+// and stop the vCPUs, also when its socket and its own buffer (240 KiB) are full.
+constexpr ByteCount kBeforePrepared{256 << 10};
 constexpr Nanoseconds kFirstLaneBackoff = milliseconds(200);
 constexpr Nanoseconds kMaxLaneBackoff = seconds(2);
 
@@ -63,32 +66,37 @@ void SourceMemory::start() {
                                 .role = stream::Role::kSource};
   link_ = std::make_unique<TransferLink>(
       loop_, std::move(config),
-      TransferLink::Events{
-          .observe = [this](BytesView bytes) { parser_.push(bytes); },
-          .lane_lost =
-              [this](const std::string& reason) {
-                if (link_->stats().out.at(stream::kMemoryStream).offered == 0 && begun_ == false) {
-                  return events_.failed("the transfer's connection failed: " + reason);
-                }
-                spdlog::warn("vm {}: lane to {} lost ({}), connecting again", vm_.name(),
-                             settings_.to, reason);
-                lane_timer_ = loop_.after(lane_backoff_, [this] { open_lane(); });
-              },
-          .memory_verified = {},
-          .failed =
-              [this](const std::string& why) {
-                if (!aborting_) events_.failed(why);
-              }});
+      TransferLink::Events{.observe = [this](BytesView bytes) { parser_.push(bytes); },
+                           .lane_lost =
+                               [this](const std::string& reason) {
+                                 spdlog::warn("vm {}: lane to {} lost ({}), connecting again",
+                                              vm_.name(), settings_.to, reason);
+                                 lane_timer_ = loop_.after(lane_backoff_, [this] { open_lane(); });
+                               },
+                           .memory_verified = {},
+                           .failed =
+                               [this](const std::string& why) {
+                                 if (!aborting_) events_.failed(why);
+                               }});
   link_->set_bandwidth(settings_.bandwidth);
+  link_->take_only(kBeforePrepared);
   lane_backoff_ = kFirstLaneBackoff;
   open_lane();
+  begin_qemu();
+}
+
+void SourceMemory::continue_all() {
+  continued_ = true;
+  milestones_.copying = round_start_ = loop_.now();
+  link_->take_only(std::nullopt);
+  poll();
 }
 
 void SourceMemory::open_lane() {
   peers_.open_lane(settings_.to, [this, alive = std::weak_ptr(alive_)](auto lane) {
     if (alive.expired()) return;
     if (!lane) {
-      if (!begun_) {
+      if (!lane_was_up_) {
         return events_.failed(
             fmt::format("cannot open a lane to {}: {}", settings_.to, lane.error().text));
       }
@@ -97,8 +105,8 @@ void SourceMemory::open_lane() {
       return;
     }
     lane_backoff_ = kFirstLaneBackoff;
+    lane_was_up_ = true;
     link_->use_lane(std::move(*lane));
-    if (!std::exchange(begun_, true)) begin_qemu();
   });
 }
 
@@ -113,9 +121,7 @@ void SourceMemory::begin_qemu() {
   if (const auto granted = qemu::grant_to_qemu(path); !granted) {
     return events_.failed(granted.error().text);
   }
-  milestones_.copying = round_start_ = loop_.now();
   outgoing_->start({.uri = "unix:" + path, .capabilities = {}});
-  poll();
 }
 
 // QEMU stamps its events; we may have been busy with its memory when this one came.
@@ -126,12 +132,12 @@ Instant SourceMemory::happened_at(const qemu::QmpEvent& event) const {
 }
 
 void SourceMemory::on_event(const qemu::QmpEvent& event) {
-  if (event.name == "STOP" && begun_ && !stopped_) {
+  if (event.name == "STOP" && continued_ && !stopped_) {
     stopped_ = true;
     milestones_.stopped = happened_at(event);
     end_round(milestones_.stopped);
   }
-  if (event.name == "MIGRATION_PASS" && !stopped_) {
+  if (event.name == "MIGRATION_PASS" && continued_ && !stopped_) {
     synced_ = happened_at(event);
     end_round(synced_);
     if (switchover_allowed_) poll();
@@ -145,11 +151,11 @@ void SourceMemory::on_status(qemu::MigrationStatus status) {
 
 void SourceMemory::end_round(Instant now) {
   const std::uint64_t bytes = link_ ? link_->stats().out.at(stream::kMemoryStream).offered : 0;
-  // QEMU announces its first pass with the stream's header.
-  if (bytes < round_start_bytes_ + kLeastRound) return;
-  rounds_.push_back({.round = rounds_.size() + 1,
-                     .bytes = bytes - round_start_bytes_,
-                     .duration = now - round_start_});
+  const bool is_round = bytes >= round_start_bytes_ + kLeastRound;
+  if (!is_round && rounds_.empty()) return;  // QEMU announces its first pass with the header
+  if (is_round) rounds_.push_back({.round = rounds_.size() + 1, .bytes = 0, .duration = {}});
+  rounds_.back().bytes += bytes - round_start_bytes_;
+  rounds_.back().duration += now - round_start_;
   round_start_ = now;
   round_start_bytes_ = bytes;
 }

@@ -45,7 +45,10 @@ class SourceMemory final : private stream::QemuSink {
   SourceMemory(os::Loop& loop, Vm& vm, Peers& peers, Settings settings,
                migrate::Milestones& milestones, Events events);
 
+  // Begins while the target prepares itself: QEMU's dirty log, the lane, and what the lane carries
+  // until it has found out what the path carries. All that is left follows after continue_all().
   void start();
+  void continue_all();
   // From now on the vCPUs are stopped as soon as the pause fits; after `diverged`, with
   // pause_on_diverge, at once.
   void allow_switchover();
@@ -90,7 +93,8 @@ class SourceMemory final : private stream::QemuSink {
   stream::QemuParser parser_{*this};
   os::Loop::Timer poll_timer_, stand_timer_, lane_timer_;
   Nanoseconds lane_backoff_{};
-  bool begun_ = false, switchover_allowed_ = false, stop_asked_ = false, stopped_ = false;
+  bool lane_was_up_ = false, continued_ = false, switchover_allowed_ = false, stop_asked_ = false,
+       stopped_ = false;
   bool aborting_ = false, ended_running_ = false;
   bool told_converged_ = false, told_diverged_ = false;
   Progress progress_;

@@ -7,7 +7,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "agent/fault.hh"
 #include "qemu/commands.hh"
 #include "qemu/json.hh"
 #include "qemu/trapped_frame.hh"
@@ -110,27 +109,9 @@ void SourceMove::follow(Vm& vm) {
                                 }});
 }
 
-// Events may arise while effects are performed: they wait until those are done.
 void SourceMove::feed(SourceEvent event, std::string text) {
-  queue_.emplace_back(event, std::move(text));
-  if (std::exchange(feeding_, true)) return;
-  while (!queue_.empty()) {
-    auto [next, why] = std::move(queue_.front());
-    queue_.pop_front();
-    const SourceState before = machine_.state();
-    const auto effects = machine_.handle(next, std::move(why));
-    spdlog::debug("migration {}: {} in {} -> {}", record_.id.text(), to_text(next), to_text(before),
-                  to_text(machine_.state()));
-    for (const SourceEffect effect : effects) {
-      const auto point = [&](Moment moment) {
-        fault_point("source", to_text(machine_.state()), to_text(effect), moment);
-      };
-      point(Moment::before);
-      perform(effect);
-      point(Moment::after);
-    }
-  }
-  feeding_ = false;
+  queue_.feed(machine_, record_.id, "source", event, std::move(text),
+              [this](SourceEffect effect) { perform(effect); });
 }
 
 void SourceMove::perform(SourceEffect effect) {
@@ -141,6 +122,8 @@ void SourceMove::perform(SourceEffect effect) {
       return prepare_target();
     case SourceEffect::start_memory:
       return start_memory();
+    case SourceEffect::continue_memory:
+      return memory_->continue_all();
     case SourceEffect::allow_switchover:
       return context_.network.arm(record_.ports, [this, alive = std::weak_ptr(alive_)] {
         if (!alive.expired()) ports_armed();

@@ -1,10 +1,10 @@
 #pragma once
 // A migration as its source host performs it: feeds events to migrate::Source and carries out the
 // effects on QEMU (through SourceMemory), the ports, the target's agent and the journal.
-#include <deque>
 #include <memory>
 #include <string>
 
+#include "agent/event_queue.hh"
 #include "agent/events.hh"
 #include "agent/network.hh"
 #include "agent/peers.hh"
@@ -87,8 +87,7 @@ class SourceMove final {
   Context context_;
   SourceRecord record_;
   migrate::Source machine_;
-  std::deque<std::pair<migrate::SourceEvent, std::string>> queue_;
-  bool feeding_ = false;
+  EventQueue<migrate::SourceEvent> queue_;
   Vm::Subscription subscription_;
   std::unique_ptr<SourceMemory> memory_;
   migrate::Milestones milestones_;

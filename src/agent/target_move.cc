@@ -5,8 +5,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "agent/fault.hh"
-
 namespace godwit::agent {
 
 using migrate::TargetEffect;
@@ -62,25 +60,8 @@ TargetMove::TargetMove(const SourceMove::Context& context, TargetRecord record)
 }
 
 void TargetMove::feed(TargetEvent event, std::string text) {
-  queue_.emplace_back(event, std::move(text));
-  if (std::exchange(feeding_, true)) return;
-  while (!queue_.empty()) {
-    auto [next, why] = std::move(queue_.front());
-    queue_.pop_front();
-    const TargetState before = machine_.state();
-    const auto effects = machine_.handle(next, std::move(why));
-    spdlog::debug("migration {}: {} in {} -> {}", record_.id.text(), to_text(next), to_text(before),
-                  to_text(machine_.state()));
-    for (const TargetEffect effect : effects) {
-      const auto point = [&](Moment moment) {
-        fault_point("target", to_text(machine_.state()), to_text(effect), moment);
-      };
-      point(Moment::before);
-      perform(effect);
-      point(Moment::after);
-    }
-  }
-  feeding_ = false;
+  queue_.feed(machine_, record_.id, "target", event, std::move(text),
+              [this](TargetEffect effect) { perform(effect); });
 }
 
 void TargetMove::perform(TargetEffect effect) {

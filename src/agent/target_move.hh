@@ -1,12 +1,12 @@
 #pragma once
 // A migration as its target host performs it: feeds events to migrate::Target and carries out the
 // effects on the waiting QEMU, the held ports and the journal.
-#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "agent/event_queue.hh"
 #include "agent/source_move.hh"
 #include "agent/transfer_link.hh"
 #include "migrate/target.hh"
@@ -69,8 +69,7 @@ class TargetMove final {
   migrate::Target machine_;
   std::vector<PortId> ports_;
   std::vector<PortId> holding_;  // those of ports_ that we hold
-  std::deque<std::pair<migrate::TargetEvent, std::string>> queue_;
-  bool feeding_ = false;
+  EventQueue<migrate::TargetEvent> queue_;
   std::optional<PeerRequest> preparing_;
   std::vector<PeerRequest> waiting_;  // commits and aborts without an answer yet
   Vm::Subscription subscription_;

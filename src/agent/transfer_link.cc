@@ -77,8 +77,20 @@ void TransferLink::qemu_closed(const std::string&) {
   pump();
 }
 
-bool TransferLink::fill_from_qemu() {
+void TransferLink::take_only(std::optional<ByteCount> bytes) {
+  take_only_ = bytes;
+  pump();
+}
+
+MutableBytes TransferLink::room_for_qemu() {
   const MutableBytes room = transfer_.space(outgoing_);
+  if (!take_only_) return room;
+  const std::uint64_t taken = transfer_.stats().out.at(outgoing_).offered;
+  return room.first(std::min(room.size(), take_only_->bytes - std::min(take_only_->bytes, taken)));
+}
+
+bool TransferLink::fill_from_qemu() {
+  const MutableBytes room = room_for_qemu();
   if (!qemu_ || room.empty()) return false;
   const std::size_t count = qemu_->read(room);
   if (count == 0) {
@@ -144,7 +156,11 @@ void TransferLink::drop_lane(const std::string& reason) {
 
 void TransferLink::pace() {
   const os::TcpStatus status = os::tcp_status(*lane_socket_);
-  pacer_.update({.at = loop_.now(), .rtt = status.min_rtt, .delivered = status.delivery_rate});
+  pacer_.update({.at = loop_.now(),
+                 .rtt = status.min_rtt,
+                 .smoothed_rtt = status.rtt,
+                 .delivered = status.delivery_rate,
+                 .starting_up = status.starting_up});
   os::set_pacing_rate(*lane_socket_, pacer_.rate());
   pace_timer_ = loop_.after(kPaceInterval, [this] { pace(); });
 }

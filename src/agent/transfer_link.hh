@@ -35,6 +35,8 @@ class TransferLink final : public stream::TransferSink {
   // `early`: bytes that were read from the lane to see which transfer it is for.
   void use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early = {});
   void set_bandwidth(std::optional<BitRate> cap);
+  // Leaves in QEMU's socket what comes after the first `bytes` of its stream; nullopt: no longer.
+  void take_only(std::optional<ByteCount> bytes);
   // The source lets go of its QEMU, whose migration fails then if it is still under way.
   void abort(const std::string& why);
 
@@ -53,6 +55,7 @@ class TransferLink final : public stream::TransferSink {
   void qemu_closed(const std::string& reason);
   void read_lane();
   void drop_lane(const std::string& reason);
+  MutableBytes room_for_qemu();
   bool fill_from_qemu();  // true when bytes came
   void write_lane();
   void pump();
@@ -67,6 +70,7 @@ class TransferLink final : public stream::TransferSink {
   stream::Transfer transfer_;
   std::unique_ptr<os::ByteStream> qemu_;
   std::unique_ptr<os::ByteStream> lane_;
+  std::optional<ByteCount> take_only_;
   bool qemu_readable_ = false;
   bool qemu_ended_ = false;
   bool consumer_waits_ = false;

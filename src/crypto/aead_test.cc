@@ -106,7 +106,7 @@ TEST(Aead, BackendsGiveTheSameBytes) {
   const AeadKey key = key_from(Bytes(32, std::byte{0x55}));
   const auto one = make_aead(AeadAlgorithm::aes_256_gcm, key, AeadBackend::openssl);
   const auto two = make_aead(AeadAlgorithm::aes_256_gcm, key, AeadBackend::ipsec_mb);
-  for (std::size_t size : {0, 1, 15, 16, 17, 255, 1420, 9000}) {
+  for (std::size_t size : {0U, 1U, 15U, 16U, 17U, 255U, 1420U, 9000U}) {
     const Bytes nonce(kAeadNonceBytes, std::byte(size));
     const Bytes plain(size, std::byte{0xa5});
     const Bytes aad(8, std::byte{1});

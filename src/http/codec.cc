@@ -129,7 +129,7 @@ void ResponseParser::end_of_input() {
 
 bool ResponseParser::header_complete() const { return beast_->parser.is_header_done(); }
 bool ResponseParser::complete() const { return !refusal_ && beast_->parser.is_done(); }
-int ResponseParser::status() const { return beast_->parser.get().result_int(); }
+int ResponseParser::status() const { return static_cast<int>(beast_->parser.get().result_int()); }
 std::string ResponseParser::content_type() const {
   return std::string(beast_->parser.get()[beast::field::content_type]);
 }

@@ -24,6 +24,8 @@ Address in_site(std::size_t site, std::size_t node) {
           .prefix6 = 64};
 }
 
+constexpr auto kUnreached = Nanoseconds::max();
+
 }  // namespace
 
 std::string router_name(std::string_view site) { return fmt::format("router-{}", site); }
@@ -51,7 +53,6 @@ Address link_address(const LabConfig& lab, std::size_t link, std::size_t end) {
 }
 
 std::vector<SiteRoute> routes_of(const LabConfig& lab, std::string_view site) {
-  constexpr auto kUnreached = Nanoseconds::max();
   struct Reached {
     Nanoseconds distance = kUnreached;
     std::size_t first_link = 0;

@@ -9,7 +9,7 @@
 namespace godwit::lab {
 
 ControlServer::ControlServer(os::Loop& loop, const std::string& path, Handler handler)
-    : loop_(loop), handler_(std::move(handler)) {
+    : handler_(std::move(handler)) {
   listener_ = os::Listener::unix_(
       loop, path, 0600, [this](auto stream, const os::Accepted&) { accepted(std::move(stream)); });
 }

@@ -35,7 +35,6 @@ class ControlServer final {
   void flush(Place connection);
   std::string answer(const std::string& line);
 
-  os::Loop& loop_;
   Handler handler_;
   std::list<Connection> connections_;
   std::unique_ptr<os::Listener> listener_;

@@ -20,7 +20,6 @@ namespace godwit::lab {
 namespace {
 
 constexpr Nanoseconds kDownLimit = seconds(15);
-constexpr std::size_t kLogTail = 64 * 1024;
 
 volatile std::sig_atomic_t interrupted = 0;
 void note_interrupt(int) { interrupted = 1; }

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 #include <optional>
 #include <random>
@@ -102,6 +103,9 @@ class World {
         to_target_.push_back(Message::prepare);
         break;
       case SF::start_memory:
+        if (chance(2)) source_events_.push_back(SE::memory_failed);
+        break;
+      case SF::continue_memory:
         source_events_.push_back(SE::converged);
         break;
       case SF::allow_switchover:
@@ -315,6 +319,23 @@ TEST(Source, DivergenceAbortsUnlessAskedToPause) {
     (void)source.handle(SE::target_prepared);
     (void)source.handle(SE::diverged, "will not converge");
     EXPECT_EQ(source.state(), pause ? SourceState::copying : SourceState::aborting);
+  }
+}
+
+TEST(Source, MemoryBeginsToLeaveWhileTheTargetPreparesItself) {
+  Source source({});
+  EXPECT_EQ(source.handle(SE::begin),
+            (std::vector{SF::record, SF::prepare_target, SF::start_memory, SF::wait}));
+  EXPECT_EQ(source.handle(SE::target_prepared), (std::vector{SF::record, SF::continue_memory}));
+}
+
+TEST(Source, AGuestThatStopsOrFailsBeforeTheTargetIsReadyGoesOnHere) {
+  for (const SE event : {SE::at_pre_switchover, SE::memory_failed, SE::target_failed}) {
+    Source source({});
+    (void)source.handle(SE::begin);
+    const auto effects = source.handle(event, "why");
+    EXPECT_EQ(source.state(), SourceState::aborting);
+    EXPECT_TRUE(std::ranges::count(effects, SF::resume_guest) == 1);
   }
 }
 

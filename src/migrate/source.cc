@@ -53,7 +53,9 @@ std::vector<F> Source::restart() {
 }
 
 std::vector<F> Source::in_planned(E event, std::string& text) {
-  if (event == E::begin) return enter(S::preparing, {F::prepare_target, F::wait});
+  if (event == E::begin) {
+    return enter(S::preparing, {F::prepare_target, F::start_memory, F::wait});
+  }
   if (event == E::abort_requested) return abort(std::move(text));
   return {};
 }
@@ -61,10 +63,14 @@ std::vector<F> Source::in_planned(E event, std::string& text) {
 std::vector<F> Source::in_preparing(E event, std::string& text) {
   switch (event) {
     case E::target_prepared:
-      return enter(S::copying, {F::start_memory});
+      return enter(S::copying, {F::continue_memory});
     case E::patience_ended:
       return abort("the target did not get ready in time");
+    // No guest has so little memory that QEMU could be through with it.
+    case E::at_pre_switchover:
+      return abort("QEMU stopped the guest before the target was ready");
     case E::target_failed:
+    case E::memory_failed:
     case E::abort_requested:
       return abort(std::move(text));
     case E::guest_died:
@@ -245,6 +251,8 @@ std::string_view to_text(SourceEffect effect) {
       return "prepare_target";
     case F::start_memory:
       return "start_memory";
+    case F::continue_memory:
+      return "continue_memory";
     case F::allow_switchover:
       return "allow_switchover";
     case F::pause_ports:

@@ -3,10 +3,10 @@
 // which they must happen. The agent performs the effects on QEMU, the wires and the session; the
 // simulation performs them on doubles and stops between any two (test/sim).
 //
-//   begin ── prepare_target ──▶ target_prepared ── start_memory ──▶ converged ── allow_switchover
-//   ──▶ at_pre_switchover (vCPUs stopped) ── pause_ports ──▶ ports_paused ── continue_switchover
-//   ──▶ memory_completed ── record released, commit_target ──▶ target_owns ── release_ports,
-//   end_guest, forget_guest ──▶ drained.
+//   begin ── prepare_target, start_memory ──▶ target_prepared ── continue_memory ──▶ converged ──
+//   allow_switchover ──▶ at_pre_switchover (vCPUs stopped) ── pause_ports ──▶ ports_paused ──
+//   continue_switchover ──▶ memory_completed ── record released, commit_target ──▶ target_owns ──
+//   release_ports, end_guest, forget_guest ──▶ drained.
 //
 // Two rules carry the safety: a `record` effect comes before every effect that depends on it, and
 // after `released` no path leads to resume_guest but target_refuses and target_destroyed.
@@ -44,7 +44,8 @@ enum class SourceEvent : std::uint8_t {
 enum class SourceEffect : std::uint8_t {
   record,            // write `state` to the journal and fsync; nothing after it before it is done
   prepare_target,    // migration.prepare over the session
-  start_memory,      // lane, capabilities, migrate
+  start_memory,      // lane, capabilities, migrate; a first piece of the memory may leave
+  continue_memory,   // the target is prepared: the rest follows
   allow_switchover,  // let QEMU stop the vCPUs when what remains fits
   pause_ports,       // drain the guest's last frames, EOF to the peers, forward from here on
   continue_switchover,  // migrate-continue

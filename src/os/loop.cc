@@ -141,12 +141,13 @@ void Loop::run_once(Nanoseconds limit) {
   CHECK(count >= 0 || errno == EINTR, "epoll_pwait2: errno {}", errno);
   for (int i = 0; i < count; ++i) {
     const auto& event = events[static_cast<std::size_t>(i)];
-    if (event.data.u64 == kWakeKey) {
+    const std::uint64_t key = event.data.u64;  // a copy: the kernel's struct is packed
+    if (key == kWakeKey) {
       run_posted();
       continue;
     }
     // A handler may end this or any other watch: look it up now, and keep it while it runs.
-    const auto found = watched_.find(event.data.u64);
+    const auto found = watched_.find(key);
     if (found == watched_.end()) continue;
     const auto keep = found->second;
     keep->handler(event.events);

@@ -1,5 +1,6 @@
 #include "os/tcp.hh"
 
+#include <linux/inet_diag.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -46,6 +47,21 @@ bool set_user_timeout(const Fd& fd, Nanoseconds limit) {
              static_cast<unsigned>(duration_cast<milliseconds>(limit).count()));
 }
 
+namespace {
+
+// Gains are 1/256: 739 in BBR's start-up, at most 320 afterwards (tcp_bbr.c). Only BBR answers with
+// this many bytes.
+constexpr std::uint32_t kStartUpGain = 512;
+
+bool bbr_starts_up(const Fd& fd) {
+  tcp_bbr_info info{};
+  socklen_t size = sizeof info;
+  return ::getsockopt(fd.number(), IPPROTO_TCP, TCP_CC_INFO, &info, &size) == 0 &&
+         size == sizeof info && info.bbr_pacing_gain > kStartUpGain;
+}
+
+}  // namespace
+
 TcpStatus tcp_status(const Fd& fd) {
   tcp_info info{};
   socklen_t size = sizeof info;
@@ -57,7 +73,8 @@ TcpStatus tcp_status(const Fd& fd) {
           .unacknowledged = {std::uint64_t{info.tcpi_unacked} * info.tcpi_snd_mss},
           .acknowledged = {info.tcpi_bytes_acked},
           .retransmits = info.tcpi_total_retrans,
-          .delivery_rate = {info.tcpi_delivery_rate * 8}};
+          .delivery_rate = {info.tcpi_delivery_rate * 8},
+          .starting_up = bbr_starts_up(fd)};
 }
 
 }  // namespace godwit::os

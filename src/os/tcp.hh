@@ -29,6 +29,8 @@ struct TcpStatus {
   ByteCount acknowledged;         // in all
   std::uint32_t retransmits = 0;  // segments, in all
   BitRate delivery_rate;
+  // BBR still looks for the path's rate, sending up to 2.9 times what it has found so far.
+  bool starting_up = false;
 };
 TcpStatus tcp_status(const Fd& fd);
 

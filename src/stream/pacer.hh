@@ -5,36 +5,45 @@
 // fills a queue of more than one BDP (measured 2026-11: 4,500 segments lost per move at 400 Mbit/s,
 // 40 ms).
 //
-//   ramp:    kRamp x what was delivered, measured once per round trip, until that stays the same
-//   for
-//            kFlatRounds (a step shows after one round trip, so one flat round says nothing)
-//   drain:   kDrain x that, for kDrainRounds: BBR ends its start-up in them, and the queue goes
-//   steady:  kHeadroom x the most that was delivered within kMemory: room for BBR's probing (1.25)
+//   ramp:    kRamp x what is delivered, which grows by as much each round trip; ends when the round
+//            trip shows a queue, or after kFlatRounds without growth (one says nothing: a step
+//            shows after one round trip)
+//   drain:   kDrain x that, for kDrainRounds and until BBR has ended its start-up too, which it
+//   does
+//            when three round trips brought no more (not counting those of an idle sender)
+//   steady:  kHeadroom x the most that was delivered within kMemory: room for BBR's probing
 //
-// The step that overshoots lasts two round trips and a bit: at 1.25 that queues
-// well below one BDP.
-// After that BBR keeps the queue short by itself. A pacer that reacted to the RTT was
-// tried and given up: on loaded hosts the RTT is mostly noise, and the rate collapsed. Pure.
+// The step that overshoots lasts a round trip and what it takes to see the queue: at 1.5 that is
+// 0.5 to 0.8 BDP of queue. Noise in the round trips of a loaded host ends the ramp too early;
+// steady then goes on growing, by kHeadroom each round trip. After the ramp BBR keeps the queue
+// short by itself. A pacer that reacted to the RTT throughout was tried and given up: on loaded
+// hosts the rate collapsed. Pure.
 #include "base/units.hh"
 
 namespace godwit::stream {
 
 struct PathSample {
   Instant at{};
-  Nanoseconds rtt{};
-  BitRate delivered;  // lately
+  Nanoseconds rtt{};           // the least seen: without a queue
+  Nanoseconds smoothed_rtt{};  // lately
+  BitRate delivered;           // lately
+  bool starting_up = false;    // the congestion control still looks for the path's rate
 };
 
 class Pacer final {
  public:
   static constexpr BitRate kStart{100'000'000};
-  static constexpr double kRamp = 1.25;
+  static constexpr double kRamp = 1.5;
   static constexpr double kStillGrows = 1.08;  // from one round trip to the next
   static constexpr int kFlatRounds = 2;
   static constexpr double kDrain = 0.9;
   static constexpr int kDrainRounds = 4;
   static constexpr double kHeadroom = 1.25;
   static constexpr Nanoseconds kMemory = seconds(5);
+  // A round trip longer than the least by more than an eighth of it, and by more than the hosts
+  // cause by themselves.
+  static constexpr int kQueueShare = 8;
+  static constexpr Nanoseconds kHostNoise = milliseconds(3);
 
   // Call every few milliseconds while there is something to send.
   BitRate update(const PathSample& sample);
@@ -42,12 +51,15 @@ class Pacer final {
   bool ramping() const { return ramping_; }
 
  private:
+  bool ramp_ends(const PathSample& sample, BitRate most);
+
   BitRate rate_ = kStart;
   BitRate most_{};         // delivered, within the running kMemory
   BitRate most_before_{};  // and within the one before
   BitRate last_round_{};
   bool ramping_ = true;
   int flat_rounds_ = 0;
+  bool draining_ = false;
   Instant round_began_{}, memory_began_{}, drained_at_{};
 };
 

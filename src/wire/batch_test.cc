@@ -9,7 +9,7 @@ namespace {
 
 TEST(DatagramBatch, EqualSizesShareARunThatAShorterOneEnds) {
   DatagramBatch batch;
-  for (const std::size_t size : {1000, 1000, 400, 400, 1000}) batch.add(size);
+  for (const std::size_t size : {1000U, 1000U, 400U, 400U, 1000U}) batch.add(size);
   ASSERT_EQ(batch.runs().size(), 3u);
   EXPECT_EQ(batch.runs()[0].bytes.size(), 2400u);
   EXPECT_EQ(batch.runs()[0].segment_size, 1000u);

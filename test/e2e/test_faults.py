@@ -70,7 +70,8 @@ def expect_at_target(fleet, vm, identifier):
 
 # Whose agent dies, where, and where the vm runs then. At the target's `loaded` it has everything.
 @pytest.mark.parametrize(("host", "point", "expect"), [
-    ("e1", "source.copying.start_memory.after", expect_at_source),
+    ("e1", "source.preparing.start_memory.after", expect_at_source),
+    param("e1", "source.copying.continue_memory.after", expect_at_source, marks=thorough),
     param("e1", "source.switching.pause_ports.before", expect_at_source, marks=thorough),
     ("e1", "source.switching.continue_switchover.after", expect_at_source),
     param("e1", "source.released.record.before", expect_at_source, marks=thorough),

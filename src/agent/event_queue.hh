@@ -1,0 +1,47 @@
+#pragma once
+// The events of one hand-over machine (migrate::Source or migrate::Target), taken one after the
+// other. Events may arise while effects are performed: they wait until those are done.
+#include <spdlog/spdlog.h>
+
+#include <deque>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "agent/fault.hh"
+#include "base/id.hh"
+
+namespace godwit::agent {
+
+template <class Event>
+class EventQueue final {
+ public:
+  // perform(effect) for each effect of the machine, in order; `side` is "source" or "target".
+  template <class Machine, class Perform>
+  void feed(Machine& machine, MigrationId id, std::string_view side, Event event, std::string text,
+            const Perform& perform) {
+    waiting_.emplace_back(event, std::move(text));
+    if (std::exchange(feeding_, true)) return;
+    while (!waiting_.empty()) {
+      auto [next, why] = std::move(waiting_.front());
+      waiting_.pop_front();
+      const auto before = machine.state();
+      const auto effects = machine.handle(next, std::move(why));
+      spdlog::debug("migration {}: {} in {} -> {}", id.text(), to_text(next), to_text(before),
+                    to_text(machine.state()));
+      for (const auto effect : effects) {
+        const std::string_view state = to_text(machine.state());
+        fault_point(side, state, to_text(effect), Moment::before);
+        perform(effect);
+        fault_point(side, state, to_text(effect), Moment::after);
+      }
+    }
+    feeding_ = false;
+  }
+
+ private:
+  std::deque<std::pair<Event, std::string>> waiting_;
+  bool feeding_ = false;
+};
+
+}  // namespace godwit::agent
