@@ -111,7 +111,7 @@ void SourceMemory::open_lane() {
 }
 
 void SourceMemory::begin_qemu() {
-  const std::string path = (vm_.paths().directory / "migrate.sock").string();
+  const std::string path = vm_.paths().migration().string();
   listener_ = os::Listener::unix_(loop_, path, 0600, [this](auto stream, const auto&) {
     link_->use_qemu(std::move(stream));
     loop_.post([this, alive = std::weak_ptr(alive_)] {

@@ -94,6 +94,8 @@ void TargetMove::perform(TargetEffect effect) {
       return context_.network.discard_held(std::exchange(holding_, {}));
     case TargetEffect::notify_failed:
       return notify_failed();
+    case TargetEffect::take_commit:
+      return feed(TargetEvent::commit);
     case TargetEffect::wait:
       bound_ = context_.loop.after(kLoadedBound, [this] { feed(TargetEvent::patience_ended); });
       return;

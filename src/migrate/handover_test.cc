@@ -177,6 +177,9 @@ class World {
         ASSERT_FALSE(target_runs_);
         target_guest_ = target_loaded_ = false;
         break;
+      case TF::take_commit:
+        target_events_.push_back(TE::commit);
+        break;
       case TF::wait:
         target_timer_ = true;
         break;

@@ -45,14 +45,8 @@ std::vector<F> Target::in_preparing(E event, std::string& text) {
   switch (event) {
     case E::prepared:
       return {F::reply_prepared};
-    case E::loaded: {
-      Effects effects = enter(T::loaded, {});
-      if (std::exchange(commit_waits_, false)) {
-        const Effects owner = in_loaded(E::commit, text);
-        effects.insert(effects.end(), owner.begin(), owner.end());
-      }
-      return effects;
-    }
+    case E::loaded:
+      return enter(T::loaded, commit_waits_ ? Effects{F::take_commit} : Effects{});
     // The source saw `completed`, so our QEMU has loaded; its event or the checksum is on its way.
     case E::commit:
       commit_waits_ = true;
@@ -170,6 +164,8 @@ std::string_view to_text(TargetEffect effect) {
       return "discard_guest";
     case F::notify_failed:
       return "notify_failed";
+    case F::take_commit:
+      return "take_commit";
     case F::wait:
       return "wait";
   }

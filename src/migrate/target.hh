@@ -33,6 +33,7 @@ enum class TargetEffect : std::uint8_t {
   reply_refuses,  // answers commit and abort: it never will
   discard_guest,  // kill the waiting QEMU, drop the held ports
   notify_failed,  // tell the source without being asked
+  take_commit,    // the commit that came before the guest was loaded: its turn
   wait,           // patience_ended after bound(state)
 };
 

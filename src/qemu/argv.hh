@@ -24,6 +24,7 @@ struct VmPaths {
   std::filesystem::path console() const { return directory / "console.sock"; }
   std::filesystem::path log() const { return directory / "qemu.log"; }
   // Copies for QEMU's user, where it may not read the originals.
+  std::filesystem::path migration() const { return directory / "migrate.sock"; }  // while it leaves
   std::filesystem::path kernel() const { return directory / "kernel"; }
   std::filesystem::path initrd() const { return directory / "initrd"; }
 };

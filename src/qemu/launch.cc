@@ -180,8 +180,9 @@ std::string log_tail(const VmPaths& paths) {
 
 void remove_files(const VmPaths& paths) {
   std::error_code ignored;
-  for (const fs::path& path : {paths.qmp(), paths.console(), paths.kernel(), paths.initrd(),
-                               paths.log(), fs::path(paths.log().string() + ".1")}) {
+  for (const fs::path& path :
+       {paths.qmp(), paths.console(), paths.migration(), paths.kernel(), paths.initrd(),
+        paths.log(), fs::path(paths.log().string() + ".1")}) {
     fs::remove(path, ignored);
   }
   fs::remove(paths.directory, ignored);

@@ -10,6 +10,7 @@ Environment: GODWIT_BUILD, the build directory (default: build/dev, else build/r
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,8 @@ PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.execu
 
 
 def pytest_configure(config):
+    # A shell that starts us in the background has us ignore Ctrl-C, and so would what we start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "thorough: not part of ./dev test; ./dev e2e --all runs it")
 
 

@@ -81,7 +81,7 @@ def expect_at_target(fleet, vm, identifier):
     ("e1", "source.committed.end_guest.before", expect_at_target),
     param("w1", "target.preparing.reply_prepared.before", expect_at_source, marks=thorough),
     ("w1", "target.loaded.record.before", expect_at_source),
-    ("w1", "target.loaded.record.after", expect_at_target),
+    param("w1", "target.loaded.record.after", expect_at_target, marks=thorough),
     param("w1", "target.owner.record.before", expect_at_target, marks=thorough),
     ("w1", "target.owner.record.after", expect_at_target),
     param("w1", "target.owner.reply_owns.before", expect_at_target, marks=thorough),
