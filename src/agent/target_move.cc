@@ -95,6 +95,7 @@ void TargetMove::perform(TargetEffect effect) {
     case TargetEffect::notify_failed:
       return notify_failed();
     case TargetEffect::take_commit:
+      look_at_guest();
       return feed(TargetEvent::commit);
     case TargetEffect::wait:
       bound_ = context_.loop.after(kLoadedBound, [this] { feed(TargetEvent::patience_ended); });

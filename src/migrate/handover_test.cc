@@ -178,7 +178,7 @@ class World {
         target_guest_ = target_loaded_ = false;
         break;
       case TF::take_commit:
-        target_events_.push_back(TE::commit);
+        to_target_.push_back(Message::commit);
         break;
       case TF::wait:
         target_timer_ = true;
