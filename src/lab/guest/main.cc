@@ -107,9 +107,8 @@ class Guest final {
     if (::read(timer_, &due, sizeof due) != sizeof due) return;
     const std::uint64_t now_due = std::min(due, kMostTicksAtOnce);
     skipped_ticks_ += due - now_due;
-    for (std::uint64_t i = 0; i < now_due; ++i) udp_.tick();
-    if (due > 1) udp_.flush();  // late: what is overdue leaves before anything else is done
     udp_.receive();
+    for (std::uint64_t i = 0; i < now_due; ++i) udp_.tick();
     udp_.flush();
     memory_.tick(std::chrono::steady_clock::now().time_since_epoch());
   }
