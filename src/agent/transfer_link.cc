@@ -185,7 +185,7 @@ void TransferLink::pump() {
     more = qemu_ && qemu_readable_ && !qemu_ended_ && fill_from_qemu();
     if (qemu_ended_ && qemu_) {
       while (fill_from_qemu()) more = true;
-      if (!transfer_.space(outgoing_).empty()) {
+      if (!room_for_qemu().empty()) {
         transfer_.end(outgoing_);
         loop_.post([gone = std::shared_ptr<os::ByteStream>(std::move(qemu_))] {});
       }

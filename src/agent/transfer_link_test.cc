@@ -117,6 +117,23 @@ TEST_F(TransferLinkTest, GoesOnOverAnotherLane) {
   EXPECT_TRUE(in.received == memory);
 }
 
+TEST_F(TransferLinkTest, TakesOnlyTheFirstPieceUntilMoreIsAllowed) {
+  constexpr std::size_t kPiece = 10'000;
+  Qemu out(from_.take_a()), in(to_.take_b());
+  const Bytes memory = random_bytes(40'000);  // QEMU has written all of it, and closed
+  connect();
+  source_.take_only(ByteCount{kPiece});
+  out.send(memory);
+  ASSERT_TRUE(run_until([&] { return in.received.size() == kPiece; }));
+  int rounds = 0;
+  ASSERT_TRUE(run_until([&] { return ++rounds == 10; }));
+  EXPECT_EQ(in.received.size(), kPiece);
+  EXPECT_EQ(verified_, 0);
+  source_.take_only(std::nullopt);
+  ASSERT_TRUE(run_until([&] { return verified_ == 2 && in.closed; }));
+  EXPECT_TRUE(in.received == memory);
+}
+
 TEST_F(TransferLinkTest, WithoutALaneQemuOnlyWaits) {
   Qemu out(from_.take_a());
   out.send(random_bytes(64 << 10));
