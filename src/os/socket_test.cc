@@ -190,6 +190,11 @@ TEST_F(Sockets, TcpIsTunedAndMeasured) {
   ASSERT_TRUE(run_until(loop, [&] { return server->received.size() == 1000; }));
   ASSERT_TRUE(run_until(loop, [&] { return tcp_status(fd).acknowledged.bytes >= 1000; }));
   EXPECT_GT(tcp_status(fd).rtt, Nanoseconds(0));
+  EXPECT_FALSE(tcp_status(fd).starting_up) << "reno does not tell";
+  if (set_congestion_control(fd, "bbr")) {  // it chooses its gain at the next acknowledgement
+    client->send(Bytes(1000));
+    EXPECT_TRUE(run_until(loop, [&] { return tcp_status(fd).starting_up; }));
+  }
 }
 
 TEST_F(Sockets, TheWildcardTakesBothFamilies) {
