@@ -84,10 +84,12 @@ links: {{ l: {{ between: [east, west], rate: {rate_mbit}mbit, delay: 5ms, queue:
     sender = lab.python("e1", SENDER, WEST, "3")
     assert sender.wait(30) == 0
     goodput = float(receiver.communicate(timeout=30)[0])
-    # 1,448 of the 1,514 bytes of a full frame are payload: 0.956 at best.
     ratio = goodput / (rate_mbit * 1e6)
     print(f"goodput / rate = {ratio:.3f}")
-    assert 0.85 < ratio < 0.957, lab.ls()
+    # 1,448 of the 1,514 bytes of a full frame are payload. An emulator or a receiver that is 17 ms
+    # late when the 1.7 s begin has what it owes counted in them: 1 %. Headers for nothing: 4 %.
+    best = 1448 / 1514
+    assert 0.85 < ratio < 1.01 * best, lab.ls()
     # The sender was limited by the link, whose queue overflowed; nobody else lost anything.
     there = lab.direction(source="east")
     assert there["drops"]["queue"]["tcp"] > 0
