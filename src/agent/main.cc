@@ -107,6 +107,7 @@ void run(const Config& config) {
   network.start();
   vms.start();
   migrations.start();
+  network.sweep_nics();
   fleet.start();
 
   http::Server server(loop);

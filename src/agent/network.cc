@@ -190,7 +190,12 @@ Result<> Network::reattach_nic(PortId port, const os::Child& qemu) {
   }
 }
 
-void Network::remove_stale_nics() {
+void Network::sweep_nics() {
+  std::vector<PortId> strays;
+  for (const auto& [port, device] : devices_) {
+    if (!ports_.contains(port) && !arriving_.contains(port)) strays.push_back(port);
+  }
+  for (const PortId& port : strays) detach_nic(port);
   try {
     os::TapPair::remove_stale();
   } catch (const SetupError& error) {
@@ -247,12 +252,7 @@ void Network::release(const std::vector<PortId>& all, Epoch epoch, std::function
   std::vector<PortId> ports;
   for (const PortId& port : all) {
     const auto found = ports_.find(port);
-    if (found == ports_.end()) {
-      // Released before a restart, which then found its TAPs at the QEMU that is still to end.
-      detach_nic(port);
-    } else if (found->second.epoch < epoch) {
-      ports.push_back(port);
-    }
+    if (found != ports_.end() && found->second.epoch < epoch) ports.push_back(port);
   }
   if (ports.empty()) return loop_.post(std::move(drained));
   auto left = std::make_shared<std::size_t>(ports.size());

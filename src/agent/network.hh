@@ -53,8 +53,9 @@ class Network final {
   // A TAP pair for QEMU; the descriptor is borrowed until detach_nic().
   Result<int> attach_nic(PortId port, const std::string& vm);
   Result<> reattach_nic(PortId port, const os::Child& qemu);
-  // Once the running vms' NICs are reattached: what a killed agent left of others.
-  void remove_stale_nics();
+  // After a restart, once vms and migrations have told what is here: lets go of the TAPs of guests
+  // that have left or were refused, and of the rules of those that are gone.
+  void sweep_nics();
   void detach_nic(PortId port);
   // The vm is gone for good: its port stays, free for another.
   void release_nic(PortId port);

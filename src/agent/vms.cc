@@ -32,7 +32,6 @@ void Vms::start() {
   if (!host) fail_setup("cannot learn what QEMU can do here: {}", host.error().text);
   host_ = *host;
   for (const auto& document : store_.list("vm")) adopt(vm_record(document.body));
-  network_.remove_stale_nics();
 }
 
 void Vms::adopt(const VmRecord& record) {

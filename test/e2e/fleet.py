@@ -143,6 +143,8 @@ class Fleet:
             self.godwit("client", "port", "add", vm.uplink, "--uplink", "--address",
                         f"{vm.net}.1/24")
             self.godwit("client", "connect", vm.uplink, vm.port)
+            ids = {port["name"]: port["id"] for port in self.json(host, "port", "ls")}
+            vm.tap = "gw" + ids[vm.port][:12]  # os::TapPair::name_of
             vm.wait_until_it_answers()
         return vm
 
@@ -212,7 +214,8 @@ class Fleet:
         return (self.agent(host) is not None and vm.name not in self.vms_of(host) and
                 vm.port not in self.ports_at(host) and
                 f"guest={vm.name}," not in self.command_lines(host) and
-                vm.name not in self.lab.exec(host, "ls", "-A", "/run/godwit/vms").stdout.split())
+                vm.name not in self.lab.exec(host, "ls", "-A", "/run/godwit/vms").stdout.split() and
+                (vm.tap is None or vm.tap not in self.left_at(host)))
 
     def command_lines(self, host):
         lines = []
@@ -268,6 +271,7 @@ class Vm:
     def __init__(self, fleet, name, net, nic):
         self.fleet, self.name, self.net, self.nic = fleet, name, net, nic
         self.port, self.uplink, self.address = f"{name}-nic", f"{name}-lan", f"{net}.2"
+        self.tap = None  # the start of the names of its TAPs, once it has a port
 
     def ping(self):
         return self.fleet.lab.exec("client", "ping", "-c", "1", "-W", "1", self.address,

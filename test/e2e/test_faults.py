@@ -5,6 +5,7 @@ In all of them an observer looks for two running instances, and the vm's memory 
 the client sees it, never jumps. Topology: fleet.py.
 """
 
+import contextlib
 import os
 import signal
 
@@ -13,13 +14,28 @@ from conftest import wait_until
 from fleet import Observer, Probe
 from pytest import param
 
-SLOW = ("--bandwidth", "20mbit")  # a move that stays in `copying`
 thorough = pytest.mark.thorough  # beside a neighbouring point that ./dev test has
 AFTER_RELEASE = "source.released.commit_target.before"
 
 
+@contextlib.contextmanager
+def watched(fleet, judge=Probe.expect_one_history):
+    """A new vm, watched from outside while the block runs; then the client's probe is judged."""
+    vm = fleet.run_vm()
+    with Observer(vm), Probe(vm) as probe:
+        yield vm
+    judge(probe)
+
+
 def begin(fleet, vm, *options):
     return fleet.begin_move(vm, "e1", "w1", *fleet.PATIENT, *options)
+
+
+def begin_slow(fleet, vm):
+    """A move that stays in `copying`."""
+    identifier = begin(fleet, vm, "--bandwidth", "20mbit")
+    fleet.wait_for_state("e1", identifier, "copying")
+    return identifier
 
 
 def begin_until_frozen(fleet, vm, host, point):
@@ -87,29 +103,23 @@ def expect_at_target(fleet, vm, identifier):
     param("w1", "target.owner.reply_owns.before", expect_at_target, marks=thorough),
 ])
 def test_agent_dies(fleet, host, point, expect):
-    vm = fleet.run_vm()
-    with Observer(vm), Probe(vm) as probe:
+    with watched(fleet) as vm:
         identifier = begin_until_frozen(fleet, vm, host, point)
         fleet.restart_agent(host)
         expect(fleet, vm, identifier)
-    probe.expect_one_history()
 
 
 def test_target_agent_dies_while_copying(fleet):
-    vm = fleet.run_vm()
-    with Observer(vm), Probe(vm) as probe:
-        identifier = begin(fleet, vm, *SLOW)
-        fleet.wait_for_state("e1", identifier, "copying")
+    with watched(fleet, Probe.expect_nothing_lost) as vm:
+        identifier = begin_slow(fleet, vm)
         fleet.restart_agent("w1")
         expect_at_source(fleet, vm, identifier)
-    probe.expect_nothing_lost()
 
 
 # ---- the WAN ----
 
 def test_cut_while_copying_is_survived(fleet):
-    vm = fleet.run_vm()
-    with Observer(vm), Probe(vm) as probe:
+    with watched(fleet) as vm:
         identifier = begin(fleet, vm, "--bandwidth", "60mbit")
         fleet.wait_for_state("e1", identifier, "copying")
         wait_until(lambda: fleet.migration("e1", identifier).get("progress", {})
@@ -119,26 +129,21 @@ def test_cut_while_copying_is_survived(fleet):
                    "the loss of the lane")
         heal(fleet)
         expect_at_target(fleet, vm, identifier)
-    probe.expect_one_history()
 
 
 def test_cut_for_ever_while_copying(fleet):
-    vm = fleet.run_vm()
-    with Observer(vm), Probe(vm) as probe:
-        identifier = begin(fleet, vm, *SLOW)
-        fleet.wait_for_state("e1", identifier, "copying")
+    with watched(fleet, Probe.expect_nothing_lost) as vm:
+        identifier = begin_slow(fleet, vm)
         cut(fleet)
         fleet.godwit("e1", "migration", "abort", identifier)
         fleet.wait_for_state("e1", identifier, "aborted")
         vm.wait_until_it_counts()
         heal(fleet)
         expect_at_source(fleet, vm, identifier)
-    probe.expect_nothing_lost()
 
 
 def test_cut_in_the_pause_ends_at_the_source(fleet):
-    vm = fleet.run_vm()
-    with Observer(vm), Probe(vm) as probe:
+    with watched(fleet) as vm:
         identifier = begin_until_frozen(fleet, vm, "e1", "source.switching.pause_ports.before")
         cut(fleet)
         thaw(fleet, "e1")
@@ -146,12 +151,10 @@ def test_cut_in_the_pause_ends_at_the_source(fleet):
         vm.wait_until_it_counts()
         heal(fleet)
         expect_at_source(fleet, vm, identifier)
-    probe.expect_one_history()
 
 
 def test_cut_after_release_waits_for_the_target(fleet):
-    vm = fleet.run_vm()
-    with Observer(vm), Probe(vm) as probe:
+    with watched(fleet) as vm:
         identifier = begin_until_frozen(fleet, vm, "e1", AFTER_RELEASE)
         cut(fleet)
         thaw(fleet, "e1")
@@ -161,7 +164,6 @@ def test_cut_after_release_waits_for_the_target(fleet):
         assert "migration resolve" in refused.stderr
         heal(fleet)
         expect_at_target(fleet, vm, identifier)
-    probe.expect_one_history()
 
 
 def test_operator_resolves_when_the_target_is_destroyed(fleet):
@@ -187,8 +189,7 @@ def test_source_qemu_dies_while_copying(fleet):
     """The guest dies as it would have without a move."""
     vm = fleet.run_vm()
     with Observer(vm):
-        identifier = begin(fleet, vm, *SLOW)
-        fleet.wait_for_state("e1", identifier, "copying")
+        identifier = begin_slow(fleet, vm)
         kill_qemu(fleet, vm, "e1")
         shown = fleet.wait_for_state("e1", identifier, "aborted")
         assert "QEMU" in shown["reason"]
@@ -198,37 +199,30 @@ def test_source_qemu_dies_while_copying(fleet):
 
 @pytest.mark.parametrize("point", [AFTER_RELEASE, "source.committed.end_guest.before"])
 def test_source_qemu_dies_after_release(fleet, point):
-    vm = fleet.run_vm()
-    with Observer(vm), Probe(vm) as probe:
+    with watched(fleet) as vm:
         identifier = begin_until_frozen(fleet, vm, "e1", point)
         kill_qemu(fleet, vm, "e1")
         thaw(fleet, "e1")
         expect_at_target(fleet, vm, identifier)
-    probe.expect_one_history()
 
 
 def test_target_qemu_dies_while_copying(fleet):
-    vm = fleet.run_vm()
-    with Observer(vm), Probe(vm) as probe:
-        identifier = begin(fleet, vm, *SLOW)
-        fleet.wait_for_state("e1", identifier, "copying")
+    with watched(fleet, Probe.expect_nothing_lost) as vm:
+        identifier = begin_slow(fleet, vm)
         kill_qemu(fleet, vm, "w1")
         expect_at_source(fleet, vm, identifier)
         assert "QEMU" in fleet.migration("e1", identifier)["reason"]
-    probe.expect_nothing_lost()
 
 
 def test_target_qemu_dies_before_it_owns(fleet):
     """Released already: the target's recorded refusal gives the guest back."""
-    vm = fleet.run_vm()
-    with Observer(vm), Probe(vm) as probe:
+    with watched(fleet) as vm:
         identifier = begin_until_frozen(fleet, vm, "e1", AFTER_RELEASE)
         kill_qemu(fleet, vm, "w1")
         wait_until(lambda: fleet.migration("w1", identifier)["state"] == "aborted", 20,
                    "the target's refusal")
         thaw(fleet, "e1")
         expect_at_source(fleet, vm, identifier)
-    probe.expect_one_history()
 
 
 def test_target_qemu_dies_when_it_owns(fleet):
