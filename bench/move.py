@@ -15,14 +15,14 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "demo"))
 
-from promises import promises_of  # noqa: E402
+from promises import blackout_target, promises_of  # noqa: E402
 from stage import (HOSTS, Client, Godwit, Lab, Load, StageError,  # noqa: E402
                    ending_by_exception, measure, write_rows)
 from stock import Stock  # noqa: E402
 
 CASES = {"there": "west", "back": "east"}
 AT_MOST_TIMES_STOCK = 1.05
-COLUMNS = ("total_s", "pause_ms", "blackout_ms", "idle_gap_ms", "frames_lost", "frames_duplicated",
+COLUMNS = ("total_s", "pause_ms", "blackout_ms", "idle_gap_ms", "in_vm_ms", "frames_lost", "frames_duplicated",
            "frames_reordered", "resets", "rto", "wan_bytes", "cpu_s")
 
 
@@ -104,8 +104,8 @@ def targets(moves, loss):
     """(text, met, detail) of each target of the main job."""
     godwit = [move for move in moves if move.system == "godwit"]
     out = []
-    for index in range(len(promises_of(godwit[0]))):
-        checked = [promises_of(m, m.wan.udp_drops if loss else 0)[index] for m in godwit]
+    of_moves = [promises_of(m, m.wan.udp_drops if loss else 0) + [blackout_target(m)] for m in godwit]
+    for checked in zip(*of_moves):
         met = sum(promise.kept for promise in checked)
         broken = [promise.detail for promise in checked if not promise.kept]
         out.append((checked[0].text, met == len(checked),

@@ -12,9 +12,9 @@ import subprocess
 import sys
 import time
 
-from promises import promises_of
-from stage import (AGENT_LOG, CLIENT_PORT, HOSTS, LINK, SHORTEST_IDLE_S, Client, Godwit, Lab, Load, StageError,
-                   ending_by_exception, gaps_ms, measure, write_rows)
+from promises import blackout_target, promises_of
+from stage import (AGENT_LOG, CLIENT_PORT, HOSTS, LINK, SHORTEST_IDLE_S, WAYS, Client, Godwit, Lab, Load,
+                   StageError, ending_by_exception, gaps_ms, measure, write_rows)
 
 CAPTURE_LIMIT_S = 10
 
@@ -82,6 +82,7 @@ def show_client_side(move):
   as the client saw it
   blackout  {gaps['to_vm']:.1f} ms to the vm, {gaps['from_vm']:.1f} ms from it \
 (longest gap at 1,000 packets/s)
+  in the vm {move.in_vm_ms:.1f} ms of it: the vm ran, by its own clock, and had not come to its next packet
   idle gap  {idle['to_vm']:.1f} ms to the vm, {idle['from_vm']:.1f} ms from it \
 ({move.idle['length_ms'] / 1000:.1f} s without a move)
   to vm     {fates('to_vm')}
@@ -101,7 +102,11 @@ def judge(moves, total):
         for promise in promises_of(move):
             kept = kept and promise.kept
             say(promise.line())
-    lost = sum(total[way][fate] or 0 for way in ("to_vm", "from_vm") for fate in ("lost", "duplicated"))
+        target = blackout_target(move)
+        if not target.kept and move.blackout_ms <= move.blackout_promise_ms:
+            say(f"  missed  {target.text:<66} {target.detail}")
+            say("          without KVM, QEMU translates the guest's code anew after each move")
+    lost = sum(total[way][fate] or 0 for way in WAYS for fate in ("lost", "duplicated"))
     say(f"\nfrom the client's first packet to its last: {total['to_vm']['sent']} packets sent, "
         f"{lost} lost or duplicated, {total['tcp']['resets']} resets")
     return kept and lost == 0 and total["tcp"]["resets"] == 0

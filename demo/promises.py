@@ -16,7 +16,7 @@ class Promise:
     detail: str
 
     def line(self):
-        return f"  {'kept  ' if self.kept else 'BROKEN'}  {self.text:<52} {self.detail}"
+        return f"  {'kept  ' if self.kept else 'BROKEN'}  {self.text:<66} {self.detail}"
 
 
 def sums_of(report):
@@ -27,6 +27,17 @@ def sums_of(report):
             "pause": report["pause_ms"] - sum(report["pause"].values()),
             "bytes over": max(0, sum(r["bytes"] for r in rounds) - report["bytes"]["memory_stream"],
                               report["bytes"]["memory_stream"] - report["bytes"]["wan"])}
+
+
+def at_most(text, value_ms, limit_ms):
+    kept = value_ms <= limit_ms
+    return Promise(text, kept, f"{value_ms:.1f} ms {'<=' if kept else '>'} {limit_ms:.1f} ms")
+
+
+def blackout_target(move):
+    """What KVM is to reach, where a guest answers as soon as it resumes."""
+    return at_most(f"blackout <= pause + RTT ({RTT_MS:.0f} ms) + max(10 ms, idle gap)",
+                   move.blackout_ms, move.blackout_limit_ms)
 
 
 def promises_of(move, drops_allowed=0):
@@ -42,13 +53,9 @@ def promises_of(move, drops_allowed=0):
         Promise("no TCP connection reset, no byte changed", move.resets == 0, f"{move.resets}"),
         Promise("the counter in the vm's memory never jumped", move.counter_jumps == 0,
                 f"{move.counter_jumps}"),
-        Promise(f"pause <= max-downtime ({MAX_DOWNTIME_MS:.0f} ms)",
-                move.pause_ms <= MAX_DOWNTIME_MS, f"{move.pause_ms:.1f} ms"),
-        Promise(f"blackout <= pause + RTT ({RTT_MS:.0f} ms) + max(10 ms, idle gap)",
-                move.blackout_ms <= move.blackout_limit_ms,
-                f"{move.blackout_ms:.1f} ms <= {move.blackout_limit_ms:.1f} ms"
-                if move.blackout_ms <= move.blackout_limit_ms else
-                f"{move.blackout_ms:.1f} ms > {move.blackout_limit_ms:.1f} ms"),
+        at_most(f"pause <= max-downtime ({MAX_DOWNTIME_MS:.0f} ms)", move.pause_ms, MAX_DOWNTIME_MS),
+        at_most(f"blackout <= pause + RTT ({RTT_MS:.0f} ms) + max(10 ms, idle gap, in the vm)",
+                move.blackout_ms, move.blackout_promise_ms),
         Promise("the report's parts add up",
                 all(abs(value) <= max(SUM_TOLERANCE_MS, SUM_TOLERANCE * move.report["total_ms"])
                     for value in rest.values()),

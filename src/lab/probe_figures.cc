@@ -58,23 +58,33 @@ std::vector<std::uint64_t> list_at(const json& object, const char* key) {
 }
 
 json gap_json(const Gap& gap) {
-  return {{"ms", to_ms(gap.length)}, {"at_unix_ns", gap.start.count()}};
+  return {
+      {"ms", to_ms(gap.length)}, {"at_unix_ns", gap.start.count()}, {"in_vm_ms", to_ms(gap.in_vm)}};
 }
 
 }  // namespace
 
-void Arrivals::add(UnixTime at, std::uint64_t sequence) {
+void Arrivals::add(UnixTime at, std::uint64_t sequence, Nanoseconds vm_clock) {
   const auto verdict = log_.arrived(sequence);
   if (verdict == SequenceLog::Verdict::out_of_range) return;
   // Kernel timestamps are in order but for a stepped clock.
   times_.push_back(times_.empty() ? at : std::max(at, times_.back()));
+  vm_clocks_.push_back(vm_clock);
   if (verdict == SequenceLog::Verdict::duplicate) return duplicates_.push_back(at);
   if (verdict == SequenceLog::Verdict::reordered) reorderings_.push_back(at);
   if (sequence >= first_at_.size()) first_at_.resize(sequence + 1);
   first_at_[sequence] = at;
 }
 
-Gap Arrivals::longest_gap(const Window& window) const { return longest_gap_of(times_, window); }
+Gap Arrivals::longest_gap(const Window& window) const {
+  Gap gap = longest_gap_of(times_, window);
+  const auto after = std::ranges::upper_bound(times_, gap.start) - times_.begin();
+  const auto next = static_cast<std::size_t>(after);
+  if (next > 0 && next < times_.size() && times_[next - 1] == gap.start) {
+    gap.in_vm = std::max(vm_clocks_[next] - vm_clocks_[next - 1], Nanoseconds{});
+  }
+  return gap;
+}
 
 std::uint64_t Arrivals::lost(const Window& window) const {
   std::uint64_t lost = 0;
@@ -117,14 +127,15 @@ std::optional<GuestReport> parse_guest_report(std::string_view line) {
 void ProbeRecord::sent(UnixTime at) { sent_at_.push_back(at); }
 
 void ProbeRecord::received(UnixTime at, const Packet& packet) {
+  const Nanoseconds vm_clock(static_cast<std::int64_t>(packet.sent_ns));
   if (packet.kind == PacketKind::echo) {
-    echoes_.add(at, packet.index);
+    echoes_.add(at, packet.index, vm_clock);
     if (packet.sequence < sent_at_.size()) {
       round_trips_.push_back({.at = at, .took = at - sent_at_[packet.sequence]});
     }
     return;
   }
-  stream_.add(at, packet.sequence);
+  stream_.add(at, packet.sequence, vm_clock);
   // At another rate the counter grows by ticks, of which not each has a packet.
   if (per_second_ != kTicksPerSecond) return;
   const std::uint64_t base = packet.counter - packet.sequence;

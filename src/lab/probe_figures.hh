@@ -28,12 +28,14 @@ struct Window {
 struct Gap {
   Nanoseconds length{};
   UnixTime start{};
+  Nanoseconds in_vm{};  // of it, by the clock of the vm, which stands still while it is paused
 };
 
 // The arrivals of one direction, in order of arrival.
 class Arrivals final {
  public:
-  void add(UnixTime at, std::uint64_t sequence);
+  // `vm_clock`: when the vm sent it.
+  void add(UnixTime at, std::uint64_t sequence, Nanoseconds vm_clock);
 
   // The longest time between two arrivals that touches the window; the time after the last arrival
   // counts up to the window's end.
@@ -49,7 +51,8 @@ class Arrivals final {
   static std::uint64_t count(const std::vector<UnixTime>& times, const Window& window);
 
   SequenceLog log_;
-  std::vector<UnixTime> times_;     // of every arrival
+  std::vector<UnixTime> times_;  // of every arrival
+  std::vector<Nanoseconds> vm_clocks_;
   std::vector<UnixTime> first_at_;  // by number; zero = not arrived
   std::vector<UnixTime> duplicates_;
   std::vector<UnixTime> reorderings_;

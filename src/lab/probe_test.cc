@@ -27,23 +27,27 @@ Window window_of(int from_ms, int to_ms) {
 TEST(Arrivals, AGapCountsInEachWindowItTouches) {
   Arrivals arrivals;
   for (const int ms : {0, 10, 20, 320, 330}) {
-    arrivals.add(at_ms(ms), static_cast<std::uint64_t>(ms / 10));
+    // The vm was paused for 270 ms of the 300 between the third and the fourth.
+    const auto vm_clock = milliseconds(ms < 320 ? ms : ms - 270);
+    arrivals.add(at_ms(ms), static_cast<std::uint64_t>(ms / 10), vm_clock);
   }
   EXPECT_EQ(arrivals.longest_gap(window_of(0, 100)).length, milliseconds(300));
   EXPECT_EQ(arrivals.longest_gap(window_of(300, 340)).length, milliseconds(300));
   EXPECT_EQ(arrivals.longest_gap(window_of(300, 340)).start, at_ms(20));
+  EXPECT_EQ(arrivals.longest_gap(window_of(300, 340)).in_vm, milliseconds(30));
   EXPECT_EQ(arrivals.longest_gap(window_of(0, 15)).length, milliseconds(10));
   // Nothing came after 330: the silence up to the window's end counts.
   EXPECT_EQ(arrivals.longest_gap(window_of(330, 1330)).length, milliseconds(1000));
+  EXPECT_EQ(arrivals.longest_gap(window_of(330, 1330)).in_vm, Nanoseconds{});
 }
 
 TEST(Arrivals, LossIsDatedByTheLastPacketBeforeIt) {
   Arrivals arrivals;
-  arrivals.add(at_ms(0), 0);
-  arrivals.add(at_ms(1), 1);
-  arrivals.add(at_ms(50), 4);
-  arrivals.add(at_ms(51), 4);
-  arrivals.add(at_ms(52), 2);
+  arrivals.add(at_ms(0), 0, {});
+  arrivals.add(at_ms(1), 1, {});
+  arrivals.add(at_ms(50), 4, {});
+  arrivals.add(at_ms(51), 4, {});
+  arrivals.add(at_ms(52), 2, {});
   EXPECT_EQ(arrivals.lost(window_of(0, 40)), 0U);
   EXPECT_EQ(arrivals.lost(window_of(40, 100)), 1U);  // 3, after 2 that came at 52
   EXPECT_EQ(arrivals.duplicated(window_of(40, 100)), 1U);

@@ -4,16 +4,20 @@
 // without libraries. Big-endian:
 //
 //   u32 magic "GWLT" | u8 version 1 | u8 kind | u16 packets per second wanted
-//   u64 client id    | u64 sequence | u64 counter | u64 sent (ns, client's clock) | u64 index
+//   u64 client id    | u64 sequence | u64 counter | u64 sent (ns, sender's clock) | u64 index
 //   padding
 //
 // probe  client -> vm   sequence: 0, 1, 2, ... of this client; asks for a stream of so many packets
-// echo   vm -> client   the probe's fields; index: 0, 1, 2, ... of all echoes to this client
+// echo   vm -> client   the probe's fields but for sent; index: 0, 1, 2, ... of all echoes to this
+//                       client
 // stream vm -> client   sequence: 0, 1, 2, ...; counter: the vm's memory counter
 //
 // The vm's memory counter grows by one each tick, a thousandth of a second, and at 1,000 packets
 // per second each tick sends one: between any two stream packets it then differs exactly as their
 // sequences do. If it does not, the vm's memory was rolled back or two instances ran.
+//
+// The vm's clock stands still while the vm is paused: of the silence between two of its packets, the
+// difference of their `sent` is the part in which it ran and did not get round to sending.
 #include <array>
 #include <cstddef>
 #include <cstdint>

@@ -1,6 +1,7 @@
 #include "lab/guest/udp_service.hh"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "lab/guest/sockets.hh"
@@ -17,6 +18,10 @@ std::string list(const std::vector<std::uint64_t>& numbers) {
     out += std::to_string(number);
   }
   return out + "]";
+}
+
+std::uint64_t now_ns() {
+  return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
 }
 
 }  // namespace
@@ -92,6 +97,7 @@ void UdpService::receive() {
     Packet echo = *packet;
     echo.kind = PacketKind::echo;
     echo.counter = counter_.value();
+    echo.sent_ns = now_ns();
     echo.index = client->echoes_sent++;
     send(*client, echo);
   }
@@ -108,7 +114,7 @@ void UdpService::tick() {
                     .client = id,
                     .sequence = client.stream_sent++,
                     .counter = counter_.value(),
-                    .sent_ns = 0,
+                    .sent_ns = now_ns(),
                     .index = 0});
     }
   }
