@@ -78,11 +78,14 @@ void Arrivals::add(UnixTime at, std::uint64_t sequence, Nanoseconds vm_clock) {
 
 Gap Arrivals::longest_gap(const Window& window) const {
   Gap gap = longest_gap_of(times_, window);
-  const auto after = std::ranges::upper_bound(times_, gap.start) - times_.begin();
-  const auto next = static_cast<std::size_t>(after);
-  if (next > 0 && next < times_.size() && times_[next - 1] == gap.start) {
-    gap.in_vm = std::max(vm_clocks_[next] - vm_clocks_[next - 1], Nanoseconds{});
-  }
+  const auto next =
+      static_cast<std::size_t>(std::ranges::upper_bound(times_, gap.start) - times_.begin());
+  if (next == 0 || next == times_.size() || times_[next - 1] != gap.start) return gap;
+  // When the first packet after the gap had left is known from the next batch.
+  const auto left =
+      std::find_if(vm_clocks_.begin() + static_cast<std::ptrdiff_t>(next), vm_clocks_.end(),
+                   [&](Nanoseconds clock) { return clock > vm_clocks_[next]; });
+  if (left != vm_clocks_.end()) gap.in_vm = *left - vm_clocks_[next];
   return gap;
 }
 
@@ -127,7 +130,7 @@ std::optional<GuestReport> parse_guest_report(std::string_view line) {
 void ProbeRecord::sent(UnixTime at) { sent_at_.push_back(at); }
 
 void ProbeRecord::received(UnixTime at, const Packet& packet) {
-  const Nanoseconds vm_clock(static_cast<std::int64_t>(packet.sent_ns));
+  const Nanoseconds vm_clock(static_cast<std::int64_t>(packet.left_ns));
   if (packet.kind == PacketKind::echo) {
     echoes_.add(at, packet.index, vm_clock);
     if (packet.sequence < sent_at_.size()) {

@@ -34,7 +34,7 @@ struct Gap {
 // The arrivals of one direction, in order of arrival.
 class Arrivals final {
  public:
-  // `vm_clock`: when the vm sent it.
+  // `vm_clock`: when the packets before it had left the vm.
   void add(UnixTime at, std::uint64_t sequence, Nanoseconds vm_clock);
 
   // The longest time between two arrivals that touches the window; the time after the last arrival

@@ -26,10 +26,12 @@ Window window_of(int from_ms, int to_ms) {
 
 TEST(Arrivals, AGapCountsInEachWindowItTouches) {
   Arrivals arrivals;
+  // The vm was paused for 270 ms of the 300 between the third and the fourth. Each packet tells
+  // when the one before had left it.
+  auto left = milliseconds(-10);
   for (const int ms : {0, 10, 20, 320, 330}) {
-    // The vm was paused for 270 ms of the 300 between the third and the fourth.
-    const auto vm_clock = milliseconds(ms < 320 ? ms : ms - 270);
-    arrivals.add(at_ms(ms), static_cast<std::uint64_t>(ms / 10), vm_clock);
+    arrivals.add(at_ms(ms), static_cast<std::uint64_t>(ms / 10), left);
+    left = milliseconds(ms < 320 ? ms : ms - 270);
   }
   EXPECT_EQ(arrivals.longest_gap(window_of(0, 100)).length, milliseconds(300));
   EXPECT_EQ(arrivals.longest_gap(window_of(300, 340)).length, milliseconds(300));
@@ -61,7 +63,7 @@ Packet stream_packet(std::uint64_t sequence, std::uint64_t counter) {
           .client = 1,
           .sequence = sequence,
           .counter = counter,
-          .sent_ns = 0,
+          .left_ns = 0,
           .index = 0};
 }
 

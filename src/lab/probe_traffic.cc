@@ -70,7 +70,7 @@ bool ProbePackets::send_one() {
                             .client = client_,
                             .sequence = record_.sent_count(),
                             .counter = 0,
-                            .sent_ns = static_cast<std::uint64_t>(now.count()),
+                            .left_ns = 0,
                             .index = 0}),
                     buffer.begin());
   if (::send(fd_.number(), buffer.data(), buffer.size(), MSG_NOSIGNAL) < 0) return false;

@@ -19,7 +19,7 @@ TEST(PacketCodec, RoundTripAndGoldenStart) {
                       .client = 1,
                       .sequence = 2,
                       .counter = 3,
-                      .sent_ns = 4,
+                      .left_ns = 4,
                       .index = 5};
   const auto bytes = encode(packet);
   EXPECT_EQ(decode_packet(bytes), packet);

@@ -4,11 +4,11 @@
 // without libraries. Big-endian:
 //
 //   u32 magic "GWLT" | u8 version 1 | u8 kind | u16 packets per second wanted
-//   u64 client id    | u64 sequence | u64 counter | u64 sent (ns, sender's clock) | u64 index
+//   u64 client id    | u64 sequence | u64 counter | u64 left (ns, vm's clock) | u64 index
 //   padding
 //
 // probe  client -> vm   sequence: 0, 1, 2, ... of this client; asks for a stream of so many packets
-// echo   vm -> client   the probe's fields but for sent; index: 0, 1, 2, ... of all echoes to this
+// echo   vm -> client   the probe's fields but for left; index: 0, 1, 2, ... of all echoes to this
 //                       client
 // stream vm -> client   sequence: 0, 1, 2, ...; counter: the vm's memory counter
 //
@@ -16,8 +16,10 @@
 // per second each tick sends one: between any two stream packets it then differs exactly as their
 // sequences do. If it does not, the vm's memory was rolled back or two instances ran.
 //
-// The vm's clock stands still while the vm is paused: of the silence between two of its packets, the
-// difference of their `sent` is the part in which it ran and did not get round to sending.
+// left: when the packets before had left the vm. Its packets leave in batches, which share it: that
+// of the next batch tells when this one had left. The vm's clock stands still while it is paused,
+// so the difference over a silence is the part of it in which the vm ran and had not come to
+// sending.
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -44,7 +46,7 @@ struct Packet {
   std::uint64_t client = 0;
   std::uint64_t sequence = 0;
   std::uint64_t counter = 0;
-  std::uint64_t sent_ns = 0;
+  std::uint64_t left_ns = 0;
   std::uint64_t index = 0;
   bool operator==(const Packet&) const = default;
 };
@@ -61,7 +63,7 @@ inline std::array<std::byte, kPacketHeader> encode(const Packet& packet) {
   to_big_endian<std::uint64_t>(packet.client, out.data() + 8);
   to_big_endian<std::uint64_t>(packet.sequence, out.data() + 16);
   to_big_endian<std::uint64_t>(packet.counter, out.data() + 24);
-  to_big_endian<std::uint64_t>(packet.sent_ns, out.data() + 32);
+  to_big_endian<std::uint64_t>(packet.left_ns, out.data() + 32);
   to_big_endian<std::uint64_t>(packet.index, out.data() + 40);
   return out;
 }
@@ -77,7 +79,7 @@ inline std::optional<Packet> decode_packet(BytesView bytes) {
   packet.client = reader.u64();
   packet.sequence = reader.u64();
   packet.counter = reader.u64();
-  packet.sent_ns = reader.u64();
+  packet.left_ns = reader.u64();
   packet.index = reader.u64();
   if (!reader.ok() || magic != kPacketMagic || version != kPacketVersion) return std::nullopt;
   if (kind < 1 || kind > 3) return std::nullopt;

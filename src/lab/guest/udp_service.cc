@@ -97,7 +97,7 @@ void UdpService::receive() {
     Packet echo = *packet;
     echo.kind = PacketKind::echo;
     echo.counter = counter_.value();
-    echo.sent_ns = now_ns();
+    echo.left_ns = left_ns_;
     echo.index = client->echoes_sent++;
     send(*client, echo);
   }
@@ -114,7 +114,7 @@ void UdpService::tick() {
                     .client = id,
                     .sequence = client.stream_sent++,
                     .counter = counter_.value(),
-                    .sent_ns = now_ns(),
+                    .left_ns = left_ns_,
                     .index = 0});
     }
   }
@@ -125,7 +125,11 @@ void UdpService::send(const Client& client, const Packet& packet) {
   outgoing_.add(client.address, packet);
 }
 
-void UdpService::flush() { send_failures_ += outgoing_.send(fd_); }
+void UdpService::flush() {
+  if (outgoing_.is_empty()) return;
+  send_failures_ += outgoing_.send(fd_);
+  left_ns_ = now_ns();
+}
 
 std::string UdpService::report(std::uint64_t id, std::uint64_t from, std::uint64_t limit) const {
   const auto found = clients_.find(id);

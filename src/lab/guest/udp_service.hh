@@ -40,6 +40,7 @@ class PacketBatch final {
   BytesView packet(std::size_t i) const;
   const sockaddr_in& address(std::size_t i) const { return addresses_[i]; }
 
+  bool is_empty() const { return count_ == 0; }
   bool is_full() const { return count_ == kSize; }
   void add(const sockaddr_in& to, const Packet& packet);
   // Sends and empties it; returns how many the socket did not take.
@@ -86,6 +87,7 @@ class UdpService final {
   PacketBatch incoming_;
   PacketBatch outgoing_;
   std::uint64_t send_failures_ = 0;
+  std::uint64_t left_ns_ = 0;  // when the last batch had left
   std::map<std::uint64_t, Client> clients_;
   MemoryCounter counter_;
 };
