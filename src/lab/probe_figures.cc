@@ -81,11 +81,12 @@ Gap Arrivals::longest_gap(const Window& window) const {
   const auto next =
       static_cast<std::size_t>(std::ranges::upper_bound(times_, gap.start) - times_.begin());
   if (next == 0 || next == times_.size() || times_[next - 1] != gap.start) return gap;
-  // When the first packet after the gap had left is known from the next batch.
+  // The packet before the gap had not left at the time it tells, the one after it had at the time
+  // that the next batch tells.
   const auto left =
       std::find_if(vm_clocks_.begin() + static_cast<std::ptrdiff_t>(next), vm_clocks_.end(),
                    [&](Nanoseconds clock) { return clock > vm_clocks_[next]; });
-  if (left != vm_clocks_.end()) gap.in_vm = *left - vm_clocks_[next];
+  if (left != vm_clocks_.end()) gap.in_vm = *left - vm_clocks_[next - 1];
   return gap;
 }
 

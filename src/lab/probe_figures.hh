@@ -28,7 +28,7 @@ struct Window {
 struct Gap {
   Nanoseconds length{};
   UnixTime start{};
-  Nanoseconds in_vm{};  // of it, by the clock of the vm, which stands still while it is paused
+  Nanoseconds in_vm{};  // at most so much of it, by the vm's clock, which stands still in a pause
 };
 
 // The arrivals of one direction, in order of arrival.

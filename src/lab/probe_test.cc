@@ -36,7 +36,7 @@ TEST(Arrivals, AGapCountsInEachWindowItTouches) {
   EXPECT_EQ(arrivals.longest_gap(window_of(0, 100)).length, milliseconds(300));
   EXPECT_EQ(arrivals.longest_gap(window_of(300, 340)).length, milliseconds(300));
   EXPECT_EQ(arrivals.longest_gap(window_of(300, 340)).start, at_ms(20));
-  EXPECT_EQ(arrivals.longest_gap(window_of(300, 340)).in_vm, milliseconds(30));
+  EXPECT_EQ(arrivals.longest_gap(window_of(300, 340)).in_vm, milliseconds(40));
   EXPECT_EQ(arrivals.longest_gap(window_of(0, 15)).length, milliseconds(10));
   // Nothing came after 330: the silence up to the window's end counts.
   EXPECT_EQ(arrivals.longest_gap(window_of(330, 1330)).length, milliseconds(1000));
