@@ -17,7 +17,12 @@ JoinClient::JoinClient(os::Loop& loop, Request request, Done done)
       network_{loop, crypto::TlsContext::joining(request_.token.ca_fingerprint),
                [&loop](const os::Endpoint& to) { return os::tcp_connect(loop, to); }} {
   deadline_ = loop_.after(kJoinTimeout, [this] {
-    finish(fail("cannot join: no answer within {}", to_text(kJoinTimeout)));
+    std::string tried;
+    for (const os::Endpoint& to : request_.at) tried += (tried.empty() ? "" : ", ") + to.text();
+    finish(fail(
+        "cannot join: no answer from {} within {}; is it the inviting host's address, and may its "
+        "TCP port be reached from here?",
+        tried, to_text(kJoinTimeout)));
   });
   if (!is_valid_name(request_.host) || !is_valid_name(request_.site)) {
     deadline_ = loop_.after(Nanoseconds(0), [this] {

@@ -126,6 +126,15 @@ TEST_F(Join, UninvitedHostIsRefused) {
   EXPECT_TRUE(joined_.empty());
 }
 
+TEST_F(Join, AHostThatIsNotThereIsNamed) {
+  const InviteToken token = invites_.make(crypto::wall_now()).value();
+  address_ = os::Endpoint::loopback(1);  // nobody listens
+  const auto refused = join(token, "west-1");
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().text, HasSubstr("127.0.0.1:1"));
+  EXPECT_THAT(refused.error().text, HasSubstr("refused"));
+}
+
 TEST_F(Join, HostOfAnotherFleetIsNotToldTheSecret) {
   InviteToken token = invites_.make(crypto::wall_now()).value();
   token.ca_fingerprint = crypto::FleetCa::make("test").certificate().fingerprint();
