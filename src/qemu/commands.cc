@@ -71,7 +71,6 @@ MigrationInfo migration_info(const json& reply) {
       .page_bytes = unsigned_at(ram, "page-size"),
       .dirty_sync_count = unsigned_at(ram, "dirty-sync-count"),
       .dirty_pages_per_second = unsigned_at(ram, "dirty-pages-rate"),
-      .mbit_per_second = number_at(ram, "mbps"),
       .total_time = milliseconds(unsigned_at(reply, "total-time")),
       .setup_time = milliseconds(unsigned_at(reply, "setup-time")),
       .downtime = milliseconds(unsigned_at(reply, "downtime")),

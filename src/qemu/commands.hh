@@ -56,7 +56,6 @@ struct MigrationInfo {
   std::uint64_t page_bytes = 0;
   std::uint64_t dirty_sync_count = 0;        // memory rounds begun
   std::uint64_t dirty_pages_per_second = 0;  // over the last round
-  double mbit_per_second = 0;                // QEMU's own figure for its socket
   milliseconds total_time{};
   milliseconds setup_time{};
   milliseconds downtime{};           // once completed
