@@ -31,7 +31,7 @@ std::string step_of(const json& progress) {
 
 std::string progress_line(const json& progress) {
   std::string line = step_of(progress);
-  if (has(progress, "remaining_bytes")) {
+  if (has(progress, "remaining_bytes") && number_of(progress, "round") > 0) {
     line +=
         fmt::format("  {} left", to_text(ByteCount{whole(number_of(progress, "remaining_bytes"))}));
   }
