@@ -127,7 +127,8 @@ void add_vm_routes(http::Server& server, Parts parts) {
     const auto body = body_of(request, responder);
     if (!body) return;
     const bool force = body->contains("force") && (*body)["force"] == true;
-    answer(responder, parts.vms.stop(request.parameter("name"), force));
+    parts.vms.stop(request.parameter("name"), force,
+                   [to = shared(responder)](const Result<>& result) { answer(*to, result); });
   });
   server.route("DELETE", "/v1/vms/{name}", [parts](const Request& request, Responder responder) {
     const std::string& name = request.parameter("name");

@@ -70,6 +70,7 @@ Vm* Vms::keep(VmRecord record, os::Child process) {
              events_.publish("vm", {{"name", raw->name()}, {"event", "ended"}, {"reason", reason}});
              save(*raw);
              for (const auto& nic : raw->spec().nics) network_.detach_nic(nic.port);
+             ended(raw->name());
            }});
   vms_[name] = std::move(vm);
   save(*raw);
@@ -198,18 +199,21 @@ Vm* Vms::find(const std::string& name) {
   return found == vms_.end() || !found->second->alive() ? nullptr : found->second.get();
 }
 
-Result<> Vms::stop(const std::string& name, bool force) {
-  if (!store_.find("vm", name)) return fail("there is no vm '{}' on host {}", name, config_.name);
-  Vm* vm = find(name);
-  if (vm == nullptr) return {};  // stopped already
-  if (force) {
-    vm->kill();
-  } else {
-    qemu::system_powerdown(vm->qmp(), [name](const Result<>& done) {
-      if (!done) spdlog::warn("vm {}: {}", name, done.error().text);
-    });
+void Vms::stop(const std::string& name, bool force, std::function<void(Result<>)> done) {
+  if (!store_.find("vm", name)) {
+    return done(fail("there is no vm '{}' on host {}", name, config_.name));
   }
-  return {};
+  Vm* vm = find(name);
+  if (vm == nullptr) return done({});  // stopped already
+  if (!force) return qemu::system_powerdown(vm->qmp(), std::move(done));
+  stopping_[name].push_back(std::move(done));
+  vm->kill();
+}
+
+void Vms::ended(const std::string& name) {
+  const auto waiting = stopping_.extract(name);
+  if (waiting.empty()) return;
+  for (const auto& done : waiting.mapped()) done({});
 }
 
 Result<> Vms::remove(const std::string& name) {
@@ -238,6 +242,7 @@ void Vms::forget(const std::string& name, Teardown teardown) {
     }
     vms_.erase(found);
   }
+  ended(name);
   store_.erase("vm", name);
   qemu::remove_files({config_.vm_dir(name)});
   events_.publish("vm", {{"name", name}, {"event", "removed"}});

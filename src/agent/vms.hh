@@ -39,8 +39,9 @@ class Vms final {
   void arrived(const std::string& name);
   // Whether the vm of this name here is, or was, that process.
   bool is_process(const std::string& name, const os::ProcessIdentity& process);
-  // ACPI power button, or SIGKILL with `force`.
-  Result<> stop(const std::string& name, bool force);
+  // Presses the ACPI power button, which a guest may ignore; with `force` SIGKILL, and `done` when
+  // QEMU has ended.
+  void stop(const std::string& name, bool force, std::function<void(Result<>)> done);
   // Removes a stopped vm; its ports stay, free for others.
   Result<> remove(const std::string& name);
   // For migrations: forgets the vm, whose ports are the migration's matter, and ends QEMU if it
@@ -66,6 +67,7 @@ class Vms final {
   Result<Incoming> launch(const qemu::VmSpec& spec, const std::optional<Arrival>& arrival);
   Vm* keep(VmRecord record, os::Child process);
   void adopt(const VmRecord& record);
+  void ended(const std::string& name);
   nlohmann::json describe(const VmRecord& record, Vm* vm);
 
   os::Loop& loop_;
@@ -77,6 +79,7 @@ class Vms final {
   std::string notice_;
   std::map<std::string, std::unique_ptr<Vm>> vms_;
   std::map<std::string, Vm::Subscription> subscriptions_;
+  std::map<std::string, std::vector<std::function<void(Result<>)>>> stopping_;
   // Forgotten, but QEMU has not ended yet: kept to be reaped.
   std::map<const Vm*, std::pair<std::unique_ptr<Vm>, Vm::Subscription>> ending_;
 };

@@ -240,10 +240,6 @@ class Fleet:
         for host in HOSTS:
             for name in self.vms_of(host):
                 self.godwit(host, "vm", "stop", name, "--force", expect=None)
-        for host in HOSTS:
-            wait_until(lambda h=host: all(v["state"] == "stopped" for v in self.vms_of(h).values()),
-                       10, "the end of the vms")
-            for name in self.vms_of(host):
                 self.godwit(host, "vm", "rm", name, expect=None)
         for host in ("client", *HOSTS):
             for wire in self.json(host, "wire", "ls"):
