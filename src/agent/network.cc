@@ -332,7 +332,7 @@ void Network::settle_waiting() {
   }
 }
 
-void Network::run(const std::vector<PortId>& ports) {
+void Network::run(const std::vector<PortId>& ports, std::function<void(Held)> done) {
   for (const PortId& port : ports) {
     wires_.run(port);
     held_ready_.erase(port);
@@ -345,11 +345,14 @@ void Network::run(const std::vector<PortId>& ports) {
       arriving_wires_.erase(wire);
     }
   }
-  wires_.stats([this, ports](const WireThread::Stats& stats) {
+  wires_.stats([ports, done = std::move(done)](const WireThread::Stats& stats) {
+    Held sum;
     for (const auto& port : stats.ports) {
       if (std::ranges::find(ports, port.id.port) == ports.end()) continue;
-      held_counts_[port.id.port] = {.frames = port.held_total, .dropped = port.held_dropped};
+      sum.frames += port.held_total;
+      sum.dropped += port.held_dropped;
     }
+    done(sum);
   });
 }
 
@@ -365,17 +368,6 @@ void Network::discard_held(const std::vector<PortId>& ports) {
   // Vms without NICs have nothing that tells them apart: theirs is called, and finds nobody.
   std::erase_if(waiting_,
                 [&](const Waiting& waiting) { return !ports.empty() && waiting.ports == ports; });
-}
-
-Network::Held Network::held(const std::vector<PortId>& ports) const {
-  Held sum;
-  for (const PortId& port : ports) {
-    if (const auto found = held_counts_.find(port); found != held_counts_.end()) {
-      sum.frames += found->second.frames;
-      sum.dropped += found->second.dropped;
-    }
-  }
-  return sum;
 }
 
 }  // namespace godwit::agent

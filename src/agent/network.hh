@@ -82,13 +82,12 @@ class Network final {
                               Epoch epoch);
   // Calls back when all are HELD and their channels are up, or after `limit`.
   void when_prepared(const std::vector<PortId>& ports, Nanoseconds limit, Done done);
-  void run(const std::vector<PortId>& ports);
-  void discard_held(const std::vector<PortId>& ports);
   struct Held {
     std::uint64_t frames = 0, dropped = 0;
   };
-  // Of the move that ended last for these ports; asked of the wire thread when run() was called.
-  Held held(const std::vector<PortId>& ports) const;
+  // Calls back when the wire thread has counted what it delivers.
+  void run(const std::vector<PortId>& ports, std::function<void(Held)> done);
+  void discard_held(const std::vector<PortId>& ports);
 
  private:
   struct Located {  // a port, wherever it is
@@ -136,7 +135,6 @@ class Network final {
   std::set<PortId> held_ready_;                  // HELD here, channels up
   std::map<PortId, PortRecord> arriving_;        // HELD here, not ours yet
   std::map<PortId, WireRecord> arriving_wires_;  // of those, by port
-  std::map<PortId, Held> held_counts_;
   std::map<PortId, std::function<void()>> leaving_;
   std::list<Waiting> waiting_;
 };

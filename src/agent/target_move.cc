@@ -77,9 +77,9 @@ void TargetMove::perform(TargetEffect effect) {
       return run_guest();
     // After a restart: none, unless they were held anew.
     case TargetEffect::run_ports:
-      return context_.network.run(std::exchange(holding_, {}));
+      return run_ports();
     case TargetEffect::reply_owns:
-      return reply(owner_reply());
+      return reply_owns();
     case TargetEffect::reply_refuses:
       return reply({{"refuses", machine_.reason()}});
     case TargetEffect::discard_guest:
@@ -265,7 +265,7 @@ void TargetMove::restart() {
 
 void TargetMove::run_guest() {
   Vm* vm = guest();
-  if (vm == nullptr) return reply(owner_reply());  // ran already, or dead: it was ours to lose
+  if (vm == nullptr) return reply_owns();  // ran already, or dead: it was ours to lose
   cont_at_ = context_.loop.now();
   qemu::cont_until_running(vm->qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
     if (alive.expired()) return;
@@ -276,15 +276,28 @@ void TargetMove::run_guest() {
   });
 }
 
-nlohmann::json TargetMove::owner_reply() {
-  const auto held = context_.network.held(ports_);
+void TargetMove::run_ports() {
+  counting_ = true;
+  context_.network.run(std::exchange(holding_, {}),
+                       [this, alive = std::weak_ptr(alive_)](const Network::Held& held) {
+                         if (alive.expired()) return;
+                         counting_ = false;
+                         held_.frames += held.frames;
+                         held_.dropped += held.dropped;
+                         if (std::exchange(owes_reply_, false)) reply_owns();
+                       });
+}
+
+void TargetMove::reply_owns() {
+  owes_reply_ = counting_;  // the wire thread is about to say; the guest runs meanwhile
+  if (owes_reply_) return;
   double cpu = process_cpu_seconds(::getpid()) - cpu_at_begin_;
   if (Vm* vm = context_.vms.find(record_.spec.name)) cpu += vm->cpu_seconds();
-  return {{"owns", true},
-          {"resume_ns", resume_took_.count()},
-          {"cpu_s", cpu},
-          {"held_frames", held.frames},
-          {"held_dropped", held.dropped}};
+  reply({{"owns", true},
+         {"resume_ns", resume_took_.count()},
+         {"cpu_s", cpu},
+         {"held_frames", held_.frames},
+         {"held_dropped", held_.dropped}});
 }
 
 void TargetMove::reply(const nlohmann::json& body) {

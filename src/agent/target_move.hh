@@ -62,7 +62,8 @@ class TargetMove final {
   void run_guest();
   void reply(const nlohmann::json& body);
   void notify_failed();
-  nlohmann::json owner_reply();
+  void run_ports();
+  void reply_owns();
 
   SourceMove::Context context_;
   TargetRecord record_;
@@ -78,6 +79,8 @@ class TargetMove final {
   bool listening_ = false, ports_held_ = false, guest_loaded_ = false, stream_verified_ = false;
   Instant cont_at_{};
   Nanoseconds resume_took_{};
+  Network::Held held_;  // known when no longer counting_
+  bool counting_ = false, owes_reply_ = false;
   double cpu_at_begin_ = 0;
   os::Loop::Timer bound_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -21,7 +21,15 @@ def test_move_and_back_at_once_loses_nothing(fleet):
     fleet.wait_for_nothing_of(vm, "w1")
     parts = there["report"]["pause"]
     assert abs(sum(parts.values()) - there["report"]["pause_ms"]) < 1
-    assert there["report"]["held"]["dropped"] == 0
+    for move in (there, back):
+        assert move["report"]["held"]["dropped"] == 0 < move["report"]["held"]["frames"]
+
+
+def test_a_stopped_vm_can_be_removed_at_once(fleet):
+    vm = fleet.run_vm(nic=False)
+    fleet.godwit("e1", "vm", "stop", vm.name, "--force")
+    fleet.godwit("e1", "vm", "rm", vm.name)
+    assert fleet.nothing_of(vm, "e1")
 
 
 def test_dry_run_touches_nothing(fleet):
