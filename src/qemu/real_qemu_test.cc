@@ -227,7 +227,7 @@ TEST_F(RealQemu, MovesWithAPauseBeforeAndAfterTheSwitch) {
 
   outgoing->proceed();
   ASSERT_TRUE(wait_until(loop, [&] { return (completed && loaded) || end; }));
-  EXPECT_EQ(status(*a).state, "postmigrate");
+  EXPECT_TRUE(wait_until(loop, [&] { return status(*a).state == "postmigrate"; }));
   EXPECT_EQ(status(*b).state, "paused");
   EXPECT_EQ(info(*a).status, MigrationStatus::completed);
   EXPECT_GT(info(*a).downtime.count(), 0);

@@ -237,6 +237,15 @@ int field(const std::string& json, const std::string& name) {
   return at == std::string::npos ? 0 : std::stoi(json.substr(at + name.size() + 4));
 }
 
+// A guest that has not yet run has no page but zeroes, and is through at once.
+void wait_until_written(Monitor& source, Clock::time_point deadline) {
+  constexpr const char* kLastPage =
+      R"({"execute":"human-monitor-command","arguments":{"command-line":"xp /1wx 0x8f000"}})";
+  while (source.execute(kLastPage).find("0x00000000") != std::string::npos) {
+    if (Clock::now() > deadline) throw SetupError("the guest does not run");
+  }
+}
+
 }  // namespace
 
 bool has_qemu() { return access(kQemu, X_OK) == 0; }
@@ -265,6 +274,7 @@ CapturedMigration capture_migration(CaptureMode mode) {
   target.execute(R"({"execute":"migrate-incoming","arguments":{"uri":"unix:)" +
                  directory / "incoming" + R"("}})");
   relay.target = connect_unix(directory / "incoming", deadline);
+  wait_until_written(source, deadline);
   // So slow that the first scan takes longer than the 100 ms after which QEMU 7.2 first knows its
   // bandwidth: before that it ends as soon as a scan is through, whatever has become dirty.
   source.execute(R"({"execute":"migrate-set-parameters",)"
