@@ -13,33 +13,38 @@
 
 namespace godwit::agent {
 
-template <class Event>
+template <class Machine, class Event>
 class EventQueue final {
  public:
-  // perform(effect) for each effect of the machine, in order; `side` is "source" or "target".
-  template <class Machine, class Perform>
-  void feed(Machine& machine, MigrationId id, std::string_view side, Event event, std::string text,
-            const Perform& perform) {
+  // `side`: "source" or "target".
+  EventQueue(Machine& machine, MigrationId id, std::string_view side)
+      : machine_(machine), id_(id), side_(side) {}
+
+  // perform(effect) for each effect of the machine, in order.
+  void feed(Event event, std::string text, const auto& perform) {
     waiting_.emplace_back(event, std::move(text));
     if (std::exchange(feeding_, true)) return;
     while (!waiting_.empty()) {
       auto [next, why] = std::move(waiting_.front());
       waiting_.pop_front();
-      const auto before = machine.state();
-      const auto effects = machine.handle(next, std::move(why));
-      spdlog::debug("migration {}: {} in {} -> {}", id.text(), to_text(next), to_text(before),
-                    to_text(machine.state()));
+      const auto before = machine_.state();
+      const auto effects = machine_.handle(next, std::move(why));
+      spdlog::debug("migration {}: {} in {} -> {}", id_.text(), to_text(next), to_text(before),
+                    to_text(machine_.state()));
       for (const auto effect : effects) {
-        const std::string_view state = to_text(machine.state());
-        fault_point(side, state, to_text(effect), Moment::before);
+        const std::string_view state = to_text(machine_.state());
+        fault_point(side_, state, to_text(effect), Moment::before);
         perform(effect);
-        fault_point(side, state, to_text(effect), Moment::after);
+        fault_point(side_, state, to_text(effect), Moment::after);
       }
     }
     feeding_ = false;
   }
 
  private:
+  Machine& machine_;
+  MigrationId id_;
+  std::string_view side_;
   std::deque<std::pair<Event, std::string>> waiting_;
   bool feeding_ = false;
 };

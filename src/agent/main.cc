@@ -37,91 +37,105 @@ std::vector<wire::PeerAddress> wire_addresses(const Fleet& fleet, const session:
   return addresses;
 }
 
-void run(const Config& config) {
+const Config& with_directories(const Config& config) {
   make_private_directory(config.state_dir, std::filesystem::perms::owner_all);
   // QEMU's user passes through to its own vm's directory.
   make_private_directory(config.run_dir, std::filesystem::perms(0711));
   make_private_directory(config.run_dir / "vms", std::filesystem::perms(0711));
-
-  os::Loop loop;
-  const auto signals = loop.on_signals({SIGINT, SIGTERM}, [&](int signal) {
-    spdlog::info("{}: ending; vms go on running", strsignal(signal));
-    loop.stop();
-  });
-  const auto store = store::open_sqlite(config.store().string());
-  Events events;
-
-  // The parts refer to each other; these are set before the loop runs.
-  Fleet* fleet_ref = nullptr;
-  Network* network_ref = nullptr;
-  Migrations* migrations_ref = nullptr;
-
-  WireThread wires(loop, config.name,
-                   {.control =
-                        [&](const std::string& peer, const Bytes& message) {
-                          (void)fleet_ref->push_wire_control(peer, message);  // down: said again
-                        },
-                    .event = [&](const wire::Event& event) { network_ref->on_wire_event(event); }});
-  Network network(loop, config, *store, wires, events);
-  network_ref = &network;
-
-  Fleet fleet(loop, config, *store, events,
-              {.up =
-                   [&](session::Session& session) {
-                     wires.session_up(session.peer(), session.wire_secret(), session.is_initiator(),
-                                      wire_addresses(*fleet_ref, session));
-                     network.on_session_up(session.peer());
-                     migrations_ref->on_session_up(session.peer());
-                   },
-               .down = [&](const std::string& peer) { wires.session_down(peer); },
-               .request =
-                   [&](PeerRequest request, const nlohmann::json& body) {
-                     if (request.method.starts_with("migration.")) {
-                       return migrations_ref->on_request(std::move(request), body);
-                     }
-                     network.on_request(std::move(request), body);
-                   },
-               .wire_control = [&](const std::string& peer,
-                                   BytesView message) { wires.control(peer, to_bytes(message)); },
-               .lane =
-                   [&](const std::string& peer, std::unique_ptr<os::ByteStream> lane) {
-                     migrations_ref->on_lane(peer, std::move(lane));
-                   }});
-  fleet.online = [&](std::shared_ptr<os::UdpSocket> socket) {
-    wires.use_socket(std::move(socket));
-  };
-  fleet_ref = &fleet;
-  network.use_peers(fleet);
-
-  Vms vms(loop, config, *store, network, events);
-  Migrations migrations({.loop = loop,
-                         .config = config,
-                         .store = *store,
-                         .network = network,
-                         .vms = vms,
-                         .peers = fleet,
-                         .events = events},
-                        [&](const std::string& site) { return fleet.hosts_of_site(site); });
-  migrations_ref = &migrations;
-
-  network.start();
-  vms.start();
-  migrations.start();
-  network.sweep_nics();
-  fleet.start();
-
-  http::Server server(loop);
-  add_routes(server, {.loop = loop,
-                      .config = config,
-                      .fleet = fleet,
-                      .network = network,
-                      .vms = vms,
-                      .migrations = migrations,
-                      .events = events});
-  server.listen_unix(config.socket().string(), 0600);
-  spdlog::info("godwitd {} on host {}, site {}", GODWIT_VERSION, config.name, config.site);
-  loop.run();
+  return config;
 }
+
+// The parts, each after those that it uses. What they tell those above them goes through handlers,
+// which are called from the loop, when all are there.
+class Agent final {
+ public:
+  explicit Agent(const Config& config)
+      : config_(with_directories(config)),
+        store_(store::open_sqlite(config.store().string())),
+        wires_(loop_, config.name, wire_handlers()),
+        network_(loop_, config, *store_, wires_, events_),
+        fleet_(loop_, config, *store_, events_, fleet_handlers()),
+        vms_(loop_, config, *store_, network_, events_),
+        migrations_({.loop = loop_,
+                     .config = config,
+                     .store = *store_,
+                     .network = network_,
+                     .vms = vms_,
+                     .peers = fleet_,
+                     .events = events_},
+                    [this](const std::string& site) { return fleet_.hosts_of_site(site); }) {
+    fleet_.online = [this](std::shared_ptr<os::UdpSocket> socket) {
+      wires_.use_socket(std::move(socket));
+    };
+    network_.use_peers(fleet_);
+  }
+
+  void run() {
+    const auto signals = loop_.on_signals({SIGINT, SIGTERM}, [this](int signal) {
+      spdlog::info("{}: ending; vms go on running", strsignal(signal));
+      loop_.stop();
+    });
+    network_.start();
+    vms_.start();
+    migrations_.start();
+    network_.sweep_nics();
+    fleet_.start();
+    http::Server server(loop_);
+    add_routes(server, {.loop = loop_,
+                        .config = config_,
+                        .fleet = fleet_,
+                        .network = network_,
+                        .vms = vms_,
+                        .migrations = migrations_,
+                        .events = events_});
+    server.listen_unix(config_.socket().string(), 0600);
+    spdlog::info("godwitd {} on host {}, site {}", GODWIT_VERSION, config_.name, config_.site);
+    loop_.run();
+  }
+
+ private:
+  WireThread::Handlers wire_handlers() {
+    return {.control =
+                [this](const std::string& peer, const Bytes& message) {
+                  (void)fleet_.push_wire_control(peer, message);  // down: said again
+                },
+            .event = [this](const wire::Event& event) { network_.on_wire_event(event); }};
+  }
+
+  Fleet::Handlers fleet_handlers() {
+    return {.up =
+                [this](session::Session& session) {
+                  wires_.session_up(session.peer(), session.wire_secret(), session.is_initiator(),
+                                    wire_addresses(fleet_, session));
+                  network_.on_session_up(session.peer());
+                  migrations_.on_session_up(session.peer());
+                },
+            .down = [this](const std::string& peer) { wires_.session_down(peer); },
+            .request =
+                [this](PeerRequest request, const nlohmann::json& body) {
+                  if (request.method.starts_with("migration.")) {
+                    return migrations_.on_request(std::move(request), body);
+                  }
+                  network_.on_request(std::move(request), body);
+                },
+            .wire_control = [this](const std::string& peer,
+                                   BytesView message) { wires_.control(peer, to_bytes(message)); },
+            .lane =
+                [this](const std::string& peer, std::unique_ptr<os::ByteStream> lane) {
+                  migrations_.on_lane(peer, std::move(lane));
+                }};
+  }
+
+  const Config& config_;
+  os::Loop loop_;
+  std::unique_ptr<store::Store> store_;
+  Events events_;
+  WireThread wires_;
+  Network network_;
+  Fleet fleet_;
+  Vms vms_;
+  Migrations migrations_;
+};
 
 }  // namespace
 }  // namespace godwit::agent
@@ -133,7 +147,7 @@ int main(int argc, char** argv) {
     spdlog::flush_on(spdlog::level::info);
     if (config.verbose) spdlog::set_level(spdlog::level::debug);
     std::signal(SIGPIPE, SIG_IGN);
-    godwit::agent::run(config);
+    godwit::agent::Agent(config).run();
     return 0;
   } catch (const std::exception& error) {
     fmt::print(stderr, "godwitd: {}\n", error.what());

@@ -96,8 +96,8 @@ SourceRecord source_record(const nlohmann::json& json) {
 SourceMove::SourceMove(const Context& context, SourceRecord record)
     : context_(context),
       record_(std::move(record)),
-      machine_({.hold = record_.hold, .pause_on_diverge = record_.pause_on_diverge},
-               record_.state) {
+      machine_({.hold = record_.hold, .pause_on_diverge = record_.pause_on_diverge}, record_.state),
+      queue_(machine_, record_.id, "source") {
   milestones_.begun = context_.loop.now();
   if (Vm* vm = context_.vms.find(record_.vm)) follow(*vm);
 }
@@ -110,8 +110,7 @@ void SourceMove::follow(Vm& vm) {
 }
 
 void SourceMove::feed(SourceEvent event, std::string text) {
-  queue_.feed(machine_, record_.id, "source", event, std::move(text),
-              [this](SourceEffect effect) { perform(effect); });
+  queue_.feed(event, std::move(text), [this](SourceEffect effect) { perform(effect); });
 }
 
 void SourceMove::perform(SourceEffect effect) {

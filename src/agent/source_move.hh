@@ -87,7 +87,7 @@ class SourceMove final {
   Context context_;
   SourceRecord record_;
   migrate::Source machine_;
-  EventQueue<migrate::SourceEvent> queue_;
+  EventQueue<migrate::Source, migrate::SourceEvent> queue_;
   Vm::Subscription subscription_;
   std::unique_ptr<SourceMemory> memory_;
   migrate::Milestones milestones_;

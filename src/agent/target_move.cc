@@ -55,13 +55,13 @@ TargetMove::TargetMove(const SourceMove::Context& context, TargetRecord record)
     : context_(context),
       record_(std::move(record)),
       machine_(record_.state),
+      queue_(machine_, record_.id, "target"),
       cpu_at_begin_(process_cpu_seconds(::getpid())) {
   for (const auto& nic : record_.spec.nics) ports_.push_back(nic.port);
 }
 
 void TargetMove::feed(TargetEvent event, std::string text) {
-  queue_.feed(machine_, record_.id, "target", event, std::move(text),
-              [this](TargetEffect effect) { perform(effect); });
+  queue_.feed(event, std::move(text), [this](TargetEffect effect) { perform(effect); });
 }
 
 void TargetMove::perform(TargetEffect effect) {

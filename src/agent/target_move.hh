@@ -70,7 +70,7 @@ class TargetMove final {
   migrate::Target machine_;
   std::vector<PortId> ports_;
   std::vector<PortId> holding_;  // those of ports_ that we hold
-  EventQueue<migrate::TargetEvent> queue_;
+  EventQueue<migrate::Target, migrate::TargetEvent> queue_;
   std::optional<PeerRequest> preparing_;
   std::vector<PeerRequest> waiting_;  // commits and aborts without an answer yet
   Vm::Subscription subscription_;
