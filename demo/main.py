@@ -7,6 +7,7 @@ Exit status: 0 every promise was kept, 1 one was broken or something failed, 2 u
 import argparse
 import contextlib
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -47,10 +48,12 @@ def capture(lab, directory):
                             "--time-stamp-precision=nano", "udp port 7007",
                             stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.PIPE,
                             start_new_session=True)
+    line = ""
     for line in tcpdump.stderr:
         if "listening on" in line:
             return tcpdump
-    raise StageError(f"tcpdump ended with status {tcpdump.wait()}")
+    hint = "" if os.geteuid() == 0 else " (without root it cannot run: do --keep as root)"
+    raise StageError(f"tcpdump ended with status {tcpdump.wait()}: {line.strip()}{hint}")
 
 
 def end_capture(tcpdump):

@@ -333,11 +333,13 @@ void Network::settle_waiting() {
 }
 
 void Network::run(const std::vector<PortId>& ports, std::function<void(Held)> done) {
+  std::map<PortId, Epoch> counted;  // the port may linger at an older epoch, and count there too
   for (const PortId& port : ports) {
     wires_.run(port);
     held_ready_.erase(port);
     const auto arrived = arriving_.find(port);
     if (arrived == arriving_.end()) continue;
+    counted[port] = arrived->second.epoch;
     save(arrived->second);
     arriving_.erase(arrived);
     if (const auto wire = arriving_wires_.find(port); wire != arriving_wires_.end()) {
@@ -345,10 +347,11 @@ void Network::run(const std::vector<PortId>& ports, std::function<void(Held)> do
       arriving_wires_.erase(wire);
     }
   }
-  wires_.stats([ports, done = std::move(done)](const WireThread::Stats& stats) {
+  wires_.stats([counted, done = std::move(done)](const WireThread::Stats& stats) {
     Held sum;
     for (const auto& port : stats.ports) {
-      if (std::ranges::find(ports, port.id.port) == ports.end()) continue;
+      const auto found = counted.find(port.id.port);
+      if (found == counted.end() || found->second != port.id.epoch) continue;
       sum.frames += port.held_total;
       sum.dropped += port.held_dropped;
     }
