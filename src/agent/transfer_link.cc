@@ -160,6 +160,7 @@ void TransferLink::pace() {
                  .rtt = status.min_rtt,
                  .smoothed_rtt = status.rtt,
                  .delivered = status.delivery_rate,
+                 .acknowledged = status.acknowledged,
                  .starting_up = status.starting_up});
   os::set_pacing_rate(*lane_socket_, pacer_.rate());
   pace_timer_ = loop_.after(kPaceInterval, [this] { pace(); });

@@ -63,7 +63,7 @@ std::optional<DropCause> Direction::offer(BytesView frame, Instant since, Instan
       return drop(DropCause::queue, frame);
     }
     line_free_ = std::max(since, line_free_) + transmission_time(frame.size(), *quality_.rate);
-    sent = line_free_;
+    sent = std::max(now, line_free_);  // no frame is delayed by less than it should
   }
   Instant due = sent + sampled_delay();
   if (!quality_.reorder) due = last_due_ = std::max(due, last_due_);
