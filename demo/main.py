@@ -108,7 +108,8 @@ def judge(moves, total):
         target = blackout_target(move)
         if not target.kept and move.blackout_ms <= move.blackout_promise_ms:
             say(f"  missed  {target.text:<66} {target.detail}")
-            say("          without KVM, QEMU translates the guest's code anew after each move")
+            say(f"          for {move.in_vm_ms:.1f} ms of it the vm itself was at work; without KVM, QEMU "
+                "translates its code anew")
     lost = sum(total[way][fate] or 0 for way in WAYS for fate in ("lost", "duplicated"))
     say(f"\nfrom the client's first packet to its last: {total['to_vm']['sent']} packets sent, "
         f"{lost} lost or duplicated, {total['tcp']['resets']} resets")

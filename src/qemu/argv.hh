@@ -23,8 +23,8 @@ struct VmPaths {
   std::filesystem::path qmp() const { return directory / "qmp.sock"; }
   std::filesystem::path console() const { return directory / "console.sock"; }
   std::filesystem::path log() const { return directory / "qemu.log"; }
-  // Copies for QEMU's user, where it may not read the originals.
   std::filesystem::path migration() const { return directory / "migrate.sock"; }  // while it leaves
+  // Copies for QEMU's user, where it may not read the originals.
   std::filesystem::path kernel() const { return directory / "kernel"; }
   std::filesystem::path initrd() const { return directory / "initrd"; }
 };

@@ -8,9 +8,8 @@
 //   ramp:    kRamp x what is delivered, which grows by as much each round trip; ends when the round
 //            trip shows a queue, or after kFlatRounds without growth (one says nothing: a step
 //            shows after one round trip)
-//   drain:   kDrain x that, for kDrainRounds and until BBR has ended its start-up too, which it
-//   does
-//            when three round trips brought no more (not counting those of an idle sender)
+//   drain:   kDrain x that, for kDrainRounds and until BBR has ended its start-up too: when three
+//            round trips brought no more (not counting those of an idle sender)
 //   steady:  kHeadroom x the most that was delivered within kMemory: room for BBR's probing
 //   relief:  kRelief x what was acknowledged in the last span, which is what the path carries, when
 //            the least round trip of that span shows a standing queue; for kReliefSpans at most,
@@ -22,8 +21,8 @@
 // round trips for the rate: where the path delivers in bursts that is too much, and the queue
 // stands at up to a BDP until relief comes (measured 2026-11: 1.8 of 2.0 MB within 1.5 s). A pacer
 // that reacted to the RTT throughout was tried and given up: on loaded hosts the rate collapsed.
-// Relief costs at most (1 - kRelief) x kReliefSpans spans per kRest, whatever the round trips say.
-// Pure.
+// Relief takes no more than (1 - kRelief) of the rate for kReliefSpans spans, then comes kRest,
+// whatever the round trips say. Pure.
 #include "base/units.hh"
 
 namespace godwit::stream {

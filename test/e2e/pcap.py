@@ -25,7 +25,7 @@ def packets(data):
 
 
 def client_packets(data):
-    """(time in ns, kind, sequence, index) of the datagrams between the client and the vm."""
+    """(time in ns, kind, sequence, index, left) of the datagrams between the client and the vm."""
     for time_ns, frame in packets(data):
         if len(frame) < 34 or frame[12:14] != b"\x08\x00" or frame[23] != 17:
             continue
@@ -34,8 +34,15 @@ def client_packets(data):
         payload = frame[udp + 8:]
         if GUEST_PORT not in ports or len(payload) < 48 or payload[:4] != b"GWLT":
             continue
-        sequence, _, _, index = struct.unpack_from(">QQQQ", payload, 16)
-        yield time_ns, payload[5], sequence, index
+        sequence, _, left, index = struct.unpack_from(">QQQQ", payload, 16)
+        yield time_ns, payload[5], sequence, index, left
+
+
+def gap_at(seen, moment_ns):
+    """(gap, the vm's part of it) in ms, of the packets of one kind around the moment."""
+    i = next(i for i, packet in enumerate(seen) if packet[0] > moment_ns)
+    had_left = next(left for *_, left in seen[i:] if left > seen[i][-1])  # the next batch tells it
+    return (seen[i][0] - seen[i - 1][0]) / 1e6, (had_left - seen[i - 1][-1]) / 1e6
 
 
 def longest_gap_ms(times, start_ns, end_ns):

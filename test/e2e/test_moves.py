@@ -22,7 +22,9 @@ def test_move_and_back_at_once_loses_nothing(fleet):
     parts = there["report"]["pause"]
     assert abs(sum(parts.values()) - there["report"]["pause_ms"]) < 1
     for move in (there, back):
-        assert move["report"]["held"]["dropped"] == 0 < move["report"]["held"]["frames"]
+        held, pause_ms = move["report"]["held"], move["report"]["pause_ms"]
+        # The client sends 1,000 packets/s, and some TCP; counted twice it would be more.
+        assert held["dropped"] == 0 < held["frames"] < 2 * pause_ms + 50
 
 
 def test_a_stopped_vm_can_be_removed_at_once(fleet):
