@@ -48,7 +48,7 @@ DropCause Direction::drop(DropCause cause, BytesView frame) {
   return cause;
 }
 
-std::optional<DropCause> Direction::offer(BytesView frame, Instant since, Instant now) {
+std::optional<DropCause> Direction::offer(BytesView frame, Instant now) {
   if (frame.size() > kEthernetHeader + quality_.mtu) return drop(DropCause::mtu, frame);
   if (!up_) return drop(DropCause::cut, frame);
   if (quality_.loss > 0 && std::bernoulli_distribution(quality_.loss)(random_)) {
@@ -62,8 +62,8 @@ std::optional<DropCause> Direction::offer(BytesView frame, Instant since, Instan
     if (queued > 0 && queued + frame.size() > quality_.queue.bytes_at(*quality_.rate)) {
       return drop(DropCause::queue, frame);
     }
-    line_free_ = std::max(since, line_free_) + transmission_time(frame.size(), *quality_.rate);
-    sent = std::max(now, line_free_);  // no frame is delayed by less than it should
+    line_free_ = std::max(now, line_free_) + transmission_time(frame.size(), *quality_.rate);
+    sent = line_free_;
   }
   Instant due = sent + sampled_delay();
   if (!quality_.reorder) due = last_due_ = std::max(due, last_due_);

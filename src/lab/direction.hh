@@ -5,9 +5,9 @@
 //   offer -> mtu? -> cut? -> loss? -> [ queue | rate ] -> ( delay +- jitter ) -> release
 //
 // The rate is a virtual clock (Zhang, "VirtualClock", SIGCOMM 1990; what netem's rate option does):
-// a frame's transmission starts at max(its arrival, end of the previous one) and takes size / rate,
-// so no credit accrues while the link is idle and no burst ever passes faster than the rate. The
-// bytes in the queue follow from how far that clock is ahead of `now`: there is no second book.
+// a frame's transmission starts at max(now, end of the previous one) and takes size / rate, so no
+// credit accrues while the link is idle and no burst ever passes faster than the rate. The bytes in
+// the queue follow from how far that clock is ahead of `now`: there is no second book to keep.
 #include <array>
 #include <optional>
 #include <queue>
@@ -47,11 +47,8 @@ class Direction final {
 
   Direction(const LinkQuality& quality, std::uint64_t seed);
 
-  // Takes a frame (copied) or names why it was dropped; the drop is counted. It may have come at
-  // any time since `since`, when whoever offers it should have looked: the line has not idled
-  // since.
-  std::optional<DropCause> offer(BytesView frame, Instant since, Instant now);
-  std::optional<DropCause> offer(BytesView frame, Instant now) { return offer(frame, now, now); }
+  // Takes a frame (copied) or names why it was dropped; the drop is counted.
+  std::optional<DropCause> offer(BytesView frame, Instant now);
   std::optional<Instant> next_release() const;
   // The earliest frame whose time has come; call until it gives nothing.
   std::optional<Released> release(Instant now);

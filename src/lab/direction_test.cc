@@ -48,18 +48,6 @@ TEST(Direction, DelaysWithoutRate) {
   EXPECT_EQ(out->due, clock.now());
 }
 
-TEST(Direction, ALateReaderNeitherIdlesTheLineNorFillsTheQueue) {
-  // The queue holds 5 frames of 1 ms; 12 came in the last 10 ms, at a little more than the rate.
-  Direction direction(quality_of(8, milliseconds(5), 5'000), 1);
-  const Instant late = Instant{} + seconds(100);
-  const Instant since = late - milliseconds(10);
-  for (int i = 0; i < 12; ++i) EXPECT_FALSE(direction.offer(frame_of(1000), since, late)) << i;
-  EXPECT_EQ(direction.queued_bytes(late), 2'000U);
-  const auto times = drain(direction, since, late + seconds(1));
-  EXPECT_EQ(times.front(), milliseconds(15));  // not before its delay from when it was read
-  EXPECT_EQ(times.back(), milliseconds(17));
-}
-
 TEST(Direction, SpacesFramesByTheRateAndEarnsNoCredit) {
   // 1,000 bytes at 8 Mbit/s take 1 ms each, after any idle time.
   Direction direction(quality_of(8, milliseconds(5), 100'000), 1);

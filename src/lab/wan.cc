@@ -63,8 +63,7 @@ Wan::Wan(os::Loop& loop, const LabConfig& lab, std::vector<std::array<os::Fd, 2>
       const std::uint64_t seed = lab.seed * 1'000'003 + i * 2 + end;
       span.ends[end].reset(new End{.tap = std::move(taps[i][end]),
                                    .out = Direction(span.link.quality[end], seed),
-                                   .watch = {},
-                                   .behind_since = {}});
+                                   .watch = {}});
       span.ends[end]->watch =
           loop.watch(span.ends[end]->tap, EPOLLIN, [this, i, end](auto) { readable(i, end); });
       const Address address = link_address(lab, i, 1 - end);
@@ -79,33 +78,21 @@ Wan::Wan(os::Loop& loop, const LabConfig& lab, std::vector<std::array<os::Fd, 2>
 }
 
 void Wan::readable(std::size_t link, std::size_t end) {
-  End& from = *spans_[link].ends[end];
-  // Long after the last look nothing waited: the frame is new.
-  if (loop_.now() - watched_at_ > kGather) from.behind_since.reset();
+  const os::Fd& tap = spans_[link].ends[end]->tap;
   for (int i = 0; i < kReadBurst; ++i) {
-    const ssize_t got = ::read(from.tap.number(), buffer_.data(), buffer_.size());
-    if (got <= 0) {
-      from.behind_since.reset();
-      break;
-    }
+    const ssize_t got = ::read(tap.number(), buffer_.data(), buffer_.size());
+    if (got <= 0) break;
     accept(link, end, BytesView(buffer_).first(static_cast<std::size_t>(got)));
   }
-  from.watch.set_events(0);
-  if (!read_timer_) {
-    read_at_ = loop_.now() + kGather;
-    read_timer_ = loop_.at(read_at_, [this] { watch_all(); });
-  }
+  spans_[link].ends[end]->watch.set_events(0);
+  if (!read_timer_) read_timer_ = loop_.after(kGather, [this] { watch_all(); });
   arm();
 }
 
 void Wan::watch_all() {
   read_timer_.reset();
-  watched_at_ = loop_.now();
   for (Span& span : spans_) {
-    for (const auto& end : span.ends) {
-      if (!end->behind_since) end->behind_since = read_at_;
-      end->watch.set_events(EPOLLIN);
-    }
+    for (const auto& end : span.ends) end->watch.set_events(EPOLLIN);
   }
 }
 
@@ -116,8 +103,7 @@ void Wan::accept(std::size_t link, std::size_t end, BytesView frame) {
     write_to(*span.ends[1 - end], frame);
     return;
   }
-  const Instant now = loop_.now();
-  const auto dropped = out.offer(frame, span.ends[end]->behind_since.value_or(now), now);
+  const auto dropped = out.offer(frame, loop_.now());
   if (dropped != DropCause::mtu || out.quality().mtu_silent || !out.is_up()) return;
   const Bytes reply = too_big_reply(frame, out.quality().mtu, span.far4[end], span.far6[end]);
   if (!reply.empty()) write_to(*span.ends[end], reply);

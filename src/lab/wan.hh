@@ -43,9 +43,6 @@ class Wan final {
     Direction out;              // what leaves here for the other end
     std::uint64_t refused = 0;  // frames this TAP would not take
     os::Loop::Watch watch;
-    // When its TAP should have been looked at; set while frames may have waited since then. A late
-    // emulator (it may have no priority) would else let the line idle, and then meet a full queue.
-    std::optional<Instant> behind_since;
   };
   struct Span {
     Link link;
@@ -77,7 +74,6 @@ class Wan final {
   DelayError delay_error_;
   std::string scheduling_ = "normal";
   os::Loop::Timer timer_, read_timer_;
-  Instant read_at_{}, watched_at_{};  // when read_timer_ is due; when it last came
   std::optional<Instant> armed_;
   Instant released_at_{};
   Bytes buffer_;
