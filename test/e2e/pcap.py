@@ -45,10 +45,12 @@ def gap_at(seen, moment_ns):
     return (seen[i][0] - seen[i - 1][0]) / 1e6, (had_left - seen[i - 1][-1]) / 1e6
 
 
-def vm_stood_still_ms(seen, start_ns, end_ns):
-    """How much less the vm's clock went on than the client's, between the packets at both times."""
-    first, last = (next(packet for packet in seen if packet[0] >= at) for at in (start_ns, end_ns))
-    return ((last[0] - first[0]) - (last[-1] - first[-1])) / 1e6
+def vm_clock_behind_ms(seen, start_ns, end_ns):
+    """How far the vm's clock is behind the client's, to a constant, by the packets between both times.
+
+    By the one that was least late: a loaded machine delays packets, and hastens none.
+    """
+    return min(at - left for at, *_, left in seen if start_ns <= at < end_ns) / 1e6
 
 
 def longest_gap_ms(times, start_ns, end_ns):
