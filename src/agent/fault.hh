@@ -2,7 +2,8 @@
 // A place for tests to stop the agent at: with GODWIT_FAULT=POINT in its environment it freezes
 // (SIGSTOP), once, when a hand-over reaches that point. From outside it is then killed, or its
 // network is cut and SIGCONT lets it go on. Points: SIDE.STATE.EFFECT.before and .after with the
-// words of migrate/, like "source.released.commit_target.before".
+// words of migrate/, like "source.released.commit_target.before", and those of a vm's start:
+// vm.starting.record and vm.starting.launch.
 #include <string_view>
 
 namespace godwit::agent {

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "agent/fault.hh"
 #include "agent/network.hh"
 #include "os/random.hh"
 #include "os/socket.hh"
@@ -73,7 +74,6 @@ Vm* Vms::keep(VmRecord record, os::Child process) {
              ended(raw->name());
            }});
   vms_[name] = std::move(vm);
-  save(*raw);
   return raw;
 }
 
@@ -179,16 +179,25 @@ Result<Vms::Incoming> Vms::launch(const qemu::VmSpec& spec, const std::optional<
   }
   const auto incoming_fd = arrival ? std::optional(arrival->incoming_fd) : std::nullopt;
   try {
-    qemu::Launched launched = qemu::launch(
-        spec, {.paths = {config_.vm_dir(spec.name)}, .tap_fds = fds, .incoming_fd = incoming_fd});
-    for (const auto& notice : launched.notices) spdlog::warn("vm {}: {}", spec.name, notice);
-    VmRecord record{
-        .spec = spec, .process = launched.child.identity(), .stopped = {}, .arriving = {}};
+    VmRecord record{.spec = spec, .process = {}, .stopped = {}, .arriving = {}};
     if (arrival) record.arriving = arrival->migration;
+    qemu::Launched launched =
+        qemu::launch(spec, {.paths = {config_.vm_dir(spec.name)},
+                            .tap_fds = fds,
+                            .incoming_fd = incoming_fd,
+                            .before_start = [&](const os::ProcessIdentity& process) {
+                              fault_point("vm", "starting", "record", Moment::before);
+                              record.process = process;
+                              store_.put("vm", spec.name, to_json(record));
+                              fault_point("vm", "starting", "record", Moment::after);
+                            }});
+    fault_point("vm", "starting", "launch", Moment::after);
+    for (const auto& notice : launched.notices) spdlog::warn("vm {}: {}", spec.name, notice);
     Vm* vm = keep(std::move(record), std::move(launched.child));
     events_.publish("vm", {{"name", spec.name}, {"event", arrival ? "incoming" : "started"}});
     return Incoming{.vm = vm, .stream = {}, .uri = launched.incoming_uri};
   } catch (const SetupError& error) {
+    store_.erase("vm", spec.name);
     give_back();
     return fail("cannot start vm {}: {}", spec.name, error.what());
   }

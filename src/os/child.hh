@@ -17,6 +17,15 @@
 
 namespace godwit::os {
 
+// Names one process for as long as the host is up: pids are recycled, pairs with start times not.
+struct ProcessIdentity {
+  pid_t pid = -1;
+  std::uint64_t start_time = 0;  // clock ticks since boot, proc(5) stat field 22
+  bool operator==(const ProcessIdentity&) const = default;
+};
+// Nothing when there is no such process.
+std::optional<ProcessIdentity> identify(pid_t pid);
+
 // What to start. Descriptors are only borrowed for the call of spawn().
 struct Command {
   std::vector<std::string> argv{};  // argv[0] is looked up in PATH unless it has a slash
@@ -40,16 +49,10 @@ struct Command {
   bool new_session = false;   // setsid(2): survives our terminal and our process group's signals
   bool dies_with_us = false;  // PR_SET_PDEATHSIG; when the *thread* that calls spawn() ends
   int netns_fd = -1;          // enters this network namespace first
+  // Called once the process exists and before the program runs, so that it can be recorded first.
+  // If it throws, or we die meanwhile, the program never runs.
+  std::function<void(const ProcessIdentity&)> before_start{};
 };
-
-// Names one process for as long as the host is up: pids are recycled, pairs with start times not.
-struct ProcessIdentity {
-  pid_t pid = -1;
-  std::uint64_t start_time = 0;  // clock ticks since boot, proc(5) stat field 22
-  bool operator==(const ProcessIdentity&) const = default;
-};
-// Nothing when there is no such process.
-std::optional<ProcessIdentity> identify(pid_t pid);
 
 struct ExitStatus {
   std::optional<int> code{};

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -51,6 +52,60 @@ TEST(Child, FailuresBeforeTheProgramRunsAreReported) {
   } catch (const SetupError& error) {
     EXPECT_NE(std::string(error.what()).find("change directory"), std::string::npos);
   }
+}
+
+TEST(Child, RunsOnlyAfterItWasRecorded) {
+  const std::string file = ::testing::TempDir() + "godwit-started-" + std::to_string(::getpid());
+  const auto exists = [&] { return ::access(file.c_str(), F_OK) == 0; };
+  auto command = shell("touch " + file);
+  ProcessIdentity recorded;
+  command.before_start = [&](const ProcessIdentity& identity) {
+    EXPECT_EQ(identify(identity.pid), identity);
+    EXPECT_FALSE(exists());
+    recorded = identity;
+  };
+  Child child = Child::spawn(command);
+  EXPECT_EQ(child.identity(), recorded);
+  EXPECT_TRUE(child.wait().success());
+  EXPECT_TRUE(exists());
+  ::unlink(file.c_str());
+
+  command.before_start = [&](const ProcessIdentity& identity) {
+    recorded = identity;
+    fail_setup("the journal is full");
+  };
+  EXPECT_THROW(Child::spawn(command), SetupError);
+  EXPECT_NE(identify(recorded.pid), recorded);
+  EXPECT_FALSE(exists());
+}
+
+// What an agent that is killed just then leaves: the process ends without having run the program.
+TEST(Child, NeverRunsWhenWeDieBeforeItStarts) {
+  const std::string file = ::testing::TempDir() + "godwit-orphan-" + std::to_string(::getpid());
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  const Fd read_end(ends[0]);
+  Fd write_end(ends[1]);
+  const pid_t parent = ::fork();
+  if (parent == 0) {
+    auto command = shell("touch " + file);
+    command.before_start = [&](const ProcessIdentity& identity) {
+      [[maybe_unused]] const auto told =
+          ::write(write_end.number(), &identity.pid, sizeof identity.pid);
+      std::raise(SIGKILL);
+    };
+    Child::spawn_detached(std::move(command));
+    ::_exit(0);
+  }
+  write_end.reset();
+  pid_t orphan = -1;
+  ASSERT_EQ(::read(read_end.number(), &orphan, sizeof orphan), ssize_t{sizeof orphan});
+  // The pipe's other end is the orphan's too, until it ends.
+  char more = 0;
+  EXPECT_EQ(::read(read_end.number(), &more, 1), 0);
+  int status = 0;
+  ::waitpid(parent, &status, 0);
+  EXPECT_NE(::access(file.c_str(), F_OK), 0);
 }
 
 TEST(Child, ExitAndSignalArriveInTheLoop) {

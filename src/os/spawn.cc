@@ -41,6 +41,7 @@ struct Plan {
   std::vector<int> staged;             // scratch: one number per entry of fds
   pid_t parent;
   int report;
+  int gate;  // the program waits for a byte from it; -1: it does not
 };
 
 std::string find_program(const std::string& name) {
@@ -68,6 +69,13 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
   std::strncpy(failure.step, step, sizeof failure.step - 1);
   [[maybe_unused]] const auto written = ::write(plan.report, &failure, sizeof failure);
   ::_exit(127);
+}
+
+// We die or change our mind: the pipe ends instead.
+void wait_at_gate(const Plan& plan) {
+  if (plan.gate < 0) return;
+  char go = 0;
+  if (::read(plan.gate, &go, 1) != 1) ::_exit(127);
 }
 
 // Puts each descriptor under its target number and closes everything else but the report pipe. Two
@@ -116,6 +124,7 @@ void reset_signals() {
 [[noreturn]] void become(Plan& plan) {
   const Command& command = plan.command;
   reset_signals();
+  wait_at_gate(plan);
   if (command.new_session && ::setsid() < 0) give_up(plan, "start a session");
   if (command.netns_fd >= 0 && ::setns(command.netns_fd, CLONE_NEWNET) != 0) {
     give_up(plan, "enter the namespace");
@@ -139,7 +148,7 @@ Fd open_null() {
   return fd;
 }
 
-Plan make_plan(const Command& command, int null_fd, int report) {
+Plan make_plan(const Command& command, int null_fd, int report, int gate) {
   CHECK(!command.argv.empty());
   Plan plan{.command = command,
             .program = find_program(command.argv[0]),
@@ -148,7 +157,8 @@ Plan make_plan(const Command& command, int null_fd, int report) {
             .fds = command.fds,
             .staged = {},
             .parent = ::getpid(),
-            .report = report};
+            .report = report,
+            .gate = gate};
   if (command.env) {
     plan.env = pointers(*command.env);
   } else {
@@ -175,19 +185,38 @@ struct Pipe {
   Fd read, write;
 };
 
+// Throws what went wrong, told through the pipe, whose end means that the program runs.
+void await_start(const Plan& plan, Pipe& report) {
+  report.write.reset();
+  Failure failure{};
+  ssize_t got = 0;
+  do {
+    got = ::read(report.read.number(), &failure, sizeof failure);
+  } while (got < 0 && errno == EINTR);
+  if (got != sizeof failure) return;
+  failure.step[sizeof failure.step - 1] = '\0';
+  fail_setup("start {}: {}: {}", plan.program, failure.step, std::strerror(failure.error));
+}
+
 }  // namespace
 
 Child Child::spawn(const Command& command) {
   const Fd null = open_null();
   Pipe report;
-  Plan plan = make_plan(command, null.number(), report.write.number());
+  std::optional<Pipe> gate;
+  if (command.before_start) gate.emplace();
+  Plan plan =
+      make_plan(command, null.number(), report.write.number(), gate ? gate->read.number() : -1);
   // All signals wait until the new process has none of our handlers.
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   const pid_t pid = ::fork();
-  if (pid == 0) become(plan);
+  if (pid == 0) {
+    if (gate) ::close(gate->write.number());  // else the pipe would not end with our parent
+    become(plan);
+  }
   const int fork_error = errno;
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   errno = fork_error;
@@ -196,15 +225,12 @@ Child Child::spawn(const Command& command) {
   CHECK(pidfd, "pidfd_open: errno {}", errno);
   const auto identity = identify(pid);
   Child child({.pid = pid, .start_time = identity ? identity->start_time : 0}, std::move(pidfd));
-  report.write.reset();
-  Failure failure{};
-  ssize_t got = 0;
-  do {
-    got = ::read(report.read.number(), &failure, sizeof failure);
-  } while (got < 0 && errno == EINTR);
-  if (got != sizeof failure) return child;
-  failure.step[sizeof failure.step - 1] = '\0';
-  fail_setup("start {}: {}: {}", plan.program, failure.step, std::strerror(failure.error));
+  if (gate) {
+    command.before_start(child.identity());
+    [[maybe_unused]] const auto opened = ::write(gate->write.number(), "", 1);
+  }
+  await_start(plan, report);
+  return child;
 }
 
 Child Child::spawn_detached(Command command) {

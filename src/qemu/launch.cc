@@ -153,6 +153,7 @@ Launched launch(const VmSpec& spec, const LaunchInput& input) {
   command.stdout_fd = log.number();
   command.stderr_fd = log.number();
   command.cwd = "/";
+  command.before_start = input.before_start;
   launched.child = os::Child::spawn_detached(std::move(command));
   return launched;
 }

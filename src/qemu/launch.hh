@@ -2,6 +2,7 @@
 // Starts QEMU so that it outlives the agent: own session, none of our stdio, its words in a log
 // file; an unprivileged user where we are root. The QMP and console sockets listen before QEMU
 // starts: Qmp::connect() may follow at once and tells by `closed` when QEMU dies early.
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,8 @@ struct LaunchInput {
   // and takes the return path out. Borrowed.
   std::optional<int> incoming_fd = std::nullopt;
   std::string binary{kQemuBinary};
+  // Called before QEMU runs, to record the process that will be it (os::Command::before_start).
+  std::function<void(const os::ProcessIdentity&)> before_start{};
 };
 
 struct Launched {
