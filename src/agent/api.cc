@@ -185,7 +185,11 @@ void add_migration_routes(http::Server& server, Parts parts) {
   steer("abort", [](Migrations& m, const std::string& id, const Json&) { return m.abort(id); });
   steer("set", [](Migrations& m, const std::string& id, const Json& b) { return m.set(id, b); });
   steer("resolve", [](Migrations& m, const std::string& id, const Json& b) {
-    return m.resolve(id, b.contains("target_destroyed") && b["target_destroyed"] == true);
+    const auto said = [&](const char* word) { return b.contains(word) && b[word] == true; };
+    using enum Migrations::Destroyed;
+    return m.resolve(id, said("target_destroyed")   ? target
+                         : said("source_destroyed") ? source
+                                                    : none);
   });
 }
 

@@ -82,26 +82,24 @@ bool Migrations::is_moving(const std::string& vm) const {
   return false;
 }
 
-// A host's name, or a site's: then the first of its hosts that is up.
-Result<std::string> Migrations::pick_host(const std::string& to) const {
+// A host's name, or a site's: then those of its hosts that are up.
+Result<std::vector<std::string>> Migrations::hosts_of(const std::string& to) const {
   if (to == context_.config.name) return fail("the vm is on host {} already", to);
-  if (context_.peers.is_up(to)) return to;
-  const auto hosts = hosts_of_site_(to);
-  for (const auto& host : hosts) {
-    if (host == context_.config.name) return fail("the vm is in site {} already", to);
+  if (context_.peers.is_up(to)) return std::vector{to};
+  auto hosts = hosts_of_site_(to);
+  if (std::ranges::count(hosts, context_.config.name) != 0) {
+    return fail("the vm is in site {} already", to);
   }
-  for (const auto& host : hosts) {
-    if (context_.peers.is_up(host)) return host;
-  }
-  if (!hosts.empty()) return fail("no host of site {} can be reached", to);
+  const bool known = !hosts.empty();
+  std::erase_if(hosts, [this](const auto& host) { return !context_.peers.is_up(host); });
+  if (!hosts.empty()) return hosts;
+  if (known) return fail("no host of site {} can be reached", to);
   return fail("there is no host or site '{}' that can be reached; see godwit host ls", to);
 }
 
 Result<SourceRecord> Migrations::plan(const nlohmann::json& request) {
   const auto name = text_field(request, "vm");
-  const auto to = text_field(request, "to");
   if (!name) return std::unexpected(name.error());
-  if (!to) return std::unexpected(to.error());
   Vm* vm = context_.vms.find(*name);
   if (vm == nullptr) {
     return fail("there is no running vm '{}' on host {}; see godwit vm ls", *name,
@@ -109,15 +107,11 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request) {
   }
   if (is_moving(*name)) return fail("vm {} is migrating already; see godwit migration ls", *name);
   if (vm->record().arriving) return fail("vm {} is still arriving here: wait until it runs", *name);
-  const auto host = pick_host(*to);
-  if (!host) return std::unexpected(host.error());
-
   SourceRecord record;
   record.id = os::random_id<MigrationId>();
   record.vm = *name;
   record.tenant = vm->spec().tenant;
   record.process = vm->process().identity();
-  record.to = *host;
   record.started = wall_clock_seconds();
   if (request.contains("max_downtime")) {
     const auto limit = duration_field(request, "max_downtime");
@@ -155,29 +149,52 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request) {
 void Migrations::add(const nlohmann::json& request, http::Responder responder) {
   auto record = plan(request);
   if (!record) return responder.error(409, record.error().text, 3);
+  const auto to = text_field(request, "to");
+  if (!to) return responder.error(400, to.error().text, 2);
+  auto hosts = hosts_of(*to);
+  if (!hosts) return responder.error(409, hosts.error().text, 3);
   const auto dry_run = flag_field(request, "dry_run", false);
   if (!dry_run) return responder.error(400, dry_run.error().text, 2);
   const auto at = start_time(request);
   if (!at) return responder.error(400, at.error().text, 2);
-  Vm* vm = context_.vms.find(record->vm);
-  preflight(context_, *vm, record->to,
-            [this, record = *record, dry_run = *dry_run, at = *at,
-             shared = std::make_shared<http::Responder>(std::move(responder))](
-                const std::vector<Check>& checks) mutable {
-              if (dry_run) return answer_dry_run(record, checks, *shared);
-              if (!all_ok(checks)) {
-                return shared->json(409,
-                                    {{"error", "refused, nothing was changed: " + failures(checks)},
-                                     {"exit", 3},
-                                     {"checks", to_json(checks)}});
-              }
-              const MigrationId id = record.id;
-              if (is_moving(record.vm)) {
-                return shared->error(409, fmt::format("vm {} is migrating already", record.vm), 3);
-              }
-              launch(std::move(record), std::move(*shared));
-              begin_at(id, at);
-            });
+  std::ranges::reverse(*hosts);
+  try_next_host(std::make_shared<Wanted>(Wanted{.record = *std::move(record),
+                                                .dry_run = *dry_run,
+                                                .at = *at,
+                                                .hosts = *std::move(hosts),
+                                                .responder = std::move(responder)}));
+}
+
+void Migrations::try_next_host(std::shared_ptr<Wanted> wanted) {
+  wanted->record.to = std::move(wanted->hosts.back());
+  wanted->hosts.pop_back();
+  Vm* vm = context_.vms.find(wanted->record.vm);
+  if (vm == nullptr) {
+    return wanted->responder.error(409, fmt::format("vm {} has ended", wanted->record.vm), 3);
+  }
+  preflight(context_, *vm, wanted->record.to, [this, wanted](const std::vector<Check>& checks) {
+    if (all_ok(checks)) return conclude(*wanted, checks);
+    std::ranges::copy(checks, std::back_inserter(wanted->refused));
+    if (!wanted->hosts.empty()) return try_next_host(wanted);
+    conclude(*wanted, wanted->refused);
+  });
+}
+
+void Migrations::conclude(Wanted& wanted, const std::vector<Check>& checks) {
+  SourceRecord& record = wanted.record;
+  http::Responder& responder = wanted.responder;
+  if (wanted.dry_run) return answer_dry_run(record, checks, responder);
+  if (!all_ok(checks)) {
+    return responder.json(409, {{"error", "refused, nothing was changed: " + failures(checks)},
+                                {"exit", 3},
+                                {"checks", to_json(checks)}});
+  }
+  if (is_moving(record.vm)) {
+    return responder.error(409, fmt::format("vm {} is migrating already", record.vm), 3);
+  }
+  const MigrationId id = record.id;
+  launch(std::move(record), std::move(responder));
+  begin_at(id, wanted.at);
 }
 
 void Migrations::answer_dry_run(const SourceRecord& record, const std::vector<Check>& checks,
@@ -255,6 +272,12 @@ Result<SourceMove*> Migrations::find_source(const std::string& text) {
               context_.config.name);
 }
 
+TargetMove* Migrations::find_target(const std::string& text) {
+  const auto id = MigrationId::parse(text);
+  const auto found = id ? targets_.find(*id) : targets_.end();
+  return found == targets_.end() ? nullptr : found->second.get();
+}
+
 Result<> Migrations::follow(const std::string& id, std::shared_ptr<http::EventStream> stream) {
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
@@ -278,6 +301,7 @@ Result<> Migrations::cutover(const std::string& id) {
 }
 
 Result<> Migrations::abort(const std::string& id) {
+  if (TargetMove* target = find_target(id)) return target->give_up();
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
   const SourceState state = (*move)->record().state;
@@ -322,14 +346,21 @@ Result<> Migrations::set(const std::string& id, const nlohmann::json& request) {
   return {};
 }
 
-Result<> Migrations::resolve(const std::string& id, bool target_destroyed) {
+Result<> Migrations::resolve(const std::string& id, Destroyed destroyed) {
+  TargetMove* target = find_target(id);
+  if (target != nullptr && destroyed == Destroyed::source) return target->source_destroyed();
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
   if ((*move)->record().state != SourceState::released) {
     return fail("migration {} is not undecided: it is {}", id,
                 migrate::to_text((*move)->record().state));
   }
-  (*move)->feed(target_destroyed ? SourceEvent::target_destroyed : SourceEvent::session_up);
+  if (destroyed == Destroyed::source) {
+    return fail("this is the source: --source-destroyed is said at {}, where the vm is to run",
+                (*move)->record().to);
+  }
+  (*move)->feed(destroyed == Destroyed::target ? SourceEvent::target_destroyed
+                                               : SourceEvent::session_up);
   return {};
 }
 

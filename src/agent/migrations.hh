@@ -32,7 +32,9 @@ class Migrations final {
   Result<> cutover(const std::string& id);
   Result<> abort(const std::string& id);
   Result<> set(const std::string& id, const nlohmann::json& request);
-  Result<> resolve(const std::string& id, bool target_destroyed);
+  // Whose end is destroyed, by the operator's word, if that is what decides.
+  enum class Destroyed : std::uint8_t { none, source, target };
+  Result<> resolve(const std::string& id, Destroyed destroyed);
 
   // Peers.
   void on_request(PeerRequest request, const nlohmann::json& body);
@@ -49,11 +51,24 @@ class Migrations final {
     os::Loop::Timer timeout;
   };
 
-  Result<std::string> pick_host(const std::string& to) const;
+  // A move that was asked for, while preflight looks for a host that can take the vm.
+  struct Wanted {
+    SourceRecord record;
+    bool dry_run = false;
+    std::int64_t at = 0;
+    std::vector<std::string> hosts;  // not asked yet, the next one last
+    std::vector<Check> refused{};    // by those that were
+    http::Responder responder;
+  };
+
+  Result<std::vector<std::string>> hosts_of(const std::string& to) const;
   Result<SourceRecord> plan(const nlohmann::json& request);
 
   Result<SourceMove*> find_source(const std::string& id);
+  TargetMove* find_target(const std::string& id);
   void launch(SourceRecord record, http::Responder responder);
+  void try_next_host(std::shared_ptr<Wanted> wanted);
+  void conclude(Wanted& wanted, const std::vector<Check>& checks);
   void answer_dry_run(const SourceRecord& record, const std::vector<Check>& checks,
                       http::Responder& responder);
   void begin_at(MigrationId id, std::int64_t at);

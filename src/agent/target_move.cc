@@ -248,6 +248,24 @@ void TargetMove::abort(PeerRequest request, const std::string& reason) {
   feed(TargetEvent::abort, reason);
 }
 
+Result<> TargetMove::give_up() {
+  if (machine_.state() == TargetState::refused) return {};
+  if (settled()) return fail("vm {} has arrived: migrate it back instead", record_.spec.name);
+  feed(TargetEvent::give_up, "aborted on request at host " + context_.config.name);
+  return {};
+}
+
+Result<> TargetMove::source_destroyed() {
+  if (machine_.state() == TargetState::owner) return {};
+  look_at_guest();
+  if (machine_.state() != TargetState::loaded) {
+    return fail("vm {} has not come whole from {}, it cannot run here: the move is {}",
+                record_.spec.name, record_.from, migrate::to_text(machine_.state()));
+  }
+  feed(TargetEvent::source_destroyed);
+  return {};
+}
+
 void TargetMove::restart() {
   if (Vm* vm = guest()) {
     follow(*vm);

@@ -36,6 +36,8 @@ class TargetMove final {
   void prepare(PeerRequest request);                           // migration.prepare
   void commit(PeerRequest request);                            // migration.commit
   void abort(PeerRequest request, const std::string& reason);  // migration.abort
+  Result<> give_up();           // the operator's wish, before it owns the guest
+  Result<> source_destroyed();  // the operator's word: run what has come whole
   void restart();
   void on_session_up();
   // A lane of our transfer; `early` was read from it already.

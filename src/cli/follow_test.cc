@@ -184,6 +184,8 @@ TEST_F(FollowTest, SettingsAndDecisionsAreSent) {
   agent.answer("POST /v1/migrations/m1/cutover", json::object());
   agent.answer("POST /v1/migrations/m1/resolve", json::object());
   agent.answer("GET /v1/migrations/m1", migration("aborted"));
+  agent.answer("POST /v1/migrations/m2/resolve", json::object());
+  agent.answer("GET /v1/migrations/m2", migration("done"));
   agent.start();
   const auto run = [&](std::vector<std::string> arguments) {
     return run_cli(agent.socket(), std::move(arguments)).status;
@@ -193,6 +195,9 @@ TEST_F(FollowTest, SettingsAndDecisionsAreSent) {
   EXPECT_EQ(run({"migration", "resolve", "m1", "--target-destroyed"}), 0);
   EXPECT_EQ(agent.body_of("POST /v1/migrations/m1/set"), json({{"bandwidth", "1gbit"}}));
   EXPECT_EQ(agent.body_of("POST /v1/migrations/m1/resolve"), json({{"target_destroyed", true}}));
+  EXPECT_EQ(run({"migration", "resolve", "m2", "--source-destroyed"}), 0);
+  EXPECT_EQ(agent.body_of("POST /v1/migrations/m2/resolve"), json({{"source_destroyed", true}}));
+  EXPECT_EQ(run({"migration", "resolve", "m2", "--source-destroyed", "--target-destroyed"}), 2);
 }
 
 }  // namespace

@@ -57,7 +57,8 @@ void add_migrate(CLI::App& app, Context& context) {
   auto* verb = app.add_subcommand("migrate", "Move a running vm to another host");
   auto move = std::make_shared<Move>();
   add_name(*verb, "VM", move->vm, "Virtual machine")->required();
-  add_name(*verb, "--to", move->to, "Host or site to move it to")->required();
+  add_name(*verb, "--to", move->to, "Host, or site: its first host that can take the vm")
+      ->required();
   add_duration(*verb, "--max-downtime", move->max_downtime,
                "Longest pause of the guest (default 300ms)");
   add_rate(*verb, "--bandwidth", move->bandwidth, "Cap of the transfer (default: the link's rate)");

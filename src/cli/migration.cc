@@ -85,13 +85,21 @@ void add_set(CLI::App& noun, Context& context, const std::shared_ptr<std::string
 void add_resolve(CLI::App& noun, Context& context, const std::shared_ptr<std::string>& id) {
   auto* resolve = add_on_migration(
       noun, "resolve", "Decide an undecided migration: resume at the source if that is safe", id);
-  auto destroyed = std::make_shared<bool>(false);
-  resolve->add_flag("--target-destroyed", *destroyed,
-                    "Your word that the target host will never run this vm again");
+  auto target = std::make_shared<bool>(false);
+  auto source = std::make_shared<bool>(false);
+  auto* at_source = resolve->add_flag("--target-destroyed", *target,
+                                      "Said at the source: your word that the target host will "
+                                      "never run this vm again");
+  resolve
+      ->add_flag("--source-destroyed", *source,
+                 "Said at the target: your word that the source host will never run this vm again")
+      ->excludes(at_source);
   add_json(*resolve, context);
-  resolve->callback([&context, id, destroyed] {
-    const json resolved =
-        context.post(path_of("migrations", *id, "resolve"), {{"target_destroyed", *destroyed}});
+  resolve->callback([&context, id, target, source] {
+    json body = json::object();
+    if (*target) body["target_destroyed"] = true;
+    if (*source) body["source_destroyed"] = true;
+    const json resolved = context.post(path_of("migrations", *id, "resolve"), body);
     if (context.as_json) return context.print_json(resolved);
     context.say(fmt::format("migration {} is {}", *id, text_of(resolved, "state")));
   });
@@ -123,7 +131,7 @@ void add_migration(CLI::App& app, Context& context) {
   waiting->callback([&context, id, limit] { context.status = wait_for(context, *id, *limit); });
 
   add_set(*noun, context, id);
-  add_on_migration(*noun, "abort", "Abort it: the vm goes on at the source", id)
+  add_on_migration(*noun, "abort", "Abort it, at either host: the vm goes on at the source", id)
       ->callback([&context, id] {
         context.post(path_of("migrations", *id, "abort"));
         context.say(fmt::format("migration {} is being aborted", *id));

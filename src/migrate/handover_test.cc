@@ -256,6 +256,7 @@ class World {
         return;
       case 7:
         if (chance(5)) return feed_source(SE::abort_requested);
+        if (chance(5)) return feed_target(TE::give_up);
         return;
       default:
         // In the storm timers run out of order with everything else; in the calm they come last.
@@ -340,6 +341,29 @@ TEST(Source, AGuestThatStopsOrFailsBeforeTheTargetIsReadyGoesOnHere) {
     EXPECT_EQ(source.state(), SourceState::aborting);
     EXPECT_TRUE(std::ranges::count(effects, SF::resume_guest) == 1);
   }
+}
+
+TEST(Target, GivesUpUntilItOwnsTheGuest) {
+  for (const bool loaded : {false, true}) {
+    Target target;
+    (void)target.handle(TE::begin);
+    if (loaded) (void)target.handle(TE::loaded);
+    EXPECT_EQ(target.handle(TE::give_up, "the operator"),
+              (std::vector{TF::record, TF::reply_refuses, TF::notify_failed, TF::discard_guest}));
+    EXPECT_EQ(target.handle(TE::commit), std::vector{TF::reply_refuses});
+  }
+  Target owner(TargetState::owner);
+  EXPECT_TRUE(owner.handle(TE::give_up).empty());
+}
+
+TEST(Target, RunsByTheOperatorsWordOnlyWhatIsWhole) {
+  Target target;
+  (void)target.handle(TE::begin);
+  EXPECT_TRUE(target.handle(TE::source_destroyed).empty());
+  (void)target.handle(TE::loaded);
+  EXPECT_EQ(target.handle(TE::source_destroyed),
+            (std::vector{TF::record, TF::run_guest, TF::run_ports}));
+  EXPECT_EQ(target.handle(TE::abort), std::vector{TF::reply_owns});
 }
 
 TEST(Source, AfterReleasedAnAbortIsNotObeyed) {

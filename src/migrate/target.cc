@@ -55,6 +55,7 @@ std::vector<F> Target::in_preparing(E event, std::string& text) {
       if (!commit_waits_) return {};
       return refuse("the guest's state did not arrive whole", {F::reply_refuses});
     case E::load_failed:
+    case E::give_up:
       return refuse(std::move(text), {F::reply_refuses, F::notify_failed});
     case E::guest_died:
       return refuse("QEMU ended at the target" + (text.empty() ? "" : ": " + text),
@@ -69,10 +70,12 @@ std::vector<F> Target::in_preparing(E event, std::string& text) {
 std::vector<F> Target::in_loaded(E event, std::string& text) {
   switch (event) {
     case E::commit:
+    case E::source_destroyed:
       return enter(T::owner, {F::run_guest, F::run_ports});
     case E::abort:
       return refuse(std::move(text), {F::reply_refuses});
     case E::load_failed:
+    case E::give_up:
       return refuse(std::move(text), {F::reply_refuses, F::notify_failed});
     case E::guest_died:
       return refuse("QEMU ended at the target" + (text.empty() ? "" : ": " + text),
@@ -134,6 +137,10 @@ std::string_view to_text(TargetEvent event) {
       return "commit";
     case E::abort:
       return "abort";
+    case E::give_up:
+      return "give_up";
+    case E::source_destroyed:
+      return "source_destroyed";
     case E::guest_running:
       return "guest_running";
     case E::guest_died:

@@ -1,6 +1,7 @@
 #pragma once
-// The target's half of a hand-over (see source.hh). It becomes the owner in exactly one place: a
-// commit from the source, which the source sends only after it recorded `released`.
+// The target's half of a hand-over (see source.hh). It becomes the owner by a commit from the
+// source, which the source sends only after it recorded `released`, or by the operator's word that
+// the source is destroyed.
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -10,17 +11,19 @@
 namespace godwit::migrate {
 
 enum class TargetEvent : std::uint8_t {
-  begin,           // migration.prepare
-  restarted,       // the agent came back and read `state` from its journal
-  prepared,        // QEMU listens, ports are held, channels are up
-  loaded,          // QEMU lives, has loaded everything, and the transfer's checksum agrees
-  load_failed,     // either does not; text says which
-  commit,          // migration.commit: the source has recorded `released`; whoever feeds this has
-                   // looked at QEMU's pidfd first, so that a dead guest is never owned
-  abort,           // migration.abort
-  guest_running,   // QEMU says RESUME
-  guest_died,      // our QEMU is gone
-  patience_ended,  // the bound of the present state passed
+  begin,             // migration.prepare
+  restarted,         // the agent came back and read `state` from its journal
+  prepared,          // QEMU listens, ports are held, channels are up
+  loaded,            // QEMU lives, has loaded everything, and the transfer's checksum agrees
+  load_failed,       // either does not; text says which
+  commit,            // migration.commit: the source has recorded `released`; whoever feeds this has
+                     // looked at QEMU's pidfd first, so that a dead guest is never owned
+  abort,             // migration.abort
+  give_up,           // the operator's wish at the target: a refusal like any other
+  source_destroyed,  // the operator's word (migration resolve --source-destroyed)
+  guest_running,     // QEMU says RESUME
+  guest_died,        // our QEMU is gone
+  patience_ended,    // the bound of the present state passed
 };
 
 enum class TargetEffect : std::uint8_t {

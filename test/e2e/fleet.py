@@ -148,6 +148,12 @@ class Fleet:
             vm.wait_until_it_answers()
         return vm
 
+    def begin_vm(self, host, name):
+        """Begins to start a vm in the background: the process of the command."""
+        return self.popen(host, self.bin / "godwit", "vm", "run", name, "--memory", "96MiB",
+                          "--kernel", self.guest / "vmlinuz", "--initrd", self.guest / "initrd.img",
+                          "--append", "console=ttyS0 quiet")
+
     def vms_of(self, host):
         return {vm["name"]: vm for vm in self.json(host, "vm", "ls")}
 
@@ -237,7 +243,7 @@ class Fleet:
             pid = self.agent(host)
             if pid is None or self.is_faulty(pid) or self.agent_stopped(host):
                 self.restart_agent(host)
-        for host in HOSTS:
+        for host in SITES:
             for name in self.vms_of(host):
                 self.godwit(host, "vm", "stop", name, "--force", expect=None)
                 self.godwit(host, "vm", "rm", name, expect=None)

@@ -183,6 +183,59 @@ def test_operator_resolves_when_the_target_is_destroyed(fleet):
         expect_at_source(fleet, vm, identifier)
 
 
+def test_operator_gives_up_at_the_target(fleet):
+    """The source has released the vm and cannot be reached: the target's refusal gives it back."""
+    with watched(fleet) as vm:
+        identifier = begin_until_frozen(fleet, vm, "e1", AFTER_RELEASE)
+        cut(fleet)
+        fleet.godwit("w1", "migration", "abort", identifier)
+        fleet.wait_for_state("w1", identifier, "aborted")
+        fleet.godwit("w1", "migration", "abort", identifier)  # harmless
+        refused = fleet.godwit("w1", "migration", "resolve", identifier, "--source-destroyed", expect=1)
+        assert "cannot run here" in refused.stderr
+        thaw(fleet, "e1")
+        heal(fleet)
+        expect_at_source(fleet, vm, identifier)
+
+
+def test_operator_resolves_when_the_source_is_destroyed(fleet):
+    vm = fleet.run_vm()
+    with Observer(vm):
+        identifier = begin_until_frozen(fleet, vm, "e1", AFTER_RELEASE)
+        fleet.kill_agent("e1")  # the operator sees to it ...
+        kill_qemu(fleet, vm, "e1")
+        fleet.godwit("w1", "migration", "resolve", identifier, "--source-destroyed")  # ... and says so
+        wait_until(lambda: fleet.where(vm.name) == ["w1"], 20, "the vm runs at the target")
+        vm.wait_until_it_counts()
+        refused = fleet.godwit("w1", "migration", "abort", identifier, expect=1)
+        assert "migrate it back" in refused.stderr
+        fleet.restart_agent("e1")  # the source was not destroyed after all: it learns who owns the vm
+        expect_at_target(fleet, vm, identifier)
+
+
+# ---- a vm's start ----
+
+def test_agent_dies_before_the_vm_is_recorded(fleet):
+    fleet.restart_agent("e1", fault="vm.starting.record.before")
+    start = fleet.begin_vm("e1", "early")
+    wait_until(lambda: fleet.agent_stopped("e1"), 20, "the fault")
+    fleet.restart_agent("e1")
+    assert start.wait(20) != 0
+    wait_until(lambda: not fleet.qemus("e1"), 5, "no QEMU")
+    assert fleet.vms_of("e1") == {}
+
+
+def test_agent_dies_when_the_vm_has_just_started(fleet):
+    """No QEMU runs that no agent knows."""
+    fleet.restart_agent("e1", fault="vm.starting.launch.after")
+    start = fleet.begin_vm("e1", "early")
+    wait_until(lambda: fleet.agent_stopped("e1"), 20, "the fault")
+    fleet.restart_agent("e1")
+    assert start.wait(20) != 0
+    wait_until(lambda: fleet.where("early") == ["e1"], 20, "the vm is adopted")
+    assert [name for _, name in fleet.guests("e1")] == ["early"]
+
+
 # ---- the guests' QEMUs ----
 
 def test_source_qemu_dies_while_copying(fleet):

@@ -34,6 +34,14 @@ def test_a_stopped_vm_can_be_removed_at_once(fleet):
     assert fleet.nothing_of(vm, "e1")
 
 
+def test_a_site_s_host_that_cannot_take_the_vm_is_passed_over(fleet):
+    vm = fleet.run_vm("w1", nic=False)
+    fleet.vms -= 1
+    assert fleet.run_vm("client", nic=False).name == vm.name  # which is in the east, too
+    assert fleet.move(vm, "w1", "east")["to"] == "e1"
+    assert fleet.where(vm.name) == ["e1"]
+
+
 def test_dry_run_touches_nothing(fleet):
     vm = fleet.run_vm()
     before = {host: fleet.left_at(host) for host in ("e1", "w1")}
