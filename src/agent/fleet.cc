@@ -5,6 +5,7 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "agent/paced_socket.hh"
 #include "agent/records.hh"
 #include "os/random.hh"
 #include "session/join_messages.hh"
@@ -165,7 +166,15 @@ session::Sessions::Handlers Fleet::session_handlers() {
           },
       .on_relayed = [this](std::unique_ptr<os::ByteStream> stream,
                            const std::string& via) { acceptor_->accept(std::move(stream), via); },
-      .on_bytes_relayed = {}};
+      // What passes must not drown the wires either, and its sender sees only the path to us.
+      .on_relaying =
+          [this](os::ByteStream& caller, os::ByteStream& target) {
+            return [to_caller = std::make_unique<PacedSocket>(loop_, caller),
+                    to_target = std::make_unique<PacedSocket>(loop_, target)](BytesView) {
+              to_caller->wrote();
+              to_target->wrote();
+            };
+          }};
 }
 
 session::Acceptor::Handlers Fleet::acceptor_handlers() {

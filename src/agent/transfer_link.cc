@@ -4,10 +4,6 @@
 
 #include <algorithm>
 
-#include "os/socket.hh"
-#include "os/tcp.hh"
-#include "session/tls_stream.hh"
-
 namespace godwit::agent {
 
 using stream::kMemoryStream;
@@ -20,24 +16,7 @@ constexpr std::size_t kLaneRead = 256 << 10;
 // Lane bytes taken per wake-up before other events get their turn.
 constexpr std::size_t kLaneBurst = 4 << 20;
 
-// Little unsent data in the kernel keeps the last pages of a move from queueing behind what was
-// read long ago: 512 KiB is 10 ms at 400 Mbit/s.
-constexpr ByteCount kLaneNotSent{512 << 10};
 constexpr Nanoseconds kLeastTick = milliseconds(1);
-constexpr Nanoseconds kPaceInterval = milliseconds(5);
-
-const os::Fd* socket_of(os::ByteStream& lane) {
-  auto* tls = dynamic_cast<session::TlsStream*>(&lane);
-  auto* socket = tls == nullptr ? nullptr : dynamic_cast<os::SocketStream*>(&tls->lower());
-  return socket == nullptr ? nullptr : &socket->fd();
-}
-
-void tune(const os::Fd& socket) {
-  if (!os::set_congestion_control(socket, "bbr")) {
-    spdlog::info("this kernel has no BBR: lanes use its default congestion control");
-  }
-  os::set_not_sent_low_water(socket, kLaneNotSent);
-}
 
 }  // namespace
 
@@ -105,12 +84,7 @@ bool TransferLink::fill_from_qemu() {
 void TransferLink::use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early) {
   if (lane_) drop_lane("replaced by a newer lane");
   lane_ = std::move(lane);
-  lane_socket_ = socket_of(*lane_);
-  if (is_source() && lane_socket_ != nullptr) {
-    tune(*lane_socket_);
-    pacer_ = {};
-    pace();
-  }
+  if (is_source()) pace_ = std::make_unique<PacedSocket>(loop_, *lane_);
   transfer_.lane_up(loop_.now());
   if (!early.empty()) {
     if (const auto fed = transfer_.feed(early, loop_.now()); !fed)
@@ -145,25 +119,12 @@ void TransferLink::read_lane() {
 
 void TransferLink::drop_lane(const std::string& reason) {
   if (!lane_) return;
-  pace_timer_.reset();
-  lane_socket_ = nullptr;
+  pace_.reset();
   // The stream may be calling us: let it go after it has returned.
   loop_.post([dropped = std::shared_ptr<os::ByteStream>(std::move(lane_))] {});
   transfer_.lane_down(loop_.now());
   arm();
   if (!transfer_.failed() && events_.lane_lost) events_.lane_lost(reason);
-}
-
-void TransferLink::pace() {
-  const os::TcpStatus status = os::tcp_status(*lane_socket_);
-  pacer_.update({.at = loop_.now(),
-                 .rtt = status.min_rtt,
-                 .smoothed_rtt = status.rtt,
-                 .delivered = status.delivery_rate,
-                 .acknowledged = status.acknowledged,
-                 .starting_up = status.starting_up});
-  os::set_pacing_rate(*lane_socket_, pacer_.rate());
-  pace_timer_ = loop_.after(kPaceInterval, [this] { pace(); });
 }
 
 void TransferLink::write_lane() {
@@ -172,6 +133,7 @@ void TransferLink::write_lane() {
     if (next.empty()) return;
     const std::size_t written = lane_->write(next);
     transfer_.advance(written);
+    if (pace_) pace_->wrote();
     if (written < next.size()) return;  // `writable` follows
   }
 }

@@ -12,9 +12,9 @@
 #include <functional>
 #include <memory>
 
+#include "agent/paced_socket.hh"
 #include "os/byte_stream.hh"
 #include "os/loop.hh"
-#include "stream/pacer.hh"
 #include "stream/transfer.hh"
 
 namespace godwit::agent {
@@ -60,7 +60,6 @@ class TransferLink final : public stream::TransferSink {
   void write_lane();
   void pump();
   void arm();
-  void pace();
 
   os::Loop& loop_;
   stream::Role role_;
@@ -75,9 +74,8 @@ class TransferLink final : public stream::TransferSink {
   bool qemu_ended_ = false;
   bool consumer_waits_ = false;
   bool pumping_ = false;
-  os::Loop::Timer timer_, pace_timer_;
-  const os::Fd* lane_socket_ = nullptr;  // of lane_; null through a relay
-  stream::Pacer pacer_;
+  os::Loop::Timer timer_;
+  std::unique_ptr<PacedSocket> pace_;  // of lane_, at the source
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

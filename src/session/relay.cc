@@ -184,11 +184,9 @@ void Relay::on_leg(std::uint64_t id, bool of_caller, Result<std::unique_ptr<TlsS
   (of_caller ? circuit.caller : circuit.target) = std::move(*leg);
   if (circuit.caller == nullptr || circuit.target == nullptr) return;
   circuit.timeout.reset();
+  Passing passing = hooks_.relayed(*circuit.caller, *circuit.target);
   circuit.splice = std::make_unique<Splice>(
-      loop_, std::move(circuit.caller), std::move(circuit.target),
-      [this](BytesView bytes) {
-        if (hooks_.relayed) hooks_.relayed(bytes);
-      },
+      loop_, std::move(circuit.caller), std::move(circuit.target), std::move(passing),
       [this, id](const std::string&) { circuits_.erase(id); });
 }
 

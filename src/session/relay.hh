@@ -34,6 +34,8 @@ class Relay final {
  public:
   using Leg = std::move_only_function<void(Result<std::unique_ptr<TlsStream>>)>;
 
+  using Passing = std::move_only_function<void(BytesView)>;
+
   struct Hooks {
     // The session with a peer, if it is up and runs through no relay.
     std::move_only_function<Session*(const std::string& peer)> direct_session;
@@ -41,8 +43,8 @@ class Relay final {
     std::move_only_function<void(const std::string& peer, Leg)> dial;
     // Somebody calls us through `via`: the stream will bring a TLS client.
     std::move_only_function<void(std::unique_ptr<TlsStream>, const std::string& via)> called;
-    // Bytes that passed through us.
-    std::move_only_function<void(BytesView)> relayed;
+    // A connection through us begins; what it gives is told of all bytes that pass.
+    std::move_only_function<Passing(os::ByteStream& caller, os::ByteStream& target)> relayed;
   };
 
   Relay(os::Loop& loop, std::string self, Hooks hooks);

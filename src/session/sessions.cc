@@ -53,10 +53,10 @@ Relay::Hooks Sessions::relay_hooks() {
           [this](std::unique_ptr<TlsStream> stream, const std::string& via) {
             if (handlers_.on_relayed) handlers_.on_relayed(std::move(stream), via);
           },
-      .relayed =
-          [this](BytesView bytes) {
-            if (handlers_.on_bytes_relayed) handlers_.on_bytes_relayed(bytes);
-          },
+      .relayed = [this](os::ByteStream& caller, os::ByteStream& target) -> Relay::Passing {
+        if (!handlers_.on_relaying) return [](BytesView) {};
+        return handlers_.on_relaying(caller, target);
+      },
   };
 }
 

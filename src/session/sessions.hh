@@ -35,8 +35,9 @@ class Sessions final : private PeerLinkOwner {
     // A peer reaches us through the relay `via`: hand it to Acceptor::accept(stream, via).
     std::move_only_function<void(std::unique_ptr<os::ByteStream>, const std::string& via)>
         on_relayed;
-    // May be empty. Bytes that passed between two other hosts through us (ciphertext).
-    std::move_only_function<void(BytesView)> on_bytes_relayed;
+    // May be empty. A connection of two other hosts begins to run through us: what it gives is told
+    // of all bytes (ciphertext) that pass.
+    std::move_only_function<Relay::Passing(os::ByteStream&, os::ByteStream&)> on_relaying;
   };
 
   struct Status {

@@ -43,7 +43,10 @@ struct TestHost {
              .on_relayed = [this](
                                std::unique_ptr<os::ByteStream> stream,
                                const std::string& via) { acceptor.accept(std::move(stream), via); },
-             .on_bytes_relayed = [this](BytesView bytes) { relayed += as_text(bytes); }},
+             .on_relaying =
+                 [this](os::ByteStream&, os::ByteStream&) {
+                   return [this](BytesView bytes) { relayed += as_text(bytes); };
+                 }},
             limits,
             [this](const os::Endpoint& to) {
               auto stream = os::tcp_connect(loop, to);

@@ -1,11 +1,13 @@
 """Moves of running vms between e1 (east) and w1 (west), as an operator makes them. Topology: fleet.py."""
 
+import contextlib
 import os
 import signal
+import subprocess
 import time
 
 from conftest import wait_until
-from fleet import Observer, Probe
+from fleet import ADDRESSES, HOSTS, Observer, Probe
 
 
 def test_move_and_back_at_once_loses_nothing(fleet):
@@ -190,6 +192,99 @@ def test_wire_to_the_target_host_becomes_local_and_back(fleet):
     fleet.move(vm, "w1", "e1")
     wait_until(answers, 5, "the long wire")
     assert {fleet.json("w1", "wire", "ls")[0][end]["host"] for end in "ab"} == {"e1", "w1"}
+
+
+@contextlib.contextmanager
+def bridge_with_a_station(fleet, host, address):
+    """A Linux bridge `br0` in a host, and beside it a station: a namespace with that address."""
+    def ip(*words):
+        fleet.lab.exec(host, "ip", *words)
+    ip("link", "add", "br0", "type", "bridge")
+    ip("netns", "add", "station")
+    try:
+        ip("link", "add", "st0", "type", "veth", "peer", "name", "eth0", "netns", "station")
+        ip("link", "set", "st0", "master", "br0", "up")
+        ip("link", "set", "br0", "up")
+        ip("-n", "station", "address", "add", address, "dev", "eth0")
+        ip("-n", "station", "link", "set", "eth0", "up")
+        yield
+    finally:
+        ip("netns", "delete", "station")
+        ip("link", "delete", "br0")
+
+
+def test_a_station_on_a_bridge_reaches_the_vm_wherever_it_is(fleet):
+    """A wire's end may be a Linux bridge that is there already."""
+    vm = fleet.run_vm()
+    fleet.godwit("client", "disconnect", vm.uplink, vm.port)
+
+    def reaches():
+        return fleet.lab.exec("client", "ip", "netns", "exec", "station", "ping", "-c", "1", "-W", "1",
+                              vm.address, check=False).returncode == 0
+    with bridge_with_a_station(fleet, "client", f"{vm.net}.7/24"):
+        fleet.godwit("client", "port", "add", "lanb", "--bridge", "br0")
+        fleet.godwit("client", "connect", "lanb", vm.port)
+        wait_until(reaches, 10, "the wire to the bridge")
+        fleet.move(vm, "e1", "w1")
+        wait_until(reaches, 5, "the wire after the move")
+        shown = next(p for p in fleet.json("client", "port", "ls") if p["name"] == "lanb")
+        assert (shown["kind"], shown["bridge"]) == ("bridge", "br0")
+        fleet.godwit("client", "disconnect", "lanb", vm.port)
+        fleet.godwit("client", "disconnect", "lanb", vm.port)  # harmless
+        assert not reaches()
+        fleet.godwit("client", "port", "rm", "lanb")
+
+
+@contextlib.contextmanager
+def no_tcp_between_agents(fleet, hosts=HOSTS):
+    """Neither of two hosts can dial the other's agent; their datagrams pass."""
+    for host, other in zip(hosts, reversed(hosts)):
+        fleet.lab.exec(host, "nft", "add table inet firewall; add chain inet firewall in "
+                       "{ type filter hook input priority 0; }; add rule inet firewall in "
+                       f"ip saddr {ADDRESSES[other]} meta l4proto tcp drop")
+    try:
+        yield
+    finally:
+        for host in hosts:
+            fleet.lab.exec(host, "nft", "delete table inet firewall")
+
+
+def test_a_move_between_hosts_that_cannot_dial_each_other(fleet):
+    """Session and lane run through the third agent, which carries TLS that it cannot read."""
+    vm = fleet.run_vm()
+    with no_tcp_between_agents(fleet):
+        for host in HOSTS:
+            fleet.restart_agent(host)
+        sessions = fleet.json("e1", "host", "show")["sessions"]
+        assert next(s for s in sessions if s["peer"] == "w1")["via"] == "client", sessions
+        with Observer(vm), Probe(vm) as probe:
+            fleet.move(vm, "e1", "w1")
+            assert fleet.where(vm.name) == ["w1"]
+        probe.expect_nothing_lost()
+
+
+def test_the_console_goes_on_at_the_target(fleet):
+    vm = fleet.run_vm()
+
+    def say(host, word):
+        """What the vm's shell answers on its serial console."""
+        console = fleet.popen(host, fleet.bin / "godwit", "vm", "console", vm.name,
+                              stdin=subprocess.PIPE)
+        try:
+            console.stdin.write(f"echo answer-{word}-$((40 + 2))\n")
+            console.stdin.flush()
+            for line in console.stdout:
+                if f"answer-{word}-42" in line:
+                    return True
+        finally:
+            console.kill()
+            console.communicate()
+        return False
+    assert say("e1", "here")
+    fleet.move(vm, "e1", "w1")
+    assert say("w1", "there")
+    refused = fleet.godwit("e1", "vm", "console", vm.name, expect=None)
+    assert refused.returncode != 0 and vm.name in refused.stderr
 
 
 def test_nothing_is_left_behind(fleet):

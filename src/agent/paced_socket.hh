@@ -1,0 +1,31 @@
+#pragma once
+// Keeps a bulk connection from drowning the wires that share its path: BBR where the kernel has it,
+// little unsent data in the kernel, and a rate just below what the path carries (stream/pacer.hh).
+// For a lane's sender, and for both legs of a connection that this host relays. Control thread.
+#include "os/byte_stream.hh"
+#include "os/loop.hh"
+#include "stream/pacer.hh"
+
+namespace godwit::agent {
+
+class PacedSocket final {
+ public:
+  // Paces the TCP connection at the bottom of `stream` (TLS, or TLS inside TLS); does nothing for
+  // what is not TCP. `stream` must outlive it.
+  PacedSocket(os::Loop& loop, os::ByteStream& stream);
+
+  // Something was written. Nobody looks at a connection that has long been silent.
+  void wrote();
+
+ private:
+  void pace();
+
+  os::Loop& loop_;
+  const os::Fd* socket_;
+  stream::Pacer pacer_;
+  Instant wrote_at_{};
+  bool pacing_ = false;
+  os::Loop::Timer timer_;
+};
+
+}  // namespace godwit::agent
