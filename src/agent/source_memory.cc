@@ -80,6 +80,7 @@ void SourceMemory::start() {
                                }});
   link_->set_bandwidth(settings_.bandwidth);
   link_->take_only(kBeforePrepared);
+  link_->bound_backlog({static_cast<std::uint64_t>(migrate::kLeastBacklogBytes)});
   lane_backoff_ = kFirstLaneBackoff;
   open_lane();
   begin_qemu();
@@ -189,6 +190,7 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
       .delivered_bytes_per_second = stats.delivery_rate.bytes_per_second(),
       .rtt = peers_.rtt(settings_.to)};
   const auto verdict = policy_.judge(sample);
+  link_->bound_backlog({static_cast<std::uint64_t>(verdict.most_backlog_bytes)});
   progress_ = {.round = info.dirty_sync_count,
                .remaining_bytes = info.remaining_bytes,
                .sent_bytes = memory.acked,

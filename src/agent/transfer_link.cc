@@ -61,11 +61,18 @@ void TransferLink::take_only(std::optional<ByteCount> bytes) {
   pump();
 }
 
+void TransferLink::bound_backlog(ByteCount bytes) {
+  most_backlog_ = bytes;
+  pump();
+}
+
 MutableBytes TransferLink::room_for_qemu() {
   const MutableBytes room = transfer_.space(outgoing_);
+  const stream::OutStats stats = transfer_.stats().out.at(outgoing_);
+  if (stats.backlog() >= most_backlog_.bytes) return {};
   if (!take_only_) return room;
-  const std::uint64_t taken = transfer_.stats().out.at(outgoing_).offered;
-  return room.first(std::min(room.size(), take_only_->bytes - std::min(take_only_->bytes, taken)));
+  const std::uint64_t left = take_only_->bytes - std::min(take_only_->bytes, stats.offered);
+  return room.first(std::min(room.size(), left));
 }
 
 bool TransferLink::fill_from_qemu() {

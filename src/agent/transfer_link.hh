@@ -37,6 +37,8 @@ class TransferLink final : public stream::TransferSink {
   void set_bandwidth(std::optional<BitRate> cap);
   // Leaves in QEMU's socket what comes after the first `bytes` of its stream; nullopt: no longer.
   void take_only(std::optional<ByteCount> bytes);
+  // Leaves QEMU's stream in its socket while the consumer at the peer is so far behind.
+  void bound_backlog(ByteCount bytes);
   // The source lets go of its QEMU, whose migration fails then if it is still under way.
   void abort(const std::string& why);
 
@@ -70,6 +72,7 @@ class TransferLink final : public stream::TransferSink {
   std::unique_ptr<os::ByteStream> qemu_;
   std::unique_ptr<os::ByteStream> lane_;
   std::optional<ByteCount> take_only_;
+  ByteCount most_backlog_{stream::kMemoryWindow};
   bool qemu_readable_ = false;
   bool qemu_ended_ = false;
   bool consumer_waits_ = false;

@@ -134,6 +134,22 @@ TEST_F(TransferLinkTest, TakesOnlyTheFirstPieceUntilMoreIsAllowed) {
   EXPECT_TRUE(in.received == memory);
 }
 
+TEST_F(TransferLinkTest, LeavesInQemuWhatASlowConsumerIsBehindWith) {
+  constexpr std::size_t kMost = 1 << 20;
+  Qemu out(from_.take_a());
+  const auto slow = to_.take_b();  // takes nothing for now
+  connect();
+  source_.bound_backlog(ByteCount{kMost});
+  out.send(random_bytes(16 << 20));
+  const auto backlog = [&] { return source_.stats().out.at(stream::kMemoryStream).backlog(); };
+  ASSERT_TRUE(run_until([&] { return backlog() >= kMost; }));
+  int rounds = 0;
+  ASSERT_TRUE(run_until([&] { return ++rounds == 10; }));
+  EXPECT_LT(backlog(), 2 * kMost);  // with the last read
+  source_.bound_backlog(ByteCount{4 * kMost});
+  ASSERT_TRUE(run_until([&] { return backlog() >= 4 * kMost; }));
+}
+
 TEST_F(TransferLinkTest, WithoutALaneQemuOnlyWaits) {
   Qemu out(from_.take_a());
   out.send(random_bytes(64 << 10));

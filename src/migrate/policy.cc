@@ -23,6 +23,14 @@ Nanoseconds from_seconds(double value) {
 
 double to_seconds(Nanoseconds duration) { return static_cast<double>(duration.count()) / 1e9; }
 
+// Bytes of memory that can still move in the pause, on their way already or not.
+double pause_holds(const MemorySample& sample, const PauseLimits& limits, const PauseCosts& costs) {
+  const Nanoseconds left = limits.max_downtime - fixed_cost(sample, costs);
+  if (left <= Nanoseconds(0)) return 0;
+  return to_seconds(left) * sample.delivered_bytes_per_second * kAllowedShare -
+         costs.device_state_bytes;
+}
+
 }  // namespace
 
 Nanoseconds predicted_pause(const MemorySample& sample, double bytes, const PauseCosts& costs) {
@@ -33,10 +41,17 @@ Nanoseconds predicted_pause(const MemorySample& sample, double bytes, const Paus
 
 double allowed_bytes(const MemorySample& sample, const PauseLimits& limits,
                      const PauseCosts& costs) {
-  const Nanoseconds left = limits.max_downtime - fixed_cost(sample, costs);
-  if (left <= Nanoseconds(0)) return 0;
-  const double fits = to_seconds(left) * sample.delivered_bytes_per_second * kAllowedShare;
-  return std::max(0.0, fits - sample.backlog_bytes - costs.device_state_bytes);
+  return std::max(0.0, pause_holds(sample, limits, costs) - sample.backlog_bytes);
+}
+
+double most_backlog(const MemorySample& sample, const PauseLimits& limits,
+                    const PauseCosts& costs) {
+  const double rate = sample.delivered_bytes_per_second;
+  const double most =
+      std::max(kLeastBacklogBytes, rate * to_seconds(sample.rtt + kBacklogBeyondRtt));
+  if (sample.round < 2) return most;
+  const double path = rate * to_seconds(sample.rtt) + kBacklogBeyondPath;
+  return std::min(most, std::max(path, pause_holds(sample, limits, costs) / 2));
 }
 
 void DowntimePolicy::note_round(const MemorySample& sample, double allowed) {
@@ -56,7 +71,7 @@ DowntimePolicy::Verdict DowntimePolicy::judge(const MemorySample& sample) {
   note_round(sample, allowed);
   const double rate = sample.delivered_bytes_per_second;
 
-  Verdict verdict;
+  Verdict verdict{.most_backlog_bytes = most_backlog(sample, limits_, costs_)};
   if (rate <= 0) return verdict;
   // At the end of this round the guest has dirtied again what it could in the time it takes.
   const double round_seconds = (sample.remaining_bytes + sample.backlog_bytes) / rate;

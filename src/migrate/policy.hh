@@ -39,6 +39,13 @@ Nanoseconds predicted_pause(const MemorySample& sample, double bytes, const Paus
 double allowed_bytes(const MemorySample& sample, const PauseLimits& limits,
                      const PauseCosts& costs);
 
+// How far the target may be behind before QEMU's stream waits here: what the path holds, its bursts
+// and what a QEMU takes at once. What waits further on is old memory when it is taken, and QEMU
+// goes round after round meanwhile (20 to 40 times where the target was slower than the path: it
+// cleared pages as they came, 2026-11). From the second round on no more than half of what the
+// pause may hold, so that the guest can stop at the next sync, and no less than the path holds.
+double most_backlog(const MemorySample& sample, const PauseLimits& limits, const PauseCosts& costs);
+
 // Remembers the rounds and says what is to be expected.
 class DowntimePolicy final {
  public:
@@ -47,9 +54,10 @@ class DowntimePolicy final {
   struct Verdict {
     Nanoseconds predicted_pause{};  // at the end of the present round
     Nanoseconds eta{};              // until the hand-over, if it converges
-    bool fits = false;              // the switch-over may be allowed: the next sync decides
-    bool stop_now = false;          // this sample is exact enough, and what is dirty fits
-    bool diverges = false;          // it will not fit at this rate
+    double most_backlog_bytes = 0;
+    bool fits = false;      // the switch-over may be allowed: the next sync decides
+    bool stop_now = false;  // this sample is exact enough, and what is dirty fits
+    bool diverges = false;  // it will not fit at this rate
   };
   Verdict judge(const MemorySample& sample);
 
@@ -76,6 +84,10 @@ inline constexpr double kFirstRoundMultiple = 4.0;
 
 // So soon after a sync what the guest has dirtied since is little, and is estimated.
 inline constexpr Nanoseconds kExactFor = milliseconds(50);
+
+inline constexpr double kLeastBacklogBytes = 4 << 20;  // also before a rate is known
+inline constexpr Nanoseconds kBacklogBeyondRtt = milliseconds(80);
+inline constexpr double kBacklogBeyondPath = 512 << 10;
 
 inline constexpr Nanoseconds kMaxQemuDowntimeLimit = seconds(2000);  // QEMU takes no more
 

@@ -31,6 +31,20 @@ TEST(Policy, NothingIsAllowedWhenRoundTripsAloneExceedTheLimit) {
   EXPECT_FALSE(DowntimePolicy({}).judge(far).fits);
 }
 
+TEST(Policy, TheBacklogIsBoundedByThePathAndThenByThePause) {
+  const double path = 0.040 * 50 * kMega;
+  EXPECT_NEAR(most_backlog(sample(1, 0, 0), {}, {}), 0.120 * 50 * kMega, 1);
+  const double allowed = allowed_bytes(sample(2, 0, 0), {}, {});
+  EXPECT_NEAR(most_backlog(sample(2, 0, 0), {}, {}), allowed / 2, 1);
+  // Whatever the limit of the pause, the path stays full.
+  const PauseLimits short_pause{.max_downtime = milliseconds(1)};
+  EXPECT_GT(most_backlog(sample(2, 0, 0), short_pause, {}), path);
+  auto unknown = sample(1, 0, 0);
+  unknown.delivered_bytes_per_second = 0;
+  EXPECT_EQ(most_backlog(unknown, {}, {}), kLeastBacklogBytes);
+  EXPECT_EQ(DowntimePolicy({}).judge(unknown).most_backlog_bytes, kLeastBacklogBytes);
+}
+
 TEST(Policy, StopsOnAnExactSampleThatFits) {
   const double allowed = allowed_bytes(sample(2, 0, 0), {}, {});
   const auto stops = [](double remaining, double dirty, Nanoseconds since_sync) {
