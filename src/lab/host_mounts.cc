@@ -84,6 +84,16 @@ void mount_proc() {
   put_tree(net, "/proc/sys/net");
 }
 
+void show_hosts_file(const std::string& text) {
+  ::mkdir("/run/lab-etc", 0755);
+  write_file("/run/lab-etc/hosts", text, 0644);
+  if (::access("/etc/hosts", F_OK) == 0) {
+    put_tree(take_tree("/run/lab-etc/hosts"), "/etc/hosts");
+  } else {  // a system that debootstrap made has none, and no place to put one
+    mount_new("overlay", "/etc", MS_RDONLY, "lowerdir=/run/lab-etc:/etc");
+  }
+}
+
 }  // namespace
 
 void mount_disks(const std::string& disks) {
@@ -128,8 +138,7 @@ void enter_host_mounts(const HostMounts& mounts) {
   mount_new("sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, nullptr);
   mount_new("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620");
   ::mkdir("/var/lib/godwit", 0700);
-  write_file("/run/lab-hosts", mounts.hosts_file, 0644);
-  if (::access("/etc/hosts", F_OK) == 0) put_tree(take_tree("/run/lab-hosts"), "/etc/hosts");
+  show_hosts_file(mounts.hosts_file);
 }
 
 }  // namespace godwit::lab
