@@ -14,7 +14,9 @@ using migrate::TargetState;
 namespace {
 
 constexpr Nanoseconds kPortsBound = seconds(10);  // channels to every peer and to the source
-constexpr Nanoseconds kLoadedBound = seconds(2);  // the stream's end after an early commit
+// The stream's end after an early commit: another lane takes 2 s and a dial (kMaxLaneBackoff). It
+// never comes from a source that was restarted: then the refusal gives the guest back.
+constexpr Nanoseconds kLoadedBound = seconds(5);
 constexpr Nanoseconds kNotifyTimeout = seconds(5);
 
 }  // namespace
