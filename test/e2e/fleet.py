@@ -146,6 +146,7 @@ class Fleet:
             ids = {port["name"]: port["id"] for port in self.json(host, "port", "ls")}
             vm.tap = "gw" + ids[vm.port][:12]  # os::TapPair::name_of
             vm.wait_until_it_answers()
+        wait_until(lambda: self.vms_of(host)[vm.name]["state"] == "running", 10, f"{vm.name} runs")
         return vm
 
     def begin_vm(self, host, name):
