@@ -257,23 +257,24 @@ def test_operator_resolves_when_the_source_is_destroyed(fleet):
 
 # ---- a vm's start ----
 
-def test_agent_dies_before_the_vm_is_recorded(fleet):
-    fleet.restart_agent("e1", fault="vm.starting.record.before")
+def start_a_vm_and_die(fleet, point):
+    """The agent is killed at `point` of the start of a vm `early`, and comes back."""
+    fleet.restart_agent("e1", fault=point)
     start = fleet.begin_vm("e1", "early")
-    wait_until(lambda: fleet.agent_stopped("e1"), 20, "the fault")
+    wait_until(lambda: fleet.agent_stopped("e1"), 20, f"the fault at {point}")
     fleet.restart_agent("e1")
     assert start.wait(20) != 0
+
+
+def test_agent_dies_before_the_vm_is_recorded(fleet):
+    start_a_vm_and_die(fleet, "vm.starting.record.before")
     wait_until(lambda: not fleet.qemus("e1"), 5, "no QEMU")
     assert fleet.vms_of("e1") == {}
 
 
 def test_agent_dies_when_the_vm_has_just_started(fleet):
     """No QEMU runs that no agent knows."""
-    fleet.restart_agent("e1", fault="vm.starting.launch.after")
-    start = fleet.begin_vm("e1", "early")
-    wait_until(lambda: fleet.agent_stopped("e1"), 20, "the fault")
-    fleet.restart_agent("e1")
-    assert start.wait(20) != 0
+    start_a_vm_and_die(fleet, "vm.starting.launch.after")
     wait_until(lambda: fleet.where("early") == ["e1"], 20, "the vm is adopted")
     assert [name for _, name in fleet.guests("e1")] == ["early"]
 
