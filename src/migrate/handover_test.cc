@@ -356,6 +356,16 @@ TEST(Target, GivesUpUntilItOwnsTheGuest) {
   EXPECT_TRUE(owner.handle(TE::give_up).empty());
 }
 
+// A restarted source asks again and again, and nothing more comes from its QEMU.
+TEST(Target, AnEarlyCommitIsWaitedForOnceHoweverOftenItComes) {
+  Target target;
+  (void)target.handle(TE::begin);
+  EXPECT_EQ(target.handle(TE::commit), std::vector{TF::wait});
+  EXPECT_TRUE(target.handle(TE::commit).empty());
+  EXPECT_EQ(target.handle(TE::patience_ended),
+            (std::vector{TF::record, TF::reply_refuses, TF::discard_guest}));
+}
+
 TEST(Target, RunsByTheOperatorsWordOnlyWhatIsWhole) {
   Target target;
   (void)target.handle(TE::begin);

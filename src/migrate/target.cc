@@ -48,8 +48,9 @@ std::vector<F> Target::in_preparing(E event, std::string& text) {
     case E::loaded:
       return enter(T::loaded, commit_waits_ ? Effects{F::take_commit} : Effects{});
     // The source saw `completed`, so our QEMU has loaded; its event or the checksum is on its way.
+    // Asked again, it does not wait anew: a source that was restarted asks for as long as it lives.
     case E::commit:
-      commit_waits_ = true;
+      if (std::exchange(commit_waits_, true)) return {};
       return {F::wait};
     case E::patience_ended:
       if (!commit_waits_) return {};
