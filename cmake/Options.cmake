@@ -25,11 +25,7 @@ endif()
 
 find_program(GODWIT_CCACHE ccache)
 if(GODWIT_CCACHE)
-  # One cache for all checkouts: paths below the source directory are hashed relative to it. Sources
-  # with a precompiled header, which holds whole paths, find only what their own checkout cached.
-  set(CMAKE_CXX_COMPILER_LAUNCHER
-    env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1
-    CCACHE_SLOPPINESS=pch_defines,time_macros ${GODWIT_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_SOURCE_DIR}/cmake/compile.sh ${CMAKE_SOURCE_DIR})
 endif()
 find_program(GODWIT_MOLD mold)
 if(GODWIT_MOLD)
