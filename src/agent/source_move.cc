@@ -123,6 +123,10 @@ void SourceMove::perform(SourceEffect effect) {
       return start_memory();
     case SourceEffect::continue_memory:
       return memory_->continue_all();
+    case SourceEffect::pre_pause:
+      return feed(SourceEvent::pre_pause_done);  // there are no hooks yet
+    case SourceEffect::post_resume:
+      return;
     case SourceEffect::allow_switchover:
       return context_.network.arm(record_.ports, [this, alive = std::weak_ptr(alive_)] {
         if (!alive.expired()) ports_armed();

@@ -80,6 +80,8 @@ void TargetMove::perform(TargetEffect effect) {
     // After a restart: none, unless they were held anew.
     case TargetEffect::run_ports:
       return run_ports();
+    case TargetEffect::post_resume:
+      return;  // there are no hooks yet
     case TargetEffect::reply_owns:
       return reply_owns();
     case TargetEffect::reply_refuses:

@@ -108,6 +108,14 @@ class World {
       case SF::continue_memory:
         source_events_.push_back(SE::converged);
         break;
+      case SF::pre_pause:
+        ASSERT_TRUE(source_runs_);
+        source_events_.push_back(chance(5) ? SE::pre_pause_failed : SE::pre_pause_done);
+        break;
+      case SF::post_resume:
+        ASSERT_EQ(source_journal_, SourceState::aborted);
+        ASSERT_TRUE(source_runs_);
+        break;
       case SF::allow_switchover:
         source_runs_ = false;
         source_events_.push_back(SE::at_pre_switchover);
@@ -182,6 +190,9 @@ class World {
         break;
       case TF::wait:
         target_timer_ = true;
+        break;
+      case TF::post_resume:
+        ASSERT_TRUE(target_runs_);
         break;
       case TF::run_ports:
         break;
@@ -313,7 +324,36 @@ TEST(Source, HoldWaitsForCutover) {
   EXPECT_EQ(source.handle(SE::converged), std::vector{SF::record});
   EXPECT_EQ(source.state(), SourceState::ready);
   const auto effects = source.handle(SE::cutover);
-  EXPECT_EQ(effects, (std::vector{SF::record, SF::allow_switchover}));
+  EXPECT_EQ(effects, (std::vector{SF::record, SF::pre_pause}));
+}
+
+TEST(Source, TheHooksAgreeBeforeTheGuestMayStop) {
+  for (const SE said : {SE::pre_pause_done, SE::pre_pause_failed}) {
+    Source source({.pause_on_diverge = true});
+    (void)source.handle(SE::begin);
+    (void)source.handle(SE::target_prepared);
+    EXPECT_EQ(source.handle(SE::converged), std::vector{SF::pre_pause});
+    EXPECT_TRUE(source.handle(SE::diverged).empty());  // they are at it
+    EXPECT_FALSE(source.switchover_allowed());
+    const auto effects = source.handle(said, "no");
+    if (said == SE::pre_pause_done) {
+      EXPECT_EQ(effects, std::vector{SF::allow_switchover});
+    } else {
+      EXPECT_EQ(source.state(), SourceState::aborting);
+      EXPECT_EQ(source.handle(SE::guest_resumed), (std::vector{SF::record, SF::post_resume}));
+    }
+  }
+}
+
+TEST(Source, AnAbortBeforeTheHooksBeganNeedsNoneAfter) {
+  Source source({});
+  (void)source.handle(SE::begin);
+  (void)source.handle(SE::target_prepared);
+  (void)source.handle(SE::abort_requested);
+  EXPECT_EQ(source.handle(SE::guest_resumed), std::vector{SF::record});
+  Source restarted({}, SourceState::copying);  // which may have begun them
+  (void)restarted.handle(SE::restarted);
+  EXPECT_EQ(restarted.handle(SE::guest_resumed), (std::vector{SF::record, SF::post_resume}));
 }
 
 TEST(Source, DivergenceAbortsUnlessAskedToPause) {

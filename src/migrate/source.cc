@@ -24,6 +24,16 @@ std::vector<F> Source::abort(std::string reason) {
   return enter(S::aborting, {F::cancel_memory, F::resume_guest, F::resume_ports, F::abort_target});
 }
 
+Source::Source(SourceOptions options, SourceState state)
+    : options_(options),
+      state_(state),
+      pre_pause_begun_(state != S::planned && state != S::preparing && !is_final(state)) {}
+
+std::vector<F> Source::prepare_pause() {
+  if (std::exchange(pre_pause_begun_, true)) return {};
+  return {F::pre_pause};
+}
+
 std::vector<F> Source::allow_switchover() {
   if (std::exchange(switchover_allowed_, true)) return {};
   return {F::allow_switchover};
@@ -84,16 +94,19 @@ std::vector<F> Source::in_copying(E event, std::string& text) {
   switch (event) {
     case E::converged:
       if (options_.hold) return enter(S::ready, {});
-      return allow_switchover();
+      return prepare_pause();
     case E::diverged:
-      if (options_.pause_on_diverge) return allow_switchover();
+      if (options_.pause_on_diverge) return prepare_pause();
       return abort(std::move(text));
     case E::cutover:
       options_.hold = false;
       return {};
+    case E::pre_pause_done:
+      return allow_switchover();
     case E::at_pre_switchover:
       switchover_allowed_ = true;
       return enter(S::switching, {F::pause_ports, F::wait});
+    case E::pre_pause_failed:
     case E::target_failed:
     case E::memory_failed:
     case E::abort_requested:
@@ -110,7 +123,7 @@ std::vector<F> Source::in_copying(E event, std::string& text) {
 std::vector<F> Source::in_ready(E event, std::string& text) {
   if (event == E::cutover) {
     options_.hold = false;
-    return enter(S::copying, allow_switchover());
+    return enter(S::copying, prepare_pause());
   }
   if (event == E::converged || event == E::diverged || event == E::at_pre_switchover) return {};
   return in_copying(event, text);
@@ -126,6 +139,7 @@ std::vector<F> Source::in_switching(E event, std::string& text) {
       return abort("the hand-over did not finish within its bound");
     case E::guest_resumed:
       return abort("QEMU resumed the guest by itself");
+    case E::pre_pause_failed:
     case E::target_failed:
     case E::target_refuses:
     case E::memory_failed:
@@ -185,7 +199,10 @@ std::vector<F> Source::handle(E event, std::string text) {
       if (event != E::drained && event != E::patience_ended) return {};
       return enter(S::done, {});
     case S::aborting:
-      if (event == E::guest_resumed || event == E::guest_died) return enter(S::aborted, {});
+      if (event == E::guest_died) return enter(S::aborted, {});
+      if (event == E::guest_resumed) {
+        return enter(S::aborted, pre_pause_begun_ ? Effects{F::post_resume} : Effects{});
+      }
       if (event == E::session_up) return {F::abort_target};
       return {};
     case S::done:
@@ -215,6 +232,10 @@ std::string_view to_text(SourceEvent event) {
       return "diverged";
     case E::cutover:
       return "cutover";
+    case E::pre_pause_done:
+      return "pre_pause_done";
+    case E::pre_pause_failed:
+      return "pre_pause_failed";
     case E::at_pre_switchover:
       return "at_pre_switchover";
     case E::ports_paused:
@@ -253,6 +274,8 @@ std::string_view to_text(SourceEffect effect) {
       return "start_memory";
     case F::continue_memory:
       return "continue_memory";
+    case F::pre_pause:
+      return "pre_pause";
     case F::allow_switchover:
       return "allow_switchover";
     case F::pause_ports:
@@ -267,6 +290,8 @@ std::string_view to_text(SourceEffect effect) {
       return "resume_guest";
     case F::resume_ports:
       return "resume_ports";
+    case F::post_resume:
+      return "post_resume";
     case F::abort_target:
       return "abort_target";
     case F::release_ports:

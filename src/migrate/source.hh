@@ -4,9 +4,9 @@
 // simulation performs them on doubles and stops between any two (test/sim).
 //
 //   begin ── prepare_target, start_memory ──▶ target_prepared ── continue_memory ──▶ converged ──
-//   allow_switchover ──▶ at_pre_switchover (vCPUs stopped) ── pause_ports ──▶ ports_paused ──
-//   continue_switchover ──▶ memory_completed ── record released, commit_target ──▶ target_owns ──
-//   release_ports, end_guest, forget_guest ──▶ drained.
+//   pre_pause ──▶ pre_pause_done ── allow_switchover ──▶ at_pre_switchover (vCPUs stopped) ──
+//   pause_ports ──▶ ports_paused ── continue_switchover ──▶ memory_completed ── record released,
+//   commit_target ──▶ target_owns ── release_ports, end_guest, forget_guest ──▶ drained.
 //
 // Two rules carry the safety: a `record` effect comes before every effect that depends on it, and
 // after `released` no path leads to resume_guest but target_refuses and target_destroyed.
@@ -27,6 +27,8 @@ enum class SourceEvent : std::uint8_t {
   converged,          // the policy predicts a pause within the limit
   diverged,           // it never will
   cutover,            // the operator ends --hold
+  pre_pause_done,     // the operator's hooks agree, or there are none
+  pre_pause_failed,   // they do not: the guest goes on
   at_pre_switchover,  // vCPUs stopped, QEMU waits for migrate-continue
   ports_paused,       // the guest's last frames are on their way
   memory_completed,   // QEMU at the target has loaded everything
@@ -46,6 +48,7 @@ enum class SourceEffect : std::uint8_t {
   prepare_target,    // migration.prepare over the session
   start_memory,      // lane, capabilities, migrate; a first piece of the memory may leave
   continue_memory,   // the target is prepared: the rest follows
+  pre_pause,         // the operator's hooks, while the guest runs
   allow_switchover,  // let QEMU stop the vCPUs when what remains fits
   pause_ports,       // drain the guest's last frames, EOF to the peers, forward from here on
   continue_switchover,  // migrate-continue
@@ -53,6 +56,7 @@ enum class SourceEffect : std::uint8_t {
   cancel_memory,        // migrate_cancel, close the lane
   resume_guest,         // cont, until the vCPUs are seen to run
   resume_ports,         // deliver what was forwarded ourselves; the target's epoch is burned
+  post_resume,          // the operator's hooks, after an abort: what pre_pause did may be undone
   abort_target,         // migration.abort: idempotent, repeated until answered
   release_ports,        // forward for the lease, then let go
   end_guest,            // QEMU here quits; it holds no running vCPUs any more
@@ -67,8 +71,7 @@ struct SourceOptions {
 
 class Source final {
  public:
-  explicit Source(SourceOptions options, SourceState state = SourceState::planned)
-      : options_(options), state_(state) {}
+  explicit Source(SourceOptions options, SourceState state = SourceState::planned);
 
   // What to do now, in order. An event that does not fit the state gives nothing: events are
   // late, doubled or reordered as a matter of course.
@@ -87,6 +90,7 @@ class Source final {
   using Effects = std::vector<SourceEffect>;
   Effects enter(SourceState next, Effects then);
   Effects abort(std::string reason);
+  Effects prepare_pause();
   Effects allow_switchover();
   Effects restart();
   Effects in_planned(SourceEvent event, std::string& text);
@@ -100,6 +104,7 @@ class Source final {
   SourceState state_;
   std::string reason_;
   bool undecided_ = false;
+  bool pre_pause_begun_ = false;  // not journalled: after a restart it may have been
   bool switchover_allowed_ = false;
 };
 

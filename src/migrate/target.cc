@@ -89,7 +89,7 @@ std::vector<F> Target::in_loaded(E event, std::string& text) {
 std::vector<F> Target::in_owner(E event) {
   switch (event) {
     case E::guest_running:
-      return {F::reply_owns};
+      return {F::reply_owns, F::post_resume};
     case E::commit:
     case E::abort:
       return {F::reply_owns};
@@ -164,6 +164,8 @@ std::string_view to_text(TargetEffect effect) {
       return "run_guest";
     case F::run_ports:
       return "run_ports";
+    case F::post_resume:
+      return "post_resume";
     case F::reply_owns:
       return "reply_owns";
     case F::reply_refuses:

@@ -32,6 +32,7 @@ enum class TargetEffect : std::uint8_t {
   reply_prepared,
   run_guest,      // activate, cont
   run_ports,      // deliver held frames, MOVE to the peers
+  post_resume,    // the operator's hooks; whatever they say, the guest stays
   reply_owns,     // answers commit and abort: the guest lives here
   reply_refuses,  // answers commit and abort: it never will
   discard_guest,  // kill the waiting QEMU, drop the held ports
