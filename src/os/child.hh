@@ -44,11 +44,11 @@ struct Command {
     gid_t gid;
     std::vector<gid_t> groups{};  // supplementary, replacing ours
   };
-  std::optional<User> user{};
-  std::string cwd{};          // empty: ours
-  bool new_session = false;   // setsid(2): survives our terminal and our process group's signals
-  bool dies_with_us = false;  // PR_SET_PDEATHSIG; when the *thread* that calls spawn() ends
-  int netns_fd = -1;          // enters this network namespace first
+  std::optional<User> user{};  // unset: ours, in either case without our ambient capabilities
+  std::string cwd{};           // empty: ours
+  bool new_session = false;    // setsid(2): survives our terminal and our process group's signals
+  bool dies_with_us = false;   // PR_SET_PDEATHSIG; when the *thread* that calls spawn() ends
+  int netns_fd = -1;           // enters this network namespace first
   // Called once the process exists and before the program runs, so that it can be recorded first.
   // If it throws, or we die meanwhile, the program never runs.
   std::function<void(const ProcessIdentity&)> before_start{};

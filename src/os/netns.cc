@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -66,11 +67,28 @@ void NetNamespace::enter() const {
   }
 }
 
+namespace {
+
+bool same_file(const Fd& a, const Fd& b) {
+  struct stat one{};
+  struct stat other{};
+  return ::fstat(a.number(), &one) == 0 && ::fstat(b.number(), &other) == 0 &&
+         one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+}
+
+}  // namespace
+
 NetNamespace::Visit::Visit(const NetNamespace& inside) : before_(open_namespace(kMine)) {
-  inside.enter();
+  // Entering needs CAP_SYS_ADMIN, even where one is already; an agent does without it.
+  if (same_file(before_, inside.fd())) {
+    before_.reset();
+  } else {
+    inside.enter();
+  }
 }
 
 NetNamespace::Visit::~Visit() {
+  if (!before_) return;
   CHECK(::setns(before_.number(), CLONE_NEWNET) == 0, "return to a network namespace: errno {}",
         errno);
 }

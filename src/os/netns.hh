@@ -34,7 +34,7 @@ class NetNamespace final {
     return std::forward<Work>(work)();
   }
 
-  // The calling thread is inside while this lives.
+  // The calling thread is inside while this lives. To visit where one is needs no privileges.
   class Visit final {
    public:
     explicit Visit(const NetNamespace& inside);

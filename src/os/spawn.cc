@@ -104,7 +104,10 @@ void place_descriptors(Plan& plan) {
   ::syscall(SYS_close_range, next, std::numeric_limits<unsigned>::max(), 4U);
 }
 
+// Ambient capabilities (capabilities(7)), which an agent without root has from its service manager,
+// would pass through both the change of user and exec.
 void become_user(const Plan& plan) {
+  ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
   if (!plan.command.user) return;
   const auto& user = *plan.command.user;
   if (::syscall(SYS_setgroups, user.groups.size(), user.groups.data()) != 0 ||
