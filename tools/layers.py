@@ -19,6 +19,7 @@ MAY_LINK = {
     "http": {"base", "os"},
     "qemu": {"base", "os"},
     "store": {"base", "os"},
+    "doctor": {"base", "os", "crypto", "http", "qemu"},
     "migrate": {"base"},
 }
 # No syscalls, no clock, no threads, no randomness: time, bytes and a sink are given.

@@ -32,6 +32,7 @@ void build(CLI::App& app, Context& context) {
   add_vm(app, context);
   add_migrate(app, context);
   add_migration(app, context);
+  add_doctor(app, context);
   add_version(app, context);
   // Dispatched by main.cc before this parser; listed here for --help.
   app.add_subcommand("lab", "The one-machine test bed: hosts, sites and a WAN in namespaces");

@@ -40,6 +40,7 @@ TEST_F(CliTest, MistakesInTheArgumentsExit2AndAskNobody) {
       {"port", "add", "lan0", "--address", "10.0.0.1/24"},
       {"join", "no-token"},
       {"connect", "only-one"},
+      {"doctor", "--port", "high"},
       {"-H", "east", "vm", "ls"},
   };
   for (const auto& arguments : mistakes) {

@@ -1,0 +1,60 @@
+// What the machine and its programs must offer: QEMU and a user for it, KVM, memory, the time.
+#include <pwd.h>
+#include <sys/timex.h>
+#include <unistd.h>
+
+#include <optional>
+
+#include "doctor/examine.hh"
+#include "doctor/judge.hh"
+#include "qemu/accelerator.hh"
+#include "qemu/host.hh"
+#include "qemu/launch.hh"
+
+namespace godwit::doctor {
+namespace {
+
+Finding try_kvm(const qemu::AcceleratorReport& report) {
+  if (report.accelerator == qemu::Accelerator::kvm) return ok("kvm", "runs an ordinary kernel");
+  return warn(
+      "kvm", report.notice,
+      "modprobe kvm_intel or kvm_amd; turn virtualisation on in the firmware, or for a "
+      "cloud vm choose a type that nests. All hosts of a fleet that exchange vms must agree");
+}
+
+Finding try_qemu(const Result<qemu::HostCapabilities>& host) {
+  if (!host) {
+    return failed("qemu", host.error().text, "apt install qemu-system-x86 (7.2 or newer)");
+  }
+  return ok("qemu", fmt::format("QEMU {}, machine types up to {}", host->qemu_version,
+                                qemu::newest_machine(*host)));
+}
+
+Finding find_qemu_user() {
+  const std::string wanted(qemu::kQemuUsers[0]);
+  if (::getpwnam(wanted.c_str()) != nullptr) return ok("qemu-user", wanted);
+  return warn("qemu-user", fmt::format("there is no user {}: QEMU runs as another", wanted),
+              fmt::format("install the package godwitd, or: useradd --system --user-group "
+                          "--shell /usr/sbin/nologin {}",
+                          wanted));
+}
+
+Finding ask_clock() {
+  timex clock{};
+  const int state = ::adjtimex(&clock);
+  const bool synchronised = state >= 0 && state != TIME_ERROR && (clock.status & STA_UNSYNC) == 0;
+  return judge_clock(synchronised, std::chrono::microseconds(clock.maxerror));
+}
+
+}  // namespace
+
+Findings examine_machine() {
+  const auto accelerator = qemu::probe_accelerator({.kernel = {}, .cache_file = {}});
+  const auto host = qemu::probe_host(accelerator.accelerator);
+  qemu::HostCapabilities memory;
+  qemu::refresh_memory(memory);
+  return {try_qemu(host), try_kvm(accelerator), find_qemu_user(),
+          judge_memory(memory.memory_total, memory.memory_available), ask_clock()};
+}
+
+}  // namespace godwit::doctor
