@@ -31,6 +31,8 @@ find_program(GODWIT_MOLD mold)
 if(GODWIT_MOLD)
   target_link_options(godwit_options INTERFACE -fuse-ld=mold)
 endif()
+# Addresses are resolved at the start, and their table is read-only from then on.
+target_link_options(godwit_options INTERFACE -Wl,-z,relro,-z,now)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)

@@ -8,9 +8,12 @@
 
 #include "base/id.hh"
 #include "base/result.hh"
+#include "os/own_address.hh"
 
 namespace godwit::agent {
 namespace {
+
+constexpr std::string_view kDefaultConfigFile = "/etc/godwit/godwitd.conf";
 
 // The host's name up to its first dot, in lower case.
 std::string default_name() {
@@ -29,13 +32,18 @@ Config parse_command_line(int argc, char** argv) {
   config.name = default_name();
   CLI::App app("Godwit's agent: one per host. It moves running machines, their disks and networks.",
                "godwitd");
+  // A key that is not known is refused: it may be a misspelt one.
+  app.set_config("--config", std::string(kDefaultConfigFile),
+                 "File with these options, NAME = VALUE a line")
+      ->capture_default_str();
+  app.allow_config_extras(CLI::config_extras_mode::error);
   app.set_version_flag("--version", std::string("godwitd " GODWIT_VERSION));
   app.add_option("--name", config.name, "Name of this host, unique in its fleet")
       ->capture_default_str();
   app.add_option("--site", config.site, "Site this host belongs to")->capture_default_str();
   app.add_option("--address", config.addresses,
-                 "IP address under which other hosts reach this one (repeatable, best first)")
-      ->required();
+                 "IP address under which other hosts reach this one (repeatable, best first; "
+                 "default: the one it has towards other networks)");
   app.add_option("--port", config.port, "TCP and UDP port")->capture_default_str();
   app.add_option("--path-mtu", config.path_mtu,
                  "Largest IP packet that every path between hosts carries, in bytes")
@@ -50,6 +58,14 @@ Config parse_command_line(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     std::exit(app.exit(error) == 0 ? 0 : 2);
+  }
+  if (config.addresses.empty()) {
+    config.addresses.push_back(os::own_address().address);
+    if (config.addresses.front().empty()) {
+      fail_setup(
+          "this host has no address that others could be told: configure its network, or "
+          "give one with --address");
+    }
   }
   if (!is_valid_name(config.name)) {
     fail_setup("'{}' is not a host name: use 1 to 63 of a-z, 0-9 and '-' (--name)", config.name);

@@ -1,6 +1,6 @@
 #pragma once
-// What an agent is told when it starts. The command line is the whole configuration: an agent has
-// no file to be edited, what it learns later is in its store.
+// What an agent is told when it starts: on its command line, or by the same names in a file
+// (/etc/godwit/godwitd.conf of the package). What it learns later is in its store.
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -17,8 +17,9 @@ inline constexpr std::uint16_t kDefaultPathMtu = 1400;
 struct Config {
   std::string name;  // of this host, unique in its fleet
   std::string site = "default";
-  std::vector<std::string> addresses;  // under which others reach this host, best first
-  std::uint16_t port = kDefaultPort;   // TCP and UDP
+  // Under which others reach this host, best first; the one it has towards them unless given.
+  std::vector<std::string> addresses;
+  std::uint16_t port = kDefaultPort;  // TCP and UDP
   std::uint16_t path_mtu = kDefaultPathMtu;
   std::filesystem::path state_dir = "/var/lib/godwit";
   std::filesystem::path run_dir = "/run/godwit";

@@ -12,6 +12,7 @@
 #include "agent/api.hh"
 #include "agent/config.hh"
 #include "base/result.hh"
+#include "os/service.hh"
 
 namespace godwit::agent {
 namespace {
@@ -89,6 +90,7 @@ class Agent final {
                         .migrations = migrations_,
                         .events = events_});
     server.listen_unix(config_.socket().string(), 0600);
+    os::tell_service_ready();
     spdlog::info("godwitd {} on host {}, site {}", GODWIT_VERSION, config_.name, config_.site);
     loop_.run();
   }

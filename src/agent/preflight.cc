@@ -1,6 +1,7 @@
 #include "agent/preflight.hh"
 
-#include <filesystem>
+#include <unistd.h>
+
 #include <memory>
 
 #include "qemu/devices.hh"
@@ -67,6 +68,8 @@ void ask_target(const SourceMove::Context& context, Vm& vm, const std::string& t
 }
 
 }  // namespace
+
+bool is_readable(const std::string& path) { return ::access(path.c_str(), R_OK) == 0; }
 
 nlohmann::json to_json(const std::vector<Check>& checks) {
   nlohmann::json array = nlohmann::json::array();
@@ -142,8 +145,9 @@ nlohmann::json answer_preflight(const SourceMove::Context& context, const std::s
     }
   }
   for (const std::string& path : {spec->kernel, spec->initrd, spec->image}) {
-    if (!path.empty() && !std::filesystem::exists(path)) {
-      checks.push_back(failed("files", fmt::format("host {} has no file {}", self, path)));
+    if (!path.empty() && !is_readable(path)) {
+      checks.push_back(failed(
+          "files", fmt::format("host {} has no file {} that its godwitd can read", self, path)));
     }
   }
   for (const auto& peer : texts_field(body, "peers")) {

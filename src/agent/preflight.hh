@@ -16,6 +16,8 @@ struct Check {
   std::string detail;
 };
 nlohmann::json to_json(const std::vector<Check>& checks);
+// A file that the agent may open.
+bool is_readable(const std::string& path);
 bool all_ok(const std::vector<Check>& checks);
 std::string failures(const std::vector<Check>& checks);
 

@@ -7,6 +7,7 @@
 
 #include "agent/fault.hh"
 #include "agent/network.hh"
+#include "agent/preflight.hh"
 #include "os/random.hh"
 #include "os/socket.hh"
 #include "qemu/accelerator.hh"
@@ -121,8 +122,9 @@ Result<Vm*> Vms::run(const nlohmann::json& request) {
   const auto spec = spec_of(request);
   if (!spec) return std::unexpected(spec.error());
   for (const std::string& path : {spec->kernel, spec->initrd, spec->image}) {
-    if (!path.empty() && !std::filesystem::exists(path)) {
-      return fail("vm {}: there is no file {} on host {}", spec->name, path, config_.name);
+    if (!path.empty() && !is_readable(path)) {
+      return fail("vm {}: host {} has no file {} that godwitd can read", spec->name, config_.name,
+                  path);
     }
   }
   if (const auto reasons = qemu::refusals(*spec, host(), config_.name); !reasons.empty()) {

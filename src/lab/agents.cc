@@ -16,11 +16,15 @@ constexpr Nanoseconds kStartLimit = seconds(20);
 constexpr const char* kLog = "/var/log/godwitd.log";
 constexpr const char* kSocket = "/run/godwit/godwitd.sock";
 
+// As they are built, or as the packages install them: bin/godwit-lab, sbin/godwitd.
 std::string beside_this(std::string_view program) {
   std::error_code ignored;
   const auto here = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
-  const std::string path = (here / program).string();
-  return ::access(path.c_str(), X_OK) == 0 ? path : std::string();
+  for (const auto& directory : {here, here.parent_path() / "sbin"}) {
+    const std::string path = (directory / program).string();
+    if (::access(path.c_str(), X_OK) == 0) return path;
+  }
+  return {};
 }
 
 os::Output in_host(const std::string& lab, const std::string& host,

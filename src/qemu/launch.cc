@@ -1,6 +1,7 @@
 #include "qemu/launch.hh"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <pwd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -11,6 +12,8 @@
 #include <cerrno>
 #include <fstream>
 #include <system_error>
+
+#include "os/capability.hh"
 
 namespace godwit::qemu {
 namespace {
@@ -98,7 +101,7 @@ void make_directory(const fs::path& path) {
 }  // namespace
 
 std::optional<os::Command::User> qemu_user(std::vector<std::string>& notices) {
-  if (::geteuid() != 0) return std::nullopt;
+  if (!os::has_capability(CAP_SETUID) || !os::has_capability(CAP_SETGID)) return std::nullopt;
   for (const std::string_view name : kQemuUsers) {
     const passwd* entry = ::getpwnam(std::string(name).c_str());
     if (entry == nullptr) continue;
@@ -113,7 +116,7 @@ std::optional<os::Command::User> qemu_user(std::vector<std::string>& notices) {
     if (::stat("/dev/kvm", &kvm) == 0) user.groups.push_back(kvm.st_gid);
     return user;
   }
-  notices.push_back("QEMU runs as root: there is no user godwit-qemu or nobody");
+  notices.push_back("QEMU runs as our own user: there is no user godwit-qemu or nobody");
   return std::nullopt;
 }
 
@@ -161,10 +164,14 @@ Launched launch(const VmSpec& spec, const LaunchInput& input) {
 Result<> grant_to_qemu(const fs::path& path) {
   std::vector<std::string> ignored;
   const auto user = qemu_user(ignored);
-  if (user && ::chown(path.c_str(), user->uid, user->gid) != 0) {
-    return fail("{}", errno_text("give " + path.string() + " to QEMU's user"));
+  // To its user where we may; a service without CAP_CHOWN is in QEMU's group instead.
+  const bool gives_away = os::has_capability(CAP_CHOWN);
+  const uid_t owner = gives_away && user ? user->uid : static_cast<uid_t>(-1);
+  if (user && ::chown(path.c_str(), owner, user->gid) != 0) {
+    return fail("{}", errno_text("give " + path.string() + " to QEMU's user or group"));
   }
-  if (::chmod(path.c_str(), 0600) != 0) return fail("{}", errno_text("chmod " + path.string()));
+  const mode_t mode = user && !gives_away ? 0660 : 0600;
+  if (::chmod(path.c_str(), mode) != 0) return fail("{}", errno_text("chmod " + path.string()));
   return {};
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 // Starts QEMU so that it outlives the agent: own session, none of our stdio, its words in a log
-// file; an unprivileged user where we are root. The QMP and console sockets listen before QEMU
-// starts: Qmp::connect() may follow at once and tells by `closed` when QEMU dies early.
+// file; an unprivileged user of its own where we may. The QMP and console sockets listen before
+// QEMU starts: Qmp::connect() may follow at once and tells by `closed` when QEMU dies early.
 #include <functional>
 #include <string>
 #include <vector>
@@ -11,7 +11,8 @@
 
 namespace godwit::qemu {
 
-// The user that QEMU runs as when we are root: the first of these that exists.
+// The user that QEMU runs as where we may change it (CAP_SETUID, CAP_SETGID): the first of these
+// that exists.
 inline constexpr std::string_view kQemuUsers[] = {"godwit-qemu", "nobody"};
 // The end of the log that an error quotes.
 inline constexpr std::size_t kLogTail = 2000;
@@ -46,8 +47,8 @@ std::string log_tail(const VmPaths& paths);
 // Removes the vm's sockets, copies and directory; the log too.
 void remove_files(const VmPaths& paths);
 
-// The user and groups for QEMU; nothing where we are not root or the user namespace does not map
-// it, then `notices` says so.
+// The user and groups for QEMU; nothing where we may not change it or the user namespace does not
+// map it, then `notices` says so.
 std::optional<os::Command::User> qemu_user(std::vector<std::string>& notices);
 
 }  // namespace godwit::qemu
