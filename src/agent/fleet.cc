@@ -338,6 +338,8 @@ nlohmann::json Fleet::describe() const {
                           {"rtt_ms", to_ms(status.rtt)},
                           {"via", status.via},
                           {"address", status.address},
+                          {"protocol", status.protocol},
+                          {"version", status.version},
                           {"error", status.error}});
     }
   }

@@ -30,10 +30,10 @@ void show_this_host(Context& context) {
        {"port", text_of(host, "port")},
        {"accelerator", text_of(host, "accelerator")},
        {"version", text_of(host, "version")}});
-  Table table({{"PEER"}, {"STATE"}, {"RTT", Align::right}, {"VIA"}});
+  Table table({{"PEER"}, {"STATE"}, {"RTT", Align::right}, {"VIA"}, {"VERSION"}});
   for (const json& session : host.value("sessions", json::array())) {
     table.row({text_of(session, "peer"), text_of(session, "state"), ms_of(session, "rtt_ms"),
-               text_of(session, "via")});
+               text_of(session, "via"), text_of(session, "version")});
   }
   context.io.out << '\n' << table.text("no sessions with other hosts");
 }

@@ -102,7 +102,9 @@ void PeerLink::add_candidate(std::unique_ptr<TlsStream> stream, std::string via,
   connection.deadline = loop_.after(kSelectTimeout, [&session = *connection.session] {
     session.end("the connection was not taken up in time");
   });
-  connection.session->push(kHello, {{"instance", instance_}, {"replaces", replaces}});
+  nlohmann::json hello = {{"instance", instance_}, {"replaces", replaces}};
+  add_versions(limits_.versions, hello);
+  connection.session->push(kHello, hello);
 }
 
 PeerLink::Connection* PeerLink::candidate(const Session& session) {
@@ -127,6 +129,10 @@ void PeerLink::on_push(Session& session, const std::string& method, BytesView bo
 void PeerLink::on_hello(Connection& connection, BytesView body) {
   const auto hello = parse_json_body(body);
   if (!hello || connection.greeted) return connection.session->end("malformed hello");
+  const Versions theirs = versions_of(*hello);
+  const auto protocol = agree(limits_.versions, theirs, peer_);
+  if (!protocol) return connection.session->end(protocol.error().text);
+  connection.session->agreed(*protocol, theirs.software);
   connection.greeted = true;
   connection.instance = text_member(*hello, "instance");
   connection.replaces |= hello->is_object() && hello->value("replaces", nlohmann::json()) == true;

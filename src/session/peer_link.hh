@@ -23,6 +23,7 @@
 #include "os/endpoint.hh"
 #include "session/dial.hh"
 #include "session/session.hh"
+#include "session/version.hh"
 
 namespace godwit::session {
 
@@ -35,6 +36,7 @@ constexpr std::size_t kMaxRetired = 4;
 
 struct LinkLimits {
   SessionLimits session;
+  Versions versions = own_versions();
   Nanoseconds max_backoff = seconds(10);
   Nanoseconds stable_after = seconds(5);        // a session that lived so long resets the backoff
   Nanoseconds max_age = std::chrono::hours(1);  // then a new handshake: forward secrecy

@@ -82,6 +82,13 @@ class Session final {
   bool is_initiator() const { return stream_->tls().is_client(); }
   Nanoseconds rtt() const { return rtt_; }  // 0 until measured; smoothed as in RFC 6298
   bool ended() const { return ended_; }
+  // From the peer's hello; 1 and empty before it.
+  unsigned protocol() const { return protocol_; }
+  const std::string& peer_version() const { return peer_version_; }
+  void agreed(unsigned protocol, std::string peer_version) {
+    protocol_ = protocol;
+    peer_version_ = std::move(peer_version);
+  }
   // Secret and the same at both ends (TLS exporter); new with each connection.
   std::array<std::byte, 32> wire_secret() const;
   // Which session this is; the same at both ends, not secret.
@@ -126,6 +133,8 @@ class Session final {
   const SessionLimits limits_;
   SessionEvents& events_;
   crypto::Sha256 id_;
+  unsigned protocol_ = 1;
+  std::string peer_version_;
   std::shared_ptr<Session*> self_ = std::make_shared<Session*>(this);
 
   FrameReader reader_;

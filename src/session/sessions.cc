@@ -99,6 +99,8 @@ std::vector<Sessions::Status> Sessions::status() const {
       status.rtt = session->rtt();
       status.via = session->via();
       status.address = session->peer_address();
+      status.protocol = session->protocol();
+      status.version = session->peer_version();
     } else if (link->wanted()) {
       status.state = Status::State::connecting;
     } else {

@@ -44,9 +44,11 @@ class Sessions final : private PeerLinkOwner {
     std::string peer;
     enum class State { down, connecting, up } state = State::down;
     Nanoseconds rtt{0};
-    std::string via;      // relaying host; empty when direct or not up
-    std::string address;  // of the connection
-    std::string error;    // why it is not up
+    std::string via;        // relaying host; empty when direct or not up
+    std::string address;    // of the connection
+    unsigned protocol = 0;  // 0 when not up
+    std::string version;    // the peer's; empty when not up or not told
+    std::string error;      // why it is not up
     bool wanted = false;
   };
 

@@ -1,6 +1,7 @@
 #include <map>
 
 #include "store/store.hh"
+#include "store/unknown.hh"
 
 namespace godwit::store {
 namespace {
@@ -8,7 +9,8 @@ namespace {
 class MemoryStore final : public Store {
  public:
   void put(std::string_view kind, std::string_view key, const nlohmann::json& body) override {
-    documents_[{std::string(kind), std::string(key)}] = body;
+    auto& document = documents_[{std::string(kind), std::string(key)}];
+    document = with_unknown(document, body);
   }
   void erase(std::string_view kind, std::string_view key) override {
     documents_.erase({std::string(kind), std::string(key)});

@@ -4,6 +4,7 @@
 #include "base/check.hh"
 #include "base/result.hh"
 #include "store/store.hh"
+#include "store/unknown.hh"
 
 namespace godwit::store {
 namespace {
@@ -42,8 +43,10 @@ class SqliteStore final : public Store {
   }
 
   void put(std::string_view kind, std::string_view key, const nlohmann::json& body) override {
+    const auto before = find(kind, key);
+    const nlohmann::json whole = before ? with_unknown(*before, body) : body;
     // A reason may quote QEMU's log, which may hold anything: replace, never throw.
-    const std::string text = body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    const std::string text = whole.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
     execute(put_, {kind, key, text});
   }
   void erase(std::string_view kind, std::string_view key) override { execute(erase_, {kind, key}); }

@@ -19,6 +19,8 @@ struct Document {
 class Store {
  public:
   virtual ~Store() = default;
+  // Members that the document has and `body` has not stay: they are of a newer version
+  // (unknown.hh).
   virtual void put(std::string_view kind, std::string_view key, const nlohmann::json& body) = 0;
   virtual void erase(std::string_view kind, std::string_view key) = 0;
   virtual std::optional<nlohmann::json> find(std::string_view kind, std::string_view key) = 0;

@@ -50,6 +50,20 @@ TEST_P(Stores, DocumentsSurviveInOrder) {
   EXPECT_FALSE(store_->find("vm", "a"));
 }
 
+// An older version writes what it knows of.
+TEST_P(Stores, MembersOfANewerVersionStay) {
+  store_->put("vm", "a", {{"n", 1}, {"new", "x"}, {"spec", {{"cpus", 1}, {"new", {1, 2}}}}});
+  store_->put("vm", "a", {{"n", 2}, {"spec", {{"cpus", 4}}}});
+  reopen();
+  const nlohmann::json both = {{"n", 2}, {"new", "x"}, {"spec", {{"cpus", 4}, {"new", {1, 2}}}}};
+  EXPECT_EQ(store_->find("vm", "a"), both);
+  store_->put("vm", "a", {{"new", nullptr}});
+  EXPECT_EQ((*store_->find("vm", "a"))["new"], nullptr);
+  store_->erase("vm", "a");
+  store_->put("vm", "a", {{"n", 3}});
+  EXPECT_EQ(store_->find("vm", "a"), nlohmann::json({{"n", 3}}));
+}
+
 INSTANTIATE_TEST_SUITE_P(Kinds, Stores, testing::Bool(),
                          [](const auto& which) { return which.param ? "Sqlite" : "Memory"; });
 
