@@ -41,7 +41,7 @@ ln -s /proc/self/fd dev/fd
 mount -t tmpfs shm dev/shm
 mount -t tmpfs -o mode=755 run run
 mount -t tmpfs -o mode=1777 tmp tmp
-rm -rf var/lib/godwit usr/sbin/policy-rc.d etc/godwit
+rm -rf var/lib/godwit usr/sbin/policy-rc.d etc/godwit var/lib/man-db/auto-update
 echo "$2" > etc/hostname
 : > etc/machine-id
 mkdir -p .outside
