@@ -9,6 +9,9 @@ namespace godwit::lab {
 namespace {
 
 constexpr std::size_t kFirstHost = 10;
+// Hosts that change their address get these; kMaxHosts fit below.
+constexpr std::size_t kFirstLater = 100, kLaterAddresses = 150;
+constexpr std::size_t kFirstOuterPort = 20'000;
 
 std::size_t site_index(const LabConfig& lab, std::string_view site) {
   const auto found = std::find(lab.sites.begin(), lab.sites.end(), site);
@@ -34,14 +37,37 @@ Address router_address(const LabConfig& lab, std::string_view site) {
   return in_site(site_index(lab, site), 1);
 }
 
-Address host_address(const LabConfig& lab, std::string_view host) {
+namespace {
+
+std::size_t host_number(const LabConfig& lab, std::string_view host) {
   std::size_t number = kFirstHost;
   const auto found = std::find_if(lab.hosts.begin(), lab.hosts.end(),
                                   [&](const Host& candidate) { return candidate.name == host; });
   CHECK(found != lab.hosts.end(), "host {}", host);
   for (auto other = lab.hosts.begin(); other != found; ++other)
     number += other->site == found->site;
-  return in_site(site_index(lab, found->site), number);
+  return number;
+}
+
+Address of_host(const LabConfig& lab, std::string_view host, std::size_t number) {
+  const auto found = std::find_if(lab.hosts.begin(), lab.hosts.end(),
+                                  [&](const Host& candidate) { return candidate.name == host; });
+  CHECK(found != lab.hosts.end(), "host {}", host);
+  Address address = in_site(site_index(lab, found->site), number);
+  const SiteNetwork& network = lab.networks.at(found->site);
+  if (!network.has_ipv4()) address.ipv4.clear();
+  if (!network.has_ipv6()) address.ipv6.clear();
+  return address;
+}
+
+}  // namespace
+
+Address host_address(const LabConfig& lab, std::string_view host) {
+  return of_host(lab, host, host_number(lab, host));
+}
+
+Address later_address(const LabConfig& lab, std::string_view host, std::size_t n) {
+  return of_host(lab, host, kFirstLater + n % kLaterAddresses);
 }
 
 Address link_address(const LabConfig& lab, std::size_t link, std::size_t end) {
@@ -51,6 +77,28 @@ Address link_address(const LabConfig& lab, std::size_t link, std::size_t end) {
           .prefix4 = 30,
           .prefix6 = 64};
 }
+
+namespace {
+
+std::size_t far_end(const LabConfig& lab, std::size_t link, std::string_view site) {
+  return lab.links[link].sites[0] == site ? 1 : 0;
+}
+
+// To the links of the hidden site `hidden` that do not end at `site` itself.
+void add_link_routes(const LabConfig& lab, std::size_t hidden, std::size_t by,
+                     std::string_view site, std::vector<SiteRoute>& routes) {
+  for (std::size_t i = 0; i < lab.links.size(); ++i) {
+    const auto& ends = lab.links[i].sites;
+    const bool is_its = ends[0] == lab.sites[hidden] || ends[1] == lab.sites[hidden];
+    if (!is_its || ends[0] == site || ends[1] == site) continue;
+    routes.push_back({.network4 = fmt::format("10.67.{}.0/30", i),
+                      .network6 = fmt::format("fd67:6f64:7769:ff{:02x}::/64", i),
+                      .via = link_address(lab, by, far_end(lab, by, site)),
+                      .link = by});
+  }
+}
+
+}  // namespace
 
 std::vector<SiteRoute> routes_of(const LabConfig& lab, std::string_view site) {
   struct Reached {
@@ -87,20 +135,59 @@ std::vector<SiteRoute> routes_of(const LabConfig& lab, std::string_view site) {
   std::vector<SiteRoute> routes;
   for (std::size_t i = 0; i < reached.size(); ++i) {
     if (i == from || !reached[i].done) continue;
+    if (lab.networks.at(lab.sites[i]).nat != Nat::none) {
+      add_link_routes(lab, i, reached[i].first_link, site, routes);
+      continue;
+    }
     const std::size_t link = reached[i].first_link;
-    const std::size_t far_end = lab.links[link].sites[0] == site ? 1 : 0;
     routes.push_back({.network4 = fmt::format("10.66.{}.0/24", i + 1),
                       .network6 = fmt::format("fd67:6f64:7769:{:x}::/64", i + 1),
-                      .via = link_address(lab, link, far_end),
+                      .via = link_address(lab, link, far_end(lab, link, site)),
                       .link = link});
   }
   return routes;
 }
 
+std::string nat_ruleset(const LabConfig& lab, std::string_view site) {
+  const SiteNetwork& network = lab.networks.at(std::string(site));
+  std::string rules;
+  for (std::size_t i = 0; i < lab.links.size(); ++i) {
+    const auto& ends = lab.links[i].sites;
+    if (ends[0] != site && ends[1] != site) continue;
+    const std::string outer = link_address(lab, i, ends[0] == site ? 0 : 1).ipv4;
+    for (const Host& host : lab.hosts) {
+      if (host.site != site || network.nat != Nat::port_restricted) continue;
+      rules += fmt::format("oifname wan{} ip saddr {} udp sport {} snat to {}:{}\n", i,
+                           host_address(lab, host.name).ipv4, kAgentPort, outer,
+                           kFirstOuterPort + host_number(lab, host.name));
+    }
+  }
+  return fmt::format(R"(table ip nat {{
+  chain out {{
+    type nat hook postrouting priority 100;
+    {}oifname "wan*" masquerade{}
+  }}
+}}
+table inet filter {{
+  chain forward {{
+    type filter hook forward priority 0;
+    iifname "wan*" ct state != {{ established, related }} drop
+  }}
+  chain in {{
+    type filter hook input priority 0;
+    iifname "wan*" meta l4proto {{ tcp, udp }} ct state != {{ established, related }} drop
+  }}
+}}
+)",
+                     rules, network.nat == Nat::symmetric ? " random,fully-random" : "");
+}
+
 std::string hosts_file(const LabConfig& lab) {
   std::string text = "127.0.0.1 localhost\n::1 localhost ip6-localhost\n";
   const auto add = [&](const Address& address, const std::string& name) {
-    text += fmt::format("{} {}\n{} {}\n", address.ipv4, name, address.ipv6, name);
+    for (const auto& ip : {address.ipv4, address.ipv6}) {
+      if (!ip.empty()) text += fmt::format("{} {}\n", ip, name);
+    }
   };
   for (const Host& host : lab.hosts) add(host_address(lab, host.name), host.name);
   for (const auto& site : lab.sites) add(router_address(lab, site), router_name(site));

@@ -11,7 +11,7 @@
 
 namespace godwit::lab {
 
-// An address of one node, and how wide its network is.
+// An address of one node, and how wide its network is. One of the two may be missing.
 struct Address {
   std::string ipv4;  // "10.66.0.10"
   std::string ipv6;
@@ -22,11 +22,14 @@ struct Address {
 
 Address router_address(const LabConfig& lab, std::string_view site);
 Address host_address(const LabConfig& lab, std::string_view host);
+// Another one in the same site, which no host had at first: the nth a host changes to, n from 0.
+Address later_address(const LabConfig& lab, std::string_view host, std::size_t n);
 // Of the router at sites[end] of the link; end is 0 or 1.
 Address link_address(const LabConfig& lab, std::size_t link, std::size_t end);
 std::string router_name(std::string_view site);  // "router-east"
 
-// What the router of `site` must know to reach another site.
+// What the router of `site` must know to reach another site: its network, or, where a NAT hides
+// that, the networks of its links.
 struct SiteRoute {
   std::string network4;  // "10.66.1.0/24"
   std::string network6;
@@ -37,6 +40,10 @@ struct SiteRoute {
 // Shortest paths by delay (Dijkstra); sites that cannot be reached have no route. Static: a cut
 // link is a loss, as where routing takes minutes to notice.
 std::vector<SiteRoute> routes_of(const LabConfig& lab, std::string_view site);
+
+// What a NAT's router does, as an nftables ruleset; for the agents' port of the site's hosts one
+// outer port each if it is port-restricted.
+std::string nat_ruleset(const LabConfig& lab, std::string_view site);
 
 // /etc/hosts for every host: names to IPv4 and IPv6 addresses.
 std::string hosts_file(const LabConfig& lab);

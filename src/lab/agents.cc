@@ -58,9 +58,9 @@ std::string end_of_log(const std::string& lab, const std::string& host) {
 std::string agent_program() { return beside_this("godwitd"); }
 
 void start_agent(const std::string& lab, const NodeState& host) {
-  const os::Output started =
-      in_host(lab, host.name, {"--detach", "--log", kLog},
-              {agent_program(), "--name", host.name, "--site", host.site, "--address", host.ipv4});
+  std::vector<std::string> argv = {agent_program(), "--name", host.name, "--site", host.site};
+  for (const auto& address : host.announced) argv.insert(argv.end(), {"--address", address});
+  const os::Output started = in_host(lab, host.name, {"--detach", "--log", kLog}, argv);
   if (!started.status.success()) fail_setup("start godwitd on {}: {}", host.name, started.err);
   // Its readiness is its socket. An agent that ended is not waited for.
   const std::string wait = fmt::format(
@@ -77,15 +77,18 @@ void start_fleet(const LabState& state, const std::function<void()>& checkpoint)
   const std::string cli = beside_this("godwit");
   if (cli.empty())
     fail_setup("there is a godwitd but no godwit beside it: build both, or use --no-agents");
-  const NodeState* founder = nullptr;
-  for (const NodeState& node : state.nodes) {
-    if (node.is_router) continue;
-    checkpoint();
-    start_agent(state.name, node);
-    if (founder == nullptr) {
-      founder = &node;
-      continue;
+  // Everyone must reach the founder, so it is not behind a NAT if any host is not.
+  std::vector<const NodeState*> hosts;
+  for (const bool behind_nat : {false, true}) {
+    for (const NodeState& node : state.nodes) {
+      if (!node.is_router && node.behind_nat == behind_nat) hosts.push_back(&node);
     }
+  }
+  const NodeState* const founder = hosts.front();
+  for (const NodeState* host : hosts) {
+    checkpoint();
+    start_agent(state.name, *host);
+    if (host == founder) continue;
     checkpoint();
     const auto invite = nlohmann::json::parse(
         checked_in_host(state.name, founder->name, {cli, "host", "invite", "--json"}), nullptr,
@@ -95,7 +98,7 @@ void start_fleet(const LabState& state, const std::function<void()>& checkpoint)
     }
     // "godwit join TOKEN@HOST:PORT"
     const std::string line = invite["command"];
-    checked_in_host(state.name, node.name, {cli, "join", line.substr(line.rfind(' ') + 1)});
+    checked_in_host(state.name, host->name, {cli, "join", line.substr(line.rfind(' ') + 1)});
   }
 }
 

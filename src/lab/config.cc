@@ -110,8 +110,8 @@ class Parser final {
     for (const auto& entry : keys(node, {})) {
       lab_.sites.push_back(name(entry.key_node, "a site"));
       require_map(entry.value, fmt::format("site {}", entry.key));
-      const YAML::Node hosts =
-          keys(entry.value, {"hosts"}).empty() ? YAML::Node() : entry.value["hosts"];
+      lab_.networks[entry.key] = network(entry);
+      const YAML::Node hosts = entry.value["hosts"];
       if (!hosts || !hosts.IsSequence()) {
         fail(entry.value, "site {} has no list of hosts: write hosts: [e1, e2]", entry.key);
       }
@@ -122,6 +122,44 @@ class Parser final {
     if (lab_.hosts.empty()) fail(node, "no site has a host: write hosts: [e1]");
     if (lab_.hosts.size() > kMaxHosts)
       fail(node, "{} hosts: at most {}", lab_.hosts.size(), kMaxHosts);
+  }
+
+  SiteNetwork network(const Entry& site) {
+    SiteNetwork network;
+    for (const auto& setting : keys(site.value, {"hosts", "nat", "nat-timeout", "ip"})) {
+      if (setting.key == "nat") {
+        network.nat = one_of<Nat>(setting.value, {{"none", Nat::none},
+                                                  {"port-restricted", Nat::port_restricted},
+                                                  {"symmetric", Nat::symmetric}});
+      } else if (setting.key == "nat-timeout") {
+        network.nat_timeout = duration(setting.value);
+        if (network.nat_timeout < seconds(1) || network.nat_timeout > std::chrono::hours(24)) {
+          fail(setting.value, "a NAT forgets a flow after 1s to 24h");
+        }
+      } else if (setting.key == "ip") {
+        network.ip = one_of<IpFamilies>(
+            setting.value,
+            {{"ipv4", IpFamilies::ipv4}, {"ipv6", IpFamilies::ipv6}, {"both", IpFamilies::both}});
+      }
+    }
+    if (network.nat == Nat::none) return network;
+    if (network.ip != IpFamilies::ipv4_announced && network.ip != IpFamilies::ipv4) {
+      fail(site.value, "site {}: its NAT translates IPv4: leave `ip` out", site.key);
+    }
+    network.ip = IpFamilies::ipv4;
+    return network;
+  }
+
+  template <class Choice>
+  Choice one_of(const YAML::Node& node,
+                std::initializer_list<std::pair<std::string_view, Choice>> choices) {
+    const auto word = scalar(node, "a choice");
+    std::string known;
+    for (const auto& [text, choice] : choices) {
+      if (word == text) return choice;
+      known += fmt::format("{}{}", known.empty() ? "" : ", ", text);
+    }
+    fail(node, "'{}' is none of {}", word, known);
   }
 
   void add_host(const YAML::Node& node, const std::string& site) {

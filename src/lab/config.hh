@@ -3,7 +3,12 @@
 //
 //   sites:
 //     east: { hosts: [e1, client] }
-//     west: { hosts: [w1] }
+//     west:
+//       hosts: [w1]
+//       nat: port-restricted   # or symmetric: behind a router that translates, as at home
+//       nat-timeout: 30s       # after which it forgets a silent UDP flow
+//       ip: ipv4               # or ipv6, both: which addresses the hosts have and their agents
+//                              # announce; without it they have both and announce IPv4
 //   links:
 //     east-west:
 //       between: [east, west]
@@ -19,6 +24,7 @@
 //
 // Nothing here touches the system.
 #include <array>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -31,6 +37,21 @@ struct Host {
   std::string name;
   std::string site;
   bool operator==(const Host&) const = default;
+};
+
+// What a site's router does with packets of its hosts. A new mapping for each peer (RFC 4787, 4.1:
+// address and port dependent), or one per host for the agent's UDP port; what comes in unasked is
+// dropped in both (filtering by address and port).
+enum class Nat { none, port_restricted, symmetric };
+enum class IpFamilies { ipv4_announced, ipv4, ipv6, both };
+
+struct SiteNetwork {
+  Nat nat = Nat::none;
+  Nanoseconds nat_timeout = seconds(30);  // what Linux and AWS take for unanswered flows
+  IpFamilies ip = IpFamilies::ipv4_announced;
+  bool has_ipv4() const { return ip != IpFamilies::ipv6; }
+  bool has_ipv6() const { return ip != IpFamilies::ipv4; }
+  bool operator==(const SiteNetwork&) const = default;
 };
 
 struct ScriptedCut {
@@ -51,7 +72,8 @@ struct LabConfig {
   std::vector<std::string> sites;  // in the order of the file, as everything here
   std::vector<Host> hosts;
   std::vector<Link> links;
-  std::uint64_t seed = 1;  // of losses and jitter
+  std::map<std::string, SiteNetwork> networks;  // by site, each has one
+  std::uint64_t seed = 1;                       // of losses and jitter
   bool operator==(const LabConfig&) const = default;
 };
 
@@ -60,6 +82,8 @@ constexpr std::size_t kMaxSites = 32;
 constexpr std::size_t kMaxHosts = 64;
 constexpr std::size_t kMaxLinks = 64;
 constexpr std::size_t kMaxConfigBytes = 256 * 1024;
+// The agents' port on every host (agent/config.hh), which a port-restricted NAT keeps mapped.
+constexpr std::uint16_t kAgentPort = 4747;
 
 // Two sites, 40 ms apart: what `lab up` makes when no file is given.
 extern const std::string_view kDefaultLab;

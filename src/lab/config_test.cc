@@ -59,6 +59,27 @@ links:
   EXPECT_EQ(link.cuts, (std::vector<ScriptedCut>{{seconds(30), seconds(5)}}));
 }
 
+TEST(LabConfig, ReadsWhatASiteIsBehind) {
+  const auto lab = parse_lab(R"(
+sites:
+  a: { hosts: [a1], nat: symmetric, nat-timeout: 5s }
+  b: { hosts: [b1], ip: ipv6 }
+  c: { hosts: [c1] }
+)",
+                             "lab.yaml");
+  ASSERT_TRUE(lab) << lab.error().text;
+  EXPECT_EQ(lab->networks.at("a"), (SiteNetwork{Nat::symmetric, seconds(5), IpFamilies::ipv4}));
+  EXPECT_FALSE(lab->networks.at("b").has_ipv4());
+  EXPECT_EQ(host_address(*lab, "a1").ipv6, "");
+  EXPECT_EQ(host_address(*lab, "b1").ipv4, "");
+  EXPECT_EQ(later_address(*lab, "b1", 0).ipv6, "fd67:6f64:7769:2::64");
+  EXPECT_EQ(host_address(*lab, "c1").ipv4, "10.66.3.10");
+  EXPECT_THAT(error_of("sites: {a: {hosts: [x], nat: full}}"), HasSubstr("none, port-restricted"));
+  EXPECT_THAT(error_of("sites: {a: {hosts: [x], nat-timeout: 0s}}"), HasSubstr("1s to 24h"));
+  EXPECT_THAT(error_of("sites: {a: {hosts: [x], nat: symmetric, ip: ipv6}}"),
+              HasSubstr("translates IPv4"));
+}
+
 TEST(LabConfig, ErrorsNameThePlaceAndTheRemedy) {
   EXPECT_THAT(error_of("sites:\n  east: { hosts: [e1, E2] }\n"),
               StartsWith("lab.yaml:2:23: 'E2' cannot"));
@@ -131,6 +152,25 @@ links:
   EXPECT_EQ(routes[0].via.ipv4, "10.67.1.1");  // c is the first end of ca
   EXPECT_EQ(routes[1].network6, "fd67:6f64:7769:3::/64");
   EXPECT_TRUE(routes_of(lab, "d").empty());
+}
+
+TEST(AddressPlan, ANatHidesItsSiteAndShowsItsLinks) {
+  const auto lab = *parse_lab(R"(
+sites: { hub: {hosts: [h]}, a: {hosts: [a1, a2], nat: port-restricted}, b: {hosts: [b1]} }
+links:
+  a-hub: { between: [a, hub], delay: 1ms }
+  b-hub: { between: [b, hub], delay: 1ms }
+)",
+                              "lab.yaml");
+  const auto routes = routes_of(lab, "b");
+  ASSERT_EQ(routes.size(), 2U);
+  EXPECT_EQ(routes[0].network4, "10.66.1.0/24");
+  EXPECT_EQ(routes[1].network4, "10.67.0.0/30");
+  EXPECT_EQ(routes[1].link, 1U);
+  ASSERT_EQ(routes_of(lab, "hub").size(), 1U) << "its own links need no route";
+  const std::string rules = nat_ruleset(lab, "a");
+  EXPECT_THAT(rules, HasSubstr("oifname wan0 ip saddr 10.66.2.11 udp sport 4747 snat to "
+                               "10.67.0.1:20011\n"));
 }
 
 }  // namespace

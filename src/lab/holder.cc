@@ -35,11 +35,23 @@ class Holder final {
     state_.holder = *os::identify(::getpid());
     for (const auto& site : lab_.sites) {
       const Address address = router_address(lab_, site);
-      state_.nodes.push_back({router_name(site), site, true, address.ipv4, address.ipv6, {}});
+      state_.nodes.push_back({.name = router_name(site),
+                              .site = site,
+                              .is_router = true,
+                              .ipv4 = address.ipv4,
+                              .ipv6 = address.ipv6,
+                              .announced = {},
+                              .init = {}});
     }
     for (const Host& host : lab_.hosts) {
-      const Address address = host_address(lab_, host.name);
-      state_.nodes.push_back({host.name, host.site, false, address.ipv4, address.ipv6, {}});
+      state_.nodes.push_back({.name = host.name,
+                              .site = host.site,
+                              .ipv4 = {},
+                              .ipv6 = {},
+                              .announced = {},
+                              .behind_nat = lab_.networks.at(host.site).nat != Nat::none,
+                              .init = {}});
+      note_address(state_.nodes.back(), host_address(lab_, host.name));
     }
   }
 
@@ -78,6 +90,15 @@ class Holder final {
   }
 
  private:
+  void note_address(NodeState& node, const Address& address) {
+    node.ipv4 = address.ipv4;
+    node.ipv6 = address.ipv6;
+    node.announced.clear();
+    if (!address.ipv4.empty()) node.announced.push_back(address.ipv4);
+    const bool ipv4_only = lab_.networks.at(node.site).ip == IpFamilies::ipv4_announced;
+    if (!address.ipv6.empty() && !ipv4_only) node.announced.push_back(address.ipv6);
+  }
+
   void start(NodeState& node) {
     NodeSpec spec{.name = node.name,
                   .forwards = node.is_router,
@@ -90,6 +111,7 @@ class Holder final {
       wire_router(lab_, node.site, node.init.pid);
     } else {
       wire_host(lab_, {node.name, node.site}, node.init.pid, router_of(node.site));
+      note_address(node, host_address(lab_, node.name));
     }
   }
 
@@ -167,11 +189,21 @@ class Holder final {
       if (was_off) start_again(*node);
       directory_.save(state_);
       return nlohmann::json{{"started", was_off}};
+    } else if (what == "readdress") {
+      if (!node->running()) return fail("host {} is off: start it first", name);
+      readdress(*node);
     } else {
       return fail("the holder cannot '{}'", what);
     }
     directory_.save(state_);
-    return nlohmann::json::object();
+    return nlohmann::json{{"addresses", node->announced}};
+  }
+
+  void readdress(NodeState& node) {
+    const Address from{.ipv4 = node.ipv4, .ipv6 = node.ipv6};
+    const Address to = later_address(lab_, node.name, readdressed_++);
+    readdress_host(lab_, {node.name, node.site}, node.init.pid, from, to);
+    note_address(node, to);
   }
 
   void start_again(NodeState& node) {
@@ -190,6 +222,7 @@ class Holder final {
   std::vector<std::string> keep_visible_;
   LabState state_;
   os::Child emulator_;
+  std::size_t readdressed_ = 0;
   bool kept_ = false;
   os::Loop::Watch channel_watch_;
   os::Loop::Watch signals_;

@@ -152,6 +152,15 @@ int start_host(const Arguments& arguments) {
   return kDone;
 }
 
+int readdress_host(const Arguments& arguments) {
+  const auto reply =
+      asked(arguments.name, "holder.sock", {{"do", "readdress"}, {"host", arguments.host}});
+  for (const auto& address : reply.at("addresses")) {
+    fmt::print("{}\n", address.get<std::string>());
+  }
+  return kDone;
+}
+
 struct Action {
   CLI::App* app;
   int (*run)(const Arguments&);
@@ -169,7 +178,9 @@ std::vector<Action> declare(CLI::App& app, Arguments& arguments) {
     return sub;
   };
   auto* sub = add("up", "Make a lab: hosts, routers, links, agents", up);
-  sub->add_option("file", arguments.config, "lab.yaml (default: sites east and west, 40 ms apart)");
+  sub->add_option("file", arguments.config,
+                  "lab.yaml (default: sites east and west, 40 ms apart); sites may be "
+                  "behind a NAT, links lossy, slow, cut, or black holes for large packets");
   sub->add_flag("--no-agents", arguments.no_agents, "Start no godwitd");
   add("down", "Remove the lab", down);
   sub = add("ls", "Show hosts, links, drops, and how exact the delays are", list);
@@ -188,6 +199,9 @@ std::vector<Action> declare(CLI::App& app, Arguments& arguments) {
   sub->add_option("settings", arguments.settings, "As in lab.yaml")->required();
   sub->add_option("--toward", arguments.toward, "Only the direction toward this site");
   sub = add("kill", "Cut a host's power: all its processes end, its disk stays", kill_host);
+  sub->add_option("host", arguments.host)->required();
+  sub = add("readdress", "Give a host another address, as a new lease does; prints it",
+            readdress_host);
   sub->add_option("host", arguments.host)->required();
   sub = add("start", "Switch a host on again", start_host);
   sub->add_option("host", arguments.host)->required();

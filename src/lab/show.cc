@@ -79,6 +79,7 @@ nlohmann::json describe(const std::string& name) {
                             {"router", node.is_router},
                             {"ipv4", node.ipv4},
                             {"ipv6", node.ipv6},
+                            {"announced", node.announced},
                             {"state", runs(node.init) ? "up" : "off"},
                             {"pid", node.init.pid}});
   }

@@ -96,6 +96,8 @@ Result<LabState> StateDirectory::load() const {
                              .is_router = node.at("router"),
                              .ipv4 = node.at("ipv4"),
                              .ipv6 = node.at("ipv6"),
+                             .announced = node.at("announced"),
+                             .behind_nat = node.at("behind_nat"),
                              .init = process_from(node.at("init"))});
     }
     return state;
@@ -112,6 +114,8 @@ void StateDirectory::save(const LabState& state) const {
                      {"router", node.is_router},
                      {"ipv4", node.ipv4},
                      {"ipv6", node.ipv6},
+                     {"announced", node.announced},
+                     {"behind_nat", node.behind_nat},
                      {"init", to_json(node.init)}});
   }
   const nlohmann::json json = {{"name", state.name},

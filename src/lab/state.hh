@@ -23,8 +23,10 @@ struct NodeState {
   std::string name;
   std::string site;
   bool is_router = false;
-  std::string ipv4;
+  std::string ipv4;  // empty: it has none
   std::string ipv6;
+  std::vector<std::string> announced;  // under which others shall find its agent, best first
+  bool behind_nat = false;
   os::ProcessIdentity init;  // pid -1: powered off
   bool running() const { return init.pid > 0; }
 };

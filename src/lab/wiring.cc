@@ -10,8 +10,10 @@
 
 #include "base/result.hh"
 #include "lab/address_plan.hh"
+#include "lab/state.hh"
 #include "os/netlink.hh"
 #include "os/netns.hh"
+#include "os/nftables.hh"
 
 namespace godwit::lab {
 namespace {
@@ -33,8 +35,18 @@ unsigned mtu_of(const LabConfig& lab) {
 std::string tap_name(std::size_t link) { return fmt::format("wan{}", link); }
 
 void add_addresses(os::Netlink& netlink, const std::string& interface, const Address& address) {
-  netlink.add_address(interface, fmt::format("{}/{}", address.ipv4, address.prefix4));
-  netlink.add_address(interface, fmt::format("{}/{}", address.ipv6, address.prefix6));
+  if (!address.ipv4.empty())
+    netlink.add_address(interface, fmt::format("{}/{}", address.ipv4, address.prefix4));
+  if (!address.ipv6.empty())
+    netlink.add_address(interface, fmt::format("{}/{}", address.ipv6, address.prefix6));
+}
+
+void add_host_addresses(os::Netlink& netlink, const LabConfig& lab, const Host& host,
+                        const Address& address) {
+  add_addresses(netlink, "eth0", address);
+  const Address gateway = router_address(lab, host.site);
+  if (!address.ipv4.empty()) netlink.add_route("0.0.0.0/0", gateway.ipv4, "eth0");
+  if (!address.ipv6.empty()) netlink.add_route("::/0", gateway.ipv6, "eth0");
 }
 
 os::Fd open_tap(const std::string& name) {
@@ -78,11 +90,20 @@ void wire_host(const LabConfig& lab, const Host& host, pid_t init, pid_t router)
   inside.run([&] {
     os::Netlink netlink;
     netlink.set_mtu("eth0", mtu_of(lab));
-    add_addresses(netlink, "eth0", host_address(lab, host.name));
     netlink.set_up("eth0");
-    const Address gateway = router_address(lab, host.site);
-    netlink.add_route("0.0.0.0/0", gateway.ipv4, "eth0");
-    netlink.add_route("::/0", gateway.ipv6, "eth0");
+    add_host_addresses(netlink, lab, host, host_address(lab, host.name));
+  });
+}
+
+void readdress_host(const LabConfig& lab, const Host& host, pid_t init, const Address& from,
+                    const Address& to) {
+  os::NetNamespace::of_process(init).run([&] {
+    os::Netlink netlink;
+    for (const auto& [ip, prefix] :
+         {std::pair{from.ipv4, from.prefix4}, std::pair{from.ipv6, from.prefix6}}) {
+      if (!ip.empty()) netlink.remove_address("eth0", fmt::format("{}/{}", ip, prefix));
+    }
+    add_host_addresses(netlink, lab, host, to);
   });
 }
 
@@ -110,6 +131,15 @@ void route_router(const LabConfig& lab, const std::string& site, pid_t router) {
       netlink.add_route(route.network4, route.via.ipv4, tap_name(route.link));
       netlink.add_route(route.network6, route.via.ipv6, tap_name(route.link));
     }
+    const SiteNetwork& network = lab.networks.at(site);
+    if (network.nat == Nat::none) return;
+    if (const auto done = os::apply_nftables(nat_ruleset(lab, site)); !done) {
+      fail_setup("make the NAT of site {}: {}", site, done.error().text);
+    }
+    // Of the namespace; there once the rules have asked for connection tracking.
+    const auto timeout = std::to_string(duration_cast<seconds>(network.nat_timeout).count());
+    write_file("/proc/sys/net/netfilter/nf_conntrack_udp_timeout", timeout);
+    write_file("/proc/sys/net/netfilter/nf_conntrack_udp_timeout_stream", timeout);
   });
 }
 
