@@ -29,6 +29,10 @@ std::string Dial::failures() const {
 
 // Starts one more attempt, and arms the timer for the one after it.
 void Dial::start_next() {
+  if (plan_.relays_first && start_relay()) {
+    stagger_ = network_.loop.after(kRelayAfter, [this] { start_next(); });
+    return;
+  }
   if (start_address()) {
     const bool last = next_address_ == plan_.addresses.size();
     const Nanoseconds pause =

@@ -43,6 +43,7 @@ class Dial final {
     std::string alpn;
     std::vector<os::Endpoint> addresses;
     std::vector<std::string> relays;
+    bool relays_first = false;
     // Opens a connection to `relay` that ends, spliced, at the peer.
     std::move_only_function<void(const std::string& relay, const std::string& peer, Leg)> call;
   };

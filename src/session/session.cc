@@ -183,6 +183,17 @@ void Session::ping() {
   send({.kind = FrameKind::ping, .id = ++ping_id_, .method = {}, .body = {}});
 }
 
+void Session::doubt(Nanoseconds patience) {
+  if (ended_ || doubt_) return;
+  const Instant since = loop_.now();
+  doubt_ = loop_.after(patience, [this, since, patience] {
+    doubt_.reset();
+    if (last_heard_ < since)
+      end(fmt::format("no answer from {} within {}", peer_, to_text(patience)));
+  });
+  ping();
+}
+
 void Session::on_pong(std::uint64_t id) {
   if (id != ping_id_ || !std::exchange(ping_in_flight_, false)) return;
   const Nanoseconds sample = loop_.now() - ping_sent_;
@@ -202,6 +213,7 @@ void Session::on_keepalive() {
 void Session::end(const std::string& reason) {
   if (std::exchange(ended_, true)) return;
   keepalive_.reset();
+  doubt_.reset();
   turn_.reset();
   overflow_.reset();
   stream_->finish();

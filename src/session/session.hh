@@ -104,6 +104,8 @@ class Session final {
   Result<> push_binary(const std::string& method, BytesView body);
 
   void ping();
+  // Asks for a sign of life, and ends the session if none comes within `patience`.
+  void doubt(Nanoseconds patience);
   // Ends it in order; on_closed(reason) is called before this returns.
   void end(const std::string& reason);
 
@@ -149,7 +151,7 @@ class Session final {
   Instant last_heard_;
   Nanoseconds rtt_{0};
   bool ended_ = false;
-  os::Loop::Timer keepalive_;
+  os::Loop::Timer keepalive_, doubt_;
   os::Loop::Timer turn_;      // goes on reading after letting others run
   os::Loop::Timer overflow_;  // ends a session whose peer does not read
 };

@@ -43,7 +43,7 @@ Relay::Hooks Sessions::relay_hooks() {
           },
       .dial =
           [this](const std::string& peer, Relay::Leg leg) {
-            dial_for(peer, kRelayAlpn, {},
+            dial_for(peer, kRelayAlpn, {}, false,
                      [leg = std::move(leg)](Result<Dial::Reached> reached) mutable {
                        if (!reached) return leg(std::unexpected(reached.error()));
                        leg(std::move(reached->stream));
@@ -80,6 +80,17 @@ void Sessions::want(const std::string& peer, std::vector<os::Endpoint> addresses
 
 void Sessions::forget(const std::string& peer) {
   if (PeerLink* known = link(peer)) known->forget();
+}
+
+void Sessions::doubt(const std::string& peer) {
+  std::vector<Session*> doubted;
+  for (const auto& [name, link] : links_) {
+    Session* session = link->session();
+    if (session != nullptr && (name == peer || session->via() == peer)) doubted.push_back(session);
+  }
+  for (Session* session : doubted) {
+    session->doubt(std::max<Nanoseconds>(kDoubtPatience, session->rtt() * 3));
+  }
 }
 
 Session* Sessions::find(const std::string& peer) const {
@@ -149,13 +160,15 @@ std::vector<std::string> Sessions::relays_to(const std::string& peer) const {
 
 std::unique_ptr<Dial> Sessions::dial(const std::string& peer, const char* alpn,
                                      std::vector<os::Endpoint> addresses,
-                                     std::vector<std::string> relays, Dial::Done done) {
+                                     std::vector<std::string> relays, bool relays_first,
+                                     Dial::Done done) {
   return std::make_unique<Dial>(
       network_,
       Dial::Plan{.peer = peer,
                  .alpn = alpn,
                  .addresses = std::move(addresses),
                  .relays = std::move(relays),
+                 .relays_first = relays_first,
                  .call = [this](const std::string& relay, const std::string& to,
                                 Dial::Leg leg) { relay_.call(relay, to, std::move(leg)); }},
       std::move(done));
@@ -165,19 +178,19 @@ std::unique_ptr<Dial> Sessions::dial_link(const std::string& peer,
                                           const std::vector<os::Endpoint>& addresses, bool relays,
                                           Dial::Done done) {
   return dial(peer, kSessionAlpn, addresses, relays ? relays_to(peer) : std::vector<std::string>{},
-              std::move(done));
+              false, std::move(done));
 }
 
 // A dial that nobody but us holds.
 void Sessions::dial_for(const std::string& peer, const char* alpn, std::vector<std::string> relays,
-                        Dial::Done done) {
+                        bool relays_first, Dial::Done done) {
   if (dials_.size() >= kMaxLaneDials) {
     return done(fail("{} connections are being made already", dials_.size()));
   }
   const PeerLink* known = link(peer);
   const std::uint64_t id = next_dial_++;
   dials_[id] = dial(peer, alpn, known == nullptr ? std::vector<os::Endpoint>{} : known->addresses(),
-                    std::move(relays),
+                    std::move(relays), relays_first,
                     [this, id, done = std::move(done)](Result<Dial::Reached> reached) mutable {
                       const auto over = dials_.extract(id);  // it goes when we return
                       done(std::move(reached));
@@ -192,7 +205,8 @@ void Sessions::open_lane(const std::string& peer, LaneDone done) {
   if (session != nullptr && session->via().empty() && !session->is_initiator()) {
     relays.push_back(peer);
   }
-  dial_for(peer, kLaneAlpn, std::move(relays), std::move(done));
+  // By the way of the session, which is known to work; only then by others.
+  dial_for(peer, kLaneAlpn, std::move(relays), true, std::move(done));
 }
 
 void Sessions::on_link_up(Session& session) {

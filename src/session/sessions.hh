@@ -19,6 +19,8 @@ namespace godwit::session {
 
 constexpr std::size_t kMaxPeers = 4096;  // hosts of one fleet that may be connected
 constexpr std::size_t kMaxLaneDials = 64;
+// For the answer of a peer in doubt: some round trips, and TCP's first retransmission.
+constexpr Nanoseconds kDoubtPatience = seconds(2);
 
 class Sessions final : private PeerLinkOwner {
  public:
@@ -63,6 +65,8 @@ class Sessions final : private PeerLinkOwner {
 
   void want(const std::string& peer, std::vector<os::Endpoint> addresses);
   void forget(const std::string& peer);
+  // Connections with `peer`, and through it, have to show soon that they live: its path changed.
+  void doubt(const std::string& peer);
   // Null when it is not up.
   Session* find(const std::string& peer) const;
   std::vector<Status> status() const;
@@ -91,9 +95,9 @@ class Sessions final : private PeerLinkOwner {
   PeerLink& make_link(const std::string& peer);
   std::unique_ptr<Dial> dial(const std::string& peer, const char* alpn,
                              std::vector<os::Endpoint> addresses, std::vector<std::string> relays,
-                             Dial::Done done);
+                             bool relays_first, Dial::Done done);
   void dial_for(const std::string& peer, const char* alpn, std::vector<std::string> relays,
-                Dial::Done done);
+                bool relays_first, Dial::Done done);
   std::vector<std::string> relays_to(const std::string& peer) const;
   Relay::Hooks relay_hooks();
 

@@ -234,6 +234,37 @@ TEST_F(SessionsTest, LaneToAHostThatDialledUs) {
   EXPECT_TRUE(wait([&] { return got == "bulk"; }));
 }
 
+TEST_F(SessionsTest, ALaneTakesTheWayOfItsSessionFirst) {
+  // What east knows of west leads nowhere, and it has found out: it does not try that again.
+  TestHost east(loop_, ca_, "east-1"), west(loop_, ca_, "west-1");
+  east.sessions.want("west-1", {closed_port()});
+  ASSERT_TRUE(wait([&] { return !east.error("west-1").empty(); }));
+  west.sessions.want("east-1", {east.address});
+  ASSERT_TRUE(wait([&] { return joined(east, west); }));
+  const std::size_t dialled = east.dialled.size();
+  bool opened = false;
+  east.sessions.open_lane("west-1", [&](Result<Dial::Reached> reached) {
+    ASSERT_TRUE(reached) << reached.error().text;
+    opened = true;
+  });
+  EXPECT_TRUE(wait([&] { return opened; }));
+  EXPECT_EQ(east.dialled.size(), dialled);
+}
+
+TEST_F(SessionsTest, ASessionInDoubtThatAnswersStays) {
+  TestHost east(loop_, ca_, "east-1"), west(loop_, ca_, "west-1");
+  east.sessions.want("west-1", {west.address});
+  ASSERT_TRUE(wait([&] { return joined(east, west); }));
+  east.sessions.find("west-1")->doubt(milliseconds(200));
+  const Instant end = loop_.now() + milliseconds(400);
+  EXPECT_TRUE(wait([&] { return loop_.now() > end; }));
+  EXPECT_TRUE(east.has("west-1"));
+  // No answer can come as fast as this.
+  east.sessions.find("west-1")->doubt(Nanoseconds(1));
+  EXPECT_TRUE(wait([&] { return !east.down.empty(); }));
+  EXPECT_THAT(east.down.front(), HasSubstr("no answer from west-1"));
+}
+
 TEST_F(SessionsTest, AgeingSessionIsReplacedWithoutLosingRequests) {
   LinkLimits limits;
   limits.max_age = milliseconds(1);
