@@ -44,7 +44,12 @@ void add_host_routes(http::Server& server, Parts parts) {
     host["capabilities"] = qemu::to_json(parts.vms.host());
     host["accelerator"] = to_text(parts.vms.host().accelerator);
     if (!parts.vms.notice().empty()) host["notice"] = parts.vms.notice();
-    responder.json(200, host);
+    parts.network.describe_paths(
+        [later = shared(responder), host = std::move(host)](const nlohmann::json& paths) mutable {
+          host["paths"] = paths["peers"];
+          host["relayed"] = paths["relayed"];
+          later->json(200, host);
+        });
   });
   server.route("GET", "/v1/hosts", [parts](const Request&, Responder responder) {
     responder.json(200, parts.fleet.hosts());

@@ -43,12 +43,16 @@ Config parse_command_line(int argc, char** argv) {
   app.add_option("--site", config.site, "Site this host belongs to")->capture_default_str();
   app.add_option("--address", config.addresses,
                  "IP address under which other hosts reach this one (repeatable, best first; "
-                 "default: the one it has towards other networks)");
+                 "default: those it has towards other networks)");
   app.add_option("--port", config.port, "TCP and UDP port")->capture_default_str();
-  app.add_option("--path-mtu", config.path_mtu,
-                 "Largest IP packet that every path between hosts carries, in bytes")
+  app.add_option("--path-mtu", config.most_mtu,
+                 "Probe paths between hosts for IP packets up to this size, in bytes")
       ->capture_default_str()
-      ->check(CLI::Range(576, 9000));
+      ->check(CLI::Range(1280, 9000));
+  app.add_option("--relay", config.relay_rate,
+                 "How much to forward, sealed, for wires of other hosts that cannot reach each "
+                 "other: a rate, or none")
+      ->capture_default_str();
   app.add_option("--state-dir", config.state_dir, "What must survive a reboot")
       ->capture_default_str();
   app.add_option("--run-dir", config.run_dir, "Sockets and what lasts until a reboot")
@@ -59,13 +63,10 @@ Config parse_command_line(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     std::exit(app.exit(error) == 0 ? 0 : 2);
   }
-  if (config.addresses.empty()) {
-    config.addresses.push_back(os::own_address().address);
-    if (config.addresses.front().empty()) {
-      fail_setup(
-          "this host has no address that others could be told: configure its network, or "
-          "give one with --address");
-    }
+  if (config.addresses.empty() && os::own_address().address.empty()) {
+    fail_setup(
+        "this host has no address that others could be told: configure its network, or give one "
+        "with --address");
   }
   if (!is_valid_name(config.name)) {
     fail_setup("'{}' is not a host name: use 1 to 63 of a-z, 0-9 and '-' (--name)", config.name);
@@ -73,7 +74,19 @@ Config parse_command_line(int argc, char** argv) {
   if (!is_valid_name(config.site)) {
     fail_setup("'{}' is not a site name: use 1 to 63 of a-z, 0-9 and '-' (--site)", config.site);
   }
+  if (config.relay_rate != "none" && !parse_bit_rate(config.relay_rate)) {
+    fail_setup("--relay {}: write a rate like 100mbit, or none", config.relay_rate);
+  }
   return config;
+}
+
+wire::Limits wire_limits(const Config& config) {
+  wire::Limits limits;
+  limits.mtu_most = config.most_mtu;
+  const auto rate = parse_bit_rate(config.relay_rate);
+  limits.relays = rate && rate->bits_per_second > 0;
+  if (limits.relays) limits.relay_bytes_per_second = rate->bits_per_second / 8;
+  return limits;
 }
 
 }  // namespace godwit::agent

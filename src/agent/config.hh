@@ -6,21 +6,22 @@
 #include <vector>
 
 #include "base/units.hh"
+#include "wire/limits.hh"
 
 namespace godwit::agent {
 
 inline constexpr std::uint16_t kDefaultPort = 4747;
-// Inner frames of 1500 travel in fragments, so any path works; 1500 is what every cloud routes
-// (probing larger paths is later work).
-inline constexpr std::uint16_t kDefaultPathMtu = 1400;
+// Jumbo frames: what a path carries is found by probing (wire/mtu_search.hh).
+inline constexpr std::uint16_t kDefaultMostMtu = 9000;
 
 struct Config {
   std::string name;  // of this host, unique in its fleet
   std::string site = "default";
-  // Under which others reach this host, best first; the one it has towards them unless given.
+  // Under which others reach this host, best first; none: those it has towards them at the time.
   std::vector<std::string> addresses;
   std::uint16_t port = kDefaultPort;  // TCP and UDP
-  std::uint16_t path_mtu = kDefaultPathMtu;
+  std::uint16_t most_mtu = kDefaultMostMtu;
+  std::string relay_rate = "1gbit";  // what it forwards for others; "none": nothing
   std::filesystem::path state_dir = "/var/lib/godwit";
   std::filesystem::path run_dir = "/run/godwit";
   bool verbose = false;
@@ -32,5 +33,7 @@ struct Config {
 
 // Parses godwitd's arguments; exits for --help and --version. Throws SetupError.
 Config parse_command_line(int argc, char** argv);
+
+wire::Limits wire_limits(const Config& config);
 
 }  // namespace godwit::agent

@@ -65,15 +65,6 @@ void Fleet::start() {
   go_online(std::move(*identity));
 }
 
-session::KnownHost Fleet::own_record() const {
-  session::KnownHost host{.name = config_.name, .site = config_.site, .addresses = {}};
-  for (const auto& address : config_.addresses) {
-    const auto endpoint = os::Endpoint::parse(address, config_.port);
-    if (endpoint) host.addresses.push_back(endpoint->text());
-  }
-  return host;
-}
-
 std::vector<session::KnownHost> Fleet::known() const {
   std::vector<session::KnownHost> hosts;
   for (const auto& document : store_.list("host")) {
@@ -98,17 +89,6 @@ bool Fleet::believes(const std::string& who, const std::string& about) const {
   return store_.list("host").size() < kMaxHosts;
 }
 
-std::vector<os::Endpoint> Fleet::addresses(const std::string& host) const {
-  std::vector<os::Endpoint> endpoints;
-  const auto document = store_.find("host", host);
-  if (!document) return endpoints;
-  for (const auto& text : texts_field(*document, "addresses")) {
-    if (const auto endpoint = os::Endpoint::parse(text, config_.port))
-      endpoints.push_back(*endpoint);
-  }
-  return endpoints;
-}
-
 // ---- going online ----
 
 void Fleet::found() {
@@ -130,6 +110,7 @@ void Fleet::go_online(crypto::Identity identity) {
   acceptor_->listen(port);
   online(os::UdpSocket::bind(port));
   for (const auto& host : known()) sessions_->want(host.name, addresses(host.name));
+  watch_addresses();
   spdlog::info("host {} is online in fleet '{}', port {}", config_.name, identity_->fleet(),
                config_.port);
 }
@@ -281,7 +262,9 @@ Result<nlohmann::json> Fleet::invite(Nanoseconds ttl) {
   if (!token) return std::unexpected(token.error());
   save_invites();
   const auto own = own_record();
-  if (own.addresses.empty()) return fail("host {} has no usable --address", config_.name);
+  if (own.addresses.empty())
+    return fail("host {} has no address that others could reach: give godwitd an --address",
+                config_.name);
   const std::string text = token->text();
   return nlohmann::json{
       {"token", text},
@@ -343,10 +326,12 @@ nlohmann::json Fleet::describe() const {
                           {"error", status.error}});
     }
   }
+  const auto own = own_addresses();
   return {{"name", config_.name},
           {"site", config_.site},
           {"fleet", identity_ ? identity_->fleet() : ""},
-          {"address", config_.addresses.front()},
+          {"address", own.empty() ? "" : own.front().address_text()},
+          {"addresses", own_record().addresses},
           {"port", config_.port},
           {"founder", invites_ != nullptr},
           {"sessions", sessions}};

@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "agent/events.hh"
 #include "agent/peers.hh"
 #include "crypto/identity.hh"
+#include "os/address_monitor.hh"
 #include "os/udp.hh"
 #include "session/acceptor.hh"
 #include "session/join.hh"
@@ -31,6 +33,7 @@ class Fleet final : public Peers {
     std::function<void(PeerRequest, const nlohmann::json& body)> request;
     std::function<void(const std::string& peer, BytesView message)> wire_control;
     std::function<void(const std::string& peer, std::unique_ptr<os::ByteStream>)> lane;
+    std::function<void()> addresses_changed;  // of this host
   };
 
   Fleet(os::Loop& loop, const Config& config, store::Store& store, Events& events,
@@ -59,8 +62,11 @@ class Fleet final : public Peers {
 
   std::function<void(std::shared_ptr<os::UdpSocket>)> online;  // the host's port is open
 
-  // Where a host's wires receive UDP.
+  // Where a host is said to receive TCP and UDP.
   std::vector<os::Endpoint> addresses(const std::string& host) const;
+  std::vector<os::Endpoint> own_addresses() const;
+  // Connections with `peer` may be dead: they have to show that they are not.
+  void doubt(const std::string& peer);
 
  private:
   void found();
@@ -75,6 +81,8 @@ class Fleet final : public Peers {
                   session::Responder responder);
   session::KnownHost own_record() const;
   std::vector<session::KnownHost> known() const;
+  std::set<os::Endpoint> sources() const;
+  void watch_addresses();
   void save_invites();
   Result<nlohmann::json> joined(Result<session::Joined> result);
 
@@ -89,6 +97,8 @@ class Fleet final : public Peers {
   std::unique_ptr<session::Invites> invites_;  // of a founder
   std::unique_ptr<session::JoinServer> join_server_;
   std::unique_ptr<session::JoinClient> joining_;
+  std::set<os::Endpoint> sources_;  // what packets to other hosts leave with
+  std::unique_ptr<os::AddressMonitor> monitor_;
 };
 
 }  // namespace godwit::agent

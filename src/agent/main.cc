@@ -24,6 +24,12 @@ void make_private_directory(const std::filesystem::path& path, std::filesystem::
   if (error) fail_setup("cannot make the directory {}: {}", path.string(), error.message());
 }
 
+std::vector<wire::PeerAddress> to_peer_addresses(const std::vector<os::Endpoint>& endpoints) {
+  std::vector<wire::PeerAddress> addresses;
+  for (const auto& endpoint : endpoints) addresses.push_back(to_peer_address(endpoint));
+  return addresses;
+}
+
 std::vector<wire::PeerAddress> wire_addresses(const Fleet& fleet, const session::Session& session) {
   std::vector<wire::PeerAddress> addresses;
   // Where the session runs is known to work; behind a relay it is somebody else's.
@@ -53,7 +59,7 @@ class Agent final {
   explicit Agent(const Config& config)
       : config_(with_directories(config)),
         store_(store::open_sqlite(config.store().string())),
-        wires_(loop_, config.name, wire_handlers()),
+        wires_(loop_, config.name, wire_limits(config), wire_handlers()),
         network_(loop_, config, *store_, wires_, events_),
         fleet_(loop_, config, *store_, events_, fleet_handlers()),
         vms_(loop_, config, *store_, network_, events_),
@@ -69,6 +75,11 @@ class Agent final {
       wires_.use_socket(std::move(socket));
     };
     network_.use_peers(fleet_);
+    network_.path_changed = [this](const std::string& host) {
+      fleet_.doubt(host);
+      migrations_.doubt_lanes(host);
+    };
+    wires_.use_addresses(to_peer_addresses(fleet_.own_addresses()));
   }
 
   void run() {
@@ -125,6 +136,12 @@ class Agent final {
             .lane =
                 [this](const std::string& peer, std::unique_ptr<os::ByteStream> lane) {
                   migrations_.on_lane(peer, std::move(lane));
+                },
+            .addresses_changed =
+                [this] {
+                  wires_.use_addresses(to_peer_addresses(fleet_.own_addresses()));
+                  wires_.addresses_changed();
+                  for (const auto& peer : fleet_.up()) migrations_.doubt_lanes(peer);
                 }};
   }
 

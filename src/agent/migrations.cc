@@ -433,6 +433,12 @@ void Migrations::on_session_up(const std::string& peer) {
   }
 }
 
+void Migrations::doubt_lanes(const std::string& peer) {
+  for (const auto& [id, move] : sources_) {
+    if (move->record().to == peer) move->doubt_lane();
+  }
+}
+
 void Migrations::on_lane(const std::string& peer, std::unique_ptr<os::ByteStream> lane) {
   if (new_lanes_.size() >= kMaxNewLanes) return;
   const std::uint64_t key = next_lane_++;

@@ -39,6 +39,8 @@ class Migrations final {
   // Peers.
   void on_request(PeerRequest request, const nlohmann::json& body);
   void on_session_up(const std::string& peer);
+  // The path to a peer changed: lanes of moves there may be dead.
+  void doubt_lanes(const std::string& peer);
   // A lane that a peer opened, before anything was read from it.
   void on_lane(const std::string& peer, std::unique_ptr<os::ByteStream> lane);
 

@@ -97,7 +97,7 @@ class MigrationsTest : public testing::Test {
   std::unique_ptr<store::Store> store_ = store::make_memory_store();
   Events events_;
   NoPeers peers_;
-  WireThread wires_{loop_, "w1", {.control = [](auto&&...) {}, .event = [](auto&&...) {}}};
+  WireThread wires_{loop_, "w1", {}, {.control = [](auto&&...) {}, .event = [](auto&&...) {}}};
   Network network_{loop_, config_, *store_, wires_, events_};
   Vms vms_{loop_, config_, *store_, network_, events_};
   Migrations migrations_{{.loop = loop_,

@@ -32,6 +32,8 @@ class Network final {
   ~Network();
   void use_peers(Peers& peers) { peers_ = &peers; }
   void on_wire_event(const wire::Event& event);
+  // The path of wires to a host is another one.
+  std::function<void(const std::string& host)> path_changed;
   // Opens the ports and wires that the store knows. Vms bring their own TAPs afterwards.
   void start();
 
@@ -42,6 +44,7 @@ class Network final {
   void connect(const std::string& a, const std::string& b, Done done);
   void disconnect(const std::string& a, const std::string& b, Done done);
   void list_wires(std::function<void(nlohmann::json)> done);
+  void describe_paths(std::function<void(nlohmann::json)> done);
 
   // Peers.
   void on_request(PeerRequest request, const nlohmann::json& body);
@@ -116,6 +119,7 @@ class Network final {
   Result<> attach_wire(const WireRecord& record);
   void disconnect_located(const Located& a, const Located& b, Done done);
   void settle_waiting();
+  void on_path_event(const wire::Event& event);
   void look_up_peer(const PortId& port);
   nlohmann::json describe(const PortRecord& record, const WireThread::Stats& stats) const;
   nlohmann::json describe(const WireRecord& record, const WireThread::Stats& stats) const;
@@ -132,6 +136,7 @@ class Network final {
   std::map<PortId, PortRecord> ports_;
   std::map<PortId, WireRecord> wires_of_;  // by local port
   std::map<PortId, PortDevice> devices_;
+  std::map<std::string, std::string> paths_;     // by host, the one in use
   std::set<PortId> held_ready_;                  // HELD here, channels up
   std::map<PortId, PortRecord> arriving_;        // HELD here, not ours yet
   std::map<PortId, WireRecord> arriving_wires_;  // of those, by port

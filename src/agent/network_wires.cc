@@ -41,8 +41,7 @@ wire::WireConfig Network::config_of(const WireRecord& record) const {
           .local = record.local,
           .remote = record.remote,
           .remote_epoch = record.remote_epoch,
-          .remote_host = record.remote_host,
-          .path_mtu = config_.path_mtu};
+          .remote_host = record.remote_host};
 }
 
 // ---- finding ports ----
@@ -371,6 +370,9 @@ void Network::on_wire_event(const wire::Event& event) {
       return events_.publish("wire", {{"event", wire::to_text(event.kind)},
                                       {"port", event.port.text()},
                                       {"host", event.host}});
+    case wire::EventKind::path_changed:
+    case wire::EventKind::path_lost:
+      return on_path_event(event);
   }
 }
 
@@ -403,6 +405,8 @@ nlohmann::json Network::describe(const WireRecord& record, const WireThread::Sta
     json["remote_epoch"] = wire.remote_epoch;
     json["generation"] = wire.generation;
     json["path"] = wire.path ? to_endpoint(*wire.path).text() : "";
+    json["via"] = wire.via;
+    json["path_state"] = wire.path_state;
     json["mtu"] = wire.path_mtu;
     json["rtt_ms"] = to_ms(wire.rtt);
     json["tx"] = {{"frames", wire.tx_frames}, {"bytes", wire.tx_bytes}};

@@ -55,6 +55,9 @@ class SourceMemory final : private stream::QemuSink {
   void proceed();
   // Also of a migration that an earlier agent began, or that has completed but was refused.
   void abort(const std::string& reason);
+  void doubt_lane() {
+    if (link_) link_->doubt_lane();
+  }
   void set_limits(migrate::PauseLimits limits);
   void set_bandwidth(std::optional<BitRate> cap);
   void set_pause_on_diverge(bool pause) { settings_.pause_on_diverge = pause; }

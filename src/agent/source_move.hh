@@ -55,6 +55,9 @@ class SourceMove final {
   void begin() { feed(migrate::SourceEvent::begin); }
   void restart() { feed(migrate::SourceEvent::restarted); }
   void feed(migrate::SourceEvent event, std::string text = {});
+  void doubt_lane() {
+    if (memory_) memory_->doubt_lane();
+  }
   void set(std::optional<Nanoseconds> max_downtime, std::optional<BitRate> bandwidth,
            std::optional<bool> pause_on_diverge);
 

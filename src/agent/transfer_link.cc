@@ -17,6 +17,8 @@ constexpr std::size_t kLaneRead = 256 << 10;
 constexpr std::size_t kLaneBurst = 4 << 20;
 
 constexpr Nanoseconds kLeastTick = milliseconds(1);
+// Two of the transfer's pings.
+constexpr Nanoseconds kDoubt = stream::kPingInterval * 2 + milliseconds(500);
 
 }  // namespace
 
@@ -132,6 +134,12 @@ void TransferLink::drop_lane(const std::string& reason) {
   transfer_.lane_down(loop_.now());
   arm();
   if (!transfer_.failed() && events_.lane_lost) events_.lane_lost(reason);
+}
+
+void TransferLink::doubt_lane() {
+  doubt_ = loop_.after(kDoubt, [this, since = loop_.now()] {
+    if (transfer_.last_heard() < since) drop_lane("nothing heard since the path changed");
+  });
 }
 
 void TransferLink::write_lane() {

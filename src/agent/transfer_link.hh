@@ -34,6 +34,8 @@ class TransferLink final : public stream::TransferSink {
   void use_qemu(std::unique_ptr<os::ByteStream> qemu);
   // `early`: bytes that were read from the lane to see which transfer it is for.
   void use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early = {});
+  // The path to the peer changed: the lane is dropped unless the peer is heard by it soon.
+  void doubt_lane();
   void set_bandwidth(std::optional<BitRate> cap);
   // Leaves in QEMU's socket what comes after the first `bytes` of its stream; nullopt: no longer.
   void take_only(std::optional<ByteCount> bytes);
@@ -77,7 +79,7 @@ class TransferLink final : public stream::TransferSink {
   bool qemu_ended_ = false;
   bool consumer_waits_ = false;
   bool pumping_ = false;
-  os::Loop::Timer timer_;
+  os::Loop::Timer timer_, doubt_;
   std::unique_ptr<PacedSocket> pace_;  // of lane_, at the source
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -64,10 +64,11 @@ os::Tap& WireThread::Attached::tap() {
   return *std::get<std::shared_ptr<os::Tap>>(device);
 }
 
-WireThread::WireThread(os::Loop& control, const std::string& self, Handlers handlers)
+WireThread::WireThread(os::Loop& control, const std::string& self, const wire::Limits& limits,
+                       Handlers handlers)
     : control_(control),
       handlers_(std::move(handlers)),
-      engine_(self, *this, random_number),
+      engine_(self, *this, random_number, limits),
       frame_buffers_(kFramesPerBatch, Bytes(os::kMaxFrameBytes)),
       thread_([this] { loop_.run(); }) {}
 
@@ -229,6 +230,14 @@ void WireThread::to_path(const wire::PeerAddress& address, const wire::DatagramB
   }
 }
 
+// Our own datagrams go first: with any of them waiting, others' are dropped.
+void WireThread::relay(const wire::PeerAddress& address, BytesView run,
+                       std::uint16_t segment_size) {
+  const os::DatagramRun out{.to = to_endpoint(address), .bytes = run, .segment_size = segment_size};
+  if (socket_ && unsent_.empty() && socket_->send_batch({&out, 1}) == 1) return;
+  relay_dropped_ += (run.size() + segment_size - 1) / segment_size;
+}
+
 void WireThread::keep_unsent(const os::Endpoint& to, BytesView bytes, std::uint16_t segment_size) {
   if (!socket_ || unsent_bytes_ + bytes.size() > kMaxUnsentBytes) {
     udp_dropped_ += (bytes.size() + segment_size - 1) / segment_size;
@@ -292,6 +301,16 @@ void WireThread::session_up(const std::string& peer, const std::array<std::byte,
 
 void WireThread::session_down(const std::string& peer) {
   post([this, peer](Instant now) { engine_.session_down(peer, now); });
+}
+
+void WireThread::use_addresses(std::vector<wire::PeerAddress> addresses) {
+  post([this, addresses = std::move(addresses)](Instant now) mutable {
+    engine_.use_addresses(std::move(addresses), now);
+  });
+}
+
+void WireThread::addresses_changed() {
+  post([this](Instant now) { engine_.addresses_changed(now); });
 }
 
 void WireThread::control(const std::string& peer, Bytes message) {
@@ -394,10 +413,13 @@ void WireThread::stats(std::function<void(const Stats&)> done) {
   post([this, done = std::move(done)](Instant) {
     Stats stats{.wires = engine_.wire_stats(),
                 .ports = engine_.port_stats(),
+                .peers = engine_.peer_stats(),
+                .relayed = engine_.relay_stats(),
                 .stray_datagrams = engine_.stray_datagrams(),
                 .bad_control = engine_.bad_control(),
                 .tap_refused = tap_refused_,
-                .udp_dropped = udp_dropped_};
+                .udp_dropped = udp_dropped_,
+                .relay_dropped = relay_dropped_};
     control_.post([done, stats = std::move(stats)] { done(stats); });
   });
 }

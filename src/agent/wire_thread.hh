@@ -41,12 +41,16 @@ class WireThread final : private wire::EngineSink {
   struct Stats {
     std::vector<wire::WireStats> wires;
     std::vector<wire::PortStats> ports;
+    std::vector<wire::PeerStats> peers;
+    wire::RelayStats relayed;
     std::uint64_t stray_datagrams = 0, bad_control = 0;
-    std::uint64_t tap_refused = 0;  // frames that a TAP did not take
-    std::uint64_t udp_dropped = 0;  // datagrams dropped because UDP had no room for too long
+    std::uint64_t tap_refused = 0;    // frames that a TAP did not take
+    std::uint64_t udp_dropped = 0;    // datagrams dropped because UDP had no room for too long
+    std::uint64_t relay_dropped = 0;  // of others, because UDP had no room
   };
 
-  WireThread(os::Loop& control, const std::string& self, Handlers handlers);
+  WireThread(os::Loop& control, const std::string& self, const wire::Limits& limits,
+             Handlers handlers);
   ~WireThread() override;
 
   // All of these return at once; the work is done in the wire thread, in order.
@@ -54,6 +58,9 @@ class WireThread final : private wire::EngineSink {
   void session_up(const std::string& peer, const std::array<std::byte, 32>& secret,
                   bool is_initiator, std::vector<wire::PeerAddress> addresses);
   void session_down(const std::string& peer);
+  // Where this host is to be found: as configured, and again when its interfaces changed.
+  void use_addresses(std::vector<wire::PeerAddress> addresses);
+  void addresses_changed();
   void control(const std::string& peer, Bytes message);
   void add_port(const wire::PortConfig& config);
   void remove_port(const PortId& port);
@@ -96,6 +103,7 @@ class WireThread final : private wire::EngineSink {
   // wire::EngineSink
   void to_port(PortId port, std::span<const BytesView> frames) override;
   void to_path(const wire::PeerAddress& address, const wire::DatagramBatch& batch) override;
+  void relay(const wire::PeerAddress& address, BytesView run, std::uint16_t segment_size) override;
   void to_control(const std::string& peer, BytesView message) override;
   void event(const wire::Event& event) override;
 
@@ -128,7 +136,7 @@ class WireThread final : private wire::EngineSink {
   std::size_t unsent_bytes_ = 0;
   std::vector<Bytes> frame_buffers_;
   std::vector<os::DatagramRun> runs_;
-  std::uint64_t tap_refused_ = 0, udp_dropped_ = 0;
+  std::uint64_t tap_refused_ = 0, udp_dropped_ = 0, relay_dropped_ = 0;
 
   std::thread thread_;  // last: it uses all of the above
 };

@@ -24,7 +24,7 @@ TEST(WireThread, Ipv4IsMapped) {
 
 TEST(WireThread, AnswersAndEndsWithoutPortsOrSocket) {
   os::Loop control;
-  WireThread wires(control, "e1", {.control = [](auto&&...) {}, .event = [](auto&&...) {}});
+  WireThread wires(control, "e1", {}, {.control = [](auto&&...) {}, .event = [](auto&&...) {}});
   bool answered = false;
   wires.detach(PortId{});
   wires.stats([&](const WireThread::Stats& stats) { answered = stats.wires.empty(); });

@@ -40,7 +40,8 @@ void add_doctor(CLI::App& app, Context& context) {
                    "Also try the way to another host: ADDRESS[:PORT] (repeatable)");
   verb->add_option("--port", options->port, "TCP and UDP port of the agents")
       ->capture_default_str();
-  verb->add_option("--path-mtu", options->path_mtu, "The agents' --path-mtu, in bytes")
+  verb->add_option("--path-mtu", options->path_mtu,
+                   "The least IP packet that the interface must carry, in bytes")
       ->capture_default_str();
   verb->add_option("--state-dir", options->state_dir, "The agent's --state-dir")
       ->capture_default_str();

@@ -19,6 +19,23 @@ void list_hosts(Context& context) {
   context.io.out << table.text("no hosts");
 }
 
+// Where datagrams to each peer go, and which other ways are known.
+std::string paths_of(const json& host) {
+  Table table(
+      {{"WIRES TO"}, {"PATH"}, {"VIA"}, {"STATE"}, {"MTU", Align::right}, {"RTT", Align::right}});
+  for (const json& peer : host.value("paths", json::array())) {
+    for (const json& path : peer.value("paths", json::array())) {
+      const bool active = path.value("active", false);
+      const std::string state = active                         ? peer.value("state", "")
+                                : path.value("answers", false) ? "spare"
+                                                               : "no answer";
+      table.row({text_of(peer, "peer"), text_of(path, "address"), text_of(path, "via"), state,
+                 text_of(path, "mtu"), ms_of(path, "rtt_ms")});
+    }
+  }
+  return table.text("no paths for wires");
+}
+
 void show_this_host(Context& context) {
   const json host = context.fetch("/v1/host");
   if (context.as_json) return context.print_json(host);
@@ -36,6 +53,12 @@ void show_this_host(Context& context) {
                text_of(session, "via"), text_of(session, "version")});
   }
   context.io.out << '\n' << table.text("no sessions with other hosts");
+  context.io.out << '\n' << paths_of(host);
+  const json relayed = host.value("relayed", json::object());
+  if (relayed.value("datagrams", 0U) > 0) {
+    context.io.out << fmt::format("\nforwarded for others: {} datagrams, {}\n",
+                                  text_of(relayed, "datagrams"), bytes_of(relayed, "bytes"));
+  }
 }
 
 void show_host(Context& context, const std::string& name) {

@@ -13,6 +13,16 @@ std::string end_of(const json& wire, const char* which) {
   return fmt::format("{}/{}", text_of(end, "host"), text_of(end, "port"));
 }
 
+// "10.0.0.1:4747", "10.0.0.3:4747 via c1", "10.0.0.1:4747 (no answer)"
+std::string path_of(const json& wire) {
+  std::string text = text_of(wire, "path");
+  if (const std::string via = wire.value("via", ""); !via.empty()) text += " via " + via;
+  const std::string state = wire.value("path_state", "");
+  if (state == "lost") text += " (no answer)";
+  if (state == "unproven") text += " (unproven)";
+  return text;
+}
+
 double dropped(const json& wire) {
   const json drops = wire.value("drops", json::object());
   double sum = 0;
@@ -43,9 +53,8 @@ void list_wires(Context& context) {
                {"DROPS", Align::right}});
   for (const json& wire : wires) {
     table.row({text_of(wire, "id").substr(0, 8), end_of(wire, "a"), end_of(wire, "b"),
-               text_of(wire, "state"), text_of(wire, "epoch"), text_of(wire, "path"),
-               text_of(wire, "mtu"), ms_of(wire, "rtt_ms"),
-               bytes_of(wire.value("tx", json::object()), "bytes"),
+               text_of(wire, "state"), text_of(wire, "epoch"), path_of(wire), text_of(wire, "mtu"),
+               ms_of(wire, "rtt_ms"), bytes_of(wire.value("tx", json::object()), "bytes"),
                bytes_of(wire.value("rx", json::object()), "bytes"),
                fmt::format("{:.0f}", dropped(wire))});
   }
@@ -79,7 +88,7 @@ void show_wire(Context& context, const std::string& which) {
                            {"b", end_of(found, "b")},
                            {"state", text_of(found, "state")},
                            {"epoch", text_of(found, "epoch")},
-                           {"path", text_of(found, "path")},
+                           {"path", path_of(found)},
                            {"mtu", text_of(found, "mtu")},
                            {"rtt", ms_of(found, "rtt_ms")},
                            {"sent", traffic(found, "tx")},

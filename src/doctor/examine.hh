@@ -16,7 +16,7 @@ struct Options {
   std::filesystem::path run_dir = "/run/godwit";
   std::string socket;  // empty: the one in run_dir
   std::uint16_t port = 4747;
-  unsigned path_mtu = 1400;
+  unsigned path_mtu = 1280;        // what IPv6 asks of a link; paths are probed for more
   std::vector<std::string> reach;  // other hosts: "192.0.2.1", "192.0.2.1:4747", a name
 };
 

@@ -79,11 +79,9 @@ Finding judge_conntrack(std::optional<std::uint64_t> used, std::optional<std::ui
 }
 
 Finding judge_mtu(const std::string& interface, unsigned mtu, unsigned path_mtu) {
-  const auto detail = fmt::format("{} bytes on {}, the agent sends {}", mtu, interface, path_mtu);
+  const auto detail = fmt::format("{} bytes on {}, wires need {}", mtu, interface, path_mtu);
   if (mtu >= path_mtu) return ok("mtu", detail);
-  return failed("mtu", detail,
-                fmt::format("raise it (ip link set {} mtu {}), or give all agents --path-mtu {}",
-                            interface, path_mtu, mtu));
+  return failed("mtu", detail, fmt::format("raise it: ip link set {} mtu {}", interface, path_mtu));
 }
 
 Finding judge_certificate(const std::string& host, std::chrono::sys_seconds from,

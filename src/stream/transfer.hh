@@ -131,6 +131,7 @@ class Transfer final {
   std::size_t take(MutableBytes into, Instant now);
 
   Result<> tick(Instant now);
+  Instant last_heard() const { return last_heard_; }  // by the lane, or when it came up
   Instant next_tick() const;  // never in the past for long: call tick() and then take()
 
   // All lane bytes count; nullopt: no cap. Urgent frames do not wait for it.

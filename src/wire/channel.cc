@@ -4,6 +4,7 @@
 
 #include "base/check.hh"
 #include "wire/key.hh"
+#include "wire/paths.hh"
 
 namespace godwit::wire {
 
@@ -16,20 +17,16 @@ struct Channel::FromOpener final : OpenerSink {
   Channel& channel;
 };
 
-Channel::Channel(ChannelId id, PortEpoch local, Peer& peer, std::uint16_t path_mtu, Fabric& fabric,
-                 Receiver& receiver)
-    : id_(id),
-      local_(local),
-      peer_(peer),
-      path_mtu_(path_mtu),
-      fabric_(fabric),
-      receiver_(receiver) {
+Channel::Channel(ChannelId id, PortEpoch local, Peer& peer, Fabric& fabric, Receiver& receiver)
+    : id_(id), local_(local), peer_(peer), fabric_(fabric), receiver_(receiver) {
+  ++peer_.channels;
   CHECK(local == id.low || local == id.high);
   want_next_ = ping_next_ = fabric_.now();
   fabric_.wake(want_next_);
 }
 
 Channel::~Channel() {
+  --peer_.channels;
   for (const Inbound& rx : rx_) fabric_.release_index(rx.index);
 }
 
@@ -47,6 +44,7 @@ bool Channel::can_send() const {
 void Channel::send(BytesView frame) {
   if (can_send() && unkeyed_.empty()) {
     tx_->sealer.frame(frame, peer_.batch);
+    peer_.sends_frames = true;
     fabric_.has_output(*this);
     return;
   }
@@ -82,6 +80,19 @@ void Channel::expire_unkeyed() {
   if (fabric_.now() < due) return fabric_.wake(due);
   counters_.unkeyed += unkeyed_.size();
   unkeyed_.clear();
+}
+
+void Channel::path_changed() {
+  mtu_changed();
+  rtt_is_old_ = true;
+  ping_interval_ = {};
+  ping();
+}
+
+void Channel::mtu_changed() {
+  if (!tx_) return;
+  tx_->sealer.set_path_mtu(peer_.paths->mtu(), peer_.batch);
+  fabric_.has_output(*this);
 }
 
 void Channel::datagram(std::uint32_t index, MutableBytes datagram) {
@@ -175,7 +186,7 @@ void Channel::offered(const Offer& offer) {
   if (tx_) tx_->sealer.flush(peer_.batch);
   const LaneKey lane{algorithm, key(true, offer.generation, algorithm), offer.receiver_index,
                      local_.epoch};
-  tx_.emplace(Outbound{offer.generation, Sealer(lane, path_mtu_), fabric_.now()});
+  tx_.emplace(Outbound{offer.generation, Sealer(lane, peer_.paths->mtu()), fabric_.now()});
   want_next_ = fabric_.now() + fabric_.limits().rekey_after;
   fabric_.wake(want_next_);
   note_stopped(false);

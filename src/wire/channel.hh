@@ -43,8 +43,7 @@ class Channel final {
     virtual Nanoseconds marker_wait() const = 0;
   };
 
-  Channel(ChannelId id, PortEpoch local, Peer& peer, std::uint16_t path_mtu, Fabric& fabric,
-          Receiver& receiver);
+  Channel(ChannelId id, PortEpoch local, Peer& peer, Fabric& fabric, Receiver& receiver);
   ~Channel();
   Channel(const Channel&) = delete;
   Channel& operator=(const Channel&) = delete;
@@ -75,6 +74,8 @@ class Channel final {
   bool has_notices() const { return !notices_.empty(); }
 
   void session_up();
+  void path_changed();
+  void mtu_changed();
   void wanted(const Want& want);
   void offered(const Offer& offer);
   void control_notice(const Notify& notify);
@@ -129,7 +130,6 @@ class Channel final {
   const ChannelId id_;
   const PortEpoch local_;
   Peer& peer_;
-  const std::uint16_t path_mtu_;
   Fabric& fabric_;
   Receiver& receiver_;
 
@@ -149,6 +149,7 @@ class Channel final {
   std::uint64_t last_end_ = 0;
 
   std::optional<Nanoseconds> rtt_;
+  bool rtt_is_old_ = false;  // measured on another path
   Instant ping_next_{};
   Nanoseconds ping_interval_{};
   ChannelCounters counters_;

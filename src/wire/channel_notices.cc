@@ -8,8 +8,9 @@ namespace godwit::wire {
 void Channel::ping() {
   const Limits& limits = fabric_.limits();
   // Quickly until the first answer, since a move is prepared only then; later to keep NATs open.
-  ping_interval_ =
-      rtt_ ? limits.keepalive : std::clamp(ping_interval_ * 2, limits.first_ping, limits.keepalive);
+  ping_interval_ = rtt_ && !rtt_is_old_
+                       ? limits.keepalive
+                       : std::clamp(ping_interval_ * 2, limits.first_ping, limits.keepalive);
   ping_next_ = fabric_.now() + ping_interval_;
   if (!can_send()) return;
   Bytes body;
@@ -95,7 +96,8 @@ void Channel::received(std::uint8_t kind, BytesView body) {
       // Only our own clock comes back; what is impossible is a peer's nonsense.
       if (!in.finished() || rtt < Nanoseconds{} || rtt > fabric_.limits().keepalive) return;
       const bool first = !rtt_;
-      rtt_ = first ? rtt : (*rtt_ * 7 + rtt) / 8;  // RFC 6298, alpha
+      rtt_ = first || rtt_is_old_ ? rtt : (*rtt_ * 7 + rtt) / 8;  // RFC 6298, alpha
+      rtt_is_old_ = false;
       if (first) receiver_.channel_ready(*this);
       return;
     }

@@ -11,7 +11,7 @@ constexpr std::uint8_t kVersion = 1;
 // A bound on how long a peer can make us wait for a marker.
 constexpr std::uint32_t kMaxRttMicroseconds = 2'000'000;
 
-enum Type : std::uint8_t { kWant = 1, kOffer, kNotify, kAcknowledge };
+enum Type : std::uint8_t { kWant = 1, kOffer, kNotify, kAcknowledge, kEndpoints, kTaken };
 enum NoticeType : std::uint8_t { kEnd = 1, kMove, kAnnounce, kHandover };
 
 template <class Tag>
@@ -166,10 +166,38 @@ struct ControlWriter {
     write(out, acknowledge.channel);
     out.u64(acknowledge.serial);
   }
+  void operator()(const Endpoints& endpoints) const {
+    CHECK(endpoints.addresses.size() <= kMaxAddresses);
+    out.u8(kEndpoints).u32(endpoints.session).u64(endpoints.serial).u32(endpoints.receiver_index);
+    out.u8(endpoints.relays ? 1 : 0).u8(static_cast<std::uint8_t>(endpoints.addresses.size()));
+    for (const PeerAddress& address : endpoints.addresses) wire::write(out, address);
+  }
+  void operator()(const EndpointsTaken& taken) const {
+    out.u8(kTaken).u32(taken.session).u64(taken.serial);
+  }
 };
+
+Endpoints read_endpoints(Reader& in) {
+  Endpoints endpoints;
+  endpoints.session = in.u32();
+  endpoints.serial = in.u64();
+  endpoints.receiver_index = in.u32();
+  endpoints.relays = in.u8() != 0;
+  const std::size_t count = in.u8();
+  if (count > kMaxAddresses) in.fail();
+  for (std::size_t i = 0; i < count && in.ok(); ++i) {
+    endpoints.addresses.push_back(read_address(in));
+  }
+  return endpoints;
+}
 
 ControlMessage read_message(Reader& in) {
   const std::uint8_t type = in.u8();
+  if (type == kEndpoints) return read_endpoints(in);
+  if (type == kTaken) {
+    const std::uint32_t session = in.u32();
+    return EndpointsTaken{session, in.u64()};
+  }
   const ChannelId channel = read_channel(in);
   switch (type) {
     case kWant: {
@@ -199,6 +227,19 @@ ControlMessage read_message(Reader& in) {
 }
 
 }  // namespace
+
+// A scope means something on its own host only.
+void write(Writer& out, const PeerAddress& address) {
+  out.bytes(address.address).u16(address.port);
+}
+
+PeerAddress read_address(Reader& in) {
+  PeerAddress address;
+  const BytesView raw = in.bytes(address.address.size());
+  std::ranges::copy(raw, address.address.begin());
+  address.port = in.u16();
+  return address;
+}
 
 Bytes encode(const ControlMessage& message) {
   Bytes bytes;

@@ -109,7 +109,26 @@ struct Acknowledge {
   bool operator==(const Acknowledge&) const = default;
 };
 
-using ControlMessage = std::variant<Want, Offer, Notify, Acknowledge>;
+// "Here is where I receive UDP, and the index under which I take path probes" (paths.hh). Repeated
+// until taken; of a session only the first index counts.
+struct Endpoints {
+  std::uint32_t session = 0;
+  std::uint64_t serial = 0;  // grows with each change
+  std::uint32_t receiver_index = 0;
+  bool relays = false;                 // forwards datagrams of its peers to its other peers
+  std::vector<PeerAddress> addresses;  // best first
+
+  bool operator==(const Endpoints&) const = default;
+};
+
+struct EndpointsTaken {
+  std::uint32_t session = 0;
+  std::uint64_t serial = 0;
+
+  bool operator==(const EndpointsTaken&) const = default;
+};
+
+using ControlMessage = std::variant<Want, Offer, Notify, Acknowledge, Endpoints, EndpointsTaken>;
 
 Bytes encode(const ControlMessage& message);
 // Nothing for anything malformed, too long or of another version.
@@ -121,11 +140,18 @@ inline constexpr std::uint8_t kPing = 1;  // u64 sender's clock; answered with k
 inline constexpr std::uint8_t kPong = 2;
 inline constexpr std::uint8_t kNotify = 3;  // u64 serial, notice
 inline constexpr std::uint8_t kAck = 4;     // u64 serial
+// Of the path lane, under the key of a host pair (paths.hh).
+inline constexpr std::uint8_t kProbe = 5;   // u64 token, u8 flags, zeros to the size that is probed
+inline constexpr std::uint8_t kAnswer = 6;  // u64 token, the address that the probe came from
 }  // namespace in_channel
 
 Bytes encode_in_channel(std::uint64_t serial, const Notice& notice);
 std::optional<std::pair<std::uint64_t, Notice>> decode_in_channel(BytesView bytes);
 
-inline constexpr std::size_t kMaxLocations = 8;  // in a Handover, of each list
+void write(Writer& out, const PeerAddress& address);
+PeerAddress read_address(Reader& in);
+
+inline constexpr std::size_t kMaxLocations = 8;   // in a Handover, of each list
+inline constexpr std::size_t kMaxAddresses = 12;  // in Endpoints
 
 }  // namespace godwit::wire

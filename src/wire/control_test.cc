@@ -23,6 +23,42 @@ const std::string kChannelHex =
     "0303030303030303030303030303030300000004"
     "0000000000000000";
 
+PeerAddress some_address(std::uint8_t last) {
+  PeerAddress address;
+  address.address[10] = address.address[11] = std::byte{0xff};
+  address.address[12] = std::byte{10};
+  address.address[15] = static_cast<std::byte>(last);
+  address.port = 4747;
+  return address;
+}
+
+TEST(Control, GoldenBytesOfEndpoints) {
+  EXPECT_EQ(to_hex(encode(Endpoints{0x01020304, 5, 0xabcd0007, true, {some_address(9)}})),
+            "0105"
+            "01020304"
+            "0000000000000005"
+            "abcd0007"
+            "01"
+            "01"
+            "00000000000000000000ffff0a000009128b");
+  EXPECT_EQ(to_hex(encode(EndpointsTaken{0x01020304, 5})),
+            "0106"
+            "01020304"
+            "0000000000000005");
+}
+
+TEST(Control, RefusesTooManyEndpoints) {
+  Endpoints endpoints{1, 2, 3, false, {}};
+  for (std::size_t i = 0; i < kMaxAddresses; ++i) {
+    endpoints.addresses.push_back(some_address(static_cast<std::uint8_t>(i)));
+  }
+  Bytes bytes = encode(endpoints);
+  EXPECT_EQ(decode_control(bytes), ControlMessage(endpoints));
+  bytes[19] = static_cast<std::byte>(kMaxAddresses + 1);
+  bytes.resize(bytes.size() + 18);
+  EXPECT_FALSE(decode_control(bytes));
+}
+
 TEST(Control, GoldenBytes) {
   EXPECT_EQ(to_hex(encode(Want{some_channel(), 0x01020304, 5, true})), "0101" + kChannelHex +
                                                                            "01020304"
@@ -82,6 +118,8 @@ std::vector<ControlMessage> samples() {
   return {Want{id, 1, 2, false},
           Offer{id, 1, 2, 3, 4, 2},
           Acknowledge{id, 77},
+          Endpoints{7, 8, 9, true, {some_address(1), some_address(2)}},
+          EndpointsTaken{7, 8},
           Notify{id, 5, End{End::Kind::flush, 3, 9, 0, 0}},
           Notify{id, 6, Move{id.high, "east", 1}},
           Notify{id, 7, Announce{id.high, "east"}},

@@ -73,6 +73,10 @@ void write_header(const DatagramHeader& header, HeaderBytes out);
 std::optional<DatagramHeader> read_header(BytesView datagram);
 // Where the datagram belongs, before any cryptography. Empty: too short or another version.
 std::optional<std::uint32_t> receiver_index(BytesView datagram);
+// The part of it that tells the receiving host (engine.hh).
+constexpr std::uint16_t tag_of(std::uint32_t receiver_index) {
+  return static_cast<std::uint16_t>(receiver_index >> 16);
+}
 
 // What two lane ends share for one direction: everything that sealing and opening need.
 struct LaneKey {

@@ -4,30 +4,18 @@
 
 #include "base/check.hh"
 #include "crypto/hkdf.hh"
+#include "wire/paths.hh"
 #include "wire/port.hh"
 
 namespace godwit::wire {
-
-// One call from outside: sets the time, and sends what was sealed when it ends.
-class Engine::Call final {
- public:
-  Call(Engine& engine, Instant now) : engine_(engine) {
-    engine_.now_ = std::max(engine_.now_, now);
-  }
-  ~Call() { engine_.flush(); }
-  Call(const Call&) = delete;
-  Call& operator=(const Call&) = delete;
-
- private:
-  Engine& engine_;
-};
 
 Engine::Engine(std::string self, EngineSink& sink, Random random, Limits limits)
     : self_(std::move(self)),
       sink_(sink),
       random_(std::move(random)),
       limits_(limits),
-      has_aes_(crypto::has_aes_hardware()) {}
+      has_aes_(crypto::has_aes_hardware()),
+      tag_(static_cast<std::uint16_t>(random_())) {}
 
 Engine::~Engine() = default;
 
@@ -36,7 +24,10 @@ void Engine::flush() {
   for (Channel* channel : output_) {
     Peer& to = channel->peer();
     if (to.batch.empty()) continue;
-    if (to.has_address) sink_.to_path(to.address, to.batch);
+    if (const PeerAddress* target = to.paths->target()) {
+      sink_.to_path(*target, to.batch);
+      if (std::exchange(to.sends_frames, false)) to.paths->sent();
+    }
     to.batch.clear();
   }
   output_.clear();
@@ -50,7 +41,11 @@ void Engine::has_output(Channel& channel) {
 
 Peer& Engine::peer(const std::string& host) {
   Peer& peer = peers_[host];
-  peer.host = host;
+  if (peer.paths == nullptr) {
+    Fabric& fabric = *this;
+    peer.host = host;
+    peer.paths = std::make_unique<Paths>(peer, fabric);
+  }
   return peer;
 }
 
@@ -66,10 +61,7 @@ void Engine::session_up(const std::string& host, std::span<const std::byte, 32> 
   to.is_initiator = is_initiator;
   to.next_generation = 1;
   to.highest_offered = 0;
-  if (!addresses.empty()) {
-    to.address = addresses.front();
-    to.has_address = true;
-  }
+  to.paths->session_up(addresses);
   for (const auto& [id, channel] : channels_) {
     if (&channel->peer() == &to) channel->session_up();
   }
@@ -96,6 +88,10 @@ void Engine::control(const std::string& host, BytesView message, Instant now) {
   } else if (const auto* acknowledge = std::get_if<Acknowledge>(&*decoded)) {
     Channel* channel = find_channel(acknowledge->channel);
     if (channel && channel->host() == host) channel->acknowledged(acknowledge->serial);
+  } else if (const auto* endpoints = std::get_if<Endpoints>(&*decoded)) {
+    peer(host).paths->endpoints(*endpoints);
+  } else if (const auto* taken = std::get_if<EndpointsTaken>(&*decoded)) {
+    peer(host).paths->taken(*taken);
   }
 }
 
@@ -130,20 +126,40 @@ void Engine::frames_from_port(const PortId& id, std::span<const BytesView> frame
   if (Port* from = newest(id)) from->from_guest(frames);
 }
 
-void Engine::datagrams(const PeerAddress&, MutableBytes run, std::uint16_t segment_size,
+void Engine::datagrams(const PeerAddress& from, MutableBytes run, std::uint16_t segment_size,
                        Instant now) {
   const Call call(*this, now);
   CHECK(segment_size > 0);
   while (!run.empty()) {
-    const MutableBytes datagram = run.first(std::min<std::size_t>(segment_size, run.size()));
-    run = run.subspan(datagram.size());
+    MutableBytes datagram = run.first(std::min<std::size_t>(segment_size, run.size()));
     const auto index = receiver_index(datagram);
-    const auto channel = index ? by_index_.find(*index) : by_index_.end();
-    if (channel == by_index_.end())
+    if (!index) {
       ++strays_;
-    else
-      channel->second->datagram(*index, datagram);
+    } else if (tag_of(*index) == tag_) {
+      arrived(from, *index, datagram);
+    } else {
+      // All that follow for the same host at once.
+      std::size_t size = datagram.size();
+      while (size < run.size()) {
+        const auto next = receiver_index(run.subspan(size));
+        if (!next || tag_of(*next) != tag_of(*index)) break;
+        size += std::min<std::size_t>(segment_size, run.size() - size);
+      }
+      datagram = run.first(size);
+      relay(from, tag_of(*index), datagram, segment_size);
+    }
+    run = run.subspan(datagram.size());
   }
+}
+
+void Engine::arrived(const PeerAddress& from, std::uint32_t index, MutableBytes datagram) {
+  const auto found = by_index_.find(index);
+  if (found == by_index_.end())
+    ++strays_;
+  else if (found->second.channel != nullptr)
+    found->second.channel->datagram(index, datagram);
+  else
+    found->second.paths->datagram(from, index, datagram);
 }
 
 void Engine::tick(Instant now) {
@@ -159,6 +175,7 @@ void Engine::tick(Instant now) {
   }
   delete_retired();
   forget_peers();
+  for (auto& [host, peer] : peers_) peer.paths->tick();
   for (const auto& [id, channel] : channels_) channel->tick();
 }
 
@@ -180,9 +197,12 @@ void Engine::forget_peers() {
   if (peers_.size() <= kFewPeers) return;
   std::erase_if(peers_, [&](const auto& entry) {
     const Peer* candidate = &entry.second;
-    return !candidate->up && std::ranges::none_of(channels_, [&](const auto& channel) {
-      return &channel.second->peer() == candidate;
-    });
+    if (candidate->up || candidate->channels > 0) return false;
+    const auto is_its = [&](const auto& known) { return known.second == candidate; };
+    std::erase_if(sources_, is_its);
+    std::erase_if(tags_, is_its);
+    reflexive_.erase(entry.first);
+    return true;
   });
 }
 
@@ -311,7 +331,7 @@ Channel* Engine::open_channel(const ChannelId& id, const PortEpoch& local,
   }
   Peer& to = peer(host);
   Fabric& fabric = *this;
-  auto channel = std::make_unique<Channel>(id, local, to, owner->wire()->path_mtu, fabric, *owner);
+  auto channel = std::make_unique<Channel>(id, local, to, fabric, *owner);
   Channel* made = channels_.emplace(id, std::move(channel)).first->second.get();
   if (to.up)
     made->session_up();
@@ -338,13 +358,6 @@ std::vector<Nanoseconds> Engine::rtts(const PortEpoch& local) {
   }
   std::ranges::sort(all, std::greater{});
   return all;
-}
-
-std::uint32_t Engine::take_index(Channel& channel) {
-  for (;;) {
-    const auto index = static_cast<std::uint32_t>(random_());
-    if (by_index_.try_emplace(index, &channel).second) return index;
-  }
 }
 
 // ---- reports ----

@@ -7,6 +7,10 @@
 //                                  │  (peer on this host: straight to its Port)
 //   guest ◀── sink.to_port ── Port ◀── Intake ◀── Channel ◀── datagrams
 //
+// The upper half of every receiver index that this engine gives out is its *tag*, told to all peers
+// by their Endpoints. So a datagram with another's tag is to be forwarded there, which is done for
+// peers only, from an address that was proven to be theirs, and only by one relay on its way.
+//
 // Every step of a move may be repeated, and steps that do not fit the state do nothing: callers
 // that restarted, or were answered late, just say again what should be so.
 #include <functional>
@@ -31,6 +35,10 @@ class Engine final : private Fabric {
   void session_up(const std::string& peer, std::span<const std::byte, 32> secret, bool is_initiator,
                   std::span<const PeerAddress> addresses, Instant now);
   void session_down(const std::string& peer, Instant now);
+  // Under which addresses this host was configured to be reached.
+  void use_addresses(std::vector<PeerAddress> addresses, Instant now);
+  // The host's interfaces have other addresses than before: what is known of paths is in doubt.
+  void addresses_changed(Instant now);
   // A control message of the peer's engine.
   void control(const std::string& peer, BytesView message, Instant now);
 
@@ -72,6 +80,8 @@ class Engine final : private Fabric {
   // Datagrams with a receiver index that we did not give out.
   std::uint64_t stray_datagrams() const { return strays_; }
   std::uint64_t bad_control() const { return bad_control_; }
+  std::vector<PeerStats> peer_stats() const;
+  const RelayStats& relay_stats() const { return relayed_; }
 
  private:
   class Call;
@@ -96,9 +106,30 @@ class Engine final : private Fabric {
   bool detour_confirmed(const PortEpoch& to) override;
   std::vector<Nanoseconds> rtts(const PortEpoch& local) override;
   void has_output(Channel& channel) override;
-  std::uint32_t take_index(Channel& channel) override;
+  std::uint32_t take_index(Channel& channel) override { return take_index({&channel, nullptr}); }
+  std::uint32_t take_index(Paths& paths) override { return take_index({nullptr, &paths}); }
   void release_index(std::uint32_t index) override { by_index_.erase(index); }
+  std::vector<PeerAddress> own_addresses() const override;
+  void note_reflexive(const std::string& observer, const PeerAddress& seen) override;
+  void note_tag(std::uint32_t index, Peer& peer) override;
+  void note_proven(const PeerAddress& address, Peer& peer) override;
+  std::string host_at(const PeerAddress& address, const std::string& except) const override;
+  std::vector<std::pair<std::string, PeerAddress>> relays_to(
+      const std::string& host) const override;
+  void path_changed(Peer& peer) override;
+  void mtu_changed(Peer& peer) override;
+  DatagramBatch& scratch() override { return scratch_; }
 
+  struct Destination {  // of a receiver index: one of them
+    Channel* channel = nullptr;
+    Paths* paths = nullptr;
+  };
+  std::uint32_t take_index(Destination destination);
+  void arrived(const PeerAddress& from, std::uint32_t index, MutableBytes datagram);
+  void relay(const PeerAddress& from, std::uint16_t tag, BytesView run, std::uint16_t segment_size);
+  Peer* proven_source(const PeerAddress& from) const;
+  bool within_relay_rate(std::size_t bytes);
+  void publish_addresses();
   Port* newest(const PortId& port, std::optional<PortState> state = {}) const;
   void erase_port(const PortEpoch& id);
   Peer& peer(const std::string& host);
@@ -116,15 +147,40 @@ class Engine final : private Fabric {
   Instant now_{};
   Instant next_tick_ = Instant::max();
 
+  // Before what gives its indices back at its end.
+  std::unordered_map<std::uint32_t, Destination> by_index_;
+  const std::uint16_t tag_;
+  std::vector<PeerAddress> configured_, published_;
+  std::map<std::string, PeerAddress> reflexive_;  // by who saw it
+  std::unordered_map<PeerAddress, Peer*> sources_;
+  std::unordered_map<std::uint16_t, Peer*> tags_;
+  RelayStats relayed_;
+  double relay_tokens_ = 0;  // bytes
+  Instant relay_refilled_{};
+  DatagramBatch scratch_;
+
   FramePool frame_pool_;
   std::map<std::string, Peer> peers_;
   std::map<PortEpoch, std::unique_ptr<Port>> ports_;
   std::map<ChannelId, std::unique_ptr<Channel>> channels_;
   std::map<ChannelId, Instant> retiring_;
-  std::unordered_map<std::uint32_t, Channel*> by_index_;
   std::vector<Channel*> output_;
   std::uint64_t channel_deletions_ = 0;
   std::uint64_t strays_ = 0, bad_control_ = 0;
+};
+
+// One call from outside: sets the time, and sends what was sealed when it ends.
+class Engine::Call final {
+ public:
+  Call(Engine& engine, Instant now) : engine_(engine) {
+    engine_.now_ = std::max(engine_.now_, now);
+  }
+  ~Call() { engine_.flush(); }
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+ private:
+  Engine& engine_;
 };
 
 }  // namespace godwit::wire

@@ -7,9 +7,9 @@
 namespace godwit::wire::testing {
 
 TestHost::TestHost(TestNet& net, std::string host_name, std::uint16_t number, Limits limits)
-    : engine(
+    : seed(number * 1000),
+      engine(
           host_name, *this, [this] { return seed += 0x9e3779b97f4a7c15ULL; }, limits),
-      seed(number * 1000),
       name(std::move(host_name)),
       net_(net) {
   address.port = number;
@@ -24,18 +24,27 @@ void TestHost::to_port(PortId port, std::span<const BytesView> frames) {
 }
 
 void TestHost::to_path(const PeerAddress& to, const DatagramBatch& batch) {
-  for (const DatagramRun& run : batch.runs()) {
-    datagrams_sent += run.datagrams();
-    net_.queue_.push_back(
-        [this, to, size = run.segment_size, bytes = to_bytes(run.bytes)]() mutable {
-          TestHost& target = net_[net_.names_.at(to.port)];
-          target.engine.datagrams(address, bytes, size, net_.now());
-        });
-  }
+  for (const DatagramRun& run : batch.runs()) send_run(to, run.bytes, run.segment_size);
+}
+
+void TestHost::relay(const PeerAddress& to, BytesView run, std::uint16_t segment_size) {
+  send_run(to, run, segment_size);
+}
+
+void TestHost::send_run(const PeerAddress& to, BytesView run, std::uint16_t segment_size) {
+  datagrams_sent += (run.size() + segment_size - 1) / segment_size;
+  const auto arrival = net_.route ? net_.route(name, to, segment_size)
+                                  : std::optional(TestNet::Arrival{net_.owner(to), address});
+  if (!arrival || arrival->host.empty()) return;
+  net_.queue_.push_back(
+      [this, at = *arrival, size = segment_size, bytes = to_bytes(run)]() mutable {
+        net_[at.host].engine.datagrams(at.seen_from, bytes, size, net_.now());
+      });
 }
 
 void TestHost::to_control(const std::string& peer, BytesView message) {
   if (!net_.up_[std::minmax(name, peer)]) return;
+  if (net_.is_previous_version && std::to_integer<int>(message[1]) > 4) return;
   for (int i = 0; i < (net_.doubles ? 2 : 1); ++i) {
     net_.queue_.push_back([this, peer, bytes = to_bytes(message)] {
       net_[peer].engine.control(name, bytes, net_.now());
@@ -62,6 +71,13 @@ void TestNet::session(const std::string& a, const std::string& b, bool up) {
       host.engine.session_down(other, now_);
   }
   settle();
+}
+
+std::string TestNet::owner(const PeerAddress& address) const {
+  for (const auto& [name, host] : hosts_) {
+    if (host->address == address) return name;
+  }
+  return {};
 }
 
 void TestNet::settle() {

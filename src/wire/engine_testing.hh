@@ -2,8 +2,10 @@
 // Hosts with an Engine each, joined by a perfect network without delay, for unit tests. (The
 // simulation in test/sim is where things go wrong.)
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,11 +19,11 @@ class TestHost final : public EngineSink {
  public:
   TestHost(TestNet& net, std::string name, std::uint16_t number, Limits limits);
 
+  std::uint64_t seed;  // before the engine, which draws from it at once
   Engine engine;
   std::map<PortId, std::vector<Bytes>> delivered;
   std::vector<Event> events;
   std::uint64_t datagrams_sent = 0;
-  std::uint64_t seed;
   const std::string name;
   PeerAddress address;
 
@@ -29,14 +31,17 @@ class TestHost final : public EngineSink {
 
   void to_port(PortId port, std::span<const BytesView> frames) override;
   void to_path(const PeerAddress& to, const DatagramBatch& batch) override;
+  void relay(const PeerAddress& to, BytesView run, std::uint16_t segment_size) override;
   void to_control(const std::string& peer, BytesView message) override;
   void event(const Event& event) override { events.push_back(event); }
 
  private:
+  void send_run(const PeerAddress& to, BytesView run, std::uint16_t segment_size);
+
   TestNet& net_;
 };
 
-class TestNet final {
+class TestNet {
  public:
   explicit TestNet(std::vector<std::string> names, Limits limits = {});
 
@@ -48,6 +53,19 @@ class TestNet final {
   std::uint64_t ticks = 0;
   // Control messages are delivered twice.
   bool doubles = false;
+  // Messages that version 1 of the protocol did not have at first are lost.
+  bool is_previous_version = false;
+  // Where a datagram of `size` bytes that `from` sends to an address arrives, and from which
+  // address it seems to come; nothing: nowhere. Unset: at the host with the address.
+  struct Arrival {
+    std::string host;
+    PeerAddress seen_from;
+  };
+  std::function<std::optional<Arrival>(const std::string& from, const PeerAddress& to,
+                                       std::size_t size)>
+      route;
+  // The host whose own address this is.
+  std::string owner(const PeerAddress& address) const;
 
  private:
   friend class TestHost;

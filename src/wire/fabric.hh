@@ -3,8 +3,11 @@
 // outer edge. Everything here belongs to one wire thread.
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "wire/batch.hh"
 #include "wire/control.hh"
@@ -22,13 +25,22 @@ class EngineSink {
   // Frames with their vnet header, in order, valid during the call.
   virtual void to_port(PortId port, std::span<const BytesView> frames) = 0;
   virtual void to_path(const PeerAddress& address, const DatagramBatch& batch) = 0;
+  // Datagrams of another host, to be sent at once or dropped: a relay keeps no queue.
+  virtual void relay(const PeerAddress& address, BytesView run, std::uint16_t segment_size) = 0;
   // One control message, to be pushed over the session with `peer`; lost if it is down.
   virtual void to_control(const std::string& peer, BytesView message) = 0;
   virtual void event(const Event& event) = 0;
 };
 
+class Channel;
+class Paths;
+class Port;
+
 // Another host, as long as anything here concerns it.
 struct Peer {
+  Peer();
+  ~Peer();
+
   std::string host;
   bool up = false;  // a session exists; `secret` and what follows are of it
   std::array<std::byte, 32> secret{};
@@ -36,13 +48,11 @@ struct Peer {
   bool is_initiator = false;
   std::uint32_t next_generation = 1;  // of keys we offer: never reused within the session
   std::uint32_t highest_offered = 0;  // generation the peer has offered us: older ones are refused
-  PeerAddress address;
-  bool has_address = false;
-  DatagramBatch batch;  // on its way to `address`
+  std::size_t channels = 0;
+  std::unique_ptr<Paths> paths;
+  DatagramBatch batch;        // on its way by the active path
+  bool sends_frames = false;  // some of it is of frames
 };
-
-class Channel;
-class Port;
 
 class Fabric {
  public:
@@ -71,7 +81,25 @@ class Fabric {
   virtual std::vector<Nanoseconds> rtts(const PortEpoch& local) = 0;
   virtual void has_output(Channel& channel) = 0;  // flush it before the call returns
   virtual std::uint32_t take_index(Channel& channel) = 0;
+  virtual std::uint32_t take_index(Paths& paths) = 0;
   virtual void release_index(std::uint32_t index) = 0;
+
+  // ---- for Paths ----
+  // Where others may find this host: what it was told, and what peers saw.
+  virtual std::vector<PeerAddress> own_addresses() const = 0;
+  virtual void note_reflexive(const std::string& observer, const PeerAddress& seen) = 0;
+  // The peer's receiver indices have the tag of this one.
+  virtual void note_tag(std::uint32_t index, Peer& peer) = 0;
+  // The peer can be heard at, and hears at, this address of its own.
+  virtual void note_proven(const PeerAddress& address, Peer& peer) = 0;
+  // The host whose proven address this is, unless it is `except`: it forwarded something.
+  virtual std::string host_at(const PeerAddress& address, const std::string& except) const = 0;
+  // Hosts that may forward to `host`, the nearest first, and where they are.
+  virtual std::vector<std::pair<std::string, PeerAddress>> relays_to(
+      const std::string& host) const = 0;
+  virtual void path_changed(Peer& peer) = 0;
+  virtual void mtu_changed(Peer& peer) = 0;
+  virtual DatagramBatch& scratch() = 0;  // empty; to be left so
 };
 
 }  // namespace godwit::wire

@@ -28,6 +28,26 @@ struct Limits {
   Nanoseconds keepalive = seconds(15);
   Nanoseconds first_ping = milliseconds(100);  // repeated until the first answer
 
+  // Ways to a peer that are kept in mind: what it told, what was seen, relays.
+  std::size_t paths_per_peer = 16;
+  // A path without an answer yet is probed so often, doubling to the second.
+  Nanoseconds first_probe = milliseconds(100), idle_probe = seconds(1);
+  // While frames go out on it, or an answer is missing. With the next, a dead path is noticed in
+  // 0.3 + 1.2 s; four probes are then unanswered, which 10 % loss each way does once in 800 times.
+  Nanoseconds busy_probe = milliseconds(300);
+  Nanoseconds dead_after = milliseconds(1200);
+  double dead_after_rtts = 3;
+  Nanoseconds busy_for = seconds(1);      // after the last frame
+  Nanoseconds direct_retry = seconds(5);  // direct paths are tried while a relay is in use
+  Nanoseconds path_memory = seconds(60);  // what was seen once and never answered again is dropped
+  std::size_t relays_tried = 3;           // for one peer, nearest first
+  // What this host forwards for others: a link of 1 Gbit/s at most, in bursts of 20 ms.
+  bool relays = true;
+  std::uint64_t relay_bytes_per_second = 125'000'000;
+  // RFC 8899: BASE_PLPMTU; PMTU_RAISE_TIMER. Nothing larger than jumbo frames is tried.
+  std::uint16_t mtu_floor = 1200, mtu_floor_ipv6 = 1280, mtu_most = 9000;
+  Nanoseconds mtu_raise = seconds(600);
+
   // WireGuard's 120 s and half of the GCM limit of RFC 9001 app. B. Asking at half of each leaves a
   // minute, or 2^26 datagrams, without a session.
   Nanoseconds rekey_after = seconds(60);

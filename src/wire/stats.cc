@@ -1,4 +1,5 @@
 // What `wire ls` and the metrics show of a port.
+#include "wire/paths.hh"
 #include "wire/port.hh"
 
 namespace godwit::wire {
@@ -15,7 +16,6 @@ WireStats Port::wire_stats() const {
   stats.tx_bytes = counters_.tx_bytes;
   stats.rx_frames = counters_.rx_frames;
   stats.rx_bytes = counters_.rx_bytes;
-  stats.path_mtu = wire_->path_mtu;
   stats.drops = {{"unwired", counters_.unwired},
                  {"not_live", counters_.not_live},
                  {"no_peer", counters_.no_peer},
@@ -26,7 +26,11 @@ WireStats Port::wire_stats() const {
     stats.state = channel->stopped() ? "stopped" : channel->confirmed() ? "up" : "connecting";
     stats.rtt = channel->rtt();
     stats.generation = channel->generation();
-    if (channel->peer().has_address) stats.path = channel->peer().address;
+    const Paths& paths = *channel->peer().paths;
+    if (const PeerAddress* target = paths.target()) stats.path = *target;
+    stats.via = paths.via();
+    stats.path_state = paths.state_text();
+    stats.path_mtu = paths.mtu();
     channel->add_drops(stats.drops);
   } else {
     stats.state = "connecting";

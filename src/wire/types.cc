@@ -49,6 +49,10 @@ std::string_view to_text(EventKind kind) {
       return "wire_resumed";
     case EventKind::superseded:
       return "superseded";
+    case EventKind::path_changed:
+      return "path_changed";
+    case EventKind::path_lost:
+      return "path_lost";
   }
   return "?";
 }

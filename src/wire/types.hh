@@ -19,13 +19,19 @@
 
 namespace godwit::wire {
 
-// Where a host's wires receive UDP. IPv4 is kept mapped (::ffff:a.b.c.d). To the core it is opaque.
+// Where a host's wires receive UDP. IPv4 is kept mapped (::ffff:a.b.c.d).
 struct PeerAddress {
   std::array<std::byte, 16> address{};
   std::uint16_t port = 0;
   std::uint32_t scope = 0;  // interface index of an IPv6 link-local address, else 0
 
   auto operator<=>(const PeerAddress&) const = default;
+  bool is_ipv4() const {
+    for (std::size_t i = 0; i < 10; ++i) {
+      if (address[i] != std::byte{}) return false;
+    }
+    return address[10] == std::byte{0xff} && address[11] == std::byte{0xff};
+  }
 };
 
 struct PortEpoch {
@@ -76,8 +82,7 @@ struct WireConfig {
   PortId local;
   PortId remote;
   Epoch remote_epoch = 1;
-  std::string remote_host;        // our own name: both ports are here
-  std::uint16_t path_mtu = 1400;  // IP packet size on the path between the hosts, bytes
+  std::string remote_host;  // our own name: both ports are here
 };
 
 // live: frames pass.                   forwarding: the port left; what still comes is sent after
@@ -102,14 +107,18 @@ enum class EventKind : std::uint8_t {
   wire_stopped,    // no session for longer than the keys live: frames are dropped
   wire_resumed,    // new keys after wire_stopped
   superseded,      // a higher epoch of our own live port was announced from `host`
+  path_changed,    // datagrams to `host` take another way from now on: `path`, `via`
+  path_lost,       // no way to `host` answers; the last one is kept until one does
 };
 std::string_view to_text(EventKind kind);
 
 struct Event {
   EventKind kind{};
-  PortId port;
+  PortId port{};
   Epoch epoch = 0;
-  std::string host;
+  std::string host{};
+  PeerAddress path{};  // of path_changed: where to
+  std::string via{};   // the relaying host; empty: direct
 };
 
 // Counters since the port was made here.
@@ -125,6 +134,32 @@ struct WireStats {
   std::uint32_t generation = 0;
   std::uint16_t path_mtu = 0;
   std::optional<PeerAddress> path;
+  std::string via;              // the relaying host; empty: direct
+  std::string_view path_state;  // "proven", "lost", or "unproven": nothing has answered yet
+};
+
+// One way to another host.
+struct PathStats {
+  PeerAddress address;
+  std::string via;
+  bool is_active = false;
+  bool answers = false;  // the last probe, or it is still under way
+  Nanoseconds rtt{};
+  std::uint16_t mtu = 0;
+};
+struct PeerStats {
+  std::string host;
+  std::string_view state;  // as WireStats::path_state
+  bool relays = false;     // it would forward for us
+  std::vector<PathStats> paths;
+};
+
+// What this host forwarded for others.
+struct RelayStats {
+  std::uint64_t datagrams = 0, bytes = 0;
+  std::uint64_t refused_source = 0;  // not from a proven address of a peer
+  std::uint64_t refused_target = 0;  // no proven direct path to a peer of that tag
+  std::uint64_t refused_rate = 0;    // beyond Limits::relay_bytes_per_second, or not allowed at all
 };
 
 struct PortStats {

@@ -17,7 +17,6 @@ import time
 import pytest
 from conftest import build_directory, is_alive, wait_until
 
-SITES = {"e1": "east", "client": "east", "w1": "west"}
 HOSTS = ("e1", "w1")
 ADDRESSES = {"e1": "10.66.1.10", "client": "10.66.1.11", "w1": "10.66.2.10"}
 LOG = "/var/log/godwitd.log"
@@ -48,17 +47,19 @@ def pid_namespace(pid):
 
 
 class Fleet:
-    """Hosts e1, client and w1 with an agent each."""
+    """Hosts e1, client and w1 with an agent each; or those of another lab, with the same names."""
 
-    def __init__(self, lab):
+    def __init__(self, lab, yaml=None, directory=None):
         self.lab = lab
         self.bin = build_directory() / "bin"
         self.godwitd = self.bin / "godwitd"
         self.guest = build_directory() / "guest"
-        lab.up(agents=True)
-        self.namespaces = {node["name"]: pid_namespace(node["pid"]) for node in lab.ls()["nodes"]}
-        wait_until(lambda: all(self.sees_all(host) for host in SITES), 20, "all sessions")
-        self.clean = {host: self.left_at(host) for host in SITES}
+        lab.up(yaml, directory, agents=True)
+        nodes = lab.ls()["nodes"]
+        self.namespaces = {node["name"]: pid_namespace(node["pid"]) for node in nodes}
+        self.sites = {node["name"]: node["site"] for node in nodes if not node["router"]}
+        wait_until(lambda: all(self.sees_all(host) for host in self.sites), 30, "all sessions")
+        self.clean = {host: self.left_at(host) for host in self.sites}
         self.vms = 0
 
     # ---- the command line ----
@@ -80,13 +81,13 @@ class Fleet:
     def sees_all(self, host):
         done = self.godwit(host, "host", "ls", "--json", expect=None)
         hosts = json.loads(done.stdout) if done.returncode == 0 else []
-        return len(hosts) == len(SITES) and all(h["state"] in ("up", "self") for h in hosts)
+        return len(hosts) == len(self.sites) and all(h["state"] in ("up", "self") for h in hosts)
 
     def log(self, host):
         return self.lab.exec(host, "cat", LOG, check=False).stdout
 
     def logs(self):
-        return "".join(f"---- {host} ----\n{self.log(host)[-6000:]}\n" for host in HOSTS)
+        return "".join(f"---- {host} ----\n{self.log(host)[-6000:]}\n" for host in self.sites)
 
     # ---- processes ----
 
@@ -108,8 +109,9 @@ class Fleet:
     def start_agent(self, host, fault=None, limits=()):
         environment = [] if fault is None else ["env", f"GODWIT_FAULT={fault}"]
         self.lab.run("exec", "--detach", "--log", LOG, host, "--", *environment, *limits,
-                     self.godwitd,
-                     "--name", host, "--site", SITES[host], "--address", ADDRESSES[host])
+                     self.godwitd, "--name", host, "--site", self.sites[host],
+                     *(word for address in self.lab.node(host)["announced"]
+                       for word in ("--address", address)))
         wait_until(lambda: self.godwit(host, "host", "ls", expect=None).returncode == 0, 20,
                    f"the agent on {host}")
 
@@ -239,27 +241,28 @@ class Fleet:
 
     def tidy(self):
         """After a test: agents without faults, no cut, no vms, no ports."""
-        self.lab.run("heal", "east-west", check=False)
-        for host in SITES:
+        for link in self.lab.ls()["links"]:
+            self.lab.run("heal", link["name"])
+        for host in self.sites:
             pid = self.agent(host)
             if pid is None or self.is_faulty(pid) or self.agent_stopped(host):
                 self.restart_agent(host)
-        for host in SITES:
+        for host in self.sites:
             for name in self.vms_of(host):
                 self.godwit(host, "vm", "stop", name, "--force", expect=None)
                 self.godwit(host, "vm", "rm", name, expect=None)
-        for host in ("client", *HOSTS):
+        for host in self.sites:
             for wire in self.json(host, "wire", "ls"):
                 self.godwit(host, "disconnect", f"{wire['a']['host']}/{wire['a']['port']}",
                             f"{wire['b']['host']}/{wire['b']['port']}", expect=None)
-        for host in ("client", *HOSTS):
+        for host in self.sites:
             for port in self.ports_at(host):
                 self.godwit(host, "port", "rm", port, expect=None)
 
     def expect_nothing_left(self):
         """The last test of a module: when the leases of its moves are over, hosts are as after `lab up`."""
         self.tidy()
-        for host in SITES:
+        for host in self.sites:
             wait_until(lambda h=host: self.left_at(h) == self.clean[h], 45,
                        lambda h=host: f"{h} as it was:\n{self.clean[h]}\nnot\n{self.left_at(h)}"
                        f"{self.logs()}")

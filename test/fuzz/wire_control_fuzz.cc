@@ -3,13 +3,16 @@
 // with a live and a held port must take anything, in bounded memory.
 #include "base/check.hh"
 #include "wire/engine.hh"
+#include "wire/key.hh"
+#include "wire/sealer.hh"
 
 namespace godwit::wire {
 namespace {
 
-struct NoSink final : EngineSink {
+struct NoSink : EngineSink {
   void to_port(PortId, std::span<const BytesView>) override {}
   void to_path(const PeerAddress&, const DatagramBatch&) override {}
+  void relay(const PeerAddress&, BytesView, std::uint16_t) override {}
   void to_control(const std::string&, BytesView) override {}
   void event(const Event&) override {}
 };
@@ -41,6 +44,59 @@ void feed_engine(BytesView input) {
   engine.tick(now + seconds(1));
 }
 
+// Remembers under which index the engine takes probes.
+struct IndexSink final : NoSink {
+  void to_control(const std::string&, BytesView message) override {
+    const auto decoded = decode_control(message);
+    CHECK(decoded);
+    if (const auto* told = std::get_if<Endpoints>(&*decoded)) endpoints = *told;
+  }
+  Endpoints endpoints;
+};
+
+PeerAddress some_address(Reader& in) {
+  PeerAddress address;
+  address.port = in.u8();
+  return address;
+}
+
+// Sealed messages of the probe lane: what another host of the fleet can make.
+void feed_probes(BytesView input) {
+  IndexSink sink;
+  std::uint64_t state = 1;
+  Engine engine("a", sink, [&state] { return state += 0x9e3779b97f4a7c15ULL; });
+  Instant now{seconds(10)};
+  const std::array<std::byte, 32> secret{};
+  const PeerAddress address;
+  engine.session_up("b", secret, true, {&address, 1}, now);
+  engine.tick(now);
+  Endpoints theirs{sink.endpoints.session, 1, 0x77770001, true, {address}};
+  engine.control("b", encode(theirs), now);
+  LaneKey lane{crypto::AeadAlgorithm::chacha20_poly1305, {}, sink.endpoints.receiver_index, 0};
+  lane.key = derive_key(secret, {.wire = {},
+                                 .epoch = 0,
+                                 .direction = Direction::from_acceptor,
+                                 .lane = 0xffff,
+                                 .generation = 1,
+                                 .algorithm = lane.algorithm});
+  Sealer sealer(lane, kMaxPathMtu);
+  Reader in(input);
+  while (in.remaining() > 0) {
+    const std::uint8_t kind = in.u8();
+    const PeerAddress from = some_address(in);
+    Bytes body = to_bytes(in.bytes(std::min<std::size_t>(in.u8(), in.remaining())));
+    DatagramBatch batch;
+    sealer.message(kind, body, batch);
+    for (const DatagramRun& run : batch.runs()) {
+      engine.datagrams(from, run.bytes, run.segment_size, now);
+    }
+    now += milliseconds(kind);
+    engine.tick(now);
+  }
+  for (const PeerStats& peer : engine.peer_stats())
+    CHECK(peer.paths.size() <= Limits().paths_per_peer);
+}
+
 }  // namespace
 }  // namespace godwit::wire
 
@@ -55,5 +111,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     CHECK(wire::decode_in_channel(again) == notice);
   }
   wire::feed_engine(input);
+  wire::feed_probes(input);
   return 0;
 }

@@ -7,7 +7,7 @@
 #include <queue>
 #include <random>
 #include <string>
-#include <unordered_set>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -68,6 +68,7 @@ class Host final : public wire::EngineSink {
 
   void to_port(PortId port, std::span<const BytesView> frames) override;
   void to_path(const wire::PeerAddress& address, const wire::DatagramBatch& batch) override;
+  void relay(const wire::PeerAddress& address, BytesView run, std::uint16_t segment_size) override;
   void to_control(const std::string& peer, BytesView message) override;
   void event(const wire::Event& event) override;
 
@@ -169,9 +170,10 @@ class World final {
   std::vector<Host*> all_;
   std::map<std::pair<std::string, std::string>, Session> sessions_;
   std::map<std::pair<std::string, std::string>, Path> paths_;
-  // By target, receiver index and counter. (Indices are random words: an engine that restarted
+  // By target, receiver index and counter: what was sealed, of which relays make no second one.
+  // (Indices are random words: an engine that restarted
   // might draw an old one again, once in 2^32.)
-  std::unordered_set<std::uint64_t> nonces_;
+  std::unordered_map<std::uint64_t, std::uint64_t> nonces_;
 };
 
 }  // namespace godwit::sim
