@@ -80,8 +80,8 @@ class Wan:
 class Lab:
     """One lab. A context: what it made is removed at the end, whatever the end is."""
 
-    def __init__(self, name, agents=True):
-        self.name, self.agents = name, agents
+    def __init__(self, name, agents=True, config=None):
+        self.name, self.agents, self.config = name, agents, config
         self.program = build_directory() / "bin" / "godwit"
         if not self.program.exists():
             raise StageError(f"{self.program} is not built: run ./dev build release")
@@ -91,7 +91,8 @@ class Lab:
             raise StageError(f"the lab '{self.name}' is up already: end it with "
                              f"{self.program} lab down --name {self.name}")
         try:
-            self._lab("up", *([] if self.agents else ["--no-agents"]))
+            self._lab("up", *([] if self.agents else ["--no-agents"]),
+                      *([] if self.config is None else [self.config]))
         except BaseException:
             self._down()
             raise
