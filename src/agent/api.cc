@@ -44,6 +44,7 @@ void add_host_routes(http::Server& server, Parts parts) {
     host["capabilities"] = qemu::to_json(parts.vms.host());
     host["accelerator"] = to_text(parts.vms.host().accelerator);
     if (!parts.vms.notice().empty()) host["notice"] = parts.vms.notice();
+    if (const auto kept = parts.store.catch_up(); !kept) host["notice"] = kept.error().text;
     responder.json(200, host);
   });
   server.route("GET", "/v1/hosts", [parts](const Request&, Responder responder) {

@@ -6,6 +6,7 @@
 #include "agent/network.hh"
 #include "agent/vms.hh"
 #include "http/server.hh"
+#include "store/store.hh"
 
 namespace godwit::agent {
 
@@ -16,6 +17,7 @@ struct Parts {
   Network& network;
   Vms& vms;
   Migrations& migrations;
+  store::Store& store;
   Events& events;
 };
 

@@ -246,6 +246,8 @@ void Fleet::serve_joins() {
           },
           .joined = [this](const session::KnownHost& host) -> Result<> {
             save_invites();
+            // Used up must be used up, also after a crash.
+            if (auto kept = store_.catch_up(); !kept) return kept;
             know(host);
             for (const auto& peer : up()) {
               if (session::Session* session = sessions_->find(peer)) gossip(*session);

@@ -17,6 +17,8 @@
 namespace godwit::agent {
 namespace {
 
+constexpr Nanoseconds kLateRetry = seconds(2);  // to write to a disk that was full
+
 void make_private_directory(const std::filesystem::path& path, std::filesystem::perms perms) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
@@ -88,14 +90,27 @@ class Agent final {
                         .network = network_,
                         .vms = vms_,
                         .migrations = migrations_,
+                        .store = *store_,
                         .events = events_});
     server.listen_unix(config_.socket().string(), 0600);
     os::tell_service_ready();
     spdlog::info("godwitd {} on host {}, site {}", GODWIT_VERSION, config_.name, config_.site);
+    catch_up();
     loop_.run();
   }
 
  private:
+  // What a full disk did not take is offered to it again and again.
+  void catch_up() {
+    const auto done = store_->catch_up();
+    if (done.has_value() == disk_is_full_) {
+      disk_is_full_ = !done;
+      if (!done) spdlog::error("{}; until then nothing new begins here", done.error().text);
+      if (done) spdlog::info("the agent's store is written again");
+    }
+    late_ = loop_.after(kLateRetry, [this] { catch_up(); });
+  }
+
   WireThread::Handlers wire_handlers() {
     return {.control =
                 [this](const std::string& peer, const Bytes& message) {
@@ -137,6 +152,8 @@ class Agent final {
   Fleet fleet_;
   Vms vms_;
   Migrations migrations_;
+  bool disk_is_full_ = false;
+  os::Loop::Timer late_;
 };
 
 }  // namespace
@@ -151,6 +168,9 @@ int main(int argc, char** argv) {
     std::signal(SIGPIPE, SIG_IGN);
     godwit::agent::Agent(config).run();
     return 0;
+  } catch (const godwit::store::Lost& lost) {
+    fmt::print(stderr, "godwitd: {}; vms go on running\n", lost.text);
+    return 1;
   } catch (const std::exception& error) {
     fmt::print(stderr, "godwitd: {}\n", error.what());
     return 1;

@@ -99,7 +99,13 @@ Result<nlohmann::json> Network::add_port(const nlohmann::json& request) {
     wires_.remove_port(record.id);
     return fail("cannot add port {}: {}", record.name, error.what());
   }
-  save(record);
+  if (auto done = store_.record("port", record.id.text(), to_json(record)); !done) {
+    wires_.detach(record.id);
+    wires_.remove_port(record.id);
+    devices_.erase(record.id);
+    return std::unexpected(std::move(done.error()));
+  }
+  ports_[record.id] = record;
   events_.publish("port", {{"name", record.name}, {"event", "added"}});
   return to_json(record);
 }

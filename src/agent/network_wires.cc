@@ -185,7 +185,8 @@ Result<> Network::attach_wire(const WireRecord& record) {
     return fail("port {} has a wire to port {} already: disconnect it first", port->second.name,
                 present->remote_name);
   }
-  save(record);
+  if (auto done = store_.record("wire", record.local.text(), to_json(record)); !done) return done;
+  wires_of_[record.local] = record;
   wires_.connect(config_of(record));
   events_.publish("wire", {{"id", record.id.text()},
                            {"event", "connected"},

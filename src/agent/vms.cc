@@ -190,7 +190,8 @@ Result<Vms::Incoming> Vms::launch(const qemu::VmSpec& spec, const std::optional<
                             .before_start = [&](const os::ProcessIdentity& process) {
                               fault_point("vm", "starting", "record", Moment::before);
                               record.process = process;
-                              store_.put("vm", spec.name, to_json(record));
+                              const auto done = store_.record("vm", spec.name, to_json(record));
+                              if (!done) fail_setup("{}", done.error().text);
                               fault_point("vm", "starting", "record", Moment::after);
                             }});
     fault_point("vm", "starting", "launch", Moment::after);
