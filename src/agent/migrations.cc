@@ -74,7 +74,7 @@ void Migrations::start() {
 
 bool Migrations::is_moving(const std::string& vm) const {
   for (const auto& [id, move] : sources_) {
-    const auto state = move->record().state;
+    const auto state = move->state();
     if (move->record().vm == vm && !migrate::is_final(state) && state != SourceState::draining) {
       return true;
     }
@@ -192,9 +192,7 @@ void Migrations::conclude(Wanted& wanted, const std::vector<Check>& checks) {
   if (is_moving(record.vm)) {
     return responder.error(409, fmt::format("vm {} is migrating already", record.vm), 3);
   }
-  const MigrationId id = record.id;
-  launch(std::move(record), std::move(responder));
-  begin_at(id, wanted.at);
+  launch(std::move(record), wanted.at, std::move(responder));
 }
 
 void Migrations::answer_dry_run(const SourceRecord& record, const std::vector<Check>& checks,
@@ -216,7 +214,7 @@ void Migrations::answer_dry_run(const SourceRecord& record, const std::vector<Ch
                        {"exit", all_ok(checks) ? 0 : 3}});
 }
 
-void Migrations::launch(SourceRecord record, http::Responder responder) {
+void Migrations::launch(SourceRecord record, std::int64_t at, http::Responder responder) {
   const MigrationId id = record.id;
   // Old ones make room: their reports are history.
   while (sources_.size() >= kKeptMigrations) {
@@ -225,9 +223,13 @@ void Migrations::launch(SourceRecord record, http::Responder responder) {
     context_.store.erase("migration-source", old->first.text());
     sources_.erase(old);
   }
-  context_.store.put("migration-source", id.text(), to_json(record));
-  sources_[id] = std::make_unique<SourceMove>(context_, std::move(record));
-  responder.json(202, sources_[id]->describe());
+  auto move = std::make_unique<SourceMove>(context_, std::move(record));
+  if (const auto accepted = move->accept(); !accepted) {
+    return responder.error(409, accepted.error().text, 3);
+  }
+  responder.json(202, move->describe());
+  sources_[id] = std::move(move);
+  begin_at(id, at);
 }
 
 void Migrations::begin_at(MigrationId id, std::int64_t at) {
@@ -282,8 +284,7 @@ Result<> Migrations::follow(const std::string& id, std::shared_ptr<http::EventSt
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
   stream->push("progress", (*move)->progress());
-  if (migrate::is_final((*move)->record().state) ||
-      (*move)->record().state == SourceState::draining) {
+  if (migrate::is_final((*move)->state()) || (*move)->state() == SourceState::draining) {
     stream->push("done", (*move)->describe());
     stream->close();
     return {};
@@ -295,7 +296,7 @@ Result<> Migrations::follow(const std::string& id, std::shared_ptr<http::EventSt
 Result<> Migrations::cutover(const std::string& id) {
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
-  if (migrate::is_final((*move)->record().state)) return fail("migration {} is over", id);
+  if (migrate::is_final((*move)->state())) return fail("migration {} is over", id);
   (*move)->feed(SourceEvent::cutover);
   return {};
 }
@@ -304,7 +305,7 @@ Result<> Migrations::abort(const std::string& id) {
   if (TargetMove* target = find_target(id)) return target->give_up();
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
-  const SourceState state = (*move)->record().state;
+  const SourceState state = (*move)->state();
   if (state == SourceState::aborting || state == SourceState::aborted) return {};
   if (state == SourceState::released) {
     return fail(
@@ -351,17 +352,17 @@ Result<> Migrations::resolve(const std::string& id, Destroyed destroyed) {
   if (target != nullptr && destroyed == Destroyed::source) return target->source_destroyed();
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
-  if ((*move)->record().state != SourceState::released) {
-    return fail("migration {} is not undecided: it is {}", id,
-                migrate::to_text((*move)->record().state));
+  if ((*move)->state() != SourceState::released) {
+    return fail("migration {} is not undecided: it is {}", id, migrate::to_text((*move)->state()));
   }
   if (destroyed == Destroyed::source) {
     return fail("this is the source: --source-destroyed is said at {}, where the vm is to run",
                 (*move)->record().to);
   }
-  (*move)->feed(destroyed == Destroyed::target ? SourceEvent::target_destroyed
-                                               : SourceEvent::session_up);
-  return {};
+  if (destroyed != Destroyed::target) return (*move)->feed(SourceEvent::session_up), Result<>{};
+  (*move)->feed(SourceEvent::target_destroyed);
+  if ((*move)->state() != SourceState::released) return {};
+  return fail("migration {} stays undecided: {}", id, (*move)->reason());
 }
 
 void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {

@@ -66,7 +66,7 @@ class Migrations final {
 
   Result<SourceMove*> find_source(const std::string& id);
   TargetMove* find_target(const std::string& id);
-  void launch(SourceRecord record, http::Responder responder);
+  void launch(SourceRecord record, std::int64_t at, http::Responder responder);
   void try_next_host(std::shared_ptr<Wanted> wanted);
   void conclude(Wanted& wanted, const std::vector<Check>& checks);
   void answer_dry_run(const SourceRecord& record, const std::vector<Check>& checks,

@@ -94,7 +94,8 @@ class MigrationsTest : public testing::Test {
   Config config_;
   qemu::VmSpec spec_;
   os::Loop loop_;
-  std::unique_ptr<store::Store> store_ = store::make_memory_store();
+  std::shared_ptr<store::MemoryDisk> disk_ = std::make_shared<store::MemoryDisk>();
+  std::unique_ptr<store::Store> store_ = store::open_on(disk_);
   Events events_;
   NoPeers peers_;
   WireThread wires_{loop_, "w1", {.control = [](auto&&...) {}, .event = [](auto&&...) {}}};
@@ -152,6 +153,17 @@ TEST_F(MigrationsTest, AMoveThatClashesWithOurVmIsRefusedAndLeavesIt) {
   ASSERT_FALSE(answer);
   EXPECT_THAT(answer.error().text, HasSubstr("has a vm 'web' of its own"));
   EXPECT_TRUE(has_vm());
+}
+
+TEST_F(MigrationsTest, OnAFullDiskAMoveIsRefusedAndNothingIsLeft) {
+  disk_->is_full = true;
+  const auto answer = ask("migration.prepare", prepare_request());
+  ASSERT_FALSE(answer);
+  EXPECT_THAT(answer.error().text, HasSubstr("disk is full"));
+  EXPECT_FALSE(has_vm());
+  disk_->is_full = false;
+  EXPECT_TRUE(store_->catch_up());
+  EXPECT_TRUE(store_->list("migration-target").empty());
 }
 
 TEST_F(MigrationsTest, AnUnknownMigrationIsNoRefusal) {

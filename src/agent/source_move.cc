@@ -7,6 +7,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "agent/move_queue.hh"
+#include "migrate/bounds.hh"
 #include "qemu/commands.hh"
 #include "qemu/json.hh"
 #include "qemu/trapped_frame.hh"
@@ -19,28 +21,9 @@ using migrate::SourceState;
 
 namespace {
 
-constexpr Nanoseconds kPrepareTimeout = seconds(55);
-constexpr Nanoseconds kCommitTimeout = seconds(3);
-constexpr Nanoseconds kAbortTimeout = seconds(10);
 constexpr Nanoseconds kProgressInterval = milliseconds(250);
 constexpr Nanoseconds kTeardownDelay = milliseconds(500);
-constexpr Nanoseconds kAbortRetry = seconds(2);
 constexpr std::uint64_t kMeasured = 1U << 20;  // delivered; less tells no rate
-
-Nanoseconds bound_of(SourceState state, Nanoseconds longest_pause) {
-  switch (state) {
-    case SourceState::preparing:
-      return kPreparingBound;
-    case SourceState::switching:
-      return kSwitchingBound + longest_pause;
-    case SourceState::released:
-      return kReleasedBound;
-    case SourceState::draining:
-      return kDrainingBound;
-    default:
-      return Nanoseconds(0);
-  }
-}
 
 }  // namespace
 
@@ -96,8 +79,11 @@ SourceRecord source_record(const nlohmann::json& json) {
 SourceMove::SourceMove(const Context& context, SourceRecord record)
     : context_(context),
       record_(std::move(record)),
-      machine_({.hold = record_.hold, .pause_on_diverge = record_.pause_on_diverge}, record_.state),
-      queue_(machine_, record_.id, "source") {
+      machine_({.hold = record_.hold, .pause_on_diverge = record_.pause_on_diverge}, record_.state,
+               record_.abort_told),
+      queue_(machine_, queue_handlers<migrate::Source>(
+                           "source", record_.id, machine_,
+                           [this](SourceEffect effect) { return perform(effect); })) {
   milestones_.begun = context_.loop.now();
   if (Vm* vm = context_.vms.find(record_.vm)) follow(*vm);
 }
@@ -109,14 +95,28 @@ void SourceMove::follow(Vm& vm) {
                                 }});
 }
 
-void SourceMove::feed(SourceEvent event, std::string text) {
-  queue_.feed(event, std::move(text), [this](SourceEffect effect) { perform(effect); });
+void SourceMove::feed(SourceEvent event, std::string text) { queue_.feed(event, std::move(text)); }
+
+Result<> SourceMove::accept() {
+  feed(SourceEvent::asked);
+  if (machine_.state() == SourceState::planned) return {};
+  return fail("nothing was changed: {}", machine_.reason());
 }
 
-void SourceMove::perform(SourceEffect effect) {
+Result<> SourceMove::perform(SourceEffect effect) {
+  if (effect != SourceEffect::record) return perform_surely(effect), Result<>{};
+  auto done = context_.store.record("migration-source", record_.id.text(), journal_entry());
+  if (done) recorded();
+  return done;
+}
+
+void SourceMove::perform_surely(SourceEffect effect) {
   switch (effect) {
-    case SourceEffect::record:
-      return journal();
+    case SourceEffect::record:  // see perform()
+      return;
+    case SourceEffect::note:
+      context_.store.put("migration-source", record_.id.text(), journal_entry());
+      return recorded();
     case SourceEffect::prepare_target:
       return prepare_target();
     case SourceEffect::start_memory:
@@ -167,11 +167,15 @@ void SourceMove::perform(SourceEffect effect) {
   }
 }
 
-void SourceMove::journal() {
+nlohmann::json SourceMove::journal_entry() {
   record_.state = machine_.state();
   record_.reason = machine_.reason();
-  if (record_.state == SourceState::aborting) record_.abort_told = false;
-  context_.store.put("migration-source", record_.id.text(), to_json(record_));
+  record_.abort_told = machine_.abort_told();
+  return to_json(record_);
+}
+
+void SourceMove::recorded() {
+  if (std::exchange(published_, record_.state) == record_.state) return;  // what was heard, only
   bound_.reset();
   context_.events.publish("migration", {{"id", record_.id.text()},
                                         {"vm", record_.vm},
@@ -199,7 +203,7 @@ void SourceMove::wait() {
   if (memory_ && record_.pause_on_diverge) {
     pause = std::max(pause, 2 * memory_->progress().predicted_pause);
   }
-  bound_ = context_.loop.after(bound_of(machine_.state(), pause),
+  bound_ = context_.loop.after(migrate::bound_of(machine_.state(), pause),
                                [this] { feed(SourceEvent::patience_ended); });
 }
 
@@ -225,7 +229,7 @@ void SourceMove::prepare_target() {
         feed(SourceEvent::target_failed, fmt::format("host {} cannot take vm {}: {}", record_.to,
                                                      record_.vm, reply.error().text));
       },
-      kPrepareTimeout);
+      migrate::kPrepareTimeout);
 }
 
 void SourceMove::start_memory() {
@@ -293,7 +297,7 @@ void SourceMove::commit_target() {
           feed(SourceEvent::target_refuses, text_field_or(*reply, "refuses", ""));
         }
       },
-      kCommitTimeout);
+      migrate::kCommitTimeout);
 }
 
 void SourceMove::owned(const nlohmann::json& reply) {
@@ -344,19 +348,20 @@ void SourceMove::memory_failed(std::string why) {
   }
   // The guest must run again: QEMU is asked until it does, or dies.
   spdlog::error("migration {}: {}; trying again", record_.id.text(), why);
-  retry_ = context_.loop.after(kAbortRetry, [this] { resume_guest(); });
+  retry_ = context_.loop.after(migrate::kResumeRetry, [this] { resume_guest(); });
 }
 
 void SourceMove::abort_target() {
-  if (record_.abort_told) return;
   context_.peers.request(
       record_.to, "migration.abort", {{"id", record_.id.text()}, {"reason", machine_.reason()}},
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
-        if (alive.expired() || !reply) return;  // the next session_up tells it again
-        record_.abort_told = true;
-        context_.store.put("migration-source", record_.id.text(), to_json(record_));
+        if (alive.expired()) return;
+        if (reply) return feed(SourceEvent::abort_heard);
+        if (!context_.peers.is_up(record_.to)) return;  // the next session tells it again
+        again_ =
+            context_.loop.after(migrate::kTellAgain, [this] { feed(SourceEvent::session_up); });
       },
-      kAbortTimeout);
+      migrate::kAbortTimeout);
 }
 
 // QEMU stands in postmigrate and holds nothing that is not at the target. Giving back a guest's

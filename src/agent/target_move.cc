@@ -5,21 +5,14 @@
 
 #include <nlohmann/json.hpp>
 
+#include "agent/move_queue.hh"
+#include "migrate/bounds.hh"
+
 namespace godwit::agent {
 
 using migrate::TargetEffect;
 using migrate::TargetEvent;
 using migrate::TargetState;
-
-namespace {
-
-constexpr Nanoseconds kPortsBound = seconds(10);  // channels to every peer and to the source
-// The stream's end after an early commit: another lane takes 2 s and a dial (kMaxLaneBackoff). It
-// never comes from a source that was restarted: then the refusal gives the guest back.
-constexpr Nanoseconds kLoadedBound = seconds(5);
-constexpr Nanoseconds kNotifyTimeout = seconds(5);
-
-}  // namespace
 
 nlohmann::json to_json(const TargetRecord& record) {
   return {{"id", record.id.text()},
@@ -56,20 +49,30 @@ TargetRecord target_record(const nlohmann::json& json) {
 TargetMove::TargetMove(const SourceMove::Context& context, TargetRecord record)
     : context_(context),
       record_(std::move(record)),
-      machine_(record_.state),
-      queue_(machine_, record_.id, "target"),
+      machine_(record_.state, record_.refusal_told),
+      queue_(machine_, queue_handlers<migrate::Target>(
+                           "target", record_.id, machine_,
+                           [this](TargetEffect effect) { return perform(effect); })),
       cpu_at_begin_(process_cpu_seconds(::getpid())) {
   for (const auto& nic : record_.spec.nics) ports_.push_back(nic.port);
 }
 
-void TargetMove::feed(TargetEvent event, std::string text) {
-  queue_.feed(event, std::move(text), [this](TargetEffect effect) { perform(effect); });
+void TargetMove::feed(TargetEvent event, std::string text) { queue_.feed(event, std::move(text)); }
+
+Result<> TargetMove::perform(TargetEffect effect) {
+  if (effect != TargetEffect::record) return perform_surely(effect), Result<>{};
+  auto done = context_.store.record("migration-target", record_.id.text(), journal_entry());
+  if (done) recorded();
+  return done;
 }
 
-void TargetMove::perform(TargetEffect effect) {
+void TargetMove::perform_surely(TargetEffect effect) {
   switch (effect) {
-    case TargetEffect::record:
-      return journal();
+    case TargetEffect::record:  // see perform()
+      return;
+    case TargetEffect::note:
+      context_.store.put("migration-target", record_.id.text(), journal_entry());
+      return recorded();
     case TargetEffect::prepare_guest:
       return prepare_guest();
     case TargetEffect::reply_prepared:
@@ -102,15 +105,21 @@ void TargetMove::perform(TargetEffect effect) {
       look_at_guest();
       return feed(TargetEvent::commit);
     case TargetEffect::wait:
-      bound_ = context_.loop.after(kLoadedBound, [this] { feed(TargetEvent::patience_ended); });
+      bound_ =
+          context_.loop.after(migrate::kLoadedBound, [this] { feed(TargetEvent::patience_ended); });
       return;
   }
 }
 
-void TargetMove::journal() {
+nlohmann::json TargetMove::journal_entry() {
   record_.state = machine_.state();
   record_.reason = machine_.reason();
-  context_.store.put("migration-target", record_.id.text(), to_json(record_));
+  record_.refusal_told = machine_.refusal_told();
+  return to_json(record_);
+}
+
+void TargetMove::recorded() {
+  if (std::exchange(published_, record_.state) == record_.state) return;  // what was heard, only
   context_.events.publish("migration", {{"id", record_.id.text()},
                                         {"vm", record_.spec.name},
                                         {"from", record_.from},
@@ -139,7 +148,7 @@ bool TargetMove::hold_ports() {
     feed(TargetEvent::load_failed, "the vm's ports are not those that come with it");
     return false;
   }
-  context_.network.when_prepared(ports_, kPortsBound,
+  context_.network.when_prepared(ports_, migrate::kPortsBound,
                                  [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
                                    if (alive.expired()) return;
                                    if (!done)
@@ -267,7 +276,8 @@ Result<> TargetMove::source_destroyed() {
                 record_.spec.name, record_.from, migrate::to_text(machine_.state()));
   }
   feed(TargetEvent::source_destroyed);
-  return {};
+  if (machine_.state() == TargetState::owner) return {};
+  return fail("vm {} waits on: {}", record_.spec.name, machine_.reason());
 }
 
 void TargetMove::restart() {
@@ -326,22 +336,16 @@ void TargetMove::reply(const nlohmann::json& body) {
   for (auto& request : std::exchange(waiting_, {})) request.answer(body);
 }
 
-// Unheard, it is said again at the next session: the source would copy to nobody for ever.
-void TargetMove::on_session_up() {
-  if (!record_.refusal_told) notify_failed();
-}
-
 void TargetMove::notify_failed() {
-  record_.refusal_told = false;
-  context_.store.put("migration-target", record_.id.text(), to_json(record_));
   context_.peers.request(
       record_.from, "migration.failed", {{"id", record_.id.text()}, {"reason", machine_.reason()}},
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& done) {
-        if (alive.expired() || !done) return;
-        record_.refusal_told = true;
-        context_.store.put("migration-target", record_.id.text(), to_json(record_));
+        if (alive.expired()) return;
+        if (done) return feed(TargetEvent::failure_heard);
+        if (!context_.peers.is_up(record_.from)) return;  // the next session tells it again
+        again_ = context_.loop.after(migrate::kTellAgain, [this] { on_session_up(); });
       },
-      kNotifyTimeout);
+      migrate::kNotifyTimeout);
 }
 
 bool TargetMove::settled() const {

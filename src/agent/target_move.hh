@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "agent/event_queue.hh"
 #include "agent/source_move.hh"
 #include "agent/transfer_link.hh"
 #include "migrate/target.hh"
@@ -39,7 +38,7 @@ class TargetMove final {
   Result<> give_up();           // the operator's wish, before it owns the guest
   Result<> source_destroyed();  // the operator's word: run what has come whole
   void restart();
-  void on_session_up();
+  void on_session_up() { feed(migrate::TargetEvent::session_up); }
   // A lane of our transfer; `early` was read from it already.
   void use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early);
   // Owner or refused, and nothing left to do.
@@ -50,8 +49,10 @@ class TargetMove final {
 
  private:
   void feed(migrate::TargetEvent event, std::string text = {});
-  void perform(migrate::TargetEffect effect);
-  void journal();
+  Result<> perform(migrate::TargetEffect effect);
+  void perform_surely(migrate::TargetEffect effect);
+  nlohmann::json journal_entry();
+  void recorded();
   void prepare_guest();
   bool hold_ports();
   Vm* guest();
@@ -69,10 +70,11 @@ class TargetMove final {
 
   SourceMove::Context context_;
   TargetRecord record_;
+  std::optional<migrate::TargetState> published_;
   migrate::Target machine_;
   std::vector<PortId> ports_;
   std::vector<PortId> holding_;  // those of ports_ that we hold
-  EventQueue<migrate::Target, migrate::TargetEvent> queue_;
+  migrate::EventQueue<migrate::Target> queue_;
   std::optional<PeerRequest> preparing_;
   std::vector<PeerRequest> waiting_;  // commits and aborts without an answer yet
   Vm::Subscription subscription_;
@@ -84,7 +86,7 @@ class TargetMove final {
   Network::Held held_;  // known when no longer counting_
   bool counting_ = false, owes_reply_ = false;
   double cpu_at_begin_ = 0;
-  os::Loop::Timer bound_;
+  os::Loop::Timer bound_, again_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
