@@ -10,6 +10,7 @@
 #include <optional>
 #include <random>
 
+#include "migrate/points.hh"
 #include "migrate/source.hh"
 #include "migrate/target.hh"
 
@@ -534,6 +535,24 @@ TEST(Target, SaysThatItFailedUntilItIsHeard) {
   EXPECT_EQ(restarted.handle(TE::session_up), std::vector{TF::notify_failed});
   EXPECT_EQ(restarted.handle(TE::failure_heard), std::vector{TF::note});
   EXPECT_TRUE(restarted.handle(TE::session_up).empty());
+}
+
+// ---- where a hand-over can be interrupted ----
+
+TEST(Points, AreFoundInTheMachines) {
+  const auto points = handover_points();
+  const auto has = [&](std::string_view text) {
+    return std::ranges::any_of(points, [&](const Point& point) { return to_text(point) == text; });
+  };
+  for (const char* text :
+       {"source.planned.record.after", "source.released.record.before", "source.ready.note.after",
+        "source.draining.end_guest.before", "source.aborted.abort_target.after",
+        "target.preparing.prepare_guest.before", "target.owner.record.after",
+        "target.loaded.take_commit.before", "target.refused.notify_failed.after"}) {
+    EXPECT_TRUE(has(text)) << text;
+  }
+  EXPECT_FALSE(has("source.released.resume_guest.before"));
+  EXPECT_FALSE(has("target.loaded.run_guest.before"));
 }
 
 }  // namespace
