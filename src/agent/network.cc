@@ -266,7 +266,7 @@ void Network::release(const std::vector<PortId>& all, Epoch epoch, std::function
     leaving_[port] = [left, drained] {
       if (--*left == 0) drained();
     };
-    wires_.release(port);
+    wires_.release({port, ports_.at(port).epoch});
     wires_.detach(port);
     wires_of_.erase(port);
     store_.erase("wire", port.text());

@@ -371,8 +371,11 @@ void WireThread::resume(const PortId& port) {
   post([this, port](Instant now) { resume_port(port, now); });
 }
 
-void WireThread::release(const PortId& port) {
-  post([this, port](Instant now) { engine_.release(port, now); });
+void WireThread::release(const wire::PortEpoch& id) {
+  post([this, id](Instant now) {
+    engine_.release(id.port, now);
+    engine_.drop_live(id, now);
+  });
 }
 
 void WireThread::prepare(const wire::PortConfig& config, const std::string& from,

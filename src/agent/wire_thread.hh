@@ -70,7 +70,8 @@ class WireThread final : private wire::EngineSink {
   void plug(const std::vector<PortId>& ports, std::function<void()> done);
   void pause(const std::vector<PortId>& ports, std::function<void()> done);
   void resume(const PortId& port);
-  void release(const PortId& port);
+  // Of the epoch that left; whether it was paused by this agent or one before.
+  void release(const wire::PortEpoch& id);
   void prepare(const wire::PortConfig& config, const std::string& from,
                std::vector<wire::WireConfig> wires);
   void run(const PortId& port);
