@@ -368,11 +368,12 @@ void SourceMove::abort_target() {
 // memory keeps the kernel busy for tens of milliseconds: that waits until the guest is well under
 // way.
 void SourceMove::end_guest() {
-  teardown_ = context_.loop.after(kTeardownDelay, [process = record_.process] {
-    auto qemu = os::Child::adopt(process);
-    if (!qemu) return;
-    qemu->detach();
-    (void)qemu->kill(SIGKILL);  // it may have ended meanwhile
+  teardown_ = context_.loop.after(kTeardownDelay, [this] {
+    if (auto qemu = os::Child::adopt(record_.process)) {
+      qemu->detach();
+      (void)qemu->kill(SIGKILL);  // it may have ended meanwhile
+    }
+    feed(SourceEvent::guest_ended);
   });
 }
 

@@ -172,6 +172,7 @@ class World {
         break;
       case SF::end_guest:
         ASSERT_FALSE(source_runs_);
+        source_events_.push_back(SE::guest_ended);
         break;
       case SF::wait:
         source_timer_ = true;
@@ -454,6 +455,17 @@ TEST(Target, RunsByTheOperatorsWordOnlyWhatIsWhole) {
   EXPECT_EQ(target.handle(TE::source_destroyed),
             (std::vector{TF::record, TF::run_guest, TF::run_ports}));
   EXPECT_EQ(target.handle(TE::abort), std::vector{TF::reply_owns});
+}
+
+// Done, nobody would end it after a restart.
+TEST(Source, IsNotDoneBeforeItsQemuWasEnded) {
+  for (const bool drained_first : {false, true}) {
+    Source source({}, SourceState::committed);
+    (void)source.handle(SE::patience_ended);
+    EXPECT_TRUE(source.handle(drained_first ? SE::drained : SE::guest_ended).empty());
+    EXPECT_EQ(source.handle(drained_first ? SE::guest_ended : SE::drained), std::vector{SF::note});
+    EXPECT_EQ(source.state(), SourceState::done);
+  }
 }
 
 TEST(Source, AfterReleasedAnAbortIsNotObeyed) {

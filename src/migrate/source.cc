@@ -229,6 +229,19 @@ std::vector<F> Source::in_abort(E event) {
   }
 }
 
+// It is not done before our QEMU was ended: nobody would do it after a restart.
+std::vector<F> Source::in_committed(E event) {
+  drained_ |= event == E::drained;
+  guest_ended_ |= event == E::guest_ended;
+  if (state_ == S::committed) {
+    if (event == E::patience_ended) return enter(S::draining, F::note, {F::wait});
+    return {};
+  }
+  if ((drained_ || event == E::patience_ended) && guest_ended_) return enter(S::done, F::note, {});
+  if (event == E::patience_ended) return {F::wait};
+  return {};
+}
+
 std::vector<F> Source::handle(E event, std::string text) {
   if (event == E::restarted) return restart();
   switch (state_) {
@@ -245,11 +258,8 @@ std::vector<F> Source::handle(E event, std::string text) {
     case S::released:
       return in_released(event, text);
     case S::committed:
-      if (event == E::patience_ended) return enter(S::draining, F::note, {F::wait});
-      return {};
     case S::draining:
-      if (event != E::drained && event != E::patience_ended) return {};
-      return enter(S::done, F::note, {});
+      return in_committed(event);
     case S::aborting:
     case S::aborted:
       return in_abort(event);
@@ -305,6 +315,8 @@ std::string_view to_text(SourceEvent event) {
       return "abort_requested";
     case E::drained:
       return "drained";
+    case E::guest_ended:
+      return "guest_ended";
     case E::guest_resumed:
       return "guest_resumed";
     case E::guest_died:

@@ -7,7 +7,7 @@
 //   continue_memory ──▶ converged ── pre_pause ──▶ pre_pause_done ── allow_switchover ──▶
 //   at_pre_switchover (vCPUs stopped) ── pause_ports ──▶ ports_paused ── continue_switchover ──▶
 //   memory_completed ── record released, commit_target ──▶ target_owns ── release_ports, end_guest,
-//   forget_guest ──▶ drained.
+//   forget_guest ──▶ drained, guest_ended.
 //
 // Two rules carry the safety: a `record` effect comes before every effect that depends on it, and
 // after `released` no path leads to resume_guest but target_refuses and target_destroyed. What is
@@ -43,6 +43,7 @@ enum class SourceEvent : std::uint8_t {
   patience_ended,     // the bound of the present state passed
   abort_requested,    // the operator's or the client's wish
   drained,            // the forwarding lease is over
+  guest_ended,        // end_guest has been done
   guest_resumed,      // vCPUs run here again (confirms resume_guest)
   guest_died,         // our QEMU is gone
 };
@@ -64,7 +65,7 @@ enum class SourceEffect : std::uint8_t {
   post_resume,          // the operator's hooks, after an abort: what pre_pause did may be undone
   abort_target,         // migration.abort: idempotent, repeated until answered
   release_ports,        // forward for the lease, then let go
-  end_guest,            // QEMU here quits; it holds no running vCPUs any more
+  end_guest,            // QEMU here quits, soon; it holds no running vCPUs any more
   forget_guest,         // the vm's record leaves this host
   wait,                 // patience_ended after bound(state)
 };
@@ -121,6 +122,7 @@ class Source final {
   Effects in_switching(SourceEvent event, std::string& text);
   Effects in_released(SourceEvent event, std::string& text);
   Effects in_abort(SourceEvent event);
+  Effects in_committed(SourceEvent event);
 
   SourceOptions options_;
   SourceState state_;
@@ -129,6 +131,7 @@ class Source final {
   bool undecided_ = false;
   bool pre_pause_begun_ = false;  // not journalled: after a restart it may have been
   bool switchover_allowed_ = false;
+  bool drained_ = false, guest_ended_ = false;
 };
 
 std::string_view to_text(SourceEvent event);
