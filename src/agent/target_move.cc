@@ -63,6 +63,10 @@ Result<> TargetMove::perform(TargetEffect effect) {
   if (effect != TargetEffect::record) return perform_surely(effect), Result<>{};
   auto done = context_.store.record("migration-target", record_.id.text(), journal_entry());
   if (done) recorded();
+  // As long as it was not told to run the source has it still.
+  if (done && machine_.state() == TargetState::owner && guest() == nullptr) {
+    return fail("QEMU ended at the target");
+  }
   return done;
 }
 

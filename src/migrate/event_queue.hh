@@ -22,7 +22,8 @@ class EventQueue final {
   using Effect = Machine::Effect;
 
   struct Handlers {
-    // Only a `record` may fail: the disk is full, and the journal is as it was before.
+    // Only a `record` may fail: the disk is full, and the journal is as it was before; or it became
+    // untrue while it was written.
     std::function<Result<>(Effect)> perform;
     // Around each effect: where a fault may strike.
     std::function<void(Effect, Moment)> reached;
