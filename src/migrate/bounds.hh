@@ -11,9 +11,9 @@ inline constexpr Nanoseconds kSwitchingBound = seconds(5);   // beyond the pause
 inline constexpr Nanoseconds kReleasedBound = seconds(3);    // then undecided, and asked again
 inline constexpr Nanoseconds kDrainingBound = seconds(40);   // the wires' lease, and some
 
-// The stream's end after an early commit: another lane takes 2 s and a dial. It never comes from a
-// source that was restarted: then the refusal gives the guest back.
-inline constexpr Nanoseconds kLoadedBound = seconds(5);
+// The stream's end after an early commit: another lane takes 0.2 s and a dial. It never comes from
+// a source that was restarted: then the refusal gives the guest back, within 5 s of the death.
+inline constexpr Nanoseconds kLoadedBound = seconds(3);
 inline constexpr Nanoseconds kPortsBound = seconds(10);  // channels to every peer and the source
 
 // Of requests to the other agent.
