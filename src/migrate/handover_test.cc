@@ -366,6 +366,16 @@ TEST(Source, HoldWaitsForCutover) {
   EXPECT_EQ(effects, (std::vector{SF::note, SF::pre_pause}));
 }
 
+TEST(Source, HoldIsKeptAlsoByAMoveThatDiverges) {
+  Source source({.hold = true, .pause_on_diverge = true});
+  (void)source.handle(SE::begin);
+  (void)source.handle(SE::target_prepared);
+  EXPECT_EQ(source.handle(SE::diverged), std::vector{SF::note});
+  EXPECT_EQ(source.state(), SourceState::ready);
+  EXPECT_TRUE(source.handle(SE::pre_pause_done).empty());
+  EXPECT_EQ(source.handle(SE::cutover), (std::vector{SF::note, SF::pre_pause}));
+}
+
 TEST(Source, TheHooksAgreeBeforeTheGuestMayStop) {
   for (const SE said : {SE::pre_pause_done, SE::pre_pause_failed}) {
     Source source({.pause_on_diverge = true});

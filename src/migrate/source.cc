@@ -127,8 +127,9 @@ std::vector<F> Source::in_copying(E event, std::string& text) {
       if (options_.hold) return enter(S::ready, F::note, {});
       return prepare_pause();
     case E::diverged:
-      if (options_.pause_on_diverge) return prepare_pause();
-      return abort(std::move(text));
+      if (!options_.pause_on_diverge) return abort(std::move(text));
+      if (options_.hold) return enter(S::ready, F::note, {});
+      return prepare_pause();
     case E::cutover:
       options_.hold = false;
       return {};
@@ -156,8 +157,15 @@ std::vector<F> Source::in_ready(E event, std::string& text) {
     options_.hold = false;
     return enter(S::copying, F::note, prepare_pause());
   }
-  if (event == E::converged || event == E::diverged || event == E::at_pre_switchover) return {};
-  return in_copying(event, text);
+  switch (event) {
+    case E::converged:
+    case E::diverged:
+    case E::pre_pause_done:
+    case E::at_pre_switchover:
+      return {};
+    default:
+      return in_copying(event, text);
+  }
 }
 
 std::vector<F> Source::in_switching(E event, std::string& text) {
