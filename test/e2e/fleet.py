@@ -23,6 +23,7 @@ ADDRESSES = {"e1": "10.66.1.10", "client": "10.66.1.11", "w1": "10.66.2.10"}
 LOG = "/var/log/godwitd.log"
 BOOT_LIMIT_S = 60
 MOVE_LIMIT_S = 90
+DISK_SIZE = "4m"  # of a small disk: the store of a test and its log
 
 
 def pids_of(comm):
@@ -60,6 +61,8 @@ class Fleet:
         wait_until(lambda: all(self.sees_all(host) for host in SITES), 20, "all sessions")
         self.clean = {host: self.left_at(host) for host in SITES}
         self.vms = 0
+        self.small_disks = set()
+        self.standing = None  # the vm that the next crash case may use
 
     # ---- the command line ----
 
@@ -105,11 +108,15 @@ class Fleet:
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not is_alive(pid), 5, f"the end of the agent on {host}")
 
-    def start_agent(self, host, fault=None, limits=()):
+    def start_agent(self, host, fault=None, limits=(), patient=True):
+        """Unless `patient`, not waited for: it may freeze before it answers."""
         environment = [] if fault is None else ["env", f"GODWIT_FAULT={fault}"]
         self.lab.run("exec", "--detach", "--log", LOG, host, "--", *environment, *limits,
                      self.godwitd,
                      "--name", host, "--site", SITES[host], "--address", ADDRESSES[host])
+        if not patient:
+            wait_until(lambda: self.agent(host), 5, f"the agent's process on {host}")
+            return
         wait_until(lambda: self.godwit(host, "host", "ls", expect=None).returncode == 0, 20,
                    f"the agent on {host}")
 
@@ -127,6 +134,25 @@ class Fleet:
             return False
         stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
         return stat.rsplit(")", 1)[1].split()[0] == "T"
+
+    # ---- disks ----
+
+    def small_disk(self, host):
+        """From now on the agent's state is on a disk of its own, small enough to be filled."""
+        if host in self.small_disks:
+            return
+        self.kill_agent(host)
+        self.lab.exec(host, "sh", "-ec", "cp -a /var/lib/godwit /run/kept; "
+                      f"mount -t tmpfs -o mode=700,size={DISK_SIZE} tmpfs /var/lib/godwit; "
+                      "cp -a /run/kept/. /var/lib/godwit/; rm -r /run/kept")
+        self.small_disks.add(host)
+        self.restart_agent(host)
+
+    def fill_disk(self, host):
+        self.lab.exec(host, "dd", "if=/dev/zero", "of=/var/lib/godwit/filler", "bs=4k", check=False)
+
+    def free_disk(self, host):
+        self.lab.exec(host, "rm", "-f", "/var/lib/godwit/filler")
 
     # ---- vms ----
 
@@ -237,13 +263,20 @@ class Fleet:
         wait_until(lambda: self.nothing_of(vm, host), limit_s,
                    lambda: f"an end of {vm.name} on {host}: {self.left_at(host)}")
 
-    def tidy(self):
-        """After a test: agents without faults, no cut, no vms, no ports."""
+    def calm(self):
+        """Agents without faults, no cut, no full disk."""
         self.lab.run("heal", "east-west", check=False)
+        for host in self.small_disks:
+            self.free_disk(host)
         for host in SITES:
             pid = self.agent(host)
             if pid is None or self.is_faulty(pid) or self.agent_stopped(host):
                 self.restart_agent(host)
+
+    def tidy(self):
+        """After a test: calm, no vms, no ports."""
+        self.calm()
+        self.standing = None
         for host in SITES:
             for name in self.vms_of(host):
                 self.godwit(host, "vm", "stop", name, "--force", expect=None)
