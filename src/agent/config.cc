@@ -25,13 +25,7 @@ std::string default_name() {
   return text;
 }
 
-}  // namespace
-
-Config parse_command_line(int argc, char** argv) {
-  Config config;
-  config.name = default_name();
-  CLI::App app("Godwit's agent: one per host. It moves running machines, their disks and networks.",
-               "godwitd");
+void add_options(CLI::App& app, Config& config) {
   // A key that is not known is refused: it may be a misspelt one.
   app.set_config("--config", std::string(kDefaultConfigFile),
                  "File with these options, NAME = VALUE a line")
@@ -53,7 +47,20 @@ Config parse_command_line(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--run-dir", config.run_dir, "Sockets and what lasts until a reboot")
       ->capture_default_str();
+  app.add_option("--image-dir", config.image_dir,
+                 "What vms that remote users start may boot; one tenant's below its TENANT")
+      ->capture_default_str();
   app.add_flag("-v,--verbose", config.verbose, "Log each step, not only what changed");
+}
+
+}  // namespace
+
+Config parse_command_line(int argc, char** argv) {
+  Config config;
+  CLI::App app("Godwit's agent: one per host. It moves running machines, their disks and networks.",
+               "godwitd");
+  config.name = default_name();
+  add_options(app, config);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -23,10 +23,13 @@ struct Config {
   std::uint16_t path_mtu = kDefaultPathMtu;
   std::filesystem::path state_dir = "/var/lib/godwit";
   std::filesystem::path run_dir = "/run/godwit";
+  // What remote users' vms may boot; not below state_dir, which QEMU's user cannot enter.
+  std::filesystem::path image_dir = "/var/lib/godwit-images";
   bool verbose = false;
 
   std::filesystem::path socket() const { return run_dir / "godwitd.sock"; }
   std::filesystem::path store() const { return state_dir / "agent.db"; }
+  std::filesystem::path audit() const { return state_dir / "audit.log"; }
   std::filesystem::path vm_dir(const std::string& vm) const { return run_dir / "vms" / vm; }
 };
 

@@ -156,7 +156,7 @@ session::Sessions::Handlers Fleet::session_handlers() {
       .on_push =
           [this](session::Session& session, const std::string& method, BytesView body) {
             if (method == kWireControl) return handlers_.wire_control(session.peer(), body);
-            if (method != kHostsPush) return;
+            if (method != kHostsPush) return handlers_.push(session.peer(), method, body);
             const auto hosts = session::parse_json_body(body);
             if (!hosts || !hosts->is_array()) return;
             for (const auto& json : *hosts) {
@@ -192,6 +192,8 @@ session::Acceptor::Handlers Fleet::acceptor_handlers() {
           [this](std::unique_ptr<session::TlsStream> stream, const std::string&) {
             if (join_server_) join_server_->accept(std::move(stream));
           },
+      .api = [this](std::unique_ptr<session::TlsStream> stream,
+                    const std::string&) { handlers_.api(std::move(stream)); },
       .refused =
           [](const std::string& address, const std::string& reason) {
             spdlog::warn("refused a connection from {}: {}", address, reason);
@@ -270,15 +272,18 @@ void Fleet::save_invites() {
   }
 }
 
+Result<> Fleet::be_founder() {
+  if (!identity_) found();
+  if (invites_) return {};
+  return fail("host {} does not keep the CA of fleet '{}': do this on its founder", config_.name,
+              identity_->fleet());
+}
+
 Result<nlohmann::json> Fleet::invite(Nanoseconds ttl) {
   if (ttl <= Nanoseconds(0) || ttl > kMaxInviteLife) {
     return fail("an invitation lasts at most {}", to_text(kMaxInviteLife));
   }
-  if (!identity_) found();
-  if (!invites_) {
-    return fail("host {} does not keep the CA of fleet '{}': invite from its founder", config_.name,
-                identity_->fleet());
-  }
+  if (const auto founder = be_founder(); !founder) return std::unexpected(founder.error());
   const auto token = invites_->make(wall_clock(), duration_cast<seconds>(ttl));
   if (!token) return std::unexpected(token.error());
   save_invites();
@@ -385,6 +390,25 @@ Result<> Fleet::push_wire_control(const std::string& peer, BytesView message) {
   session::Session* session = sessions_ ? sessions_->find(peer) : nullptr;
   if (session == nullptr) return fail("no session with {}", peer);
   return session->push_binary(kWireControl, message);
+}
+
+const crypto::Certificate* Fleet::ca() const { return identity_ ? &identity_->ca() : nullptr; }
+
+std::map<std::string, std::vector<std::string>> Fleet::host_addresses() const {
+  std::map<std::string, std::vector<std::string>> addresses;
+  for (const auto& host : known()) addresses[host.name] = host.addresses;
+  addresses[config_.name] = own_record().addresses;
+  return addresses;
+}
+
+void Fleet::broadcast(const std::string& method, const nlohmann::json& body) {
+  for (const auto& peer : up()) {
+    session::Session* session = sessions_->find(peer);
+    if (session == nullptr) continue;
+    if (const auto pushed = session->push(method, body); !pushed) {
+      spdlog::warn("host {}: {}", peer, pushed.error().text);
+    }
+  }
 }
 
 bool Fleet::is_up(const std::string& peer) const {

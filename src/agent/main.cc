@@ -48,6 +48,21 @@ const Config& with_directories(const Config& config) {
   return config;
 }
 
+constexpr Nanoseconds kSweepInterval = seconds(30);
+
+// A user of the API, by the certificate that the TLS handshake has verified.
+http::Caller caller_of(const session::TlsStream& stream) {
+  const crypto::Certificate& certificate = stream.tls().peer_user().value();
+  const crypto::User user = certificate.user().value();
+  return {
+      .role = user.role == crypto::UserRole::operator_ ? http::Role::operator_ : http::Role::viewer,
+      .name = user.name,
+      .tenant = user.tenant,
+      .from = stream.peer(),
+      .serial = certificate.serial(),
+      .expires = certificate.not_after().time_since_epoch().count()};
+}
+
 // The parts, each after those that it uses. What they tell those above them goes through handlers,
 // which are called from the loop, when all are there.
 class Agent final {
@@ -58,6 +73,7 @@ class Agent final {
         wires_(loop_, config.name, wire_handlers()),
         network_(loop_, config, *store_, wires_, events_),
         fleet_(loop_, config, *store_, events_, fleet_handlers()),
+        users_(config, *store_, fleet_),
         vms_(loop_, config, *store_, network_, events_),
         migrations_({.loop = loop_,
                      .config = config,
@@ -66,11 +82,30 @@ class Agent final {
                      .vms = vms_,
                      .peers = fleet_,
                      .events = events_},
-                    [this](const std::string& site) { return fleet_.hosts_of_site(site); }) {
+                    [this](const std::string& site) { return fleet_.hosts_of_site(site); }),
+        audit_(config.audit()),
+        gate_(
+            audit_, [this](const std::string& serial) { return users_.is_revoked(serial); },
+            [this] { return loop_.now(); }),
+        metrics_({.loop = loop_,
+                  .config = config,
+                  .fleet = fleet_,
+                  .wires = wires_,
+                  .network = network_,
+                  .vms = vms_,
+                  .migrations = migrations_,
+                  .gate = gate_},
+                 events_),
+        server_(loop_) {
     fleet_.online = [this](std::shared_ptr<os::UdpSocket> socket) {
       wires_.use_socket(std::move(socket));
     };
     network_.use_peers(fleet_);
+    users_.changed = [this] { cut_ended_users(); };
+    events_.observe([this](std::string_view name, const nlohmann::json& data) {
+      audit_migration(audit_, name, data);
+    });
+    serve_api();
   }
 
   void run() {
@@ -83,16 +118,8 @@ class Agent final {
     migrations_.start();
     network_.sweep_nics();
     fleet_.start();
-    http::Server server(loop_);
-    add_routes(server, {.loop = loop_,
-                        .config = config_,
-                        .fleet = fleet_,
-                        .network = network_,
-                        .vms = vms_,
-                        .migrations = migrations_,
-                        .store = *store_,
-                        .events = events_});
-    server.listen_unix(config_.socket().string(), 0600);
+    users_.start();
+    server_.listen_unix(config_.socket().string(), 0600);
     os::tell_service_ready();
     spdlog::info("godwitd {} on host {}, site {}", GODWIT_VERSION, config_.name, config_.site);
     catch_up();
@@ -111,6 +138,30 @@ class Agent final {
     late_ = loop_.after(kLateRetry, [this] { catch_up(); });
   }
 
+  void serve_api() {
+    server_.use_gate([this](const http::Request& request, http::Responder& responder) {
+      return gate_.admit(request, responder);
+    });
+    add_routes(server_, {.loop = loop_,
+                         .config = config_,
+                         .fleet = fleet_,
+                         .network = network_,
+                         .vms = vms_,
+                         .migrations = migrations_,
+                         .store = *store_,
+                         .events = events_,
+                         .users = users_,
+                         .audit = audit_,
+                         .metrics = metrics_});
+    cut_ended_users();
+  }
+
+  // Their certificates end while they listen to events or sit at a console.
+  void cut_ended_users() {
+    server_.cut([this](const http::Caller& caller) { return !gate_.is_good(caller); });
+    sweep_ = loop_.after(kSweepInterval, [this] { cut_ended_users(); });
+  }
+
   WireThread::Handlers wire_handlers() {
     return {.control =
                 [this](const std::string& peer, const Bytes& message) {
@@ -126,6 +177,9 @@ class Agent final {
                                     wire_addresses(fleet_, session));
                   network_.on_session_up(session.peer());
                   migrations_.on_session_up(session.peer());
+                  if (users_.revocations().empty()) return;
+                  const auto told = session.push(Users::kPush, {{"pem", users_.revocations()}});
+                  if (!told) spdlog::warn("host {}: {}", session.peer(), told.error().text);
                 },
             .down = [this](const std::string& peer) { wires_.session_down(peer); },
             .request =
@@ -140,6 +194,16 @@ class Agent final {
             .lane =
                 [this](const std::string& peer, std::unique_ptr<os::ByteStream> lane) {
                   migrations_.on_lane(peer, std::move(lane));
+                },
+            .api =
+                [this](std::unique_ptr<session::TlsStream> stream) {
+                  http::Caller caller = caller_of(*stream);
+                  server_.serve(std::move(stream), std::move(caller));
+                },
+            .push =
+                [this](const std::string& peer, const std::string& method, BytesView body) {
+                  const auto json = nlohmann::json::parse(as_text(body), nullptr, false);
+                  if (method == Users::kPush) users_.learn(peer, text_field_or(json, "pem", ""));
                 }};
   }
 
@@ -150,8 +214,14 @@ class Agent final {
   WireThread wires_;
   Network network_;
   Fleet fleet_;
+  Users users_;
   Vms vms_;
   Migrations migrations_;
+  Audit audit_;
+  ApiGate gate_;
+  Metrics metrics_;
+  http::Server server_;
+  os::Loop::Timer sweep_;
   bool disk_is_full_ = false;
   os::Loop::Timer late_;
 };

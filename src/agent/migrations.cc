@@ -97,11 +97,11 @@ Result<std::vector<std::string>> Migrations::hosts_of(const std::string& to) con
   return fail("there is no host or site '{}' that can be reached; see godwit host ls", to);
 }
 
-Result<SourceRecord> Migrations::plan(const nlohmann::json& request) {
+Result<SourceRecord> Migrations::plan(const nlohmann::json& request, const http::Caller& caller) {
   const auto name = text_field(request, "vm");
   if (!name) return std::unexpected(name.error());
   Vm* vm = context_.vms.find(*name);
-  if (vm == nullptr) {
+  if (vm == nullptr || !caller.sees(vm->spec().tenant)) {
     return fail("there is no running vm '{}' on host {}; see godwit vm ls", *name,
                 context_.config.name);
   }
@@ -113,6 +113,7 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request) {
   record.tenant = vm->spec().tenant;
   record.process = vm->process().identity();
   record.started = wall_clock_seconds();
+  record.by = caller.name;
   if (request.contains("max_downtime")) {
     const auto limit = duration_field(request, "max_downtime");
     if (!limit) return std::unexpected(limit.error());
@@ -146,8 +147,9 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request) {
   return record;
 }
 
-void Migrations::add(const nlohmann::json& request, http::Responder responder) {
-  auto record = plan(request);
+void Migrations::add(const nlohmann::json& request, const http::Caller& caller,
+                     http::Responder responder) {
+  auto record = plan(request, caller);
   if (!record) return responder.error(409, record.error().text, 3);
   const auto to = text_field(request, "to");
   if (!to) return responder.error(400, to.error().text, 2);
@@ -418,6 +420,7 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
                       .state = migrate::TargetState::planned,
                       .reason = {},
                       .started = wall_clock_seconds(),
+                      .by = text_field_or(body, "by", ""),
                       .spec = *std::move(spec),
                       .ports = array_field(body, "ports"),
                       .epoch = epoch};

@@ -37,6 +37,7 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"state", migrate::to_text(record.state)},
           {"reason", record.reason},
           {"started", record.started},
+          {"by", record.by},
           {"max_downtime_ns", record.max_downtime.count()},
           {"bandwidth_bps", record.bandwidth_bits_per_second},
           {"hold", record.hold},
@@ -61,6 +62,7 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.to = json.value("to", "");
   record.reason = json.value("reason", "");
   record.started = json.value("started", std::int64_t{0});
+  record.by = json.value("by", "");
   record.max_downtime = Nanoseconds(json.value("max_downtime_ns", std::int64_t{300'000'000}));
   record.bandwidth_bits_per_second = json.value("bandwidth_bps", std::uint64_t{0});
   record.hold = json.value("hold", false);
@@ -179,6 +181,8 @@ void SourceMove::recorded() {
   bound_.reset();
   context_.events.publish("migration", {{"id", record_.id.text()},
                                         {"vm", record_.vm},
+                                        {"tenant", record_.tenant},
+                                        {"by", record_.by},
                                         {"state", shown_state()},
                                         {"reason", record_.reason}});
   tell_followers();
@@ -220,7 +224,8 @@ void SourceMove::prepare_target() {
   const nlohmann::json body = {{"id", record_.id.text()},
                                {"spec", qemu::to_json(vm->spec())},
                                {"ports", ports},
-                               {"epoch", record_.epoch}};
+                               {"epoch", record_.epoch},
+                               {"by", record_.by}};
   context_.peers.request(
       record_.to, "migration.prepare", body,
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
@@ -398,11 +403,15 @@ std::string SourceMove::shown_state() const {
 }
 
 nlohmann::json SourceMove::describe() const {
-  nlohmann::json json = {
-      {"id", record_.id.text()},    {"vm", record_.vm},
-      {"tenant", record_.tenant},   {"from", context_.config.name},
-      {"to", record_.to},           {"state", shown_state()},
-      {"started", record_.started}, {"max_downtime_ms", to_ms(record_.max_downtime)}};
+  nlohmann::json json = {{"id", record_.id.text()},
+                         {"vm", record_.vm},
+                         {"tenant", record_.tenant},
+                         {"from", context_.config.name},
+                         {"to", record_.to},
+                         {"state", shown_state()},
+                         {"started", record_.started},
+                         {"max_downtime_ms", to_ms(record_.max_downtime)},
+                         {"by", record_.by}};
   if (!machine_.reason().empty()) json["reason"] = machine_.reason();
   if (!record_.report.is_null()) json["report"] = record_.report;
   if (memory_ && !migrate::is_final(machine_.state())) json["progress"] = progress();

@@ -26,6 +26,7 @@ struct SourceRecord {
   migrate::SourceState state = migrate::SourceState::planned;
   std::string reason;
   std::int64_t started = 0;  // seconds since 1970
+  std::string by{};          // who asked for it: "ann", "uid 0"
   Nanoseconds max_downtime = milliseconds(300);
   std::uint64_t bandwidth_bits_per_second = 0;  // 0: no cap
   bool hold = false;

@@ -20,6 +20,7 @@ nlohmann::json to_json(const TargetRecord& record) {
           {"state", migrate::to_text(record.state)},
           {"reason", record.reason},
           {"started", record.started},
+          {"by", record.by},
           {"spec", qemu::to_json(record.spec)},
           {"ports", record.ports},
           {"epoch", record.epoch},
@@ -40,6 +41,7 @@ TargetRecord target_record(const nlohmann::json& json) {
   record.from = text_field_or(json, "from", "");
   record.reason = text_field_or(json, "reason", "");
   record.started = json.value("started", std::int64_t{0});
+  record.by = text_field_or(json, "by", "");
   record.ports = array_field(json, "ports");
   record.epoch = epoch_field(json, "epoch", 1);
   record.refusal_told = json.value("refusal_told", true);
@@ -126,6 +128,8 @@ void TargetMove::recorded() {
   if (std::exchange(published_, record_.state) == record_.state) return;  // what was heard, only
   context_.events.publish("migration", {{"id", record_.id.text()},
                                         {"vm", record_.spec.name},
+                                        {"tenant", record_.spec.tenant},
+                                        {"by", record_.by},
                                         {"from", record_.from},
                                         {"target_state", migrate::to_text(record_.state)},
                                         {"reason", record_.reason}});
@@ -363,6 +367,7 @@ nlohmann::json TargetMove::describe() const {
           {"from", record_.from},
           {"to", context_.config.name},
           {"started", record_.started},
+          {"by", record_.by},
           {"state", machine_.state() == TargetState::owner     ? "done"
                     : machine_.state() == TargetState::refused ? "aborted"
                     : machine_.state() == TargetState::loaded  ? "switching"

@@ -20,6 +20,7 @@ struct TargetRecord {
   migrate::TargetState state = migrate::TargetState::planned;
   std::string reason;
   std::int64_t started = 0;  // seconds since 1970
+  std::string by{};          // who asked for it at the source, by the source's word
   qemu::VmSpec spec;
   nlohmann::json ports;  // as the source described them
   Epoch epoch = 0;

@@ -20,10 +20,17 @@ void build(CLI::App& app, Context& context) {
   app.require_subcommand(1);
   app.fallthrough();
   app.footer(kFooter);
-  app.add_option("-H,--host", context.host, "Agent to talk to: unix:PATH of its socket")
+  app.add_option("-H,--host", context.host,
+                 "Agent to talk to: HOST[:PORT], NAME@ADDRESS[:PORT], or unix:PATH of its socket")
+      ->type_name("HOST")
       ->envname("GODWIT_HOST");
+  app.add_option("--identity", context.identity,
+                 "Who you are to a remote agent (default ~/.config/godwit/identity.pem)")
+      ->type_name("FILE")
+      ->envname("GODWIT_IDENTITY");
   app.add_option("--socket", context.socket,
-                 "Unix socket of the agent (default /run/godwit/godwitd.sock)");
+                 "Unix socket of the agent (default /run/godwit/godwitd.sock)")
+      ->type_name("FILE");
   add_host(app, context);
   add_join(app, context);
   add_port(app, context);
@@ -32,6 +39,8 @@ void build(CLI::App& app, Context& context) {
   add_vm(app, context);
   add_migrate(app, context);
   add_migration(app, context);
+  add_user(app, context);
+  add_audit(app, context);
   add_doctor(app, context);
   add_version(app, context);
   // Dispatched by main.cc before this parser; listed here for --help.
@@ -69,7 +78,7 @@ ExitStatus parse_and_run(CLI::App& app, std::vector<std::string> arguments, Cont
 }  // namespace
 
 ExitStatus run(std::vector<std::string> arguments, Io& io) {
-  Context context{.io = io, .host = {}, .socket = {}};
+  Context context{.io = io, .host = {}, .socket = {}, .identity = {}};
   CLI::App app("Live-migrates running virtual machines and their networks between sites.",
                "godwit");
   build(app, context);

@@ -56,8 +56,9 @@ ExitStatus migrate(const Context& context, const Move& move) {
 void add_migrate(CLI::App& app, Context& context) {
   auto* verb = app.add_subcommand("migrate", "Move a running vm to another host");
   auto move = std::make_shared<Move>();
-  add_name(*verb, "VM", move->vm, "Virtual machine")->required();
+  add_name(*verb, "VM", move->vm, "Its name")->required();
   add_name(*verb, "--to", move->to, "Host, or site: its first host that can take the vm")
+      ->type_name("DESTINATION")
       ->required();
   add_duration(*verb, "--max-downtime", move->max_downtime,
                "Longest pause of the guest (default 300ms)");
@@ -70,7 +71,8 @@ void add_migrate(CLI::App& app, Context& context) {
   auto* hold =
       verb->add_flag("--hold", move->hold, "Stay synchronised until `godwit migration cutover ID`");
   auto* at = verb->add_option("--at", move->at,
-                              "Hand over at this time: +10min, 22:30, 2026-11-21T22:30:00Z");
+                              "Hand over at this time: +10min, 22:30, 2026-11-21T22:30:00Z")
+                 ->type_name("TIME");
   at->check([](const std::string& text) {
     const auto when = parse_when(text, std::time(nullptr));
     return when ? std::string() : when.error().text;
