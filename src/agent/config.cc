@@ -8,6 +8,7 @@
 
 #include "base/id.hh"
 #include "base/result.hh"
+#include "manual/mdoc.hh"
 #include "os/own_address.hh"
 
 namespace godwit::agent {
@@ -59,8 +60,13 @@ Config parse_command_line(int argc, char** argv) {
   Config config;
   CLI::App app("Godwit's agent: one per host. It moves running machines, their disks and networks.",
                "godwitd");
-  config.name = default_name();
+  const bool is_for_manual = argc == 3 && std::string_view(argv[1]) == "man";  // ./dev man
+  if (!is_for_manual) config.name = default_name();
   add_options(app, config);
+  if (is_for_manual) {
+    fmt::print("{}", manual::page(app, argv[2]));
+    std::exit(0);
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

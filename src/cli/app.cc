@@ -6,7 +6,9 @@
 #include <exception>
 #include <ostream>
 
+#include "cli/complete.hh"
 #include "cli/options.hh"
+#include "manual/mdoc.hh"
 
 namespace godwit::cli {
 namespace {
@@ -41,6 +43,7 @@ void build(CLI::App& app, Context& context) {
   add_migration(app, context);
   add_user(app, context);
   add_audit(app, context);
+  add_completion(app, context);
   add_doctor(app, context);
   add_version(app, context);
   // Dispatched by main.cc before this parser; listed here for --help.
@@ -82,6 +85,16 @@ ExitStatus run(std::vector<std::string> arguments, Io& io) {
   CLI::App app("Live-migrates running virtual machines and their networks between sites.",
                "godwit");
   build(app, context);
+  // Asked by shells and by ./dev man, not by people: outside of the parser, which would take the
+  // words of an unfinished line for its own.
+  if (!arguments.empty() && arguments.front() == "complete") {
+    complete(app, context, {arguments.begin() + 1, arguments.end()});
+    return ExitStatus::done;
+  }
+  if (arguments.size() == 2 && arguments.front() == "man") {
+    io.out << manual::page(app, arguments.back());
+    return ExitStatus::done;
+  }
   return parse_and_run(app, std::move(arguments), context);
 }
 

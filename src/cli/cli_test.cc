@@ -75,6 +75,31 @@ TEST_F(CliTest, HelpExitsZero) {
   EXPECT_EQ(godwit({"migrate", "--help"}).status, 0);
 }
 
+TEST_F(CliTest, WordsAreCompletedFromTheTreeAndNamesFromTheAgent) {
+  agent.answer("GET /v1/vms", {{{"name", "web"}, {"state", "running"}}, {{"name", "db"}}});
+  agent.answer("GET /v1/hosts", {{{"name", "e1"}, {"site", "east"}, {"state", "self"}}});
+  agent.start();
+  started = true;
+  const auto completed = [&](std::vector<std::string> words) {
+    words.insert(words.begin(), {"complete", "--socket", agent.socket()});
+    const auto ran = run_cli("", words);
+    EXPECT_EQ(ran.status, 0);
+    EXPECT_EQ(ran.err, "");
+    return ran.out;
+  };
+  EXPECT_EQ(completed({"vm", "sh"}), "show\tShow one vm\n");
+  EXPECT_EQ(completed({"vm", "show", ""}), "db\t\nweb\trunning\n");
+  EXPECT_EQ(completed({"vm", "show", "w"}), "web\trunning\n");
+  EXPECT_EQ(completed({"migrate", "--to", "e1", "w"}), "web\trunning\n");
+  EXPECT_EQ(completed({"migrate", "web", "--to", ""}), "e1\tself\neast\tsite\n");
+  EXPECT_EQ(completed({"migrate", "--on-diverge=p"}), "--on-diverge=pause\t\n");
+  EXPECT_EQ(completed({"vm", "run", "x", "--kernel", ""}), ":file\n");
+  EXPECT_EQ(completed({"vm", "show", "web", ""}), "") << "it takes one name";
+  EXPECT_EQ(completed({"wire", "show", ""}), "") << "the agent refuses";
+  EXPECT_TRUE(completed({"vm", "stop", "--"}).contains("--force\t"));
+  EXPECT_TRUE(completed({""}).contains("migrate\t"));
+}
+
 TEST_F(CliTest, TheAuditLogIsATable) {
   agent.answer("GET /v1/audit", {{{"time", 1795252800},
                                   {"who", "ann"},

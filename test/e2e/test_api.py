@@ -432,3 +432,78 @@ print('slow ones cut', flush=True)
     wait_until(lambda: len(os.listdir(f"/proc/{fleet.agent('e1')}/fd")) < descriptors + 10, 20,
                "the end of its connections")
 
+
+# ---- shells and manual pages ----
+
+
+COMPLETIONS = {
+    "godwit mig": {"migrate", "migration"},
+    "godwit vm st": {"stop"},
+    "godwit migrate --on-diverge ": {"abort", "pause"},
+    "godwit migrate --on-diverge=p": {"pause"},
+    "godwit port rm lan": {"lan-a", "lan-b"},
+    "godwit connect lan-a w1/": {"w1/"},
+    "godwit migrate x --to w": {"w1", "west"},
+    "godwit host show ": {"client", "e1", "w1"},
+    "godwit vm run --ker": {"--kernel"},
+    "godwit --sock": {"--socket"},
+}
+
+BASH = """
+eval "$(godwit completion bash)"
+COMP_LINE=$1 COMP_POINT=${#1}
+read -ra COMP_WORDS <<<"${1//=/ = }"
+[[ $1 == *[[:space:]] ]] && COMP_WORDS+=("")
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+_godwit godwit "${COMP_WORDS[COMP_CWORD]}"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+FISH = "godwit completion fish | source; complete -C \"$argv[1]\" | string replace -r '\\t.*' ''; true"
+# The function as zsh's completion calls it, with that system's own functions in their shortest form.
+ZSH = """
+compdef() { : }; _files() { print :file }; _describe() { print -rl -- "${(@P)2}" }
+eval "$(godwit completion zsh)"
+words=("${(@)${(z)1}}"); [[ $1 == *' ' ]] && words+=(""); CURRENT=$#words
+_godwit
+"""
+
+
+def test_shells_complete_words_and_names(fleet):
+    for port in ("lan-a", "lan-b"):
+        fleet.godwit("e1", "port", "add", port)
+    # Nobody answers: nothing is offered, and soon.
+    expected = {**COMPLETIONS, "godwit --socket /nonexistent port rm ": set()}
+    each = 'PATH=$1:/usr/bin:/bin; shift; for line; do "$SHELL_" $ARGS "$CODE" $NAME "$line"; echo ==; done'
+
+    def complete(shell, arguments, code, name=""):
+        """What the shell offers for each line."""
+        out = fleet.lab.exec("e1", "env", f"SHELL_={shell}", f"ARGS={arguments}", f"CODE={code}",
+                             f"NAME={name}", "sh", "-c", each, "sh", fleet.bin, *expected).stdout
+        return dict(zip(expected, (part.split("\n") for part in out.split("==\n"))))
+
+    def check(offered, name_of=lambda word: word):
+        for line, names in expected.items():
+            assert {name_of(word) for word in offered[line] if word} == names, (line, offered[line])
+    check(complete("bash", "-c", BASH, "bash"))
+    if shutil.which("zsh"):
+        check(complete("zsh", "-f -c", ZSH, "zsh"),
+              lambda word: word.partition(":")[0].rpartition("=")[2])
+    if shutil.which("fish"):
+        check(complete("fish", "-c", FISH), lambda word: word.rpartition("=")[2])
+
+
+def test_manual_pages_are_current():
+    """docs/man is what --help and the prose beside it make."""
+    for page in ("godwit.1", "godwitd.8"):
+        prose = (ROOT / "docs" / "man" / f"{page}.in").read_text()
+        program = build_directory() / "bin" / page.split(".")[0]
+        made = subprocess.run([program, "man", prose], capture_output=True, text=True, check=True)
+        assert made.stdout == (ROOT / "docs" / "man" / page).read_text(), f"{page}: run ./dev man"
+        if shutil.which("mandoc"):
+            lint = subprocess.run(["mandoc", "-T", "lint", "-W", "warning",
+                                   ROOT / "docs" / "man" / page], capture_output=True, text=True)
+            assert lint.returncode == 0, lint.stdout
+        help_text = subprocess.run([program, "--help"], capture_output=True, text=True, check=True)
+        for word in help_text.stdout.split():
+            if word.startswith("--") and word.strip(",") != "--help":
+                assert word.partition("=")[0].strip(",.")[2:] in made.stdout.replace("\\-", "-").replace("\\&", ""), word
