@@ -23,7 +23,11 @@ void add_host_routes(http::Server& server, Parts parts) {
     if (const auto kept = parts.store.catch_up(); !kept) host["notice"] = kept.error().text;
     host["you"] = to_json(*request.caller);
     host["you"]["tenant"] = request.caller->tenant;
-    responder.json(200, host);
+    parts.network.datagrams(
+        [host, later = shared(responder)](const nlohmann::json& counters) mutable {
+          host["datagrams"] = counters;
+          later->json(200, host);
+        });
   });
   server.route("GET", "/v1/hosts", [parts](const Request&, Responder responder) {
     responder.json(200, parts.fleet.hosts());

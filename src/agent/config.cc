@@ -26,6 +26,16 @@ std::string default_name() {
   return text;
 }
 
+Nanoseconds parse_hook_timeout(const std::string& text) {
+  const auto timeout = parse_duration(text);
+  if (!timeout) fail_setup("{} (--hook-timeout)", timeout.error().text);
+  if (*timeout <= Nanoseconds(0) || *timeout > kMaxHookTimeout) {
+    fail_setup("'{}' is no time-out for a hook: 1ms to {} (--hook-timeout)", text,
+               to_text(kMaxHookTimeout));
+  }
+  return *timeout;
+}
+
 void add_options(CLI::App& app, Config& config) {
   // A key that is not known is refused: it may be a misspelt one.
   app.set_config("--config", std::string(kDefaultConfigFile),
@@ -51,6 +61,19 @@ void add_options(CLI::App& app, Config& config) {
   app.add_option("--image-dir", config.image_dir,
                  "What vms that remote users start may boot; one tenant's below its TENANT")
       ->capture_default_str();
+  app.add_option("--hooks", config.hooks.directory,
+                 "Directory of pre-pause.d and post-resume.d: programs to be run around a move")
+      ->capture_default_str();
+  app.add_option_function<std::string>(
+         "--hook-timeout",
+         [&config](const std::string& text) { config.hooks.timeout = parse_hook_timeout(text); },
+         "Longest time of each of them, at most 60s (default 5s)")
+      ->type_name("TIME");
+  app.add_option_function<std::string>(
+         "--on-hook-failure",
+         [&config](const std::string& text) { config.ignore_failed_hooks = text == "ignore"; },
+         "What a pre-pause hook's failure does to the move (default abort)")
+      ->check(CLI::IsMember({"abort", "ignore"}));
   app.add_flag("-v,--verbose", config.verbose, "Log each step, not only what changed");
 }
 

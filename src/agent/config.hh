@@ -14,6 +14,13 @@ inline constexpr std::uint16_t kDefaultPort = 4747;
 // (probing larger paths is later work).
 inline constexpr std::uint16_t kDefaultPathMtu = 1400;
 
+// What the operator wants to be run around a move (agent/hooks.hh).
+struct HookPolicy {
+  std::filesystem::path directory = "/etc/godwit/hooks";
+  Nanoseconds timeout = seconds(5);  // of each
+};
+inline constexpr Nanoseconds kMaxHookTimeout = seconds(60);  // the vm is copied meanwhile
+
 struct Config {
   std::string name;  // of this host, unique in its fleet
   std::string site = "default";
@@ -25,6 +32,8 @@ struct Config {
   std::filesystem::path run_dir = "/run/godwit";
   // What remote users' vms may boot; not below state_dir, which QEMU's user cannot enter.
   std::filesystem::path image_dir = "/var/lib/godwit-images";
+  HookPolicy hooks;
+  bool ignore_failed_hooks = false;  // of pre-pause, which otherwise end the move
   bool verbose = false;
 
   std::filesystem::path socket() const { return run_dir / "godwitd.sock"; }

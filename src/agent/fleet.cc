@@ -195,8 +195,11 @@ session::Acceptor::Handlers Fleet::acceptor_handlers() {
       .api = [this](std::unique_ptr<session::TlsStream> stream,
                     const std::string&) { handlers_.api(std::move(stream)); },
       .refused =
-          [](const std::string& address, const std::string& reason) {
-            spdlog::warn("refused a connection from {}: {}", address, reason);
+          [this](const std::string& address, const std::string& reason) {
+            const auto silent = refusals_.may_log(loop_.now());
+            if (!silent) return;
+            const auto more = *silent == 0 ? "" : fmt::format(" ({} more before it)", *silent);
+            spdlog::warn("refused a connection from {}: {}{}", address, reason, more);
           }};
 }
 
@@ -350,8 +353,14 @@ nlohmann::json Fleet::describe() const {
                           {"error", status.error}});
     }
   }
+  const auto door = acceptor_ ? acceptor_->counters() : session::Acceptor::Counters{};
   return {{"name", config_.name},
           {"site", config_.site},
+          {"handshakes",
+           {{"accepted", door.accepted},
+            {"refused", door.refused},
+            {"timed_out", door.timed_out},
+            {"displaced", door.displaced}}},
           {"fleet", identity_ ? identity_->fleet() : ""},
           {"address", config_.addresses.front()},
           {"port", config_.port},

@@ -12,6 +12,7 @@
 
 #include "agent/config.hh"
 #include "agent/events.hh"
+#include "agent/log_limit.hh"
 #include "agent/peers.hh"
 #include "crypto/identity.hh"
 #include "os/udp.hh"
@@ -103,6 +104,7 @@ class Fleet final : public Peers {
   std::unique_ptr<session::Invites> invites_;  // of a founder
   std::unique_ptr<session::JoinServer> join_server_;
   std::unique_ptr<session::JoinClient> joining_;
+  LogLimit refusals_;
 };
 
 }  // namespace godwit::agent

@@ -4,6 +4,7 @@
 //   http::Server (API) ──▶ all of them
 #include <spdlog/spdlog.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 
 #include <csignal>
 #include <filesystem>
@@ -229,8 +230,18 @@ class Agent final {
 }  // namespace
 }  // namespace godwit::agent
 
+// Keys are in our memory and must not come into a core file, nor into the hands of another process
+// of our user (prctl(2); the kernel makes QEMU and hooks dumpable again when they start). Files
+// that nobody said a mode for are ours alone.
+void keep_secrets() {
+  if (::prctl(PR_SET_DUMPABLE, 0) != 0)
+    godwit::fail_setup("{}", godwit::errno_text("forbid core dumps"));
+  ::umask(0077);
+}
+
 int main(int argc, char** argv) {
   try {
+    keep_secrets();
     const auto config = godwit::agent::parse_command_line(argc, argv);
     spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
     spdlog::flush_on(spdlog::level::info);

@@ -51,6 +51,12 @@ Result<bool> pause_on_diverge(const nlohmann::json& request) {
   return *text == "pause";
 }
 
+// How long the vm's clock has stood still; nothing from a source that does not know.
+std::optional<Nanoseconds> behind_field(const nlohmann::json& body) {
+  if (!body.contains("behind_ns")) return std::nullopt;
+  return Nanoseconds(qemu::unsigned_at(body, "behind_ns"));
+}
+
 }  // namespace
 
 Migrations::Migrations(SourceMove::Context context,
@@ -133,6 +139,9 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request, const http:
   const auto hold = flag_field(request, "hold", false);
   if (!hold) return std::unexpected(hold.error());
   record.hold = *hold;
+  const auto background = flag_field(request, "background", false);
+  if (!background) return std::unexpected(background.error());
+  record.background = *background;
   for (const auto& nic : vm->spec().nics) {
     record.ports.push_back(nic.port);
     const auto described = context_.network.describe_nic(nic.port);
@@ -381,6 +390,14 @@ void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
     }
     return request.answer(nlohmann::json::object());
   }
+  if (request.method == "migration.after") {
+    const auto found = sources_.find(*id);
+    if (found != sources_.end() && found->second->record().to == request.peer) {
+      if (body.contains("hooks")) found->second->hooks_ended(hook_outcome(body["hooks"]));
+      if (body.contains("clock")) found->second->clock_corrected(clock_report(body["clock"]));
+    }
+    return request.answer(nlohmann::json::object());
+  }
   const auto found = targets_.find(*id);
   if (found == targets_.end()) {
     // Nothing to undo; the next abort need not be sent.
@@ -392,7 +409,9 @@ void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
   if (found->second->record().from != request.peer) {
     return request.answer(fail("migration {} is not from host {}", id->text(), request.peer));
   }
-  if (request.method == "migration.commit") return found->second->commit(std::move(request));
+  if (request.method == "migration.commit") {
+    return found->second->commit(std::move(request), behind_field(body));
+  }
   if (request.method == "migration.abort") {
     return found->second->abort(std::move(request), text_field_or(body, "reason", "aborted"));
   }

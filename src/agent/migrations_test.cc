@@ -177,7 +177,7 @@ TEST_F(MigrationsTest, HostileRequestsAreAnsweredNotThrown) {
   const std::vector<Json> hostile = {nullptr,       true, -1, 1e300, "", Json::array({1, "x"}),
                                      Json::object()};
   for (const char* method : {"migration.prepare", "migration.preflight", "migration.failed",
-                             "migration.commit", "migration.nonsense"}) {
+                             "migration.commit", "migration.after", "migration.nonsense"}) {
     for (const Json& value : hostile) {
       EXPECT_NO_THROW((void)ask(method, value)) << method << value.dump();
     }

@@ -138,6 +138,14 @@ void Network::list_ports(const std::string& tenant, std::function<void(nlohmann:
   });
 }
 
+void Network::datagrams(std::function<void(nlohmann::json)> done) {
+  wires_.stats([done = std::move(done)](const WireThread::Stats& stats) {
+    done({{"strays", stats.stray_datagrams},
+          {"socket_overflow", stats.udp_overflowed},
+          {"unsent_dropped", stats.udp_dropped}});
+  });
+}
+
 nlohmann::json Network::describe(const PortRecord& record, const WireThread::Stats& stats) const {
   nlohmann::json json = to_json(record);
   json["host"] = config_.name;

@@ -39,6 +39,8 @@ class Network final {
   Result<nlohmann::json> add_port(const nlohmann::json& request);
   Result<> remove_port(const std::string& name, const std::string& tenant);
   void list_ports(const std::string& tenant, std::function<void(nlohmann::json)> done);
+  // Those that are no wire's: strays, and what the sockets' buffers did not hold.
+  void datagrams(std::function<void(nlohmann::json)> done);
   struct Ends {
     std::string a, b;  // "NAME" or "HOST/NAME"
     std::string tenant;

@@ -41,13 +41,16 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"max_downtime_ns", record.max_downtime.count()},
           {"bandwidth_bps", record.bandwidth_bits_per_second},
           {"hold", record.hold},
+          {"background", record.background},
           {"pause_on_diverge", record.pause_on_diverge},
           {"epoch", record.epoch},
           {"ports", ports},
           {"pid", record.process.pid},
           {"start_time", record.process.start_time},
           {"abort_told", record.abort_told},
-          {"report", record.report}};
+          {"report", record.report},
+          {"clock", record.clock},
+          {"hooks", record.hooks}};
 }
 
 SourceRecord source_record(const nlohmann::json& json) {
@@ -66,6 +69,7 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.max_downtime = Nanoseconds(json.value("max_downtime_ns", std::int64_t{300'000'000}));
   record.bandwidth_bits_per_second = json.value("bandwidth_bps", std::uint64_t{0});
   record.hold = json.value("hold", false);
+  record.background = json.value("background", false);
   record.pause_on_diverge = json.value("pause_on_diverge", false);
   record.epoch = json.value("epoch", Epoch{0});
   for (const auto& text : json.value("ports", std::vector<std::string>{})) {
@@ -75,6 +79,8 @@ SourceRecord source_record(const nlohmann::json& json) {
                     .start_time = json.value("start_time", std::uint64_t{0})};
   record.abort_told = json.value("abort_told", true);
   record.report = json.value("report", nlohmann::json());
+  record.clock = json.value("clock", nlohmann::json());
+  record.hooks = json.value("hooks", nlohmann::json());
   return record;
 }
 
@@ -126,9 +132,7 @@ void SourceMove::perform_surely(SourceEffect effect) {
     case SourceEffect::continue_memory:
       return memory_->continue_all();
     case SourceEffect::pre_pause:
-      return feed(SourceEvent::pre_pause_done);  // there are no hooks yet
-    case SourceEffect::post_resume:
-      return;
+      return pre_pause();
     case SourceEffect::allow_switchover:
       return context_.network.arm(record_.ports, [this, alive = std::weak_ptr(alive_)] {
         if (!alive.expired()) ports_armed();
@@ -142,11 +146,14 @@ void SourceMove::perform_surely(SourceEffect effect) {
     case SourceEffect::commit_target:
       return commit_target();
     case SourceEffect::cancel_memory:
+      hooks_.reset();
       return;  // resume_guest does both, in QEMU's order
     case SourceEffect::resume_guest:
       return resume_guest();
     case SourceEffect::resume_ports:
       return context_.network.resume(record_.ports);
+    case SourceEffect::post_resume:
+      return post_resume();
     case SourceEffect::abort_target:
       return abort_target();
     case SourceEffect::release_ports:
@@ -244,7 +251,8 @@ void SourceMove::start_memory() {
                                   .to = record_.to,
                                   .limits = {.max_downtime = record_.max_downtime},
                                   .bandwidth = std::nullopt,
-                                  .pause_on_diverge = record_.pause_on_diverge};
+                                  .pause_on_diverge = record_.pause_on_diverge,
+                                  .background = record_.background};
   if (record_.bandwidth_bits_per_second != 0) {
     settings.bandwidth = BitRate{record_.bandwidth_bits_per_second};
   }
@@ -256,7 +264,7 @@ void SourceMove::start_memory() {
           .pre_switchover = [this] { feed(SourceEvent::at_pre_switchover); },
           .completed = [this] { feed(SourceEvent::memory_completed); },
           .failed = [this](std::string why) { memory_failed(std::move(why)); },
-          .running = [this] { feed(SourceEvent::guest_resumed); }});
+          .running = [this] { resumed(); }});
   memory_->start();
   publish_progress();
 }
@@ -264,6 +272,58 @@ void SourceMove::start_memory() {
 void SourceMove::publish_progress() {
   context_.events.publish_progress(record_.id, progress());
   progress_timer_ = context_.loop.after(kProgressInterval, [this] { publish_progress(); });
+}
+
+void SourceMove::pre_pause() {
+  const HookCall call{.moment = HookMoment::pre_pause,
+                      .migration = record_.id,
+                      .vm = record_.vm,
+                      .from = context_.config.name,
+                      .to = record_.to,
+                      .outcome = {}};
+  if (!has_hooks(context_.config.hooks, call.moment)) return feed(SourceEvent::pre_pause_done);
+  hooks_ = std::make_unique<HookRun>(
+      context_.loop, context_.config.hooks, call, [this](const HookOutcome& outcome) {
+        record_.hooks["pre_pause"] = to_json(outcome);
+        if (outcome.failure.empty() || context_.config.ignore_failed_hooks) {
+          return feed(SourceEvent::pre_pause_done);
+        }
+        feed(SourceEvent::pre_pause_failed, outcome.failure);
+      });
+}
+
+// After an abort: the guest goes on here.
+void SourceMove::post_resume() {
+  const HookCall call{.moment = HookMoment::post_resume,
+                      .migration = record_.id,
+                      .vm = record_.vm,
+                      .from = context_.config.name,
+                      .to = record_.to,
+                      .outcome = "aborted"};
+  if (!has_hooks(context_.config.hooks, call.moment)) return;
+  hooks_ = std::make_unique<HookRun>(context_.loop, context_.config.hooks, call,
+                                     [this](const HookOutcome& outcome) { hooks_ended(outcome); });
+}
+
+void SourceMove::clock_corrected(const ClockReport& report) {
+  record_.clock = to_json(report);
+  context_.store.put("migration-source", record_.id.text(), to_json(record_));
+}
+
+// Here again, after an abort.
+void SourceMove::resumed() {
+  Vm* vm = context_.vms.find(record_.vm);
+  if (vm != nullptr && milestones_.stopped != Instant{} &&
+      machine_.state() == SourceState::aborting) {
+    clock_ = correct_clock(context_.loop, *vm, context_.loop.now() - milestones_.stopped,
+                           [this](const ClockReport& report) { clock_corrected(report); });
+  }
+  feed(SourceEvent::guest_resumed);
+}
+
+void SourceMove::hooks_ended(const HookOutcome& outcome) {
+  record_.hooks["post_resume"] = to_json(outcome);
+  context_.store.put("migration-source", record_.id.text(), to_json(record_));
 }
 
 // What QEMU was given before the ports were armed it takes first: what it keeps at STOP is of
@@ -293,8 +353,13 @@ void SourceMove::pause_ports() {
 
 void SourceMove::commit_target() {
   milestones_.rtt = context_.peers.rtt(record_.to);
+  nlohmann::json body = {{"id", record_.id.text()}};
+  // When it is read there the vm's clock has stood still for so long.
+  if (milestones_.stopped != Instant{}) {
+    body["behind_ns"] = (context_.loop.now() - milestones_.stopped + milestones_.rtt / 2).count();
+  }
   context_.peers.request(
-      record_.to, "migration.commit", {{"id", record_.id.text()}},
+      record_.to, "migration.commit", body,
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
         if (alive.expired() || !reply) return;  // unanswered: the bound asks again
         if (qemu::flag_at(*reply, "owns")) return owned(*reply);
@@ -321,6 +386,7 @@ void SourceMove::owned(const nlohmann::json& reply) {
     report_.held_dropped = qemu::unsigned_at(reply, "held_dropped");
     record_.report = migrate::to_json(report_);
   }
+  if (reply.contains("clock")) record_.clock = to_json(clock_report(reply["clock"]));
   feed(SourceEvent::target_owns);
 }
 
@@ -335,14 +401,15 @@ void SourceMove::resume_guest() {
                                .to = record_.to,
                                .limits = {},
                                .bandwidth = {},
-                               .pause_on_diverge = false},
+                               .pause_on_diverge = false,
+                               .background = false},
         milestones_,
         SourceMemory::Events{.converged = [] {},
                              .diverged = [](const std::string&) {},
                              .pre_switchover = [] {},
                              .completed = [] {},
                              .failed = [this](std::string why) { memory_failed(std::move(why)); },
-                             .running = [this] { feed(SourceEvent::guest_resumed); }});
+                             .running = [this] { resumed(); }});
   }
   memory_->abort(machine_.reason());
 }
@@ -414,6 +481,8 @@ nlohmann::json SourceMove::describe() const {
                          {"by", record_.by}};
   if (!machine_.reason().empty()) json["reason"] = machine_.reason();
   if (!record_.report.is_null()) json["report"] = record_.report;
+  if (!record_.hooks.is_null()) json["hooks"] = record_.hooks;
+  if (!record_.clock.is_null()) json["clock"] = record_.clock;
   if (memory_ && !migrate::is_final(machine_.state())) json["progress"] = progress();
   return json;
 }

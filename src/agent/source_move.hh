@@ -5,7 +5,9 @@
 #include <optional>
 #include <string>
 
+#include "agent/clock.hh"
 #include "agent/events.hh"
+#include "agent/hooks.hh"
 #include "agent/network.hh"
 #include "agent/peers.hh"
 #include "agent/source_memory.hh"
@@ -30,12 +32,15 @@ struct SourceRecord {
   Nanoseconds max_downtime = milliseconds(300);
   std::uint64_t bandwidth_bits_per_second = 0;  // 0: no cap
   bool hold = false;
+  bool background = false;
   bool pause_on_diverge = false;
   Epoch epoch = 0;  // of the ports at the target
   std::vector<PortId> ports;
   os::ProcessIdentity process;  // the vm's QEMU here; a vm that came back has another
   bool abort_told = true;       // false while the target has not heard of an abort
   nlohmann::json report;        // once done
+  nlohmann::json clock{};       // once it runs again, see ClockReport
+  nlohmann::json hooks{};       // by moment: {ms, failure?}, of those that ran
 };
 nlohmann::json to_json(const SourceRecord& record);
 SourceRecord source_record(const nlohmann::json& json);
@@ -58,6 +63,9 @@ class SourceMove final {
   Result<> accept();
   void begin() { feed(migrate::SourceEvent::begin); }
   void restart() { feed(migrate::SourceEvent::restarted); }
+  // How hooks and clock fared where the vm runs now: told when they are through.
+  void hooks_ended(const HookOutcome& outcome);
+  void clock_corrected(const ClockReport& report);
   void feed(migrate::SourceEvent event, std::string text = {});
   void set(std::optional<Nanoseconds> max_downtime, std::optional<BitRate> bandwidth,
            std::optional<bool> pause_on_diverge);
@@ -78,6 +86,9 @@ class SourceMove final {
   void recorded();
   void prepare_target();
   void start_memory();
+  void resumed();
+  void pre_pause();
+  void post_resume();
   void ports_armed();
   void pause_ports();
   void commit_target();
@@ -99,6 +110,8 @@ class SourceMove final {
   migrate::EventQueue<migrate::Source> queue_;
   Vm::Subscription subscription_;
   std::unique_ptr<SourceMemory> memory_;
+  std::unique_ptr<HookRun> hooks_;
+  std::unique_ptr<qemu::GuestClock> clock_;
   migrate::Milestones milestones_;
   migrate::Report report_;
   double cpu_at_begin_ = 0;

@@ -24,6 +24,8 @@ nlohmann::json to_json(const TargetRecord& record) {
           {"spec", qemu::to_json(record.spec)},
           {"ports", record.ports},
           {"epoch", record.epoch},
+          {"clock", record.clock},
+          {"hooks", record.hooks},
           {"refusal_told", record.refusal_told}};
 }
 
@@ -44,6 +46,8 @@ TargetRecord target_record(const nlohmann::json& json) {
   record.by = text_field_or(json, "by", "");
   record.ports = array_field(json, "ports");
   record.epoch = epoch_field(json, "epoch", 1);
+  record.clock = json.value("clock", nlohmann::json());
+  record.hooks = json.value("hooks", nlohmann::json());
   record.refusal_told = json.value("refusal_told", true);
   return record;
 }
@@ -90,7 +94,7 @@ void TargetMove::perform_surely(TargetEffect effect) {
     case TargetEffect::run_ports:
       return run_ports();
     case TargetEffect::post_resume:
-      return;  // there are no hooks yet
+      return post_resume();
     case TargetEffect::reply_owns:
       return reply_owns();
     case TargetEffect::reply_refuses:
@@ -258,7 +262,8 @@ void TargetMove::use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early)
   if (link_) link_->use_lane(std::move(lane), early);
 }
 
-void TargetMove::commit(PeerRequest request) {
+void TargetMove::commit(PeerRequest request, std::optional<Nanoseconds> behind) {
+  if (behind) clock_stood_since_ = context_.loop.now() - *behind;
   waiting_.push_back(std::move(request));
   look_at_guest();
   feed(TargetEvent::commit);
@@ -312,7 +317,9 @@ void TargetMove::run_guest() {
     if (!done) spdlog::error("vm {}: {}", record_.spec.name, done.error().text);
     if (resume_took_ == Nanoseconds(0)) resume_took_ = context_.loop.now() - cont_at_;
     feed(TargetEvent::guest_running);
-    if (done) context_.vms.arrived(record_.spec.name);
+    if (!done) return;
+    context_.vms.arrived(record_.spec.name);
+    if (Vm* here = context_.vms.find(record_.spec.name)) correct_clock(*here);
   });
 }
 
@@ -328,12 +335,45 @@ void TargetMove::run_ports() {
                        });
 }
 
+void TargetMove::post_resume() {
+  const HookCall call{.moment = HookMoment::post_resume,
+                      .migration = record_.id,
+                      .vm = record_.spec.name,
+                      .from = record_.from,
+                      .to = context_.config.name,
+                      .outcome = "moved"};
+  if (!has_hooks(context_.config.hooks, call.moment)) return;
+  hooks_ = std::make_unique<HookRun>(context_.loop, context_.config.hooks, call,
+                                     [this](const HookOutcome& outcome) {
+                                       record_.hooks = to_json(outcome);
+                                       tell_source("hooks", record_.hooks);
+                                     });
+}
+
+void TargetMove::correct_clock(Vm& vm) {
+  if (!clock_stood_since_) return;
+  const Nanoseconds behind = cont_at_ + resume_took_ - *clock_stood_since_;
+  clock_ = agent::correct_clock(context_.loop, vm, behind, [this](const ClockReport& report) {
+    record_.clock = to_json(report);
+    tell_source("clock", record_.clock);
+  });
+}
+
+// For the source's report only: unheard, it stays with ours.
+void TargetMove::tell_source(const char* what, const nlohmann::json& value) {
+  context_.store.put("migration-target", record_.id.text(), to_json(record_));
+  context_.peers.request(
+      record_.from, "migration.after", {{"id", record_.id.text()}, {what, value}},
+      [](const Result<nlohmann::json>&) {}, kNotifyTimeout);
+}
+
 void TargetMove::reply_owns() {
   owes_reply_ = counting_;  // the wire thread is about to say; the guest runs meanwhile
   if (owes_reply_) return;
   double cpu = process_cpu_seconds(::getpid()) - cpu_at_begin_;
   if (Vm* vm = context_.vms.find(record_.spec.name)) cpu += vm->cpu_seconds();
   reply({{"owns", true},
+         {"clock", record_.clock},
          {"resume_ns", resume_took_.count()},
          {"cpu_s", cpu},
          {"held_frames", held_.frames},
@@ -361,18 +401,21 @@ bool TargetMove::settled() const {
 }
 
 nlohmann::json TargetMove::describe() const {
-  return {{"id", record_.id.text()},
-          {"vm", record_.spec.name},
-          {"tenant", record_.spec.tenant},
-          {"from", record_.from},
-          {"to", context_.config.name},
-          {"started", record_.started},
-          {"by", record_.by},
-          {"state", machine_.state() == TargetState::owner     ? "done"
-                    : machine_.state() == TargetState::refused ? "aborted"
-                    : machine_.state() == TargetState::loaded  ? "switching"
-                                                               : "copying"},
-          {"reason", record_.reason}};
+  nlohmann::json json = {{"id", record_.id.text()},
+                         {"vm", record_.spec.name},
+                         {"tenant", record_.spec.tenant},
+                         {"from", record_.from},
+                         {"to", context_.config.name},
+                         {"started", record_.started},
+                         {"by", record_.by},
+                         {"state", machine_.state() == TargetState::owner     ? "done"
+                                   : machine_.state() == TargetState::refused ? "aborted"
+                                   : machine_.state() == TargetState::loaded  ? "switching"
+                                                                              : "copying"},
+                         {"reason", record_.reason}};
+  if (!record_.hooks.is_null()) json["hooks"]["post_resume"] = record_.hooks;
+  if (!record_.clock.is_null()) json["clock"] = record_.clock;
+  return json;
 }
 
 }  // namespace godwit::agent

@@ -24,6 +24,8 @@ struct TargetRecord {
   qemu::VmSpec spec;
   nlohmann::json ports;  // as the source described them
   Epoch epoch = 0;
+  nlohmann::json clock{};    // see ClockReport
+  nlohmann::json hooks{};    // of post-resume: {ms, ran, failure?}, once they are through
   bool refusal_told = true;  // false while the source has not heard of a failure here
 };
 nlohmann::json to_json(const TargetRecord& record);
@@ -33,8 +35,9 @@ class TargetMove final {
  public:
   TargetMove(const SourceMove::Context& context, TargetRecord record);
 
-  void prepare(PeerRequest request);                           // migration.prepare
-  void commit(PeerRequest request);                            // migration.commit
+  void prepare(PeerRequest request);  // migration.prepare
+  // migration.commit; behind: how long the vm's clock has stood still, if the source knows.
+  void commit(PeerRequest request, std::optional<Nanoseconds> behind);
   void abort(PeerRequest request, const std::string& reason);  // migration.abort
   Result<> give_up();           // the operator's wish, before it owns the guest
   Result<> source_destroyed();  // the operator's word: run what has come whole
@@ -67,6 +70,9 @@ class TargetMove final {
   void reply(const nlohmann::json& body);
   void notify_failed();
   void run_ports();
+  void post_resume();
+  void correct_clock(Vm& vm);
+  void tell_source(const char* what, const nlohmann::json& value);
   void reply_owns();
 
   SourceMove::Context context_;
@@ -79,6 +85,9 @@ class TargetMove final {
   std::optional<PeerRequest> preparing_;
   std::vector<PeerRequest> waiting_;  // commits and aborts without an answer yet
   Vm::Subscription subscription_;
+  std::unique_ptr<HookRun> hooks_;
+  std::unique_ptr<qemu::GuestClock> clock_;
+  std::optional<Instant> clock_stood_since_;  // ours, when the source's vCPUs stopped
   std::unique_ptr<qemu::IncomingMigration> incoming_;
   std::unique_ptr<TransferLink> link_;
   bool listening_ = false, ports_held_ = false, guest_loaded_ = false, stream_verified_ = false;

@@ -116,7 +116,8 @@ Result<qemu::VmSpec> Vms::spec_of(const nlohmann::json& request) {
     if (!memory) return std::unexpected(memory.error());
     spec["memory_bytes"] = memory->bytes;
   }
-  for (const char* key : {"cpus", "kernel", "initrd", "append", "image", "cpu_model"}) {
+  for (const char* key :
+       {"cpus", "kernel", "initrd", "append", "image", "cpu_model", "guest_agent"}) {
     if (request.contains(key) && !request[key].is_null()) spec[key] = request[key];
   }
   spec["nics"] = nics;

@@ -400,6 +400,7 @@ void WireThread::stats(std::function<void(const Stats&)> done) {
                 .stray_datagrams = engine_.stray_datagrams(),
                 .bad_control = engine_.bad_control(),
                 .tap_refused = tap_refused_,
+                .udp_overflowed = socket_ ? socket_->counters().overflowed : 0,
                 .udp_dropped = udp_dropped_};
     control_.post([done, stats = std::move(stats)] { done(stats); });
   });

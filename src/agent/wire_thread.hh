@@ -42,8 +42,9 @@ class WireThread final : private wire::EngineSink {
     std::vector<wire::WireStats> wires;
     std::vector<wire::PortStats> ports;
     std::uint64_t stray_datagrams = 0, bad_control = 0;
-    std::uint64_t tap_refused = 0;  // frames that a TAP did not take
-    std::uint64_t udp_dropped = 0;  // datagrams dropped because UDP had no room for too long
+    std::uint64_t tap_refused = 0;     // frames that a TAP did not take
+    std::uint64_t udp_overflowed = 0;  // that the kernel dropped, our receive buffer being full
+    std::uint64_t udp_dropped = 0;     // datagrams dropped because UDP had no room for too long
   };
 
   WireThread(os::Loop& control, const std::string& self, Handlers handlers);

@@ -13,6 +13,7 @@ namespace {
 struct NewVm {
   std::string name, memory = "512MiB", kernel, initrd, append, image, tenant;
   unsigned cpus = 1;
+  bool guest_agent = false;
   std::vector<std::string> nics;  // "PORT" or "PORT,mac=52:54:00:..."
 };
 
@@ -94,6 +95,7 @@ void run_vm(Context& context, const NewVm& vm) {
   set_path(context, body, "image", vm.image);
   set_if_given(body, "append", vm.append);
   set_if_given(body, "tenant", vm.tenant);
+  if (vm.guest_agent) body["guest_agent"] = true;
   const json made = context.post("/v1/vms", body);
   if (context.as_json) return context.print_json(made);
   context.say(fmt::format("vm {} is {} ({})", vm.name, text_of(made, "state"),
@@ -118,6 +120,8 @@ void add_run(CLI::App& noun, Context& context) {
   run->add_option("--nic", vm->nics, "Port for a NIC: PORT[,mac=MAC]; repeat for more")
       ->type_name("PORT")
       ->allow_extra_args(false);
+  run->add_flag("--guest-agent", vm->guest_agent,
+                "A channel to qemu-guest-agent in the vm, which corrects its clock after a move");
   add_name(*run, "--tenant", vm->tenant, "Tenant (default: default)")->type_name("TENANT");
   add_json(*run, context);
   run->callback([&context, vm] {

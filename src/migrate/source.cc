@@ -69,6 +69,20 @@ std::vector<F> Source::allow_switchover() {
   return {F::allow_switchover};
 }
 
+std::vector<F> Source::switch_over() {
+  switchover_allowed_ = true;
+  return enter(S::switching, F::note, {F::pause_ports, F::wait});
+}
+
+// A guest that writes nothing at all between two looks of QEMU leaves it with nothing to send, and
+// QEMU ends the copying whatever its limit is. The hooks are asked all the same: their word can
+// still end the move.
+std::vector<F> Source::stopped_by_qemu() {
+  if (switchover_allowed_) return switch_over();
+  stopped_early_ = true;
+  return prepare_pause();
+}
+
 std::vector<F> Source::restart() {
   switch (state_) {
     case S::planned:
@@ -134,10 +148,9 @@ std::vector<F> Source::in_copying(E event, std::string& text) {
       options_.hold = false;
       return {};
     case E::pre_pause_done:
-      return allow_switchover();
+      return stopped_early_ ? switch_over() : allow_switchover();
     case E::at_pre_switchover:
-      switchover_allowed_ = true;
-      return enter(S::switching, F::note, {F::pause_ports, F::wait});
+      return stopped_by_qemu();
     case E::pre_pause_failed:
     case E::target_failed:
     case E::memory_failed:
@@ -161,8 +174,10 @@ std::vector<F> Source::in_ready(E event, std::string& text) {
     case E::converged:
     case E::diverged:
     case E::pre_pause_done:
-    case E::at_pre_switchover:
       return {};
+    // Held any longer it would stand.
+    case E::at_pre_switchover:
+      return enter(S::copying, F::note, stopped_by_qemu());
     default:
       return in_copying(event, text);
   }

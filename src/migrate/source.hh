@@ -114,6 +114,8 @@ class Source final {
   Effects let_go();
   Effects prepare_pause();
   Effects allow_switchover();
+  Effects switch_over();
+  Effects stopped_by_qemu();
   Effects restart();
   Effects in_planned(SourceEvent event, std::string& text);
   Effects in_preparing(SourceEvent event, std::string& text);
@@ -132,6 +134,7 @@ class Source final {
   bool pre_pause_begun_ = false;  // not journalled: after a restart it may have been
   bool switchover_allowed_ = false;
   bool drained_ = false, guest_ended_ = false;
+  bool stopped_early_ = false;  // QEMU stopped the vCPUs before it was allowed to
 };
 
 std::string_view to_text(SourceEvent event);

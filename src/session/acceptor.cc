@@ -6,6 +6,19 @@
 
 namespace godwit::session {
 
+namespace {
+
+// An IPv4 address, or the 64 bits of an IPv6 address that one customer has (RFC 6177).
+std::string address_of(const os::ByteStream& stream, const std::string& via) {
+  if (!via.empty()) return via;
+  const auto peer = os::Endpoint::parse(stream.peer());
+  if (!peer) return stream.peer();
+  const std::size_t bytes = peer->is_ipv6 ? 8 : 4;
+  return {peer->address.begin(), peer->address.begin() + static_cast<std::ptrdiff_t>(bytes)};
+}
+
+}  // namespace
+
 Acceptor::Acceptor(os::Loop& loop, const crypto::Identity& identity, Handlers handlers,
                    AcceptorLimits limits)
     : loop_(loop),
@@ -34,8 +47,7 @@ void Acceptor::make_room(const std::string& address) {
 }
 
 void Acceptor::accept(std::unique_ptr<os::ByteStream> stream, std::string via) {
-  const std::string peer = stream->peer();
-  const std::string address = via + peer.substr(0, peer.rfind(':'));
+  const std::string address = address_of(*stream, via);
   make_room(address);
   HalfOpen& half_open = half_open_.emplace_back();
   half_open.address = address;

@@ -1,7 +1,8 @@
 #pragma once
 // The door of a host's TCP port: every connection does its TLS handshake here, under a time-out
-// and in bounded number, and is then handed on by its ALPN. Garbage costs its own connection only;
-// when too many are half open, the oldest goes.
+// and in bounded number, and is then handed on by its ALPN. Garbage costs its own connection only.
+// When too many of one address are half open, its oldest goes: a flood displaces itself, not the
+// handshake of a host that is 100 ms away.
 #include <functional>
 #include <list>
 #include <memory>
@@ -63,7 +64,7 @@ class Acceptor final {
  private:
   struct HalfOpen {
     std::unique_ptr<TlsStream> stream;
-    std::string address;  // without the port
+    std::string address;  // without the port; of IPv6 the network
     std::string via;
     bool refused = false;  // lingers
     os::Loop::Timer timeout;
@@ -81,7 +82,7 @@ class Acceptor final {
   const AcceptorLimits limits_;
   Counters counters_;
   std::unique_ptr<os::Listener> listener_;
-  std::list<HalfOpen> half_open_;
+  std::list<HalfOpen> half_open_;  // oldest first
 };
 
 }  // namespace godwit::session

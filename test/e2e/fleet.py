@@ -21,6 +21,7 @@ SITES = {"e1": "east", "client": "east", "w1": "west"}
 HOSTS = ("e1", "w1")
 ADDRESSES = {"e1": "10.66.1.10", "client": "10.66.1.11", "w1": "10.66.2.10"}
 LOG = "/var/log/godwitd.log"
+HOOKS = "/var/lib/godwit/hooks"  # of each host its own
 BOOT_LIMIT_S = 60
 MOVE_LIMIT_S = 90
 DISK_SIZE = "4m"  # of a small disk: the store of a test and its log
@@ -108,22 +109,23 @@ class Fleet:
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not is_alive(pid), 5, f"the end of the agent on {host}")
 
-    def start_agent(self, host, fault=None, limits=(), patient=True):
+    def start_agent(self, host, fault=None, limits=(), options=(), patient=True):
         """Unless `patient`, not waited for: it may freeze before it answers."""
         environment = [] if fault is None else ["env", f"GODWIT_FAULT={fault}"]
         self.lab.run("exec", "--detach", "--log", LOG, host, "--", *environment, *limits,
                      self.godwitd,
-                     "--name", host, "--site", SITES[host], "--address", ADDRESSES[host])
+                     "--name", host, "--site", SITES[host], "--address", ADDRESSES[host],
+                     "--hooks", HOOKS, *options)
         if not patient:
             wait_until(lambda: self.agent(host), 5, f"the agent's process on {host}")
             return
         wait_until(lambda: self.godwit(host, "host", "ls", expect=None).returncode == 0, 20,
                    f"the agent on {host}")
 
-    def restart_agent(self, host, fault=None):
+    def restart_agent(self, host, fault=None, options=()):
         if self.agent(host) is not None:
             self.kill_agent(host)
-        self.start_agent(host, fault)
+        self.start_agent(host, fault, options=options)
         wait_until(lambda: self.sees_all(host) and self.sees_all("client"), 40,
                    f"the sessions of {host}")
 
@@ -156,13 +158,16 @@ class Fleet:
 
     # ---- vms ----
 
-    def run_vm(self, host="e1", memory="96MiB", dirty="5mbit", working_set="8MiB", nic=True):
+    def run_vm(self, host="e1", memory="96MiB", dirty="5mbit", working_set="8MiB", nic=True,
+               guest_agent=False):
         """A vm that answers at its address; wired to the client unless nic is False."""
         self.vms += 1
         vm = Vm(self, f"vm{self.vms}", f"10.9.{self.vms}", nic)
         options = ["--nic", vm.port] if nic else []
+        options += ["--guest-agent"] if guest_agent else []
+        initrd = "initrd-agent.img" if guest_agent else "initrd.img"
         self.godwit(host, "vm", "run", vm.name, "--memory", memory,
-                    "--kernel", self.guest / "vmlinuz", "--initrd", self.guest / "initrd.img",
+                    "--kernel", self.guest / "vmlinuz", "--initrd", self.guest / initrd,
                     "--append", f"console=ttyS0 quiet godwit.ip={vm.address}/24 "
                     f"godwit.dirty={dirty} godwit.working-set={working_set}", *options)
         if nic:
@@ -326,6 +331,21 @@ class Vm:
         done = self.fleet.lab.exec("client", "/usr/bin/python3", "-c", code, self.address,
                                    check=False)
         return int(done.stdout) if done.returncode == 0 else None
+
+    def clock_error_ms(self):
+        """How far the vm's wall clock is ahead of ours, by the quickest of some answers."""
+        code = ("import socket,sys,json,time\n"
+                "s = socket.create_connection((sys.argv[1], 7008), 2)\n"
+                "s.settimeout(2)\n"
+                "lines, seen = s.makefile(), []\n"
+                "for _ in range(15):\n"
+                "    asked = time.time_ns()\n"
+                "    s.sendall(b'report\\n')\n"
+                "    told = json.loads(lines.readline())['realtime_ns']\n"
+                "    trip = time.time_ns() - asked\n"
+                "    seen.append((trip, (told - asked - trip / 2) / 1e6))\n"
+                "print(min(seen)[1])\n")
+        return float(self.fleet.lab.exec("client", "/usr/bin/python3", "-c", code, self.address).stdout)
 
     def wait_until_it_counts(self, limit_s=20):
         """The vm lives if its counter grows."""
