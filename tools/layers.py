@@ -21,6 +21,7 @@ MAY_LINK = {
     "store": {"base", "os"},
     "doctor": {"base", "os", "crypto", "http", "qemu"},
     "migrate": {"base"},
+    "manual": {"base"},
 }
 # No syscalls, no clock, no threads, no randomness: time, bytes and a sink are given.
 PURE = {"wire", "net", "stream", "migrate", "translate"}

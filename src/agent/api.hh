@@ -1,11 +1,16 @@
 #pragma once
-// The local API: HTTP/JSON routes on the agent's unix socket, documented in docs/protocol/api.md.
-// Thin: each route parses, calls one of the agent's parts, and answers.
+// The API: HTTP/JSON routes, the same on the agent's unix socket and for remote users, documented
+// in docs/protocol/api.md and openapi.json. Thin: each route parses, calls one of the agent's
+// parts, and answers. What a caller's tenant must not see is absent for it.
+#include "agent/audit.hh"
 #include "agent/fleet.hh"
+#include "agent/metrics.hh"
 #include "agent/migrations.hh"
 #include "agent/network.hh"
+#include "agent/users.hh"
 #include "agent/vms.hh"
 #include "http/server.hh"
+#include "store/store.hh"
 
 namespace godwit::agent {
 
@@ -16,9 +21,21 @@ struct Parts {
   Network& network;
   Vms& vms;
   Migrations& migrations;
+  store::Store& store;
   Events& events;
+  Users& users;
+  Audit& audit;
+  Metrics& metrics;
 };
 
 void add_routes(http::Server& server, Parts parts);
+
+// By noun; called by add_routes().
+void add_vm_routes(http::Server& server, Parts parts);
+void add_network_routes(http::Server& server, Parts parts);
+void add_migration_routes(http::Server& server, Parts parts);
+
+// docs/protocol/openapi.json, compiled in.
+extern const std::string_view kOpenApiDocument;
 
 }  // namespace godwit::agent

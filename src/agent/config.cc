@@ -8,6 +8,7 @@
 
 #include "base/id.hh"
 #include "base/result.hh"
+#include "manual/mdoc.hh"
 #include "os/own_address.hh"
 
 namespace godwit::agent {
@@ -25,13 +26,17 @@ std::string default_name() {
   return text;
 }
 
-}  // namespace
+Nanoseconds parse_hook_timeout(const std::string& text) {
+  const auto timeout = parse_duration(text);
+  if (!timeout) fail_setup("{} (--hook-timeout)", timeout.error().text);
+  if (*timeout <= Nanoseconds(0) || *timeout > kMaxHookTimeout) {
+    fail_setup("'{}' is no time-out for a hook: 1ms to {} (--hook-timeout)", text,
+               to_text(kMaxHookTimeout));
+  }
+  return *timeout;
+}
 
-Config parse_command_line(int argc, char** argv) {
-  Config config;
-  config.name = default_name();
-  CLI::App app("Godwit's agent: one per host. It moves running machines, their disks and networks.",
-               "godwitd");
+void add_options(CLI::App& app, Config& config) {
   // A key that is not known is refused: it may be a misspelt one.
   app.set_config("--config", std::string(kDefaultConfigFile),
                  "File with these options, NAME = VALUE a line")
@@ -57,7 +62,38 @@ Config parse_command_line(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--run-dir", config.run_dir, "Sockets and what lasts until a reboot")
       ->capture_default_str();
+  app.add_option("--image-dir", config.image_dir,
+                 "What vms that remote users start may boot; one tenant's below its TENANT")
+      ->capture_default_str();
+  app.add_option("--hooks", config.hooks.directory,
+                 "Directory of pre-pause.d and post-resume.d: programs to be run around a move")
+      ->capture_default_str();
+  app.add_option_function<std::string>(
+         "--hook-timeout",
+         [&config](const std::string& text) { config.hooks.timeout = parse_hook_timeout(text); },
+         "Longest time of each of them, at most 60s (default 5s)")
+      ->type_name("TIME");
+  app.add_option_function<std::string>(
+         "--on-hook-failure",
+         [&config](const std::string& text) { config.ignore_failed_hooks = text == "ignore"; },
+         "What a pre-pause hook's failure does to the move (default abort)")
+      ->check(CLI::IsMember({"abort", "ignore"}));
   app.add_flag("-v,--verbose", config.verbose, "Log each step, not only what changed");
+}
+
+}  // namespace
+
+Config parse_command_line(int argc, char** argv) {
+  Config config;
+  CLI::App app("Godwit's agent: one per host. It moves running machines, their disks and networks.",
+               "godwitd");
+  const bool is_for_manual = argc == 3 && std::string_view(argv[1]) == "man";  // ./dev man
+  if (!is_for_manual) config.name = default_name();
+  add_options(app, config);
+  if (is_for_manual) {
+    fmt::print("{}", manual::page(app, argv[2]));
+    std::exit(0);
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -14,6 +14,13 @@ inline constexpr std::uint16_t kDefaultPort = 4747;
 // Jumbo frames: what a path carries is found by probing (wire/mtu_search.hh).
 inline constexpr std::uint16_t kDefaultMostMtu = 9000;
 
+// What the operator wants to be run around a move (agent/hooks.hh).
+struct HookPolicy {
+  std::filesystem::path directory = "/etc/godwit/hooks";
+  Nanoseconds timeout = seconds(5);  // of each
+};
+inline constexpr Nanoseconds kMaxHookTimeout = seconds(60);  // the vm is copied meanwhile
+
 struct Config {
   std::string name;  // of this host, unique in its fleet
   std::string site = "default";
@@ -24,10 +31,15 @@ struct Config {
   std::string relay_rate = "1gbit";  // what it forwards for others; "none": nothing
   std::filesystem::path state_dir = "/var/lib/godwit";
   std::filesystem::path run_dir = "/run/godwit";
+  // What remote users' vms may boot; not below state_dir, which QEMU's user cannot enter.
+  std::filesystem::path image_dir = "/var/lib/godwit-images";
+  HookPolicy hooks;
+  bool ignore_failed_hooks = false;  // of pre-pause, which otherwise end the move
   bool verbose = false;
 
   std::filesystem::path socket() const { return run_dir / "godwitd.sock"; }
   std::filesystem::path store() const { return state_dir / "agent.db"; }
+  std::filesystem::path audit() const { return state_dir / "audit.log"; }
   std::filesystem::path vm_dir(const std::string& vm) const { return run_dir / "vms" / vm; }
 };
 

@@ -1,14 +1,16 @@
 #pragma once
 // A place for tests to stop the agent at: with GODWIT_FAULT=POINT in its environment it freezes
 // (SIGSTOP), once, when a hand-over reaches that point. From outside it is then killed, or its
-// network is cut and SIGCONT lets it go on. Points: SIDE.STATE.EFFECT.before and .after with the
-// words of migrate/, like "source.released.commit_target.before", and those of a vm's start:
-// vm.starting.record and vm.starting.launch.
+// network is cut and SIGCONT lets it go on. Points: SIDE.STATE.EFFECT.before and .after as
+// migrate/points.hh finds them (`./dev sim --points`), like "source.released.commit_target.before",
+// and those of a vm's start: vm.starting.record and vm.starting.launch.
 #include <string_view>
+
+#include "migrate/event_queue.hh"
 
 namespace godwit::agent {
 
-enum class Moment { before, after };
+using migrate::Moment;
 void fault_point(std::string_view side, std::string_view state, std::string_view effect,
                  Moment moment);
 

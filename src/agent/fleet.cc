@@ -137,7 +137,7 @@ session::Sessions::Handlers Fleet::session_handlers() {
       .on_push =
           [this](session::Session& session, const std::string& method, BytesView body) {
             if (method == kWireControl) return handlers_.wire_control(session.peer(), body);
-            if (method != kHostsPush) return;
+            if (method != kHostsPush) return handlers_.push(session.peer(), method, body);
             const auto hosts = session::parse_json_body(body);
             if (!hosts || !hosts->is_array()) return;
             for (const auto& json : *hosts) {
@@ -173,9 +173,14 @@ session::Acceptor::Handlers Fleet::acceptor_handlers() {
           [this](std::unique_ptr<session::TlsStream> stream, const std::string&) {
             if (join_server_) join_server_->accept(std::move(stream));
           },
+      .api = [this](std::unique_ptr<session::TlsStream> stream,
+                    const std::string&) { handlers_.api(std::move(stream)); },
       .refused =
-          [](const std::string& address, const std::string& reason) {
-            spdlog::warn("refused a connection from {}: {}", address, reason);
+          [this](const std::string& address, const std::string& reason) {
+            const auto silent = refusals_.may_log(loop_.now());
+            if (!silent) return;
+            const auto more = *silent == 0 ? "" : fmt::format(" ({} more before it)", *silent);
+            spdlog::warn("refused a connection from {}: {}{}", address, reason, more);
           }};
 }
 
@@ -227,6 +232,8 @@ void Fleet::serve_joins() {
           },
           .joined = [this](const session::KnownHost& host) -> Result<> {
             save_invites();
+            // Used up must be used up, also after a crash.
+            if (auto kept = store_.catch_up(); !kept) return kept;
             know(host);
             for (const auto& peer : up()) {
               if (session::Session* session = sessions_->find(peer)) gossip(*session);
@@ -249,15 +256,18 @@ void Fleet::save_invites() {
   }
 }
 
+Result<> Fleet::be_founder() {
+  if (!identity_) found();
+  if (invites_) return {};
+  return fail("host {} does not keep the CA of fleet '{}': do this on its founder", config_.name,
+              identity_->fleet());
+}
+
 Result<nlohmann::json> Fleet::invite(Nanoseconds ttl) {
   if (ttl <= Nanoseconds(0) || ttl > kMaxInviteLife) {
     return fail("an invitation lasts at most {}", to_text(kMaxInviteLife));
   }
-  if (!identity_) found();
-  if (!invites_) {
-    return fail("host {} does not keep the CA of fleet '{}': invite from its founder", config_.name,
-                identity_->fleet());
-  }
+  if (const auto founder = be_founder(); !founder) return std::unexpected(founder.error());
   const auto token = invites_->make(wall_clock(), duration_cast<seconds>(ttl));
   if (!token) return std::unexpected(token.error());
   save_invites();
@@ -326,9 +336,15 @@ nlohmann::json Fleet::describe() const {
                           {"error", status.error}});
     }
   }
+  const auto door = acceptor_ ? acceptor_->counters() : session::Acceptor::Counters{};
   const auto own = own_addresses();
   return {{"name", config_.name},
           {"site", config_.site},
+          {"handshakes",
+           {{"accepted", door.accepted},
+            {"refused", door.refused},
+            {"timed_out", door.timed_out},
+            {"displaced", door.displaced}}},
           {"fleet", identity_ ? identity_->fleet() : ""},
           {"address", own.empty() ? "" : own.front().address_text()},
           {"addresses", own_record().addresses},
@@ -368,6 +384,25 @@ Result<> Fleet::push_wire_control(const std::string& peer, BytesView message) {
   session::Session* session = sessions_ ? sessions_->find(peer) : nullptr;
   if (session == nullptr) return fail("no session with {}", peer);
   return session->push_binary(kWireControl, message);
+}
+
+const crypto::Certificate* Fleet::ca() const { return identity_ ? &identity_->ca() : nullptr; }
+
+std::map<std::string, std::vector<std::string>> Fleet::host_addresses() const {
+  std::map<std::string, std::vector<std::string>> addresses;
+  for (const auto& host : known()) addresses[host.name] = host.addresses;
+  addresses[config_.name] = own_record().addresses;
+  return addresses;
+}
+
+void Fleet::broadcast(const std::string& method, const nlohmann::json& body) {
+  for (const auto& peer : up()) {
+    session::Session* session = sessions_->find(peer);
+    if (session == nullptr) continue;
+    if (const auto pushed = session->push(method, body); !pushed) {
+      spdlog::warn("host {}: {}", peer, pushed.error().text);
+    }
+  }
 }
 
 bool Fleet::is_up(const std::string& peer) const {

@@ -13,6 +13,7 @@
 
 #include "agent/config.hh"
 #include "agent/events.hh"
+#include "agent/log_limit.hh"
 #include "agent/peers.hh"
 #include "crypto/identity.hh"
 #include "os/address_monitor.hh"
@@ -33,6 +34,9 @@ class Fleet final : public Peers {
     std::function<void(PeerRequest, const nlohmann::json& body)> request;
     std::function<void(const std::string& peer, BytesView message)> wire_control;
     std::function<void(const std::string& peer, std::unique_ptr<os::ByteStream>)> lane;
+    std::function<void(std::unique_ptr<session::TlsStream>)> api;  // of a user
+    // Pushes that are not the fleet's own matter.
+    std::function<void(const std::string& peer, const std::string& method, BytesView body)> push;
     std::function<void()> addresses_changed;  // of this host
   };
 
@@ -50,6 +54,17 @@ class Fleet final : public Peers {
   nlohmann::json hosts() const;
   std::vector<std::string> hosts_of_site(const std::string& site) const;
   Result<> push_wire_control(const std::string& peer, BytesView message);
+
+  // Founds the fleet of a host that has none. Fails where the CA is not kept.
+  Result<> be_founder();
+  const crypto::Certificate* ca() const;  // null before joining
+  session::Acceptor::Counters door() const {
+    return acceptor_ ? acceptor_->counters() : session::Acceptor::Counters{};
+  }
+  // All hosts, this one too, and where they listen.
+  std::map<std::string, std::vector<std::string>> host_addresses() const;
+  // To every host with whom there is a session.
+  void broadcast(const std::string& method, const nlohmann::json& body);
 
   // Peers.
   const std::string& self() const override { return config_.name; }
@@ -97,6 +112,7 @@ class Fleet final : public Peers {
   std::unique_ptr<session::Invites> invites_;  // of a founder
   std::unique_ptr<session::JoinServer> join_server_;
   std::unique_ptr<session::JoinClient> joining_;
+  LogLimit refusals_;
   std::set<os::Endpoint> sources_;  // what packets to other hosts leave with
   std::unique_ptr<os::AddressMonitor> monitor_;
 };

@@ -4,6 +4,7 @@
 //   http::Server (API) ──▶ all of them
 #include <spdlog/spdlog.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 
 #include <csignal>
 #include <filesystem>
@@ -16,6 +17,8 @@
 
 namespace godwit::agent {
 namespace {
+
+constexpr Nanoseconds kLateRetry = seconds(2);  // to write to a disk that was full
 
 void make_private_directory(const std::filesystem::path& path, std::filesystem::perms perms) {
   std::error_code error;
@@ -52,6 +55,21 @@ const Config& with_directories(const Config& config) {
   return config;
 }
 
+constexpr Nanoseconds kSweepInterval = seconds(30);
+
+// A user of the API, by the certificate that the TLS handshake has verified.
+http::Caller caller_of(const session::TlsStream& stream) {
+  const crypto::Certificate& certificate = stream.tls().peer_user().value();
+  const crypto::User user = certificate.user().value();
+  return {
+      .role = user.role == crypto::UserRole::operator_ ? http::Role::operator_ : http::Role::viewer,
+      .name = user.name,
+      .tenant = user.tenant,
+      .from = stream.peer(),
+      .serial = certificate.serial(),
+      .expires = certificate.not_after().time_since_epoch().count()};
+}
+
 // The parts, each after those that it uses. What they tell those above them goes through handlers,
 // which are called from the loop, when all are there.
 class Agent final {
@@ -62,6 +80,7 @@ class Agent final {
         wires_(loop_, config.name, wire_limits(config), wire_handlers()),
         network_(loop_, config, *store_, wires_, events_),
         fleet_(loop_, config, *store_, events_, fleet_handlers()),
+        users_(config, *store_, fleet_),
         vms_(loop_, config, *store_, network_, events_),
         migrations_({.loop = loop_,
                      .config = config,
@@ -70,11 +89,30 @@ class Agent final {
                      .vms = vms_,
                      .peers = fleet_,
                      .events = events_},
-                    [this](const std::string& site) { return fleet_.hosts_of_site(site); }) {
+                    [this](const std::string& site) { return fleet_.hosts_of_site(site); }),
+        audit_(config.audit()),
+        gate_(
+            audit_, [this](const std::string& serial) { return users_.is_revoked(serial); },
+            [this] { return loop_.now(); }),
+        metrics_({.loop = loop_,
+                  .config = config,
+                  .fleet = fleet_,
+                  .wires = wires_,
+                  .network = network_,
+                  .vms = vms_,
+                  .migrations = migrations_,
+                  .gate = gate_},
+                 events_),
+        server_(loop_) {
     fleet_.online = [this](std::shared_ptr<os::UdpSocket> socket) {
       wires_.use_socket(std::move(socket));
     };
     network_.use_peers(fleet_);
+    users_.changed = [this] { cut_ended_users(); };
+    events_.observe([this](std::string_view name, const nlohmann::json& data) {
+      audit_migration(audit_, name, data);
+    });
+    serve_api();
     network_.path_changed = [this](const std::string& host) {
       fleet_.doubt(host);
       migrations_.doubt_lanes(host);
@@ -92,21 +130,50 @@ class Agent final {
     migrations_.start();
     network_.sweep_nics();
     fleet_.start();
-    http::Server server(loop_);
-    add_routes(server, {.loop = loop_,
-                        .config = config_,
-                        .fleet = fleet_,
-                        .network = network_,
-                        .vms = vms_,
-                        .migrations = migrations_,
-                        .events = events_});
-    server.listen_unix(config_.socket().string(), 0600);
+    users_.start();
+    server_.listen_unix(config_.socket().string(), 0600);
     os::tell_service_ready();
     spdlog::info("godwitd {} on host {}, site {}", GODWIT_VERSION, config_.name, config_.site);
+    catch_up();
     loop_.run();
   }
 
  private:
+  // What a full disk did not take is offered to it again and again.
+  void catch_up() {
+    const auto done = store_->catch_up();
+    if (done.has_value() == disk_is_full_) {
+      disk_is_full_ = !done;
+      if (!done) spdlog::error("{}; until then nothing new begins here", done.error().text);
+      if (done) spdlog::info("the agent's store is written again");
+    }
+    late_ = loop_.after(kLateRetry, [this] { catch_up(); });
+  }
+
+  void serve_api() {
+    server_.use_gate([this](const http::Request& request, http::Responder& responder) {
+      return gate_.admit(request, responder);
+    });
+    add_routes(server_, {.loop = loop_,
+                         .config = config_,
+                         .fleet = fleet_,
+                         .network = network_,
+                         .vms = vms_,
+                         .migrations = migrations_,
+                         .store = *store_,
+                         .events = events_,
+                         .users = users_,
+                         .audit = audit_,
+                         .metrics = metrics_});
+    cut_ended_users();
+  }
+
+  // Their certificates end while they listen to events or sit at a console.
+  void cut_ended_users() {
+    server_.cut([this](const http::Caller& caller) { return !gate_.is_good(caller); });
+    sweep_ = loop_.after(kSweepInterval, [this] { cut_ended_users(); });
+  }
+
   WireThread::Handlers wire_handlers() {
     return {.control =
                 [this](const std::string& peer, const Bytes& message) {
@@ -122,6 +189,9 @@ class Agent final {
                                     wire_addresses(fleet_, session));
                   network_.on_session_up(session.peer());
                   migrations_.on_session_up(session.peer());
+                  if (users_.revocations().empty()) return;
+                  const auto told = session.push(Users::kPush, {{"pem", users_.revocations()}});
+                  if (!told) spdlog::warn("host {}: {}", session.peer(), told.error().text);
                 },
             .down = [this](const std::string& peer) { wires_.session_down(peer); },
             .request =
@@ -136,6 +206,16 @@ class Agent final {
             .lane =
                 [this](const std::string& peer, std::unique_ptr<os::ByteStream> lane) {
                   migrations_.on_lane(peer, std::move(lane));
+                },
+            .api =
+                [this](std::unique_ptr<session::TlsStream> stream) {
+                  http::Caller caller = caller_of(*stream);
+                  server_.serve(std::move(stream), std::move(caller));
+                },
+            .push =
+                [this](const std::string& peer, const std::string& method, BytesView body) {
+                  const auto json = nlohmann::json::parse(as_text(body), nullptr, false);
+                  if (method == Users::kPush) users_.learn(peer, text_field_or(json, "pem", ""));
                 },
             .addresses_changed =
                 [this] {
@@ -152,15 +232,33 @@ class Agent final {
   WireThread wires_;
   Network network_;
   Fleet fleet_;
+  Users users_;
   Vms vms_;
   Migrations migrations_;
+  Audit audit_;
+  ApiGate gate_;
+  Metrics metrics_;
+  http::Server server_;
+  os::Loop::Timer sweep_;
+  bool disk_is_full_ = false;
+  os::Loop::Timer late_;
 };
 
 }  // namespace
 }  // namespace godwit::agent
 
+// Keys are in our memory and must not come into a core file, nor into the hands of another process
+// of our user (prctl(2); the kernel makes QEMU and hooks dumpable again when they start). Files
+// that nobody said a mode for are ours alone.
+void keep_secrets() {
+  if (::prctl(PR_SET_DUMPABLE, 0) != 0)
+    godwit::fail_setup("{}", godwit::errno_text("forbid core dumps"));
+  ::umask(0077);
+}
+
 int main(int argc, char** argv) {
   try {
+    keep_secrets();
     const auto config = godwit::agent::parse_command_line(argc, argv);
     spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
     spdlog::flush_on(spdlog::level::info);
@@ -168,6 +266,9 @@ int main(int argc, char** argv) {
     std::signal(SIGPIPE, SIG_IGN);
     godwit::agent::Agent(config).run();
     return 0;
+  } catch (const godwit::store::Lost& lost) {
+    fmt::print(stderr, "godwitd: {}; vms go on running\n", lost.text);
+    return 1;
   } catch (const std::exception& error) {
     fmt::print(stderr, "godwitd: {}\n", error.what());
     return 1;

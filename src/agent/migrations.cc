@@ -51,6 +51,12 @@ Result<bool> pause_on_diverge(const nlohmann::json& request) {
   return *text == "pause";
 }
 
+// How long the vm's clock has stood still; nothing from a source that does not know.
+std::optional<Nanoseconds> behind_field(const nlohmann::json& body) {
+  if (!body.contains("behind_ns")) return std::nullopt;
+  return Nanoseconds(qemu::unsigned_at(body, "behind_ns"));
+}
+
 }  // namespace
 
 Migrations::Migrations(SourceMove::Context context,
@@ -74,7 +80,7 @@ void Migrations::start() {
 
 bool Migrations::is_moving(const std::string& vm) const {
   for (const auto& [id, move] : sources_) {
-    const auto state = move->record().state;
+    const auto state = move->state();
     if (move->record().vm == vm && !migrate::is_final(state) && state != SourceState::draining) {
       return true;
     }
@@ -97,11 +103,11 @@ Result<std::vector<std::string>> Migrations::hosts_of(const std::string& to) con
   return fail("there is no host or site '{}' that can be reached; see godwit host ls", to);
 }
 
-Result<SourceRecord> Migrations::plan(const nlohmann::json& request) {
+Result<SourceRecord> Migrations::plan(const nlohmann::json& request, const http::Caller& caller) {
   const auto name = text_field(request, "vm");
   if (!name) return std::unexpected(name.error());
   Vm* vm = context_.vms.find(*name);
-  if (vm == nullptr) {
+  if (vm == nullptr || !caller.sees(vm->spec().tenant)) {
     return fail("there is no running vm '{}' on host {}; see godwit vm ls", *name,
                 context_.config.name);
   }
@@ -113,6 +119,7 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request) {
   record.tenant = vm->spec().tenant;
   record.process = vm->process().identity();
   record.started = wall_clock_seconds();
+  record.by = caller.name;
   if (request.contains("max_downtime")) {
     const auto limit = duration_field(request, "max_downtime");
     if (!limit) return std::unexpected(limit.error());
@@ -132,6 +139,9 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request) {
   const auto hold = flag_field(request, "hold", false);
   if (!hold) return std::unexpected(hold.error());
   record.hold = *hold;
+  const auto background = flag_field(request, "background", false);
+  if (!background) return std::unexpected(background.error());
+  record.background = *background;
   for (const auto& nic : vm->spec().nics) {
     record.ports.push_back(nic.port);
     const auto described = context_.network.describe_nic(nic.port);
@@ -146,8 +156,9 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request) {
   return record;
 }
 
-void Migrations::add(const nlohmann::json& request, http::Responder responder) {
-  auto record = plan(request);
+void Migrations::add(const nlohmann::json& request, const http::Caller& caller,
+                     http::Responder responder) {
+  auto record = plan(request, caller);
   if (!record) return responder.error(409, record.error().text, 3);
   const auto to = text_field(request, "to");
   if (!to) return responder.error(400, to.error().text, 2);
@@ -192,9 +203,7 @@ void Migrations::conclude(Wanted& wanted, const std::vector<Check>& checks) {
   if (is_moving(record.vm)) {
     return responder.error(409, fmt::format("vm {} is migrating already", record.vm), 3);
   }
-  const MigrationId id = record.id;
-  launch(std::move(record), std::move(responder));
-  begin_at(id, wanted.at);
+  launch(std::move(record), wanted.at, std::move(responder));
 }
 
 void Migrations::answer_dry_run(const SourceRecord& record, const std::vector<Check>& checks,
@@ -216,7 +225,7 @@ void Migrations::answer_dry_run(const SourceRecord& record, const std::vector<Ch
                        {"exit", all_ok(checks) ? 0 : 3}});
 }
 
-void Migrations::launch(SourceRecord record, http::Responder responder) {
+void Migrations::launch(SourceRecord record, std::int64_t at, http::Responder responder) {
   const MigrationId id = record.id;
   // Old ones make room: their reports are history.
   while (sources_.size() >= kKeptMigrations) {
@@ -225,9 +234,13 @@ void Migrations::launch(SourceRecord record, http::Responder responder) {
     context_.store.erase("migration-source", old->first.text());
     sources_.erase(old);
   }
-  context_.store.put("migration-source", id.text(), to_json(record));
-  sources_[id] = std::make_unique<SourceMove>(context_, std::move(record));
-  responder.json(202, sources_[id]->describe());
+  auto move = std::make_unique<SourceMove>(context_, std::move(record));
+  if (const auto accepted = move->accept(); !accepted) {
+    return responder.error(409, accepted.error().text, 3);
+  }
+  responder.json(202, move->describe());
+  sources_[id] = std::move(move);
+  begin_at(id, at);
 }
 
 void Migrations::begin_at(MigrationId id, std::int64_t at) {
@@ -282,8 +295,7 @@ Result<> Migrations::follow(const std::string& id, std::shared_ptr<http::EventSt
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
   stream->push("progress", (*move)->progress());
-  if (migrate::is_final((*move)->record().state) ||
-      (*move)->record().state == SourceState::draining) {
+  if (migrate::is_final((*move)->state()) || (*move)->state() == SourceState::draining) {
     stream->push("done", (*move)->describe());
     stream->close();
     return {};
@@ -295,7 +307,7 @@ Result<> Migrations::follow(const std::string& id, std::shared_ptr<http::EventSt
 Result<> Migrations::cutover(const std::string& id) {
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
-  if (migrate::is_final((*move)->record().state)) return fail("migration {} is over", id);
+  if (migrate::is_final((*move)->state())) return fail("migration {} is over", id);
   (*move)->feed(SourceEvent::cutover);
   return {};
 }
@@ -304,7 +316,7 @@ Result<> Migrations::abort(const std::string& id) {
   if (TargetMove* target = find_target(id)) return target->give_up();
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
-  const SourceState state = (*move)->record().state;
+  const SourceState state = (*move)->state();
   if (state == SourceState::aborting || state == SourceState::aborted) return {};
   if (state == SourceState::released) {
     return fail(
@@ -351,17 +363,17 @@ Result<> Migrations::resolve(const std::string& id, Destroyed destroyed) {
   if (target != nullptr && destroyed == Destroyed::source) return target->source_destroyed();
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
-  if ((*move)->record().state != SourceState::released) {
-    return fail("migration {} is not undecided: it is {}", id,
-                migrate::to_text((*move)->record().state));
+  if ((*move)->state() != SourceState::released) {
+    return fail("migration {} is not undecided: it is {}", id, migrate::to_text((*move)->state()));
   }
   if (destroyed == Destroyed::source) {
     return fail("this is the source: --source-destroyed is said at {}, where the vm is to run",
                 (*move)->record().to);
   }
-  (*move)->feed(destroyed == Destroyed::target ? SourceEvent::target_destroyed
-                                               : SourceEvent::session_up);
-  return {};
+  if (destroyed != Destroyed::target) return (*move)->feed(SourceEvent::session_up), Result<>{};
+  (*move)->feed(SourceEvent::target_destroyed);
+  if ((*move)->state() != SourceState::released) return {};
+  return fail("migration {} stays undecided: {}", id, (*move)->reason());
 }
 
 void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
@@ -378,6 +390,14 @@ void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
     }
     return request.answer(nlohmann::json::object());
   }
+  if (request.method == "migration.after") {
+    const auto found = sources_.find(*id);
+    if (found != sources_.end() && found->second->record().to == request.peer) {
+      if (body.contains("hooks")) found->second->hooks_ended(hook_outcome(body["hooks"]));
+      if (body.contains("clock")) found->second->clock_corrected(clock_report(body["clock"]));
+    }
+    return request.answer(nlohmann::json::object());
+  }
   const auto found = targets_.find(*id);
   if (found == targets_.end()) {
     // Nothing to undo; the next abort need not be sent.
@@ -389,7 +409,9 @@ void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
   if (found->second->record().from != request.peer) {
     return request.answer(fail("migration {} is not from host {}", id->text(), request.peer));
   }
-  if (request.method == "migration.commit") return found->second->commit(std::move(request));
+  if (request.method == "migration.commit") {
+    return found->second->commit(std::move(request), behind_field(body));
+  }
   if (request.method == "migration.abort") {
     return found->second->abort(std::move(request), text_field_or(body, "reason", "aborted"));
   }
@@ -417,6 +439,7 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
                       .state = migrate::TargetState::planned,
                       .reason = {},
                       .started = wall_clock_seconds(),
+                      .by = text_field_or(body, "by", ""),
                       .spec = *std::move(spec),
                       .ports = array_field(body, "ports"),
                       .epoch = epoch};

@@ -10,6 +10,7 @@
 #include "agent/preflight.hh"
 #include "agent/source_move.hh"
 #include "agent/target_move.hh"
+#include "http/caller.hh"
 #include "http/responder.hh"
 
 namespace godwit::agent {
@@ -24,7 +25,7 @@ class Migrations final {
   void start();
 
   // API.
-  void add(const nlohmann::json& request, http::Responder responder);
+  void add(const nlohmann::json& request, const http::Caller& caller, http::Responder responder);
   bool is_moving(const std::string& vm) const;
   std::vector<nlohmann::json> list();
   std::optional<nlohmann::json> show(const std::string& id);
@@ -64,11 +65,11 @@ class Migrations final {
   };
 
   Result<std::vector<std::string>> hosts_of(const std::string& to) const;
-  Result<SourceRecord> plan(const nlohmann::json& request);
+  Result<SourceRecord> plan(const nlohmann::json& request, const http::Caller& caller);
 
   Result<SourceMove*> find_source(const std::string& id);
   TargetMove* find_target(const std::string& id);
-  void launch(SourceRecord record, http::Responder responder);
+  void launch(SourceRecord record, std::int64_t at, http::Responder responder);
   void try_next_host(std::shared_ptr<Wanted> wanted);
   void conclude(Wanted& wanted, const std::vector<Check>& checks);
   void answer_dry_run(const SourceRecord& record, const std::vector<Check>& checks,

@@ -94,7 +94,8 @@ class MigrationsTest : public testing::Test {
   Config config_;
   qemu::VmSpec spec_;
   os::Loop loop_;
-  std::unique_ptr<store::Store> store_ = store::make_memory_store();
+  std::shared_ptr<store::MemoryDisk> disk_ = std::make_shared<store::MemoryDisk>();
+  std::unique_ptr<store::Store> store_ = store::open_on(disk_);
   Events events_;
   NoPeers peers_;
   WireThread wires_{loop_, "w1", {}, {.control = [](auto&&...) {}, .event = [](auto&&...) {}}};
@@ -154,6 +155,17 @@ TEST_F(MigrationsTest, AMoveThatClashesWithOurVmIsRefusedAndLeavesIt) {
   EXPECT_TRUE(has_vm());
 }
 
+TEST_F(MigrationsTest, OnAFullDiskAMoveIsRefusedAndNothingIsLeft) {
+  disk_->is_full = true;
+  const auto answer = ask("migration.prepare", prepare_request());
+  ASSERT_FALSE(answer);
+  EXPECT_THAT(answer.error().text, HasSubstr("disk is full"));
+  EXPECT_FALSE(has_vm());
+  disk_->is_full = false;
+  EXPECT_TRUE(store_->catch_up());
+  EXPECT_TRUE(store_->list("migration-target").empty());
+}
+
 TEST_F(MigrationsTest, AnUnknownMigrationIsNoRefusal) {
   const auto answer = ask("migration.commit", {{"id", kMove.text()}});
   ASSERT_FALSE(answer);
@@ -165,7 +177,7 @@ TEST_F(MigrationsTest, HostileRequestsAreAnsweredNotThrown) {
   const std::vector<Json> hostile = {nullptr,       true, -1, 1e300, "", Json::array({1, "x"}),
                                      Json::object()};
   for (const char* method : {"migration.prepare", "migration.preflight", "migration.failed",
-                             "migration.commit", "migration.nonsense"}) {
+                             "migration.commit", "migration.after", "migration.nonsense"}) {
     for (const Json& value : hostile) {
       EXPECT_NO_THROW((void)ask(method, value)) << method << value.dump();
     }

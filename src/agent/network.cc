@@ -99,14 +99,20 @@ Result<nlohmann::json> Network::add_port(const nlohmann::json& request) {
     wires_.remove_port(record.id);
     return fail("cannot add port {}: {}", record.name, error.what());
   }
-  save(record);
-  events_.publish("port", {{"name", record.name}, {"event", "added"}});
+  if (auto done = store_.record("port", record.id.text(), to_json(record)); !done) {
+    wires_.detach(record.id);
+    wires_.remove_port(record.id);
+    devices_.erase(record.id);
+    return std::unexpected(std::move(done.error()));
+  }
+  ports_[record.id] = record;
+  events_.publish("port", {{"name", record.name}, {"tenant", record.tenant}, {"event", "added"}});
   return to_json(record);
 }
 
-Result<> Network::remove_port(const std::string& name) {
+Result<> Network::remove_port(const std::string& name, const std::string& tenant) {
   const PortRecord* record = find(name);
-  if (record == nullptr) return {};
+  if (record == nullptr || !is_of(record->tenant, tenant)) return {};
   if (!record->vm.empty()) {
     return fail("port {} belongs to vm {}: remove the vm first", name, record->vm);
   }
@@ -114,17 +120,20 @@ Result<> Network::remove_port(const std::string& name) {
     return fail("port {} has a wire: disconnect it first", name);
   }
   const PortId id = record->id;
+  const std::string whose = record->tenant;
   wires_.detach(id);
   wires_.remove_port(id);
   forget_port(id);
-  events_.publish("port", {{"name", name}, {"event", "removed"}});
+  events_.publish("port", {{"name", name}, {"tenant", whose}, {"event", "removed"}});
   return {};
 }
 
-void Network::list_ports(std::function<void(nlohmann::json)> done) {
-  wires_.stats([this, done = std::move(done)](const WireThread::Stats& stats) {
+void Network::list_ports(const std::string& tenant, std::function<void(nlohmann::json)> done) {
+  wires_.stats([this, tenant, done = std::move(done)](const WireThread::Stats& stats) {
     nlohmann::json list = nlohmann::json::array();
-    for (const auto& [id, record] : ports_) list.push_back(describe(record, stats));
+    for (const auto& [id, record] : ports_) {
+      if (is_of(record.tenant, tenant)) list.push_back(describe(record, stats));
+    }
     done(std::move(list));
   });
 }
@@ -148,7 +157,7 @@ Result<PortRecord> Network::nic_for(const std::string& name, const std::string& 
     if (found->kind != PortKind::nic) {
       return fail("port {} is a {}: a vm's port is a nic", name, to_text(found->kind));
     }
-    if (found->tenant != tenant) return fail("port {} belongs to tenant {}", name, found->tenant);
+    if (found->tenant != tenant) return fail("port {} is not of tenant {}", name, tenant);
     if (!found->vm.empty() && found->vm != vm) {
       return fail("port {} belongs to vm {}", name, found->vm);
     }
@@ -260,7 +269,7 @@ void Network::release(const std::vector<PortId>& all, Epoch epoch, std::function
     leaving_[port] = [left, drained] {
       if (--*left == 0) drained();
     };
-    wires_.release(port);
+    wires_.release({port, ports_.at(port).epoch});
     wires_.detach(port);
     wires_of_.erase(port);
     store_.erase("wire", port.text());

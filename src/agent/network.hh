@@ -37,14 +37,20 @@ class Network final {
   // Opens the ports and wires that the store knows. Vms bring their own TAPs afterwards.
   void start();
 
-  // API.
+  // API. With a `tenant` only its ports and wires exist; empty: all.
   Result<nlohmann::json> add_port(const nlohmann::json& request);
-  Result<> remove_port(const std::string& name);
-  void list_ports(std::function<void(nlohmann::json)> done);
-  void connect(const std::string& a, const std::string& b, Done done);
-  void disconnect(const std::string& a, const std::string& b, Done done);
-  void list_wires(std::function<void(nlohmann::json)> done);
-  void describe_paths(std::function<void(nlohmann::json)> done);
+  Result<> remove_port(const std::string& name, const std::string& tenant);
+  void list_ports(const std::string& tenant, std::function<void(nlohmann::json)> done);
+  struct Ends {
+    std::string a, b;  // "NAME" or "HOST/NAME"
+    std::string tenant;
+  };
+  void connect(const Ends& ends, Done done);
+  void disconnect(const Ends& ends, Done done);
+  void list_wires(const std::string& tenant, std::function<void(nlohmann::json)> done);
+  // Of the host: "paths" of its wires' datagrams, what was "relayed", and "datagrams" that are no
+  // wire's: strays, and what the sockets' buffers did not hold.
+  void describe_datagrams(std::function<void(nlohmann::json)> done);
 
   // Peers.
   void on_request(PeerRequest request, const nlohmann::json& body);
@@ -104,16 +110,22 @@ class Network final {
     os::Loop::Timer limit;
   };
 
+  static bool is_of(const std::string& owner, const std::string& tenant) {
+    return tenant.empty() || owner == tenant;
+  }
   void open(PortRecord& record);
   const PortRecord* find(std::string_view name) const;
   const WireRecord* wire_at(const PortId& port) const;
+  std::string tenant_of(const PortId& port) const;  // empty: not here
   void save(const PortRecord& record);
   void save(const WireRecord& record);
   void forget_port(const PortId& port);
   // Both ends of a local wire at once.
   void cut(const WireId& wire);
   wire::WireConfig config_of(const WireRecord& record) const;
-  void locate(const std::string& name, std::function<void(Result<Located>)> done);
+  void locate(const std::string& name, const std::string& tenant,
+              std::function<void(Result<Located>)> done);
+  void locate_both(const Ends& ends, std::function<void(Result<std::pair<Located, Located>>)> done);
   void connect_located(const Located& a, const Located& b, Done done);
   void ask_attach(const WireRecord& record, const std::string& host, Done done);
   Result<> attach_wire(const WireRecord& record);

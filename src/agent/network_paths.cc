@@ -22,7 +22,7 @@ void Network::on_path_event(const wire::Event& event) {
   if (!before.empty() && before != paths_[event.host] && path_changed) path_changed(event.host);
 }
 
-void Network::describe_paths(std::function<void(nlohmann::json)> done) {
+void Network::describe_datagrams(std::function<void(nlohmann::json)> done) {
   wires_.stats([done = std::move(done)](const WireThread::Stats& stats) {
     nlohmann::json peers = nlohmann::json::array();
     for (const auto& peer : stats.peers) {
@@ -41,7 +41,11 @@ void Network::describe_paths(std::function<void(nlohmann::json)> done) {
                        {"paths", std::move(paths)}});
     }
     const wire::RelayStats& relayed = stats.relayed;
-    done({{"peers", std::move(peers)},
+    done({{"paths", std::move(peers)},
+          {"datagrams",
+           {{"strays", stats.stray_datagrams},
+            {"socket_overflow", stats.udp_overflowed},
+            {"unsent_dropped", stats.udp_dropped}}},
           {"relayed",
            {{"datagrams", relayed.datagrams},
             {"bytes", relayed.bytes},

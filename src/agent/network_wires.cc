@@ -61,7 +61,8 @@ nlohmann::json Network::answer_find(const nlohmann::json& body) const {
 }
 
 // Asks ourselves and everyone with whom there is a session; the name must be found exactly once.
-void Network::locate(const std::string& text, std::function<void(Result<Located>)> done) {
+void Network::locate(const std::string& text, const std::string& tenant,
+                     std::function<void(Result<Located>)> done) {
   const NamedPort wanted = parse_port(text);
   struct Search {
     std::size_t open = 1;
@@ -69,9 +70,9 @@ void Network::locate(const std::string& text, std::function<void(Result<Located>
     std::vector<std::string> silent;
   };
   auto search = std::make_shared<Search>();
-  const auto answered = [search, text, done](const nlohmann::json& json) {
+  const auto answered = [search, text, tenant, done](const nlohmann::json& json) {
     const auto id = id_field<PortId>(json, "id");
-    if (id) {
+    if (id && is_of(text_field_or(json, "tenant", ""), tenant)) {
       search->found.push_back({.id = *id,
                                .name = text_field_or(json, "name", ""),
                                .tenant = text_field_or(json, "tenant", ""),
@@ -107,14 +108,21 @@ void Network::locate(const std::string& text, std::function<void(Result<Located>
 
 // ---- connect ----
 
-void Network::connect(const std::string& a, const std::string& b, Done done) {
-  auto shared = std::make_shared<Done>(std::move(done));
-  locate(a, [this, b, shared](const Result<Located>& first) {
-    if (!first) return (*shared)(std::unexpected(first.error()));
-    locate(b, [this, first = *first, shared](const Result<Located>& second) {
-      if (!second) return (*shared)(std::unexpected(second.error()));
-      connect_located(first, *second, std::move(*shared));
+void Network::locate_both(const Ends& ends,
+                          std::function<void(Result<std::pair<Located, Located>>)> done) {
+  locate(ends.a, ends.tenant, [this, ends, done](const Result<Located>& first) {
+    if (!first) return done(std::unexpected(first.error()));
+    locate(ends.b, ends.tenant, [first = *first, done](const Result<Located>& second) {
+      if (!second) return done(std::unexpected(second.error()));
+      done(std::pair(first, *second));
     });
+  });
+}
+
+void Network::connect(const Ends& ends, Done done) {
+  locate_both(ends, [this, shared = std::make_shared<Done>(std::move(done))](const auto& both) {
+    if (!both) return (*shared)(std::unexpected(both.error()));
+    connect_located(both->first, both->second, std::move(*shared));
   });
 }
 
@@ -184,9 +192,11 @@ Result<> Network::attach_wire(const WireRecord& record) {
     return fail("port {} has a wire to port {} already: disconnect it first", port->second.name,
                 present->remote_name);
   }
-  save(record);
+  if (auto done = store_.record("wire", record.local.text(), to_json(record)); !done) return done;
+  wires_of_[record.local] = record;
   wires_.connect(config_of(record));
   events_.publish("wire", {{"id", record.id.text()},
+                           {"tenant", record.tenant},
                            {"event", "connected"},
                            {"local", port->second.name},
                            {"remote", record.remote_name}});
@@ -195,14 +205,10 @@ Result<> Network::attach_wire(const WireRecord& record) {
 
 // ---- disconnect ----
 
-void Network::disconnect(const std::string& a, const std::string& b, Done done) {
-  auto shared = std::make_shared<Done>(std::move(done));
-  locate(a, [this, b, shared](const Result<Located>& first) {
-    if (!first) return (*shared)(std::unexpected(first.error()));
-    locate(b, [this, first = *first, shared](const Result<Located>& second) {
-      if (!second) return (*shared)(std::unexpected(second.error()));
-      disconnect_located(first, *second, std::move(*shared));
-    });
+void Network::disconnect(const Ends& ends, Done done) {
+  locate_both(ends, [this, shared = std::make_shared<Done>(std::move(done))](const auto& both) {
+    if (!both) return (*shared)(std::unexpected(both.error()));
+    disconnect_located(both->first, both->second, std::move(*shared));
   });
 }
 
@@ -237,7 +243,8 @@ void Network::cut(const WireId& wire) {
   std::erase_if(wires_of_, [&](const auto& entry) {
     if (entry.second.id != wire) return false;
     store_.erase("wire", entry.first.text());
-    events_.publish("wire", {{"id", wire.text()}, {"event", "disconnected"}});
+    events_.publish(
+        "wire", {{"id", wire.text()}, {"tenant", entry.second.tenant}, {"event", "disconnected"}});
     return true;
   });
 }
@@ -288,8 +295,9 @@ void Network::answer_connect(PeerRequest request, const nlohmann::json& body) {
     if (!result) return answer(std::unexpected(result.error()));
     answer(nlohmann::json::object());
   };
-  if (connecting) return connect(a, b, std::move(done));
-  disconnect(a, b, std::move(done));
+  const Ends ends{.a = a, .b = b, .tenant = {}};
+  if (connecting) return connect(ends, std::move(done));
+  disconnect(ends, std::move(done));
 }
 
 // A wire that was cut while the session was down is unknown to the peer.
@@ -341,6 +349,14 @@ void Network::look_up_peer(const PortId& port) {
 
 // ---- the wire thread ----
 
+std::string Network::tenant_of(const PortId& port) const {
+  const auto found = ports_.find(port);
+  const auto arriving = arriving_.find(port);
+  return found != ports_.end()         ? found->second.tenant
+         : arriving != arriving_.end() ? arriving->second.tenant
+                                       : std::string();
+}
+
 void Network::on_wire_event(const wire::Event& event) {
   switch (event.kind) {
     case wire::EventKind::prepared:
@@ -357,6 +373,7 @@ void Network::on_wire_event(const wire::Event& event) {
         save(WireRecord(found->second));
       }
       return events_.publish("wire", {{"event", "peer moved"},
+                                      {"tenant", tenant_of(event.port)},
                                       {"port", event.port.text()},
                                       {"host", event.host},
                                       {"epoch", event.epoch}});
@@ -368,6 +385,7 @@ void Network::on_wire_event(const wire::Event& event) {
     case wire::EventKind::wire_resumed:
     case wire::EventKind::superseded:
       return events_.publish("wire", {{"event", wire::to_text(event.kind)},
+                                      {"tenant", tenant_of(event.port)},
                                       {"port", event.port.text()},
                                       {"host", event.host}});
     case wire::EventKind::path_changed:
@@ -376,10 +394,11 @@ void Network::on_wire_event(const wire::Event& event) {
   }
 }
 
-void Network::list_wires(std::function<void(nlohmann::json)> done) {
-  wires_.stats([this, done = std::move(done)](const WireThread::Stats& stats) {
+void Network::list_wires(const std::string& tenant, std::function<void(nlohmann::json)> done) {
+  wires_.stats([this, tenant, done = std::move(done)](const WireThread::Stats& stats) {
     nlohmann::json list = nlohmann::json::array();
     for (const auto& [port, record] : wires_of_) {
+      if (!is_of(record.tenant, tenant)) continue;
       // A wire within this host is one wire.
       if (record.remote_host == config_.name && record.remote < record.local) continue;
       list.push_back(describe(record, stats));

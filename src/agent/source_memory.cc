@@ -18,6 +18,9 @@ constexpr std::uint64_t kLeastRound = 4096;                 // bytes
 // Of the stream of any vm (the smallest has 600 KiB) so little that QEMU cannot be through with it
 // and stop the vCPUs, also when its socket and its own buffer (240 KiB) are full.
 constexpr ByteCount kBeforePrepared{256 << 10};
+// The share of the path's rate that a move in the background takes, and the least.
+constexpr std::uint64_t kBackgroundShare = 4;
+constexpr BitRate kLeastBackground{20'000'000};
 constexpr Nanoseconds kFirstLaneBackoff = milliseconds(200);
 constexpr Nanoseconds kMaxLaneBackoff = seconds(2);
 
@@ -179,6 +182,9 @@ void SourceMemory::poll() {
 void SourceMemory::judge(const qemu::MigrationInfo& info) {
   const auto stats = link_->stats();
   const auto& memory = stats.out.at(stream::kMemoryStream);
+  hold_back(stats.delivery_rate);
+  // Held back, the lane shows less than the last pages will have.
+  const BitRate rate = settings_.background ? path_rate_ : stats.delivery_rate;
   const double page = static_cast<double>(info.page_bytes);
   const migrate::MemorySample sample{
       .at = loop_.now(),
@@ -187,7 +193,7 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
       .since_sync = loop_.now() - synced_,
       .dirty_bytes_per_second = static_cast<double>(info.dirty_pages_per_second) * page,
       .backlog_bytes = static_cast<double>(memory.backlog()),
-      .delivered_bytes_per_second = stats.delivery_rate.bytes_per_second(),
+      .delivered_bytes_per_second = rate.bytes_per_second(),
       .rtt = peers_.rtt(settings_.to)};
   const auto verdict = policy_.judge(sample);
   link_->bound_backlog({static_cast<std::uint64_t>(verdict.most_backlog_bytes)});
@@ -206,6 +212,12 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
       vm_.name(), sample.round, info.remaining_bytes, sample.dirty_bytes_per_second,
       sample.backlog_bytes, sample.delivered_bytes_per_second, verdict.fits,
       to_text(verdict.predicted_pause));
+  if (verdict.diverges && settings_.background) {
+    spdlog::info("vm {}: it does not converge in the background, going all out", vm_.name());
+    go_all_out();
+    policy_.set_limits(policy_.limits());  // which counts its rounds anew
+    return;
+  }
   if (verdict.diverges && !std::exchange(told_diverged_, true)) {
     return events_.diverged(divergence(verdict));
   }
@@ -215,11 +227,29 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
   if (at_once || verdict.stop_now) stop_guest();
 }
 
+// The first round trips find out what the path carries; from then on a move in the background
+// leaves most of it, and of the CPUs that feed it, to the guests.
+void SourceMemory::hold_back(BitRate delivered) {
+  if (!settings_.background) return;
+  const bool known = delivered > path_rate_;
+  path_rate_ = std::max(path_rate_, delivered);
+  if (!known) return;
+  BitRate cap = std::max(kLeastBackground, BitRate{path_rate_.bits_per_second / kBackgroundShare});
+  if (settings_.bandwidth) cap = std::min(cap, *settings_.bandwidth);
+  link_->set_bandwidth(cap);
+}
+
+void SourceMemory::go_all_out() {
+  settings_.background = false;
+  if (link_) link_->set_bandwidth(settings_.bandwidth);
+}
+
 // QEMU could stop the vCPUs itself, from its migration thread; its main loop reads the TAPs
 // meanwhile, and a frame that it reads while the vCPUs come to a stand is dropped. `stop` runs in
 // the main loop. QEMU then finds that all that is left fits, and goes on to pre-switchover.
 void SourceMemory::stop_guest() {
   stop_asked_ = true;
+  go_all_out();
   const auto check = [this] {
     return [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
       if (!alive.expired() && !done) events_.failed(done.error().text);
@@ -274,6 +304,7 @@ void SourceMemory::set_limits(migrate::PauseLimits limits) {
 
 void SourceMemory::set_bandwidth(std::optional<BitRate> cap) {
   settings_.bandwidth = cap;
+  path_rate_ = {};  // in the background: found out anew
   if (link_) link_->set_bandwidth(cap);
 }
 

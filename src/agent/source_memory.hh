@@ -25,6 +25,7 @@ class SourceMemory final : private stream::QemuSink {
     migrate::PauseLimits limits;
     std::optional<BitRate> bandwidth;
     bool pause_on_diverge = false;
+    bool background = false;  // what the guest and its wires need comes first
   };
   struct Events {
     std::function<void()> converged;
@@ -74,6 +75,8 @@ class SourceMemory final : private stream::QemuSink {
   void poll();
   void judge(const qemu::MigrationInfo& info);
   void stop_guest();
+  void hold_back(BitRate delivered);
+  void go_all_out();
   Instant happened_at(const qemu::QmpEvent& event) const;
   void end_round(Instant now);
   // stream::QemuSink: only the marks matter while nothing is encoded.
@@ -101,7 +104,8 @@ class SourceMemory final : private stream::QemuSink {
   bool aborting_ = false, ended_running_ = false;
   bool told_converged_ = false, told_diverged_ = false;
   Progress progress_;
-  Instant synced_{};  // QEMU's last sync of its dirty bitmap
+  BitRate path_rate_;  // the best that was delivered
+  Instant synced_{};   // QEMU's last sync of its dirty bitmap
   std::vector<migrate::Round> rounds_;
   Instant round_start_{};
   std::uint64_t round_start_bytes_ = 0;

@@ -7,6 +7,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "agent/move_queue.hh"
+#include "migrate/bounds.hh"
 #include "qemu/commands.hh"
 #include "qemu/json.hh"
 #include "qemu/trapped_frame.hh"
@@ -19,28 +21,9 @@ using migrate::SourceState;
 
 namespace {
 
-constexpr Nanoseconds kPrepareTimeout = seconds(55);
-constexpr Nanoseconds kCommitTimeout = seconds(3);
-constexpr Nanoseconds kAbortTimeout = seconds(10);
 constexpr Nanoseconds kProgressInterval = milliseconds(250);
 constexpr Nanoseconds kTeardownDelay = milliseconds(500);
-constexpr Nanoseconds kAbortRetry = seconds(2);
 constexpr std::uint64_t kMeasured = 1U << 20;  // delivered; less tells no rate
-
-Nanoseconds bound_of(SourceState state, Nanoseconds longest_pause) {
-  switch (state) {
-    case SourceState::preparing:
-      return kPreparingBound;
-    case SourceState::switching:
-      return kSwitchingBound + longest_pause;
-    case SourceState::released:
-      return kReleasedBound;
-    case SourceState::draining:
-      return kDrainingBound;
-    default:
-      return Nanoseconds(0);
-  }
-}
 
 }  // namespace
 
@@ -54,16 +37,20 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"state", migrate::to_text(record.state)},
           {"reason", record.reason},
           {"started", record.started},
+          {"by", record.by},
           {"max_downtime_ns", record.max_downtime.count()},
           {"bandwidth_bps", record.bandwidth_bits_per_second},
           {"hold", record.hold},
+          {"background", record.background},
           {"pause_on_diverge", record.pause_on_diverge},
           {"epoch", record.epoch},
           {"ports", ports},
           {"pid", record.process.pid},
           {"start_time", record.process.start_time},
           {"abort_told", record.abort_told},
-          {"report", record.report}};
+          {"report", record.report},
+          {"clock", record.clock},
+          {"hooks", record.hooks}};
 }
 
 SourceRecord source_record(const nlohmann::json& json) {
@@ -78,9 +65,11 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.to = json.value("to", "");
   record.reason = json.value("reason", "");
   record.started = json.value("started", std::int64_t{0});
+  record.by = json.value("by", "");
   record.max_downtime = Nanoseconds(json.value("max_downtime_ns", std::int64_t{300'000'000}));
   record.bandwidth_bits_per_second = json.value("bandwidth_bps", std::uint64_t{0});
   record.hold = json.value("hold", false);
+  record.background = json.value("background", false);
   record.pause_on_diverge = json.value("pause_on_diverge", false);
   record.epoch = json.value("epoch", Epoch{0});
   for (const auto& text : json.value("ports", std::vector<std::string>{})) {
@@ -90,14 +79,19 @@ SourceRecord source_record(const nlohmann::json& json) {
                     .start_time = json.value("start_time", std::uint64_t{0})};
   record.abort_told = json.value("abort_told", true);
   record.report = json.value("report", nlohmann::json());
+  record.clock = json.value("clock", nlohmann::json());
+  record.hooks = json.value("hooks", nlohmann::json());
   return record;
 }
 
 SourceMove::SourceMove(const Context& context, SourceRecord record)
     : context_(context),
       record_(std::move(record)),
-      machine_({.hold = record_.hold, .pause_on_diverge = record_.pause_on_diverge}, record_.state),
-      queue_(machine_, record_.id, "source") {
+      machine_({.hold = record_.hold, .pause_on_diverge = record_.pause_on_diverge}, record_.state,
+               record_.abort_told),
+      queue_(machine_, queue_handlers<migrate::Source>(
+                           "source", record_.id, machine_,
+                           [this](SourceEffect effect) { return perform(effect); })) {
   milestones_.begun = context_.loop.now();
   if (Vm* vm = context_.vms.find(record_.vm)) follow(*vm);
 }
@@ -109,14 +103,28 @@ void SourceMove::follow(Vm& vm) {
                                 }});
 }
 
-void SourceMove::feed(SourceEvent event, std::string text) {
-  queue_.feed(event, std::move(text), [this](SourceEffect effect) { perform(effect); });
+void SourceMove::feed(SourceEvent event, std::string text) { queue_.feed(event, std::move(text)); }
+
+Result<> SourceMove::accept() {
+  feed(SourceEvent::asked);
+  if (machine_.state() == SourceState::planned) return {};
+  return fail("nothing was changed: {}", machine_.reason());
 }
 
-void SourceMove::perform(SourceEffect effect) {
+Result<> SourceMove::perform(SourceEffect effect) {
+  if (effect != SourceEffect::record) return perform_surely(effect), Result<>{};
+  auto done = context_.store.record("migration-source", record_.id.text(), journal_entry());
+  if (done) recorded();
+  return done;
+}
+
+void SourceMove::perform_surely(SourceEffect effect) {
   switch (effect) {
-    case SourceEffect::record:
-      return journal();
+    case SourceEffect::record:  // see perform()
+      return;
+    case SourceEffect::note:
+      context_.store.put("migration-source", record_.id.text(), journal_entry());
+      return recorded();
     case SourceEffect::prepare_target:
       return prepare_target();
     case SourceEffect::start_memory:
@@ -124,9 +132,7 @@ void SourceMove::perform(SourceEffect effect) {
     case SourceEffect::continue_memory:
       return memory_->continue_all();
     case SourceEffect::pre_pause:
-      return feed(SourceEvent::pre_pause_done);  // there are no hooks yet
-    case SourceEffect::post_resume:
-      return;
+      return pre_pause();
     case SourceEffect::allow_switchover:
       return context_.network.arm(record_.ports, [this, alive = std::weak_ptr(alive_)] {
         if (!alive.expired()) ports_armed();
@@ -140,11 +146,14 @@ void SourceMove::perform(SourceEffect effect) {
     case SourceEffect::commit_target:
       return commit_target();
     case SourceEffect::cancel_memory:
+      hooks_.reset();
       return;  // resume_guest does both, in QEMU's order
     case SourceEffect::resume_guest:
       return resume_guest();
     case SourceEffect::resume_ports:
       return context_.network.resume(record_.ports);
+    case SourceEffect::post_resume:
+      return post_resume();
     case SourceEffect::abort_target:
       return abort_target();
     case SourceEffect::release_ports:
@@ -167,14 +176,20 @@ void SourceMove::perform(SourceEffect effect) {
   }
 }
 
-void SourceMove::journal() {
+nlohmann::json SourceMove::journal_entry() {
   record_.state = machine_.state();
   record_.reason = machine_.reason();
-  if (record_.state == SourceState::aborting) record_.abort_told = false;
-  context_.store.put("migration-source", record_.id.text(), to_json(record_));
+  record_.abort_told = machine_.abort_told();
+  return to_json(record_);
+}
+
+void SourceMove::recorded() {
+  if (std::exchange(published_, record_.state) == record_.state) return;  // what was heard, only
   bound_.reset();
   context_.events.publish("migration", {{"id", record_.id.text()},
                                         {"vm", record_.vm},
+                                        {"tenant", record_.tenant},
+                                        {"by", record_.by},
                                         {"state", shown_state()},
                                         {"reason", record_.reason}});
   tell_followers();
@@ -199,7 +214,7 @@ void SourceMove::wait() {
   if (memory_ && record_.pause_on_diverge) {
     pause = std::max(pause, 2 * memory_->progress().predicted_pause);
   }
-  bound_ = context_.loop.after(bound_of(machine_.state(), pause),
+  bound_ = context_.loop.after(migrate::bound_of(machine_.state(), pause),
                                [this] { feed(SourceEvent::patience_ended); });
 }
 
@@ -216,7 +231,8 @@ void SourceMove::prepare_target() {
   const nlohmann::json body = {{"id", record_.id.text()},
                                {"spec", qemu::to_json(vm->spec())},
                                {"ports", ports},
-                               {"epoch", record_.epoch}};
+                               {"epoch", record_.epoch},
+                               {"by", record_.by}};
   context_.peers.request(
       record_.to, "migration.prepare", body,
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
@@ -225,7 +241,7 @@ void SourceMove::prepare_target() {
         feed(SourceEvent::target_failed, fmt::format("host {} cannot take vm {}: {}", record_.to,
                                                      record_.vm, reply.error().text));
       },
-      kPrepareTimeout);
+      migrate::kPrepareTimeout);
 }
 
 void SourceMove::start_memory() {
@@ -235,7 +251,8 @@ void SourceMove::start_memory() {
                                   .to = record_.to,
                                   .limits = {.max_downtime = record_.max_downtime},
                                   .bandwidth = std::nullopt,
-                                  .pause_on_diverge = record_.pause_on_diverge};
+                                  .pause_on_diverge = record_.pause_on_diverge,
+                                  .background = record_.background};
   if (record_.bandwidth_bits_per_second != 0) {
     settings.bandwidth = BitRate{record_.bandwidth_bits_per_second};
   }
@@ -247,7 +264,7 @@ void SourceMove::start_memory() {
           .pre_switchover = [this] { feed(SourceEvent::at_pre_switchover); },
           .completed = [this] { feed(SourceEvent::memory_completed); },
           .failed = [this](std::string why) { memory_failed(std::move(why)); },
-          .running = [this] { feed(SourceEvent::guest_resumed); }});
+          .running = [this] { resumed(); }});
   memory_->start();
   publish_progress();
 }
@@ -255,6 +272,58 @@ void SourceMove::start_memory() {
 void SourceMove::publish_progress() {
   context_.events.publish_progress(record_.id, progress());
   progress_timer_ = context_.loop.after(kProgressInterval, [this] { publish_progress(); });
+}
+
+void SourceMove::pre_pause() {
+  const HookCall call{.moment = HookMoment::pre_pause,
+                      .migration = record_.id,
+                      .vm = record_.vm,
+                      .from = context_.config.name,
+                      .to = record_.to,
+                      .outcome = {}};
+  if (!has_hooks(context_.config.hooks, call.moment)) return feed(SourceEvent::pre_pause_done);
+  hooks_ = std::make_unique<HookRun>(
+      context_.loop, context_.config.hooks, call, [this](const HookOutcome& outcome) {
+        record_.hooks["pre_pause"] = to_json(outcome);
+        if (outcome.failure.empty() || context_.config.ignore_failed_hooks) {
+          return feed(SourceEvent::pre_pause_done);
+        }
+        feed(SourceEvent::pre_pause_failed, outcome.failure);
+      });
+}
+
+// After an abort: the guest goes on here.
+void SourceMove::post_resume() {
+  const HookCall call{.moment = HookMoment::post_resume,
+                      .migration = record_.id,
+                      .vm = record_.vm,
+                      .from = context_.config.name,
+                      .to = record_.to,
+                      .outcome = "aborted"};
+  if (!has_hooks(context_.config.hooks, call.moment)) return;
+  hooks_ = std::make_unique<HookRun>(context_.loop, context_.config.hooks, call,
+                                     [this](const HookOutcome& outcome) { hooks_ended(outcome); });
+}
+
+void SourceMove::clock_corrected(const ClockReport& report) {
+  record_.clock = to_json(report);
+  context_.store.put("migration-source", record_.id.text(), to_json(record_));
+}
+
+// Here again, after an abort.
+void SourceMove::resumed() {
+  Vm* vm = context_.vms.find(record_.vm);
+  if (vm != nullptr && milestones_.stopped != Instant{} &&
+      machine_.state() == SourceState::aborting) {
+    clock_ = correct_clock(context_.loop, *vm, context_.loop.now() - milestones_.stopped,
+                           [this](const ClockReport& report) { clock_corrected(report); });
+  }
+  feed(SourceEvent::guest_resumed);
+}
+
+void SourceMove::hooks_ended(const HookOutcome& outcome) {
+  record_.hooks["post_resume"] = to_json(outcome);
+  context_.store.put("migration-source", record_.id.text(), to_json(record_));
 }
 
 // What QEMU was given before the ports were armed it takes first: what it keeps at STOP is of
@@ -284,8 +353,13 @@ void SourceMove::pause_ports() {
 
 void SourceMove::commit_target() {
   milestones_.rtt = context_.peers.rtt(record_.to);
+  nlohmann::json body = {{"id", record_.id.text()}};
+  // When it is read there the vm's clock has stood still for so long.
+  if (milestones_.stopped != Instant{}) {
+    body["behind_ns"] = (context_.loop.now() - milestones_.stopped + milestones_.rtt / 2).count();
+  }
   context_.peers.request(
-      record_.to, "migration.commit", {{"id", record_.id.text()}},
+      record_.to, "migration.commit", body,
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
         if (alive.expired() || !reply) return;  // unanswered: the bound asks again
         if (qemu::flag_at(*reply, "owns")) return owned(*reply);
@@ -293,7 +367,7 @@ void SourceMove::commit_target() {
           feed(SourceEvent::target_refuses, text_field_or(*reply, "refuses", ""));
         }
       },
-      kCommitTimeout);
+      migrate::kCommitTimeout);
 }
 
 void SourceMove::owned(const nlohmann::json& reply) {
@@ -312,6 +386,7 @@ void SourceMove::owned(const nlohmann::json& reply) {
     report_.held_dropped = qemu::unsigned_at(reply, "held_dropped");
     record_.report = migrate::to_json(report_);
   }
+  if (reply.contains("clock")) record_.clock = to_json(clock_report(reply["clock"]));
   feed(SourceEvent::target_owns);
 }
 
@@ -326,14 +401,15 @@ void SourceMove::resume_guest() {
                                .to = record_.to,
                                .limits = {},
                                .bandwidth = {},
-                               .pause_on_diverge = false},
+                               .pause_on_diverge = false,
+                               .background = false},
         milestones_,
         SourceMemory::Events{.converged = [] {},
                              .diverged = [](const std::string&) {},
                              .pre_switchover = [] {},
                              .completed = [] {},
                              .failed = [this](std::string why) { memory_failed(std::move(why)); },
-                             .running = [this] { feed(SourceEvent::guest_resumed); }});
+                             .running = [this] { resumed(); }});
   }
   memory_->abort(machine_.reason());
 }
@@ -344,30 +420,32 @@ void SourceMove::memory_failed(std::string why) {
   }
   // The guest must run again: QEMU is asked until it does, or dies.
   spdlog::error("migration {}: {}; trying again", record_.id.text(), why);
-  retry_ = context_.loop.after(kAbortRetry, [this] { resume_guest(); });
+  retry_ = context_.loop.after(migrate::kResumeRetry, [this] { resume_guest(); });
 }
 
 void SourceMove::abort_target() {
-  if (record_.abort_told) return;
   context_.peers.request(
       record_.to, "migration.abort", {{"id", record_.id.text()}, {"reason", machine_.reason()}},
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
-        if (alive.expired() || !reply) return;  // the next session_up tells it again
-        record_.abort_told = true;
-        context_.store.put("migration-source", record_.id.text(), to_json(record_));
+        if (alive.expired()) return;
+        if (reply) return feed(SourceEvent::abort_heard);
+        if (!context_.peers.is_up(record_.to)) return;  // the next session tells it again
+        again_ =
+            context_.loop.after(migrate::kTellAgain, [this] { feed(SourceEvent::session_up); });
       },
-      kAbortTimeout);
+      migrate::kAbortTimeout);
 }
 
 // QEMU stands in postmigrate and holds nothing that is not at the target. Giving back a guest's
 // memory keeps the kernel busy for tens of milliseconds: that waits until the guest is well under
 // way.
 void SourceMove::end_guest() {
-  teardown_ = context_.loop.after(kTeardownDelay, [process = record_.process] {
-    auto qemu = os::Child::adopt(process);
-    if (!qemu) return;
-    qemu->detach();
-    (void)qemu->kill(SIGKILL);  // it may have ended meanwhile
+  teardown_ = context_.loop.after(kTeardownDelay, [this] {
+    if (auto qemu = os::Child::adopt(record_.process)) {
+      qemu->detach();
+      (void)qemu->kill(SIGKILL);  // it may have ended meanwhile
+    }
+    feed(SourceEvent::guest_ended);
   });
 }
 
@@ -392,13 +470,19 @@ std::string SourceMove::shown_state() const {
 }
 
 nlohmann::json SourceMove::describe() const {
-  nlohmann::json json = {
-      {"id", record_.id.text()},    {"vm", record_.vm},
-      {"tenant", record_.tenant},   {"from", context_.config.name},
-      {"to", record_.to},           {"state", shown_state()},
-      {"started", record_.started}, {"max_downtime_ms", to_ms(record_.max_downtime)}};
+  nlohmann::json json = {{"id", record_.id.text()},
+                         {"vm", record_.vm},
+                         {"tenant", record_.tenant},
+                         {"from", context_.config.name},
+                         {"to", record_.to},
+                         {"state", shown_state()},
+                         {"started", record_.started},
+                         {"max_downtime_ms", to_ms(record_.max_downtime)},
+                         {"by", record_.by}};
   if (!machine_.reason().empty()) json["reason"] = machine_.reason();
   if (!record_.report.is_null()) json["report"] = record_.report;
+  if (!record_.hooks.is_null()) json["hooks"] = record_.hooks;
+  if (!record_.clock.is_null()) json["clock"] = record_.clock;
   if (memory_ && !migrate::is_final(machine_.state())) json["progress"] = progress();
   return json;
 }

@@ -2,14 +2,17 @@
 // A migration as its source host performs it: feeds events to migrate::Source and carries out the
 // effects on QEMU (through SourceMemory), the ports, the target's agent and the journal.
 #include <memory>
+#include <optional>
 #include <string>
 
-#include "agent/event_queue.hh"
+#include "agent/clock.hh"
 #include "agent/events.hh"
+#include "agent/hooks.hh"
 #include "agent/network.hh"
 #include "agent/peers.hh"
 #include "agent/source_memory.hh"
 #include "agent/vms.hh"
+#include "migrate/event_queue.hh"
 #include "migrate/report.hh"
 #include "migrate/source.hh"
 #include "store/store.hh"
@@ -25,15 +28,19 @@ struct SourceRecord {
   migrate::SourceState state = migrate::SourceState::planned;
   std::string reason;
   std::int64_t started = 0;  // seconds since 1970
+  std::string by{};          // who asked for it: "ann", "uid 0"
   Nanoseconds max_downtime = milliseconds(300);
   std::uint64_t bandwidth_bits_per_second = 0;  // 0: no cap
   bool hold = false;
+  bool background = false;
   bool pause_on_diverge = false;
   Epoch epoch = 0;  // of the ports at the target
   std::vector<PortId> ports;
   os::ProcessIdentity process;  // the vm's QEMU here; a vm that came back has another
   bool abort_told = true;       // false while the target has not heard of an abort
   nlohmann::json report;        // once done
+  nlohmann::json clock{};       // once it runs again, see ClockReport
+  nlohmann::json hooks{};       // by moment: {ms, failure?}, of those that ran
 };
 nlohmann::json to_json(const SourceRecord& record);
 SourceRecord source_record(const nlohmann::json& json);
@@ -52,8 +59,13 @@ class SourceMove final {
 
   SourceMove(const Context& context, SourceRecord record);
 
+  // Recorded: from now on it is known, also after a restart.
+  Result<> accept();
   void begin() { feed(migrate::SourceEvent::begin); }
   void restart() { feed(migrate::SourceEvent::restarted); }
+  // How hooks and clock fared where the vm runs now: told when they are through.
+  void hooks_ended(const HookOutcome& outcome);
+  void clock_corrected(const ClockReport& report);
   void feed(migrate::SourceEvent event, std::string text = {});
   void doubt_lane() {
     if (memory_) memory_->doubt_lane();
@@ -62,17 +74,24 @@ class SourceMove final {
            std::optional<bool> pause_on_diverge);
 
   const SourceRecord& record() const { return record_; }
+  migrate::SourceState state() const { return machine_.state(); }
+  const std::string& reason() const { return machine_.reason(); }
   // What the API shows: the state in design 9's words, progress, report.
   nlohmann::json describe() const;
   // The event "progress": phase, and once memory is copied round, remaining_bytes, rate_bps, ...
   nlohmann::json progress() const;
-  bool over() const { return migrate::is_final(machine_.state()) && record_.abort_told; }
+  bool over() const { return machine_.over(); }
 
  private:
-  void perform(migrate::SourceEffect effect);
-  void journal();
+  Result<> perform(migrate::SourceEffect effect);
+  void perform_surely(migrate::SourceEffect effect);
+  nlohmann::json journal_entry();
+  void recorded();
   void prepare_target();
   void start_memory();
+  void resumed();
+  void pre_pause();
+  void post_resume();
   void ports_armed();
   void pause_ports();
   void commit_target();
@@ -89,21 +108,18 @@ class SourceMove final {
 
   Context context_;
   SourceRecord record_;
+  std::optional<migrate::SourceState> published_;
   migrate::Source machine_;
-  EventQueue<migrate::Source, migrate::SourceEvent> queue_;
+  migrate::EventQueue<migrate::Source> queue_;
   Vm::Subscription subscription_;
   std::unique_ptr<SourceMemory> memory_;
+  std::unique_ptr<HookRun> hooks_;
+  std::unique_ptr<qemu::GuestClock> clock_;
   migrate::Milestones milestones_;
   migrate::Report report_;
   double cpu_at_begin_ = 0;
-  os::Loop::Timer bound_, progress_timer_, retry_, teardown_;
+  os::Loop::Timer bound_, progress_timer_, retry_, again_, teardown_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
-
-// Bounds of the states that must not last (design 9). The reasons:
-inline constexpr Nanoseconds kPreparingBound = seconds(60);  // QEMU's start, and 10 s of channels
-inline constexpr Nanoseconds kSwitchingBound = seconds(5);   // beyond the pause: then cont here
-inline constexpr Nanoseconds kReleasedBound = seconds(3);    // then it is called undecided
-inline constexpr Nanoseconds kDrainingBound = seconds(40);   // the wires' lease, and some
 
 }  // namespace godwit::agent

@@ -5,21 +5,14 @@
 
 #include <nlohmann/json.hpp>
 
+#include "agent/move_queue.hh"
+#include "migrate/bounds.hh"
+
 namespace godwit::agent {
 
 using migrate::TargetEffect;
 using migrate::TargetEvent;
 using migrate::TargetState;
-
-namespace {
-
-constexpr Nanoseconds kPortsBound = seconds(10);  // channels to every peer and to the source
-// The stream's end after an early commit: another lane takes 2 s and a dial (kMaxLaneBackoff). It
-// never comes from a source that was restarted: then the refusal gives the guest back.
-constexpr Nanoseconds kLoadedBound = seconds(5);
-constexpr Nanoseconds kNotifyTimeout = seconds(5);
-
-}  // namespace
 
 nlohmann::json to_json(const TargetRecord& record) {
   return {{"id", record.id.text()},
@@ -27,9 +20,12 @@ nlohmann::json to_json(const TargetRecord& record) {
           {"state", migrate::to_text(record.state)},
           {"reason", record.reason},
           {"started", record.started},
+          {"by", record.by},
           {"spec", qemu::to_json(record.spec)},
           {"ports", record.ports},
           {"epoch", record.epoch},
+          {"clock", record.clock},
+          {"hooks", record.hooks},
           {"refusal_told", record.refusal_told}};
 }
 
@@ -47,8 +43,11 @@ TargetRecord target_record(const nlohmann::json& json) {
   record.from = text_field_or(json, "from", "");
   record.reason = text_field_or(json, "reason", "");
   record.started = json.value("started", std::int64_t{0});
+  record.by = text_field_or(json, "by", "");
   record.ports = array_field(json, "ports");
   record.epoch = epoch_field(json, "epoch", 1);
+  record.clock = json.value("clock", nlohmann::json());
+  record.hooks = json.value("hooks", nlohmann::json());
   record.refusal_told = json.value("refusal_told", true);
   return record;
 }
@@ -56,20 +55,34 @@ TargetRecord target_record(const nlohmann::json& json) {
 TargetMove::TargetMove(const SourceMove::Context& context, TargetRecord record)
     : context_(context),
       record_(std::move(record)),
-      machine_(record_.state),
-      queue_(machine_, record_.id, "target"),
+      machine_(record_.state, record_.refusal_told),
+      queue_(machine_, queue_handlers<migrate::Target>(
+                           "target", record_.id, machine_,
+                           [this](TargetEffect effect) { return perform(effect); })),
       cpu_at_begin_(process_cpu_seconds(::getpid())) {
   for (const auto& nic : record_.spec.nics) ports_.push_back(nic.port);
 }
 
-void TargetMove::feed(TargetEvent event, std::string text) {
-  queue_.feed(event, std::move(text), [this](TargetEffect effect) { perform(effect); });
+void TargetMove::feed(TargetEvent event, std::string text) { queue_.feed(event, std::move(text)); }
+
+Result<> TargetMove::perform(TargetEffect effect) {
+  if (effect != TargetEffect::record) return perform_surely(effect), Result<>{};
+  auto done = context_.store.record("migration-target", record_.id.text(), journal_entry());
+  if (done) recorded();
+  // As long as it was not told to run the source has it still.
+  if (done && machine_.state() == TargetState::owner && guest() == nullptr) {
+    return fail("QEMU ended at the target");
+  }
+  return done;
 }
 
-void TargetMove::perform(TargetEffect effect) {
+void TargetMove::perform_surely(TargetEffect effect) {
   switch (effect) {
-    case TargetEffect::record:
-      return journal();
+    case TargetEffect::record:  // see perform()
+      return;
+    case TargetEffect::note:
+      context_.store.put("migration-target", record_.id.text(), journal_entry());
+      return recorded();
     case TargetEffect::prepare_guest:
       return prepare_guest();
     case TargetEffect::reply_prepared:
@@ -81,7 +94,7 @@ void TargetMove::perform(TargetEffect effect) {
     case TargetEffect::run_ports:
       return run_ports();
     case TargetEffect::post_resume:
-      return;  // there are no hooks yet
+      return post_resume();
     case TargetEffect::reply_owns:
       return reply_owns();
     case TargetEffect::reply_refuses:
@@ -102,17 +115,25 @@ void TargetMove::perform(TargetEffect effect) {
       look_at_guest();
       return feed(TargetEvent::commit);
     case TargetEffect::wait:
-      bound_ = context_.loop.after(kLoadedBound, [this] { feed(TargetEvent::patience_ended); });
+      bound_ =
+          context_.loop.after(migrate::kLoadedBound, [this] { feed(TargetEvent::patience_ended); });
       return;
   }
 }
 
-void TargetMove::journal() {
+nlohmann::json TargetMove::journal_entry() {
   record_.state = machine_.state();
   record_.reason = machine_.reason();
-  context_.store.put("migration-target", record_.id.text(), to_json(record_));
+  record_.refusal_told = machine_.refusal_told();
+  return to_json(record_);
+}
+
+void TargetMove::recorded() {
+  if (std::exchange(published_, record_.state) == record_.state) return;  // what was heard, only
   context_.events.publish("migration", {{"id", record_.id.text()},
                                         {"vm", record_.spec.name},
+                                        {"tenant", record_.spec.tenant},
+                                        {"by", record_.by},
                                         {"from", record_.from},
                                         {"target_state", migrate::to_text(record_.state)},
                                         {"reason", record_.reason}});
@@ -139,7 +160,7 @@ bool TargetMove::hold_ports() {
     feed(TargetEvent::load_failed, "the vm's ports are not those that come with it");
     return false;
   }
-  context_.network.when_prepared(ports_, kPortsBound,
+  context_.network.when_prepared(ports_, migrate::kPortsBound,
                                  [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
                                    if (alive.expired()) return;
                                    if (!done)
@@ -241,7 +262,8 @@ void TargetMove::use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early)
   if (link_) link_->use_lane(std::move(lane), early);
 }
 
-void TargetMove::commit(PeerRequest request) {
+void TargetMove::commit(PeerRequest request, std::optional<Nanoseconds> behind) {
+  if (behind) clock_stood_since_ = context_.loop.now() - *behind;
   waiting_.push_back(std::move(request));
   look_at_guest();
   feed(TargetEvent::commit);
@@ -267,7 +289,8 @@ Result<> TargetMove::source_destroyed() {
                 record_.spec.name, record_.from, migrate::to_text(machine_.state()));
   }
   feed(TargetEvent::source_destroyed);
-  return {};
+  if (machine_.state() == TargetState::owner) return {};
+  return fail("vm {} waits on: {}", record_.spec.name, machine_.reason());
 }
 
 void TargetMove::restart() {
@@ -294,7 +317,9 @@ void TargetMove::run_guest() {
     if (!done) spdlog::error("vm {}: {}", record_.spec.name, done.error().text);
     if (resume_took_ == Nanoseconds(0)) resume_took_ = context_.loop.now() - cont_at_;
     feed(TargetEvent::guest_running);
-    if (done) context_.vms.arrived(record_.spec.name);
+    if (!done) return;
+    context_.vms.arrived(record_.spec.name);
+    if (Vm* here = context_.vms.find(record_.spec.name)) correct_clock(*here);
   });
 }
 
@@ -310,12 +335,45 @@ void TargetMove::run_ports() {
                        });
 }
 
+void TargetMove::post_resume() {
+  const HookCall call{.moment = HookMoment::post_resume,
+                      .migration = record_.id,
+                      .vm = record_.spec.name,
+                      .from = record_.from,
+                      .to = context_.config.name,
+                      .outcome = "moved"};
+  if (!has_hooks(context_.config.hooks, call.moment)) return;
+  hooks_ = std::make_unique<HookRun>(context_.loop, context_.config.hooks, call,
+                                     [this](const HookOutcome& outcome) {
+                                       record_.hooks = to_json(outcome);
+                                       tell_source("hooks", record_.hooks);
+                                     });
+}
+
+void TargetMove::correct_clock(Vm& vm) {
+  if (!clock_stood_since_) return;
+  const Nanoseconds behind = cont_at_ + resume_took_ - *clock_stood_since_;
+  clock_ = agent::correct_clock(context_.loop, vm, behind, [this](const ClockReport& report) {
+    record_.clock = to_json(report);
+    tell_source("clock", record_.clock);
+  });
+}
+
+// For the source's report only: unheard, it stays with ours.
+void TargetMove::tell_source(const char* what, const nlohmann::json& value) {
+  context_.store.put("migration-target", record_.id.text(), to_json(record_));
+  context_.peers.request(
+      record_.from, "migration.after", {{"id", record_.id.text()}, {what, value}},
+      [](const Result<nlohmann::json>&) {}, migrate::kNotifyTimeout);
+}
+
 void TargetMove::reply_owns() {
   owes_reply_ = counting_;  // the wire thread is about to say; the guest runs meanwhile
   if (owes_reply_) return;
   double cpu = process_cpu_seconds(::getpid()) - cpu_at_begin_;
   if (Vm* vm = context_.vms.find(record_.spec.name)) cpu += vm->cpu_seconds();
   reply({{"owns", true},
+         {"clock", record_.clock},
          {"resume_ns", resume_took_.count()},
          {"cpu_s", cpu},
          {"held_frames", held_.frames},
@@ -326,22 +384,16 @@ void TargetMove::reply(const nlohmann::json& body) {
   for (auto& request : std::exchange(waiting_, {})) request.answer(body);
 }
 
-// Unheard, it is said again at the next session: the source would copy to nobody for ever.
-void TargetMove::on_session_up() {
-  if (!record_.refusal_told) notify_failed();
-}
-
 void TargetMove::notify_failed() {
-  record_.refusal_told = false;
-  context_.store.put("migration-target", record_.id.text(), to_json(record_));
   context_.peers.request(
       record_.from, "migration.failed", {{"id", record_.id.text()}, {"reason", machine_.reason()}},
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& done) {
-        if (alive.expired() || !done) return;
-        record_.refusal_told = true;
-        context_.store.put("migration-target", record_.id.text(), to_json(record_));
+        if (alive.expired()) return;
+        if (done) return feed(TargetEvent::failure_heard);
+        if (!context_.peers.is_up(record_.from)) return;  // the next session tells it again
+        again_ = context_.loop.after(migrate::kTellAgain, [this] { on_session_up(); });
       },
-      kNotifyTimeout);
+      migrate::kNotifyTimeout);
 }
 
 bool TargetMove::settled() const {
@@ -349,17 +401,21 @@ bool TargetMove::settled() const {
 }
 
 nlohmann::json TargetMove::describe() const {
-  return {{"id", record_.id.text()},
-          {"vm", record_.spec.name},
-          {"tenant", record_.spec.tenant},
-          {"from", record_.from},
-          {"to", context_.config.name},
-          {"started", record_.started},
-          {"state", machine_.state() == TargetState::owner     ? "done"
-                    : machine_.state() == TargetState::refused ? "aborted"
-                    : machine_.state() == TargetState::loaded  ? "switching"
-                                                               : "copying"},
-          {"reason", record_.reason}};
+  nlohmann::json json = {{"id", record_.id.text()},
+                         {"vm", record_.spec.name},
+                         {"tenant", record_.spec.tenant},
+                         {"from", record_.from},
+                         {"to", context_.config.name},
+                         {"started", record_.started},
+                         {"by", record_.by},
+                         {"state", machine_.state() == TargetState::owner     ? "done"
+                                   : machine_.state() == TargetState::refused ? "aborted"
+                                   : machine_.state() == TargetState::loaded  ? "switching"
+                                                                              : "copying"},
+                         {"reason", record_.reason}};
+  if (!record_.hooks.is_null()) json["hooks"]["post_resume"] = record_.hooks;
+  if (!record_.clock.is_null()) json["clock"] = record_.clock;
+  return json;
 }
 
 }  // namespace godwit::agent

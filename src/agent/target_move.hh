@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "agent/event_queue.hh"
 #include "agent/source_move.hh"
 #include "agent/transfer_link.hh"
 #include "migrate/target.hh"
@@ -21,9 +20,12 @@ struct TargetRecord {
   migrate::TargetState state = migrate::TargetState::planned;
   std::string reason;
   std::int64_t started = 0;  // seconds since 1970
+  std::string by{};          // who asked for it at the source, by the source's word
   qemu::VmSpec spec;
   nlohmann::json ports;  // as the source described them
   Epoch epoch = 0;
+  nlohmann::json clock{};    // see ClockReport
+  nlohmann::json hooks{};    // of post-resume: {ms, ran, failure?}, once they are through
   bool refusal_told = true;  // false while the source has not heard of a failure here
 };
 nlohmann::json to_json(const TargetRecord& record);
@@ -33,13 +35,14 @@ class TargetMove final {
  public:
   TargetMove(const SourceMove::Context& context, TargetRecord record);
 
-  void prepare(PeerRequest request);                           // migration.prepare
-  void commit(PeerRequest request);                            // migration.commit
+  void prepare(PeerRequest request);  // migration.prepare
+  // migration.commit; behind: how long the vm's clock has stood still, if the source knows.
+  void commit(PeerRequest request, std::optional<Nanoseconds> behind);
   void abort(PeerRequest request, const std::string& reason);  // migration.abort
   Result<> give_up();           // the operator's wish, before it owns the guest
   Result<> source_destroyed();  // the operator's word: run what has come whole
   void restart();
-  void on_session_up();
+  void on_session_up() { feed(migrate::TargetEvent::session_up); }
   // A lane of our transfer; `early` was read from it already.
   void use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early);
   // Owner or refused, and nothing left to do.
@@ -50,8 +53,10 @@ class TargetMove final {
 
  private:
   void feed(migrate::TargetEvent event, std::string text = {});
-  void perform(migrate::TargetEffect effect);
-  void journal();
+  Result<> perform(migrate::TargetEffect effect);
+  void perform_surely(migrate::TargetEffect effect);
+  nlohmann::json journal_entry();
+  void recorded();
   void prepare_guest();
   bool hold_ports();
   Vm* guest();
@@ -65,17 +70,24 @@ class TargetMove final {
   void reply(const nlohmann::json& body);
   void notify_failed();
   void run_ports();
+  void post_resume();
+  void correct_clock(Vm& vm);
+  void tell_source(const char* what, const nlohmann::json& value);
   void reply_owns();
 
   SourceMove::Context context_;
   TargetRecord record_;
+  std::optional<migrate::TargetState> published_;
   migrate::Target machine_;
   std::vector<PortId> ports_;
   std::vector<PortId> holding_;  // those of ports_ that we hold
-  EventQueue<migrate::Target, migrate::TargetEvent> queue_;
+  migrate::EventQueue<migrate::Target> queue_;
   std::optional<PeerRequest> preparing_;
   std::vector<PeerRequest> waiting_;  // commits and aborts without an answer yet
   Vm::Subscription subscription_;
+  std::unique_ptr<HookRun> hooks_;
+  std::unique_ptr<qemu::GuestClock> clock_;
+  std::optional<Instant> clock_stood_since_;  // ours, when the source's vCPUs stopped
   std::unique_ptr<qemu::IncomingMigration> incoming_;
   std::unique_ptr<TransferLink> link_;
   bool listening_ = false, ports_held_ = false, guest_loaded_ = false, stream_verified_ = false;
@@ -84,7 +96,7 @@ class TargetMove final {
   Network::Held held_;  // known when no longer counting_
   bool counting_ = false, owes_reply_ = false;
   double cpu_at_begin_ = 0;
-  os::Loop::Timer bound_;
+  os::Loop::Timer bound_, again_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

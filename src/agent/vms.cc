@@ -60,22 +60,29 @@ Vm* Vms::keep(VmRecord record, os::Child process) {
   auto vm = std::make_unique<Vm>(loop_, std::move(record), qemu::VmPaths{config_.vm_dir(name)},
                                  std::move(process));
   Vm* raw = vm.get();
-  subscriptions_[name] = raw->subscribe(
-      {.event =
-           [this, raw](const qemu::QmpEvent& event) {
-             if (event.name == "STOP" || event.name == "RESUME" || event.name == "SHUTDOWN") {
-               events_.publish("vm", {{"name", raw->name()}, {"event", event.name}});
-             }
-           },
-       .died =
-           [this, raw](const std::string& reason) {
-             events_.publish("vm", {{"name", raw->name()}, {"event", "ended"}, {"reason", reason}});
-             save(*raw);
-             for (const auto& nic : raw->spec().nics) network_.detach_nic(nic.port);
-             ended(raw->name());
-           }});
+  subscriptions_[name] = raw->subscribe({.event =
+                                             [this, raw](const qemu::QmpEvent& event) {
+                                               if (event.name == "STOP" || event.name == "RESUME" ||
+                                                   event.name == "SHUTDOWN") {
+                                                 publish(raw->spec(), event.name);
+                                               }
+                                             },
+                                         .died =
+                                             [this, raw](const std::string& reason) {
+                                               publish(raw->spec(), "ended", reason);
+                                               save(*raw);
+                                               for (const auto& nic : raw->spec().nics)
+                                                 network_.detach_nic(nic.port);
+                                               ended(raw->name());
+                                             }});
   vms_[name] = std::move(vm);
   return raw;
+}
+
+void Vms::publish(const qemu::VmSpec& spec, std::string_view event, std::string_view reason) {
+  nlohmann::json data = {{"name", spec.name}, {"tenant", spec.tenant}, {"event", event}};
+  if (!reason.empty()) data["reason"] = reason;
+  events_.publish("vm", data);
 }
 
 void Vms::save(const Vm& vm) { store_.put("vm", vm.name(), to_json(vm.record())); }
@@ -109,7 +116,8 @@ Result<qemu::VmSpec> Vms::spec_of(const nlohmann::json& request) {
     if (!memory) return std::unexpected(memory.error());
     spec["memory_bytes"] = memory->bytes;
   }
-  for (const char* key : {"cpus", "kernel", "initrd", "append", "image", "cpu_model"}) {
+  for (const char* key :
+       {"cpus", "kernel", "initrd", "append", "image", "cpu_model", "guest_agent"}) {
     if (request.contains(key) && !request[key].is_null()) spec[key] = request[key];
   }
   spec["nics"] = nics;
@@ -190,13 +198,14 @@ Result<Vms::Incoming> Vms::launch(const qemu::VmSpec& spec, const std::optional<
                             .before_start = [&](const os::ProcessIdentity& process) {
                               fault_point("vm", "starting", "record", Moment::before);
                               record.process = process;
-                              store_.put("vm", spec.name, to_json(record));
+                              const auto done = store_.record("vm", spec.name, to_json(record));
+                              if (!done) fail_setup("{}", done.error().text);
                               fault_point("vm", "starting", "record", Moment::after);
                             }});
     fault_point("vm", "starting", "launch", Moment::after);
     for (const auto& notice : launched.notices) spdlog::warn("vm {}: {}", spec.name, notice);
     Vm* vm = keep(std::move(record), std::move(launched.child));
-    events_.publish("vm", {{"name", spec.name}, {"event", arrival ? "incoming" : "started"}});
+    publish(spec, arrival ? "incoming" : "started");
     return Incoming{.vm = vm, .stream = {}, .uri = launched.incoming_uri};
   } catch (const SetupError& error) {
     store_.erase("vm", spec.name);
@@ -239,7 +248,8 @@ Result<> Vms::remove(const std::string& name) {
 }
 
 void Vms::forget(const std::string& name, Teardown teardown) {
-  if (!store_.find("vm", name)) return;
+  const auto document = store_.find("vm", name);
+  if (!document) return;
   subscriptions_.erase(name);
   const auto found = vms_.find(name);
   if (found != vms_.end()) {
@@ -256,7 +266,7 @@ void Vms::forget(const std::string& name, Teardown teardown) {
   ended(name);
   store_.erase("vm", name);
   qemu::remove_files({config_.vm_dir(name)});
-  events_.publish("vm", {{"name", name}, {"event", "removed"}});
+  publish(vm_record(*document).spec, "removed");
 }
 
 const qemu::HostCapabilities& Vms::host() {

@@ -68,6 +68,7 @@ class Vms final {
   Vm* keep(VmRecord record, os::Child process);
   void adopt(const VmRecord& record);
   void ended(const std::string& name);
+  void publish(const qemu::VmSpec& spec, std::string_view event, std::string_view reason = {});
   nlohmann::json describe(const VmRecord& record, Vm* vm);
 
   os::Loop& loop_;

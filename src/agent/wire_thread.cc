@@ -390,8 +390,11 @@ void WireThread::resume(const PortId& port) {
   post([this, port](Instant now) { resume_port(port, now); });
 }
 
-void WireThread::release(const PortId& port) {
-  post([this, port](Instant now) { engine_.release(port, now); });
+void WireThread::release(const wire::PortEpoch& id) {
+  post([this, id](Instant now) {
+    engine_.release(id.port, now);
+    engine_.drop_live(id, now);
+  });
 }
 
 void WireThread::prepare(const wire::PortConfig& config, const std::string& from,
@@ -418,6 +421,7 @@ void WireThread::stats(std::function<void(const Stats&)> done) {
                 .stray_datagrams = engine_.stray_datagrams(),
                 .bad_control = engine_.bad_control(),
                 .tap_refused = tap_refused_,
+                .udp_overflowed = socket_ ? socket_->counters().overflowed : 0,
                 .udp_dropped = udp_dropped_,
                 .relay_dropped = relay_dropped_};
     control_.post([done, stats = std::move(stats)] { done(stats); });

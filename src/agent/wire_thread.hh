@@ -44,9 +44,10 @@ class WireThread final : private wire::EngineSink {
     std::vector<wire::PeerStats> peers;
     wire::RelayStats relayed;
     std::uint64_t stray_datagrams = 0, bad_control = 0;
-    std::uint64_t tap_refused = 0;    // frames that a TAP did not take
-    std::uint64_t udp_dropped = 0;    // datagrams dropped because UDP had no room for too long
-    std::uint64_t relay_dropped = 0;  // of others, because UDP had no room
+    std::uint64_t tap_refused = 0;     // frames that a TAP did not take
+    std::uint64_t udp_overflowed = 0;  // that the kernel dropped, our receive buffer being full
+    std::uint64_t udp_dropped = 0;     // datagrams dropped because UDP had no room for too long
+    std::uint64_t relay_dropped = 0;   // of others, because UDP had no room
   };
 
   WireThread(os::Loop& control, const std::string& self, const wire::Limits& limits,
@@ -77,7 +78,8 @@ class WireThread final : private wire::EngineSink {
   void plug(const std::vector<PortId>& ports, std::function<void()> done);
   void pause(const std::vector<PortId>& ports, std::function<void()> done);
   void resume(const PortId& port);
-  void release(const PortId& port);
+  // Of the epoch that left; whether it was paused by this agent or one before.
+  void release(const wire::PortEpoch& id);
   void prepare(const wire::PortConfig& config, const std::string& from,
                std::vector<wire::WireConfig> wires);
   void run(const PortId& port);

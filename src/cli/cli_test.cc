@@ -41,7 +41,7 @@ TEST_F(CliTest, MistakesInTheArgumentsExit2AndAskNobody) {
       {"join", "no-token"},
       {"connect", "only-one"},
       {"doctor", "--port", "high"},
-      {"-H", "east", "vm", "ls"},
+      {"-H", "east", "--identity", "/nonexistent", "vm", "ls"},
   };
   for (const auto& arguments : mistakes) {
     const auto ran =
@@ -59,8 +59,8 @@ TEST_F(CliTest, ErrorsNameTheRemedy) {
   EXPECT_NE(godwit({"migrate", "web", "--to", "b", "--max-downtime", "300"})
                 .err.find("'300' has no unit"),
             std::string::npos);
-  EXPECT_NE(run_cli("", {"-H", "east", "vm", "ls"}).err.find("unix sockets only"),
-            std::string::npos);
+  const auto stranger = run_cli("", {"-H", "east", "--identity", "/nonexistent", "vm", "ls"});
+  EXPECT_NE(stranger.err.find("godwit user add"), std::string::npos) << stranger.err;
   const auto nobody = run_cli("/nonexistent/agent.sock", {"vm", "ls"});
   EXPECT_EQ(nobody.status, 1);
   EXPECT_NE(nobody.err.find("is godwitd running?"), std::string::npos);
@@ -73,6 +73,52 @@ TEST_F(CliTest, HelpExitsZero) {
     EXPECT_NE(ran.out.find(word), std::string::npos) << word;
   }
   EXPECT_EQ(godwit({"migrate", "--help"}).status, 0);
+}
+
+TEST_F(CliTest, WordsAreCompletedFromTheTreeAndNamesFromTheAgent) {
+  agent.answer("GET /v1/vms", {{{"name", "web"}, {"state", "running"}}, {{"name", "db"}}});
+  agent.answer("GET /v1/hosts", {{{"name", "e1"}, {"site", "east"}, {"state", "self"}}});
+  agent.start();
+  started = true;
+  const auto completed = [&](std::vector<std::string> words) {
+    words.insert(words.begin(), {"complete", "--socket", agent.socket()});
+    const auto ran = run_cli("", words);
+    EXPECT_EQ(ran.status, 0);
+    EXPECT_EQ(ran.err, "");
+    return ran.out;
+  };
+  EXPECT_EQ(completed({"vm", "sh"}), "show\tShow one vm\n");
+  EXPECT_EQ(completed({"vm", "show", ""}), "db\t\nweb\trunning\n");
+  EXPECT_EQ(completed({"vm", "show", "w"}), "web\trunning\n");
+  EXPECT_EQ(completed({"migrate", "--to", "e1", "w"}), "web\trunning\n");
+  EXPECT_EQ(completed({"migrate", "web", "--to", ""}), "e1\tself\neast\tsite\n");
+  EXPECT_EQ(completed({"migrate", "--on-diverge=p"}), "--on-diverge=pause\t\n");
+  EXPECT_EQ(completed({"vm", "run", "x", "--kernel", ""}), ":file\n");
+  EXPECT_EQ(completed({"vm", "show", "web", ""}), "") << "it takes one name";
+  EXPECT_EQ(completed({"wire", "show", ""}), "") << "the agent refuses";
+  EXPECT_TRUE(completed({"vm", "stop", "--"}).contains("--force\t"));
+  EXPECT_TRUE(completed({""}).contains("migrate\t"));
+}
+
+TEST_F(CliTest, TheAuditLogIsATable) {
+  agent.answer("GET /v1/audit", {{{"time", 1795252800},
+                                  {"who", "ann"},
+                                  {"role", "operator"},
+                                  {"from", "192.0.2.7:1"},
+                                  {"did", "POST /v1/migrations"},
+                                  {"on", {{"to", "w1"}, {"vm", "web"}}},
+                                  {"status", 202}},
+                                 {{"time", 1795252801},
+                                  {"who", "vera"},
+                                  {"did", "DELETE /v1/ports/p"},
+                                  {"status", 403},
+                                  {"error", "vera is a viewer"}}});
+  const auto ran = godwit({"audit", "ls", "--since", "2h"});
+  EXPECT_EQ(ran.status, 0) << ran.err;
+  EXPECT_TRUE(ran.out.contains("2026-11-21 09:20 UTC")) << ran.out;
+  EXPECT_TRUE(ran.out.contains("to=w1 vm=web")) << ran.out;
+  EXPECT_TRUE(ran.out.contains("vera is a viewer")) << ran.out;
+  EXPECT_EQ(godwit({"audit", "ls", "--since", "teatime"}).status, 2);
 }
 
 TEST_F(CliTest, TablesAlign) {

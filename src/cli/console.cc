@@ -1,7 +1,6 @@
 #include "cli/console.hh"
 
 #include <poll.h>
-#include <sys/socket.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -37,26 +36,18 @@ class RawTerminal final {
   bool active_ = false;
 };
 
-bool send_all(const os::Fd& fd, BytesView bytes) {
-  while (!bytes.empty()) {
-    const auto sent = ::send(fd.number(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    if (sent <= 0) return false;
-    bytes = bytes.subspan(static_cast<std::size_t>(sent));
-  }
-  return true;
-}
-
 class Console final {
  public:
-  Console(os::Fd fd, std::ostream& out, bool escape)
-      : fd_(std::move(fd)), out_(out), escape_(escape) {}
+  Console(std::unique_ptr<http::Channel> channel, std::ostream& out, bool escape)
+      : channel_(std::move(channel)), out_(out), escape_(escape) {}
 
   void print(BytesView bytes) { out_ << as_text(bytes) << std::flush; }
 
   void run() {
+    copy_from_guest();  // what came with the answer
     while (from_guest_) {
       std::array<pollfd, 2> watched = {
-          pollfd{.fd = fd_.number(), .events = POLLIN, .revents = 0},
+          pollfd{.fd = channel_->fd().number(), .events = POLLIN, .revents = 0},
           pollfd{.fd = from_user_ ? STDIN_FILENO : -1, .events = POLLIN, .revents = 0}};
       if (::poll(watched.data(), watched.size(), -1) < 0) continue;  // EINTR
       if (watched[0].revents != 0) copy_from_guest();
@@ -67,12 +58,10 @@ class Console final {
  private:
   void copy_from_guest() {
     std::array<std::byte, kChunk> buffer;
-    const auto got = ::recv(fd_.number(), buffer.data(), buffer.size(), 0);
-    if (got <= 0) {
-      from_guest_ = false;
-      return;
+    while (const std::size_t got = channel_->receive(buffer)) {
+      print(BytesView(buffer).first(got));
     }
-    print(BytesView(buffer).first(static_cast<std::size_t>(got)));
+    if (channel_->ended()) from_guest_ = false;
   }
 
   void copy_from_user() {
@@ -80,16 +69,16 @@ class Console final {
     const auto got = ::read(STDIN_FILENO, buffer.data(), buffer.size());
     if (got <= 0) {
       from_user_ = false;
-      ::shutdown(fd_.number(), SHUT_WR);
+      channel_->finish();
       return;
     }
     BytesView typed = BytesView(buffer).first(static_cast<std::size_t>(got));
     const auto leave = escape_ ? std::ranges::find(typed, kLeave) : typed.end();
     if (leave != typed.end()) from_guest_ = false;
-    if (!send_all(fd_, {typed.begin(), leave})) from_guest_ = false;
+    if (!channel_->send({typed.begin(), leave})) from_guest_ = false;
   }
 
-  os::Fd fd_;
+  std::unique_ptr<http::Channel> channel_;
   std::ostream& out_;
   bool escape_;
   bool from_guest_ = true;
@@ -104,7 +93,7 @@ void attach_console(const Context& context, std::string_view path) {
   {
     const RawTerminal terminal;
     if (terminal.active()) context.io.err << "Connected; Ctrl-] leaves.\r\n" << std::flush;
-    Console console(std::move(upgraded->fd), context.io.out, terminal.active());
+    Console console(std::move(upgraded->channel), context.io.out, terminal.active());
     console.print(upgraded->early);
     console.run();
   }

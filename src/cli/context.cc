@@ -1,7 +1,9 @@
 #include "cli/context.hh"
 
+#include <optional>
 #include <ostream>
 
+#include "cli/remote.hh"
 #include "http/message.hh"
 
 namespace godwit::cli {
@@ -10,16 +12,11 @@ namespace {
 constexpr std::string_view kDefaultSocket = "/run/godwit/godwitd.sock";
 constexpr std::string_view kUnixPrefix = "unix:";
 
-// -H takes what names a socket: "unix:PATH", or a path with a slash in it.
-std::string socket_of_host(const std::string& host) {
+// -H takes "unix:PATH", a path with a slash in it, or a host of the network.
+std::optional<std::string> socket_of_host(const std::string& host) {
   if (host.starts_with(kUnixPrefix)) return host.substr(kUnixPrefix.size());
   if (host.contains('/')) return host;
-  throw Failure(
-      ExitStatus::usage,
-      fmt::format("cannot reach the agent of '{}' over the network: this version talks to agents "
-                  "through unix sockets only; run godwit on that host, or name the socket "
-                  "(-H unix:/run/godwit/godwitd.sock)",
-                  host));
+  return std::nullopt;
 }
 
 json accepted(const Result<http::Reply>& reply) {
@@ -44,10 +41,15 @@ Failure refusal(const http::Reply& reply) {
   return {known ? static_cast<ExitStatus>(exit) : ExitStatus::failed, text};
 }
 
+bool Context::is_remote() const { return socket.empty() && !host.empty() && !socket_of_host(host); }
+
 http::Client Context::client() const {
   if (!socket.empty()) return http::Client(socket);
-  if (!host.empty()) return http::Client(socket_of_host(host));
-  return http::Client(std::string(kDefaultSocket));
+  if (host.empty()) return http::Client(std::string(kDefaultSocket));
+  if (const auto path = socket_of_host(host)) return http::Client(*path);
+  auto own = load_identity(identity);
+  auto remote = parse_remote_host(host, own);
+  return http::Client(tls_dialler(std::move(own), std::move(remote)));
 }
 
 json Context::fetch(std::string_view path) const { return accepted(client().request("GET", path)); }

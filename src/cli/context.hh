@@ -44,13 +44,15 @@ struct Io {
 
 struct Context {
   Io& io;
-  std::string host;    // -H or GODWIT_HOST
-  std::string socket;  // --socket
+  std::string host;      // -H or GODWIT_HOST
+  std::string socket;    // --socket
+  std::string identity;  // --identity or GODWIT_IDENTITY: a file
   bool as_json = false;
   ExitStatus status = ExitStatus::done;
 
-  // The client of the chosen agent. Fails for a host that is not a local socket.
+  // The client of the chosen agent. Fails for a remote one without an identity.
   http::Client client() const;
+  bool is_remote() const;
 
   // Requests that end the command when they are refused or nobody answers.
   json fetch(std::string_view path) const;

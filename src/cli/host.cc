@@ -114,7 +114,7 @@ void add_host(CLI::App& app, Context& context) {
 
   auto* show = noun->add_subcommand("show", "Show one host (default: the agent's own)");
   auto name = std::make_shared<std::string>();
-  add_name(*show, "NAME", *name, "Host");
+  add_name(*show, "HOST", *name, "Its name");
   add_json(*show, context);
   show->callback([&context, name] { show_host(context, *name); });
 

@@ -3,10 +3,29 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstring>
 #include <iostream>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "cli/app.hh"
 #include "cli/lab_mount.hh"
+
+namespace {
+
+// `ps` shows arguments to everybody: an invitation's token goes from ours as soon as it is read.
+void hide_tokens(std::span<char* const> arguments) {
+  bool joins = false;
+  for (char* argument : arguments) {
+    const std::size_t token = std::string_view(argument).find('@');
+    if (joins && token != std::string_view::npos) std::memset(argument, 'x', token);
+    joins = joins || std::string_view(argument) == "join";
+  }
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   using namespace godwit;
@@ -21,5 +40,7 @@ int main(int argc, char** argv) {
   if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0) {
     io.columns = window.ws_col;
   }
-  return static_cast<int>(cli::run({arguments.begin(), arguments.end()}, io));
+  std::vector<std::string> words(arguments.begin(), arguments.end());
+  hide_tokens({argv, static_cast<std::size_t>(argc)});
+  return static_cast<int>(cli::run(std::move(words), io));
 }

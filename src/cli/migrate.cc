@@ -12,7 +12,7 @@ namespace {
 
 struct Move {
   std::string vm, to, max_downtime, bandwidth, on_diverge, at;
-  bool dry_run = false, hold = false, detach = false, wait = false;
+  bool dry_run = false, hold = false, background = false, detach = false, wait = false;
 };
 
 json body_of(const Move& move) {
@@ -22,6 +22,7 @@ json body_of(const Move& move) {
   set_if_given(body, "on_diverge", move.on_diverge);
   if (move.dry_run) body["dry_run"] = true;
   if (move.hold) body["hold"] = true;
+  if (move.background) body["background"] = true;
   if (!move.at.empty()) body["at"] = utc_text(parse_when(move.at, std::time(nullptr)).value());
   return body;
 }
@@ -56,8 +57,9 @@ ExitStatus migrate(const Context& context, const Move& move) {
 void add_migrate(CLI::App& app, Context& context) {
   auto* verb = app.add_subcommand("migrate", "Move a running vm to another host");
   auto move = std::make_shared<Move>();
-  add_name(*verb, "VM", move->vm, "Virtual machine")->required();
+  add_name(*verb, "VM", move->vm, "Its name")->required();
   add_name(*verb, "--to", move->to, "Host, or site: its first host that can take the vm")
+      ->type_name("DESTINATION")
       ->required();
   add_duration(*verb, "--max-downtime", move->max_downtime,
                "Longest pause of the guest (default 300ms)");
@@ -66,11 +68,15 @@ void add_migrate(CLI::App& app, Context& context) {
                    "When the guest changes memory faster than the link carries it: abort (default) "
                    "or pause it anyway")
       ->check(CLI::IsMember({"abort", "pause"}));
+  verb->add_flag(
+      "--background", move->background,
+      "Take a quarter of the path: the vm and its wires come first, the move takes longer");
   auto* dry_run = verb->add_flag("--dry-run", move->dry_run, "Only check and estimate");
   auto* hold =
       verb->add_flag("--hold", move->hold, "Stay synchronised until `godwit migration cutover ID`");
   auto* at = verb->add_option("--at", move->at,
-                              "Hand over at this time: +10min, 22:30, 2026-11-21T22:30:00Z");
+                              "Hand over at this time: +10min, 22:30, 2026-11-21T22:30:00Z")
+                 ->type_name("TIME");
   at->check([](const std::string& text) {
     const auto when = parse_when(text, std::time(nullptr));
     return when ? std::string() : when.error().text;

@@ -68,7 +68,7 @@ void change(Context& context, const std::string& id, const Settings& settings) {
 CLI::App* add_on_migration(CLI::App& noun, const char* verb, const char* help,
                            const std::shared_ptr<std::string>& id) {
   auto* app = noun.add_subcommand(verb, help);
-  app->add_option("ID", *id, "Migration, as `migration ls` shows it")->required();
+  app->add_option("ID", *id, "As `migration ls` shows it")->type_name("MIGRATION")->required();
   return app;
 }
 

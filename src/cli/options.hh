@@ -31,6 +31,9 @@ void add_wire(CLI::App& app, Context& context);
 void add_vm(CLI::App& app, Context& context);
 void add_migrate(CLI::App& app, Context& context);
 void add_migration(CLI::App& app, Context& context);
+void add_user(CLI::App& app, Context& context);
+void add_audit(CLI::App& app, Context& context);
+void add_completion(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
 void add_version(CLI::App& app, Context& context);
 

@@ -67,13 +67,13 @@ void add_port(CLI::App& app, Context& context) {
   add->add_option("--interface", port->interface, "Name of the interface (default: chosen)");
   add->add_option("--address", port->address, "Address of the uplink, like 10.9.0.1/24")
       ->needs(uplink);
-  add_name(*add, "--tenant", port->tenant, "Tenant (default: default)");
+  add_name(*add, "--tenant", port->tenant, "Tenant (default: default)")->type_name("TENANT");
   add_json(*add, context);
   add->callback([&context, port] { create_port(context, *port); });
 
   auto* rm = noun->add_subcommand("rm", "Remove a port");
   auto name = std::make_shared<std::string>();
-  add_name(*rm, "NAME", *name, "Port")->required();
+  add_name(*rm, "PORT", *name, "Its name")->required();
   rm->callback([&context, name] {
     context.remove(path_of("ports", *name));
     context.say(fmt::format("port {} removed", *name));

@@ -76,6 +76,32 @@ std::string counts_part(const json& report) {
       text_of(held, "dropped"), number_of(cpu, "source"), number_of(cpu, "target"));
 }
 
+// The operator's hooks: none runs within the pause, so they are no part of any sum.
+std::string hooks_part(const json& migration) {
+  const json hooks = migration.value("hooks", json::object());
+  std::string text;
+  for (const auto& [field, name] :
+       {std::pair{"pre_pause", "pre-pause"}, std::pair{"post_resume", "post-resume"}}) {
+    const json hook = hooks.value(field, json());
+    if (!hook.is_object()) continue;
+    text += fmt::format("  hooks     {} {:.1f} ms{}\n", name, number_of(hook, "ms"),
+                        hook.contains("failure") ? ", failed: " + text_of(hook, "failure") : "");
+  }
+  return text;
+}
+
+// A guest's clock stands still in the pause.
+std::string clock_part(const json& migration) {
+  const auto clock = migration.find("clock");
+  if (clock == migration.end() || !clock->is_object()) return {};
+  const double behind = number_of(*clock, "behind_ms");
+  if (clock->value("corrected", false)) {
+    return fmt::format("  clock     was behind by {:.1f} ms, corrected: {:.1f} ms are left\n",
+                       behind, number_of(*clock, "left_ms"));
+  }
+  return fmt::format("  clock     behind by {:.1f} ms: {}\n", behind, text_of(*clock, "why"));
+}
+
 std::string outcome(const json& migration) {
   const std::string state = text_of(migration, "state");
   const std::string vm = text_of(migration, "vm");
@@ -103,10 +129,11 @@ std::string migration_text(const json& migration) {
   }
   text += fmt::format("  (migration {})\n", text_of(migration, "id"));
   const auto report = migration.find("report");
-  if (report == migration.end() || !report->is_object()) return text;
+  if (report == migration.end() || !report->is_object())
+    return text + hooks_part(migration) + clock_part(migration);
   if (number_of(*report, "total_ms") > 0) text += "\n" + total_part(*report);
   if (number_of(*report, "pause_ms") > 0) text += "\n" + pause_part(*report);
-  return text + "\n" + counts_part(*report);
+  return text + "\n" + counts_part(*report) + hooks_part(migration) + clock_part(migration);
 }
 
 std::string preflight_text(const json& report) {

@@ -61,6 +61,21 @@ TEST(Report, ReadsAsExpected) {
 )");
 }
 
+TEST(Report, NamesTheHooksBesideTheSums) {
+  json migration = moved();
+  migration["hooks"] = {{"pre_pause", {{"ms", 412.04}, {"ran", 1}}},
+                        {"post_resume", {{"ms", 3.0}, {"ran", 2}, {"failure", "hook b: exit 3"}}}};
+  EXPECT_TRUE(migration_text(migration).ends_with(
+      "  CPU       3.21 s at the source, 2.10 s at the target\n"
+      "  hooks     pre-pause 412.0 ms\n"
+      "  hooks     post-resume 3.0 ms, failed: hook b: exit 3\n"));
+  migration["clock"] = {{"behind_ms", 151.3}, {"corrected", true}, {"left_ms", -0.42}};
+  EXPECT_TRUE(migration_text(migration).ends_with(
+      "  clock     was behind by 151.3 ms, corrected: -0.4 ms are left\n"));
+  migration["clock"] = {{"behind_ms", 151.3}, {"corrected", false}, {"why", "no agent"}};
+  EXPECT_TRUE(migration_text(migration).ends_with("  clock     behind by 151.3 ms: no agent\n"));
+}
+
 // Adds up the printed times of each group and compares with the line under its rule.
 TEST(Report, WhatIsPrintedAddsUpWhateverTheRounding) {
   for (const double total : {13010.0, 13011.37, 99999.99, 13009.96}) {

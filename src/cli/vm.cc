@@ -13,6 +13,7 @@ namespace {
 struct NewVm {
   std::string name, memory = "512MiB", kernel, initrd, append, image, tenant;
   unsigned cpus = 1;
+  bool guest_agent = false;
   std::vector<std::string> nics;  // "PORT" or "PORT,mac=52:54:00:..."
 };
 
@@ -68,20 +69,33 @@ json nic_of(const std::string& text) {
   return nic;
 }
 
-void set_path(json& body, const std::string& key, const std::string& path) {
-  // The agent has another working directory.
-  if (!path.empty()) body[key] = std::filesystem::absolute(path).lexically_normal().string();
+// A file of the agent's host, which has another working directory, and may be another machine.
+void set_path(const Context& context, json& body, const std::string& key, std::string path) {
+  if (path.empty()) return;
+  if (context.is_remote()) {
+    if (!path.starts_with('/')) {
+      throw CLI::ValidationError(
+          key, fmt::format("'{}' is on another host: give its path from /", path));
+    }
+  } else {
+    if (!std::filesystem::exists(path)) {
+      throw CLI::ValidationError(key, fmt::format("there is no file '{}'", path));
+    }
+    path = std::filesystem::absolute(path).lexically_normal().string();
+  }
+  body[key] = path;
 }
 
 void run_vm(Context& context, const NewVm& vm) {
   json body = {{"name", vm.name}, {"memory", vm.memory}, {"cpus", vm.cpus}};
   body["nics"] = json::array();
   for (const std::string& nic : vm.nics) body["nics"].push_back(nic_of(nic));
-  set_path(body, "kernel", vm.kernel);
-  set_path(body, "initrd", vm.initrd);
-  set_path(body, "image", vm.image);
+  set_path(context, body, "kernel", vm.kernel);
+  set_path(context, body, "initrd", vm.initrd);
+  set_path(context, body, "image", vm.image);
   set_if_given(body, "append", vm.append);
   set_if_given(body, "tenant", vm.tenant);
+  if (vm.guest_agent) body["guest_agent"] = true;
   const json made = context.post("/v1/vms", body);
   if (context.as_json) return context.print_json(made);
   context.say(fmt::format("vm {} is {} ({})", vm.name, text_of(made, "state"),
@@ -97,16 +111,18 @@ void add_run(CLI::App& noun, Context& context) {
   run->add_option("--cpus", vm->cpus, "Virtual CPUs")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
-  auto* kernel =
-      run->add_option("--kernel", vm->kernel, "Kernel to boot")->check(CLI::ExistingFile);
+  auto* kernel = run->add_option("--kernel", vm->kernel, "Kernel to boot")->type_name("FILE");
   run->add_option("--initrd", vm->initrd, "Initial RAM file system")
-      ->check(CLI::ExistingFile)
+      ->type_name("FILE")
       ->needs(kernel);
   run->add_option("--append", vm->append, "Kernel command line")->needs(kernel);
-  run->add_option("--image", vm->image, "Disk image to boot")->check(CLI::ExistingFile);
+  run->add_option("--image", vm->image, "Disk image to boot")->type_name("FILE");
   run->add_option("--nic", vm->nics, "Port for a NIC: PORT[,mac=MAC]; repeat for more")
+      ->type_name("PORT")
       ->allow_extra_args(false);
-  add_name(*run, "--tenant", vm->tenant, "Tenant (default: default)");
+  run->add_flag("--guest-agent", vm->guest_agent,
+                "A channel to qemu-guest-agent in the vm, which corrects its clock after a move");
+  add_name(*run, "--tenant", vm->tenant, "Tenant (default: default)")->type_name("TENANT");
   add_json(*run, context);
   run->callback([&context, vm] {
     if (vm->kernel.empty() && vm->image.empty()) {
@@ -120,7 +136,7 @@ void add_run(CLI::App& noun, Context& context) {
 CLI::App* add_on_vm(CLI::App& noun, const char* verb, const char* help,
                     const std::shared_ptr<std::string>& name) {
   auto* app = noun.add_subcommand(verb, help);
-  add_name(*app, "NAME", *name, "Virtual machine")->required();
+  add_name(*app, "VM", *name, "Its name")->required();
   return app;
 }
 

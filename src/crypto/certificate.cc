@@ -4,9 +4,11 @@
 
 #include <ctime>
 
+#include "base/bytes.hh"
 #include "base/check.hh"
 #include "base/id.hh"
 #include "crypto/openssl.hh"
+#include "crypto/user.hh"
 
 namespace godwit::crypto {
 namespace {
@@ -129,16 +131,31 @@ Result<std::string> Certificate::host_name() const {
   return name;
 }
 
+Result<User> Certificate::user() const {
+  auto user = parse_user_uri(first_uri(certificate_.get()));
+  if (!user || user->name != raw_common_name(certificate_.get())) {
+    return fail("certificate of '{}' is not a user's (no matching SAN URI godwit:ROLE/TENANT/NAME)",
+                common_name());
+  }
+  return *std::move(user);
+}
+
+std::string Certificate::serial() const {
+  const ASN1_INTEGER* serial = X509_get0_serialNumber(certificate_.get());
+  return to_hex(std::as_bytes(std::span(ASN1_STRING_get0_data(serial),
+                                        static_cast<std::size_t>(ASN1_STRING_length(serial)))));
+}
+
 WallTime Certificate::not_before() const { return from_asn1(X509_get0_notBefore(native())); }
 WallTime Certificate::not_after() const { return from_asn1(X509_get0_notAfter(native())); }
 
-CertificateRequest CertificateRequest::make(const PrivateKey& key, std::string_view host) {
+CertificateRequest CertificateRequest::make(const PrivateKey& key, std::string_view name) {
   X509RequestPtr request(X509_REQ_new());
   CHECK(request != nullptr);
   X509_NAME* subject = X509_REQ_get_subject_name(request.get());
-  const auto* name = reinterpret_cast<const unsigned char*>(host.data());
-  CHECK(X509_NAME_add_entry_by_NID(subject, NID_commonName, MBSTRING_ASC, name,
-                                   static_cast<int>(host.size()), -1, 0) == 1);
+  const auto* text = reinterpret_cast<const unsigned char*>(name.data());
+  CHECK(X509_NAME_add_entry_by_NID(subject, NID_commonName, MBSTRING_ASC, text,
+                                   static_cast<int>(name.size()), -1, 0) == 1);
   CHECK(X509_REQ_set_pubkey(request.get(), key.native()) == 1);
   CHECK(X509_REQ_sign(request.get(), key.native(), nullptr) > 0, "{}", openssl_reason());
   return CertificateRequest(std::shared_ptr<X509_REQ>(std::move(request)));

@@ -1,7 +1,8 @@
 #pragma once
 // X.509 certificates and keys as Godwit uses them: Ed25519 (RFC 8410), one level below the fleet's
-// CA. A host's certificate names the host twice, as CN and as SAN URI "godwit:host/NAME"; only the
-// URI makes it a host's, so no other certificate of the same CA can pass for one.
+// CA. A host's certificate names the host as CN, as SAN URI "godwit:host/NAME" and as DNS name (for
+// other people's HTTPS clients); only the URI makes it a host's, so no other certificate of the
+// same CA can pass for one. Users' certificates: crypto/user.hh.
 #include <openssl/types.h>
 
 #include <chrono>
@@ -24,6 +25,8 @@ struct Validity {
   WallTime from;
   WallTime until;
 };
+
+struct User;
 
 class PrivateKey final {
  public:
@@ -49,6 +52,9 @@ class Certificate final {
   std::string common_name() const;
   // The host that this certificate certifies, when it is a host's certificate.
   Result<std::string> host_name() const;
+  // The user that it certifies, when it is a user's.
+  Result<User> user() const;
+  std::string serial() const;  // hex digits
   WallTime not_before() const;
   WallTime not_after() const;
   X509* native() const { return certificate_.get(); }
@@ -62,7 +68,7 @@ class Certificate final {
 // signer names the host itself.
 class CertificateRequest final {
  public:
-  static CertificateRequest make(const PrivateKey& key, std::string_view host);
+  static CertificateRequest make(const PrivateKey& key, std::string_view name);
   // Refused unless signed by the key that it carries.
   static Result<CertificateRequest> from_pem(std::string_view pem);
   std::string pem() const;

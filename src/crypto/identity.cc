@@ -8,6 +8,7 @@
 #include "base/id.hh"
 #include "crypto/openssl.hh"
 #include "crypto/secret_file.hh"
+#include "crypto/user.hh"
 
 namespace godwit::crypto {
 namespace {
@@ -99,16 +100,32 @@ FleetCa FleetCa::make(std::string_view fleet, Validity validity) {
 Result<Certificate> FleetCa::sign(const CertificateRequest& request, std::string_view host,
                                   Validity validity) const {
   if (!is_valid_name(host)) return fail("cannot certify '{}': not a valid host name", host);
+  return sign_leaf(request, host, "serverAuth,clientAuth",
+                   fmt::format("URI:{},DNS:{}", host_uri(host), host), validity);
+}
+
+Result<Certificate> FleetCa::sign_user(const CertificateRequest& request, const User& user,
+                                       Validity validity) const {
+  if (parse_user_uri(user_uri(user)) != user) {
+    return fail("cannot certify '{}' of tenant '{}': use 1 to 63 of a-z, 0-9 and '-'", user.name,
+                user.tenant);
+  }
+  return sign_leaf(request, user.name, "clientAuth", "URI:" + user_uri(user), validity);
+}
+
+Certificate FleetCa::sign_leaf(const CertificateRequest& request, std::string_view name,
+                               const std::string& usage, const std::string& alternative,
+                               Validity validity) const {
   X509* issuer = certificate_.native();
   const X509Ptr certificate = blank_certificate(X509_REQ_get0_pubkey(request.native()), validity);
-  set_name(X509_get_subject_name(certificate.get()), NID_commonName, host);
+  set_name(X509_get_subject_name(certificate.get()), NID_commonName, name);
   X509_set_issuer_name(certificate.get(), X509_get_subject_name(issuer));
   add_extension(certificate.get(), issuer, NID_basic_constraints, "critical,CA:FALSE");
   add_extension(certificate.get(), issuer, NID_key_usage, "critical,digitalSignature");
-  add_extension(certificate.get(), issuer, NID_ext_key_usage, "serverAuth,clientAuth");
+  add_extension(certificate.get(), issuer, NID_ext_key_usage, usage);
   add_extension(certificate.get(), issuer, NID_subject_key_identifier, "hash");
   add_extension(certificate.get(), issuer, NID_authority_key_identifier, "keyid:always");
-  add_extension(certificate.get(), issuer, NID_subject_alt_name, "URI:" + host_uri(host));
+  add_extension(certificate.get(), issuer, NID_subject_alt_name, alternative);
   sign_with(certificate.get(), key_);
   return Certificate::from_native(certificate.get());
 }

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.hh"
 #include "crypto/certificate.hh"
@@ -28,12 +29,21 @@ class FleetCa final {
   // Certifies the request's key as `host`, whatever subject the request asks for.
   Result<Certificate> sign(const CertificateRequest& request, std::string_view host,
                            Validity validity = valid_from_now(kHostCertificateLife)) const;
+  // Certifies the request's key as this user's, for use as a client only.
+  Result<Certificate> sign_user(const CertificateRequest& request, const User& user,
+                                Validity validity) const;
+  // The certificates with these serials (hex) are no longer good; `number` grows with each list.
+  // PEM (RFC 5280, 5), for every host of the fleet.
+  std::string revoke(const std::vector<std::string>& serials, std::uint64_t number) const;
   const Certificate& certificate() const { return certificate_; }
   std::string fleet() const { return certificate_.common_name(); }
 
  private:
   FleetCa(PrivateKey key, Certificate certificate)
       : key_(std::move(key)), certificate_(std::move(certificate)) {}
+  Certificate sign_leaf(const CertificateRequest& request, std::string_view name,
+                        const std::string& usage, const std::string& alternative,
+                        Validity validity) const;
   PrivateKey key_;
   Certificate certificate_;
 };

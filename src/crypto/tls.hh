@@ -4,24 +4,33 @@
 // the ciphertext is none of its business, which is why TLS inside TLS (a relayed session) needs no
 // code.
 //
-// Both sides show a certificate of the fleet, except a host that joins: it has none yet and knows
-// the CA by its hash only. There is no resumption and no early data: nothing can be replayed.
+// Both sides show a certificate of the fleet, a host's or (clients only) a user's, except a host
+// that joins: it has none yet and knows the CA by its hash only. There is no resumption and no
+// early data: nothing can be replayed.
 #include <openssl/types.h>
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "crypto/identity.hh"
+#include "crypto/user.hh"
 
 namespace godwit::crypto {
+
+// Who may speak a protocol with us as the client.
+enum class Clients : std::uint8_t {
+  hosts,   // of the fleet
+  users,   // of the fleet: a host is none
+  anyone,  // no certificate is asked for
+};
 
 // A protocol that a server speaks, by its ALPN name (RFC 7301).
 struct ServerProtocol {
   std::string alpn;
-  bool certified = true;  // false: the client need not show a certificate
+  Clients clients = Clients::hosts;
 };
 
 // Immutable; shared by the connections of one agent.
@@ -29,6 +38,8 @@ class TlsContext final {
  public:
   // A member of the fleet, as client and as server of `protocols`.
   TlsContext(const Identity& identity, std::vector<ServerProtocol> protocols);
+  // A user of the fleet, as a client of its hosts.
+  explicit TlsContext(const UserIdentity& user);
   // A client without a certificate. It trusts the CA certificate with this SHA-256 and nothing
   // else.
   static TlsContext joining(const Sha256& ca_fingerprint);
@@ -85,7 +96,9 @@ class TlsEngine final {
   void finish();
 
   // Once open:
-  const std::string& peer_name() const;  // empty: the peer showed no certificate
+  const std::string& peer_name() const;  // the peer host; empty: the peer is none
+  // The peer's certificate, when it is a user's.
+  const std::optional<Certificate>& peer_user() const;
   const std::string& alpn() const;
   // The CA certificate that ended the peer's chain; for a joining host.
   const Certificate& peer_ca() const;

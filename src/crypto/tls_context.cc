@@ -57,8 +57,20 @@ struct TlsCallbacks {
       peer.peer_ca = Certificate::from_native(certificate);
       return 1;
     }
-    const auto name = Certificate::from_native(certificate).host_name();
-    if (!name) {
+    return accept_leaf(peer, Certificate::from_native(certificate), store);
+  }
+
+  static int accept_leaf(TlsEngine::Connection& peer, const Certificate& certificate,
+                         X509_STORE_CTX* store) {
+    const auto name = certificate.host_name();
+    if (peer.clients == Clients::users) {
+      if (certificate.user()) {
+        peer.peer_user = certificate;
+        return 1;
+      }
+      peer.refusal = fmt::format("certificate of {} is not a user's (godwit user add)",
+                                 certificate.common_name());
+    } else if (!name) {
       peer.refusal = name.error().text;
     } else if (!peer.expected_peer.empty() && *name != peer.expected_peer) {
       peer.refusal = fmt::format("the host that answered is {}, not {}; check the address", *name,
@@ -80,7 +92,8 @@ struct TlsCallbacks {
         const unsigned int size = std::min<unsigned int>(offered[at], offered_size - at - 1U);
         const auto* name = offered + at + 1;
         if (!std::equal(name, name + size, protocol.alpn.begin(), protocol.alpn.end())) continue;
-        if (!protocol.certified) SSL_set_verify(ssl, SSL_VERIFY_NONE, nullptr);
+        if (protocol.clients == Clients::anyone) SSL_set_verify(ssl, SSL_VERIFY_NONE, nullptr);
+        connection(ssl).clients = protocol.clients;
         *out = name;
         *out_size = static_cast<unsigned char>(size);
         return SSL_TLSEXT_ERR_OK;
@@ -151,6 +164,15 @@ TlsContext::TlsContext(const Identity& identity, std::vector<ServerProtocol> pro
   SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
                      TlsCallbacks::on_verify);
   SSL_CTX_set_alpn_select_cb(ssl, TlsCallbacks::on_alpn, parts_.get());
+}
+
+TlsContext::TlsContext(const UserIdentity& user) : parts_(std::make_shared<Parts>()) {
+  parts_->ssl = new_context();
+  SSL_CTX* ssl = parts_->ssl;
+  CHECK(SSL_CTX_use_certificate(ssl, user.certificate().native()) == 1, "{}", openssl_reason());
+  CHECK(SSL_CTX_use_PrivateKey(ssl, user.key().native()) == 1, "{}", openssl_reason());
+  CHECK(X509_STORE_add_cert(SSL_CTX_get_cert_store(ssl), user.ca().native()) == 1);
+  SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER, TlsCallbacks::on_verify);
 }
 
 TlsContext TlsContext::joining(const Sha256& ca_fingerprint) {

@@ -29,6 +29,8 @@ struct TlsEngine::Connection {
   bool is_client = false;
   std::string expected_peer;
   std::string peer_name;
+  std::optional<Certificate> peer_user;
+  Clients clients = Clients::hosts;  // of a server: who may be at the other end
   std::string alpn;
   std::string refusal;  // why we refused the peer's certificate
   std::string error;

@@ -133,6 +133,7 @@ TlsEngine::State TlsEngine::state() const { return connection_->state; }
 bool TlsEngine::is_client() const { return connection_->is_client; }
 const std::string& TlsEngine::error() const { return connection_->error; }
 const std::string& TlsEngine::peer_name() const { return connection_->peer_name; }
+const std::optional<Certificate>& TlsEngine::peer_user() const { return connection_->peer_user; }
 const std::string& TlsEngine::alpn() const { return connection_->alpn; }
 
 const Certificate& TlsEngine::peer_ca() const {

@@ -9,7 +9,7 @@ namespace {
 
 using State = TlsEngine::State;
 
-const std::vector<ServerProtocol> kProtocols{{"test/1", true}, {"join/1", false}};
+const std::vector<ServerProtocol> kProtocols{{"test/1"}, {"join/1", Clients::anyone}};
 
 Identity identity(const FleetCa& ca, std::string_view host) {
   return Identity::make(ca, host).value();

@@ -1,8 +1,6 @@
 #include "http/client.hh"
 
 #include <poll.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 
 #include <array>
 #include <cerrno>
@@ -17,35 +15,6 @@ constexpr std::size_t kReadBytes = 16 * 1024;
 
 using Deadline = std::chrono::steady_clock::time_point;
 Deadline in(Nanoseconds time) { return std::chrono::steady_clock::now() + time; }
-
-Result<os::Fd> connect_to(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) return fail("the socket path {} is too long", path);
-  path.copy(address.sun_path, path.size());
-  os::Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!fd) return fail("{}", errno_text("make a socket"));
-  if (::connect(fd.number(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-    if (errno == ENOENT || errno == ECONNREFUSED) {
-      return fail("no agent answers at {}: is godwitd running? (--socket names another one)", path);
-    }
-    if (errno == EACCES) {
-      return fail("no permission for {}: run as root or join the socket's group", path);
-    }
-    return fail("{}", errno_text("connect to " + path));
-  }
-  return fd;
-}
-
-Result<> send_all(const os::Fd& fd, std::string_view text) {
-  while (!text.empty()) {
-    const auto sent = ::send(fd.number(), text.data(), text.size(), MSG_NOSIGNAL);
-    if (sent < 0 && errno == EINTR) continue;
-    if (sent < 0) return fail("{}", errno_text("send the request to the agent"));
-    text.remove_prefix(static_cast<std::size_t>(sent));
-  }
-  return {};
-}
 
 enum class Woken { readable, interrupted, late };
 
@@ -66,31 +35,34 @@ Woken wait_readable(const os::Fd& fd, Deadline deadline, const os::Fd* interrupt
 // One exchange: sends a request and reads its answer step by step.
 class Exchange final {
  public:
-  Exchange(const Client& client, std::string_view text) : path_(client.socket_path()) {
-    auto fd = connect_to(path_);
-    if (!fd) {
-      error_ = fd.error();
+  Exchange(const Dialler& agent, std::string_view text) : where_(agent.where) {
+    auto channel = agent.dial();
+    if (!channel) {
+      error_ = channel.error();
       return;
     }
-    fd_ = std::move(*fd);
-    if (const auto sent = send_all(fd_, text); !sent) error_ = sent.error();
+    channel_ = *std::move(channel);
+    if (const auto sent = channel_->send(as_bytes(text)); !sent) error_ = sent.error();
   }
 
   // Reads some more; false at the end of the input, after an error or an interruption.
   bool read_some(Deadline deadline, const os::Fd* interrupt = nullptr) {
-    switch (wait_readable(fd_, deadline, interrupt)) {
-      case Woken::late:
-        return give_up("the agent at {} does not answer");
-      case Woken::interrupted:
-        return interrupted_ = true, false;
-      case Woken::readable:
-        break;
-    }
     std::array<std::byte, kReadBytes> buffer;
-    const auto got = ::recv(fd_.number(), buffer.data(), buffer.size(), 0);
-    if (got <= 0) return ended_ = true, false;
-    append(input_, BytesView(buffer).first(static_cast<std::size_t>(got)));
-    return true;
+    for (;;) {
+      if (const std::size_t got = channel_->receive(buffer)) {
+        append(input_, BytesView(buffer).first(got));
+        return true;
+      }
+      if (channel_->ended()) return ended_ = true, false;
+      switch (wait_readable(channel_->fd(), deadline, interrupt)) {
+        case Woken::late:
+          return give_up("the agent at {} does not answer");
+        case Woken::interrupted:
+          return interrupted_ = true, false;
+        case Woken::readable:
+          break;
+      }
+    }
   }
 
   Result<> read_header(const os::Fd* interrupt) {
@@ -100,7 +72,9 @@ class Exchange final {
       feed();
     }
     if (!error_ && ended_ && !parser_.header_complete()) {
-      give_up("the agent at {} closed the connection without an answer");
+      const std::string why = channel_->why_ended();
+      error_ = Error{fmt::format("the agent at {} closed the connection without an answer{}{}",
+                                 where_, why.empty() ? "" : ": ", why)};
     }
     return outcome();
   }
@@ -135,7 +109,7 @@ class Exchange final {
   bool interrupted() const { return interrupted_; }
   bool ended() const { return ended_; }
   Bytes take_input() { return std::exchange(input_, {}); }
-  os::Fd take_fd() { return std::move(fd_); }
+  std::unique_ptr<Channel> take_channel() { return std::move(channel_); }
   Result<> outcome() const {
     if (error_) return std::unexpected(*error_);
     return {};
@@ -146,16 +120,16 @@ class Exchange final {
     const std::size_t used = parser_.feed(input_);
     input_.erase(input_.begin(), input_.begin() + static_cast<std::ptrdiff_t>(used));
     if (parser_.refusal()) {
-      error_ = Error{fmt::format("the answer from {}: {}", path_, parser_.refusal()->text)};
+      error_ = Error{fmt::format("the answer from {}: {}", where_, parser_.refusal()->text)};
     }
   }
   bool give_up(fmt::format_string<std::string&> format) {
-    error_ = Error{fmt::format(format, path_)};
+    error_ = Error{fmt::format(format, where_)};
     return false;
   }
 
-  std::string path_;
-  os::Fd fd_;
+  std::string where_;
+  std::unique_ptr<Channel> channel_;
   Bytes input_;
   ResponseParser parser_;
   std::optional<Error> error_;
@@ -167,7 +141,7 @@ class Exchange final {
 
 Result<Reply> Client::request(std::string_view method, std::string_view target,
                               const nlohmann::json& body) const {
-  Exchange exchange(*this, write_request(method, target, body.is_null() ? "" : body.dump(), ""));
+  Exchange exchange(agent_, write_request(method, target, body.is_null() ? "" : body.dump(), ""));
   if (const auto read = exchange.outcome(); !read) return std::unexpected(read.error());
   if (const auto read = exchange.read_header(nullptr); !read) return std::unexpected(read.error());
   if (const auto read = exchange.read_body(); !read) return std::unexpected(read.error());
@@ -177,7 +151,7 @@ Result<Reply> Client::request(std::string_view method, std::string_view target,
 Result<EventsEnd> Client::events(std::string_view target,
                                  const std::function<bool(const Event&)>& on_event,
                                  const os::Fd* interrupt) const {
-  Exchange exchange(*this, write_request("GET", target, "", ""));
+  Exchange exchange(agent_, write_request("GET", target, "", ""));
   if (const auto sent = exchange.outcome(); !sent) return std::unexpected(sent.error());
   if (const auto read = exchange.read_header(interrupt); !read) {
     return std::unexpected(read.error());
@@ -196,12 +170,12 @@ Result<EventsEnd> Client::events(std::string_view target,
 }
 
 Result<Upgraded> Client::upgrade(std::string_view target, std::string_view protocol) const {
-  Exchange exchange(*this, write_request("GET", target, "", protocol));
+  Exchange exchange(agent_, write_request("GET", target, "", protocol));
   if (const auto sent = exchange.outcome(); !sent) return std::unexpected(sent.error());
   if (const auto read = exchange.read_header(nullptr); !read) return std::unexpected(read.error());
   constexpr int kSwitchingProtocols = 101;
   if (exchange.parser().status() != kSwitchingProtocols) return exchange.refusal();
-  return Upgraded{.fd = exchange.take_fd(), .early = exchange.take_input()};
+  return Upgraded{.channel = exchange.take_channel(), .early = exchange.take_input()};
 }
 
 }  // namespace godwit::http

@@ -1,6 +1,6 @@
 #pragma once
-// A blocking client of the local API, for the command line: one connection per call, one thread.
-// Errors name the socket and what to do about it.
+// A blocking client of the API, for the command line: one connection per call, one thread. Errors
+// name the agent and what to do about it.
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -8,6 +8,7 @@
 
 #include "base/result.hh"
 #include "base/units.hh"
+#include "http/channel.hh"
 #include "http/sse.hh"
 #include "os/fd.hh"
 
@@ -28,7 +29,7 @@ enum class EventsEnd {
 
 // A connection after its upgrade: raw bytes both ways, the first of which were already read.
 struct Upgraded {
-  os::Fd fd;  // blocking
+  std::unique_ptr<Channel> channel;
   Bytes early;
 };
 
@@ -38,7 +39,8 @@ class Client final {
   static constexpr Nanoseconds kRequestTime = seconds(60);
   static constexpr Nanoseconds kSilence = seconds(45);
 
-  explicit Client(std::string socket_path) : path_(std::move(socket_path)) {}
+  explicit Client(Dialler agent) : agent_(std::move(agent)) {}
+  explicit Client(const std::string& socket_path) : Client(unix_dialler(socket_path)) {}
 
   // `body` null sends none. An answer with an error status is a Reply, not an Error.
   Result<Reply> request(std::string_view method, std::string_view target,
@@ -51,10 +53,8 @@ class Client final {
   // Error when the server answers anything but 101; with its text, if it gave one.
   Result<Upgraded> upgrade(std::string_view target, std::string_view protocol) const;
 
-  const std::string& socket_path() const { return path_; }
-
  private:
-  std::string path_;
+  Dialler agent_;
 };
 
 }  // namespace godwit::http

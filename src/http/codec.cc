@@ -99,6 +99,7 @@ Request RequestParser::take() {
   if (beast::token_list(message[beast::field::connection]).exists("upgrade")) {
     request.upgrade = std::string(message[beast::field::upgrade]);
   }
+  request.last_event_id = std::string(message["Last-Event-ID"]);
   request.body = std::move(message.body());
   return request;
 }
@@ -142,6 +143,9 @@ std::string write_response(const Response& response, bool keep_alive) {
   message.keep_alive(keep_alive);
   message.set(beast::field::content_type, response.content_type);
   message.set(beast::field::cache_control, "no-store");
+  if (response.retry_after_s > 0) {
+    message.set(beast::field::retry_after, std::to_string(response.retry_after_s));
+  }
   message.body() = response.body;
   return written(message);
 }

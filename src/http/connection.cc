@@ -20,10 +20,12 @@ constexpr Nanoseconds kQuietTime = seconds(15);    // before a heartbeat; client
 
 }  // namespace
 
-Connection::Connection(os::Loop& loop, std::unique_ptr<os::ByteStream> stream, const Owner& owner)
+Connection::Connection(os::Loop& loop, std::unique_ptr<os::ByteStream> stream,
+                       std::shared_ptr<const Caller> caller, const Owner& owner)
     : loop_(loop),
       owner_(owner),
-      stream_(std::make_unique<HandedStream>(loop, std::move(stream))) {}
+      stream_(std::make_unique<HandedStream>(loop, std::move(stream))),
+      caller_(std::move(caller)) {}
 
 Connection::~Connection() = default;
 
@@ -80,6 +82,7 @@ void Connection::dispatch(Request request) {
   timer_ = {};
   begun_ = false;
   keep_alive_ = request.keep_alive;
+  request.caller = caller_;
   const std::uint64_t number = ++request_;
   try {
     owner_.dispatch(std::move(request), Responder(weak_from_this(), number));
@@ -114,7 +117,7 @@ void Connection::start_events(const std::shared_ptr<EventStream>& events) {
   send(write_event_stream_header());
 }
 
-bool Connection::push_event(std::string_view name, std::string_view data) {
+bool Connection::push_event(std::string_view name, std::string_view data, std::string_view id) {
   if (state_ != State::streaming) return false;
   if (output_.size() - output_sent_ + data.size() > EventStream::kMaxEventBacklog) {
     // Not here: the owner of the event stream must not be called back from inside its own push.
@@ -122,7 +125,7 @@ bool Connection::push_event(std::string_view name, std::string_view data) {
     state_ = State::closing;
     return false;
   }
-  send(write_event(name, data));
+  send(write_event(name, data, id));
   return true;
 }
 

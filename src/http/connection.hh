@@ -28,15 +28,18 @@ class Connection final : public std::enable_shared_from_this<Connection> {
     std::function<void(Connection&)> gone;  // forgets this connection; called once
   };
 
-  Connection(os::Loop& loop, std::unique_ptr<os::ByteStream> stream, const Owner& owner);
+  Connection(os::Loop& loop, std::unique_ptr<os::ByteStream> stream,
+             std::shared_ptr<const Caller> caller, const Owner& owner);
   ~Connection();
   void start();
+  const Caller& caller() const { return *caller_; }
+  void leave();  // at once, whatever is under way
 
   // For Responder and EventStream.
   bool awaits(std::uint64_t request) const;
   void answer(const Response& response);
   void start_events(const std::shared_ptr<EventStream>& events);
-  bool push_event(std::string_view name, std::string_view data);
+  bool push_event(std::string_view name, std::string_view data, std::string_view id);
   void end_events();
   void upgrade(std::string_view protocol, Responder::OnUpgraded on_upgraded);
 
@@ -54,11 +57,11 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   void hand_over();
   void arm_timer();
   void timer_fired();
-  void leave();
 
   os::Loop& loop_;
   const Owner& owner_;
   std::unique_ptr<HandedStream> stream_;
+  std::shared_ptr<const Caller> caller_;
   State state_ = State::reading;
   RequestParser parser_;
   Bytes input_;

@@ -1,11 +1,13 @@
 #pragma once
 // One HTTP/1.1 request and its answer, as values. Nothing here knows how they travel.
 #include <map>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 
 #include "base/result.hh"
+#include "http/caller.hh"
 
 namespace godwit::http {
 
@@ -15,8 +17,10 @@ struct Request {
   std::map<std::string, std::string> query;       // decoded; the last of equal names wins
   std::map<std::string, std::string> parameters;  // what the route's {names} matched, decoded
   std::string upgrade;                            // protocol asked for with Upgrade, or empty
+  std::string last_event_id;  // of an event stream that goes on (WHATWG HTML, 9.2.4), or empty
   std::string body;
   bool keep_alive = true;
+  std::shared_ptr<const Caller> caller;  // never null once the server has it
 
   // The value matched by {name}; CHECKs that the route has it.
   const std::string& parameter(std::string_view name) const;
@@ -26,6 +30,7 @@ struct Response {
   int status = 200;
   std::string content_type = "application/json";
   std::string body;
+  int retry_after_s = 0;  // in a 429 or 503: when to try again
 };
 
 // The body as a JSON object; an empty body is the empty object. Anything else is an error.

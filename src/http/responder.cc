@@ -16,11 +16,15 @@ Responder::Responder(std::weak_ptr<Connection> connection, std::uint64_t request
 Responder::Responder(Responder&& other) noexcept
     : connection_(std::exchange(other.connection_, {})),
       request_(other.request_),
+      answered_(std::exchange(other.answered_, nullptr)),
       exceptions_(other.exceptions_) {}
 
 Responder::~Responder() {
   // A handler that throws takes its responder with it; the connection answers with the text.
-  if (std::uncaught_exceptions() > exceptions_) return;
+  if (std::uncaught_exceptions() > exceptions_) {
+    report(500, {});
+    return;
+  }
   error(500, "the agent dropped this request without an answer");
 }
 
@@ -29,7 +33,12 @@ std::shared_ptr<Connection> Responder::claim() {
   return connection && connection->awaits(request_) ? connection : nullptr;
 }
 
+void Responder::report(int status, std::string_view body) {
+  if (auto answered = std::exchange(answered_, nullptr)) answered(status, body);
+}
+
 void Responder::send(Response response) {
+  report(response.status, response.body);
   if (const auto connection = claim()) connection->answer(response);
 }
 
@@ -42,6 +51,7 @@ void Responder::error(int status, std::string_view text, int exit) {
 }
 
 std::shared_ptr<EventStream> Responder::events() {
+  report(200, {});
   const auto connection = claim();
   auto stream = std::make_shared<EventStream>(connection);
   if (connection) connection->start_events(stream);
@@ -49,6 +59,7 @@ std::shared_ptr<EventStream> Responder::events() {
 }
 
 void Responder::upgrade(std::string_view protocol, OnUpgraded on_upgraded) {
+  report(101, {});
   if (const auto connection = claim()) connection->upgrade(protocol, std::move(on_upgraded));
 }
 
@@ -57,11 +68,11 @@ bool Responder::abandoned() const {
   return !connection || !connection->awaits(request_);
 }
 
-bool EventStream::push(std::string_view event, const nlohmann::json& data) {
+bool EventStream::push(std::string_view event, const nlohmann::json& data, std::string_view id) {
   const auto connection = connection_.lock();
   if (!connection) return false;
   return connection->push_event(
-      event, data.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+      event, data.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), id);
 }
 
 void EventStream::close() {

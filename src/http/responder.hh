@@ -33,14 +33,20 @@ class Responder final {
   // Starts a stream of events; it ends when the returned object is destroyed or closed.
   std::shared_ptr<EventStream> events();
   void upgrade(std::string_view protocol, OnUpgraded on_upgraded);
+  // Called once with what is answered (for events and upgrades only the status), also when nobody
+  // is there to hear it: for those who keep a record.
+  using OnAnswer = std::move_only_function<void(int status, std::string_view body)>;
+  void on_answer(OnAnswer handler) { answered_ = std::move(handler); }
   // True when an answer would reach nobody.
   bool abandoned() const;
 
  private:
   std::shared_ptr<Connection> claim();
+  void report(int status, std::string_view body);
 
   std::weak_ptr<Connection> connection_;
   std::uint64_t request_ = 0;
+  OnAnswer answered_;
   int exceptions_ = 0;  // in flight when this was made: see the destructor
 };
 
@@ -55,8 +61,9 @@ class EventStream final {
 
   static constexpr std::size_t kMaxEventBacklog = 1024 * 1024;
 
-  // False when the client is gone (or was just cut off).
-  bool push(std::string_view event, const nlohmann::json& data);
+  // False when the client is gone (or was just cut off). With `id` a client that lost the stream
+  // can ask to go on behind this event (Last-Event-ID).
+  bool push(std::string_view event, const nlohmann::json& data, std::string_view id = {});
   // Ends the stream in order, after what was pushed.
   void close();
   bool open() const { return !connection_.expired(); }

@@ -37,10 +37,26 @@ std::map<std::string, std::string> captured(const std::vector<std::string>& patt
   return parameters;
 }
 
+std::string refusal_of(const Caller& caller, Access access) {
+  if (access == Access::root) return "only root does this, through the agent's unix socket";
+  return fmt::format("{} is a {}: it reads and changes nothing; ask for an operator's certificate",
+                     caller.name, to_text(caller.role));
+}
+
 }  // namespace
 
-void Router::add(std::string method, std::string_view pattern, Handler handler) {
-  Route route{std::move(method), split(pattern), std::move(handler)};
+std::vector<Router::Entry> Router::entries() const {
+  std::vector<Entry> all;
+  for (const Route& route : routes_) {
+    std::string pattern;
+    for (const auto& segment : route.segments) pattern += "/" + segment;
+    all.push_back({route.method, pattern, route.access});
+  }
+  return all;
+}
+
+void Router::add(std::string method, std::string_view pattern, Access access, Handler handler) {
+  Route route{std::move(method), split(pattern), access, std::move(handler)};
   for (const Route& other : routes_) {
     CHECK(other.method != route.method || other.segments != route.segments, "{} {} is there twice",
           route.method, pattern);
@@ -58,6 +74,9 @@ void Router::dispatch(Request request, Responder responder) const {
     if (!matches(route.segments, path)) continue;
     path_known = true;
     if (route.method != request.method) continue;
+    if (!permits(request.caller->role, route.access)) {
+      return responder.send(error_response(403, refusal_of(*request.caller, route.access)));
+    }
     request.parameters = captured(route.segments, path);
     return route.handler(request, std::move(responder));
   }

@@ -2,7 +2,7 @@
 #include "http/server.hh"
 
 #include <gtest/gtest.h>
-#include <sys/socket.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -75,6 +75,62 @@ TEST_F(ServerTest, RoutesByMethodAndPattern) {
   EXPECT_TRUE(peer->received.contains("there is no /v1/none"));
   EXPECT_TRUE(peer->received.contains("HTTP/1.1 405 "));
   EXPECT_EQ(server.connections(), 1u) << "keep-alive";
+}
+
+TEST_F(ServerTest, RemoteConnectionsAreBoundedByCallerAndApartFromLocalOnes) {
+  std::vector<std::unique_ptr<os::MemoryLink>> links;
+  std::vector<std::unique_ptr<os::ByteStream>> ends;
+  const auto connect_as = [&](Role role, const std::string& name) {
+    links.push_back(std::make_unique<os::MemoryLink>());
+    ends.push_back(links.back()->take_a());
+    const std::size_t before = server.connections();
+    server.serve(links.back()->take_b(),
+                 {.role = role, .name = name, .tenant = {}, .from = {}, .serial = {}});
+    return server.connections() > before;
+  };
+  for (std::size_t i = 0; i < Server::kMaxPerCaller; ++i) {
+    EXPECT_TRUE(connect_as(Role::viewer, "vera"));
+  }
+  EXPECT_FALSE(connect_as(Role::viewer, "vera"));
+  std::size_t others = 0;
+  while (connect_as(Role::operator_, fmt::format("user-{}", others))) ++others;
+  EXPECT_EQ(others, Server::kMaxRemote - Server::kMaxPerCaller);
+  for (std::size_t i = 0; i < Server::kMaxConnections; ++i) {
+    EXPECT_TRUE(connect_as(Role::root, "uid 0"));
+  }
+  EXPECT_FALSE(connect_as(Role::root, "uid 0"));
+  server.cut([](const Caller& caller) { return caller.name == "vera"; });
+  EXPECT_TRUE(connect_as(Role::viewer, "vera"));
+}
+
+TEST_F(ServerTest, RolesAreCheckedBeforeTheRoute) {
+  int called = 0;
+  const auto handler = [&](const Request&, Responder responder) {
+    ++called;
+    responder.json(200, nullptr);
+  };
+  server.route("GET", "/read", handler);
+  server.route("POST", "/change", handler);
+  server.route("GET", "/root", Access::root, handler);
+  const auto ask = [&](Role role, std::string_view request) {
+    os::MemoryLink own;
+    Peer peer(own.take_a());
+    server.serve(own.take_b(), {.role = role, .name = "x", .tenant = {}, .from = {}, .serial = {}});
+    peer.send(fmt::format("{} HTTP/1.1\r\nHost: x\r\n\r\n", request));
+    for (int i = 0; i < 5; ++i) {
+      own.settle();
+      loop.run_once(Nanoseconds(0));
+    }
+    server.cut([](const Caller&) { return true; });
+    return peer.received.substr(9, 3);
+  };
+  EXPECT_EQ(ask(Role::viewer, "GET /read"), "200");
+  EXPECT_EQ(ask(Role::viewer, "POST /change"), "403");
+  EXPECT_EQ(ask(Role::viewer, "GET /root"), "403");
+  EXPECT_EQ(ask(Role::operator_, "POST /change"), "200");
+  EXPECT_EQ(ask(Role::operator_, "GET /root"), "403");
+  EXPECT_EQ(ask(Role::root, "GET /root"), "200");
+  EXPECT_EQ(called, 3);
 }
 
 TEST_F(ServerTest, PipelinedRequestsAreAnsweredInOrderThoughTheFirstAnswersLater) {
@@ -298,9 +354,11 @@ TEST_F(SocketTest, UpgradeGivesARawSocket) {
   ASSERT_TRUE(upgraded) << upgraded.error().text;
   std::string text(as_text(upgraded->early));
   while (text.size() < 5) {
-    char byte = 0;
-    ASSERT_EQ(::recv(upgraded->fd.number(), &byte, 1, 0), 1);
-    text += byte;
+    pollfd ready{.fd = upgraded->channel->fd().number(), .events = POLLIN, .revents = 0};
+    ASSERT_EQ(::poll(&ready, 1, 10'000), 1);
+    std::array<std::byte, 16> some;
+    text += as_text(BytesView(some).first(upgraded->channel->receive(some)));
+    ASSERT_FALSE(upgraded->channel->ended());
   }
   EXPECT_EQ(text, "hello");
   EXPECT_FALSE(Client(path).upgrade("/none", "console"));

@@ -6,9 +6,11 @@
 
 namespace godwit::http {
 
-std::string write_event(std::string_view name, std::string_view data) {
+std::string write_event(std::string_view name, std::string_view data, std::string_view id) {
   CHECK(!name.contains('\n') && !name.contains('\r'), "event name '{}'", name);
-  std::string out = fmt::format("event: {}\n", name);
+  CHECK(!id.contains('\n') && !id.contains('\r'), "event id '{}'", id);
+  std::string out = id.empty() ? "" : fmt::format("id: {}\n", id);
+  out += fmt::format("event: {}\n", name);
   for (;;) {
     const std::size_t end = data.find('\n');
     out += fmt::format("data: {}\n", data.substr(0, end));
@@ -44,6 +46,7 @@ void EventParser::line(std::string_view text, const std::function<bool(const Eve
   if (value.starts_with(' ')) value.remove_prefix(1);
   const std::string_view field = text.substr(0, colon);
   if (field == "event") event_.name = value;
+  if (field == "id") event_.id = value;
   if (field == "data") {
     if (std::exchange(has_data_, true)) event_.data += '\n';
     event_.data += value;

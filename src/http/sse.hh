@@ -12,10 +12,12 @@ namespace godwit::http {
 struct Event {
   std::string name;  // "message" when the sender gave none
   std::string data;
+  std::string id;  // empty when the sender gave none with this event
 };
 
-// `name` has no line break (CHECKed); each line of `data` becomes a data line.
-std::string write_event(std::string_view name, std::string_view data);
+// `name` and `id` have no line break (CHECKed); an empty `id` is left out; each line of `data`
+// becomes a data line.
+std::string write_event(std::string_view name, std::string_view data, std::string_view id = {});
 inline constexpr std::string_view kHeartbeat = ":\n\n";
 
 // Incremental reader. An event beyond kMaxEventBytes sets the error and ends the reading.

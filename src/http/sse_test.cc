@@ -21,7 +21,7 @@ std::vector<Event> read_in_pieces(std::string_view text, std::size_t piece) {
 
 TEST(Sse, WhatIsWrittenIsReadHoweverItIsCut) {
   const std::string text = write_event("progress", R"({"round":3})") + std::string(kHeartbeat) +
-                           write_event("done", "two\nlines");
+                           write_event("done", "two\nlines", "a-7");
   for (std::size_t piece = 1; piece <= text.size(); ++piece) {
     const auto events = read_in_pieces(text, piece);
     ASSERT_EQ(events.size(), 2u) << "pieces of " << piece;
@@ -29,6 +29,8 @@ TEST(Sse, WhatIsWrittenIsReadHoweverItIsCut) {
     EXPECT_EQ(events[0].data, R"({"round":3})");
     EXPECT_EQ(events[1].name, "done");
     EXPECT_EQ(events[1].data, "two\nlines");
+    EXPECT_EQ(events[0].id, "");
+    EXPECT_EQ(events[1].id, "a-7");
   }
 }
 

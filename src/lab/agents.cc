@@ -14,6 +14,7 @@ namespace {
 constexpr Nanoseconds kCommandLimit = seconds(30);
 constexpr Nanoseconds kStartLimit = seconds(20);
 constexpr const char* kLog = "/var/log/godwitd.log";
+constexpr const char* kHooks = "/var/lib/godwit/hooks";  // /etc is one for all hosts
 constexpr const char* kSocket = "/run/godwit/godwitd.sock";
 
 // As they are built, or as the packages install them: bin/godwit-lab, sbin/godwitd.
@@ -28,20 +29,21 @@ std::string beside_this(std::string_view program) {
 }
 
 os::Output in_host(const std::string& lab, const std::string& host,
-                   std::vector<std::string> options, const std::vector<std::string>& argv) {
+                   std::vector<std::string> options, const std::vector<std::string>& argv,
+                   std::string_view input = {}) {
   std::vector<std::string> words = {"/proc/self/exe", "lab", "exec", "--name", lab};
   words.insert(words.end(), options.begin(), options.end());
   words.push_back(host);
   words.emplace_back("--");
   words.insert(words.end(), argv.begin(), argv.end());
-  auto output = os::run({.argv = words}, {}, kCommandLimit);
+  auto output = os::run({.argv = words}, input, kCommandLimit);
   if (!output) fail_setup("on {}: {}: {}", host, fmt::join(argv, " "), output.error().text);
   return std::move(*output);
 }
 
 std::string checked_in_host(const std::string& lab, const std::string& host,
-                            const std::vector<std::string>& argv) {
-  const os::Output output = in_host(lab, host, {}, argv);
+                            const std::vector<std::string>& argv, std::string_view input = {}) {
+  const os::Output output = in_host(lab, host, {}, argv, input);
   if (!output.status.success()) {
     fail_setup("on {}: {}: {}: {}{}", host, fmt::join(argv, " "), output.status.text(), output.out,
                output.err);
@@ -58,7 +60,8 @@ std::string end_of_log(const std::string& lab, const std::string& host) {
 std::string agent_program() { return beside_this("godwitd"); }
 
 void start_agent(const std::string& lab, const NodeState& host) {
-  std::vector<std::string> argv = {agent_program(), "--name", host.name, "--site", host.site};
+  std::vector<std::string> argv = {agent_program(), "--name",  host.name, "--site",
+                                   host.site,       "--hooks", kHooks};
   for (const auto& address : host.announced) argv.insert(argv.end(), {"--address", address});
   const os::Output started = in_host(lab, host.name, {"--detach", "--log", kLog}, argv);
   if (!started.status.success()) fail_setup("start godwitd on {}: {}", host.name, started.err);
@@ -98,7 +101,7 @@ void start_fleet(const LabState& state, const std::function<void()>& checkpoint)
     }
     // "godwit join TOKEN@HOST:PORT"
     const std::string line = invite["command"];
-    checked_in_host(state.name, host->name, {cli, "join", line.substr(line.rfind(' ') + 1)});
+    checked_in_host(state.name, host->name, {cli, "join", "-"}, line.substr(line.rfind(' ') + 1));
   }
 }
 

@@ -1,6 +1,7 @@
 // Drives Source and Target against each other through a lossy, reordering message queue, kills
 // either agent between any two effects and restarts it from its journal, and looks after every step
-// for two running instances. Each seed is one history.
+// for two running instances. Disks are full now and then. Each seed is one history; time is in
+// test/sim.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -9,6 +10,7 @@
 #include <optional>
 #include <random>
 
+#include "migrate/points.hh"
 #include "migrate/source.hh"
 #include "migrate/target.hh"
 
@@ -59,30 +61,54 @@ class World {
     return is_final(source_journal_) && source_ && target_ && target_knows;
   }
 
+  // Also after a restart from its journal.
+  bool target_never_runs() const {
+    return target_journal_ <= TargetState::preparing || target_journal_ == TargetState::refused ||
+           (target_journal_ == TargetState::loaded && !target_guest_);
+  }
+
   void start_source(SE event) {
-    source_.emplace(SourceOptions{}, source_journal_);
+    source_.emplace(SourceOptions{}, source_journal_, abort_told_);
     feed_source(event);
   }
   void start_target(TE event) {
-    target_.emplace(target_journal_);
+    target_.emplace(target_journal_, refusal_told_);
+    if (target_journal_ == TargetState::loaded && !target_guest_) feed_target(TE::guest_died);
     feed_target(event);
   }
 
   void feed_source(SE event) {
-    if (!source_) return;
-    for (const SF effect : source_->handle(event, "test")) {
-      if (chance(3)) return kill_source();
-      perform(effect);
-      if (!source_) return;
-    }
+    if (source_) run(source_, source_->handle(event, "test"), [this] { kill_source(); });
   }
   void feed_target(TE event) {
-    if (!target_) return;
-    for (const TF effect : target_->handle(event, "test")) {
-      if (chance(3)) return kill_target();
-      perform(effect);
-      if (!target_) return;
+    if (target_) run(target_, target_->handle(event, "test"), [this] { kill_target(); });
+  }
+  template <class Machine>
+  void run(std::optional<Machine>& machine, std::vector<typename Machine::Effect> effects,
+           const auto& kill) {
+    for (std::size_t i = 0; i < effects.size(); ++i) {
+      if (chance(3)) return kill();
+      if (effects[i] == Machine::Effect::record && chance(2)) {
+        effects = machine->record_failed("full");
+        i = static_cast<std::size_t>(-1);
+        continue;
+      }
+      perform(effects[i]);
     }
+  }
+  // As soon as the disk has room, at the latest in the calm.
+  void write_notes() {
+    if (chance(90)) return;
+    if (source_) note_source();
+    if (target_) note_target();
+  }
+  void note_source() {
+    source_journal_ = source_->state();
+    abort_told_ = source_->abort_told();
+  }
+  void note_target() {
+    target_journal_ = target_->state();
+    refusal_told_ = target_->refusal_told();
   }
 
   void kill_source() {
@@ -97,7 +123,10 @@ class World {
   void perform(SF effect) {
     switch (effect) {
       case SF::record:
-        source_journal_ = source_->state();
+        note_source();
+        break;
+      case SF::note:
+        if (!chance(10)) note_source();
         break;
       case SF::prepare_target:
         to_target_.push_back(Message::prepare);
@@ -106,19 +135,19 @@ class World {
         if (chance(2)) source_events_.push_back(SE::memory_failed);
         break;
       case SF::continue_memory:
-        source_events_.push_back(SE::converged);
+        if (chance(20)) source_events_.push_back(SE::converged);
+        source_runs_ = !chance(20);  // a guest that writes nothing is stopped by QEMU itself
+        source_events_.push_back(source_runs_ ? SE::converged : SE::at_pre_switchover);
         break;
       case SF::pre_pause:
-        ASSERT_TRUE(source_runs_);
         source_events_.push_back(chance(5) ? SE::pre_pause_failed : SE::pre_pause_done);
         break;
       case SF::post_resume:
-        ASSERT_EQ(source_journal_, SourceState::aborted);
+        ASSERT_EQ(source_->state(), SourceState::aborted);
         ASSERT_TRUE(source_runs_);
         break;
       case SF::allow_switchover:
-        source_runs_ = false;
-        source_events_.push_back(SE::at_pre_switchover);
+        if (std::exchange(source_runs_, false)) source_events_.push_back(SE::at_pre_switchover);
         break;
       case SF::pause_ports:
         source_events_.push_back(SE::ports_paused);
@@ -133,7 +162,8 @@ class World {
         to_target_.push_back(Message::commit);
         break;
       case SF::resume_guest:
-        ASSERT_NE(source_journal_, SourceState::released);
+        // A refusal need not be noted here: it is said again.
+        ASSERT_TRUE(source_journal_ != SourceState::released || target_never_runs());
         source_runs_ = true;
         source_events_.push_back(SE::guest_resumed);
         break;
@@ -142,6 +172,7 @@ class World {
         break;
       case SF::end_guest:
         ASSERT_FALSE(source_runs_);
+        source_events_.push_back(SE::guest_ended);
         break;
       case SF::wait:
         source_timer_ = true;
@@ -157,7 +188,10 @@ class World {
   void perform(TF effect) {
     switch (effect) {
       case TF::record:
-        target_journal_ = target_->state();
+        note_target();
+        break;
+      case TF::note:
+        if (!chance(10)) note_target();
         break;
       case TF::prepare_guest:
         target_guest_ = true;
@@ -232,13 +266,16 @@ class World {
       case Message::owns:
         return feed_source(SE::target_owns);
       case Message::refuses:
+        feed_source(SE::abort_heard);  // if it answers that
         return feed_source(SE::target_refuses);
       default:
-        return feed_source(SE::target_failed);
+        feed_source(SE::target_failed);
+        return feed_target(TE::failure_heard);
     }
   }
 
   void random_step() {
+    write_notes();
     switch (random_() % 9) {
       case 0:
         return deliver_to_target();
@@ -259,6 +296,7 @@ class World {
       case 5:
         if (!source_) return start_source(SE::restarted);
         if (chance(5)) return kill_source();
+        feed_target(TE::session_up);
         return feed_source(SE::session_up);
       case 6:
         if (!target_) return start_target(TE::restarted);
@@ -294,6 +332,7 @@ class World {
   std::optional<Source> source_;
   std::optional<Target> target_{std::in_place};
   SourceState source_journal_ = SourceState::planned;
+  bool abort_told_ = true, refusal_told_ = true;
   TargetState target_journal_ = TargetState::planned;
   bool source_runs_ = true, target_runs_ = false;
   bool target_guest_ = false, target_loaded_ = false;
@@ -321,10 +360,20 @@ TEST(Source, HoldWaitsForCutover) {
   Source source({.hold = true});
   (void)source.handle(SE::begin);
   (void)source.handle(SE::target_prepared);
-  EXPECT_EQ(source.handle(SE::converged), std::vector{SF::record});
+  EXPECT_EQ(source.handle(SE::converged), std::vector{SF::note});
   EXPECT_EQ(source.state(), SourceState::ready);
   const auto effects = source.handle(SE::cutover);
-  EXPECT_EQ(effects, (std::vector{SF::record, SF::pre_pause}));
+  EXPECT_EQ(effects, (std::vector{SF::note, SF::pre_pause}));
+}
+
+TEST(Source, HoldIsKeptAlsoByAMoveThatDiverges) {
+  Source source({.hold = true, .pause_on_diverge = true});
+  (void)source.handle(SE::begin);
+  (void)source.handle(SE::target_prepared);
+  EXPECT_EQ(source.handle(SE::diverged), std::vector{SF::note});
+  EXPECT_EQ(source.state(), SourceState::ready);
+  EXPECT_TRUE(source.handle(SE::pre_pause_done).empty());
+  EXPECT_EQ(source.handle(SE::cutover), (std::vector{SF::note, SF::pre_pause}));
 }
 
 TEST(Source, TheHooksAgreeBeforeTheGuestMayStop) {
@@ -340,8 +389,22 @@ TEST(Source, TheHooksAgreeBeforeTheGuestMayStop) {
       EXPECT_EQ(effects, std::vector{SF::allow_switchover});
     } else {
       EXPECT_EQ(source.state(), SourceState::aborting);
-      EXPECT_EQ(source.handle(SE::guest_resumed), (std::vector{SF::record, SF::post_resume}));
+      EXPECT_EQ(source.handle(SE::guest_resumed), (std::vector{SF::note, SF::post_resume}));
     }
+  }
+}
+
+TEST(Source, AGuestThatQemuStopsByItselfIsNotLeftStanding) {
+  for (const bool hold : {false, true}) {
+    Source source({.hold = hold});
+    (void)source.handle(SE::begin);
+    (void)source.handle(SE::target_prepared);
+    if (hold) (void)source.handle(SE::converged);
+    EXPECT_EQ(source.state(), hold ? SourceState::ready : SourceState::copying);
+    EXPECT_EQ(source.handle(SE::at_pre_switchover).back(), SF::pre_pause);
+    EXPECT_EQ(source.handle(SE::pre_pause_done),
+              (std::vector{SF::record, SF::pause_ports, SF::wait}));
+    EXPECT_EQ(source.state(), SourceState::switching);
   }
 }
 
@@ -350,10 +413,10 @@ TEST(Source, AnAbortBeforeTheHooksBeganNeedsNoneAfter) {
   (void)source.handle(SE::begin);
   (void)source.handle(SE::target_prepared);
   (void)source.handle(SE::abort_requested);
-  EXPECT_EQ(source.handle(SE::guest_resumed), std::vector{SF::record});
+  EXPECT_EQ(source.handle(SE::guest_resumed), std::vector{SF::note});
   Source restarted({}, SourceState::copying);  // which may have begun them
   (void)restarted.handle(SE::restarted);
-  EXPECT_EQ(restarted.handle(SE::guest_resumed), (std::vector{SF::record, SF::post_resume}));
+  EXPECT_EQ(restarted.handle(SE::guest_resumed), (std::vector{SF::note, SF::post_resume}));
 }
 
 TEST(Source, DivergenceAbortsUnlessAskedToPause) {
@@ -370,7 +433,7 @@ TEST(Source, MemoryBeginsToLeaveWhileTheTargetPreparesItself) {
   Source source({});
   EXPECT_EQ(source.handle(SE::begin),
             (std::vector{SF::record, SF::prepare_target, SF::start_memory, SF::wait}));
-  EXPECT_EQ(source.handle(SE::target_prepared), (std::vector{SF::record, SF::continue_memory}));
+  EXPECT_EQ(source.handle(SE::target_prepared), (std::vector{SF::note, SF::continue_memory}));
 }
 
 TEST(Source, AGuestThatStopsOrFailsBeforeTheTargetIsReadyGoesOnHere) {
@@ -388,8 +451,10 @@ TEST(Target, GivesUpUntilItOwnsTheGuest) {
     Target target;
     (void)target.handle(TE::begin);
     if (loaded) (void)target.handle(TE::loaded);
+    // One that is whole might be asked for again: its refusal must be kept.
     EXPECT_EQ(target.handle(TE::give_up, "the operator"),
-              (std::vector{TF::record, TF::reply_refuses, TF::notify_failed, TF::discard_guest}));
+              (std::vector{loaded ? TF::record : TF::note, TF::reply_refuses, TF::notify_failed,
+                           TF::discard_guest}));
     EXPECT_EQ(target.handle(TE::commit), std::vector{TF::reply_refuses});
   }
   Target owner(TargetState::owner);
@@ -403,7 +468,7 @@ TEST(Target, AnEarlyCommitIsWaitedForOnceHoweverOftenItComes) {
   EXPECT_EQ(target.handle(TE::commit), std::vector{TF::wait});
   EXPECT_TRUE(target.handle(TE::commit).empty());
   EXPECT_EQ(target.handle(TE::patience_ended),
-            (std::vector{TF::record, TF::reply_refuses, TF::discard_guest}));
+            (std::vector{TF::note, TF::reply_refuses, TF::discard_guest}));
 }
 
 TEST(Target, RunsByTheOperatorsWordOnlyWhatIsWhole) {
@@ -416,6 +481,17 @@ TEST(Target, RunsByTheOperatorsWordOnlyWhatIsWhole) {
   EXPECT_EQ(target.handle(TE::abort), std::vector{TF::reply_owns});
 }
 
+// Done, nobody would end it after a restart.
+TEST(Source, IsNotDoneBeforeItsQemuWasEnded) {
+  for (const bool drained_first : {false, true}) {
+    Source source({}, SourceState::committed);
+    (void)source.handle(SE::patience_ended);
+    EXPECT_TRUE(source.handle(drained_first ? SE::drained : SE::guest_ended).empty());
+    EXPECT_EQ(source.handle(drained_first ? SE::guest_ended : SE::drained), std::vector{SF::note});
+    EXPECT_EQ(source.state(), SourceState::done);
+  }
+}
+
 TEST(Source, AfterReleasedAnAbortIsNotObeyed) {
   Source source({}, SourceState::released);
   EXPECT_TRUE(source.handle(SE::abort_requested).empty());
@@ -424,6 +500,95 @@ TEST(Source, AfterReleasedAnAbortIsNotObeyed) {
   const auto effects = source.handle(SE::target_destroyed);
   EXPECT_EQ(effects.front(), SF::record);
   EXPECT_EQ(source.state(), SourceState::aborting);
+}
+
+// ---- a full disk ----
+
+Source source_at(SE last) {
+  Source source({});
+  for (const SE event : {SE::begin, SE::target_prepared, SE::converged, SE::at_pre_switchover,
+                         SE::ports_paused, SE::memory_completed}) {
+    (void)source.handle(event);
+    if (event == last) break;
+  }
+  return source;
+}
+
+TEST(Source, WhatCannotBeRecordedIsGivenUpAndTheGuestGoesOn) {
+  for (const SE last : {SE::begin, SE::memory_completed}) {
+    Source source = source_at(last);
+    EXPECT_EQ(source.record_failed("the disk is full"),
+              (std::vector{SF::note, SF::cancel_memory, SF::resume_guest, SF::resume_ports,
+                           SF::abort_target}));
+    EXPECT_EQ(source.state(), SourceState::aborting);
+    EXPECT_EQ(source.reason(), "the disk is full");
+  }
+}
+
+TEST(Source, TheOperatorsWordThatCannotBeRecordedIsNotObeyed) {
+  Source source({}, SourceState::released);
+  EXPECT_EQ(source.handle(SE::target_destroyed).front(), SF::record);
+  EXPECT_EQ(source.record_failed("the disk is full"), std::vector{SF::wait});
+  EXPECT_EQ(source.state(), SourceState::released);
+  EXPECT_TRUE(source.undecided());
+}
+
+TEST(Target, ARefusalThatCannotBeRecordedIsMadeByTheEndOfItsQemu) {
+  Target target(TargetState::loaded);
+  EXPECT_EQ(target.handle(TE::commit).front(), TF::record);
+  EXPECT_EQ(target.record_failed("the disk is full"),
+            (std::vector{TF::discard_guest, TF::note, TF::reply_refuses, TF::notify_failed}));
+  EXPECT_EQ(target.handle(TE::commit), std::vector{TF::reply_refuses});
+}
+
+TEST(Target, TheOnlyCopyIsNotDiscardedForAFullDisk) {
+  Target target(TargetState::loaded);
+  (void)target.handle(TE::source_destroyed);
+  EXPECT_TRUE(target.record_failed("the disk is full").empty());
+  EXPECT_EQ(target.handle(TE::source_destroyed).front(), TF::record);
+  EXPECT_EQ(target.state(), TargetState::owner);
+}
+
+// ---- what the other side has not heard ----
+
+TEST(Source, SaysThatItAbortedUntilItIsHeard) {
+  Source source = source_at(SE::target_prepared);
+  (void)source.handle(SE::abort_requested, "why");
+  (void)source.handle(SE::guest_resumed);
+  EXPECT_FALSE(source.over());
+  Source restarted({}, source.state(), source.abort_told());
+  EXPECT_EQ(restarted.handle(SE::session_up), std::vector{SF::abort_target});
+  EXPECT_EQ(restarted.handle(SE::abort_heard), std::vector{SF::note});
+  EXPECT_TRUE(restarted.over());
+  EXPECT_TRUE(restarted.handle(SE::session_up).empty());
+}
+
+TEST(Target, SaysThatItFailedUntilItIsHeard) {
+  Target target;
+  (void)target.handle(TE::begin);
+  (void)target.handle(TE::guest_died);
+  Target restarted(target.state(), target.refusal_told());
+  EXPECT_EQ(restarted.handle(TE::session_up), std::vector{TF::notify_failed});
+  EXPECT_EQ(restarted.handle(TE::failure_heard), std::vector{TF::note});
+  EXPECT_TRUE(restarted.handle(TE::session_up).empty());
+}
+
+// ---- where a hand-over can be interrupted ----
+
+TEST(Points, AreFoundInTheMachines) {
+  const auto points = handover_points();
+  const auto has = [&](std::string_view text) {
+    return std::ranges::any_of(points, [&](const Point& point) { return to_text(point) == text; });
+  };
+  for (const char* text :
+       {"source.planned.record.after", "source.released.record.before", "source.ready.note.after",
+        "source.draining.end_guest.before", "source.aborted.abort_target.after",
+        "target.preparing.prepare_guest.before", "target.owner.record.after",
+        "target.loaded.take_commit.before", "target.refused.notify_failed.after"}) {
+    EXPECT_TRUE(has(text)) << text;
+  }
+  EXPECT_FALSE(has("source.released.resume_guest.before"));
+  EXPECT_FALSE(has("target.loaded.run_guest.before"));
 }
 
 }  // namespace

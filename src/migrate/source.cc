@@ -10,24 +10,54 @@ using S = SourceState;
 using E = SourceEvent;
 using F = SourceEffect;
 
-std::vector<F> Source::enter(S next, Effects then) {
+Source::Source(SourceOptions options, SourceState state, bool abort_told)
+    : options_(options),
+      state_(state),
+      abort_told_(abort_told),
+      pre_pause_begun_(state != S::planned && !is_final(state)) {}
+
+std::vector<F> Source::enter(S next, F written, Effects then) {
   CHECK(is_allowed(state_, next), "{} -> {}", to_text(state_), to_text(next));
   state_ = next;
-  then.insert(then.begin(), F::record);
+  then.insert(then.begin(), written);
   return then;
 }
 
+// A restart before `released` aborts too, so this need not be on disk before it is done.
 std::vector<F> Source::abort(std::string reason) {
   reason_ = std::move(reason);
-  // The guest first: whatever the network and the target do, its vCPUs run again. Before the pause
-  // resume_guest and resume_ports find nothing to do.
-  return enter(S::aborting, {F::cancel_memory, F::resume_guest, F::resume_ports, F::abort_target});
+  abort_told_ = false;
+  return enter(S::aborting, F::note, give_back());
 }
 
-Source::Source(SourceOptions options, SourceState state)
-    : options_(options),
-      state_(state),
-      pre_pause_begun_(state != S::planned && state != S::preparing && !is_final(state)) {}
+// The guest first: whatever the network and the target do, its vCPUs run again. Before the pause
+// resume_guest and resume_ports find nothing to do.
+std::vector<F> Source::give_back() {
+  return {F::cancel_memory, F::resume_guest, F::resume_ports, F::abort_target};
+}
+
+std::vector<F> Source::let_go() {
+  return {F::release_ports, F::end_guest, F::forget_guest, F::wait};
+}
+
+std::vector<F> Source::record_failed(const std::string& why) {
+  reason_ = why;
+  switch (state_) {
+    case S::planned:  // nothing has begun
+      state_ = S::aborted;
+      return {};
+    case S::preparing:
+    case S::released:  // not said to anyone yet
+      return abort(why);
+    case S::aborting:  // the operator's word: to be said again when it can be kept
+      state_ = S::released;
+      undecided_ = true;
+      return {F::wait};
+    default:
+      CHECK(false, "{} needs no record", to_text(state_));
+      return {};
+  }
+}
 
 std::vector<F> Source::prepare_pause() {
   if (std::exchange(pre_pause_begun_, true)) return {};
@@ -37,6 +67,20 @@ std::vector<F> Source::prepare_pause() {
 std::vector<F> Source::allow_switchover() {
   if (std::exchange(switchover_allowed_, true)) return {};
   return {F::allow_switchover};
+}
+
+std::vector<F> Source::switch_over() {
+  switchover_allowed_ = true;
+  return enter(S::switching, F::note, {F::pause_ports, F::wait});
+}
+
+// A guest that writes nothing at all between two looks of QEMU leaves it with nothing to send, and
+// QEMU ends the copying whatever its limit is. The hooks are asked all the same: their word can
+// still end the move.
+std::vector<F> Source::stopped_by_qemu() {
+  if (switchover_allowed_) return switch_over();
+  stopped_early_ = true;
+  return prepare_pause();
 }
 
 std::vector<F> Source::restart() {
@@ -50,11 +94,11 @@ std::vector<F> Source::restart() {
     case S::released:
       return {F::commit_target, F::wait};
     case S::committed:
-      return enter(S::draining, {F::release_ports, F::end_guest, F::forget_guest, F::wait});
+      return enter(S::draining, F::note, let_go());
     case S::draining:
-      return {F::release_ports, F::end_guest, F::forget_guest, F::wait};
+      return let_go();
     case S::aborting:
-      return {F::cancel_memory, F::resume_guest, F::resume_ports, F::abort_target};
+      return give_back();
     case S::done:
     case S::aborted:
       return {};
@@ -63,8 +107,9 @@ std::vector<F> Source::restart() {
 }
 
 std::vector<F> Source::in_planned(E event, std::string& text) {
+  if (event == E::asked) return {F::record};
   if (event == E::begin) {
-    return enter(S::preparing, {F::prepare_target, F::start_memory, F::wait});
+    return enter(S::preparing, F::record, {F::prepare_target, F::start_memory, F::wait});
   }
   if (event == E::abort_requested) return abort(std::move(text));
   return {};
@@ -73,7 +118,7 @@ std::vector<F> Source::in_planned(E event, std::string& text) {
 std::vector<F> Source::in_preparing(E event, std::string& text) {
   switch (event) {
     case E::target_prepared:
-      return enter(S::copying, {F::continue_memory});
+      return enter(S::copying, F::note, {F::continue_memory});
     case E::patience_ended:
       return abort("the target did not get ready in time");
     // No guest has so little memory that QEMU could be through with it.
@@ -93,19 +138,19 @@ std::vector<F> Source::in_preparing(E event, std::string& text) {
 std::vector<F> Source::in_copying(E event, std::string& text) {
   switch (event) {
     case E::converged:
-      if (options_.hold) return enter(S::ready, {});
+      if (options_.hold) return enter(S::ready, F::note, {});
       return prepare_pause();
     case E::diverged:
-      if (options_.pause_on_diverge) return prepare_pause();
-      return abort(std::move(text));
+      if (!options_.pause_on_diverge) return abort(std::move(text));
+      if (options_.hold) return enter(S::ready, F::note, {});
+      return prepare_pause();
     case E::cutover:
       options_.hold = false;
       return {};
     case E::pre_pause_done:
-      return allow_switchover();
+      return stopped_early_ ? switch_over() : allow_switchover();
     case E::at_pre_switchover:
-      switchover_allowed_ = true;
-      return enter(S::switching, {F::pause_ports, F::wait});
+      return stopped_by_qemu();
     case E::pre_pause_failed:
     case E::target_failed:
     case E::memory_failed:
@@ -123,10 +168,19 @@ std::vector<F> Source::in_copying(E event, std::string& text) {
 std::vector<F> Source::in_ready(E event, std::string& text) {
   if (event == E::cutover) {
     options_.hold = false;
-    return enter(S::copying, prepare_pause());
+    return enter(S::copying, F::note, prepare_pause());
   }
-  if (event == E::converged || event == E::diverged || event == E::at_pre_switchover) return {};
-  return in_copying(event, text);
+  switch (event) {
+    case E::converged:
+    case E::diverged:
+    case E::pre_pause_done:
+      return {};
+    // Held any longer it would stand.
+    case E::at_pre_switchover:
+      return enter(S::copying, F::note, stopped_by_qemu());
+    default:
+      return in_copying(event, text);
+  }
 }
 
 std::vector<F> Source::in_switching(E event, std::string& text) {
@@ -134,7 +188,7 @@ std::vector<F> Source::in_switching(E event, std::string& text) {
     case E::ports_paused:
       return {F::continue_switchover};
     case E::memory_completed:
-      return enter(S::released, {F::commit_target, F::wait});
+      return enter(S::released, F::record, {F::commit_target, F::wait});
     case E::patience_ended:
       return abort("the hand-over did not finish within its bound");
     case E::guest_resumed:
@@ -159,13 +213,15 @@ std::vector<F> Source::in_released(E event, std::string& text) {
     case E::target_owns:
       undecided_ = false;
       reason_.clear();
-      return enter(S::committed, {F::release_ports, F::end_guest, F::forget_guest, F::wait});
+      return enter(S::committed, F::note, let_go());
     case E::target_refuses:
+      undecided_ = false;
+      return abort("the target refused: " + text);  // if this is forgotten, it says so again
     case E::target_destroyed:
       undecided_ = false;
-      reason_ = event == E::target_refuses ? "the target refused: " + text
-                                           : "the operator says that the target is destroyed";
-      return enter(S::aborting, {F::resume_guest, F::resume_ports, F::abort_target});
+      reason_ = "the operator says that the target is destroyed";
+      abort_told_ = false;
+      return enter(S::aborting, F::record, give_back());
     case E::patience_ended:
       undecided_ = true;
       reason_ = "the target does not say whether it owns the guest";
@@ -175,6 +231,38 @@ std::vector<F> Source::in_released(E event, std::string& text) {
     default:
       return {};
   }
+}
+
+std::vector<F> Source::in_abort(E event) {
+  switch (event) {
+    case E::guest_resumed:
+      if (state_ != S::aborting) return {};
+      return enter(S::aborted, F::note, pre_pause_begun_ ? Effects{F::post_resume} : Effects{});
+    case E::guest_died:
+      if (state_ == S::aborting) return enter(S::aborted, F::note, {});
+      return {};
+    case E::abort_heard:
+      if (std::exchange(abort_told_, true)) return {};
+      return {F::note};
+    case E::session_up:
+      if (!abort_told_) return {F::abort_target};
+      return {};
+    default:
+      return {};
+  }
+}
+
+// It is not done before our QEMU was ended: nobody would do it after a restart.
+std::vector<F> Source::in_committed(E event) {
+  drained_ |= event == E::drained;
+  guest_ended_ |= event == E::guest_ended;
+  if (state_ == S::committed) {
+    if (event == E::patience_ended) return enter(S::draining, F::note, {F::wait});
+    return {};
+  }
+  if ((drained_ || event == E::patience_ended) && guest_ended_) return enter(S::done, F::note, {});
+  if (event == E::patience_ended) return {F::wait};
+  return {};
 }
 
 std::vector<F> Source::handle(E event, std::string text) {
@@ -193,22 +281,12 @@ std::vector<F> Source::handle(E event, std::string text) {
     case S::released:
       return in_released(event, text);
     case S::committed:
-      if (event == E::patience_ended) return enter(S::draining, {F::wait});
-      return {};
     case S::draining:
-      if (event != E::drained && event != E::patience_ended) return {};
-      return enter(S::done, {});
+      return in_committed(event);
     case S::aborting:
-      if (event == E::guest_died) return enter(S::aborted, {});
-      if (event == E::guest_resumed) {
-        return enter(S::aborted, pre_pause_begun_ ? Effects{F::post_resume} : Effects{});
-      }
-      if (event == E::session_up) return {F::abort_target};
-      return {};
-    case S::done:
-      return {};
     case S::aborted:
-      if (event == E::session_up) return {F::abort_target};
+      return in_abort(event);
+    case S::done:
       return {};
   }
   return {};
@@ -216,6 +294,8 @@ std::vector<F> Source::handle(E event, std::string text) {
 
 std::string_view to_text(SourceEvent event) {
   switch (event) {
+    case E::asked:
+      return "asked";
     case E::begin:
       return "begin";
     case E::restarted:
@@ -248,6 +328,8 @@ std::string_view to_text(SourceEvent event) {
       return "target_refuses";
     case E::target_destroyed:
       return "target_destroyed";
+    case E::abort_heard:
+      return "abort_heard";
     case E::session_up:
       return "session_up";
     case E::patience_ended:
@@ -256,6 +338,8 @@ std::string_view to_text(SourceEvent event) {
       return "abort_requested";
     case E::drained:
       return "drained";
+    case E::guest_ended:
+      return "guest_ended";
     case E::guest_resumed:
       return "guest_resumed";
     case E::guest_died:
@@ -268,6 +352,8 @@ std::string_view to_text(SourceEffect effect) {
   switch (effect) {
     case F::record:
       return "record";
+    case F::note:
+      return "note";
     case F::prepare_target:
       return "prepare_target";
     case F::start_memory:

@@ -42,7 +42,7 @@ bool wait_readable(const Fd& pidfd, Nanoseconds limit) {
   }
 }
 
-ExitStatus reap(const Fd& pidfd) {
+ExitStatus reap_process(const Fd& pidfd) {
   siginfo_t info{};
   // A process that is not our child cannot be reaped by us: how it ended stays unknown.
   if (::waitid(kByPidfd, static_cast<id_t>(pidfd.number()), &info, WEXITED) != 0) return {};
@@ -100,6 +100,7 @@ Child& Child::operator=(Child&& other) noexcept {
   identity_ = std::exchange(other.identity_, {});
   pidfd_ = std::move(other.pidfd_);
   detached_ = other.detached_;
+  whole_session_ = other.whole_session_;
   status_ = std::exchange(other.status_, std::nullopt);
   return *this;
 }
@@ -111,10 +112,16 @@ void Child::end() {
   status_ = wait();
 }
 
+// Until it is reaped the pid is its own, and with it the number of its group.
+ExitStatus Child::reap() {
+  if (whole_session_) ::kill(-pid(), SIGKILL);
+  return reap_process(pidfd_);
+}
+
 void Child::on_exit(Loop& loop, std::move_only_function<void(ExitStatus)> handler) {
   CHECK(pidfd_ && !watch_);
   watch_ = loop.watch(pidfd_, EPOLLIN, [this, handler = std::move(handler)](auto) mutable {
-    if (!status_) status_ = reap(pidfd_);
+    if (!status_) status_ = reap();
     watch_.reset();
     const ExitStatus status = *status_;
     handler(status);
@@ -127,7 +134,7 @@ ExitStatus Child::wait() { return *wait(kForever); }
 
 std::optional<ExitStatus> Child::wait(Nanoseconds limit) {
   CHECK(pidfd_);
-  if (!status_ && wait_readable(pidfd_, limit)) status_ = reap(pidfd_);
+  if (!status_ && wait_readable(pidfd_, limit)) status_ = reap();
   return status_;
 }
 

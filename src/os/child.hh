@@ -47,6 +47,7 @@ struct Command {
   std::optional<User> user{};  // unset: ours, in either case without our ambient capabilities
   std::string cwd{};           // empty: ours
   bool new_session = false;    // setsid(2): survives our terminal and our process group's signals
+  bool whole_session = false;  // new_session; what it leaves in its group is killed with its end
   bool dies_with_us = false;   // PR_SET_PDEATHSIG; when the *thread* that calls spawn() ends
   int netns_fd = -1;           // enters this network namespace first
   // Called once the process exists and before the program runs, so that it can be recorded first.
@@ -95,10 +96,11 @@ class Child final {
  private:
   Child(ProcessIdentity identity, Fd pidfd) : identity_(identity), pidfd_(std::move(pidfd)) {}
   void end();
+  ExitStatus reap();
 
   ProcessIdentity identity_;
   Fd pidfd_;
-  bool detached_ = false;
+  bool detached_ = false, whole_session_ = false;
   std::optional<ExitStatus> status_;
   Loop::Watch watch_;
 };

@@ -5,6 +5,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -139,6 +140,7 @@ void Loop::run_once(Nanoseconds limit) {
   const int count =
       ::epoll_pwait2(epoll_.number(), events.data(), kEventsPerRound, &timeout, nullptr);
   CHECK(count >= 0 || errno == EINTR, "epoll_pwait2: errno {}", errno);
+  const Instant began = now();
   for (int i = 0; i < count; ++i) {
     const auto& event = events[static_cast<std::size_t>(i)];
     const std::uint64_t key = event.data.u64;  // a copy: the kernel's struct is packed
@@ -153,6 +155,17 @@ void Loop::run_once(Nanoseconds limit) {
     keep->handler(event.events);
   }
   run_timers();
+  count_round(began);
+}
+
+void Loop::count_round(Instant began) {
+  const Nanoseconds took = now() - began;
+  ++stats_.rounds;
+  stats_.busy += took;
+  const auto bound = std::ranges::lower_bound(kRoundBounds, took);
+  if (bound != kRoundBounds.end()) {
+    ++stats_.within[static_cast<std::size_t>(bound - kRoundBounds.begin())];
+  }
 }
 
 void Loop::run_posted() {

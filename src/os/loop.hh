@@ -1,6 +1,7 @@
 #pragma once
 // The event loop: epoll, timers, and tasks posted by other threads. One thread runs one Loop and is
 // the sole owner of everything registered with it; only post() and stop() may be called by others.
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -75,6 +76,16 @@ class Loop final {
   // One round: waits at most `limit`, runs what is due. For tests and for nested waits in tools.
   void run_once(Nanoseconds limit);
 
+  // How long the rounds took, without the waiting: what everything else in this thread waited.
+  static constexpr std::array<Nanoseconds, 4> kRoundBounds = {milliseconds(1), milliseconds(10),
+                                                              milliseconds(100), seconds(1)};
+  struct Stats {
+    std::uint64_t rounds = 0;
+    Nanoseconds busy{};
+    std::array<std::uint64_t, kRoundBounds.size()> within{};  // by the bound it stayed within
+  };
+  const Stats& stats() const { return stats_; }
+
   Instant now() const { return clock_.now(); }
   const Clock& clock() const { return clock_; }
 
@@ -84,6 +95,7 @@ class Loop final {
   };
 
   void remove(int fd, std::uint64_t key);
+  void count_round(Instant began);
   void run_posted();
   void run_timers();
   Nanoseconds until_next_timer(Nanoseconds limit) const;
@@ -95,6 +107,7 @@ class Loop final {
   std::map<std::uint64_t, std::shared_ptr<Watched>> watched_;
   std::map<std::pair<Instant, std::uint64_t>, Task> timers_;
   std::vector<Fd> signal_fds_;
+  Stats stats_;
   std::mutex posted_mutex_;
   std::vector<Task> posted_;
   bool stopping_ = false;  // guarded by posted_mutex_

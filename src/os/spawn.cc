@@ -128,7 +128,8 @@ void reset_signals() {
   const Command& command = plan.command;
   reset_signals();
   wait_at_gate(plan);
-  if (command.new_session && ::setsid() < 0) give_up(plan, "start a session");
+  if ((command.new_session || command.whole_session) && ::setsid() < 0)
+    give_up(plan, "start a session");
   if (command.netns_fd >= 0 && ::setns(command.netns_fd, CLONE_NEWNET) != 0) {
     give_up(plan, "enter the namespace");
   }
@@ -228,6 +229,7 @@ Child Child::spawn(const Command& command) {
   CHECK(pidfd, "pidfd_open: errno {}", errno);
   const auto identity = identify(pid);
   Child child({.pid = pid, .start_time = identity ? identity->start_time : 0}, std::move(pidfd));
+  child.whole_session_ = command.whole_session;
   if (gate) {
     command.before_start(child.identity());
     [[maybe_unused]] const auto opened = ::write(gate->write.number(), "", 1);

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <optional>
 
 #include "base/check.hh"
 
@@ -57,9 +58,15 @@ union SegmentControl {
   cmsghdr header;  // for its alignment
   std::array<char, CMSG_SPACE(sizeof(std::uint16_t))> bytes;
 };
-union GroControl {
+// What the kernel says of a run: the size it was joined from (UDP_GRO), and how much it dropped
+// before it, since the socket was made (SO_RXQ_OVFL, socket(7)).
+union ReceiveControl {
   cmsghdr header;
-  std::array<char, CMSG_SPACE(sizeof(int))> bytes;
+  std::array<char, CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(std::uint32_t))> bytes;
+};
+struct RunNotes {
+  std::uint16_t joined = 0;  // 0: a single datagram
+  std::optional<std::uint32_t> overflows;
 };
 
 void set_segment_size(msghdr& message, SegmentControl& control, std::uint16_t size) {
@@ -72,15 +79,18 @@ void set_segment_size(msghdr& message, SegmentControl& control, std::uint16_t si
   std::memcpy(CMSG_DATA(header), &size, sizeof size);
 }
 
-// The size the kernel joined the run from; 0 when it is a single datagram.
-std::uint16_t joined_size(msghdr& message) {
+RunNotes notes_of(msghdr& message) {
+  RunNotes notes;
   for (cmsghdr* at = CMSG_FIRSTHDR(&message); at != nullptr; at = CMSG_NXTHDR(&message, at)) {
-    if (at->cmsg_level != SOL_UDP || at->cmsg_type != UDP_GRO) continue;
-    int size = 0;
-    std::memcpy(&size, CMSG_DATA(at), sizeof size);
-    return static_cast<std::uint16_t>(size);
+    if (at->cmsg_level == SOL_UDP && at->cmsg_type == UDP_GRO) {
+      int size = 0;
+      std::memcpy(&size, CMSG_DATA(at), sizeof size);
+      notes.joined = static_cast<std::uint16_t>(size);
+    } else if (at->cmsg_level == SOL_SOCKET && at->cmsg_type == SO_RXQ_OVFL) {
+      std::memcpy(&notes.overflows.emplace(), CMSG_DATA(at), sizeof(std::uint32_t));
+    }
   }
-  return 0;
+  return notes;
 }
 
 }  // namespace
@@ -126,7 +136,7 @@ struct UdpSocket::ReceiveSlots {
   std::array<mmsghdr, kReceiveSlots> messages;
   std::array<iovec, kReceiveSlots> parts;
   std::array<sockaddr_storage, kReceiveSlots> addresses;
-  std::array<GroControl, kReceiveSlots> controls;
+  std::array<ReceiveControl, kReceiveSlots> controls;
   std::array<ReceivedRun, kReceiveSlots> runs;
 };
 
@@ -142,6 +152,7 @@ UdpSocket::UdpSocket(Fd fd, int family, const Options& options)
   // Absent before Linux 4.18 and 5.0: then all goes datagram by datagram.
   segmentation_ = segmentation_ && set(fd_, SOL_UDP, UDP_SEGMENT, 0);
   if (options.segmentation) set(fd_, SOL_UDP, UDP_GRO, 1);
+  set(fd_, SOL_SOCKET, SO_RXQ_OVFL, 1);
   sockaddr_storage raw{};
   socklen_t size = sizeof raw;
   CHECK(::getsockname(fd_.number(), reinterpret_cast<sockaddr*>(&raw), &size) == 0);
@@ -293,7 +304,8 @@ std::span<ReceivedRun> UdpSocket::receive_batch() {
     const std::size_t size = in_->messages[slot].msg_len;
     const auto from = Endpoint::from_sockaddr(in_->addresses[slot]);
     if (!from || size == 0) continue;
-    const std::uint16_t joined = joined_size(in_->messages[slot].msg_hdr);
+    const auto [joined, overflows] = notes_of(in_->messages[slot].msg_hdr);
+    if (overflows) note_overflow(*overflows);
     in_->runs[count++] = {.from = *from,
                           .bytes = MutableBytes(in_->buffers).subspan(slot * kReceiveBytes, size),
                           .segment_size = joined != 0 ? joined : static_cast<std::uint16_t>(size)};
@@ -301,6 +313,11 @@ std::span<ReceivedRun> UdpSocket::receive_batch() {
   }
   counters_.received_runs += count;
   return std::span(in_->runs).first(count);
+}
+
+// The kernel counts in 32 bits.
+void UdpSocket::note_overflow(std::uint32_t kernel_count) {
+  counters_.overflowed += kernel_count - std::exchange(kernel_overflows_, kernel_count);
 }
 
 }  // namespace godwit::os

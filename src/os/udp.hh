@@ -41,6 +41,7 @@ struct DatagramCounters {
   std::uint64_t sent_bytes = 0;
   std::uint64_t received_runs = 0;
   std::uint64_t received_bytes = 0;
+  std::uint64_t overflowed = 0;   // came while our receive buffer was full: the kernel dropped them
   std::uint64_t too_big = 0;      // runs refused by the interface's MTU: dropped
   std::uint64_t unreachable = 0;  // runs with no route, or forbidden: dropped
 };
@@ -102,11 +103,14 @@ class UdpSocket final : public DatagramSocket {
   Outcome after_error(int error, std::size_t segments);
   bool reachable(const DatagramRun& run) const { return !run.to.is_ipv6 || family_ == AF_INET6; }
 
+  void note_overflow(std::uint32_t kernel_count);
+
   Fd fd_;
   int family_;
   bool segmentation_;
   Endpoint local_;
   DatagramCounters counters_;
+  std::uint32_t kernel_overflows_ = 0;
   std::unique_ptr<SendSlots> out_;
   std::unique_ptr<ReceiveSlots> in_;
   // The rest of a run whose first datagrams went out one by one before the buffer was full.

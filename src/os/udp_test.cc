@@ -155,6 +155,29 @@ TEST_P(Udp, AFullBufferIsSaidAndWhatWasTakenArrivesWhole) {
   }
 }
 
+TEST_P(Udp, WhatTheBufferCouldNotHoldIsCounted) {
+  const auto receiver =
+      UdpSocket::bind(Endpoint::loopback(0), {.receive_buffer = ByteCount{64 << 10},
+                                              .send_buffer = ByteCount{4 << 20},
+                                              .segmentation = GetParam()});
+  const auto sender = UdpSocket::bind(Endpoint::loopback(0));
+  const Bytes one(1000);
+  std::size_t sent = 0;
+  const auto send = [&] {
+    const DatagramRun run{receiver->local(), one, 1000};
+    sent += sender->send_batch({&run, 1});
+  };
+  for (int i = 0; i < 1000; ++i) send();
+  std::size_t came = 0;
+  while (!receiver->receive_batch().empty()) {
+    came = receiver->counters().received_bytes / one.size();
+  }
+  EXPECT_LT(came, 1000U);
+  send();  // which brings the kernel's count
+  EXPECT_EQ(receive(*receiver, 1).size(), 1U);
+  EXPECT_EQ(receiver->counters().overflowed, sent - came - 1);
+}
+
 INSTANTIATE_TEST_SUITE_P(WithAndWithoutSegmentation, Udp, testing::Bool(),
                          [](const auto& run) { return run.param ? "Segmented" : "Single"; });
 

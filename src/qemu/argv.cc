@@ -36,13 +36,25 @@ void add_machine(Arguments& argv, const VmSpec& spec) {
        "-object", fmt::format("memory-backend-ram,id=ram0,size={}K", kib)});
 }
 
+std::string listening_socket(std::string_view id, int fd) {
+  return fmt::format("socket,id={},fd={},server=on,wait=off", id, fd);
+}
+
 void add_monitor_and_console(Arguments& argv, const QemuInput& input) {
-  const auto socket = [](std::string_view id, int fd) {
-    return fmt::format("socket,id={},fd={},server=on,wait=off", id, fd);
-  };
-  add(argv,
-      {"-chardev", socket("qmp", input.qmp_fd), "-mon", "chardev=qmp,mode=control", "-chardev",
-       socket("console", input.console_fd), "-device", "isa-serial,chardev=console,id=serial0"});
+  add(argv, {"-chardev", listening_socket("qmp", input.qmp_fd), "-mon", "chardev=qmp,mode=control",
+             "-chardev", listening_socket("console", input.console_fd), "-device",
+             "isa-serial,chardev=console,id=serial0"});
+}
+
+// The name is the one that qemu-guest-agent looks for in the guest.
+void add_guest_agent(Arguments& argv, const QemuInput& input) {
+  add(argv, {"-chardev", listening_socket("agent", input.guest_agent_fd), "-device",
+             fmt::format("virtio-serial-pci,id=agent-bus,bus=pcie.0,addr={:#x},max_ports=2,"
+                         "disable-legacy=on",
+                         kGuestAgentSlot),
+             "-device",
+             "virtserialport,id=agent-port,bus=agent-bus.0,nr=1,chardev=agent,"
+             "name=org.qemu.guest_agent.0"});
 }
 
 void add_boot(Arguments& argv, const VmSpec& spec) {
@@ -95,6 +107,7 @@ std::vector<std::string> qemu_argv(const VmSpec& spec, const QemuInput& input) {
   add_monitor_and_console(argv, input);
   add_boot(argv, spec);
   add_nics(argv, spec, input.tap_fds);
+  if (spec.guest_agent) add_guest_agent(argv, input);
   if (input.incoming_fd) add(argv, {"-incoming", "defer", "-S"});
   return argv;
 }

@@ -16,12 +16,14 @@ inline constexpr std::string_view kQemuBinary = "qemu-system-x86_64";
 // q35 keeps 0x1f for the ICH9).
 inline constexpr unsigned kDiskSlot = 0x02;
 inline constexpr unsigned kFirstNicSlot = 0x03;
+inline constexpr unsigned kGuestAgentSlot = 0x10;
 
 // The files of one vm on one host, all in its own directory.
 struct VmPaths {
   std::filesystem::path directory;  // /run/godwit/vms/NAME; 0711
   std::filesystem::path qmp() const { return directory / "qmp.sock"; }
   std::filesystem::path console() const { return directory / "console.sock"; }
+  std::filesystem::path guest_agent() const { return directory / "guest-agent.sock"; }
   std::filesystem::path log() const { return directory / "qemu.log"; }
   std::filesystem::path migration() const { return directory / "migrate.sock"; }  // while it leaves
   // Copies for QEMU's user, where it may not read the originals.
@@ -36,6 +38,7 @@ struct QemuInput {
   int qmp_fd = 3;
   int console_fd = 4;
   std::vector<int> tap_fds;  // one per NIC
+  int guest_agent_fd = -1;   // if the vm has the channel
   // The target of a migration: a connected stream socket, read after migrate-incoming; afterwards
   // the vm stays paused until cont.
   std::optional<int> incoming_fd = std::nullopt;

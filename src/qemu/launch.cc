@@ -136,16 +136,22 @@ Launched launch(const VmSpec& spec, const LaunchInput& input) {
 
   const os::Fd qmp = listen_at(input.paths.qmp());
   const os::Fd console = listen_at(input.paths.console());
+  const os::Fd agent = spec.guest_agent ? listen_at(input.paths.guest_agent()) : os::Fd();
   const os::Fd log = open_log(input.paths);
   QemuInput qemu{.binary = input.binary,
                  .qmp_fd = kFirstPassedFd,
                  .console_fd = kFirstPassedFd + 1,
                  .tap_fds = {},
+                 .guest_agent_fd = -1,
                  .incoming_fd = {}};
   command.fds = {{qmp.number(), qemu.qmp_fd}, {console.number(), qemu.console_fd}};
   for (const int tap : input.tap_fds) {
     qemu.tap_fds.push_back(qemu.console_fd + 1 + static_cast<int>(qemu.tap_fds.size()));
     command.fds.push_back({tap, qemu.tap_fds.back()});
+  }
+  if (agent) {
+    qemu.guest_agent_fd = command.fds.back().target + 1;
+    command.fds.push_back({agent.number(), qemu.guest_agent_fd});
   }
   if (input.incoming_fd) {
     qemu.incoming_fd = command.fds.back().target + 1;
@@ -189,8 +195,8 @@ std::string log_tail(const VmPaths& paths) {
 void remove_files(const VmPaths& paths) {
   std::error_code ignored;
   for (const fs::path& path :
-       {paths.qmp(), paths.console(), paths.migration(), paths.kernel(), paths.initrd(),
-        paths.log(), fs::path(paths.log().string() + ".1")}) {
+       {paths.qmp(), paths.console(), paths.guest_agent(), paths.migration(), paths.kernel(),
+        paths.initrd(), paths.log(), fs::path(paths.log().string() + ".1")}) {
     fs::remove(path, ignored);
   }
   fs::remove(paths.directory, ignored);

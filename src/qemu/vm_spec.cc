@@ -111,12 +111,19 @@ json to_json(const VmSpec& spec) {
   for (const NicSpec& nic : spec.nics) {
     nics.push_back({{"port", nic.port.text()}, {"name", nic.name}, {"mac", nic.mac}});
   }
-  return {{"id", spec.id.text()},    {"name", spec.name},
-          {"tenant", spec.tenant},   {"memory_bytes", spec.memory.bytes},
-          {"cpus", spec.cpus},       {"cpu_model", spec.cpu_model},
-          {"machine", spec.machine}, {"accelerator", to_text(spec.accelerator)},
-          {"kernel", spec.kernel},   {"initrd", spec.initrd},
-          {"append", spec.append},   {"image", spec.image},
+  return {{"id", spec.id.text()},
+          {"name", spec.name},
+          {"tenant", spec.tenant},
+          {"memory_bytes", spec.memory.bytes},
+          {"cpus", spec.cpus},
+          {"cpu_model", spec.cpu_model},
+          {"machine", spec.machine},
+          {"accelerator", to_text(spec.accelerator)},
+          {"kernel", spec.kernel},
+          {"initrd", spec.initrd},
+          {"append", spec.append},
+          {"image", spec.image},
+          {"guest_agent", spec.guest_agent},
           {"nics", std::move(nics)}};
 }
 
@@ -139,6 +146,7 @@ Result<VmSpec> vm_spec_from_json(const json& object) {
   spec.initrd = text_at(object, "initrd");
   spec.append = text_at(object, "append");
   spec.image = text_at(object, "image");
+  spec.guest_agent = flag_at(object, "guest_agent");
   const json& nics = member(object, "nics");
   if (!nics.is_array()) return fail("nics of vm {} must be an array", spec.name);
   for (const json& nic : nics) {

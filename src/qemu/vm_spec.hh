@@ -48,6 +48,7 @@ struct VmSpec {
   std::string initrd;
   std::string append;
   std::string image;          // raw disk image; read-only until disks migrate
+  bool guest_agent = false;   // a channel to qemu-guest-agent
   std::vector<NicSpec> nics;  // in PCI order
   bool operator==(const VmSpec&) const = default;
 };

@@ -89,6 +89,16 @@ TEST(QemuArgv, PinsEverythingThatMustMatch) {
   EXPECT_THAT(argv, Contains(HasSubstr("on,obsolete=deny")));
 }
 
+TEST(QemuArgv, TheGuestAgentHasAChannelWhenAskedFor) {
+  VmSpec spec = example();
+  EXPECT_THAT(qemu_argv(spec, {.tap_fds = {5, 6}}), Not(Contains(HasSubstr("guest_agent"))));
+  spec.guest_agent = true;
+  EXPECT_EQ(vm_spec_from_json(to_json(spec)).value(), spec);
+  const auto argv = qemu_argv(spec, {.tap_fds = {5, 6}, .guest_agent_fd = 7});
+  EXPECT_THAT(argv, Contains("socket,id=agent,fd=7,server=on,wait=off"));
+  EXPECT_THAT(argv, Contains(HasSubstr("name=org.qemu.guest_agent.0")));
+}
+
 TEST(QemuArgv, ACommaInAPathStaysInTheOption) {
   VmSpec spec = example();
   spec.image = "/images/a,b.raw";

@@ -1,8 +1,23 @@
 #include "session/acceptor.hh"
 
+#include <algorithm>
+
 #include "session/protocols.hh"
 
 namespace godwit::session {
+
+namespace {
+
+// An IPv4 address, or the 64 bits of an IPv6 address that one customer has (RFC 6177).
+std::string address_of(const os::ByteStream& stream, const std::string& via) {
+  if (!via.empty()) return via;
+  const auto peer = os::Endpoint::parse(stream.peer());
+  if (!peer) return stream.peer();
+  const std::size_t bytes = peer->is_ipv6 ? 8 : 4;
+  return {peer->address.begin(), peer->address.begin() + static_cast<std::ptrdiff_t>(bytes)};
+}
+
+}  // namespace
 
 Acceptor::Acceptor(os::Loop& loop, const crypto::Identity& identity, Handlers handlers,
                    AcceptorLimits limits)
@@ -21,12 +36,21 @@ os::Endpoint Acceptor::listen(const os::Endpoint& at) {
   return listener_->local();
 }
 
+void Acceptor::make_room(const std::string& address) {
+  const auto same = [&](const HalfOpen& other) { return other.address == address; };
+  const auto of_address = static_cast<std::size_t>(std::ranges::count_if(half_open_, same));
+  const bool crowded = of_address >= limits_.half_open_per_address;
+  if (!crowded && half_open_.size() < limits_.half_open) return;
+  const auto oldest = crowded ? std::ranges::find_if(half_open_, same) : half_open_.begin();
+  ++counters_.displaced;
+  half_open_.erase(oldest);
+}
+
 void Acceptor::accept(std::unique_ptr<os::ByteStream> stream, std::string via) {
-  if (half_open_.size() >= limits_.half_open) {
-    ++counters_.displaced;
-    half_open_.pop_front();
-  }
+  const std::string address = address_of(*stream, via);
+  make_room(address);
   HalfOpen& half_open = half_open_.emplace_back();
+  half_open.address = address;
   half_open.via = std::move(via);
   half_open.stream =
       std::make_unique<TlsStream>(loop_, std::move(stream), crypto::TlsEngine::server(tls_));
@@ -55,6 +79,7 @@ Acceptor::Handler* Acceptor::handler(const std::string& alpn, bool relayed) {
   if (alpn == kLaneAlpn) found = &handlers_.lane;
   if (alpn == kRelayAlpn && !relayed) found = &handlers_.relay;
   if (alpn == kJoinAlpn && !relayed) found = &handlers_.join;
+  if (alpn == kApiAlpn && !relayed) found = &handlers_.api;
   return found != nullptr && *found ? found : nullptr;
 }
 

@@ -1,7 +1,8 @@
 #pragma once
 // The door of a host's TCP port: every connection does its TLS handshake here, under a time-out
-// and in bounded number, and is then handed on by its ALPN. Garbage costs its own connection only;
-// when too many are half open, the oldest goes.
+// and in bounded number, and is then handed on by its ALPN. Garbage costs its own connection only.
+// When too many of one address are half open, its oldest goes: a flood displaces itself, not the
+// handshake of a host that is 100 ms away.
 #include <functional>
 #include <list>
 #include <memory>
@@ -15,6 +16,8 @@ namespace godwit::session {
 
 struct AcceptorLimits {
   std::size_t half_open = 256;  // about 40 KiB each
+  // Of one address, which then displaces its own: a flood from one place keeps nobody else out.
+  std::size_t half_open_per_address = 64;
   Nanoseconds handshake = seconds(10);
   Nanoseconds linger = seconds(1);  // for a refused peer to read why
 };
@@ -24,12 +27,14 @@ class Acceptor final {
   using Handler = std::move_only_function<void(std::unique_ptr<TlsStream>, std::string via)>;
 
   // Each gets a stream whose handshake is done; `via` is the relaying host, empty when direct. The
-  // peer is certified (tls().peer_name()) except in join. An empty handler refuses its protocol.
+  // peer is a certified host (tls().peer_name()) except in join and api. An empty handler refuses
+  // its protocol.
   struct Handlers {
     Handler session;
     Handler lane;
     Handler relay;  // never relayed itself
     Handler join;   // never relayed
+    Handler api{};  // never relayed; the peer is a user: tls().peer_user()
     // For the log: who was refused, and why. May be empty.
     std::move_only_function<void(const std::string& peer_address, const std::string& reason)>
         refused;
@@ -59,6 +64,7 @@ class Acceptor final {
  private:
   struct HalfOpen {
     std::unique_ptr<TlsStream> stream;
+    std::string address;  // without the port; of IPv6 the network
     std::string via;
     bool refused = false;  // lingers
     os::Loop::Timer timeout;
@@ -68,6 +74,7 @@ class Acceptor final {
   void refuse(HalfOpen& half_open, const std::string& reason);
   Handler* handler(const std::string& alpn, bool relayed);
   void drop(HalfOpen& half_open);
+  void make_room(const std::string& address);
 
   os::Loop& loop_;
   crypto::TlsContext tls_;
@@ -75,7 +82,7 @@ class Acceptor final {
   const AcceptorLimits limits_;
   Counters counters_;
   std::unique_ptr<os::Listener> listener_;
-  std::list<HalfOpen> half_open_;
+  std::list<HalfOpen> half_open_;  // oldest first
 };
 
 }  // namespace godwit::session

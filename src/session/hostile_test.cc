@@ -1,5 +1,6 @@
 // What a peer may do wrong, and what it costs: its own connection.
 #include <gmock/gmock.h>
+#include <sys/socket.h>
 
 #include <random>
 
@@ -178,6 +179,35 @@ TEST_F(Hostile, HalfOpenHandshakesAreBoundedAndTimedOut) {
   EXPECT_LE(acceptor.half_open(), 4U);
   ASSERT_TRUE(wait([&] { return acceptor.counters().timed_out == 4; }));
   EXPECT_EQ(acceptor.half_open(), 0U);
+}
+
+// A silent connection from an address of loopback.
+os::Fd connect_from(std::uint8_t last, const os::Endpoint& to) {
+  os::Fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_storage raw{};
+  os::Endpoint from = os::Endpoint::loopback(0);
+  from.address[3] = last;
+  socklen_t size = from.to_sockaddr(raw, AF_INET);
+  EXPECT_EQ(::bind(fd.number(), reinterpret_cast<const sockaddr*>(&raw), size), 0);
+  size = to.to_sockaddr(raw, AF_INET);
+  EXPECT_EQ(::connect(fd.number(), reinterpret_cast<const sockaddr*>(&raw), size), 0);
+  return fd;
+}
+
+TEST_F(Hostile, AFloodOfHalfOpenHandshakesDisplacesItsOwnOnly) {
+  const auto identity = crypto::Identity::make(ca_, "east-1").value();
+  Acceptor acceptor(loop_, identity,
+                    {.session = {}, .lane = {}, .relay = {}, .join = {}, .refused = {}},
+                    {.half_open = 8, .half_open_per_address = 4});
+  const os::Endpoint address = acceptor.listen(os::Endpoint::loopback(0));
+  const os::Fd patient = connect_from(2, address);
+  ASSERT_TRUE(wait([&] { return acceptor.half_open() == 1; }));
+  std::vector<os::Fd> flood;
+  for (int i = 0; i < 20; ++i) flood.push_back(connect_from(3, address));
+  ASSERT_TRUE(wait([&] { return acceptor.counters().displaced == 16; }));
+  EXPECT_EQ(acceptor.half_open(), 5U);
+  std::array<std::byte, 1> none;
+  EXPECT_EQ(::recv(patient.number(), none.data(), 1, MSG_DONTWAIT), -1) << "not closed";
 }
 
 TEST_F(Hostile, RelayLegWithAnUnknownTicketEnds) {

@@ -1,39 +1,32 @@
-#include <map>
-
-#include "store/store.hh"
-#include "store/unknown.hh"
+#include "store/disk.hh"
 
 namespace godwit::store {
-namespace {
 
-class MemoryStore final : public Store {
- public:
-  void put(std::string_view kind, std::string_view key, const nlohmann::json& body) override {
-    auto& document = documents_[{std::string(kind), std::string(key)}];
-    document = with_unknown(document, body);
-  }
-  void erase(std::string_view kind, std::string_view key) override {
-    documents_.erase({std::string(kind), std::string(key)});
-  }
-  std::optional<nlohmann::json> find(std::string_view kind, std::string_view key) override {
-    const auto found = documents_.find({std::string(kind), std::string(key)});
-    if (found == documents_.end()) return std::nullopt;
-    return found->second;
-  }
-  std::vector<Document> list(std::string_view kind) override {
-    std::vector<Document> found;
-    for (const auto& [name, body] : documents_) {
-      if (name.first == kind) found.push_back({name.second, body});
+Result<> MemoryDisk::write(const Changes& changes) {
+  if (is_full) return fail("the disk is full");
+  for (const auto& [name, body] : changes) {
+    if (body) {
+      documents_[name] = *body;
+    } else {
+      documents_.erase(name);
     }
-    return found;
   }
+  return {};
+}
 
- private:
-  std::map<std::pair<std::string, std::string>, nlohmann::json> documents_;
-};
+std::optional<nlohmann::json> MemoryDisk::find(const DocumentName& name) {
+  const auto found = documents_.find(name);
+  if (found == documents_.end()) return std::nullopt;
+  return found->second;
+}
 
-}  // namespace
-
-std::unique_ptr<Store> make_memory_store() { return std::make_unique<MemoryStore>(); }
+std::vector<Document> MemoryDisk::list(std::string_view kind) {
+  std::vector<Document> found;
+  for (auto at = documents_.lower_bound({std::string(kind), {}});
+       at != documents_.end() && at->first.first == kind; ++at) {
+    found.push_back({at->first.second, at->second});
+  }
+  return found;
+}
 
 }  // namespace godwit::store

@@ -4,7 +4,6 @@
 #include "base/check.hh"
 #include "base/result.hh"
 #include "store/store.hh"
-#include "store/unknown.hh"
 
 namespace godwit::store {
 namespace {
@@ -19,9 +18,15 @@ struct Close {
 using Database = std::unique_ptr<sqlite3, Close>;
 using Statement = std::unique_ptr<sqlite3_stmt, Close>;
 
-class SqliteStore final : public Store {
+// Not written, as opposed to not known to be durable (a failed fsync): SQLite's log then lacks the
+// frame that ends the transaction, and whoever reads it next passes over the rest.
+bool is_no_room(int extended_code) {
+  return extended_code == SQLITE_FULL || extended_code == SQLITE_IOERR_WRITE;
+}
+
+class SqliteDisk final : public Disk {
  public:
-  explicit SqliteStore(const std::string& path) : path_(path) {
+  explicit SqliteDisk(const std::string& path) : path_(path) {
     const mode_t old = ::umask(0077);
     sqlite3* raw = nullptr;
     const int status = sqlite3_open(path.c_str(), &raw);
@@ -29,6 +34,9 @@ class SqliteStore final : public Store {
     db_.reset(raw);
     if (status != SQLITE_OK) fail_with("open");
     sqlite3_busy_timeout(raw, kBusyTimeoutMs);
+    sqlite3_extended_result_codes(raw, 1);
+    // One agent per store; and no index in shared memory, which would need room at the start.
+    run("PRAGMA locking_mode=EXCLUSIVE");
     run("PRAGMA journal_mode=WAL");
     run("PRAGMA synchronous=FULL");
     check_version();
@@ -42,18 +50,26 @@ class SqliteStore final : public Store {
     list_ = prepare("SELECT key, body FROM documents WHERE kind = ?1 ORDER BY key");
   }
 
-  void put(std::string_view kind, std::string_view key, const nlohmann::json& body) override {
-    const auto before = find(kind, key);
-    const nlohmann::json whole = before ? with_unknown(*before, body) : body;
-    // A reason may quote QEMU's log, which may hold anything: replace, never throw.
-    const std::string text = whole.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-    execute(put_, {kind, key, text});
+  Result<> write(const Changes& changes) override {
+    if (sqlite3_exec(db_.get(), "BEGIN IMMEDIATE", nullptr, nullptr, nullptr) != SQLITE_OK) {
+      return not_written();
+    }
+    for (const auto& [name, body] : changes) {
+      if (!(body ? change(put_, {name.first, name.second, to_text(*body)})
+                 : change(erase_, {name.first, name.second}))) {
+        return not_written();
+      }
+    }
+    if (sqlite3_exec(db_.get(), "COMMIT", nullptr, nullptr, nullptr) != SQLITE_OK) {
+      return not_written();
+    }
+    return {};
   }
-  void erase(std::string_view kind, std::string_view key) override { execute(erase_, {kind, key}); }
 
-  std::optional<nlohmann::json> find(std::string_view kind, std::string_view key) override {
+  std::optional<nlohmann::json> find(const DocumentName& name) override {
     std::optional<nlohmann::json> body;
-    query(find_, {kind, key}, [&](sqlite3_stmt* row) { body = parse(column(row, 0)); });
+    query(find_, {name.first, name.second},
+          [&](sqlite3_stmt* row) { body = parse(column(row, 0)); });
     return body;
   }
   std::vector<Document> list(std::string_view kind) override {
@@ -80,7 +96,8 @@ class SqliteStore final : public Store {
           "the agent's store {} has version {}, this agent knows {}: install a newer godwitd",
           path_, version, kSchemaVersion);
     }
-    run(fmt::format("PRAGMA user_version={}", kSchemaVersion));
+    // A full disk must not keep an agent from starting: no write that is not needed.
+    if (version != kSchemaVersion) run(fmt::format("PRAGMA user_version={}", kSchemaVersion));
   }
 
   void run(const std::string& sql) {
@@ -98,9 +115,21 @@ class SqliteStore final : public Store {
     return Statement(raw);
   }
 
-  template <class OnRow>
-  void query(const Statement& statement, std::initializer_list<std::string_view> arguments,
-             OnRow on_row) {
+  // After a failed write: the error, once it is sure that nothing was written.
+  std::unexpected<Error> not_written() {
+    const int code = sqlite3_extended_errcode(db_.get());
+    Error error{fmt::format("cannot write the agent's store {}: {}; make room on its disk", path_,
+                            sqlite3_errmsg(db_.get()))};
+    // SQLite may have rolled back by itself.
+    if (sqlite3_get_autocommit(db_.get()) == 0) {
+      sqlite3_exec(db_.get(), "ROLLBACK", nullptr, nullptr, nullptr);
+    }
+    if (!is_no_room(code)) throw Lost{std::move(error.text)};
+    return std::unexpected(std::move(error));
+  }
+
+  using Arguments = std::initializer_list<std::string_view>;
+  static sqlite3_stmt* bound(const Statement& statement, Arguments arguments) {
     sqlite3_stmt* raw = statement.get();
     sqlite3_reset(raw);
     int index = 0;
@@ -108,15 +137,26 @@ class SqliteStore final : public Store {
       sqlite3_bind_text(raw, ++index, argument.data(), static_cast<int>(argument.size()),
                         SQLITE_TRANSIENT);
     }
+    return raw;
+  }
+  template <class OnRow>
+  void query(const Statement& statement, Arguments arguments, OnRow on_row) {
+    sqlite3_stmt* raw = bound(statement, arguments);
     int status = 0;
     while ((status = sqlite3_step(raw)) == SQLITE_ROW) on_row(raw);
     sqlite3_reset(raw);
     if (status != SQLITE_DONE) fail_with("use");
   }
-  void execute(const Statement& statement, std::initializer_list<std::string_view> arguments) {
-    query(statement, arguments, [](sqlite3_stmt*) {});
+  static bool change(const Statement& statement, Arguments arguments) {
+    sqlite3_stmt* raw = bound(statement, arguments);
+    const bool done = sqlite3_step(raw) == SQLITE_DONE;
+    return sqlite3_reset(raw) == SQLITE_OK && done;
   }
 
+  // A reason may quote QEMU's log, which may hold anything: replace, never throw.
+  static std::string to_text(const nlohmann::json& body) {
+    return body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  }
   static std::string column(sqlite3_stmt* row, int index) {
     const auto* text = reinterpret_cast<const char*>(sqlite3_column_text(row, index));
     return {text, static_cast<std::size_t>(sqlite3_column_bytes(row, index))};
@@ -135,7 +175,7 @@ class SqliteStore final : public Store {
 }  // namespace
 
 std::unique_ptr<Store> open_sqlite(const std::string& path) {
-  return std::make_unique<SqliteStore>(path);
+  return open_on(std::make_shared<SqliteDisk>(path));
 }
 
 }  // namespace godwit::store

@@ -1,9 +1,11 @@
 #include "store/store.hh"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 
@@ -66,6 +68,122 @@ TEST_P(Stores, MembersOfANewerVersionStay) {
 
 INSTANTIATE_TEST_SUITE_P(Kinds, Stores, testing::Bool(),
                          [](const auto& which) { return which.param ? "Sqlite" : "Memory"; });
+
+// ---- a full disk ----
+
+class FullDisk : public testing::Test {
+ protected:
+  std::shared_ptr<MemoryDisk> disk_ = std::make_shared<MemoryDisk>();
+  std::unique_ptr<Store> store_ = open_on(disk_);
+};
+
+TEST_F(FullDisk, WhatIsRecordedIsThereOrAsItWas) {
+  ASSERT_TRUE(store_->record("move", "a", 1));
+  disk_->is_full = true;
+  EXPECT_FALSE(store_->record("move", "a", 2));
+  EXPECT_EQ(*store_->find("move", "a"), 1);
+  disk_->is_full = false;
+  EXPECT_TRUE(store_->catch_up());
+  EXPECT_EQ(*store_->find("move", "a"), 1) << "a promise that was refused is not kept later";
+}
+
+TEST_F(FullDisk, WhatIsPutIsKnownAtOnceAndWrittenWhenThereIsRoom) {
+  store_->put("vm", "old", 1);
+  store_->put("vm", "gone", 2);
+  disk_->is_full = true;
+  store_->put("vm", "new", 3);
+  store_->put("vm", "old", 4);
+  store_->erase("vm", "gone");
+  EXPECT_EQ(*store_->find("vm", "old"), 4);
+  EXPECT_FALSE(store_->find("vm", "gone"));
+  const auto known = store_->list("vm");
+  ASSERT_EQ(known.size(), 2u);
+  EXPECT_EQ(known[0].key, "new");
+  EXPECT_FALSE(store_->catch_up());
+  EXPECT_EQ(open_on(disk_)->list("vm").size(), 2u) << "a crash now: as it was before";
+  EXPECT_EQ(*open_on(disk_)->find("vm", "old"), 1);
+  disk_->is_full = false;
+  EXPECT_TRUE(store_->catch_up());
+  EXPECT_EQ(*open_on(disk_)->find("vm", "new"), 3);
+  EXPECT_FALSE(open_on(disk_)->find("vm", "gone"));
+}
+
+TEST_F(FullDisk, WhatIsRecordedDoesNotOvertakeWhatWasPut) {
+  disk_->is_full = true;
+  store_->put("vm", "a", 1);
+  disk_->is_full = false;
+  ASSERT_TRUE(store_->record("move", "b", 2));
+  EXPECT_EQ(*open_on(disk_)->find("vm", "a"), 1);
+}
+
+// A limit on the size of files is as good as a full disk: write(2) takes no more.
+class FileSizeLimit final {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    rlimit limit = before_;
+    limit.rlim_cur = bytes;
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() { ::setrlimit(RLIMIT_FSIZE, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+TEST(Sqlite, WhatDoesNotFitIsNotThereAfterwards) {
+  const std::string path = testing::TempDir() + "store-full.db";
+  const auto remove = [&] {
+    for (const char* suffix : {"", "-wal", "-shm"}) std::filesystem::remove(path + suffix);
+  };
+  remove();
+  auto store = open_sqlite(path);
+  store->put("vm", "a", 1);
+  {
+    const FileSizeLimit limit(std::filesystem::file_size(path + "-wal") + 1000);
+    const auto refused = store->record("vm", "a", 2);
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().text.find("make room"), std::string::npos) << refused.error().text;
+    store->put("vm", "b", 3);
+    EXPECT_EQ(*store->find("vm", "a"), 1);
+    EXPECT_EQ(*store->find("vm", "b"), 3);
+  }
+  EXPECT_TRUE(store->catch_up());
+  store.reset();
+  store = open_sqlite(path);
+  EXPECT_EQ(*store->find("vm", "a"), 1);
+  EXPECT_EQ(*store->find("vm", "b"), 3);
+  remove();
+}
+
+// As after a power loss: the log is read by another process, with the failed write's rest in it.
+TEST(Sqlite, WhatDidNotFitIsNotFoundInTheLogEither) {
+  const std::string path = testing::TempDir() + "store-torn.db";
+  const std::string copy = testing::TempDir() + "store-torn-copy.db";
+  auto store = open_sqlite(path);
+  store->put("vm", "a", 1);
+  {
+    const FileSizeLimit limit(std::filesystem::file_size(path + "-wal") + 1000);
+    ASSERT_FALSE(store->record("vm", "a", 2));
+  }
+  for (const char* suffix : {"", "-wal"}) {
+    std::filesystem::copy_file(path + suffix, copy + suffix,
+                               std::filesystem::copy_options::overwrite_existing);
+  }
+  EXPECT_EQ(*open_sqlite(copy)->find("vm", "a"), 1);
+  store.reset();
+  for (const std::string& name : {path, copy}) {
+    for (const char* suffix : {"", "-wal"}) std::filesystem::remove(name + suffix);
+  }
+}
+
+TEST(Sqlite, OneAgentPerStore) {
+  const std::string path = testing::TempDir() + "store-locked.db";
+  const auto store = open_sqlite(path);
+  EXPECT_THROW((void)open_sqlite(path), SetupError);
+  std::filesystem::remove(path);
+}
 
 TEST(Sqlite, FileIsPrivateAndDamageIsSaid) {
   const std::string path = testing::TempDir() + "store-private.db";

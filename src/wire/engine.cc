@@ -288,6 +288,14 @@ void Engine::release(const PortId& id, Instant now) {
   if (Port* found = newest(id, PortState::paused)) found->release();
 }
 
+void Engine::drop_live(const PortEpoch& id, Instant now) {
+  const Call call(*this, now);
+  const Port* found = port(id);
+  if (!found || found->state() != PortState::live) return;
+  erase_port(id);
+  sink_.event({EventKind::moved_away, id.port, id.epoch, {}});
+}
+
 void Engine::prepare(const PortConfig& config, const std::string& from_host,
                      std::span<const WireConfig> wires, Instant now) {
   const Call call(*this, now);

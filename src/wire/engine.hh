@@ -64,6 +64,9 @@ class Engine final : private Fabric {
   void pause(const PortId& port, std::span<const BytesView> undelivered, Instant now);
   void resume(const PortId& port, Instant now);   // the move is off; also before pause
   void release(const PortId& port, Instant now);  // committed: moved_away follows after the lease
+  // Committed, but paused by an engine before this one: since the restart it is live here again,
+  // and there is nothing to forward. moved_away follows at once.
+  void drop_live(const PortEpoch& id, Instant now);
   // ---- moving: at the target ----
   // `config.epoch` is the new one. `wires` has at most one wire. Leads to the event `prepared`.
   void prepare(const PortConfig& config, const std::string& from_host,

@@ -82,6 +82,23 @@ TEST_F(MoveTest, HoldsInThePauseAndDeliversInOrder) {
   EXPECT_THAT(at("p", kY), ElementsAre(9));
 }
 
+// The agent that paused the port died; the next one opened it again before it knew.
+TEST_F(MoveTest, APortThatLeftAndIsLiveAgainAfterARestartIsDropped) {
+  const PortEpoch gone{kX, net["a"].engine.port_stats(kX)->id.epoch};
+  net["a"].engine.drop_live({kX, gone.epoch + 1}, net.now());
+  EXPECT_TRUE(net["a"].engine.live_epoch(kX));
+  net["a"].engine.drop_live(gone, net.now());
+  EXPECT_FALSE(net["a"].engine.port_stats(kX));
+  EXPECT_EQ(net["a"].count(EventKind::moved_away), 1U);
+}
+
+TEST_F(MoveTest, APausedPortIsNotDroppedButForwards) {
+  prepare();
+  net["a"].engine.pause(kX, {}, net.now());
+  net["a"].engine.drop_live(net["a"].engine.port_stats(kX)->id, net.now());
+  EXPECT_EQ(net["a"].engine.port_stats(kX)->state, PortState::paused);
+}
+
 TEST_F(MoveTest, TheOldHostRefusesToSendAndForgetsAfterItsLease) {
   prepare();
   net["a"].engine.pause(kX, {}, net.now());

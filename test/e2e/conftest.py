@@ -7,6 +7,7 @@ up to a deadline.
 Environment: GODWIT_BUILD, the build directory (default: build/dev, else build/release).
 """
 
+import datetime
 import json
 import os
 import pathlib
@@ -22,6 +23,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "demo"))  # what it promises and measures is tested too
 COMMAND_LIMIT_S = 60
 PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fault-seed", type=int, default=datetime.date.today().toordinal(),
+                     help="which crash cases ./dev test runs; default: another dozen each day")
+    parser.addoption("--fault-case", action="append", default=[], metavar="POINT:FAULT",
+                     help="only this crash case (repeatable)")
+
+
+def pytest_report_header(config):
+    return f"crash cases: --fault-seed {config.getoption('fault_seed')}"
 
 
 def pytest_configure(config):

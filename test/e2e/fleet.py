@@ -20,8 +20,10 @@ from conftest import build_directory, is_alive, wait_until
 HOSTS = ("e1", "w1")
 ADDRESSES = {"e1": "10.66.1.10", "client": "10.66.1.11", "w1": "10.66.2.10"}
 LOG = "/var/log/godwitd.log"
+HOOKS = "/var/lib/godwit/hooks"  # of each host its own
 BOOT_LIMIT_S = 60
 MOVE_LIMIT_S = 90
+DISK_SIZE = "4m"  # of a small disk: the store of a test and its log
 
 
 def pids_of(comm):
@@ -61,6 +63,8 @@ class Fleet:
         wait_until(lambda: all(self.sees_all(host) for host in self.sites), 30, "all sessions")
         self.clean = {host: self.left_at(host) for host in self.sites}
         self.vms = 0
+        self.small_disks = set()
+        self.standing = None  # the vm that the next crash case may use
 
     # ---- the command line ----
 
@@ -106,19 +110,24 @@ class Fleet:
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not is_alive(pid), 5, f"the end of the agent on {host}")
 
-    def start_agent(self, host, fault=None, limits=()):
+    def start_agent(self, host, fault=None, limits=(), options=(), patient=True):
+        """Unless `patient`, not waited for: it may freeze before it answers."""
         environment = [] if fault is None else ["env", f"GODWIT_FAULT={fault}"]
         self.lab.run("exec", "--detach", "--log", LOG, host, "--", *environment, *limits,
-                     self.godwitd, "--name", host, "--site", self.sites[host],
+                     self.godwitd,
+                     "--name", host, "--site", self.sites[host], "--hooks", HOOKS,
                      *(word for address in self.lab.node(host)["announced"]
-                       for word in ("--address", address)))
+                       for word in ("--address", address)), *options)
+        if not patient:
+            wait_until(lambda: self.agent(host), 5, f"the agent's process on {host}")
+            return
         wait_until(lambda: self.godwit(host, "host", "ls", expect=None).returncode == 0, 20,
                    f"the agent on {host}")
 
-    def restart_agent(self, host, fault=None):
+    def restart_agent(self, host, fault=None, options=()):
         if self.agent(host) is not None:
             self.kill_agent(host)
-        self.start_agent(host, fault)
+        self.start_agent(host, fault, options=options)
         wait_until(lambda: self.sees_all(host) and self.sees_all("client"), 40,
                    f"the sessions of {host}")
 
@@ -130,15 +139,37 @@ class Fleet:
         stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
         return stat.rsplit(")", 1)[1].split()[0] == "T"
 
+    # ---- disks ----
+
+    def small_disk(self, host):
+        """From now on the agent's state is on a disk of its own, small enough to be filled."""
+        if host in self.small_disks:
+            return
+        self.kill_agent(host)
+        self.lab.exec(host, "sh", "-ec", "cp -a /var/lib/godwit /run/kept; "
+                      f"mount -t tmpfs -o mode=700,size={DISK_SIZE} tmpfs /var/lib/godwit; "
+                      "cp -a /run/kept/. /var/lib/godwit/; rm -r /run/kept")
+        self.small_disks.add(host)
+        self.restart_agent(host)
+
+    def fill_disk(self, host):
+        self.lab.exec(host, "dd", "if=/dev/zero", "of=/var/lib/godwit/filler", "bs=4k", check=False)
+
+    def free_disk(self, host):
+        self.lab.exec(host, "rm", "-f", "/var/lib/godwit/filler")
+
     # ---- vms ----
 
-    def run_vm(self, host="e1", memory="96MiB", dirty="5mbit", working_set="8MiB", nic=True):
+    def run_vm(self, host="e1", memory="96MiB", dirty="5mbit", working_set="8MiB", nic=True,
+               guest_agent=False):
         """A vm that answers at its address; wired to the client unless nic is False."""
         self.vms += 1
         vm = Vm(self, f"vm{self.vms}", f"10.9.{self.vms}", nic)
         options = ["--nic", vm.port] if nic else []
+        options += ["--guest-agent"] if guest_agent else []
+        initrd = "initrd-agent.img" if guest_agent else "initrd.img"
         self.godwit(host, "vm", "run", vm.name, "--memory", memory,
-                    "--kernel", self.guest / "vmlinuz", "--initrd", self.guest / "initrd.img",
+                    "--kernel", self.guest / "vmlinuz", "--initrd", self.guest / initrd,
                     "--append", f"console=ttyS0 quiet godwit.ip={vm.address}/24 "
                     f"godwit.dirty={dirty} godwit.working-set={working_set}", *options)
         if nic:
@@ -239,14 +270,21 @@ class Fleet:
         wait_until(lambda: self.nothing_of(vm, host), limit_s,
                    lambda: f"an end of {vm.name} on {host}: {self.left_at(host)}")
 
-    def tidy(self):
-        """After a test: agents without faults, no cut, no vms, no ports."""
+    def calm(self):
+        """Agents without faults, no cut, no full disk."""
         for link in self.lab.ls()["links"]:
             self.lab.run("heal", link["name"])
+        for host in self.small_disks:
+            self.free_disk(host)
         for host in self.sites:
             pid = self.agent(host)
             if pid is None or self.is_faulty(pid) or self.agent_stopped(host):
                 self.restart_agent(host)
+
+    def tidy(self):
+        """After a test: calm, no vms, no ports."""
+        self.calm()
+        self.standing = None
         for host in self.sites:
             for name in self.vms_of(host):
                 self.godwit(host, "vm", "stop", name, "--force", expect=None)
@@ -296,6 +334,21 @@ class Vm:
         done = self.fleet.lab.exec("client", "/usr/bin/python3", "-c", code, self.address,
                                    check=False)
         return int(done.stdout) if done.returncode == 0 else None
+
+    def clock_error_ms(self):
+        """How far the vm's wall clock is ahead of ours, by the quickest of some answers."""
+        code = ("import socket,sys,json,time\n"
+                "s = socket.create_connection((sys.argv[1], 7008), 2)\n"
+                "s.settimeout(2)\n"
+                "lines, seen = s.makefile(), []\n"
+                "for _ in range(15):\n"
+                "    asked = time.time_ns()\n"
+                "    s.sendall(b'report\\n')\n"
+                "    told = json.loads(lines.readline())['realtime_ns']\n"
+                "    trip = time.time_ns() - asked\n"
+                "    seen.append((trip, (told - asked - trip / 2) / 1e6))\n"
+                "print(min(seen)[1])\n")
+        return float(self.fleet.lab.exec("client", "/usr/bin/python3", "-c", code, self.address).stdout)
 
     def wait_until_it_counts(self, limit_s=20):
         """The vm lives if its counter grows."""

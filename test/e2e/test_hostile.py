@@ -8,10 +8,12 @@ import json
 import os
 import subprocess
 
-from conftest import wait_until
+import pytest
+from conftest import ROOT, wait_until
 from fleet import ADDRESSES, Observer, Probe
 
 PORT = 4747
+ATTACKER = ROOT / "demo" / "attacker.py"
 
 
 def state_of(fleet, host):
@@ -187,6 +189,32 @@ def test_half_open_connections_are_bounded(fleet):
     finally:
         attack.kill()
         attack.wait()
+
+
+@pytest.mark.parametrize("kind", ["garbage", "forged", *(
+    pytest.param(kind, marks=pytest.mark.thorough) for kind in ("replayed", "half-open"))])
+def test_a_flood_costs_no_legitimate_frame(fleet, kind):
+    """At full rate, from a host of the fleet's own network. What the socket's buffer could not hold is
+    counted by the kernel; nothing else is missing."""
+    vm = fleet.run_vm()
+    before = fleet.json("e1", "host", "show")
+    with Probe(vm) as probe:
+        attack = fleet.lab.python("client", ATTACKER.read_text(), kind, ADDRESSES["e1"], PORT, 3)
+        out, _ = attack.communicate(timeout=60)
+        sent = json.loads(out)["sent"]
+        after = fleet.json("e1", "host", "show")
+        drops = fleet.json("e1", "wire", "ls")[0]["drops"]
+        assert fleet.sees_all("e1")
+    assert sent > 1000, out
+    overflow = after["datagrams"]["socket_overflow"] - before["datagrams"]["socket_overflow"]
+    f = probe.figures
+    assert f["guest"] is not None and f["tcp"]["resets"] == 0 and f["tcp"]["mismatches"] == 0, f
+    assert f["to_vm"]["duplicated"] == 0 and f["from_vm"]["lost"] == 0, f
+    assert f["to_vm"]["lost"] <= overflow, (overflow, f)
+    seen = {"garbage": after["datagrams"]["strays"] - before["datagrams"]["strays"],
+            "forged": drops.get("bad_tag", 0), "replayed": drops.get("replayed", 0),
+            "half-open": after["handshakes"]["displaced"] - before["handshakes"]["displaced"]}[kind]
+    assert seen + overflow > sent // 10, (kind, sent, overflow, drops, after)
 
 
 STRANGER = """

@@ -1,5 +1,6 @@
 // Stands in for libFuzzer where it is not linked: runs every corpus file and then a fixed, seeded
 // set of random and mutated inputs, so that each decoder meets hostile bytes in every test run.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -14,7 +15,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 namespace {
 
 constexpr int kRandomInputs = 2000;
-constexpr int kMutationsPerSeed = 500;
+// A large corpus brings variety by itself: the time stays the same.
+constexpr std::size_t kMutations = 10000;
+constexpr std::size_t kMostMutationsPerSeed = 500;
 constexpr std::size_t kMaxRandomBytes = 512;
 
 using Input = std::vector<std::uint8_t>;
@@ -55,9 +58,11 @@ Input mutate(Input input, std::mt19937& random) {
 int main(int argc, char** argv) {
   const auto corpus = argc > 1 ? read_corpus(argv[1]) : std::vector<Input>{};
   std::mt19937 random(20260101);
+  const std::size_t mutations =
+      corpus.empty() ? 0 : std::min(kMostMutationsPerSeed, kMutations / corpus.size());
   for (const auto& input : corpus) {
     run(input);
-    for (int i = 0; i < kMutationsPerSeed; ++i) run(mutate(input, random));
+    for (std::size_t i = 0; i < mutations; ++i) run(mutate(input, random));
   }
   for (int i = 0; i < kRandomInputs; ++i) {
     Input input(random() % kMaxRandomBytes);

@@ -324,7 +324,7 @@ void MoveScenario::check() {
   }
 }
 
-Outcome MoveScenario::run() {
+Outcomes MoveScenario::run() {
   const Weather weather = world_.weather();
   for (const std::string& name : world_.names()) world_.host(name).start();
   for (const std::string& a : world_.names()) {

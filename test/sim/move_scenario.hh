@@ -14,7 +14,7 @@
 
 namespace godwit::sim {
 
-struct Outcome {
+struct Outcomes {
   std::string failure;  // empty: all properties held
   std::uint64_t sent = 0, received = 0, moves = 0, aborts = 0, restarts = 0;
 };
@@ -22,7 +22,7 @@ struct Outcome {
 class MoveScenario final {
  public:
   explicit MoveScenario(std::uint64_t seed, bool is_traced = false);
-  Outcome run();
+  Outcomes run();
 
  private:
   enum class Step { idle, preparing, paused, deciding, draining };
@@ -79,7 +79,7 @@ class MoveScenario final {
   Guest guests_[2];
   WireId wire_;
   bool traffic_ = true, moving_ = true;
-  Outcome outcome_;
+  Outcomes outcome_;
 };
 
 }  // namespace godwit::sim

@@ -31,16 +31,18 @@ void Host::stop() {
   ++incarnation_;
 }
 
+Instant Host::now() const { return world_.now() + ahead_; }
+
 void Host::schedule_tick() {
   touched_ = true;
-  if (!engine_) return;
-  const Instant due = std::max(engine_->next_tick(), world_.now());
-  if (engine_->next_tick() == Instant::max() || due >= tick_at_) return;
+  if (!engine_ || engine_->next_tick() == Instant::max()) return;
+  const Instant due = std::max(engine_->next_tick() - ahead_, world_.now());
+  if (due >= tick_at_) return;
   tick_at_ = due;
   world_.after(due - world_.now(), [this, due, incarnation = incarnation_] {
     if (incarnation != incarnation_ || tick_at_ != due) return;
     tick_at_ = Instant::max();
-    engine_->tick(world_.now());
+    engine_->tick(now());
     schedule_tick();
   });
 }
@@ -132,24 +134,30 @@ void World::deliver_datagram(const std::string& from, const std::string& to, Byt
     Host& target = host(to);
     if (!target.engine()) return;
     target.engine()->datagrams(host(from).address(), bytes,
-                               static_cast<std::uint16_t>(bytes.size()), now_);
+                               static_cast<std::uint16_t>(bytes.size()), target.now());
     target.schedule_tick();
   });
 }
 
 void World::send_control(const std::string& from, const std::string& to, BytesView message) {
-  Session& used = session(from, to);
-  if (used.number == 0) return;
-  Instant& last = from < to ? used.last_ab : used.last_ba;
-  Nanoseconds delay = paths_.at({from, to}).delay;
+  send(from, to, [this, from, to, bytes = to_bytes(message)] {
+    host(to).engine()->control(from, bytes, host(to).now());
+    host(to).schedule_tick();
+  });
+}
+
+void World::send(const std::string& from, const std::string& to, Task message) {
+  const std::uint64_t number = session(from, to).number;
+  if (number == 0) return;
+  Task deliver = [this, from, to, number, message = std::move(message)] {
+    if (session(from, to).number == number && host(to).engine()) message();
+  };
+  Path& path = paths_.at({from, to});
+  if (path.is_cut) return path.stalled.push_back(std::move(deliver));
+  Instant& last = from < to ? session(from, to).last_ab : session(from, to).last_ba;
+  Nanoseconds delay = path.delay;
   if (dice_.happens(weather_.loss)) delay += milliseconds(200);  // TCP sends it again
   const Instant due = last = std::max(now_ + delay, last);
-  const auto deliver = [this, from, to, number = used.number, bytes = to_bytes(message)] {
-    Host& target = host(to);
-    if (session(from, to).number != number || !target.engine()) return;
-    target.engine()->control(from, bytes, now_);
-    target.schedule_tick();
-  };
   after(due - now_, deliver);
   if (dice_.happens(weather_.duplicates)) {
     after(due - now_ + dice_.between(Nanoseconds{}, milliseconds(100)), deliver);
@@ -165,9 +173,11 @@ void World::connect(const std::string& a, const std::string& b) {
   for (std::byte& byte : secret) byte = static_cast<std::byte>(dice_.word());
   for (const auto& [self, other] : {std::pair{a, b}, std::pair{b, a}}) {
     const PeerAddress address = host(other).address();
-    host(self).engine()->session_up(other, secret, self < other, {&address, 1}, now_);
+    host(self).engine()->session_up(other, secret, self < other, {&address, 1}, host(self).now());
     host(self).schedule_tick();
   }
+  on_session(a, b);
+  on_session(b, a);
 }
 
 void World::cut(const std::string& a, const std::string& b) {
@@ -175,12 +185,33 @@ void World::cut(const std::string& a, const std::string& b) {
   if (lost.number == 0) return;
   lost.number = 0;
   for (const auto& [self, other] : {std::pair{a, b}, std::pair{b, a}}) {
-    if (host(self).engine()) host(self).engine()->session_down(other, now_);
+    if (host(self).engine()) host(self).engine()->session_down(other, host(self).now());
   }
 }
 
 void World::cut_path(const std::string& a, const std::string& b, bool is_cut) {
   paths_.at({a, b}).is_cut = paths_.at({b, a}).is_cut = is_cut;
+}
+
+void World::cut_link(const std::string& a, const std::string& b) {
+  cut_path(a, b, true);
+  const std::uint64_t cuts = ++paths_.at({a, b}).cuts;
+  after(kDeadAfter, [this, a, b, cuts] {
+    if (paths_.at({a, b}).cuts == cuts && is_cut(a, b)) cut(a, b);
+  });
+}
+
+void World::heal_link(const std::string& a, const std::string& b) {
+  if (!is_cut(a, b)) return;
+  cut_path(a, b, false);
+  for (const auto& direction : {std::pair{a, b}, std::pair{b, a}}) {
+    Path& path = paths_.at(direction);
+    for (Task& message : std::exchange(path.stalled, {})) after(path.delay, std::move(message));
+  }
+  // The dial's backoff, which a relay or the other side's dial may shorten.
+  after(dice_.between(milliseconds(50), seconds(5)), [this, a, b] {
+    if (!is_cut(a, b)) connect(a, b);
+  });
 }
 
 void World::stop_agent(const std::string& name) {
@@ -194,8 +225,9 @@ void World::start_agent(const std::string& name) {
   host(name).start();
   for (const std::string& other : names_) {
     if (other == name) continue;
-    after(dice_.between(milliseconds(1), milliseconds(200)),
-          [this, name, other] { connect(name, other); });
+    after(dice_.between(milliseconds(1), milliseconds(200)), [this, name, other] {
+      if (!is_cut(name, other)) connect(name, other);
+    });
   }
 }
 

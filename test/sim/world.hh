@@ -61,6 +61,9 @@ class Host final : public wire::EngineSink {
   wire::Engine* engine() { return engine_.get(); }
   void start();
   void stop();
+  // Its monotonic clock: another than its neighbours', and it may jump ahead.
+  Instant now() const;
+  void step_clock(Nanoseconds ahead) { ahead_ += ahead; }
   // After each call into the engine: has it ticked when it wants.
   void schedule_tick();
   // Whether the engine was called, made or lost since the last time this was asked.
@@ -77,7 +80,8 @@ class Host final : public wire::EngineSink {
   const std::string name_;
   const std::uint16_t index_;
   std::unique_ptr<wire::Engine> engine_;
-  Instant tick_at_ = Instant::max();
+  Nanoseconds ahead_{};
+  Instant tick_at_ = Instant::max();  // by the world's clock
   std::uint64_t incarnation_ = 0;
   bool touched_ = false;
 };
@@ -105,8 +109,19 @@ class World final {
   // Both directions of one session, with a new secret.
   void connect(const std::string& a, const std::string& b);
   void cut(const std::string& a, const std::string& b);
+  bool is_connected(const std::string& a, const std::string& b) {
+    return session(a, b).number != 0;
+  }
+  // What goes over a session arrives once and in order (but for the weather's duplicates), unless
+  // the session ends before.
+  void send(const std::string& from, const std::string& to, Task deliver);
   // All datagrams between the two are dropped, or no longer.
   void cut_path(const std::string& a, const std::string& b, bool is_cut);
+  // The same with what TCP makes of it: messages wait, and in the end both notice.
+  void cut_link(const std::string& a, const std::string& b);
+  void heal_link(const std::string& a, const std::string& b);
+  bool is_cut(const std::string& a, const std::string& b) { return paths_.at({a, b}).is_cut; }
+  Nanoseconds delay(const std::string& a, const std::string& b) { return paths_.at({a, b}).delay; }
   void stop_agent(const std::string& name);
   void start_agent(const std::string& name);  // sessions follow a little later
 
@@ -118,11 +133,14 @@ class World final {
                  fmt::format(format, std::forward<Args>(args)...));
   }
   static constexpr Instant kBegin{seconds(1000)};
+  static constexpr Nanoseconds kDeadAfter = seconds(15);  // session::SessionLimits::dead_after
   bool is_traced = false;
 
   // The scenario's hooks.
   std::function<void(const std::string& host, PortId port, BytesView frame)> on_frame;
   std::function<void(const std::string& host, const wire::Event& event)> on_event;
+  std::function<void(const std::string& host, const std::string& peer)> on_session =
+      [](const std::string&, const std::string&) {};
 
   // Datagrams thrown away that may have carried a frame of `kMinFrame` bytes or more.
   static constexpr std::size_t kMinFrame = 700;
@@ -150,6 +168,8 @@ class World final {
     bool is_cut = false;
     Nanoseconds delay{};
     Instant last{};
+    std::uint64_t cuts = 0;
+    std::vector<Task> stalled;  // messages that TCP sends again once it can
   };
 
   Session& session(const std::string& a, const std::string& b) {

@@ -137,7 +137,9 @@ class Guest final {
   std::string report(std::uint64_t client, std::uint64_t from, std::uint64_t limit) {
     const TcpCounters tcp = read_tcp_counters();
     std::ostringstream out;
-    out << R"({"counter":)" << udp_.counter().value()            //
+    const auto wall = std::chrono::system_clock::now().time_since_epoch();
+    out << R"({"counter":)" << udp_.counter().value()  //
+        << R"(,"realtime_ns":)" << std::chrono::nanoseconds(wall).count()
         << R"(,"counter_damaged":)" << udp_.counter().damaged()  //
         << R"(,"skipped_ticks":)" << skipped_ticks_              //
         << R"(,"dirty":{"bytes":)" << memory_.bytes()            //

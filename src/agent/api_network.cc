@@ -1,0 +1,59 @@
+// Routes of ports and wires.
+#include "agent/api.hh"
+#include "agent/api_answers.hh"
+
+namespace godwit::agent {
+namespace {
+
+using http::Request;
+using http::Responder;
+
+// A bridge or an uplink opens the host's own networks: not for one tenant's operator.
+bool may_have(const Request& request, const nlohmann::json& port, Responder& responder) {
+  if (request.caller->tenant.empty() || text_field_or(port, "kind", "nic") == "nic") return true;
+  responder.error(kForbidden,
+                  fmt::format("{} may add ports for vms' NICs; bridges and uplinks are for "
+                              "operators of every tenant",
+                              request.caller->name));
+  return false;
+}
+
+auto both_ends(Parts parts, void (Network::*method)(const Network::Ends&, Network::Done)) {
+  return [parts, method](const Request& request, Responder responder) {
+    const auto body = body_of(request, responder);
+    if (!body) return;
+    const auto a = text_field(*body, "a");
+    const auto b = text_field(*body, "b");
+    if (!a || !b) return responder.error(kBadRequest, "name both ports: {\"a\", \"b\"}", 2);
+    (parts.network.*method)(
+        {.a = *a, .b = *b, .tenant = request.caller->tenant},
+        [later = shared(responder)](const Result<>& result) { answer(*later, result); });
+  };
+}
+
+}  // namespace
+
+void add_network_routes(http::Server& server, Parts parts) {
+  server.route("GET", "/v1/ports", [parts](const Request& request, Responder responder) {
+    parts.network.list_ports(
+        request.caller->tenant,
+        [later = shared(responder)](const nlohmann::json& list) { later->json(200, list); });
+  });
+  server.route("POST", "/v1/ports", [parts](const Request& request, Responder responder) {
+    auto body = body_of(request, responder);
+    if (!body || !claim_tenant(request, *body, responder)) return;
+    if (may_have(request, *body, responder)) answer(responder, parts.network.add_port(*body));
+  });
+  server.route("DELETE", "/v1/ports/{name}", [parts](const Request& request, Responder responder) {
+    answer(responder, parts.network.remove_port(request.parameter("name"), request.caller->tenant));
+  });
+  server.route("GET", "/v1/wires", [parts](const Request& request, Responder responder) {
+    parts.network.list_wires(
+        request.caller->tenant,
+        [later = shared(responder)](const nlohmann::json& list) { later->json(200, list); });
+  });
+  server.route("POST", "/v1/wires", both_ends(parts, &Network::connect));
+  server.route("DELETE", "/v1/wires", both_ends(parts, &Network::disconnect));
+}
+
+}  // namespace godwit::agent

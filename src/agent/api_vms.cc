@@ -1,0 +1,157 @@
+// Routes of vms and migrations.
+#include <array>
+#include <filesystem>
+
+#include "agent/api.hh"
+#include "agent/api_answers.hh"
+#include "agent/console.hh"
+
+namespace godwit::agent {
+namespace {
+
+using http::Access;
+using http::Request;
+using http::Responder;
+
+// The vm as the API shows it, or the 404 was sent.
+std::optional<nlohmann::json> vm_of(Parts parts, const Request& request, Responder& responder) {
+  auto vm = parts.vms.show(request.parameter("name"));
+  if (vm && sees(request, *vm)) return vm;
+  responder.error(kNotFound, fmt::format("there is no vm '{}' on host {}; see godwit vm ls",
+                                         request.parameter("name"), parts.config.name));
+  return std::nullopt;
+}
+
+std::optional<nlohmann::json> migration_of(Parts parts, const Request& request,
+                                           Responder& responder) {
+  auto migration = parts.migrations.show(request.parameter("id"));
+  if (migration && sees(request, *migration)) return migration;
+  responder.error(kNotFound,
+                  fmt::format("there is no migration '{}' on host {}; see godwit migration ls",
+                              request.parameter("id"), parts.config.name));
+  return std::nullopt;
+}
+
+// The agent reads what a vm boots as root: a remote user names files of the image directory only
+// (one tenant's user: of the tenant's part), or any file of the host could be read inside a vm.
+Result<> check_files(const Config& config, const std::string& tenant, const nlohmann::json& body) {
+  const auto images = config.image_dir / tenant;
+  for (const char* key : {"kernel", "initrd", "image"}) {
+    const std::string named = text_field_or(body, key, "");
+    if (named.empty()) continue;
+    std::error_code error;
+    const auto real = std::filesystem::canonical(named, error);  // through all links
+    const auto directory = std::filesystem::weakly_canonical(images, error);
+    const auto inside = real.lexically_relative(directory);
+    if (real.empty() || inside.empty() || *inside.begin() == ".." || inside == ".") {
+      return fail(
+          "{}: '{}' is not a file in {} of host {}, which is where remote users' vms boot "
+          "from",
+          key, named, images.string(), config.name);
+    }
+  }
+  return {};
+}
+
+void run_vm(Parts parts, const Request& request, Responder responder) {
+  auto body = body_of(request, responder);
+  if (!body || !claim_tenant(request, *body, responder)) return;
+  if (request.caller->remote()) {
+    const auto files = check_files(parts.config, request.caller->tenant, *body);
+    if (!files) return responder.error(kForbidden, files.error().text);
+  }
+  const auto vm = parts.vms.run(*body);
+  if (!vm) return responder.error(kConflict, vm.error().text);
+  responder.json(201, *parts.vms.show((*vm)->name()));
+}
+
+void remove_vm(Parts parts, const Request& request, Responder responder) {
+  if (!vm_of(parts, request, responder)) return;
+  const std::string& name = request.parameter("name");
+  if (parts.migrations.is_moving(name)) {
+    return responder.error(kConflict, fmt::format("vm {} is migrating: abort that first", name));
+  }
+  answer(responder, parts.vms.remove(name));
+}
+
+void attach_console(Parts parts, const Request& request, Responder responder) {
+  if (!vm_of(parts, request, responder)) return;
+  Vm* vm = parts.vms.find(request.parameter("name"));
+  if (vm == nullptr) {
+    return responder.error(kNotFound,
+                           fmt::format("there is no running vm '{}'", request.parameter("name")));
+  }
+  open_console(parts.loop, vm->paths().console().string(), std::move(responder));
+}
+
+}  // namespace
+
+void add_vm_routes(http::Server& server, Parts parts) {
+  server.route("GET", "/v1/vms", [parts](const Request& request, Responder responder) {
+    responder.json(200, seen(request, parts.vms.list()));
+  });
+  server.route("GET", "/v1/vms/{name}", [parts](const Request& request, Responder responder) {
+    if (const auto vm = vm_of(parts, request, responder)) responder.json(200, *vm);
+  });
+  server.route("POST", "/v1/vms", [parts](const Request& request, Responder responder) {
+    run_vm(parts, request, std::move(responder));
+  });
+  server.route("POST", "/v1/vms/{name}/stop", [parts](const Request& request, Responder responder) {
+    const auto body = body_of(request, responder);
+    if (!body || !vm_of(parts, request, responder)) return;
+    const bool force = body->contains("force") && (*body)["force"] == true;
+    parts.vms.stop(request.parameter("name"), force,
+                   [to = shared(responder)](const Result<>& result) { answer(*to, result); });
+  });
+  server.route("DELETE", "/v1/vms/{name}", [parts](const Request& request, Responder responder) {
+    remove_vm(parts, request, std::move(responder));
+  });
+  // What is typed there changes the guest.
+  server.route("GET", "/v1/vms/{name}/console", Access::change,
+               [parts](const Request& request, Responder responder) {
+                 attach_console(parts, request, std::move(responder));
+               });
+}
+
+void add_migration_routes(http::Server& server, Parts parts) {
+  server.route("POST", "/v1/migrations", [parts](const Request& request, Responder responder) {
+    if (const auto body = body_of(request, responder)) {
+      parts.migrations.add(*body, *request.caller, std::move(responder));
+    }
+  });
+  server.route("GET", "/v1/migrations", [parts](const Request& request, Responder responder) {
+    responder.json(200, seen(request, parts.migrations.list()));
+  });
+  server.route("GET", "/v1/migrations/{id}", [parts](const Request& request, Responder responder) {
+    if (const auto migration = migration_of(parts, request, responder)) {
+      responder.json(200, *migration);
+    }
+  });
+  server.route(
+      "GET", "/v1/migrations/{id}/events", [parts](const Request& request, Responder responder) {
+        if (!migration_of(parts, request, responder)) return;
+        const auto followed = parts.migrations.follow(request.parameter("id"), responder.events());
+        (void)followed;  // known a moment ago; a target's stream just ends
+      });
+  const auto steer = [&](const char* verb, auto method) {
+    server.route("POST", std::string("/v1/migrations/{id}/") + verb,
+                 [parts, method](const Request& request, Responder responder) {
+                   const auto body = body_of(request, responder);
+                   if (!body || !migration_of(parts, request, responder)) return;
+                   answer(responder, method(parts.migrations, request.parameter("id"), *body));
+                 });
+  };
+  using Json = nlohmann::json;
+  steer("cutover", [](Migrations& m, const std::string& id, const Json&) { return m.cutover(id); });
+  steer("abort", [](Migrations& m, const std::string& id, const Json&) { return m.abort(id); });
+  steer("set", [](Migrations& m, const std::string& id, const Json& b) { return m.set(id, b); });
+  steer("resolve", [](Migrations& m, const std::string& id, const Json& b) {
+    const auto said = [&](const char* word) { return b.contains(word) && b[word] == true; };
+    using enum Migrations::Destroyed;
+    return m.resolve(id, said("target_destroyed")   ? target
+                         : said("source_destroyed") ? source
+                                                    : none);
+  });
+}
+
+}  // namespace godwit::agent
