@@ -158,8 +158,8 @@ def finished(argv, limit_s=COMMAND_LIMIT_S, ok=(0,)):
 class Client:
     """`godwit lab probe` in the client's host: 1,000 packets per second each way, and TCP."""
 
-    def __init__(self, lab):
-        self._probe = lab.start("client", "godwit", "lab", "probe", VM_ADDRESS,
+    def __init__(self, lab, *options):
+        self._probe = lab.start("client", "godwit", "lab", "probe", VM_ADDRESS, *options,
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                 start_new_session=True)  # Ctrl-C is for us
         self._lines = queue.Queue()
