@@ -137,17 +137,18 @@ std::vector<F> Source::in_preparing(E event, std::string& text) {
 
 std::vector<F> Source::in_copying(E event, std::string& text) {
   switch (event) {
-    case E::converged:
-      if (options_.hold) return enter(S::ready, F::note, {});
-      return prepare_pause();
     case E::diverged:
       if (!options_.pause_on_diverge) return abort(std::move(text));
+      [[fallthrough]];
+    case E::converged:
+      if (pre_pause_begun_) return {};  // no holding back any more
       if (options_.hold) return enter(S::ready, F::note, {});
       return prepare_pause();
     case E::cutover:
       options_.hold = false;
       return {};
     case E::pre_pause_done:
+      if (!pre_pause_begun_) return {};
       return stopped_early_ ? switch_over() : allow_switchover();
     case E::at_pre_switchover:
       return stopped_by_qemu();
