@@ -15,7 +15,8 @@ Engine::Engine(std::string self, EngineSink& sink, Random random, Limits limits)
       random_(std::move(random)),
       limits_(limits),
       has_aes_(crypto::has_aes_hardware()),
-      tag_(static_cast<std::uint16_t>(random_())) {}
+      tag_(static_cast<std::uint16_t>(random_())),
+      next_index_(static_cast<std::uint16_t>(random_())) {}
 
 Engine::~Engine() = default;
 

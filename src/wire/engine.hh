@@ -153,6 +153,7 @@ class Engine final : private Fabric {
   // Before what gives its indices back at its end.
   std::unordered_map<std::uint32_t, Destination> by_index_;
   const std::uint16_t tag_;
+  std::uint16_t next_index_;
   std::vector<PeerAddress> configured_, published_;
   std::map<std::string, PeerAddress> reflexive_;  // by who saw it
   std::unordered_map<PeerAddress, Peer*> sources_;

@@ -18,9 +18,11 @@ constexpr double kRelayBurst = 0.02;  // seconds at the full rate
 
 // ---- receiver indices ----
 
+// One that was given back is not given out again for as long as possible: late datagrams of its
+// first owner would reach the second (and be refused: they have different keys).
 std::uint32_t Engine::take_index(Destination destination) {
   for (;;) {
-    const auto index = std::uint32_t{tag_} << 16 | static_cast<std::uint32_t>(random_() & 0xffff);
+    const auto index = std::uint32_t{tag_} << 16 | next_index_++;
     if (by_index_.try_emplace(index, destination).second) return index;
   }
 }
