@@ -152,8 +152,8 @@ class Run final {
         *fault_ == Fault::source_qemu) {
       allowed_.insert(Outcome::lost);
     }
-    // The operator saw to it that the target has nothing.
-    if (story_.kind == Story::Kind::resolve &&
+    // The operator saw to it that the target has nothing, or never will.
+    if (story_.kind >= Story::Kind::late_give_up &&
         (*fault_ == Fault::source_qemu || *fault_ == Fault::source_power)) {
       allowed_ = {Outcome::lost};
     }

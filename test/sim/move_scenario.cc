@@ -71,9 +71,10 @@ void MoveScenario::send_some(Guest& guest) {
   if (guest.running && traffic_) {
     const std::uint64_t frames = dice_.happens(0.1) ? dice_.between(2, 8) : 1;
     for (std::uint64_t i = 0; i < frames; ++i) {
-      // Each in its own datagrams, so that a dropped datagram is at most one frame.
+      // Each in its own datagrams, so that a dropped datagram is at most one frame; none cut into
+      // pieces smaller than kMinFrame, also on a path of 1200 B.
       const std::size_t size =
-          dice_.happens(0.1) ? dice_.between(1600, 4000) : dice_.between(World::kMinFrame, 1200);
+          dice_.happens(0.1) ? dice_.between(1600, 4000) : dice_.between(World::kMinFrame, 1000);
       Bytes frame(size);
       to_big_endian(++guest.sent, frame.data() + wire::kMinFrameBytes);
       const BytesView view = frame;

@@ -114,6 +114,7 @@ void World::send_datagram(const std::string& from, const PeerAddress& to, BytesV
   // What a relay got twice it forwards twice.
   const std::uint64_t content = std::hash<std::string_view>{}(as_text(bytes));
   if (nonces_.try_emplace(nonce, content).first->second != content) nonce_reused = true;
+  if (bytes.size() > kPathBytes) return;  // a probe: nothing else is larger than was proven
   if (paths_.at({from, target}).is_cut || dice_.happens(weather_.loss)) {
     if (bytes.size() >= kMinFrame) ++lost_large;
     return;

@@ -144,6 +144,8 @@ class World final {
 
   // Datagrams thrown away that may have carried a frame of `kMinFrame` bytes or more.
   static constexpr std::size_t kMinFrame = 700;
+  // What every path carries. So small that no two such frames fit into one datagram.
+  static constexpr std::size_t kPathBytes = 1372;
   std::uint64_t lost_large = 0;
   std::uint64_t datagrams = 0;
   // Two datagrams to one host had the same receiver index and counter: a nonce was used twice.
