@@ -60,6 +60,7 @@ class ApiTest : public testing::Test {
                          .network = network_,
                          .vms = vms_,
                          .migrations = migrations_,
+                         .store = *store_,
                          .events = events_,
                          .users = users_,
                          .audit = audit_,
