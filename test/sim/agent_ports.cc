@@ -5,7 +5,6 @@ namespace godwit::sim {
 namespace {
 
 constexpr Nanoseconds kAskTimeout = seconds(5);
-constexpr std::uint16_t kPathMtu = 1400;
 
 }  // namespace
 
