@@ -403,7 +403,7 @@ TEST(Source, AGuestThatQemuStopsByItselfIsNotLeftStanding) {
     EXPECT_EQ(source.state(), hold ? SourceState::ready : SourceState::copying);
     EXPECT_EQ(source.handle(SE::at_pre_switchover).back(), SF::pre_pause);
     EXPECT_EQ(source.handle(SE::pre_pause_done),
-              (std::vector{SF::record, SF::pause_ports, SF::wait}));
+              (std::vector{SF::note, SF::pause_ports, SF::wait}));
     EXPECT_EQ(source.state(), SourceState::switching);
   }
 }
@@ -506,8 +506,8 @@ TEST(Source, AfterReleasedAnAbortIsNotObeyed) {
 
 Source source_at(SE last) {
   Source source({});
-  for (const SE event : {SE::begin, SE::target_prepared, SE::converged, SE::at_pre_switchover,
-                         SE::ports_paused, SE::memory_completed}) {
+  for (const SE event : {SE::begin, SE::target_prepared, SE::converged, SE::pre_pause_done,
+                         SE::at_pre_switchover, SE::ports_paused, SE::memory_completed}) {
     (void)source.handle(event);
     if (event == last) break;
   }
