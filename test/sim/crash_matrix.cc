@@ -148,8 +148,9 @@ class Run final {
     struck_at_ = healed_at_ = cloud_.world().now();
     allowed_ = allowed(source_journal(), target_journal(), *fault_);
     // After another death the stream's end may be missing; an operator may have given it up.
-    if ((story_.killed_at || story_.kind == Story::Kind::give_up) &&
-        *fault_ == Fault::source_qemu) {
+    const bool given_up = story_.kind == Story::Kind::give_up;
+    if (((story_.killed_at || given_up) && *fault_ == Fault::source_qemu) ||
+        (given_up && *fault_ == Fault::source_power)) {
       allowed_.insert(Outcome::lost);
     }
     // The operator saw to it that the target has nothing, or never will.
