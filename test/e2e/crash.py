@@ -44,7 +44,8 @@ class Story:
 
 
 # The simulation comes here by an abort at a moment that a real move does not offer for long.
-SURE = {"source.aborted.post_resume": Story("plain", "source.switching.note.after")}
+SURE = {"source.aborted.post_resume": Story("plain", "source.switching.note.after"),
+        "source.aborted.abort_target": Story("abort", "source.aborting.abort_target.before")}
 
 
 class Matrix:

@@ -354,6 +354,7 @@ while True:
 """
 FAKE_CLI = """#!/bin/sh
 echo "$@" >> /var/lib/godwit/asked
+[ "$1" != join ] || cat >> /var/lib/godwit/asked
 [ "$1" = host ] && echo '{"token": "T", "command": "godwit join T@10.66.1.10:4747"}'
 [ "$1" = join ] || [ "$1" = host ]
 """
@@ -380,11 +381,12 @@ def test_agents_start_and_join_one_fleet(staged):
     staged.up(agents=True)
     for host, site, address in (("e1", "east", "10.66.1.10"), ("w1", "west", "10.66.2.10")):
         log = staged.exec(host, "cat", "/var/log/godwitd.log").stdout
-        assert log == f"started --name {host} --site {site} --address {address}\n"
+        assert log == (f"started --name {host} --site {site} --hooks /var/lib/godwit/hooks "
+                       f"--address {address}\n")
     asked = {h: staged.exec(h, "sh", "-c", "cat /var/lib/godwit/asked").stdout
              for h in ("e1", "client", "w1")}
-    assert asked == {"e1": "host invite --json\n" * 2, "client": "join T@10.66.1.10:4747\n",
-                     "w1": "join T@10.66.1.10:4747\n"}
+    assert asked == {"e1": "host invite --json\n" * 2, "client": "join -\nT@10.66.1.10:4747",
+                     "w1": "join -\nT@10.66.1.10:4747"}
     # After a power loss the agent comes back by itself, as on a machine that boots it.
     staged.run("kill", "w1")
     staged.run("start", "w1")
