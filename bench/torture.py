@@ -24,6 +24,7 @@ from stage import ending_by_exception, write_rows  # noqa: E402
 MOST_SERVING_S = 5.0  # from the death of an agent to a guest that serves again
 AGENTS = ("source_agent", "target_agent", "both_agents")
 QUICK_CASES, QUICK_TRIPS = 6, 3
+UNITS = {"kill_to_serving_s": "s", "kill_to_serving_most_s": "s", "rss_kib_more": "KiB"}  # else a count
 # Of what an agent has after round trips more than before: the journal's entries are kept, and shown.
 MOST_NEW_FDS, MOST_RSS_KIB_PER_TRIP = 0, 40
 
@@ -157,7 +158,8 @@ def run(options):
         say(f"{case:<12} {metric:<24} {value:.6g}")
     if options.json:
         write_rows(options.json, [{"bench": "torture", "case": case, "system": "godwit",
-                                   "metric": metric, "value": value}
+                                   "metric": metric, "value": value,
+                                   "unit": UNITS.get(metric, "")}
                                   for case, metric, value in rows])
     for name in torture.failed:
         say(f"failed: ./dev e2e -k test_fault_at_point --fault-case {name}")
