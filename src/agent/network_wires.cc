@@ -366,7 +366,12 @@ void Network::on_wire_event(const wire::Event& event) {
       if (const auto leaving = leaving_.extract(event.port)) leaving.mapped()();
       return;
     case wire::EventKind::peer_moved:
-      // `event.port` is ours; the other end of its wire moved.
+      // `event.port` is ours; the other end of its wire moved. If we still hold the port, its
+      // record is of before the move and is saved when it runs.
+      if (const auto held = arriving_wires_.find(event.port); held != arriving_wires_.end()) {
+        held->second.remote_host = event.host;
+        held->second.remote_epoch = event.epoch;
+      }
       if (const auto found = wires_of_.find(event.port); found != wires_of_.end()) {
         found->second.remote_host = event.host;
         found->second.remote_epoch = event.epoch;

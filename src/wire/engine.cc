@@ -234,6 +234,7 @@ void Engine::erase_port(const PortEpoch& id) {
     return true;
   });
   ports_.erase(id);
+  wake(now_);  // the other end of its wire may be here, and is to notice
 }
 
 void Engine::add_port(const PortConfig& config, Instant now) {

@@ -138,6 +138,46 @@ TEST(Engine, RefusesChannelsOfHostsThatDoNotHaveThePeer) {
   EXPECT_GE(net["c"].count(EventKind::peer_unknown), 1U);
 }
 
+// X was at b and Y at a when they changed places, and both agents restarted with the records from
+// before: no channel is open, and nobody would ever learn better.
+TEST(Engine, PortsThatEachBelieveTheOtherBesideThemAreToldToLookItUp) {
+  TestNet net({"a", "b"});
+  net.session("a", "b", true);
+  net["a"].engine.add_port({kX, 3, "default"}, net.now());
+  net["b"].engine.add_port({kY, 3, "default"}, net.now());
+  EXPECT_TRUE(net["a"].engine.connect({kWire, kX, kY, 2, "a"}, net.now()));
+  EXPECT_TRUE(net["b"].engine.connect({kWire, kY, kX, 2, "b"}, net.now()));
+  net.pass(seconds(1));
+  EXPECT_EQ(net["a"].count(EventKind::peer_unknown), 0U);
+  net.pass(seconds(4));
+  EXPECT_EQ(net["a"].count(EventKind::peer_unknown), 2U);
+  EXPECT_EQ(net["b"].count(EventKind::peer_unknown), 2U);
+  // That one end is told is enough: it tells the other.
+  EXPECT_TRUE(net["a"].engine.connect({kWire, kX, kY, 3, "b"}, net.now()));
+  net.pass(seconds(1));
+  send(net["a"], kX, 1, net.now());
+  send(net["b"], kY, 2, net.now());
+  net.pass(seconds(10));
+  EXPECT_THAT(numbers(net["b"].delivered[kY]), ElementsAre(1));
+  EXPECT_THAT(numbers(net["a"].delivered[kX]), ElementsAre(2));
+  EXPECT_EQ(net["a"].count(EventKind::peer_unknown), 2U);
+  EXPECT_EQ(net["b"].count(EventKind::peer_unknown), 2U);
+}
+
+TEST(Engine, APeerThatLeavesThisHostWithoutAWordIsMissed) {
+  TestNet net({"a"});
+  join(net, "a", "a");
+  net.pass(seconds(10));
+  EXPECT_EQ(net["a"].count(EventKind::peer_unknown), 0U);
+  net["a"].engine.drop_live({kY, 1}, net.now());
+  net.pass(seconds(3));
+  EXPECT_EQ(net["a"].count(EventKind::peer_unknown), 1U);
+  EXPECT_EQ(net["a"].engine.wire_stats()[0].state, "connecting");
+  net["a"].engine.add_port({kY, 1, "default"}, net.now());
+  net.pass(seconds(10));
+  EXPECT_EQ(net["a"].count(EventKind::peer_unknown), 1U);
+}
+
 TEST(Engine, SurvivesGarbage) {
   TestNet net({"a", "b"});
   net.session("a", "b", true);

@@ -26,6 +26,7 @@ void Port::connect(const WireConfig& wire) {
   note_location(newest_);
   first_address_ = peer_.epoch;
   if (!is_here(peer_)) channel_to(peer_);
+  fabric_.wake(fabric_.now());  // look_for_peer()
   if (state_ == PortState::live) {
     intake_.start({peer_.epoch, config_.epoch});
     tell_where_we_are();
@@ -72,6 +73,7 @@ void Port::note_location(const Location& location) {
 void Port::set_newest(const Location& location) {
   newest_ = location;
   note_location(location);
+  fabric_.wake(fabric_.now());  // look_for_peer()
   if (state_ == PortState::forwarding) return;
   fabric_.sink().event({EventKind::peer_moved, config_.id, location.epoch, location.host});
 }
@@ -268,6 +270,22 @@ void Port::follow_peer() {
   }
 }
 
+// A host that does not know the peer leaves our Wants unanswered, and the channel says so. If the
+// peer should be on this host there is no channel, and nobody but we can notice: after restarts
+// both ends may believe that they are together, each where it is itself.
+void Port::look_for_peer() {
+  if (!wire_ || !is_here(newest_) || fabric_.port(peer_at(newest_.epoch)) != nullptr) {
+    return missing_next_.reset();
+  }
+  const Instant next = fabric_.now() + fabric_.limits().want_retry_max;
+  if (!missing_next_) missing_next_ = next;
+  if (fabric_.now() >= *missing_next_) {
+    missing_next_ = next;
+    fabric_.sink().event({EventKind::peer_unknown, config_.id, config_.epoch, fabric_.self()});
+  }
+  fabric_.wake(*missing_next_);
+}
+
 void Port::channel_ready(Channel& channel) {
   if (!wire_) return;
   if (!channel.id().is_detour()) follow_peer();
@@ -293,6 +311,7 @@ bool Port::tick() {
     fabric_.wake(lease_ends_);
     return true;
   }
+  look_for_peer();
   if (state_ != PortState::live) return true;
   follow_peer();
   if (waiting_for_handover()) open_intake();

@@ -102,6 +102,7 @@ class Port final : public Channel::Receiver {
   void learn_announce(const Announce& announce);
   void learn_handover(const Handover& handover);
   void follow_peer();
+  void look_for_peer();
 
   // moving
   Channel* detour(Label label);
@@ -130,6 +131,7 @@ class Port final : public Channel::Receiver {
   Location peer_;                           // where frames to the peer go
   Location newest_;                         // where the peer is, as far as we heard
   std::map<Epoch, std::string> locations_;  // where it is, was, or may be
+  std::optional<Instant> missing_next_;     // when to say next that newest_ is here and is not
   Epoch first_address_ = 0;                 // of the segments that we produce
   std::uint64_t end_serial_ = 0;
 

@@ -100,8 +100,8 @@ enum class EventKind : std::uint8_t {
   moved_away,      // the lease of a port that left is over; nothing of it is left here
   peer_moved,      // heard that the other end of this port's wire is now at `host`, at `epoch`:
                    // remember it for connect() after a restart
-  peer_unknown,    // `host` has a session with us and does not know the peer of this port: look it
-                   // up and connect() again with what is true; said again while it lasts
+  peer_unknown,    // `host`, with a session or this one, does not know the peer of this port: look
+                   // it up and connect() again with what is true; said again while it lasts
   session_needed,  // a wire needs a session with `host` that we do not have
   overflow,        // a held buffer was full; frames were dropped (once per port and move)
   wire_stopped,    // no session for longer than the keys live: frames are dropped

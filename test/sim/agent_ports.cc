@@ -54,6 +54,10 @@ void Agent::wire_event(const wire::Event& event) {
         if (const auto leaving = leaving_.extract(port)) leaving.mapped()();
         return;
       case wire::EventKind::peer_moved:
+        if (const auto held = arriving_wires_.find(port); held != arriving_wires_.end()) {
+          held->second["remote_host"] = event.host;
+          held->second["remote_epoch"] = event.epoch;
+        }
         if (auto wire = store_->find("wire", port)) {
           (*wire)["remote_host"] = event.host;
           (*wire)["remote_epoch"] = event.epoch;

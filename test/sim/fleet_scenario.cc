@@ -187,6 +187,15 @@ void FleetScenario::expect_guest(const Guest& guest) {
 
 void FleetScenario::expect_wire(const std::string& a, const std::string& b) {
   if (!cloud_.guest(a).runs_at || !cloud_.guest(b).runs_at) return;
+  // What a restarted agent would begin with.
+  for (const auto& [name, other] : {std::pair{a, b}, std::pair{b, a}}) {
+    const Guest& guest = cloud_.guest(name);
+    const auto wire = cloud_.agent(*guest.runs_at)->store().find("wire", guest.port.text());
+    const std::string& peer = *cloud_.guest(other).runs_at;
+    if (!wire || (*wire)["remote_host"] != peer) {
+      cloud_.fail(fmt::format("the record of {}'s wire does not lead to {}", name, peer));
+    }
+  }
   std::map<std::string, std::size_t> before;
   for (const std::string& name : {a, b}) before[name] = cloud_.guest(name).received.size();
   for (int i = 0; i < kFrames; ++i) {
