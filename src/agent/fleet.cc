@@ -371,13 +371,14 @@ nlohmann::json Fleet::hosts() const {
   return list;
 }
 
-std::vector<std::string> Fleet::hosts_of_site(const std::string& site) const {
-  std::vector<std::string> names;
-  if (config_.site == site) names.push_back(config_.name);
+std::vector<std::string> Fleet::hosts_called(const std::string& name) const {
+  std::vector<std::string> of_site;
+  if (config_.site == name) of_site.push_back(config_.name);
   for (const auto& host : known()) {
-    if (host.site == site) names.push_back(host.name);
+    if (host.name == name) return {name};
+    if (host.site == name) of_site.push_back(host.name);
   }
-  return names;
+  return of_site;
 }
 
 Result<> Fleet::push_wire_control(const std::string& peer, BytesView message) {

@@ -52,7 +52,8 @@ class Fleet final : public Peers {
   void join(const std::string& target, std::function<void(Result<nlohmann::json>)> done);
   nlohmann::json describe() const;
   nlohmann::json hosts() const;
-  std::vector<std::string> hosts_of_site(const std::string& site) const;
+  // The host of that name, or all hosts of the site of that name.
+  std::vector<std::string> hosts_called(const std::string& name) const;
   Result<> push_wire_control(const std::string& peer, BytesView message);
 
   // Founds the fleet of a host that has none. Fails where the CA is not kept.

@@ -89,7 +89,7 @@ class Agent final {
                      .vms = vms_,
                      .peers = fleet_,
                      .events = events_},
-                    [this](const std::string& site) { return fleet_.hosts_of_site(site); }),
+                    [this](const std::string& name) { return fleet_.hosts_called(name); }),
         audit_(config.audit()),
         gate_(
             audit_, [this](const std::string& serial) { return users_.is_revoked(serial); },

@@ -60,8 +60,16 @@ std::optional<Nanoseconds> behind_field(const nlohmann::json& body) {
 }  // namespace
 
 Migrations::Migrations(SourceMove::Context context,
-                       std::function<std::vector<std::string>(const std::string&)> hosts_of_site)
-    : context_(context), hosts_of_site_(std::move(hosts_of_site)) {}
+                       std::function<std::vector<std::string>(const std::string&)> hosts_called)
+    : context_(context),
+      search_(context.loop, context.peers,
+              {.hosts_called = std::move(hosts_called),
+               .preflight = [this](const std::string& name, const std::string& host,
+                                   HostSearch::Checked checked) {
+                 Vm* vm = context_.vms.find(name);
+                 if (vm == nullptr) return checked(fail("vm {} has ended", name));
+                 preflight(context_, *vm, host, std::move(checked));
+               }}) {}
 
 void Migrations::start() {
   for (const auto& document : context_.store.list("migration-source")) {
@@ -86,21 +94,6 @@ bool Migrations::is_moving(const std::string& vm) const {
     }
   }
   return false;
-}
-
-// A host's name, or a site's: then those of its hosts that are up.
-Result<std::vector<std::string>> Migrations::hosts_of(const std::string& to) const {
-  if (to == context_.config.name) return fail("the vm is on host {} already", to);
-  if (context_.peers.is_up(to)) return std::vector{to};
-  auto hosts = hosts_of_site_(to);
-  if (std::ranges::count(hosts, context_.config.name) != 0) {
-    return fail("the vm is in site {} already", to);
-  }
-  const bool known = !hosts.empty();
-  std::erase_if(hosts, [this](const auto& host) { return !context_.peers.is_up(host); });
-  if (!hosts.empty()) return hosts;
-  if (known) return fail("no host of site {} can be reached", to);
-  return fail("there is no host or site '{}' that can be reached; see godwit host ls", to);
 }
 
 Result<SourceRecord> Migrations::plan(const nlohmann::json& request, const http::Caller& caller) {
@@ -162,39 +155,23 @@ void Migrations::add(const nlohmann::json& request, const http::Caller& caller,
   if (!record) return responder.error(409, record.error().text, 3);
   const auto to = text_field(request, "to");
   if (!to) return responder.error(400, to.error().text, 2);
-  auto hosts = hosts_of(*to);
-  if (!hosts) return responder.error(409, hosts.error().text, 3);
   const auto dry_run = flag_field(request, "dry_run", false);
   if (!dry_run) return responder.error(400, dry_run.error().text, 2);
   const auto at = start_time(request);
   if (!at) return responder.error(400, at.error().text, 2);
-  std::ranges::reverse(*hosts);
-  try_next_host(std::make_shared<Wanted>(Wanted{.record = *std::move(record),
-                                                .dry_run = *dry_run,
-                                                .at = *at,
-                                                .hosts = *std::move(hosts),
-                                                .responder = std::move(responder)}));
+  const std::string vm = record->vm;
+  search_.start(vm, *to,
+                [this, record = *std::move(record), dry_run = *dry_run, at = *at,
+                 responder = std::move(responder)](Result<HostSearch::Outcome> found) mutable {
+                  if (!found) return responder.error(409, found.error().text, 3);
+                  record.to = std::move(found->host);
+                  if (dry_run) return answer_dry_run(record, found->checks, responder);
+                  conclude(std::move(record), at, found->checks, std::move(responder));
+                });
 }
 
-void Migrations::try_next_host(std::shared_ptr<Wanted> wanted) {
-  wanted->record.to = std::move(wanted->hosts.back());
-  wanted->hosts.pop_back();
-  Vm* vm = context_.vms.find(wanted->record.vm);
-  if (vm == nullptr) {
-    return wanted->responder.error(409, fmt::format("vm {} has ended", wanted->record.vm), 3);
-  }
-  preflight(context_, *vm, wanted->record.to, [this, wanted](const std::vector<Check>& checks) {
-    if (all_ok(checks)) return conclude(*wanted, checks);
-    std::ranges::copy(checks, std::back_inserter(wanted->refused));
-    if (!wanted->hosts.empty()) return try_next_host(wanted);
-    conclude(*wanted, wanted->refused);
-  });
-}
-
-void Migrations::conclude(Wanted& wanted, const std::vector<Check>& checks) {
-  SourceRecord& record = wanted.record;
-  http::Responder& responder = wanted.responder;
-  if (wanted.dry_run) return answer_dry_run(record, checks, responder);
+void Migrations::conclude(SourceRecord record, std::int64_t at, const std::vector<Check>& checks,
+                          http::Responder responder) {
   if (!all_ok(checks)) {
     return responder.json(409, {{"error", "refused, nothing was changed: " + failures(checks)},
                                 {"exit", 3},
@@ -203,7 +180,7 @@ void Migrations::conclude(Wanted& wanted, const std::vector<Check>& checks) {
   if (is_moving(record.vm)) {
     return responder.error(409, fmt::format("vm {} is migrating already", record.vm), 3);
   }
-  launch(std::move(record), wanted.at, std::move(responder));
+  launch(std::move(record), at, std::move(responder));
 }
 
 void Migrations::answer_dry_run(const SourceRecord& record, const std::vector<Check>& checks,
@@ -448,6 +425,7 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
 }
 
 void Migrations::on_session_up(const std::string& peer) {
+  search_.on_session_up(peer);
   for (const auto& [id, move] : sources_) {
     if (move->record().to == peer && !move->over()) move->feed(SourceEvent::session_up);
   }

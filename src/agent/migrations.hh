@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "agent/preflight.hh"
+#include "agent/host_search.hh"
 #include "agent/source_move.hh"
 #include "agent/target_move.hh"
 #include "http/caller.hh"
@@ -17,9 +17,9 @@ namespace godwit::agent {
 
 class Migrations final {
  public:
-  // hosts_of_site: for --to SITE.
+  // hosts_called: see HostSearch.
   Migrations(SourceMove::Context context,
-             std::function<std::vector<std::string>(const std::string& site)> hosts_of_site);
+             std::function<std::vector<std::string>(const std::string& name)> hosts_called);
 
   // Reads the journal and goes on where it ended. After Vms::start() and Network::start().
   void start();
@@ -54,24 +54,13 @@ class Migrations final {
     os::Loop::Timer timeout;
   };
 
-  // A move that was asked for, while preflight looks for a host that can take the vm.
-  struct Wanted {
-    SourceRecord record;
-    bool dry_run = false;
-    std::int64_t at = 0;
-    std::vector<std::string> hosts;  // not asked yet, the next one last
-    std::vector<Check> refused{};    // by those that were
-    http::Responder responder;
-  };
-
-  Result<std::vector<std::string>> hosts_of(const std::string& to) const;
   Result<SourceRecord> plan(const nlohmann::json& request, const http::Caller& caller);
 
   Result<SourceMove*> find_source(const std::string& id);
   TargetMove* find_target(const std::string& id);
   void launch(SourceRecord record, std::int64_t at, http::Responder responder);
-  void try_next_host(std::shared_ptr<Wanted> wanted);
-  void conclude(Wanted& wanted, const std::vector<Check>& checks);
+  void conclude(SourceRecord record, std::int64_t at, const std::vector<Check>& checks,
+                http::Responder responder);
   void answer_dry_run(const SourceRecord& record, const std::vector<Check>& checks,
                       http::Responder& responder);
   void begin_at(MigrationId id, std::int64_t at);
@@ -79,7 +68,7 @@ class Migrations final {
   void prepare_target(PeerRequest request, const nlohmann::json& body);
 
   SourceMove::Context context_;
-  std::function<std::vector<std::string>(const std::string&)> hosts_of_site_;
+  HostSearch search_;
   std::map<MigrationId, std::unique_ptr<SourceMove>> sources_;
   std::map<MigrationId, std::unique_ptr<TargetMove>> targets_;
   std::map<std::uint64_t, NewLane> new_lanes_;
