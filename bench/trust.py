@@ -71,8 +71,9 @@ def say(text=""):
     print(text, flush=True)
 
 
-def row(bench, case, metric, value, unit):
-    return {"bench": bench, "case": case, "system": "godwit", "metric": metric, "value": value, "unit": unit}
+def row(part, case, metric, value, unit):
+    return {"bench": "trust", "case": f"{part}: {case}", "system": "godwit", "metric": metric, "value": value,
+            "unit": unit}
 
 
 class Figures(list):
@@ -82,8 +83,8 @@ class Figures(list):
 
     def keep(self, *words):
         self.append(row(*words))
-        bench, case, metric, value, unit = words
-        say(f"  {bench:<11} {case:<22} {metric:<18} {value:.6g} {unit}")
+        part, case, metric, value, unit = words
+        say(f"  {part:<11} {case:<22} {metric:<18} {value:.6g} {unit}")
 
     def judge(self, text, met, detail):
         self.all_met = self.all_met and met

@@ -230,12 +230,16 @@ def vm_answers(lab):
     return None
 
 
+# busybox has no pgrep, and its ps cuts long lines.
+COUNT_QEMUS = f"for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline | grep 'guest={VM},'; done 2>/dev/null | wc -l"
+
+
 def instances(hosts):
     """The hosts whose QEMU of the vm runs, by the agents' word and by the process list."""
     running = []
     for host in hosts:
         vms = [vm for vm in host.ask("vm", "ls") if vm["name"] == VM]
-        processes = int(host.sh(f"pgrep -f guest={VM}, | wc -l")[1])
+        processes = int(host.sh(COUNT_QEMUS)[1])
         if processes > 0 or any(vm["state"] == "running" for vm in vms):
             running.append(host.name)
     return running
@@ -296,6 +300,7 @@ def show(options):
             hosts.append(NestedHost(lab, name, image))
             stack.callback(hosts[-1].end)
         if options.keep:
+            options.keep.mkdir(parents=True, exist_ok=True)
             stack.callback(keep_logs, options.keep, lab, hosts)
         say("two hosts boot, each in its cloud")
         for host in hosts:
@@ -312,6 +317,10 @@ def show(options):
         client.watch_idle("idle", 5)
         moves = {"there": move(lab, client, *hosts), "back": move(lab, client, *reversed(hosts))}
         total = client.stop()
+        if options.keep:
+            (options.keep / "windows.json").write_text(json.dumps(
+                {**client.windows, "total": total, "wires": lab.ask("client", "wire", "ls"),
+                 **{host.name: [host.ask("wire", "ls"), host.ask("port", "ls")] for host in hosts}}, indent=1))
     if options.json:
         write_rows(options.json, rows(moves, time.monotonic() - begun))
     return judge(moves, total)
@@ -329,7 +338,6 @@ def rows(moves, total_s):
 
 
 def keep_logs(directory, lab, hosts):
-    directory.mkdir(parents=True, exist_ok=True)
     for host in hosts:
         (directory / f"{host.name}.console").write_text(
             lab.run(host.provider, "cat", "/var/log/console.log"))

@@ -26,7 +26,7 @@ def certify(lab, name, role, tenant):
     words = ["user", "add", name, "--role", role, *of, "--ttl", "1h"]
     say(f"e1# godwit {' '.join(words)}")
     pem = lab.run("e1", "godwit", *words, "--out", "-")
-    lab.run("client", "sh", "-c", 'umask 077; printf %s "$1" >"/tmp/$2.pem"', "sh", pem, name)
+    lab.run("client", "sh", "-c", 'umask 077; cat >"/tmp/$1.pem"', "sh", name, told=pem)
 
 
 def as_person(lab, name, *words, ok=(0,)):

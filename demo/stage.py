@@ -123,8 +123,8 @@ class Lab:
         words = [self.program if word == "godwit" else word for word in words]
         return self._argv("exec", host, "--", *words)
 
-    def run(self, host, *words):
-        return finished(self.command(host, *words))
+    def run(self, host, *words, told=""):
+        return finished(self.command(host, *words), told=told)
 
     def ask(self, host, *words):
         """What a `godwit ... --json` in a host says."""
@@ -146,9 +146,9 @@ class Lab:
         return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def finished(argv, limit_s=COMMAND_LIMIT_S, ok=(0,)):
-    """The output of a command that must succeed."""
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+def finished(argv, limit_s=COMMAND_LIMIT_S, ok=(0,), told=""):
+    """The output of a command that must succeed; `told`: on its standard input."""
+    done = subprocess.run(argv, input=told, capture_output=True, text=True,
                           timeout=limit_s, check=False)
     if done.returncode not in ok:
         raise StageError(f"{' '.join(argv)}: status {done.returncode}\n{done.stdout}{done.stderr}")
