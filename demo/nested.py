@@ -45,7 +45,9 @@ BOOT_LIMIT_S, VM_BOOT_LIMIT_S, MOVE_LIMIT_S, COMMAND_LIMIT_S = 240, 400, 400, 12
 # What is left after the hand-over is the lease of the old wires.
 GOOD_ENDS = ("committed", "draining", "done")
 ENDS = (*GOOD_ENDS, "aborted", "undecided")
-PROBE_RATE = 20  # packets per second each way
+# Packets per second each way. While its memory is copied a vm under two layers of TCG comes to its packets
+# only every 20 s, and the buffer of its socket holds 270.
+PROBE_RATE = 5
 
 
 def say(text=""):
@@ -273,19 +275,22 @@ def move(lab, client, source, target):
 
 def judge(moves, total):
     kept = True
+
+    def check(text, count):
+        nonlocal kept
+        kept = kept and count == 0
+        say(f"  {'kept  ' if count == 0 else 'BROKEN'}  {text:<58} {count}")
     for name, (_, window) in moves.items():
-        lost = sum(window[way][fate] or 0 for way in WAYS for fate in ("lost", "duplicated"))
-        tcp = window["tcp"]["resets"] + window["tcp"]["mismatches"]
         guest = window["guest"] or {"counter_damaged": 0, "pages_damaged": 0}
-        jumps = window["counter_jumps"] + guest["counter_damaged"] + guest["pages_damaged"]
-        for text, count in (("frames lost or duplicated", lost), ("TCP resets and wrong bytes", tcp),
-                            ("jumps of the counter in the vm's memory", jumps)):
-            kept = kept and count == 0
-            say(f"  {'kept  ' if count == 0 else 'BROKEN'}  {name}: {text:<42} {count}")
-    lost = sum(total[way][fate] or 0 for way in WAYS for fate in ("lost", "duplicated"))
-    say(f"from the client's first packet to its last: {total['to_vm']['sent']} packets sent, {lost} lost "
-        f"or duplicated, {total['tcp']['resets']} resets")
-    return kept and lost == 0 and total["tcp"]["resets"] == 0
+        check(f"{name}: TCP resets and wrong bytes", window["tcp"]["resets"] + window["tcp"]["mismatches"])
+        check(f"{name}: jumps of the counter in the vm's memory",
+              window["counter_jumps"] + guest["counter_damaged"] + guest["pages_damaged"])
+    say(f"from the client's first packet to its last, {total['to_vm']['sent']} sent to the vm:")
+    for way in WAYS:
+        for fate in ("lost", "duplicated"):
+            check(f"{fate} {way.replace('_', ' ')}", total[way][fate] or 0)
+    check("TCP resets", total["tcp"]["resets"])
+    return kept
 
 
 def show(options):
@@ -316,6 +321,8 @@ def show(options):
         client = stack.enter_context(Client(lab, "--rate", str(PROBE_RATE), "--connections", "2"))
         client.watch_idle("idle", 5)
         moves = {"there": move(lab, client, *hosts), "back": move(lab, client, *reversed(hosts))}
+        wait_until(lambda: vm_answers(lab), COMMAND_LIMIT_S, "the vm has come to what waited for it")
+        client.watch_idle("settled", 5)
         total = client.stop()
         if options.keep:
             (options.keep / "windows.json").write_text(json.dumps(

@@ -123,6 +123,7 @@ def expect_at_target(fleet, vm, identifier):
 
 # ---- the WAN ----
 
+@thorough  # 35 s; the dozen above cuts too
 def test_cut_while_copying_is_survived(fleet):
     with watched(fleet) as vm:
         identifier = begin(fleet, vm, "--bandwidth", "60mbit")
