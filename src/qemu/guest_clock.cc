@@ -16,6 +16,8 @@ constexpr char kDelimiter = '\xff';
 constexpr std::uint64_t kSyncId = 4747;
 constexpr std::uint64_t kMostTime = 1ULL << 62;  // ns since 1970: the year 2116
 
+constexpr int kMostSettings = 3;
+
 const json kGetTime = {{"execute", "guest-get-time"}};
 
 }  // namespace
@@ -42,6 +44,12 @@ void GuestClock::ask(Step step, const json& request) {
                 to_text(kGuestAgentTimeout)));
   });
   flush();
+}
+
+void GuestClock::set() {
+  ++settings_;
+  const Nanoseconds time = right_ + loop_.now().time_since_epoch() + lead_;
+  ask(Step::set, {{"execute", "guest-set-time"}, {"arguments", {{"time", time.count()}}}});
 }
 
 void GuestClock::flush() {
@@ -90,20 +98,23 @@ void GuestClock::answered(const json& answer) {
       return;
     case Step::before: {
       if (guest == Nanoseconds(0)) return finish(fail("the guest's agent does not tell the time"));
-      const Nanoseconds trip = now - asked_;
-      round_trips_ += trip;
+      before_ = now - asked_;
       right_ = guest + behind_ - middle(now).time_since_epoch();
-      const Nanoseconds arrives = right_ + now.time_since_epoch() + trip / 2;
-      return ask(Step::set,
-                 {{"execute", "guest-set-time"}, {"arguments", {{"time", arrives.count()}}}});
+      lead_ = before_ / 2;
+      return set();
     }
     // An error may be of the RTC only (no hwclock in the guest): the clock itself tells.
     case Step::set:
       return ask(Step::after, kGetTime);
-    case Step::after:
-      round_trips_ += now - asked_;
-      return finish(Outcome{.left = right_ + middle(now).time_since_epoch() - guest,
-                            .uncertainty = round_trips_ / 2});
+    case Step::after: {
+      const Outcome outcome{.left = right_ + middle(now).time_since_epoch() - guest,
+                            .uncertainty = (before_ + (now - asked_)) / 2};
+      if (abs(outcome.left) <= outcome.uncertainty || settings_ == kMostSettings) {
+        return finish(outcome);
+      }
+      lead_ += outcome.left;
+      return set();
+    }
   }
 }
 

@@ -4,6 +4,10 @@
 // the pause. Only the guest can step it: qemu-guest-agent does, if it runs there.
 //
 //   guest-sync-delimited ──▶ guest-get-time ──▶ guest-set-time ──▶ guest-get-time
+//                                                      ▲    if still off    │
+//                                                      └────────────────────┘
+// A busy guest comes to the setting late: what is then left shows by how much, and the next one is
+// that much ahead.
 //
 // It is stepped by what the pause took, not set to this host's time: the guest may have a better
 // one. The guest is not trusted: what it sends is bounded and waited for with a limit (QEMU,
@@ -44,6 +48,7 @@ class GuestClock final {
   void take_line(std::string_view line);
   void answered(const nlohmann::json& answer);
   void ask(Step step, const nlohmann::json& request);
+  void set();
   void flush();
   void finish(Result<Outcome> result);
   Instant middle(Instant now) const { return asked_ + (now - asked_) / 2; }
@@ -57,7 +62,9 @@ class GuestClock final {
   Instant asked_{};
   // What the guest's clock would show at an instant of ours had there been no pause: right_ + it.
   Nanoseconds right_{};
-  Nanoseconds round_trips_{};
+  Nanoseconds before_{};  // the round trip of asking for it
+  Nanoseconds lead_{};    // from our asking to the guest's setting
+  int settings_ = 0;
   os::Loop::Timer timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -42,7 +42,8 @@ struct GuestClockTest : ::testing::Test {
     }
     if (command == "guest-get-time") return json({{"return", guest_time().count()}}).dump() + "\n";
     offset_ = Nanoseconds(request["arguments"]["time"].get<std::int64_t>()) -
-              loop_.now().time_since_epoch();
+              loop_.now().time_since_epoch() - late_;
+    ++settings_;
     return R"({"error": {"class": "GenericError", "desc": "hwclock failed"}})"
            "\n";
   }
@@ -53,6 +54,8 @@ struct GuestClockTest : ::testing::Test {
   std::unique_ptr<os::ByteStream> guest_ = link_.take_b();
   std::string input_, noise_;
   Nanoseconds offset_ = seconds(1'700'000'000);
+  Nanoseconds late_{};  // it comes to setting its clock
+  int settings_ = 0;
   std::unique_ptr<GuestClock> clock_;
   std::optional<Result<GuestClock::Outcome>> result_;
 };
@@ -63,6 +66,14 @@ TEST_F(GuestClockTest, StepsTheGuestsOwnTimeByThePause) {
   ASSERT_TRUE(result_ && *result_) << result_->error().text;
   const Nanoseconds stepped = offset_ - seconds(1'700'000'000);
   EXPECT_NEAR(to_ms(stepped), 250.0, to_ms((*result_)->uncertainty) + 0.001);
+  EXPECT_NEAR(to_ms((*result_)->left), 0.0, to_ms((*result_)->uncertainty) + 0.001);
+}
+
+TEST_F(GuestClockTest, AGuestThatIsLateIsTakenIntoAccount) {
+  late_ = milliseconds(40);
+  begin(milliseconds(250));
+  ASSERT_TRUE(result_ && *result_) << result_->error().text;
+  EXPECT_EQ(settings_, 2);
   EXPECT_NEAR(to_ms((*result_)->left), 0.0, to_ms((*result_)->uncertainty) + 0.001);
 }
 

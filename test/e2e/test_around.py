@@ -102,8 +102,7 @@ CLOCK_TOLERANCE_MS = 40  # of reading it over the WAN, from a machine that has o
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("guest_agent", [False, pytest.param(True, marks=pytest.mark.xfail(
-    strict=True, reason="qemu-guest-agent in the lab's vm does not answer"))])
+@pytest.mark.parametrize("guest_agent", [False, True])
 def test_the_vm_s_clock(fleet, guest_agent):
     """It stands still in the pause; with qemu-guest-agent in the vm it is put right afterwards."""
     vm = fleet.run_vm(guest_agent=guest_agent, dirty="150mbit", working_set="16MiB")
