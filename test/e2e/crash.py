@@ -272,7 +272,8 @@ class Case:
 
     def quiet(self, undecided=False):
         """It runs at one host, or (if asked for) stands and its source says that it is undecided."""
-        if self.counts():
+        # A cut link also parts us from its counter, if it runs at the target.
+        if self.counts() or undecided and self.fleet.where(self.vm.name) == [self.target]:
             return True
         moves = self.fleet.json(self.source, "migration", "ls")
         mine = [move for move in moves if move["vm"] == self.vm.name]
