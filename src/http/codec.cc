@@ -45,6 +45,15 @@ std::size_t feed_parser(Parser& parser, BytesView input, std::optional<Refusal>&
   return used;
 }
 
+// Beast (1.81) ends the process by an assertion in a last chunk that is broken; nobody needs chunks
+// here: all messages know their length.
+template <class Parser>
+bool refuse_chunks(const Parser& parser, std::optional<Refusal>& refusal) {
+  if (!parser.chunked()) return false;
+  refusal = Refusal{411, "a body in chunks is not taken: send Content-Length"};
+  return true;
+}
+
 std::map<std::string, std::string> parse_query(std::string_view text) {
   std::map<std::string, std::string> query;
   while (!text.empty()) {
@@ -70,7 +79,6 @@ std::string written(Message& message) {
 struct RequestParser::Beast {
   beast::request_parser<beast::string_body> parser;
   Beast() {
-    parser.eager(true);
     parser.header_limit(kMaxHeaderBytes);
     parser.body_limit(kMaxRequestBody);
   }
@@ -80,7 +88,13 @@ RequestParser::RequestParser() : beast_(std::make_unique<Beast>()) {}
 RequestParser::~RequestParser() = default;
 
 std::size_t RequestParser::feed(BytesView input) {
-  return feed_parser(beast_->parser, input, refusal_);
+  auto& parser = beast_->parser;
+  std::size_t used = feed_parser(parser, input, refusal_);
+  if (refusal_ || !parser.is_header_done() || parser.eager()) return used;
+  if (refuse_chunks(parser, refusal_)) return used;
+  parser.eager(true);
+  used += feed_parser(parser, input.subspan(used), refusal_);
+  return used;
 }
 
 bool RequestParser::complete() const { return !refusal_ && beast_->parser.is_done(); }
@@ -119,7 +133,9 @@ std::size_t ResponseParser::feed(BytesView input) {
   return feed_parser(beast_->parser, input, refusal_);
 }
 
-void ResponseParser::read_body() { beast_->parser.eager(true); }
+void ResponseParser::read_body() {
+  if (!refuse_chunks(beast_->parser, refusal_)) beast_->parser.eager(true);
+}
 
 void ResponseParser::end_of_input() {
   if (complete() || refusal_) return;

@@ -19,7 +19,7 @@ constexpr std::size_t kMaxResponseBody = 16 * 1024 * 1024;
 
 // Why a message cannot be read; nothing after it on the connection can be either.
 struct Refusal {
-  int status = 400;  // 400, 413 body too large, 431 header too large
+  int status = 400;  // 400, 411 a body in chunks, 413 body too large, 431 header too large
   std::string text;
 };
 
