@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/test_directory.hh"
 #include "os/memory_stream.hh"
 
 namespace godwit::agent {
@@ -21,13 +22,12 @@ using http::Caller;
 using http::Role;
 using testing::HasSubstr;
 
-Config config_for_test() {
-  std::string directory = (std::filesystem::temp_directory_path() / "godwit-api-XXXXXX").string();
+Config config_in(const std::filesystem::path& directory) {
   Config config;
   config.name = "e1";
   config.addresses = {"192.0.2.1"};
   config.port = 0;  // a founder listens: anywhere
-  config.state_dir = ::mkdtemp(directory.data());
+  config.state_dir = directory;
   config.run_dir = config.state_dir / "run";
   config.image_dir = config.state_dir / "images";
   return config;
@@ -82,7 +82,6 @@ class ApiTest : public testing::Test {
       EXPECT_TRUE(network_.add_port({{"name", std::string(tenant) + "-port"}, {"tenant", tenant}}));
     }
   }
-  ~ApiTest() override { std::filesystem::remove_all(config_.state_dir); }
 
   // One request on a connection of its own.
   Answer ask(const Caller& caller, const std::string& method, const std::string& path,
@@ -124,7 +123,8 @@ class ApiTest : public testing::Test {
     return found;
   }
 
-  const Config config_ = config_for_test();
+  const TestDirectory directory_;
+  const Config config_ = config_in(directory_.path());
   os::Loop loop_;
   std::unique_ptr<store::Store> store_ = store::make_memory_store();
   Events events_;

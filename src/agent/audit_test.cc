@@ -7,25 +7,21 @@
 
 #include <fstream>
 
+#include "base/test_directory.hh"
+
 namespace godwit::agent {
 namespace {
 
 struct AuditTest : testing::Test {
-  AuditTest() {
-    std::string directory =
-        (std::filesystem::temp_directory_path() / "godwit-audit-XXXXXX").string();
-    directory_ = ::mkdtemp(directory.data());
-  }
-  ~AuditTest() override { std::filesystem::remove_all(directory_); }
   std::filesystem::path file() const { return directory_ / "audit.log"; }
-  std::filesystem::path directory_;
+  const TestDirectory directory_;
 };
 
 TEST_F(AuditTest, IsBoundedAndReadableByItsOwnerOnly) {
   Audit audit(file(), {.file_bytes = 1000, .files = 2});
   for (int i = 0; i < 200; ++i) audit.record({{"who", "ann"}, {"did", fmt::format("move {}", i)}});
   std::size_t bytes = 0, files = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(directory_)) {
+  for (const auto& entry : std::filesystem::directory_iterator(directory_.path())) {
     bytes += entry.file_size();
     ++files;
     struct stat status{};

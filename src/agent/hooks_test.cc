@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/test_directory.hh"
 #include "os/test_wait.hh"
 
 namespace godwit::agent {
@@ -20,11 +21,9 @@ using testing::HasSubstr;
 class HooksTest : public testing::Test {
  protected:
   HooksTest() {
-    fs::remove_all(directory_);
     fs::create_directories(directory_ / "pre-pause.d");
     fs::create_directories(directory_ / "post-resume.d");
   }
-  ~HooksTest() override { fs::remove_all(directory_); }
 
   void hook(const std::string& name, const std::string& script, fs::perms perms = fs::perms(0755)) {
     const fs::path path = directory_ / name;
@@ -55,8 +54,8 @@ class HooksTest : public testing::Test {
   }
   std::string to_said() const { return " >>" + (directory_ / "said").string(); }
 
-  fs::path directory_ =
-      fs::path(testing::TempDir()) / ("godwit-hooks-" + std::to_string(::getpid()));
+  const TestDirectory made_;
+  const fs::path& directory_ = made_.path();
   HookPolicy policy_{.directory = directory_, .timeout = seconds(20)};
   os::Loop loop_;
   std::optional<HookOutcome> outcome_;

@@ -2,16 +2,12 @@
 
 #include <gtest/gtest.h>
 #include <pthread.h>
-#include <stdlib.h>
 
 #include <csignal>
-#include <filesystem>
 
 namespace godwit::cli {
 
 FakeAgent::FakeAgent() {
-  char directory[] = "/tmp/godwit-cli-XXXXXX";
-  socket_ = std::string(::mkdtemp(directory)) + "/agent.sock";
   // Patterns by depth: the script decides by the whole path.
   for (const char* method : {"GET", "POST", "DELETE"}) {
     std::string pattern;
@@ -30,7 +26,6 @@ FakeAgent::~FakeAgent() {
     loop_.stop();
     thread_.join();
   }
-  std::filesystem::remove_all(std::filesystem::path(socket_).parent_path());
 }
 
 void FakeAgent::answer(const std::string& what, const json& body, int status) {

@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/test_directory.hh"
 #include "cli/app.hh"
 #include "http/server.hh"
 #include "os/clock.hh"
@@ -47,7 +48,8 @@ class FakeAgent final {
  private:
   void serve(const http::Request& request, http::Responder responder);
 
-  std::string socket_;
+  const TestDirectory directory_;
+  const std::string socket_ = (directory_ / "agent.sock").string();
   std::map<std::string, std::vector<http::Response>> answers_;
   std::map<std::string, std::pair<std::vector<std::pair<std::string, json>>, bool>> events_;
   std::map<std::string, std::function<void()>> handlers_;

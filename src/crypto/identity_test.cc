@@ -6,18 +6,15 @@
 #include <fstream>
 
 #include "base/bytes.hh"
+#include "base/test_directory.hh"
 
 namespace godwit::crypto {
 namespace {
 
 class IdentityFiles : public testing::Test {
  protected:
-  IdentityFiles() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "identity-XXXXXX").string();
-    directory_ = ::mkdtemp(pattern.data());
-  }
-  ~IdentityFiles() override { std::filesystem::remove_all(directory_); }
-  std::filesystem::path directory_;
+  const TestDirectory made_;
+  const std::filesystem::path& directory_ = made_.path();
 };
 
 TEST(Certificate, NamesItsHostTwice) {

@@ -5,6 +5,7 @@
 
 #include <fstream>
 
+#include "base/test_directory.hh"
 #include "crypto/revocations.hh"
 #include "crypto/tls.hh"
 
@@ -65,13 +66,13 @@ TEST(User, BundleIsReadBack) {
 }
 
 TEST(User, BundleThatOthersCanReadIsRefused) {
-  std::string file = (std::filesystem::temp_directory_path() / "user-XXXXXX").string();
-  ::close(::mkstemp(file.data()));
+  const TestDirectory directory;
+  const auto file = directory / "ann.pem";
   std::ofstream(file) << identity_of(FleetCa::make("test"), kAnn).pem();
+  ASSERT_EQ(::chmod(file.c_str(), 0600), 0);
   EXPECT_TRUE(UserIdentity::load(file));
   ASSERT_EQ(::chmod(file.c_str(), 0640), 0);
   const auto loaded = UserIdentity::load(file);
-  std::filesystem::remove(file);
   ASSERT_FALSE(loaded);
   EXPECT_TRUE(loaded.error().text.contains("mode 640")) << loaded.error().text;
 }

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "base/test_directory.hh"
 #include "http/client.hh"
 #include "os/memory_stream.hh"
 
@@ -262,23 +263,19 @@ TEST_F(ServerTest, HostileBytesCostTheirConnectionOnly) {
 
 // The real thing: a unix socket, the server in a thread, the blocking client here.
 struct SocketTest : ::testing::Test {
-  SocketTest() {
-    char directory[] = "/tmp/godwit-http-XXXXXX";
-    path = std::string(::mkdtemp(directory)) + "/agent.sock";
-  }
   ~SocketTest() override {
     if (thread.joinable()) {
       loop.stop();
       thread.join();
     }
-    std::filesystem::remove_all(std::filesystem::path(path).parent_path());
   }
   void run() {
     server.listen_unix(path, 0600);
     thread = std::thread([this] { loop.run(); });
   }
 
-  std::string path;
+  const TestDirectory directory;
+  const std::string path = (directory / "agent.sock").string();
   os::Loop loop;
   Server server{loop};
   // What handlers make lives in the loop's thread, and so ends after it (see the destructor).

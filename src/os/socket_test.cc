@@ -7,6 +7,7 @@
 
 #include <filesystem>
 
+#include "base/test_directory.hh"
 #include "os/tcp.hh"
 #include "os/test_wait.hh"
 
@@ -210,15 +211,9 @@ TEST_F(Sockets, TheWildcardTakesBothFamilies) {
 }
 
 struct UnixSockets : testing::Test {
-  UnixSockets() {
-    char name[] = "/tmp/godwit-test-XXXXXX";
-    directory = ::mkdtemp(name);
-    path = directory + "/socket";
-  }
-  ~UnixSockets() override { std::filesystem::remove_all(directory); }
-
   Loop loop;
-  std::string directory, path;
+  const TestDirectory directory;
+  const std::string path = (directory / "socket").string();
 };
 
 TEST_F(UnixSockets, CredentialsModeAndCleanUp) {
@@ -249,7 +244,7 @@ TEST_F(UnixSockets, AStaleSocketIsReplacedAndAFileIsNot) {
   EXPECT_NO_THROW(Listener::unix_(loop, path, 0600, {}));
   std::filesystem::create_directory(path);
   EXPECT_THROW(Listener::unix_(loop, path, 0600, {}), SetupError);
-  EXPECT_THROW(Listener::unix_(loop, directory + std::string(200, 'x'), 0600, {}), SetupError);
+  EXPECT_THROW(Listener::unix_(loop, path + std::string(200, 'x'), 0600, {}), SetupError);
 }
 
 TEST_F(UnixSockets, AnAdoptedPairTalks) {

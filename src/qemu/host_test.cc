@@ -6,6 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "base/test_directory.hh"
 #include "qemu/accelerator.hh"
 
 namespace godwit::qemu {
@@ -58,11 +59,6 @@ TEST(Host, RefusalsNameEachReason) {
 }
 
 struct ProbeTest : ::testing::Test {
-  ProbeTest() {
-    char name[] = "/tmp/godwit-probe-XXXXXX";
-    directory = ::mkdtemp(name);
-  }
-  ~ProbeTest() override { std::filesystem::remove_all(directory); }
   // A stand-in for QEMU: a shell script.
   std::string script(const std::string& body) {
     const auto path = directory / "qemu";
@@ -82,7 +78,7 @@ struct ProbeTest : ::testing::Test {
             .kvm_device = "/dev/null",
             .limit = seconds(5)};
   }
-  std::filesystem::path directory;
+  const TestDirectory directory;
 };
 
 TEST_F(ProbeTest, AKernelThatBootsMeansKvmAndIsRemembered) {

@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <sstream>
 
+#include "base/test_directory.hh"
 #include "lab/guest/protocol.hh"
 #include "os/child.hh"
 #include "os/socket.hh"
@@ -83,9 +84,7 @@ class Relay final {
 
 struct RealQemu : ::testing::Test {
   RealQemu() {
-    char name[] = "/tmp/godwit-qemu-XXXXXX";
-    directory = ::mkdtemp(name);
-    std::filesystem::permissions(directory, std::filesystem::perms{0755});
+    std::filesystem::permissions(directory.path(), std::filesystem::perms{0755});
     const auto host = probe_host(Accelerator::tcg);
     if (!host) throw SetupError(host.error().text);
     spec.id = *VmId::parse("00112233445566778899aabbccddeeff");
@@ -100,7 +99,6 @@ struct RealQemu : ::testing::Test {
     for (os::Child* child : {&source, &target}) {
       if (*child) (void)child->kill(SIGKILL);
     }
-    std::filesystem::remove_all(directory);
   }
   VmPaths paths(const char* who) { return {directory / who}; }
 
@@ -183,7 +181,7 @@ struct RealQemu : ::testing::Test {
   }
 
   os::Loop loop;
-  std::filesystem::path directory;
+  const TestDirectory directory;
   VmSpec spec;
   os::Child source, target;
   std::string output;

@@ -10,18 +10,14 @@
 #include <fstream>
 
 #include "base/result.hh"
+#include "base/test_directory.hh"
 
 namespace godwit::store {
 namespace {
 
 class Stores : public testing::TestWithParam<bool> {
  protected:
-  Stores() {
-    std::string pattern = testing::TempDir() + "store-XXXXXX";
-    directory_ = ::mkdtemp(pattern.data());
-    reopen();
-  }
-  ~Stores() override { std::filesystem::remove_all(directory_); }
+  Stores() { reopen(); }
   std::string path() const { return (directory_ / "agent.db").string(); }
   void reopen() {
     if (GetParam()) {
@@ -31,7 +27,7 @@ class Stores : public testing::TestWithParam<bool> {
       store_ = make_memory_store();
     }
   }
-  std::filesystem::path directory_;
+  const TestDirectory directory_;
   std::unique_ptr<Store> store_;
 };
 
@@ -133,11 +129,8 @@ class FileSizeLimit final {
 };
 
 TEST(Sqlite, WhatDoesNotFitIsNotThereAfterwards) {
-  const std::string path = testing::TempDir() + "store-full.db";
-  const auto remove = [&] {
-    for (const char* suffix : {"", "-wal", "-shm"}) std::filesystem::remove(path + suffix);
-  };
-  remove();
+  const TestDirectory directory;
+  const std::string path = (directory / "agent.db").string();
   auto store = open_sqlite(path);
   store->put("vm", "a", 1);
   {
@@ -154,13 +147,13 @@ TEST(Sqlite, WhatDoesNotFitIsNotThereAfterwards) {
   store = open_sqlite(path);
   EXPECT_EQ(*store->find("vm", "a"), 1);
   EXPECT_EQ(*store->find("vm", "b"), 3);
-  remove();
 }
 
 // As after a power loss: the log is read by another process, with the failed write's rest in it.
 TEST(Sqlite, WhatDidNotFitIsNotFoundInTheLogEither) {
-  const std::string path = testing::TempDir() + "store-torn.db";
-  const std::string copy = testing::TempDir() + "store-torn-copy.db";
+  const TestDirectory directory;
+  const std::string path = (directory / "agent.db").string();
+  const std::string copy = (directory / "copy.db").string();
   auto store = open_sqlite(path);
   store->put("vm", "a", 1);
   {
@@ -168,33 +161,27 @@ TEST(Sqlite, WhatDidNotFitIsNotFoundInTheLogEither) {
     ASSERT_FALSE(store->record("vm", "a", 2));
   }
   for (const char* suffix : {"", "-wal"}) {
-    std::filesystem::copy_file(path + suffix, copy + suffix,
-                               std::filesystem::copy_options::overwrite_existing);
+    std::filesystem::copy_file(path + suffix, copy + suffix);
   }
   EXPECT_EQ(*open_sqlite(copy)->find("vm", "a"), 1);
-  store.reset();
-  for (const std::string& name : {path, copy}) {
-    for (const char* suffix : {"", "-wal"}) std::filesystem::remove(name + suffix);
-  }
 }
 
 TEST(Sqlite, OneAgentPerStore) {
-  const std::string path = testing::TempDir() + "store-locked.db";
+  const TestDirectory directory;
+  const std::string path = (directory / "agent.db").string();
   const auto store = open_sqlite(path);
   EXPECT_THROW((void)open_sqlite(path), SetupError);
-  std::filesystem::remove(path);
 }
 
 TEST(Sqlite, FileIsPrivateAndDamageIsSaid) {
-  const std::string path = testing::TempDir() + "store-private.db";
-  std::filesystem::remove(path);
+  const TestDirectory directory;
+  const std::string path = (directory / "agent.db").string();
   (void)open_sqlite(path);
   struct stat info{};
   ASSERT_EQ(::stat(path.c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
   std::ofstream(path, std::ios::trunc) << std::string(8192, 'x');
   EXPECT_THROW((void)open_sqlite(path), SetupError);
-  std::filesystem::remove(path);
 }
 
 }  // namespace
