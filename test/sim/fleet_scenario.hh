@@ -16,6 +16,12 @@ namespace godwit::sim {
 struct FleetOutcome {
   std::string failure;  // empty: all laws held
   std::uint64_t moves = 0, aborts = 0, deaths = 0, cuts = 0, lost = 0;
+
+  FleetOutcome& operator+=(const FleetOutcome& other) {
+    moves += other.moves, aborts += other.aborts, deaths += other.deaths;
+    cuts += other.cuts, lost += other.lost;
+    return *this;
+  }
 };
 
 class FleetScenario final {

@@ -325,7 +325,7 @@ void MoveScenario::check() {
   }
 }
 
-Outcomes MoveScenario::run() {
+MoveOutcome MoveScenario::run() {
   const Weather weather = world_.weather();
   for (const std::string& name : world_.names()) world_.host(name).start();
   for (const std::string& a : world_.names()) {

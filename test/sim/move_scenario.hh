@@ -14,15 +14,21 @@
 
 namespace godwit::sim {
 
-struct Outcomes {
+struct MoveOutcome {
   std::string failure;  // empty: all properties held
   std::uint64_t sent = 0, received = 0, moves = 0, aborts = 0, restarts = 0;
+
+  MoveOutcome& operator+=(const MoveOutcome& other) {
+    sent += other.sent, received += other.received;
+    moves += other.moves, aborts += other.aborts, restarts += other.restarts;
+    return *this;
+  }
 };
 
 class MoveScenario final {
  public:
   explicit MoveScenario(std::uint64_t seed, bool is_traced = false);
-  Outcomes run();
+  MoveOutcome run();
 
  private:
   enum class Step { idle, preparing, paused, deciding, draining };
@@ -79,7 +85,7 @@ class MoveScenario final {
   Guest guests_[2];
   WireId wire_;
   bool traffic_ = true, moving_ = true;
-  Outcomes outcome_;
+  MoveOutcome outcome_;
 };
 
 }  // namespace godwit::sim
