@@ -9,14 +9,13 @@ Exit status 1 if a target is missed.
 import argparse
 import os
 import pathlib
-import subprocess
 import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "demo"))
 
-from stage import HOSTS, Lab, StageError, ending_by_exception, wait_until, write_rows  # noqa: E402
+from stage import HOSTS, Lab, StageError, performed, wait_until, write_rows  # noqa: E402
 
 MOST_CPU_PERCENT, MOST_RSS_MIB = 1.0, 64.0
 CONNECT_LIMIT_S = 60
@@ -97,21 +96,19 @@ def arguments():
     return parser.parse_args()
 
 
-def main():
-    options = arguments()
+def run(options):
     count, length_s = (20, 5) if options.quick else (100, 30)
-    try:
-        with ending_by_exception(), Lab(options.lab) as lab:
-            make_wires(lab, count)
-            rows = measure(lab, count, length_s)
-    except KeyboardInterrupt:
-        return 130
-    except (StageError, subprocess.TimeoutExpired) as error:
-        print(f"bench idle: {error}", file=sys.stderr)
-        return 1
+    with Lab(options.lab) as lab:
+        make_wires(lab, count)
+        rows = measure(lab, count, length_s)
     if options.json:
         write_rows(options.json, rows)
-    return 0 if judge(rows) else 1
+    return judge(rows)
+
+
+def main():
+    options = arguments()
+    return performed("bench idle", lambda: run(options))
 
 
 if __name__ == "__main__":

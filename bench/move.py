@@ -16,8 +16,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "demo"))
 
 from promises import blackout_target, promises_of  # noqa: E402
-from stage import (HOSTS, Client, Godwit, Lab, Load, StageError,  # noqa: E402
-                   ending_by_exception, measure, write_rows)
+from stage import (HOSTS, Client, Godwit, Lab, Load,  # noqa: E402
+                   measure, performed, write_rows)
 from stock import Stock  # noqa: E402
 
 CASES = {"there": "west", "back": "east"}
@@ -170,14 +170,7 @@ def arguments():
 
 def main():
     options = arguments()
-    try:
-        with ending_by_exception():
-            return 0 if run(options) else 1
-    except KeyboardInterrupt:
-        return 130
-    except (StageError, subprocess.TimeoutExpired) as error:
-        print(f"bench move: {error}", file=sys.stderr)
-        return 1
+    return performed("bench move", lambda: run(options))
 
 
 if __name__ == "__main__":

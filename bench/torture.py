@@ -20,7 +20,7 @@ import pytest  # noqa: E402
 from conftest import Lab, build_directory, wait_until  # noqa: E402
 from crash import RACES, Case, Matrix, NotReached  # noqa: E402
 from fleet import HOSTS, Fleet  # noqa: E402
-from stage import ending_by_exception, write_rows  # noqa: E402
+from stage import performed, write_rows  # noqa: E402
 
 MOST_SERVING_S = 5.0  # from the death of an agent to a guest that serves again
 AGENTS = ("source_agent", "target_agent", "both_agents")
@@ -192,11 +192,7 @@ def arguments():
 
 def main():
     options = arguments()
-    try:
-        with ending_by_exception():
-            return 0 if run(options) else 1
-    except KeyboardInterrupt:
-        return 130
+    return performed("bench torture", lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 
 from idle import agent_pid, cpu_s, rss_mib  # noqa: E402
 from stage import (COMMAND_LIMIT_S, HOSTS, VM, VM_ADDRESS, Client, Godwit, Lab, Load, StageError,  # noqa: E402
-                   ending_by_exception, wait_until, write_rows)
+                   performed, wait_until, write_rows)
 
 CASES = {"idle": None, "copying": (), "background": ("--background",)}
 MOST_WORSE = 1.10         # copying with --background against idle
@@ -256,22 +256,20 @@ def measure_all(options, figures):
         godwit.stop()
 
 
-def main():
-    options, figures = arguments(), Figures()
-    try:
-        with ending_by_exception():
-            if options.only != "fuzz":
-                measure_all(options, figures)
-            if options.only in (None, "fuzz") and not options.big:
-                bench_fuzz(figures)
-    except KeyboardInterrupt:
-        return 130
-    except (StageError, subprocess.TimeoutExpired) as error:
-        print(f"bench trust: {error}", file=sys.stderr)
-        return 1
+def run(options):
+    figures = Figures()
+    if options.only != "fuzz":
+        measure_all(options, figures)
+    if options.only in (None, "fuzz") and not options.big:
+        bench_fuzz(figures)
     if options.json:
         write_rows(options.json, figures)
-    return 0 if figures.all_met else 1
+    return figures.all_met
+
+
+def main():
+    options = arguments()
+    return performed("bench trust", lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 
-from stage import (HOSTS, ROOT, VM, Client, Godwit, Lab, Load, StageError, ending_by_exception, wait_until)
+from stage import (HOSTS, ROOT, VM, Client, Godwit, Lab, Load, demonstrated, wait_until)
 
 PORT = 4747
 FLOOD_S = 4
@@ -99,23 +99,21 @@ def arguments():
     return parser.parse_args()
 
 
+def show(options):
+    promises = Promises()
+    with Lab(options.lab) as lab:
+        godwit = Godwit(lab, Load(memory="256MiB", dirty="10mbit", working_set="16MiB"))
+        say(f"vm {VM} boots at {HOSTS['east']}; a client talks to it, 1,000 packets/s each way and 4 TCP connections\n")
+        godwit.start()
+        with Client(lab) as client:
+            flood(lab, client, promises)
+            hooks(lab, godwit, client, promises)
+    return promises.all_kept
+
+
 def main():
-    options, promises = arguments(), Promises()
-    try:
-        with ending_by_exception(), Lab(options.lab) as lab:
-            godwit = Godwit(lab, Load(memory="256MiB", dirty="10mbit", working_set="16MiB"))
-            say(f"vm {VM} boots at {HOSTS['east']}; a client talks to it, 1,000 packets/s each way and 4 TCP connections\n")
-            godwit.start()
-            with Client(lab) as client:
-                flood(lab, client, promises)
-                hooks(lab, godwit, client, promises)
-    except KeyboardInterrupt:
-        return 130
-    except (StageError, subprocess.TimeoutExpired) as error:
-        print(f"demo hostile: {error}", file=sys.stderr)
-        return 1
-    say("\nevery promise was kept" if promises.all_kept else "\nA PROMISE WAS BROKEN")
-    return 0 if promises.all_kept else 1
+    options = arguments()
+    return demonstrated(lambda: show(options))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,10 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 
 from promises import blackout_target, promises_of
 from stage import (AGENT_LOG, CLIENT_PORT, HOSTS, LINK, SHORTEST_IDLE_S, WAYS, Client, Godwit, Lab, Load,
-                   StageError, ending_by_exception, gaps_ms, measure, write_rows)
+                   StageError, demonstrated, gaps_ms, measure, write_rows)
 
 CAPTURE_LIMIT_S = 10
 
@@ -170,19 +169,8 @@ def arguments():
 
 
 def main():
-    options, begun = arguments(), time.monotonic()
-    try:
-        with ending_by_exception():
-            kept = show(options)
-    except KeyboardInterrupt:
-        say("\ninterrupted; the lab is removed")
-        return 130
-    except (StageError, subprocess.TimeoutExpired) as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
-    say(f"{'every promise was kept' if kept else 'A PROMISE WAS BROKEN'} "
-        f"({time.monotonic() - begun:.0f} s)")
-    return 0 if kept else 1
+    options = arguments()
+    return demonstrated(lambda: show(options))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from stage import (WAYS, Client, Godwit, Lab, Load, StageError, ending_by_exception, gaps_ms,
+from stage import (WAYS, Client, Godwit, Lab, Load, demonstrated, gaps_ms,
                    wait_until)
 
 CONFIG = pathlib.Path(__file__).with_name("nat.yaml")
@@ -131,19 +131,8 @@ def show(options):
 def main():
     parser = argparse.ArgumentParser(prog="./dev demo nat", description=__doc__)
     parser.add_argument("--lab", default="demo-nat", metavar="NAME", help="the lab's name")
-    options, begun = parser.parse_args(), time.monotonic()
-    try:
-        with ending_by_exception():
-            kept = show(options)
-    except KeyboardInterrupt:
-        say("\ninterrupted; the lab is removed")
-        return 130
-    except (StageError, subprocess.TimeoutExpired) as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
-    say(f"{'every promise was kept' if kept else 'A PROMISE WAS BROKEN'} "
-        f"({time.monotonic() - begun:.0f} s)")
-    return 0 if kept else 1
+    options = parser.parse_args()
+    return demonstrated(lambda: show(options))
 
 
 if __name__ == "__main__":

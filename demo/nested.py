@@ -28,7 +28,7 @@ import threading
 import time
 
 from stage import (AGENT_LOG, CLIENT_ADDRESS, CLIENT_PORT, ROOT, VM, VM_ADDRESS, VM_PORT, WAYS, Client,
-                   Lab, StageError, build_directory, ending_by_exception, finished, gaps_ms, guest_image,
+                   Lab, StageError, build_directory, demonstrated, finished, gaps_ms, guest_image,
                    wait_until, write_rows)
 
 PRIVATE_IP, GATEWAY, FOREIGN_IP = "172.31.0.10", "172.31.0.1", "172.31.0.99"
@@ -362,19 +362,8 @@ def arguments():
 
 
 def main():
-    options, begun = arguments(), time.monotonic()
-    try:
-        with ending_by_exception():
-            kept = show(options)
-    except KeyboardInterrupt:
-        say("\ninterrupted; the lab is removed")
-        return 130
-    except (StageError, subprocess.TimeoutExpired) as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
-    say(f"{'every promise was kept' if kept else 'A PROMISE WAS BROKEN'} "
-        f"({time.monotonic() - begun:.0f} s)")
-    return 0 if kept else 1
+    options = arguments()
+    return demonstrated(lambda: show(options))
 
 
 if __name__ == "__main__":

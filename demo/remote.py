@@ -12,7 +12,7 @@ Exit status: 0 all of it came out as it must, 1 something did not, 130 Ctrl-C.
 import json
 import sys
 
-from stage import VM, Godwit, Lab, Load, StageError, ending_by_exception, finished
+from stage import VM, Godwit, Lab, Load, StageError, finished, performed
 
 PEOPLE = {"ann": ("operator", None), "vera": ("viewer", None), "rita": ("operator", "red")}
 
@@ -68,16 +68,12 @@ def show(lab):
 
 
 def main():
-    try:
-        with ending_by_exception(), Lab("demo-remote") as lab:
+    def act():
+        with Lab("demo-remote") as lab:
             show(lab)
-    except StageError as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    say("\neverything came out as it must")
-    return 0
+        say("\neverything came out as it must")
+        return True
+    return performed("demo", act)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import pathlib
 import queue
 import signal
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -51,6 +52,31 @@ def wait_until(condition, limit_s, what):
             raise StageError(f"{what}: not within {limit_s} s")
         time.sleep(POLL_S)
     return value
+
+
+def performed(name, act):
+    """The exit status of a demo or bench: 0 if act() is true, 1 if not or if it failed, 130 after Ctrl-C."""
+    try:
+        with ending_by_exception():
+            return 0 if act() else 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; the lab is removed", flush=True)
+        return 130
+    except (StageError, subprocess.TimeoutExpired) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+
+
+def demonstrated(show):
+    """As performed(); says whether show() kept every promise, and how long it took."""
+    begun = time.monotonic()
+
+    def act():
+        kept = show()
+        print(f"{'every promise was kept' if kept else 'A PROMISE WAS BROKEN'} "
+              f"({time.monotonic() - begun:.0f} s)", flush=True)
+        return kept
+    return performed("demo", act)
 
 
 @contextlib.contextmanager

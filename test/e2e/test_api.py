@@ -4,7 +4,6 @@ fleet.py. e1 has founded the fleet.
 
 import json
 import os
-import pathlib
 import shutil
 import subprocess
 

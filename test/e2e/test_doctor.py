@@ -4,7 +4,7 @@ import json
 import subprocess
 
 import pytest
-from conftest import PYTHON, build_directory, wait_until
+from conftest import build_directory, wait_until
 
 HOLDER = """
 import socket, sys

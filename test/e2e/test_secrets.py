@@ -13,7 +13,7 @@ import threading
 
 import pytest
 from conftest import is_alive, wait_until
-from fleet import ADDRESSES, HOSTS, Fleet, pids_of
+from fleet import ADDRESSES, HOSTS, Fleet
 
 STATE = "/var/lib/godwit"
 
