@@ -129,6 +129,7 @@ class Network final {
   void connect_located(const Located& a, const Located& b, Done done);
   void ask_attach(const WireRecord& record, const std::string& host, Done done);
   Result<> attach_wire(const WireRecord& record);
+  bool cut_half(const std::string& end, const std::string& other, const std::string& tenant);
   void disconnect_located(const Located& a, const Located& b, Done done);
   void settle_waiting();
   void on_path_event(const wire::Event& event);

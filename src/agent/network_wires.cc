@@ -206,10 +206,31 @@ Result<> Network::attach_wire(const WireRecord& record) {
 // ---- disconnect ----
 
 void Network::disconnect(const Ends& ends, Done done) {
-  locate_both(ends, [this, shared = std::make_shared<Done>(std::move(done))](const auto& both) {
-    if (!both) return (*shared)(std::unexpected(both.error()));
-    disconnect_located(both->first, both->second, std::move(*shared));
-  });
+  locate_both(
+      ends, [this, ends, shared = std::make_shared<Done>(std::move(done))](const auto& both) {
+        if (!both) {
+          const bool ours =
+              cut_half(ends.a, ends.b, ends.tenant) || cut_half(ends.b, ends.a, ends.tenant);
+          return (*shared)(ours ? Result<>{} : std::unexpected(both.error()));
+        }
+        disconnect_located(both->first, both->second, std::move(*shared));
+      });
+}
+
+// The other end may be gone for ever, with its vm or its host. If it is only away, its agent learns
+// it later.
+bool Network::cut_half(const std::string& end, const std::string& other,
+                       const std::string& tenant) {
+  const NamedPort here = parse_port(end);
+  const NamedPort gone = parse_port(other);
+  if (!here.host.empty() && here.host != config_.name) return false;
+  const PortRecord* port = find(here.name);
+  const WireRecord* wire = port == nullptr ? nullptr : wire_at(port->id);
+  if (wire == nullptr || !is_of(wire->tenant, tenant) || wire->remote_name != gone.name)
+    return false;
+  if (!gone.host.empty() && gone.host != wire->remote_host) return false;
+  cut(WireId(wire->id));
+  return true;
 }
 
 void Network::disconnect_located(const Located& a, const Located& b, Done done) {

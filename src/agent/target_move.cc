@@ -294,17 +294,19 @@ Result<> TargetMove::source_destroyed() {
 }
 
 void TargetMove::restart() {
+  // The guest runs, or is gone: all that this move had to do was done by an earlier agent.
+  if (settled() && !context_.vms.is_arriving(record_.spec.name, record_.id)) return;
   if (Vm* vm = guest()) {
     follow(*vm);
-    // The ports' records are rebuilt from ours: held if the guest may still come to run here, or
-    // was about to.
-    const bool may_run =
-        machine_.state() == TargetState::loaded || machine_.state() == TargetState::owner;
-    const bool known = !ports_.empty() && context_.network.describe_nic(ports_.front()).has_value();
-    if (may_run && !known) hold_ports();
   } else {
     look_at_guest();
   }
+  // The ports' records are rebuilt from ours: held if the guest may still come to run here, or was
+  // about to. One that died then leaves them to its operator, as every stopped vm does.
+  const bool may_run =
+      machine_.state() == TargetState::loaded || machine_.state() == TargetState::owner;
+  const bool known = !ports_.empty() && context_.network.describe_nic(ports_.front()).has_value();
+  if (may_run && !known) hold_ports();
   feed(TargetEvent::restarted);
 }
 

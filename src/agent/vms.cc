@@ -209,6 +209,7 @@ Result<Vms::Incoming> Vms::launch(const qemu::VmSpec& spec, const std::optional<
     return Incoming{.vm = vm, .stream = {}, .uri = launched.incoming_uri};
   } catch (const SetupError& error) {
     store_.erase("vm", spec.name);
+    qemu::remove_files({config_.vm_dir(spec.name)});
     give_back();
     return fail("cannot start vm {}: {}", spec.name, error.what());
   }

@@ -25,6 +25,7 @@ RACES = ("target.preparing.wait", "target.loaded.take_commit", "target.refused.r
 # Where an operator's story needs the other agent to stand still.
 HELD_AT = {"late_give_up": "source.released.commit_target.before",
            "resolve": "target.loaded.note.before"}
+DRAINING = ("source.draining", "source.done")  # as long as the lease of the wires, 30 s
 AWAY_S = {"cut_1s": 1, "cut_30s": 30, "cut_for_ever": 20}  # a link; sessions end after 15 s
 
 
@@ -123,6 +124,8 @@ class Case:
 
     def come_to_the_point(self):
         first = self.story.killed_at or self.point
+        if first.startswith(DRAINING):
+            self.wait_for_earlier_moves()
         if self.story.kind in HELD_AT:
             other = self.target if self.host == self.source else self.source
             self.fleet.restart_agent(other, fault=HELD_AT[self.story.kind])
@@ -137,6 +140,12 @@ class Case:
         finally:
             command.kill()
             command.wait()
+
+    def wait_for_earlier_moves(self):
+        """One that still drains comes to the same point when its agent starts."""
+        wait_until(lambda: all(entry["state"] in ("done", "aborted")
+                               for entry in self.journal(self.source, "migration-source")),
+                   SETTLED_LIMIT_S, "the end of the moves before")
 
     def begin(self):
         """The command runs on: a source that freezes when it is asked never answers."""
@@ -176,7 +185,7 @@ class Case:
 
     def wait_until_frozen(self, point):
         began = time.time()
-        late = point.startswith(("source.draining", "source.done"))  # the lease of the wires is 30 s
+        late = point.startswith(DRAINING)
 
         def frozen_or_over():
             if self.fleet.agent_stopped(self.host):

@@ -235,6 +235,21 @@ def test_a_station_on_a_bridge_reaches_the_vm_wherever_it_is(fleet):
         fleet.godwit("client", "port", "rm", "lanb")
 
 
+def test_a_wire_to_a_host_that_is_away_can_be_cut(fleet):
+    """Its agent learns it when it comes back."""
+    fleet.godwit("client", "port", "add", "here", "--uplink", "--address", "10.77.0.1/24")
+    fleet.godwit("e1", "port", "add", "away", "--uplink", "--address", "10.77.0.2/24")
+    fleet.godwit("client", "connect", "here", "e1/away")
+    fleet.kill_agent("e1")
+    fleet.godwit("client", "disconnect", "here", "other", expect=1)  # that is not its wire
+    fleet.godwit("client", "disconnect", "here", "e1/away")
+    assert fleet.json("client", "wire", "ls") == []
+    fleet.start_agent("e1")
+    wait_until(lambda: fleet.json("e1", "wire", "ls") == [], 20, "the wire's other end to go")
+    for host, port in (("client", "here"), ("e1", "away")):
+        fleet.godwit(host, "port", "rm", port)
+
+
 @contextlib.contextmanager
 def no_tcp_between_agents(fleet, hosts=HOSTS):
     """Neither of two hosts can dial the other's agent; their datagrams pass."""
