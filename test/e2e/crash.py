@@ -246,7 +246,7 @@ class Case:
             self.thaw()
             time.sleep(AWAY_S[self.fault])
             if self.fault == "cut_for_ever":
-                wait_until(lambda: self.quiet(undecided=True), SETTLED_LIMIT_S,
+                wait_until(lambda: self.quiet(cut=True), SETTLED_LIMIT_S,
                            lambda: f"an outcome while cut: {fleet.logs()}")
             fleet.lab.run("heal", "east-west")
             return True
@@ -279,14 +279,18 @@ class Case:
             os.kill(pid, signal.SIGKILL)
         return bool(pids)
 
-    def quiet(self, undecided=False):
-        """It runs at one host, or (if asked for) stands and its source says that it is undecided."""
-        # A cut link also parts us from its counter, if it runs at the target.
-        if self.counts() or undecided and self.fleet.where(self.vm.name) == [self.target]:
+    def quiet(self, cut=False):
+        """It runs at one host, or is lost; while the link is cut its source may also be undecided."""
+        if self.counts() or self.is_lost():
             return True
-        moves = self.fleet.json(self.source, "migration", "ls")
-        mine = [move for move in moves if move["vm"] == self.vm.name]
-        return (undecided and bool(mine) and mine[-1]["state"] == "undecided") or self.is_lost()
+        if not cut:
+            return False
+        # The cut also parts us from its counter, if it runs in the west.
+        moves = [m for m in self.fleet.json(self.source, "migration", "ls") if m["vm"] == self.vm.name]
+        state = moves[-1]["state"] if moves else ""
+        where = self.fleet.where(self.vm.name)
+        return (state == "undecided" or where == [self.target] or
+                where == [self.source] and state == "aborted")
 
     # ---- what became of it ----
 
