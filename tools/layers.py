@@ -14,6 +14,7 @@ MAY_LINK = {
     "wire": {"base", "crypto"},
     "net": {"base"},
     "stream": {"base", "crypto"},
+    "codec": {"base", "stream"},
     "translate": {"base"},
     "session": {"base", "os", "crypto"},
     "http": {"base", "os"},
@@ -24,7 +25,7 @@ MAY_LINK = {
     "manual": {"base"},
 }
 # No syscalls, no clock, no threads, no randomness: time, bytes and a sink are given.
-PURE = {"wire", "net", "stream", "migrate", "translate"}
+PURE = {"wire", "net", "stream", "codec", "migrate", "translate"}
 IMPURE_HEADERS = re.compile(
     r"(sys/|unistd\.h|fcntl\.h|poll\.h|arpa/|thread|mutex|random|fstream|filesystem)")
 

@@ -1,0 +1,59 @@
+#pragma once
+// The bytes of an encoded memory stream: batches, one after the other. Layout, operations and
+// golden bytes: docs/protocol/codec.md.
+//
+//   batch = header | plain, compressed or not
+//   plain = operations | literals          (literals: what the operations take from, in order)
+#include <cstdint>
+#include <optional>
+
+#include "base/bytes.hh"
+#include "base/result.hh"
+
+namespace godwit::codec {
+
+// Bytes of QEMU's stream that a batch is closed after. Larger ones compress better and come later:
+// 1 MiB is 20 ms of what QEMU writes at 400 Mbit/s.
+inline constexpr std::size_t kBatchBytes = 1 << 20;
+// Bounds of what a decoder takes; an opaque item and a page beyond kBatchBytes, and their
+// operations.
+inline constexpr std::size_t kMaxRaw = 2 * kBatchBytes;
+inline constexpr std::size_t kMaxPlain = 2 * kMaxRaw;
+
+enum class Method : std::uint8_t { kStored = 0, kZstd = 1 };
+
+struct BatchHeader {
+  static constexpr std::size_t kSize = 16;
+  Method method{};
+  bool last = false;             // no more batches; the coded bytes are the stream's digest
+  std::uint8_t page_bits = 0;    // 12 to 16; 0: no page in it
+  std::uint32_t coded = 0;       // bytes that follow
+  std::uint32_t plain = 0;       // bytes of operations and literals
+  std::uint32_t operations = 0;  // bytes of operations
+  bool operator==(const BatchHeader&) const = default;
+};
+void write(const BatchHeader& header, std::byte* at);
+Result<BatchHeader> parse_header(BytesView bytes);  // kSize bytes
+
+// What becomes of pages. The low four bits of an operation.
+enum class Encoding : std::uint8_t {
+  kOpaque = 0,   // no page: bytes from the literals
+  kZero = 1,     // a page of QEMU's own zero record
+  kLiteral = 2,  // the page, from the literals
+  kKept = 3,     // likewise; both ends keep it
+  kSame = 4,     // as it is kept
+  kDelta = 5,    // as it is kept but for some words, and kept so
+  kCopy = 6,     // as another page is kept
+};
+inline constexpr std::size_t kEncodings = 7;
+std::string_view to_text(Encoding encoding);
+
+inline constexpr std::uint8_t kEncodingMask = 0x0f;
+inline constexpr std::uint8_t kNamed = 0x10;  // the record names its block: text8 follows
+inline constexpr std::uint8_t kMoved = 0x20;  // not the page after the one before: varint follows
+
+// LEB128: seven bits a byte, least first.
+void append_varint(Bytes& out, std::uint64_t value);
+std::uint64_t varint(Reader& reader);
+
+}  // namespace godwit::codec

@@ -1,0 +1,146 @@
+// An encoder and a decoder over the stream of a made-up guest, whose pages change as guests' do.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "codec/decoder.hh"
+#include "codec/made_up_guest.hh"
+
+namespace godwit::codec {
+namespace {
+
+constexpr Settings kSmall{.cache = 64 * 4096, .level = 1, .window_bits = 20};
+
+Bytes encode(BytesView raw, const Settings& settings, std::size_t chunk, Stats* stats = nullptr) {
+  Encoder encoder(settings);
+  for (std::size_t at = 0; at < raw.size(); at += chunk) {
+    encoder.push(raw.subspan(at, std::min(chunk, raw.size() - at)));
+    if (at % 3 == 0) encoder.flush();
+  }
+  encoder.finish();
+  if (stats != nullptr) *stats = encoder.stats();
+  return encoder.take().bytes;
+}
+
+struct Decoded {
+  Bytes raw;
+  Result<> done;
+  bool verified = false;
+};
+Decoded decode(BytesView coded, const Settings& settings, std::size_t chunk) {
+  Decoder decoder(settings);
+  Decoded result;
+  for (std::size_t at = 0; at < coded.size() && result.done; at += chunk) {
+    decoder.push(coded.subspan(at, std::min(chunk, coded.size() - at)));
+    Result<bool> more = true;
+    while (more && *more) more = decoder.step();
+    if (!more) result.done = std::unexpected(more.error());
+    append(result.raw, decoder.take());
+  }
+  result.verified = decoder.verified();
+  return result;
+}
+
+TEST(Codec, MakesTheSameBytesAgainWhateverTheChunks) {
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+    MadeUpGuest guest(seed, 200);
+    const Bytes raw = guest.stream(6);
+    std::mt19937_64 random(seed);
+    const Settings settings{
+        .cache = (random() % 300) * 4096, .level = int(seed % 4), .window_bits = 20};
+    const Bytes coded = encode(raw, settings, 1 + random() % 100'000);
+    const Decoded decoded = decode(coded, settings, 1 + random() % 100'000);
+    ASSERT_TRUE(decoded.done) << decoded.done.error().text;
+    EXPECT_EQ(decoded.raw, raw) << seed;
+    EXPECT_TRUE(decoded.verified);
+  }
+}
+
+TEST(Codec, EveryEncodingIsUsedAndSaves) {
+  MadeUpGuest guest(7, 300);
+  const Bytes raw = guest.stream(8);
+  Stats stats;
+  const Settings settings{.cache = 200 * 4096, .level = 1, .window_bits = 20};
+  const Bytes coded = encode(raw, settings, 65536, &stats);
+  for (std::size_t i = 0; i < kEncodings; ++i) {
+    EXPECT_GT(stats.by_encoding[i].pages, 0U) << to_text(Encoding(i));
+  }
+  std::uint64_t bytes = 0;
+  for (const auto& each : stats.by_encoding) bytes += each.raw;
+  EXPECT_EQ(bytes, raw.size());
+  EXPECT_EQ(stats.raw, raw.size());
+  EXPECT_LT(coded.size(), raw.size() / 2);
+}
+
+TEST(Codec, WhatIsNoQemuStreamPassesToo) {
+  std::mt19937_64 random(3);
+  Bytes raw(3'000'000);
+  for (auto& byte : raw) byte = static_cast<std::byte>(random());
+  const Decoded decoded = decode(encode(raw, kSmall, 1'700'000), kSmall, 4096);
+  EXPECT_EQ(decoded.raw, raw);
+  EXPECT_TRUE(decoded.verified);
+  EXPECT_TRUE(decode(encode({}, kSmall, 1), kSmall, 5).verified);
+}
+
+TEST(Codec, TellsHowFarItIs) {
+  MadeUpGuest guest(9, 100);
+  const Bytes raw = guest.stream(1);
+  Encoder encoder(kSmall);
+  encoder.push(BytesView(raw).first(raw.size() - 100));
+  encoder.flush();
+  const auto first = encoder.take();
+  EXPECT_GT(first.raw_end, raw.size() - 100 - 2 * 4096);
+  EXPECT_LE(first.raw_end, raw.size() - 100);
+  encoder.push(BytesView(raw).last(100));
+  encoder.finish();
+  EXPECT_EQ(encoder.take().raw_end, raw.size());
+  const auto marks = encoder.take_marks();
+  ASSERT_FALSE(marks.empty());
+  EXPECT_EQ(marks.back(), (stream::QemuMark{stream::QemuMark::Kind::kEnd, raw.size()}));
+}
+
+// Every byte in turn: an error, or at least never `verified`.
+TEST(Codec, AFlippedByteIsFound) {
+  MadeUpGuest guest(11, 12);
+  const Bytes raw = guest.stream(3);
+  for (const int level : {0, 1}) {
+    const Settings settings{.cache = 64 * 4096, .level = level, .window_bits = 20};
+    Bytes coded = encode(raw, settings, 20'000);
+    std::mt19937_64 random(1);
+    const std::size_t step = 1 + coded.size() / 3000;
+    for (std::size_t at = 0; at < coded.size(); at += 1 + random() % step) {
+      const std::byte was = coded[at];
+      coded[at] ^= static_cast<std::byte>(1U << (random() % 8));
+      const Decoded decoded = decode(coded, settings, coded.size());
+      EXPECT_FALSE(decoded.verified && decoded.raw != raw) << at;
+      coded[at] = was;
+    }
+    EXPECT_TRUE(decode(coded, settings, 777).verified);
+  }
+}
+
+TEST(Codec, AStreamThatEndsEarlyIsNotVerified) {
+  MadeUpGuest guest(13, 40);
+  const Bytes coded = encode(guest.stream(2), kSmall, 50'000);
+  for (const std::size_t less : {1UZ, 16UZ, 40UZ, coded.size() / 2}) {
+    EXPECT_FALSE(decode(BytesView(coded).first(coded.size() - less), kSmall, 999).verified);
+  }
+}
+
+TEST(Codec, GoldenBytes) {
+  const Settings settings{.cache = 4096, .level = 0, .window_bits = 20};
+  Encoder encoder(settings);
+  encoder.push(as_bytes("hello"));
+  encoder.finish();
+  EXPECT_EQ(to_hex(encoder.take().bytes),
+            // header; opaque, 5, "hello"
+            "c0000c00000000070000000700000002"
+            "000568656c6c6f"
+            // the last: XXH3-128 of "hello"
+            "c1000000000000100000000000000000"
+            "b5e9c1ad071b3e7fc779cfaa5e523818");
+}
+
+}  // namespace
+}  // namespace godwit::codec

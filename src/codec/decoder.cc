@@ -1,0 +1,161 @@
+#include "codec/decoder.hh"
+
+#include <algorithm>
+
+#include "base/check.hh"
+#include "codec/delta.hh"
+#include "stream/qemu_format.hh"
+#include "stream/qemu_parser.hh"
+
+namespace godwit::codec {
+
+using stream::PageRecord;
+
+Decoder::Decoder(const Settings& settings)
+    : settings_(settings), decompressor_(settings.window_bits) {}
+
+Result<bool> Decoder::step() {
+  const BytesView rest = BytesView(held_).subspan(decoded_);
+  if (rest.size() < BatchHeader::kSize) return false;
+  const auto header = parse_header(rest.first(BatchHeader::kSize));
+  if (!header) return std::unexpected(header.error());
+  const BytesView body = rest.subspan(BatchHeader::kSize);
+  if (body.size() < header->coded) return false;
+  if (auto done = batch(*header, body.first(header->coded)); !done) {
+    return std::unexpected(done.error());
+  }
+  decoded_ += BatchHeader::kSize + header->coded;
+  return true;
+}
+
+void Decoder::push(BytesView coded) {
+  held_.erase(held_.begin(), held_.begin() + static_cast<std::ptrdiff_t>(decoded_));
+  decoded_ = 0;
+  append(held_, coded);
+}
+
+Result<> Decoder::batch(const BatchHeader& header, BytesView coded) {
+  if (verified_) return fail("encoded memory: a batch after the last");
+  if (header.last) return last_batch(coded);
+  if (header.page_bits > 0) {
+    const std::size_t size = std::size_t{1} << header.page_bits;
+    if (store_ && size != page_size_) return fail("encoded memory: the size of pages changed");
+    if (!store_) store_.emplace(settings_.cache, page_size_ = size);
+  }
+  BytesView plain = coded;
+  if (header.method == Method::kZstd) {
+    plain_.resize(header.plain);
+    if (!decompressor_.decompress(coded, plain_)) {
+      return fail("encoded memory: a batch of {} bytes cannot be decompressed", coded.size());
+    }
+    plain = plain_;
+  }
+  batch_began_ = out_.size();
+  if (!operations(Reader(plain.first(header.operations)),
+                  Reader(plain.subspan(header.operations)))) {
+    return fail("encoded memory: operations that make no sense, after {} bytes", out_.size());
+  }
+  hash_.update(BytesView(out_).subspan(batch_began_));
+  return {};
+}
+
+Result<> Decoder::last_batch(BytesView digest) {
+  verified_ = std::ranges::equal(digest, hash_.digest());
+  if (verified_) return {};
+  return fail(
+      "checksum mismatch in the guest's memory: what was decoded is not what QEMU wrote; "
+      "check the memory of both hosts");
+}
+
+bool Decoder::operations(Reader operations, Reader literals) {
+  while (operations.ok() && operations.remaining() > 0) {
+    const std::uint8_t tag = operations.u8();
+    if (tag == std::to_underlying(Encoding::kOpaque)) {
+      const std::uint64_t count = varint(operations);
+      if (!operations.ok() || count > literals.remaining() || !room_for(count)) return false;
+      append(out_, literals.bytes(count));
+    } else if (!pages(tag, operations, literals)) {
+      return false;
+    }
+  }
+  return operations.finished() && literals.finished();
+}
+
+bool Decoder::pages(std::uint8_t tag, Reader& operations, Reader& literals) {
+  const auto encoding = Encoding{static_cast<std::uint8_t>(tag & kEncodingMask)};
+  const bool known = std::to_underlying(encoding) < kEncodings && encoding != Encoding::kOpaque &&
+                     (tag & ~(kEncodingMask | kNamed | kMoved)) == 0;
+  if (!known || !store_) return false;
+  PageRecord record{
+      .kind = encoding == Encoding::kZero ? PageRecord::Kind::kZero : PageRecord::Kind::kPage,
+      .continues = (tag & kNamed) == 0,
+      .block = 0,
+      .name = {},
+      .offset = 0,
+      .contents = {}};
+  if (!record.continues) {
+    record.name = operations.text8();
+    last_block_ = block_of(record.name);
+    if (last_block_ >= stream::qemu_format::kMaxBlocks) return false;
+  }
+  if ((tag & kMoved) != 0) next_number_ = varint(operations);
+  const std::uint64_t count = varint(operations);
+  if (!operations.ok() || next_number_ > kMaxPageNumber - kMaxRaw) return false;
+  static constexpr std::byte kFill{0};
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const bool zero = encoding == Encoding::kZero;
+    if (!room_for(zero ? sizeof(std::uint64_t) : page_size_)) return false;
+    record.offset = next_number_ * page_size_;
+    record.contents =
+        zero ? BytesView(&kFill, 1)
+             : contents(encoding, page_key(last_block_, next_number_), operations, literals);
+    if (record.contents.empty()) return false;
+    reproduce(record, out_);
+    record.continues = true;
+    ++next_number_;
+  }
+  return true;
+}
+
+// Of the next page; empty: there is none.
+BytesView Decoder::contents(Encoding encoding, PageKey key, Reader& operations, Reader& literals) {
+  const auto kept = [&](Slot slot) {
+    if (!store_->holds(slot)) return BytesView{};
+    store_->touch(slot);
+    return store_->at(slot);
+  };
+  switch (encoding) {
+    case Encoding::kLiteral:
+      return literals.bytes(page_size_);
+    case Encoding::kKept: {
+      const BytesView page = literals.bytes(page_size_);
+      if (page.empty() || store_->slots() == 0) return {};
+      return store_->at(store_->put(key, page));
+    }
+    case Encoding::kSame:
+      return kept(store_->find(key));
+    case Encoding::kDelta: {
+      const BytesView page = kept(store_->find(key));
+      if (page.empty()) return {};
+      return apply_delta(store_->change(store_->find(key)), operations, literals) ? page
+                                                                                  : BytesView{};
+    }
+    case Encoding::kCopy: {
+      const std::uint64_t slot = varint(operations);
+      return slot < store_->slots() ? kept(static_cast<Slot>(slot)) : BytesView{};
+    }
+    case Encoding::kOpaque:
+    case Encoding::kZero:
+      break;
+  }
+  return {};
+}
+
+std::size_t Decoder::block_of(std::string_view name) {
+  const auto found = std::ranges::find(blocks_, name);
+  const auto index = static_cast<std::size_t>(found - blocks_.begin());
+  if (found == blocks_.end() && index < stream::qemu_format::kMaxBlocks) blocks_.emplace_back(name);
+  return index;
+}
+
+}  // namespace godwit::codec

@@ -1,0 +1,57 @@
+#pragma once
+// Makes QEMU's bytes again from an Encoder's batches. Takes hostile bytes: an error is final,
+// memory is bounded by the settings. Pure; one thread.
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.hh"
+#include "codec/batch.hh"
+#include "codec/encoder.hh"
+#include "codec/page_store.hh"
+#include "codec/zstd.hh"
+#include "stream/stream_hash.hh"
+
+namespace godwit::codec {
+
+class Decoder final {
+ public:
+  // As the encoder's; `level` is not needed.
+  explicit Decoder(const Settings& settings);
+
+  void push(BytesView coded);
+  // Decodes a batch; false: there is none that is whole.
+  Result<bool> step();
+  // What was decoded since the last call.
+  // `spare`: whose memory is used again.
+  Bytes take(Bytes spare = {}) { return spare.clear(), std::exchange(out_, std::move(spare)); }
+  std::size_t waiting() const { return out_.size(); }
+  // The last batch came, and its digest is that of all that was decoded.
+  bool verified() const { return verified_; }
+
+ private:
+  Result<> batch(const BatchHeader& header, BytesView coded);
+  Result<> last_batch(BytesView digest);
+  bool operations(Reader operations, Reader literals);
+  bool pages(std::uint8_t tag, Reader& operations, Reader& literals);
+  BytesView contents(Encoding encoding, PageKey key, Reader& operations, Reader& literals);
+  bool room_for(std::uint64_t more) const { return out_.size() - batch_began_ + more <= kMaxRaw; }
+  std::size_t block_of(std::string_view name);
+
+  Settings settings_;
+  Bytes held_;               // batches, the last one perhaps not whole
+  std::size_t decoded_ = 0;  // of held_
+  Decompressor decompressor_;
+  Bytes plain_;
+  std::optional<PageStore> store_;
+  std::size_t page_size_ = 0;
+  std::vector<std::string> blocks_;
+  std::size_t last_block_ = 0;
+  std::uint64_t next_number_ = 0;
+  stream::StreamHash hash_;
+  Bytes out_;
+  std::size_t batch_began_ = 0;  // in out_
+  bool verified_ = false;
+};
+
+}  // namespace godwit::codec

@@ -1,0 +1,239 @@
+#include "codec/encoder.hh"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "base/check.hh"
+#include "codec/delta.hh"
+
+namespace godwit::codec {
+namespace {
+
+// A delta with more changed words is no smaller than what zstd makes of the page.
+constexpr std::size_t kBucket = 4;            // entries of by_content_ that a hash may be in
+constexpr std::size_t kMostChangedShare = 2;  // of the page's words, one in so many
+
+std::size_t raw_size(const stream::PageRecord& record) {
+  return sizeof(std::uint64_t) + (record.continues ? 0 : 1 + record.name.size()) +
+         record.contents.size();
+}
+
+}  // namespace
+
+Encoder::Encoder(const Settings& settings) : settings_(settings) {}
+
+void Encoder::push(BytesView raw) {
+  hash_.update(raw);
+  // In pieces, so that no batch gets much longer than it should.
+  while (!raw.empty()) {
+    const std::size_t count = std::min(raw.size(), kBatchBytes);
+    parser_.push(raw.first(count));
+    raw = raw.subspan(count);
+    if (batch_raw_ >= kBatchBytes) close_batch();
+  }
+}
+
+void Encoder::flush() {
+  if (batch_raw_ > 0) close_batch();
+}
+
+void Encoder::finish() {
+  parser_.finish();
+  flush();
+  const stream::StreamDigest digest = hash_.digest();
+  const std::size_t at = out_.bytes.size();
+  out_.bytes.resize(at + BatchHeader::kSize);
+  write({.method = Method::kStored,
+         .last = true,
+         .page_bits = 0,
+         .coded = static_cast<std::uint32_t>(digest.size()),
+         .plain = 0,
+         .operations = 0},
+        out_.bytes.data() + at);
+  append(out_.bytes, digest);
+}
+
+Encoder::Coded Encoder::take(Bytes spare) {
+  spare.clear();
+  const std::uint64_t raw_end = out_.raw_end;
+  return std::exchange(out_, Coded{.bytes = std::move(spare), .raw_end = raw_end});
+}
+
+void Encoder::opaque(BytesView bytes) {
+  while (!bytes.empty()) {
+    const BytesView part = bytes.first(std::min(bytes.size(), kBatchBytes));
+    const std::size_t before = plain();
+    if (run_.pages == 0 || run_.encoding != Encoding::kOpaque) {
+      close_run();
+      run_.encoding = Encoding::kOpaque;
+    }
+    run_.pages += part.size();
+    append(literals_, part);
+    batch_raw_ += part.size();
+    count(Encoding::kOpaque, part.size(), before);
+    bytes = bytes.subspan(part.size());
+    if (batch_raw_ >= kBatchBytes) close_batch();
+  }
+}
+
+void Encoder::page(const stream::PageRecord& record) {
+  const std::size_t before = plain();
+  const std::size_t size = parser_.page_size();
+  const std::uint64_t number = record.offset / size;
+  const bool zero = record.kind == stream::PageRecord::Kind::kZero;
+  if (zero && record.contents.front() != std::byte{0}) {  // QEMU writes no other
+    Bytes bytes;
+    reproduce(record, bytes);
+    return opaque(bytes);
+  }
+  if (!zero && !store_) {
+    store_.emplace(settings_.cache, size);
+    by_content_.assign(std::bit_ceil(std::max(2 * store_->slots(), kBucket)), kNoSlot);
+  }
+  const PageKey key = page_key(block_index(record.block), number);
+  const std::uint64_t hash = zero ? 0 : stream::checksum(0, record.contents);
+  const Slot slot = zero || store_->slots() == 0 ? kNoSlot : store_->find(key);
+
+  arguments_.clear();
+  Encoding encoding = Encoding::kLiteral;
+  if (zero) {
+    encoding = Encoding::kZero;
+  } else if (slot != kNoSlot && std::ranges::equal(store_->at(slot), record.contents)) {
+    encoding = Encoding::kSame;
+    store_->touch(slot);
+  } else if (const Slot other = copy_of(record.contents, hash); other != kNoSlot) {
+    encoding = Encoding::kCopy;
+    append_varint(arguments_, other);
+    store_->touch(other);
+  } else if (slot != kNoSlot &&
+             append_delta(store_->at(slot), record.contents, size / kDeltaWord / kMostChangedShare,
+                          arguments_, literals_)) {
+    encoding = Encoding::kDelta;
+    keep(key, record.contents, hash);
+  } else {
+    append(literals_, record.contents);
+    if (wants(key, slot)) {
+      encoding = Encoding::kKept;
+      keep(key, record.contents, hash);
+    }
+  }
+  open_run(encoding, record, number);
+  append(run_.arguments, arguments_);
+  ++run_.pages;
+  last_block_ = key >> kPageNumberBits;
+  next_number_ = number + 1;
+  batch_raw_ += raw_size(record);
+  count(encoding, raw_size(record), before);
+}
+
+// Every page while there is room; then those that were sent before, as they will be again.
+bool Encoder::wants(PageKey key, Slot slot) {
+  const std::uint64_t number = key & kMaxPageNumber;
+  std::vector<bool>& sent = sent_before_[key >> kPageNumberBits];
+  if (number >= sent.size()) sent.resize(number + 1);
+  const bool again = sent[number];
+  sent[number] = true;
+  return store_->slots() > 0 && (again || slot != kNoSlot || !store_->full());
+}
+
+std::span<Slot> Encoder::bucket(std::uint64_t hash) {
+  const std::uint64_t index = hash & (by_content_.size() / kBucket - 1);
+  return std::span(by_content_).subspan(index * kBucket, kBucket);
+}
+
+Slot Encoder::copy_of(BytesView contents, std::uint64_t hash) {
+  for (const Slot slot : bucket(hash)) {
+    if (slot != kNoSlot && hashes_[slot] == hash &&
+        std::ranges::equal(store_->at(slot), contents)) {
+      return slot;
+    }
+  }
+  return kNoSlot;
+}
+
+// An entry whose slot holds something else by now is free; if there is none the oldest goes.
+void Encoder::keep(PageKey key, BytesView contents, std::uint64_t hash) {
+  const Slot slot = store_->put(key, contents);
+  if (slot == hashes_.size()) hashes_.push_back(hash);
+  hashes_[slot] = hash;
+  const std::span<Slot> entries = bucket(hash);
+  const auto here = [&](Slot entry) {
+    return entry == kNoSlot || bucket(hashes_[entry]).data() != entries.data();
+  };
+  const auto free = std::ranges::find_if(entries, here);
+  std::shift_right(entries.begin(), free == entries.end() ? free : free + 1, 1);
+  entries.front() = slot;
+}
+
+void Encoder::open_run(Encoding encoding, const stream::PageRecord& record, std::uint64_t number) {
+  const std::size_t block = block_index(record.block);
+  const bool follows = record.continues && block == last_block_ && number == next_number_;
+  if (run_.pages > 0 && run_.encoding == encoding && follows) return;
+  close_run();
+  run_.encoding = encoding;
+  const bool moved = block != last_block_ || number != next_number_;
+  operations_.push_back(static_cast<std::byte>(
+      std::to_underlying(encoding) | (record.continues ? 0 : kNamed) | (moved ? kMoved : 0)));
+  if (!record.continues) Writer(operations_).text8(record.name);
+  if (moved) append_varint(operations_, number);
+}
+
+void Encoder::close_run() {
+  if (run_.pages == 0) return;
+  if (run_.encoding == Encoding::kOpaque) {
+    operations_.push_back(static_cast<std::byte>(Encoding::kOpaque));
+  }
+  append_varint(operations_, std::exchange(run_.pages, 0));
+  append(operations_, run_.arguments);
+  run_.arguments.clear();
+}
+
+void Encoder::close_batch() {
+  close_run();
+  Bytes& out = out_.bytes;
+  const std::size_t at = out.size();
+  const auto plain_size = static_cast<std::uint32_t>(operations_.size() + literals_.size());
+  const auto operations_size = static_cast<std::uint32_t>(operations_.size());
+  append(operations_, literals_);
+  out.resize(at + BatchHeader::kSize);
+  const bool compresses = settings_.level > 0;
+  if (compresses && !compressor_) compressor_.emplace(settings_.window_bits);
+  if (compresses) {
+    compressor_->compress(operations_, settings_.level, out);
+  } else {
+    append(out, operations_);
+  }
+  write({.method = compresses ? Method::kZstd : Method::kStored,
+         .last = false,
+         .page_bits = static_cast<std::uint8_t>(std::countr_zero(parser_.page_size())),
+         .coded = static_cast<std::uint32_t>(out.size() - at - BatchHeader::kSize),
+         .plain = plain_size,
+         .operations = operations_size},
+        out.data() + at);
+  stats_.raw += batch_raw_;
+  stats_.plain += plain_size;
+  stats_.coded += out.size() - at;
+  ++stats_.batches;
+  out_.raw_end = stats_.raw;
+  operations_.clear();
+  literals_.clear();
+  batch_raw_ = 0;
+}
+
+std::size_t Encoder::block_index(std::uint16_t block) {
+  const auto found = std::ranges::find(blocks_, block);
+  if (found != blocks_.end()) return static_cast<std::size_t>(found - blocks_.begin());
+  blocks_.push_back(block);
+  sent_before_.emplace_back();
+  return blocks_.size() - 1;
+}
+
+void Encoder::count(Encoding encoding, std::uint64_t raw, std::size_t plain_before) {
+  EncodingStats& stats = stats_.by_encoding[std::to_underlying(encoding)];
+  ++stats.pages;
+  stats.raw += raw;
+  stats.plain += plain() - plain_before;
+}
+
+}  // namespace godwit::codec

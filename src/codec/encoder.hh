@@ -1,0 +1,113 @@
+#pragma once
+// Makes QEMU's migration stream small: a sequence of batches from which a Decoder at the target
+// makes the same bytes again.
+//
+//   push(raw) -> QemuParser -> pages: zero | same | copy | delta | kept | literal -> operations,
+//                              anything else: opaque                                 literals
+//             -> a batch, after kBatchBytes or flush() -> zstd -> take()
+//
+// What a page is replaced with was compared with it, byte by byte, in a store that the decoder has
+// too (page_store.hh). finish() adds the digest of all raw bytes. Pure; one thread.
+#include <array>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "codec/batch.hh"
+#include "codec/page_store.hh"
+#include "codec/zstd.hh"
+#include "stream/qemu_parser.hh"
+#include "stream/stream_hash.hh"
+
+namespace godwit::codec {
+
+struct Settings {
+  std::size_t cache = std::size_t{256} << 20;  // bytes of pages that each end keeps
+  int level = 1;                               // of zstd; 0: nothing is compressed
+  int window_bits = kMaxWindowBits;            // of zstd: 128 MiB at each end
+};
+
+struct EncodingStats {
+  std::uint64_t pages = 0;  // kOpaque: items
+  std::uint64_t raw = 0;    // bytes of QEMU's stream
+  std::uint64_t plain = 0;  // bytes of operations and literals
+};
+struct Stats {
+  std::array<EncodingStats, kEncodings> by_encoding{};
+  std::uint64_t raw = 0, plain = 0, coded = 0;  // bytes; coded: with the headers
+  std::uint64_t batches = 0;
+};
+
+class Encoder final : private stream::QemuSink {
+ public:
+  explicit Encoder(const Settings& settings);
+
+  void push(BytesView raw);
+  // From the next batch on, or the one after; the window begins anew.
+  void set_level(int level) { settings_.level = level; }
+  // All that came, but for a record that was cut, is in the batches then.
+  void flush();
+  // No more comes.
+  void finish();
+
+  // Batches, from the front; the caller takes them all. With each the raw bytes up to its end.
+  struct Coded {
+    Bytes bytes;
+    std::uint64_t raw_end = 0;
+  };
+  // `spare`: whose memory is used again.
+  Coded take(Bytes spare = {});
+  // In order, since the last call.
+  std::vector<stream::QemuMark> take_marks() { return std::exchange(marks_, {}); }
+
+  const Stats& stats() const { return stats_; }
+  const stream::QemuStreamStats& parsed() const { return parser_.stats(); }
+
+ private:
+  // Pages in a row that became the same.
+  struct Run {
+    Encoding encoding = Encoding::kOpaque;
+    std::uint64_t pages = 0;  // 0: none is open
+    Bytes arguments;
+  };
+
+  void opaque(BytesView bytes) override;
+  void page(const stream::PageRecord& record) override;
+  void mark(const stream::QemuMark& mark) override { marks_.push_back(mark); }
+
+  bool wants(PageKey key, Slot slot);
+  std::span<Slot> bucket(std::uint64_t hash);
+  Slot copy_of(BytesView contents, std::uint64_t hash);
+  void keep(PageKey key, BytesView contents, std::uint64_t hash);
+  void open_run(Encoding encoding, const stream::PageRecord& record, std::uint64_t number);
+  void close_run();
+  void close_batch();
+  std::size_t block_index(std::uint16_t block);
+  void count(Encoding encoding, std::uint64_t raw, std::size_t plain_before);
+  std::size_t plain() const {
+    return operations_.size() + run_.arguments.size() + literals_.size();
+  }
+
+  Settings settings_;
+  stream::QemuParser parser_{*this};
+  stream::StreamHash hash_;
+  std::optional<PageStore> store_;
+  std::optional<Compressor> compressor_;
+  std::vector<std::uint64_t> hashes_;           // of what the slots hold
+  std::vector<Slot> by_content_;                // in buckets, by hash
+  std::vector<std::vector<bool>> sent_before_;  // by block and page number
+  std::vector<std::uint16_t> blocks_;           // in the order of their names in the stream
+
+  Run run_;
+  std::size_t last_block_ = 0;
+  std::uint64_t next_number_ = 0;  // the page after the last
+  Bytes operations_, literals_;
+  Bytes arguments_;  // of the page at hand
+  std::uint64_t batch_raw_ = 0;
+
+  Coded out_;
+  std::vector<stream::QemuMark> marks_;
+  Stats stats_;
+};
+
+}  // namespace godwit::codec

@@ -1,0 +1,44 @@
+#pragma once
+// Which level of compression makes memory move fastest: a better one while the lane is what
+// everything waits for, a faster one while it is the encoder. As memory and link differ more than a
+// model of them would tell, this tries and looks. Each change costs the compressor's window, so
+// they get rarer. Pure.
+#include <array>
+#include <cstddef>
+
+#include "base/units.hh"
+
+namespace godwit::codec {
+
+class LevelControl final {
+ public:
+  // 0: not compressed. Beyond 9 zstd is slower than any link that a guest converges over.
+  static constexpr std::array kLevels = {0, 1, 2, 3, 5, 9};
+  static constexpr Nanoseconds kFirstLook = seconds(1);
+  static constexpr Nanoseconds kLastLook = seconds(8);
+  // Of the time between two looks.
+  static constexpr double kAlways = 0.9;
+  static constexpr double kOftenIdle = 0.4;
+  // Not to compress costs the link more bytes: only where it makes memory move twice as fast.
+  static constexpr double kWorthAllBytes = 0.5;
+
+  // `level`: of kLevels.
+  explicit LevelControl(int level);
+
+  // Since the last call: had the encoder work, had the lane something to send? `saving`: raw bytes
+  // for each coded one lately. True when level() changed.
+  bool pass(Instant now, bool encoder_busy, bool lane_busy, double saving);
+  int level() const { return kLevels[index_]; }
+
+ private:
+  bool look(double saving);
+  bool change(std::size_t index);
+
+  std::size_t index_;
+  Nanoseconds interval_ = kFirstLook;
+  Instant last_{};
+  bool started_ = false;
+  Nanoseconds passed_{}, encoder_busy_{}, lane_busy_{};
+};
+
+}  // namespace godwit::codec

@@ -1,0 +1,93 @@
+#pragma once
+// Test double: the migration stream of a guest that was never there, with pages that stay, change a
+// little, are copied, are zero or are noise, in several rounds.
+#include <random>
+
+#include "stream/qemu_format.hh"
+#include "stream/qemu_parser.hh"
+
+namespace godwit::codec {
+
+class MadeUpGuest final {
+ public:
+  static constexpr std::size_t kPage = stream::qemu_format::kDefaultPageSize;
+
+  MadeUpGuest(std::uint64_t seed, std::size_t pages) : random_(seed), memory_(pages) {
+    for (Bytes& page : memory_) fill(page);
+  }
+
+  Bytes stream(int rounds) {
+    namespace format = stream::qemu_format;
+    Bytes out;
+    Writer writer(out);
+    writer.u32(format::kMagic).u32(format::kVersion);
+    writer.u8(format::kSectionStart).u32(2).text8("ram").u32(0).u32(format::kRamVersion);
+    writer.u64(memory_.size() * kPage | format::kRamMemorySize);
+    writer.text8("pc.ram").u64(memory_.size() * kPage);
+    end_section(writer);
+    for (int round = 0; round < rounds; ++round) {
+      const bool last = round + 1 == rounds;
+      writer.u8(last ? format::kSectionEnd : format::kSectionPart).u32(2);
+      bool named = false;
+      for (std::size_t i = 0; i < memory_.size(); ++i) {
+        if (round > 0 && !dirty(memory_[i])) continue;
+        const bool zero = std::ranges::all_of(memory_[i], [](auto b) { return b == std::byte{0}; });
+        const stream::PageRecord record{
+            .kind = zero ? stream::PageRecord::Kind::kZero : stream::PageRecord::Kind::kPage,
+            .continues = named,
+            .block = 0,
+            .name = "pc.ram",
+            .offset = i * kPage,
+            .contents = zero ? BytesView(memory_[i]).first(1) : BytesView(memory_[i])};
+        reproduce(record, out);
+        named = true;
+      }
+      end_section(writer);
+    }
+    writer.u8(format::kSectionFull).u32(7).text8("cpu").u32(0).u32(1).bytes(as_bytes("state"));
+    writer.u8(format::kEndOfState);
+    return out;
+  }
+
+ private:
+  static void end_section(Writer& writer) {
+    namespace format = stream::qemu_format;
+    writer.u64(format::kRamEndOfSection).u8(format::kFooter).u32(2);
+  }
+  void fill(Bytes& page) {
+    page.assign(kPage, std::byte{0});
+    switch (random_() % 4) {
+      case 0:
+        return;
+      case 1:
+        page = memory_[random_() % memory_.size()];
+        page.resize(kPage);
+        return;
+      case 2:
+        for (auto& byte : page) byte = static_cast<std::byte>(random_());
+        return;
+      default:
+        for (auto& byte : page) byte = static_cast<std::byte>('a' + random_() % 4);
+    }
+  }
+  // False: it was not written to. A page that is written with what it held is sent, too.
+  bool dirty(Bytes& page) {
+    switch (random_() % 6) {
+      case 0:
+        return true;
+      case 1:
+        fill(page);
+        return true;
+      case 2:
+        for (int i = 0; i < 5; ++i) page[random_() % kPage] = static_cast<std::byte>(random_());
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  std::mt19937_64 random_;
+  std::vector<Bytes> memory_;
+};
+
+}  // namespace godwit::codec

@@ -1,0 +1,68 @@
+#include "codec/zstd.hh"
+
+#include <zstd.h>
+
+#include <new>
+
+#include "base/check.hh"
+
+namespace godwit::codec {
+namespace {
+
+// Beyond the bound: the end of a frame, and what an earlier call may have left.
+constexpr std::size_t kFrameRest = 1024;
+
+void set(ZSTD_CCtx* context, ZSTD_cParameter parameter, int value) {
+  const std::size_t done = ZSTD_CCtx_setParameter(context, parameter, value);
+  CHECK(ZSTD_isError(done) == 0, "zstd: {}", ZSTD_getErrorName(done));
+}
+
+}  // namespace
+
+void Compressor::Free::operator()(ZSTD_CCtx_s* context) const { ZSTD_freeCCtx(context); }
+void Decompressor::Free::operator()(ZSTD_DCtx_s* context) const { ZSTD_freeDCtx(context); }
+
+Compressor::Compressor(int window_bits) : context_(ZSTD_createCCtx()) {
+  if (!context_) throw std::bad_alloc();
+  set(context_.get(), ZSTD_c_compressionLevel, level_);
+  set(context_.get(), ZSTD_c_windowLog, window_bits);
+  set(context_.get(), ZSTD_c_enableLongDistanceMatching, 1);
+  set(context_.get(), ZSTD_c_contentSizeFlag, 0);
+}
+
+void Compressor::compress(BytesView plain, int level, Bytes& out) {
+  const bool last_of_frame = level != level_;
+  ZSTD_inBuffer input{.src = plain.data(), .size = plain.size(), .pos = 0};
+  std::size_t left = 1;
+  while (left > 0 || input.pos < input.size) {
+    const std::size_t at = out.size();
+    out.resize(at + ZSTD_compressBound(input.size - input.pos) + kFrameRest);
+    ZSTD_outBuffer output{.dst = out.data() + at, .size = out.size() - at, .pos = 0};
+    left = ZSTD_compressStream2(context_.get(), &output, &input,
+                                last_of_frame ? ZSTD_e_end : ZSTD_e_flush);
+    CHECK(ZSTD_isError(left) == 0, "zstd: {}", ZSTD_getErrorName(left));
+    out.resize(at + output.pos);
+  }
+  if (last_of_frame) set(context_.get(), ZSTD_c_compressionLevel, level_ = level);
+}
+
+Decompressor::Decompressor(int most_window_bits) : context_(ZSTD_createDCtx()) {
+  if (!context_) throw std::bad_alloc();
+  const std::size_t done =
+      ZSTD_DCtx_setParameter(context_.get(), ZSTD_d_windowLogMax, most_window_bits);
+  CHECK(ZSTD_isError(done) == 0, "zstd: {}", ZSTD_getErrorName(done));
+}
+
+bool Decompressor::decompress(BytesView coded, MutableBytes plain) {
+  ZSTD_inBuffer input{.src = coded.data(), .size = coded.size(), .pos = 0};
+  ZSTD_outBuffer output{.dst = plain.data(), .size = plain.size(), .pos = 0};
+  while (true) {
+    const std::size_t before = input.pos + output.pos;
+    const std::size_t done = ZSTD_decompressStream(context_.get(), &output, &input);
+    if (ZSTD_isError(done) != 0) return false;
+    if (input.pos == input.size && output.pos == output.size) return true;
+    if (input.pos + output.pos == before) return false;
+  }
+}
+
+}  // namespace godwit::codec
