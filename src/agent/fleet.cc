@@ -424,6 +424,11 @@ Nanoseconds Fleet::rtt(const std::string& peer) const {
   return session == nullptr ? Nanoseconds(0) : session->rtt();
 }
 
+unsigned Fleet::protocol(const std::string& peer) const {
+  const session::Session* session = sessions_ ? sessions_->find(peer) : nullptr;
+  return session == nullptr ? 0 : session->protocol();
+}
+
 void Fleet::request(const std::string& peer, const std::string& method, const nlohmann::json& body,
                     Reply reply, Nanoseconds timeout) {
   if (!sessions_) return reply(fail("host {} has not joined a fleet", config_.name));

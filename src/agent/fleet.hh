@@ -72,6 +72,7 @@ class Fleet final : public Peers {
   bool is_up(const std::string& peer) const override;
   std::vector<std::string> up() const override;
   Nanoseconds rtt(const std::string& peer) const override;
+  unsigned protocol(const std::string& peer) const override;
   void request(const std::string& peer, const std::string& method, const nlohmann::json& body,
                Reply reply, Nanoseconds timeout) override;
   void open_lane(const std::string& peer, LaneReady ready) override;

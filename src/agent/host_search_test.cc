@@ -19,6 +19,7 @@ class SomePeers final : public Peers {
   bool is_up(const std::string& peer) const override { return sessions.contains(peer); }
   std::vector<std::string> up() const override { return {sessions.begin(), sessions.end()}; }
   Nanoseconds rtt(const std::string&) const override { return {}; }
+  unsigned protocol(const std::string&) const override { return 0; }
   void request(const std::string&, const std::string&, const nlohmann::json&, Reply,
                Nanoseconds) override {}
   void open_lane(const std::string&, LaneReady) override {}

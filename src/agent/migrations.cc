@@ -135,6 +135,15 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request, const http:
   const auto background = flag_field(request, "background", false);
   if (!background) return std::unexpected(background.error());
   record.background = *background;
+  const auto compact = flag_field(request, "compact", true);
+  if (!compact) return std::unexpected(compact.error());
+  record.compact = *compact;
+  if (request.contains("cache")) {
+    const auto cache = parse_byte_count(text_field_or(request, "cache", ""));
+    if (!cache) return std::unexpected(cache.error());
+    if (*cache > kMaxCache) return fail("cache is at most {}", to_text(kMaxCache));
+    record.cache = *cache;
+  }
   for (const auto& nic : vm->spec().nics) {
     record.ports.push_back(nic.port);
     const auto described = context_.network.describe_nic(nic.port);
@@ -401,6 +410,8 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
   if (!spec) return request.answer(std::unexpected(spec.error()));
   const Epoch epoch = epoch_field(body, "epoch", 0);
   if (epoch == 0) return request.answer(fail("migration {} has no epoch", id->text()));
+  const auto codec = parse_codec(qemu::member(body, "codec"));
+  if (!codec) return request.answer(std::unexpected(codec.error()));
   if (targets_.contains(*id)) {
     return request.answer(fail("migration {} was begun here before", id->text()));
   }
@@ -421,7 +432,7 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
                       .ports = array_field(body, "ports"),
                       .epoch = epoch};
   targets_[*id] = std::make_unique<TargetMove>(context_, std::move(record));
-  targets_[*id]->prepare(std::move(request));
+  targets_[*id]->prepare(std::move(request), *codec);
 }
 
 void Migrations::on_session_up(const std::string& peer) {

@@ -19,6 +19,7 @@ class NoPeers final : public Peers {
   bool is_up(const std::string&) const override { return false; }
   std::vector<std::string> up() const override { return {}; }
   Nanoseconds rtt(const std::string&) const override { return {}; }
+  unsigned protocol(const std::string&) const override { return 0; }
   void request(const std::string&, const std::string&, const Json&, Reply reply,
                Nanoseconds) override {
     reply(fail("nobody is there"));

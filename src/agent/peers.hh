@@ -23,6 +23,8 @@ class Peers {
   virtual bool is_up(const std::string& peer) const = 0;
   virtual std::vector<std::string> up() const = 0;
   virtual Nanoseconds rtt(const std::string& peer) const = 0;
+  // That the session with it speaks; 0: there is none.
+  virtual unsigned protocol(const std::string& peer) const = 0;
   // `reply` gets the peer's answer, or why there is none; exactly once.
   virtual void request(const std::string& peer, const std::string& method,
                        const nlohmann::json& body, Reply reply, Nanoseconds timeout) = 0;

@@ -24,6 +24,19 @@ constexpr BitRate kLeastBackground{20'000'000};
 constexpr Nanoseconds kFirstLaneBackoff = milliseconds(200);
 constexpr Nanoseconds kMaxLaneBackoff = seconds(2);
 
+std::vector<migrate::EncodingUse> encodings(const codec::Stats& stats) {
+  std::vector<migrate::EncodingUse> all;
+  for (std::size_t i = 0; i < codec::kEncodings; ++i) {
+    const codec::EncodingStats& each = stats.by_encoding[i];
+    all.push_back({.name = std::string(codec::to_text(codec::Encoding(i))),
+                   .pages = each.pages,
+                   .bytes = each.raw,
+                   .encoded_bytes = each.plain});
+  }
+  all.push_back({.name = "zstd", .pages = 0, .bytes = stats.plain, .encoded_bytes = stats.coded});
+  return all;
+}
+
 }  // namespace
 
 SourceMemory::SourceMemory(os::Loop& loop, Vm& vm, Peers& peers, Settings settings,
@@ -68,8 +81,8 @@ void SourceMemory::start() {
   stream::TransferConfig config{.id = stream::TransferId::from(settings_.id.bytes),
                                 .role = stream::Role::kSource};
   link_ = std::make_unique<TransferLink>(
-      loop_, std::move(config),
-      TransferLink::Events{.observe = [this](BytesView bytes) { parser_.push(bytes); },
+      loop_, std::move(config), settings_.codec,
+      TransferLink::Events{.mark = [this](const stream::QemuMark& each) { mark(each); },
                            .lane_lost =
                                [this](const std::string& reason) {
                                  spdlog::warn("vm {}: lane to {} lost ({}), connecting again",
@@ -154,7 +167,7 @@ void SourceMemory::on_status(qemu::MigrationStatus status) {
 }
 
 void SourceMemory::end_round(Instant now) {
-  const std::uint64_t bytes = link_ ? link_->stats().out.at(stream::kMemoryStream).offered : 0;
+  const std::uint64_t bytes = link_ ? link_->memory().offered : 0;
   const bool is_round = bytes >= round_start_bytes_ + kLeastRound;
   if (!is_round && rounds_.empty()) return;  // QEMU announces its first pass with the header
   if (is_round) rounds_.push_back({.round = rounds_.size() + 1, .bytes = 0, .duration = {}});
@@ -181,10 +194,11 @@ void SourceMemory::poll() {
 
 void SourceMemory::judge(const qemu::MigrationInfo& info) {
   const auto stats = link_->stats();
-  const auto& memory = stats.out.at(stream::kMemoryStream);
+  const TransferLink::Memory memory = link_->memory();
   hold_back(stats.delivery_rate);
   // Held back, the lane shows less than the last pages will have.
-  const BitRate rate = settings_.background ? path_rate_ : stats.delivery_rate;
+  const BitRate rate =
+      settings_.background ? unhindered(memory.rate, stats.delivery_rate) : memory.rate;
   const double page = static_cast<double>(info.page_bytes);
   const migrate::MemorySample sample{
       .at = loop_.now(),
@@ -196,12 +210,16 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
       .delivered_bytes_per_second = rate.bytes_per_second(),
       .rtt = peers_.rtt(settings_.to)};
   const auto verdict = policy_.judge(sample);
-  link_->bound_backlog({static_cast<std::uint64_t>(verdict.most_backlog_bytes)});
+  migrate::MemorySample on_the_lane = sample;
+  on_the_lane.delivered_bytes_per_second = stats.delivery_rate.bytes_per_second();
+  link_->bound_backlog({static_cast<std::uint64_t>(
+      migrate::most_backlog(on_the_lane, policy_.limits(), migrate::PauseCosts{}))});
   progress_ = {.round = info.dirty_sync_count,
                .remaining_bytes = info.remaining_bytes,
                .sent_bytes = memory.acked,
                .total_bytes = info.total_bytes,
                .rate = stats.delivery_rate,
+               .effective_rate = memory.rate,
                .dirty_bytes_per_second = sample.dirty_bytes_per_second,
                .eta = verdict.eta,
                .predicted_pause = verdict.predicted_pause,
@@ -237,6 +255,14 @@ void SourceMemory::hold_back(BitRate delivered) {
   BitRate cap = std::max(kLeastBackground, BitRate{path_rate_.bits_per_second / kBackgroundShare});
   if (settings_.bandwidth) cap = std::min(cap, *settings_.bandwidth);
   link_->set_bandwidth(cap);
+}
+
+// What the path would carry of memory if all of it were ours.
+BitRate SourceMemory::unhindered(BitRate memory, BitRate lane) const {
+  if (lane.bits_per_second == 0) return memory;
+  const double share =
+      static_cast<double>(path_rate_.bits_per_second) / static_cast<double>(lane.bits_per_second);
+  return {static_cast<std::uint64_t>(static_cast<double>(memory.bits_per_second) * share)};
 }
 
 void SourceMemory::go_all_out() {
@@ -314,7 +340,8 @@ void SourceMemory::fill(migrate::Report& report) const {
   report.rounds = rounds_;
   if (!link_) return;
   const auto stats = link_->stats();
-  report.memory_bytes = stats.out.at(stream::kMemoryStream).offered;
+  report.memory_bytes = link_->memory().offered;
+  if (const codec::Stats* encoded = link_->encoded()) report.encodings = encodings(*encoded);
   report.wan_bytes = stats.lane_bytes_out + stats.lane_bytes_in;
 }
 

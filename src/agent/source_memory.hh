@@ -17,7 +17,7 @@
 
 namespace godwit::agent {
 
-class SourceMemory final : private stream::QemuSink {
+class SourceMemory final {
  public:
   struct Settings {
     MigrationId id;
@@ -25,7 +25,8 @@ class SourceMemory final : private stream::QemuSink {
     migrate::PauseLimits limits;
     std::optional<BitRate> bandwidth;
     bool pause_on_diverge = false;
-    bool background = false;  // what the guest and its wires need comes first
+    bool background = false;               // what the guest and its wires need comes first
+    std::optional<codec::Settings> codec;  // none: the memory stream passes as it is
   };
   struct Events {
     std::function<void()> converged;
@@ -37,7 +38,8 @@ class SourceMemory final : private stream::QemuSink {
   };
   struct Progress {
     std::uint64_t round = 0, remaining_bytes = 0, sent_bytes = 0, total_bytes = 0;
-    BitRate rate;
+    BitRate rate;            // of the lane
+    BitRate effective_rate;  // of memory: the lane's, and what encoding saves
     double dirty_bytes_per_second = 0;
     Nanoseconds eta{}, predicted_pause{};
     bool lane_up = false;
@@ -76,13 +78,11 @@ class SourceMemory final : private stream::QemuSink {
   void judge(const qemu::MigrationInfo& info);
   void stop_guest();
   void hold_back(BitRate delivered);
+  BitRate unhindered(BitRate memory, BitRate lane) const;
   void go_all_out();
   Instant happened_at(const qemu::QmpEvent& event) const;
   void end_round(Instant now);
-  // stream::QemuSink: only the marks matter while nothing is encoded.
-  void opaque(BytesView) override {}
-  void page(const stream::PageRecord&) override {}
-  void mark(const stream::QemuMark& mark) override;
+  void mark(const stream::QemuMark& mark);
   std::string divergence(const migrate::DowntimePolicy::Verdict& verdict) const;
 
   os::Loop& loop_;
@@ -96,7 +96,6 @@ class SourceMemory final : private stream::QemuSink {
   std::unique_ptr<os::Listener> listener_;
   std::unique_ptr<qemu::OutgoingMigration> outgoing_;
   Vm::Subscription subscription_;
-  stream::QemuParser parser_{*this};
   os::Loop::Timer poll_timer_, stand_timer_, lane_timer_;
   Nanoseconds lane_backoff_{};
   bool lane_was_up_ = false, continued_ = false, switchover_allowed_ = false, stop_asked_ = false,

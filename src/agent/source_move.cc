@@ -42,6 +42,8 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"bandwidth_bps", record.bandwidth_bits_per_second},
           {"hold", record.hold},
           {"background", record.background},
+          {"compact", record.compact},
+          {"cache_bytes", record.cache.bytes},
           {"pause_on_diverge", record.pause_on_diverge},
           {"epoch", record.epoch},
           {"ports", ports},
@@ -70,6 +72,8 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.bandwidth_bits_per_second = json.value("bandwidth_bps", std::uint64_t{0});
   record.hold = json.value("hold", false);
   record.background = json.value("background", false);
+  record.compact = json.value("compact", true);
+  record.cache.bytes = json.value("cache_bytes", kDefaultCache.bytes);
   record.pause_on_diverge = json.value("pause_on_diverge", false);
   record.epoch = json.value("epoch", Epoch{0});
   for (const auto& text : json.value("ports", std::vector<std::string>{})) {
@@ -82,6 +86,23 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.clock = json.value("clock", nlohmann::json());
   record.hooks = json.value("hooks", nlohmann::json());
   return record;
+}
+
+nlohmann::json to_json(const std::optional<codec::Settings>& codec) {
+  if (!codec) return nullptr;
+  return {{"cache", codec->cache}, {"window_bits", codec->window_bits}};
+}
+
+Result<std::optional<codec::Settings>> parse_codec(const nlohmann::json& json) {
+  if (json.is_null()) return std::nullopt;
+  codec::Settings settings;
+  settings.cache = qemu::unsigned_at(json, "cache");
+  settings.window_bits = static_cast<int>(qemu::unsigned_at(json, "window_bits"));
+  if (settings.cache > kMaxCache.bytes || settings.window_bits < codec::kLeastWindowBits ||
+      settings.window_bits > codec::kMaxWindowBits) {
+    return fail("the source's encoding needs too much memory here: {}", json.dump());
+  }
+  return settings;
 }
 
 SourceMove::SourceMove(const Context& context, SourceRecord record)
@@ -228,11 +249,9 @@ void SourceMove::prepare_target() {
     ports.push_back(*described);
     context_.network.offer_move(port, record_.to, record_.epoch);
   }
-  const nlohmann::json body = {{"id", record_.id.text()},
-                               {"spec", qemu::to_json(vm->spec())},
-                               {"ports", ports},
-                               {"epoch", record_.epoch},
-                               {"by", record_.by}};
+  const nlohmann::json body = {{"id", record_.id.text()}, {"spec", qemu::to_json(vm->spec())},
+                               {"ports", ports},          {"epoch", record_.epoch},
+                               {"by", record_.by},        {"codec", to_json(codec())}};
   context_.peers.request(
       record_.to, "migration.prepare", body,
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
@@ -244,6 +263,12 @@ void SourceMove::prepare_target() {
       migrate::kPrepareTimeout);
 }
 
+// None if the target could not decode it: its agent is of a version before.
+std::optional<codec::Settings> SourceMove::codec() const {
+  if (!record_.compact || context_.peers.protocol(record_.to) < kCodecProtocol) return std::nullopt;
+  return codec::Settings{.cache = record_.cache.bytes};
+}
+
 void SourceMove::start_memory() {
   Vm* vm = context_.vms.find(record_.vm);
   if (vm == nullptr) return feed(SourceEvent::guest_died);
@@ -252,7 +277,8 @@ void SourceMove::start_memory() {
                                   .limits = {.max_downtime = record_.max_downtime},
                                   .bandwidth = std::nullopt,
                                   .pause_on_diverge = record_.pause_on_diverge,
-                                  .background = record_.background};
+                                  .background = record_.background,
+                                  .codec = codec()};
   if (record_.bandwidth_bits_per_second != 0) {
     settings.bandwidth = BitRate{record_.bandwidth_bits_per_second};
   }
@@ -402,7 +428,8 @@ void SourceMove::resume_guest() {
                                .limits = {},
                                .bandwidth = {},
                                .pause_on_diverge = false,
-                               .background = false},
+                               .background = false,
+                               .codec = {}},
         milestones_,
         SourceMemory::Events{.converged = [] {},
                              .diverged = [](const std::string&) {},
@@ -498,6 +525,7 @@ nlohmann::json SourceMove::progress() const {
                {"lane_up", progress.lane_up}});
   if (progress.sent_bytes < kMeasured) return json;
   json.update({{"rate_bps", progress.rate.bits_per_second},
+               {"effective_rate_bps", progress.effective_rate.bits_per_second},
                {"dirty_bps", progress.dirty_bytes_per_second * 8},
                {"eta_s", static_cast<double>(progress.eta.count()) / 1e9},
                {"predicted_pause_ms", to_ms(progress.predicted_pause)}});

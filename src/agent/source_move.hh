@@ -19,6 +19,15 @@
 
 namespace godwit::agent {
 
+// Enough for a working set; what a guest holds for long is within zstd's window (bench/RESULTS.md).
+inline constexpr ByteCount kDefaultCache{128 << 20};
+inline constexpr ByteCount kMaxCache{std::uint64_t{16} << 30};
+inline constexpr unsigned kCodecProtocol = 2;  // of a session, from which on memory may be encoded
+
+// What the target's decoder has to know; null: memory comes as it is.
+nlohmann::json to_json(const std::optional<codec::Settings>& codec);
+Result<std::optional<codec::Settings>> parse_codec(const nlohmann::json& json);
+
 // kind "migration-source", by id.
 struct SourceRecord {
   MigrationId id;
@@ -33,6 +42,8 @@ struct SourceRecord {
   std::uint64_t bandwidth_bits_per_second = 0;  // 0: no cap
   bool hold = false;
   bool background = false;
+  bool compact = true;
+  ByteCount cache = kDefaultCache;  // of pages, at each end
   bool pause_on_diverge = false;
   Epoch epoch = 0;  // of the ports at the target
   std::vector<PortId> ports;
@@ -105,6 +116,7 @@ class SourceMove final {
   void publish_progress();
   void tell_followers();
   std::string shown_state() const;
+  std::optional<codec::Settings> codec() const;
 
   Context context_;
   SourceRecord record_;

@@ -139,7 +139,8 @@ void TargetMove::recorded() {
                                         {"reason", record_.reason}});
 }
 
-void TargetMove::prepare(PeerRequest request) {
+void TargetMove::prepare(PeerRequest request, const std::optional<codec::Settings>& codec) {
+  codec_ = codec;
   preparing_ = std::move(request);
   feed(TargetEvent::begin);
 }
@@ -197,8 +198,9 @@ void TargetMove::start_incoming(Vms::Incoming incoming) {
       context_.loop,
       stream::TransferConfig{.id = stream::TransferId::from(record_.id.bytes),
                              .role = stream::Role::kTarget},
+      codec_,
       TransferLink::Events{
-          .observe = {},
+          .mark = {},
           .lane_lost =
               [this](const std::string& reason) {
                 if (machine_.state() == TargetState::owner) return end_link();

@@ -35,7 +35,8 @@ class TargetMove final {
  public:
   TargetMove(const SourceMove::Context& context, TargetRecord record);
 
-  void prepare(PeerRequest request);  // migration.prepare
+  void prepare(PeerRequest request,
+               const std::optional<codec::Settings>& codec);  // migration.prepare
   // migration.commit; behind: how long the vm's clock has stood still, if the source knows.
   void commit(PeerRequest request, std::optional<Nanoseconds> behind);
   void abort(PeerRequest request, const std::string& reason);  // migration.abort
@@ -89,6 +90,7 @@ class TargetMove final {
   std::unique_ptr<qemu::GuestClock> clock_;
   std::optional<Instant> clock_stood_since_;  // ours, when the source's vCPUs stopped
   std::unique_ptr<qemu::IncomingMigration> incoming_;
+  std::optional<codec::Settings> codec_;  // that the source uses
   std::unique_ptr<TransferLink> link_;
   bool listening_ = false, ports_held_ = false, guest_loaded_ = false, stream_verified_ = false;
   Instant cont_at_{};

@@ -16,19 +16,50 @@ constexpr std::size_t kLaneRead = 256 << 10;
 // Lane bytes taken per wake-up before other events get their turn.
 constexpr std::size_t kLaneBurst = 4 << 20;
 
+constexpr std::size_t kHungry = 64 << 10;  // 1 ms at 500 Mbit/s
+
 constexpr Nanoseconds kLeastTick = milliseconds(1);
 // Two of the transfer's pings.
 constexpr Nanoseconds kDoubt = stream::kPingInterval * 2 + milliseconds(500);
 
 }  // namespace
 
-TransferLink::TransferLink(os::Loop& loop, stream::TransferConfig config, Events events)
+// The marks of a stream that is not encoded.
+class TransferLink::PlainMarks final : public stream::QemuSink {
+ public:
+  explicit PlainMarks(TransferLink& link) : link_(link) {}
+  void push(BytesView bytes) { parser_.push(bytes); }
+
+ private:
+  void opaque(BytesView) override {}
+  void page(const stream::PageRecord&) override {}
+  void mark(const stream::QemuMark& mark) override { link_.mark(mark); }
+
+  TransferLink& link_;
+  stream::QemuParser parser_{*this};
+};
+
+TransferLink::TransferLink(os::Loop& loop, stream::TransferConfig config,
+                           const std::optional<codec::Settings>& codec, Events events)
     : loop_(loop),
       role_(config.role),
       outgoing_(is_source() ? kMemoryStream : kReturnPathStream),
       incoming_(is_source() ? kReturnPathStream : kMemoryStream),
       events_(std::move(events)),
       transfer_(std::move(config), *this, loop.now()) {
+  if (is_source() && codec) {
+    encode_ = std::make_unique<EncodeStage>(
+        loop, *codec,
+        EncodeStage::Events{.changed = [this] { pump(); },
+                            .mark = [this](const stream::QemuMark& each) { mark(each); }});
+  } else if (is_source()) {
+    marks_ = std::make_unique<PlainMarks>(*this);
+  } else if (codec) {
+    decode_ = std::make_unique<DecodeStage>(
+        loop, *codec,
+        DecodeStage::Events{.changed = [this] { pump(); },
+                            .failed = [this](std::string why) { abort(why); }});
+  }
   arm();
 }
 
@@ -43,7 +74,7 @@ void TransferLink::use_qemu(std::unique_ptr<os::ByteStream> qemu) {
                     },
                 .writable =
                     [this] {
-                      if (std::exchange(consumer_waits_, false)) {
+                      if (std::exchange(consumer_waits_, false) && !decode_) {
                         transfer_.consumer_ready(incoming_, loop_.now());
                       }
                       pump();
@@ -68,25 +99,72 @@ void TransferLink::bound_backlog(ByteCount bytes) {
   pump();
 }
 
+void TransferLink::mark(const stream::QemuMark& mark) {
+  if (events_.mark) events_.mark(mark);
+}
+
+// ---- the stream that we write ----
+
+TransferLink::Memory TransferLink::memory() {
+  const stream::OutStats out = transfer_.stats().out.at(outgoing_);
+  Memory memory{.offered = encode_ ? encode_->raw() : out.offered,
+                .acked = encode_ ? encode_->raw_until(out.acked) : out.acked,
+                .rate = {}};
+  rate_.acknowledged(memory.acked - std::exchange(acked_, memory.acked));
+  if (encode_) encode_->adapt(out.unsent() > 0);
+  rate_.pass(loop_.now(), out.unsent() > 0 || (encode_ && encode_->busy()));
+  memory.rate = rate_.rate();
+  return memory;
+}
+
+MutableBytes TransferLink::writers_room() {
+  return encode_ ? encode_->room() : transfer_.space(outgoing_);
+}
+
+void TransferLink::written(std::size_t count) {
+  encode_ ? encode_->commit(count) : transfer_.commit(outgoing_, count);
+}
+
+bool TransferLink::end_writing() {
+  if (encode_) {
+    encode_->finish();
+    if (!encode_->ended()) return false;
+  }
+  transfer_.end(outgoing_);
+  return true;
+}
+
+bool TransferLink::move_coded() {
+  if (!encode_) return false;
+  const std::size_t count = transfer_.offer(outgoing_, encode_->coded());
+  encode_->took(count);
+  return count > 0;
+}
+
+// QEMU gives nothing now, or we take nothing: before the lane runs dry what is there goes out.
+void TransferLink::flush_if_hungry() {
+  if (!encode_ || encode_->busy()) return;
+  if (transfer_.stats().out.at(outgoing_).unsent() < kHungry) encode_->flush();
+}
+
 MutableBytes TransferLink::room_for_qemu() {
-  const MutableBytes room = transfer_.space(outgoing_);
-  const stream::OutStats stats = transfer_.stats().out.at(outgoing_);
-  if (stats.backlog() >= most_backlog_.bytes) return {};
+  const MutableBytes room = writers_room();
+  const Memory now = memory();
+  if (transfer_.stats().out.at(outgoing_).backlog() >= most_backlog_.bytes) return {};
   if (!take_only_) return room;
-  const std::uint64_t left = take_only_->bytes - std::min(take_only_->bytes, stats.offered);
+  const std::uint64_t left = take_only_->bytes - std::min(take_only_->bytes, now.offered);
   return room.first(std::min(room.size(), left));
 }
 
 bool TransferLink::fill_from_qemu() {
   const MutableBytes room = room_for_qemu();
-  if (!qemu_ || room.empty()) return false;
-  const std::size_t count = qemu_->read(room);
+  const std::size_t count = qemu_ && !room.empty() ? qemu_->read(room) : 0;
   if (count == 0) {
-    qemu_readable_ = false;
+    if (!room.empty()) qemu_readable_ = false;
     return false;
   }
-  if (is_source() && events_.observe) events_.observe(room.first(count));
-  transfer_.commit(outgoing_, count);
+  if (marks_) marks_->push(room.first(count));
+  written(count);
   return true;
 }
 
@@ -161,11 +239,15 @@ void TransferLink::pump() {
   bool more = true;
   while (more) {
     more = qemu_ && qemu_readable_ && !qemu_ended_ && fill_from_qemu();
+    if (!more) flush_if_hungry();
+    if (move_coded()) more = true;
+    if (move_raw()) more = true;
     if (qemu_ended_ && qemu_) {
       while (fill_from_qemu()) more = true;
-      if (!room_for_qemu().empty()) {
-        transfer_.end(outgoing_);
-        loop_.post([gone = std::shared_ptr<os::ByteStream>(std::move(qemu_))] {});
+      if (!room_for_qemu().empty() || (encode_ && encode_->finished())) {
+        if (end_writing()) {
+          loop_.post([gone = std::shared_ptr<os::ByteStream>(std::move(qemu_))] {});
+        }
       }
     }
     write_lane();
@@ -208,7 +290,13 @@ void TransferLink::release_qemu() {
   });
 }
 
+// ---- the stream that we consume ----
+
 std::size_t TransferLink::deliver(StreamId, BytesView bytes) {
+  return decode_ ? decode_->take(bytes) : write_to_qemu(bytes);
+}
+
+std::size_t TransferLink::write_to_qemu(BytesView bytes) {
   if (!qemu_) {
     // The source's QEMU closes its socket when it is done; what the target's still says is moot.
     if (is_source() && qemu_ended_) return bytes.size();
@@ -217,18 +305,40 @@ std::size_t TransferLink::deliver(StreamId, BytesView bytes) {
   }
   const std::size_t taken = qemu_->write(bytes);
   if (taken < bytes.size()) consumer_waits_ = true;
-  if (!is_source() && events_.observe) events_.observe(bytes.first(taken));
   return taken;
 }
 
-void TransferLink::stream_ended(StreamId stream) {
-  if (stream != kMemoryStream) return;
+bool TransferLink::move_raw() {
+  if (!decode_) return false;
+  bool moved = false;
+  while (!consumer_waits_ && !decode_->raw().empty()) {
+    const std::size_t taken = write_to_qemu(decode_->raw());
+    decode_->took(taken);
+    moved = moved || taken > 0;
+  }
+  transfer_.consumer_ready(incoming_, loop_.now());
+  maybe_verified();
+  return moved;
+}
+
+void TransferLink::maybe_verified() {
+  if (!stream_ended_ || (decode_ && !decode_->verified())) {
+    if (stream_ended_ && decode_ && decode_->idle()) abort("the memory stream ended early");
+    return;
+  }
+  stream_ended_ = false;
   // Not from inside a callback of the transfer.
   loop_.post([this, alive = std::weak_ptr(alive_)] {
     if (alive.expired()) return;
     if (qemu_) qemu_->finish();
     if (events_.memory_verified) events_.memory_verified();
   });
+}
+
+void TransferLink::stream_ended(StreamId stream) {
+  if (stream != kMemoryStream) return;
+  stream_ended_ = true;
+  if (!decode_) maybe_verified();
 }
 
 void TransferLink::end_acknowledged(StreamId stream) {

@@ -2,19 +2,23 @@
 // Joins the three ends of one transfer at one agent: QEMU's unix socket, the resumable transfer,
 // and the lane (TLS over TCP) to the other agent.
 //
-//   source:  QEMU --memory--> transfer --lane--> ...      ... --lane--> transfer --return path-->
-//   QEMU target:  the same with the directions exchanged
+//   source:  QEMU --memory--> [encoder] --> transfer --lane--> ...
+//                 <-------- return path --- transfer <--------
+//   target:  the same with the directions exchanged, and a decoder
 //
 // Both roles are the same code: each writes one stream and consumes the other. The source paces its
-// lane just below what the path carries (stream/pacer.hh), so that wires are not drowned. Bytes of
-// the memory stream are shown to `observe` as they pass, for the parser's marks. Control thread: at
-// 400 Mbit/s the lane takes a small part of a core (bench/RESULTS.md).
+// lane just below what the path carries (stream/pacer.hh), so that wires are not drowned. Control
+// thread: at 400 Mbit/s the lane takes a small part of a core (bench/RESULTS.md); encoder and
+// decoder have threads of their own.
 #include <functional>
 #include <memory>
 
+#include "agent/decode_stage.hh"
+#include "agent/encode_stage.hh"
 #include "agent/paced_socket.hh"
 #include "os/byte_stream.hh"
 #include "os/loop.hh"
+#include "stream/delivery_rate.hh"
 #include "stream/transfer.hh"
 
 namespace godwit::agent {
@@ -22,13 +26,23 @@ namespace godwit::agent {
 class TransferLink final : public stream::TransferSink {
  public:
   struct Events {
-    std::function<void(BytesView)> observe;      // memory bytes, in order, once
-    std::function<void(std::string)> lane_lost;  // bring another with use_lane()
-    std::function<void()> memory_verified;       // the target took all, sums agree; both roles
-    std::function<void(std::string)> failed;     // given up; once
+    std::function<void(const stream::QemuMark&)> mark;  // in the memory stream, at the source
+    std::function<void(std::string)> lane_lost;         // bring another with use_lane()
+    std::function<void()> memory_verified;    // the target took all, sums agree; both roles
+    std::function<void(std::string)> failed;  // given up; once
   };
 
-  TransferLink(os::Loop& loop, stream::TransferConfig config, Events events);
+  // QEMU's memory stream as it passes, in its own bytes whatever they are encoded as.
+  struct Memory {
+    std::uint64_t offered = 0;  // by QEMU
+    std::uint64_t acked = 0;    // of these, taken by the target
+    std::uint64_t backlog() const { return offered - acked; }
+    BitRate rate;  // lately, while there was a backlog; zero: unknown yet
+  };
+
+  // Without `codec` the memory stream passes as it is.
+  TransferLink(os::Loop& loop, stream::TransferConfig config,
+               const std::optional<codec::Settings>& codec, Events events);
   ~TransferLink() override;
 
   void use_qemu(std::unique_ptr<os::ByteStream> qemu);
@@ -39,13 +53,17 @@ class TransferLink final : public stream::TransferSink {
   void set_bandwidth(std::optional<BitRate> cap);
   // Leaves in QEMU's socket what comes after the first `bytes` of its stream; nullopt: no longer.
   void take_only(std::optional<ByteCount> bytes);
-  // Leaves QEMU's stream in its socket while the consumer at the peer is so far behind.
+  // Leaves QEMU's stream in its socket while the consumer at the peer is so far behind, in bytes as
+  // the lane carries them.
   void bound_backlog(ByteCount bytes);
   // The source lets go of its QEMU, whose migration fails then if it is still under way.
   void abort(const std::string& why);
 
   bool has_lane() const { return lane_ != nullptr; }
   stream::TransferStats stats() const { return transfer_.stats(); }
+  Memory memory();
+  // Nothing where nothing is encoded.
+  const codec::Stats* encoded() const { return encode_ ? &encode_->stats() : nullptr; }
 
  private:
   // stream::TransferSink
@@ -59,8 +77,18 @@ class TransferLink final : public stream::TransferSink {
   void qemu_closed(const std::string& reason);
   void read_lane();
   void drop_lane(const std::string& reason);
+  class PlainMarks;
+  void mark(const stream::QemuMark& mark);
+  MutableBytes writers_room();
+  void written(std::size_t count);
+  bool end_writing();  // false: not yet
+  void flush_if_hungry();
+  bool move_coded();  // true when bytes moved
+  bool move_raw();
   MutableBytes room_for_qemu();
   bool fill_from_qemu();  // true when bytes came
+  std::size_t write_to_qemu(BytesView bytes);
+  void maybe_verified();
   void write_lane();
   void pump();
   void arm();
@@ -78,6 +106,12 @@ class TransferLink final : public stream::TransferSink {
   bool qemu_readable_ = false;
   bool qemu_ended_ = false;
   bool consumer_waits_ = false;
+  bool stream_ended_ = false;  // the incoming memory stream, as the lane carries it
+  std::unique_ptr<PlainMarks> marks_;
+  std::unique_ptr<EncodeStage> encode_;
+  std::unique_ptr<DecodeStage> decode_;
+  stream::DeliveryRate rate_;
+  std::uint64_t acked_ = 0;  // of QEMU's bytes, as rate_ knows
   bool pumping_ = false;
   os::Loop::Timer timer_, doubt_;
   std::unique_ptr<PacedSocket> pace_;  // of lane_, at the source

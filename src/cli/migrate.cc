@@ -11,8 +11,9 @@ namespace godwit::cli {
 namespace {
 
 struct Move {
-  std::string vm, to, max_downtime, bandwidth, on_diverge, at;
+  std::string vm, to, max_downtime, bandwidth, on_diverge, cache, at;
   bool dry_run = false, hold = false, background = false, detach = false, wait = false;
+  bool no_compact = false;
 };
 
 json body_of(const Move& move) {
@@ -22,6 +23,8 @@ json body_of(const Move& move) {
   set_if_given(body, "on_diverge", move.on_diverge);
   if (move.dry_run) body["dry_run"] = true;
   if (move.hold) body["hold"] = true;
+  set_if_given(body, "cache", move.cache);
+  if (move.no_compact) body["compact"] = false;
   if (move.background) body["background"] = true;
   if (!move.at.empty()) body["at"] = utc_text(parse_when(move.at, std::time(nullptr)).value());
   return body;
@@ -71,6 +74,11 @@ void add_migrate(CLI::App& app, Context& context) {
   verb->add_flag(
       "--background", move->background,
       "Take a quarter of the path: the vm and its wires come first, the move takes longer");
+  add_size(*verb, "--cache", move->cache,
+           "Memory for pages that were sent, at each end: what comes again is a few bytes "
+           "(default 128MiB)");
+  verb->add_flag("--no-compact", move->no_compact,
+                 "Send memory as it is: for links faster than a core compresses");
   auto* dry_run = verb->add_flag("--dry-run", move->dry_run, "Only check and estimate");
   auto* hold =
       verb->add_flag("--hold", move->hold, "Stay synchronised until `godwit migration cutover ID`");

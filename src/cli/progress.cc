@@ -10,6 +10,8 @@
 namespace godwit::cli {
 namespace {
 
+// Times the lane's rate at which memory's is told too.
+constexpr double kWorthShowing = 1.1;
 constexpr Nanoseconds kPlainInterval = seconds(5);
 
 std::uint64_t whole(double value) {
@@ -37,6 +39,10 @@ std::string progress_line(const json& progress) {
   }
   if (has(progress, "rate_bps")) {
     line += "  " + to_text(BitRate{whole(number_of(progress, "rate_bps"))});
+    const double effective = number_of(progress, "effective_rate_bps");
+    if (effective > kWorthShowing * number_of(progress, "rate_bps")) {
+      line += fmt::format(" (memory {})", to_text(BitRate{whole(effective)}));
+    }
   }
   if (has(progress, "eta_s")) line += fmt::format("  ETA {:.1f} s", number_of(progress, "eta_s"));
   if (has(progress, "predicted_pause_ms")) {

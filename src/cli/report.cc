@@ -76,6 +76,18 @@ std::string counts_part(const json& report) {
       text_of(held, "dropped"), number_of(cpu, "source"), number_of(cpu, "target"));
 }
 
+// What each encoding left of what it was given.
+std::string encodings_part(const json& report) {
+  std::string text;
+  for (const json& use : report.value("encodings", json::array())) {
+    const double bytes = number_of(use, "bytes");
+    if (bytes == 0) continue;
+    text += fmt::format("{}{} {} -> {}", text.empty() ? "  encoded   " : ", ", text_of(use, "name"),
+                        bytes_of(use, "bytes"), bytes_of(use, "encoded_bytes"));
+  }
+  return text.empty() ? text : text + "\n";
+}
+
 // The operator's hooks: none runs within the pause, so they are no part of any sum.
 std::string hooks_part(const json& migration) {
   const json hooks = migration.value("hooks", json::object());
@@ -133,7 +145,8 @@ std::string migration_text(const json& migration) {
     return text + hooks_part(migration) + clock_part(migration);
   if (number_of(*report, "total_ms") > 0) text += "\n" + total_part(*report);
   if (number_of(*report, "pause_ms") > 0) text += "\n" + pause_part(*report);
-  return text + "\n" + counts_part(*report) + hooks_part(migration) + clock_part(migration);
+  return text + "\n" + counts_part(*report) + encodings_part(*report) + hooks_part(migration) +
+         clock_part(migration);
 }
 
 std::string preflight_text(const json& report) {

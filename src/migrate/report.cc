@@ -30,12 +30,20 @@ nlohmann::json to_json(const Report& report) {
     rounds.push_back(
         {{"round", round.round}, {"bytes", round.bytes}, {"ms", to_ms(round.duration)}});
   }
+  nlohmann::json encodings = nlohmann::json::array();
+  for (const EncodingUse& use : report.encodings) {
+    encodings.push_back({{"name", use.name},
+                         {"pages", use.pages},
+                         {"bytes", use.bytes},
+                         {"encoded_bytes", use.encoded_bytes}});
+  }
   return {
       {"preparation_ms", to_ms(report.preparation)},
       {"copying_ms", to_ms(report.copying)},
       {"pause_ms", to_ms(report.pause)},
       {"total_ms", to_ms(report.total)},
       {"rounds", rounds},
+      {"encodings", encodings},
       {"pause",
        {{"network_ms", to_ms(report.network)},
         {"final_memory_ms", to_ms(report.final_memory)},

@@ -3,6 +3,7 @@
 // between, named), pause = its five parts. Times are of the source's monotonic clock.
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <string>
 #include <vector>
 
 #include "base/units.hh"
@@ -29,6 +30,13 @@ struct Milestones {
   Nanoseconds rtt{};
 };
 
+// What an encoding was given and what it left. `zstd` comes after all others.
+struct EncodingUse {
+  std::string name;
+  std::uint64_t pages = 0;  // of `opaque`: pieces; of `zstd`: 0
+  std::uint64_t bytes = 0, encoded_bytes = 0;
+};
+
 struct Report {
   Nanoseconds preparation{}, copying{}, pause{}, total{};
   // Parts of the pause. network: draining the guest's frames; final_memory: the last dirty pages;
@@ -36,8 +44,9 @@ struct Report {
   // message; resume: cont at the target.
   Nanoseconds network{}, final_memory{}, device_state{}, commit{}, resume{};
   std::vector<Round> rounds;
-  std::uint64_t memory_bytes = 0;  // QEMU's stream
-  std::uint64_t wan_bytes = 0;     // with framing, as the lane sent them
+  std::vector<EncodingUse> encodings;  // empty: none was used
+  std::uint64_t memory_bytes = 0;      // QEMU's stream
+  std::uint64_t wan_bytes = 0;         // with framing, as the lane sent them
   double source_cpu_seconds = 0, target_cpu_seconds = 0;
   std::uint64_t held_frames = 0, held_dropped = 0;
 };
