@@ -4,7 +4,8 @@ The hosts' bridges are joined by kernel VXLAN (flood entries to both other hosts
 vm's TAP is a port of its host's bridge, the client has its address on its own bridge. A move starts
 a QEMU with -incoming tcp: at the target and sends QMP `migrate` to the source; QEMU announces the
 vm (RARP) where it resumes. MTU is 1450, as VXLAN over 1500 needs it. Migration parameters are QEMU's
-defaults but for max-bandwidth, which is lifted: its 128 MiB/s are no limit on this WAN anyway.
+defaults, if a move's settings do not say otherwise, but for max-bandwidth, which is lifted: its
+128 MiB/s are no limit on this WAN anyway.
 
 The vm itself is Godwit's: same program, machine, CPU model, memory and devices, taken from the
 command line that Godwit gave its QEMU. Its memory is not a multiple of 256 KiB: QEMU 7.2 under TCG
@@ -15,8 +16,9 @@ import json
 import subprocess
 import threading
 import time
+from dataclasses import dataclass, field
 
-from stage import (CLIENT_ADDRESS, COMMAND_LIMIT_S, HOSTS, MAX_DOWNTIME_MS, MOVE_LIMIT_S,
+from stage import (CLIENT_ADDRESS, COMMAND_LIMIT_S, HOSTS, MAX_DOWNTIME_MS, MOVE_LIMIT_S, POLL_S,
                    StageError, wait_until)
 
 VNI, VXLAN_PORT, MIGRATION_PORT, MTU = 42, 4789, 4748, 1450
@@ -26,6 +28,22 @@ MAX_BANDWIDTH = 1 << 40
 # the old remote's next hop after it has learned that a MAC moved (seen with Linux 6.18).
 VXLAN_TOS = "0x10"
 QUIT_LIMIT_S = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an operator has QEMU migrate."""
+
+    capabilities: tuple = ()  # at both ends
+    parameters: dict = field(default_factory=dict)  # at both ends
+
+    @property
+    def post_copy(self):
+        return "postcopy-ram" in self.capabilities
+
+
+class NotConverged(StageError):
+    """The guest changed its memory faster than QEMU sent it, or the link was too slow."""
 
 
 class Qemu:
@@ -157,12 +175,25 @@ class Stock:
         self.commands.append(f"{host}# {' '.join(quoted(argv))}")
         return Qemu(self.lab, host, argv)
 
-    def _qmp(self, command, **arguments):
-        self.commands.append(f"{self.host} QMP: {command} {json.dumps(arguments)}")
-        return self.vm.execute(command, **arguments)
+    def _qmp(self, qemu, command, **arguments):
+        self.commands.append(f"{qemu.host} QMP: {command} {json.dumps(arguments)}")
+        return qemu.execute(command, **arguments)
 
-    def move(self, host):
+    def _set(self, qemu, settings):
+        """A QEMU that came with an earlier move has that one's settings still."""
+        other = [{"capability": c["capability"], "state": not c["state"]}
+                 for c in qemu.execute("query-migrate-capabilities")
+                 if c["state"] != (c["capability"] in settings.capabilities)]
+        if other:
+            self._qmp(qemu, "migrate-set-capabilities", capabilities=other)
+        self._qmp(qemu, "migrate-set-parameters",
+                  **{"max-bandwidth": MAX_BANDWIDTH, "downtime-limit": int(MAX_DOWNTIME_MS)}
+                  | settings.parameters)
+
+    def move(self, host, settings=Settings(), limit_s=MOVE_LIMIT_S):
         """Moves the vm; returns (total_s, pause_ms, QEMU's own account).
+
+        After `limit_s` the move is cancelled, and the vm goes on where it is: NotConverged.
 
         The total runs from starting the target's QEMU, as Godwit's preparation does, until the vm
         runs there and the source has completed. The pause is from the source's STOP to the
@@ -170,12 +201,16 @@ class Stock:
         """
         begun = time.monotonic()
         self.vm.forget_events()
-        target = self._qemu(host, "-incoming", f"tcp:{self.addresses[host]}:{MIGRATION_PORT}")
+        uri = f"tcp:{self.addresses[host]}:{MIGRATION_PORT}"
+        target = self._qemu(host, "-incoming", "defer")
         try:
-            self._qmp("migrate-set-parameters", **{"max-bandwidth": MAX_BANDWIDTH,
-                                                   "downtime-limit": int(MAX_DOWNTIME_MS)})
-            self._qmp("migrate", uri=f"tcp:{self.addresses[host]}:{MIGRATION_PORT}")
-            account = wait_until(self._finished, MOVE_LIMIT_S, "QEMU's migration")
+            for qemu in (target, self.vm):
+                self._set(qemu, settings)
+            self._qmp(target, "migrate-incoming", uri=uri)
+            self._qmp(self.vm, "migrate", uri=uri)
+            if settings.post_copy:
+                self._switch_to_post_copy(begun + limit_s)
+            account = self._completed(begun + limit_s)
             resumed = target.event_s("RESUME")
         except BaseException:
             target.end()
@@ -185,11 +220,38 @@ class Stock:
         self._left, self.vm = self.vm, target
         return total_s, pause_ms, account
 
-    def _finished(self):
+    def _account(self):
         account = self.vm.execute("query-migrate")
         if account.get("status") == "failed":
             raise StageError(f"QEMU's migration failed: {account.get('error-desc', account)}")
-        return account if account.get("status") == "completed" else None
+        return account
+
+    def _switch_to_post_copy(self, deadline):
+        """After one round of pre-copy: the second begins with a sync of the dirty bitmap."""
+        while time.monotonic() < deadline:
+            account = self._account()
+            if account["status"] == "completed":
+                return
+            if account.get("ram", {}).get("dirty-sync-count", 0) > 1:
+                self._qmp(self.vm, "migrate-start-postcopy")
+                return
+            time.sleep(POLL_S)
+
+    def _completed(self, deadline):
+        while (account := self._account())["status"] != "completed":
+            # In post-copy there is no way back.
+            if time.monotonic() > deadline and account["status"] == "active":
+                self._cancel()
+                raise NotConverged(f"QEMU at {self.host}: not converged: {account}")
+            if time.monotonic() > deadline + MOVE_LIMIT_S:
+                raise StageError(f"QEMU's migration: still {account['status']}")
+            time.sleep(POLL_S)
+        return account
+
+    def _cancel(self):
+        self.vm.execute("migrate_cancel")
+        wait_until(lambda: self._account()["status"] == "cancelled", COMMAND_LIMIT_S,
+                   "QEMU cancels its migration")
 
     def end_source(self):
         """After a move, once it was measured: the old QEMU goes (its CPU time was read before)."""

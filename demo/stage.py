@@ -184,14 +184,15 @@ def finished(argv, limit_s=COMMAND_LIMIT_S, ok=(0,), told=""):
 class Client:
     """`godwit lab probe` in the client's host: 1,000 packets per second each way, and TCP."""
 
-    def __init__(self, lab, *options):
-        self._probe = lab.start("client", "godwit", "lab", "probe", VM_ADDRESS, *options,
+    def __init__(self, lab, *options, boot_limit_s=COMMAND_LIMIT_S):
+        self._probe = lab.start("client", "godwit", "lab", "probe", VM_ADDRESS, "--wait",
+                                f"{boot_limit_s}s", *options,
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                 start_new_session=True)  # Ctrl-C is for us
         self._lines = queue.Queue()
         self.windows = {}
         threading.Thread(target=self._read, daemon=True).start()
-        self._await("ready", COMMAND_LIMIT_S + 10)
+        self._await("ready", boot_limit_s + 10)
 
     def __enter__(self):
         return self
@@ -242,12 +243,14 @@ class Load:
     memory: str = "512MiB"
     dirty: str = "20mbit"
     working_set: str = "64MiB"
+    initrd: pathlib.Path | None = None  # None: the lab's own
+    words: str = ""                     # further ones of the kernel's command line
 
     def append(self, mtu=1500):
         # Where the kernel unpacks itself decides whether 8 MiB of its image stay behind as pages to
         # move: at random, no two vms would be the same.
         return (f"console=ttyS0 quiet nokaslr godwit.ip={VM_ADDRESS}/24 godwit.mtu={mtu} "
-                f"godwit.dirty={self.dirty} godwit.working-set={self.working_set}")
+                f"godwit.dirty={self.dirty} godwit.working-set={self.working_set} {self.words}").strip()
 
 
 def guest_image():
@@ -265,7 +268,8 @@ class Godwit:
     def start(self):
         kernel, initrd = guest_image()
         self.lab.run(self.host, "godwit", "vm", "run", VM, "--memory", self.load.memory,
-                     "--kernel", kernel, "--initrd", initrd, "--append", self.load.append(),
+                     "--kernel", kernel, "--initrd", self.load.initrd or initrd,
+                     "--append", self.load.append(),
                      "--nic", VM_PORT)
         self.lab.run("client", "godwit", "port", "add", CLIENT_PORT, "--uplink",
                      "--address", f"{CLIENT_ADDRESS}/24")
@@ -281,16 +285,21 @@ class Godwit:
     def qemu_argv(self):
         return self.lab.run(self.host, "cat", f"/proc/{self.vm()['pid']}/cmdline").split("\0")[:-1]
 
-    def move(self, host, progress=None):
+    def move(self, host, progress=None, options=(), limit_s=MOVE_LIMIT_S):
         """Moves the vm; returns (the migration as the agent tells it, the CLI's text).
 
-        `progress`: where the CLI's live progress goes, None = to this terminal.
+        `progress`: where the CLI's live progress goes, None = to this terminal. After `limit_s` the
+        move is aborted: subprocess.TimeoutExpired.
         """
         moving = self.lab.start(self.host, "godwit", "migrate", VM, "--to", host,
-                                "--max-downtime", f"{MAX_DOWNTIME_MS:.0f}ms",
+                                "--max-downtime", f"{MAX_DOWNTIME_MS:.0f}ms", *options,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=progress)
         try:
-            text, _ = moving.communicate(timeout=MOVE_LIMIT_S)
+            text, _ = moving.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            moving.terminate()
+            moving.wait(COMMAND_LIMIT_S)  # until the vm goes on at the source
+            raise
         except BaseException:
             moving.terminate()
             raise
