@@ -51,6 +51,14 @@ Result<bool> pause_on_diverge(const nlohmann::json& request) {
   return *text == "pause";
 }
 
+Result<migrate::StopPolicy> stop_policy_field(const nlohmann::json& request) {
+  const auto text = text_field(request, "stop_policy");
+  if (!text) return std::unexpected(text.error());
+  const auto policy = migrate::stop_policy(*text);
+  if (!policy) return fail("stop_policy is 'downtime', 'smart' or 'stock', not '{}'", *text);
+  return *policy;
+}
+
 // How long the vm's clock has stood still; nothing from a source that does not know.
 std::optional<Nanoseconds> behind_field(const nlohmann::json& body) {
   if (!body.contains("behind_ns")) return std::nullopt;
@@ -128,6 +136,11 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request, const http:
     const auto pause = pause_on_diverge(request);
     if (!pause) return std::unexpected(pause.error());
     record.pause_on_diverge = *pause;
+  }
+  if (request.contains("stop_policy")) {
+    const auto policy = stop_policy_field(request);
+    if (!policy) return std::unexpected(policy.error());
+    record.stop_policy = *policy;
   }
   const auto hold = flag_field(request, "hold", false);
   if (!hold) return std::unexpected(hold.error());

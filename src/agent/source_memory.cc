@@ -194,7 +194,9 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
       .dirty_bytes_per_second = static_cast<double>(info.dirty_pages_per_second) * page,
       .backlog_bytes = static_cast<double>(memory.backlog()),
       .delivered_bytes_per_second = rate.bytes_per_second(),
-      .rtt = peers_.rtt(settings_.to)};
+      .rtt = peers_.rtt(settings_.to),
+      .sent_bytes = static_cast<double>(memory.offered),
+      .memory_bytes = static_cast<double>(info.total_bytes)};
   const auto verdict = policy_.judge(sample);
   link_->bound_backlog({static_cast<std::uint64_t>(verdict.most_backlog_bytes)});
   progress_ = {.round = info.dirty_sync_count,
@@ -219,12 +221,15 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
     return;
   }
   if (verdict.diverges && !std::exchange(told_diverged_, true)) {
-    return events_.diverged(divergence(verdict));
+    events_.diverged(divergence(verdict));
+    if (!policy_.limits().pause_on_diverge) return;
   }
   if (verdict.fits && !std::exchange(told_converged_, true)) events_.converged();
   if (!switchover_allowed_ || stop_asked_) return;
-  const bool at_once = told_diverged_ && settings_.pause_on_diverge;
-  if (at_once || verdict.stop_now) stop_guest();
+  const bool anyway = told_diverged_ && policy_.limits().pause_on_diverge && verdict.best_now;
+  if (!anyway && !verdict.stop_now) return;
+  predicted_pause_ = verdict.pause_now;
+  stop_guest();
 }
 
 // The first round trips find out what the path carries; from then on a move in the background
@@ -264,21 +269,23 @@ void SourceMemory::stop_guest() {
   });
 }
 
-std::string SourceMemory::divergence(const migrate::DowntimePolicy::Verdict& verdict) const {
+std::string SourceMemory::divergence(const migrate::StopJudge::Verdict& verdict) const {
   return fmt::format(
       "vm {} will not converge below {}: it dirties {}/s, the link carries {}/s, the expected "
-      "pause "
-      "is {}; allow a longer pause (--max-downtime), more bandwidth (--bandwidth), or pause anyway "
-      "(--on-diverge pause)",
+      "pause is {}; {}",
       vm_.name(), to_text(policy_.limits().max_downtime),
       to_text(ByteCount{static_cast<std::uint64_t>(progress_.dirty_bytes_per_second)}),
-      to_text(ByteCount{progress_.rate.bits_per_second / 8}), to_text(verdict.predicted_pause));
+      to_text(ByteCount{progress_.rate.bits_per_second / 8}), to_text(verdict.predicted_pause),
+      policy_.limits().pause_on_diverge ? "it is paused anyway, as asked for (--on-diverge pause)"
+                                        : "allow a longer pause (--max-downtime), more bandwidth "
+                                          "(--bandwidth), or pause anyway (--on-diverge pause)");
 }
 
 void SourceMemory::allow_switchover() {
   switchover_allowed_ = true;
+  policy_.renew();
   // Told while the move was held, and passed over: if it is so still it must be told again.
-  if (!settings_.pause_on_diverge) told_diverged_ = false;
+  if (!policy_.limits().pause_on_diverge) told_diverged_ = false;
   poll();  // the last sync may be fresh still
 }
 
@@ -298,8 +305,8 @@ void SourceMemory::abort(const std::string& reason) {
 }
 
 void SourceMemory::set_limits(migrate::PauseLimits limits) {
+  if (limits.max_downtime != policy_.limits().max_downtime) told_diverged_ = false;
   policy_.set_limits(limits);
-  told_diverged_ = false;
 }
 
 void SourceMemory::set_bandwidth(std::optional<BitRate> cap) {
@@ -312,6 +319,7 @@ SourceMemory::Progress SourceMemory::progress() const { return progress_; }
 
 void SourceMemory::fill(migrate::Report& report) const {
   report.rounds = rounds_;
+  report.predicted_pause = predicted_pause_;
   if (!link_) return;
   const auto stats = link_->stats();
   report.memory_bytes = stats.out.at(stream::kMemoryStream).offered;

@@ -24,7 +24,6 @@ class SourceMemory final : private stream::QemuSink {
     std::string to;  // host
     migrate::PauseLimits limits;
     std::optional<BitRate> bandwidth;
-    bool pause_on_diverge = false;
     bool background = false;  // what the guest and its wires need comes first
   };
   struct Events {
@@ -50,8 +49,8 @@ class SourceMemory final : private stream::QemuSink {
   // until it has found out what the path carries. All that is left follows after continue_all().
   void start();
   void continue_all();
-  // From now on the vCPUs are stopped as soon as the pause fits; after `diverged`, with
-  // pause_on_diverge, at once.
+  // From now on the vCPUs are stopped when the policy says so; after `diverged`, with
+  // pause_on_diverge, whatever the pause will be.
   void allow_switchover();
   void proceed();
   // Also of a migration that an earlier agent began, or that has completed but was refused.
@@ -61,7 +60,6 @@ class SourceMemory final : private stream::QemuSink {
   }
   void set_limits(migrate::PauseLimits limits);
   void set_bandwidth(std::optional<BitRate> cap);
-  void set_pause_on_diverge(bool pause) { settings_.pause_on_diverge = pause; }
 
   Progress progress() const;
   void fill(migrate::Report& report) const;
@@ -83,7 +81,7 @@ class SourceMemory final : private stream::QemuSink {
   void opaque(BytesView) override {}
   void page(const stream::PageRecord&) override {}
   void mark(const stream::QemuMark& mark) override;
-  std::string divergence(const migrate::DowntimePolicy::Verdict& verdict) const;
+  std::string divergence(const migrate::StopJudge::Verdict& verdict) const;
 
   os::Loop& loop_;
   Vm& vm_;
@@ -91,7 +89,7 @@ class SourceMemory final : private stream::QemuSink {
   Settings settings_;
   migrate::Milestones& milestones_;
   Events events_;
-  migrate::DowntimePolicy policy_;
+  migrate::StopJudge policy_;
   std::unique_ptr<TransferLink> link_;
   std::unique_ptr<os::Listener> listener_;
   std::unique_ptr<qemu::OutgoingMigration> outgoing_;
@@ -104,8 +102,9 @@ class SourceMemory final : private stream::QemuSink {
   bool aborting_ = false, ended_running_ = false;
   bool told_converged_ = false, told_diverged_ = false;
   Progress progress_;
-  BitRate path_rate_;  // the best that was delivered
-  Instant synced_{};   // QEMU's last sync of its dirty bitmap
+  BitRate path_rate_;                           // the best that was delivered
+  Instant synced_{};                            // QEMU's last sync of its dirty bitmap
+  std::optional<Nanoseconds> predicted_pause_;  // as we stopped the guest
   std::vector<migrate::Round> rounds_;
   Instant round_start_{};
   std::uint64_t round_start_bytes_ = 0;

@@ -30,6 +30,7 @@ struct SourceRecord {
   std::int64_t started = 0;  // seconds since 1970
   std::string by{};          // who asked for it: "ann", "uid 0"
   Nanoseconds max_downtime = milliseconds(300);
+  migrate::StopPolicy stop_policy = migrate::StopPolicy::downtime;
   std::uint64_t bandwidth_bits_per_second = 0;  // 0: no cap
   bool hold = false;
   bool background = false;
@@ -89,6 +90,8 @@ class SourceMove final {
   void recorded();
   void prepare_target();
   void start_memory();
+  migrate::PauseLimits limits() const;
+  void diverged(std::string why);
   void resumed();
   void pre_pause();
   void post_resume();
@@ -118,6 +121,7 @@ class SourceMove final {
   migrate::Milestones milestones_;
   migrate::Report report_;
   double cpu_at_begin_ = 0;
+  std::string divergence_;  // what was said when it diverged
   os::Loop::Timer bound_, progress_timer_, retry_, again_, teardown_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -47,6 +47,10 @@ std::string progress_line(const json& progress) {
 }
 
 void Progress::show(const json& progress) {
+  const std::string divergence = progress.value("divergence", "");
+  if (std::exchange(shown_divergence_, divergence) != divergence && !divergence.empty()) {
+    note(divergence);
+  }
   const std::string line = progress_line(progress);
   if (io_.err_is_terminal) {
     // Longer than the terminal, it would wrap and each update would scroll.
