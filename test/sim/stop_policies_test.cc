@@ -99,7 +99,7 @@ TEST(StopPolicies, WhatDivergesIsPausedOnlyIfThatIsAllowed) {
 }
 
 TEST(StopPolicies, PausesArePredicted) {
-  for (const auto* name : {"steady", "zipf", "bursty", "phased", "diverging"}) {
+  for (const auto* name : {"steady", "zipf", "bursty", "phased", "diverging", "recorded"}) {
     for (const auto policy : {StopPolicy::downtime, StopPolicy::smart, StopPolicy::stock}) {
       const auto move = played(name, policy);
       EXPECT_NEAR(to_ms(move.predicted_pause), to_ms(move.pause), kMostError * to_ms(move.pause))
