@@ -21,6 +21,8 @@ constexpr ByteCount kBeforePrepared{256 << 10};
 // The share of the path's rate that a move in the background takes, and the least.
 constexpr std::uint64_t kBackgroundShare = 4;
 constexpr BitRate kLeastBackground{20'000'000};
+// QEMU raises its throttle by 10 % up to this; only then a move that throttles diverges.
+constexpr std::uint64_t kMostThrottlePercent = 99;
 constexpr Nanoseconds kFirstLaneBackoff = milliseconds(200);
 constexpr Nanoseconds kMaxLaneBackoff = seconds(2);
 
@@ -125,7 +127,10 @@ void SourceMemory::begin_qemu() {
   if (const auto granted = qemu::grant_to_qemu(path); !granted) {
     return events_.failed(granted.error().text);
   }
-  outgoing_->start({.uri = "unix:" + path, .capabilities = {}});
+  outgoing_->start(
+      {.uri = "unix:" + path,
+       .capabilities = {.auto_converge = settings_.throttle},
+       .throttle_trigger_percent = static_cast<unsigned>(migrate::kDivergeShare * 100)});
 }
 
 // QEMU stamps its events; we may have been busy with its memory when this one came.
@@ -205,6 +210,7 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
                .total_bytes = info.total_bytes,
                .rate = stats.delivery_rate,
                .dirty_bytes_per_second = sample.dirty_bytes_per_second,
+               .throttle_percent = info.throttle_percent,
                .eta = verdict.eta,
                .predicted_pause = verdict.predicted_pause,
                .lane_up = link_->has_lane()};
@@ -218,6 +224,10 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
     spdlog::info("vm {}: it does not converge in the background, going all out", vm_.name());
     go_all_out();
     policy_.set_limits(policy_.limits());  // which counts its rounds anew
+    return;
+  }
+  if (verdict.diverges && settings_.throttle && info.throttle_percent < kMostThrottlePercent) {
+    policy_.set_limits(policy_.limits());  // rounds count anew: QEMU throttles further
     return;
   }
   if (verdict.diverges && !std::exchange(told_diverged_, true)) {

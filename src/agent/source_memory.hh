@@ -24,6 +24,7 @@ class SourceMemory final : private stream::QemuSink {
     std::string to;  // host
     migrate::PauseLimits limits;
     std::optional<BitRate> bandwidth;
+    bool throttle = false;    // the vCPUs, where it would diverge
     bool background = false;  // what the guest and its wires need comes first
   };
   struct Events {
@@ -38,6 +39,7 @@ class SourceMemory final : private stream::QemuSink {
     std::uint64_t round = 0, remaining_bytes = 0, sent_bytes = 0, total_bytes = 0;
     BitRate rate;
     double dirty_bytes_per_second = 0;
+    std::uint64_t throttle_percent = 0;
     Nanoseconds eta{}, predicted_pause{};
     bool lane_up = false;
   };

@@ -44,6 +44,7 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"hold", record.hold},
           {"background", record.background},
           {"pause_on_diverge", record.pause_on_diverge},
+          {"throttle_on_diverge", record.throttle_on_diverge},
           {"epoch", record.epoch},
           {"ports", ports},
           {"pid", record.process.pid},
@@ -74,6 +75,7 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.hold = json.value("hold", false);
   record.background = json.value("background", false);
   record.pause_on_diverge = json.value("pause_on_diverge", false);
+  record.throttle_on_diverge = json.value("throttle_on_diverge", false);
   record.epoch = json.value("epoch", Epoch{0});
   for (const auto& text : json.value("ports", std::vector<std::string>{})) {
     if (const auto port = PortId::parse(text)) record.ports.push_back(*port);
@@ -254,6 +256,7 @@ void SourceMove::start_memory() {
                                   .to = record_.to,
                                   .limits = limits(),
                                   .bandwidth = std::nullopt,
+                                  .throttle = record_.throttle_on_diverge,
                                   .background = record_.background};
   if (record_.bandwidth_bits_per_second != 0) {
     settings.bandwidth = BitRate{record_.bandwidth_bits_per_second};
@@ -507,6 +510,7 @@ nlohmann::json SourceMove::progress() const {
                {"total_bytes", progress.total_bytes},
                {"sent_bytes", progress.sent_bytes},
                {"lane_up", progress.lane_up}});
+  if (progress.throttle_percent > 0) json["throttle_percent"] = progress.throttle_percent;
   if (!divergence_.empty()) json["divergence"] = divergence_;
   if (progress.sent_bytes < kMeasured) return json;
   json.update({{"rate_bps", progress.rate.bits_per_second},

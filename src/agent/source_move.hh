@@ -35,6 +35,7 @@ struct SourceRecord {
   bool hold = false;
   bool background = false;
   bool pause_on_diverge = false;
+  bool throttle_on_diverge = false;
   Epoch epoch = 0;  // of the ports at the target
   std::vector<PortId> ports;
   os::ProcessIdentity process;  // the vm's QEMU here; a vm that came back has another

@@ -64,6 +64,7 @@ TEST_F(FollowTest, AMoveThatSucceedsShowsItsProgressAndExitsZero) {
 TEST_F(FollowTest, ADivergenceIsToldOnceBeforeItsOutcome) {
   states({"copying", "aborted"});
   json diverged = progress("copying", 5);
+  diverged["throttle_percent"] = 99;
   diverged["divergence"] = "vm web will not converge below 300 ms";
   agent.events("/v1/migrations/m1/events", {{"progress", progress("copying", 5)},
                                             {"progress", diverged},

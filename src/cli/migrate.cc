@@ -65,10 +65,11 @@ void add_migrate(CLI::App& app, Context& context) {
   add_duration(*verb, "--max-downtime", move->max_downtime,
                "Longest pause of the guest (default 300ms)");
   add_rate(*verb, "--bandwidth", move->bandwidth, "Cap of the transfer (default: the link's rate)");
-  verb->add_option("--on-diverge", move->on_diverge,
-                   "When the guest changes memory faster than the link carries it: abort (default) "
-                   "or pause it anyway")
-      ->check(CLI::IsMember({"abort", "pause"}));
+  verb->add_option(
+          "--on-diverge", move->on_diverge,
+          "When the guest changes memory faster than the link carries it: abort (default), "
+          "pause it anyway, or throttle its CPUs step by step, then abort")
+      ->check(CLI::IsMember({"abort", "pause", "throttle"}));
   verb->add_option("--stop-policy", move->stop_policy,
                    "When the guest is paused: as soon as the pause fits (downtime, the default), "
                    "when further rounds do not shorten it (smart: more bytes, a shorter pause), or "

@@ -42,6 +42,9 @@ std::string progress_line(const json& progress) {
   if (has(progress, "predicted_pause_ms")) {
     line += fmt::format("  pause ~{:.0f} ms", number_of(progress, "predicted_pause_ms"));
   }
+  if (has(progress, "throttle_percent")) {
+    line += fmt::format("  throttled {:.0f} %", number_of(progress, "throttle_percent"));
+  }
   line.erase(line.find_last_not_of(' ') + 1);
   return line;
 }

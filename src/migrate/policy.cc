@@ -7,9 +7,6 @@ namespace {
 
 // Of the bytes that fit on paper; the rest absorbs a link that slows down during the pause.
 constexpr double kAllowedShare = 0.8;
-// A guest that dirties less than this share of what the link carries converges in the end: a round
-// that did not shrink then was an accident of the hosts.
-constexpr double kDivergeShare = 0.6;
 
 Nanoseconds fixed_cost(const MemorySample& sample, const PauseCosts& costs) {
   return costs.device_state_load + costs.commit_local +

@@ -89,6 +89,10 @@ class StopJudge final {
   bool is_spent_ = false;
 };
 
+// A guest that dirties less than this share of what the link carries converges in the end: a round
+// that did not shrink then was an accident of the hosts.
+inline constexpr double kDivergeShare = 0.6;
+
 // In the first round the switch-over is allowed once this multiple of the allowed bytes remains:
 // early enough for QEMU to end with this round, late enough for a rate to be known.
 inline constexpr double kFirstRoundMultiple = 4.0;
