@@ -42,13 +42,23 @@ Result<Nanoseconds> duration_field(const nlohmann::json& object, const char* key
   return parse_duration(*text);
 }
 
-Result<bool> pause_on_diverge(const nlohmann::json& request) {
+enum class OnDiverge : std::uint8_t { abort, pause, throttle };
+
+Result<OnDiverge> on_diverge_field(const nlohmann::json& request) {
   const auto text = text_field(request, "on_diverge");
   if (!text) return std::unexpected(text.error());
-  if (*text != "abort" && *text != "pause") {
-    return fail("on_diverge is 'abort' or 'pause', not '{}'", *text);
-  }
-  return *text == "pause";
+  if (*text == "abort") return OnDiverge::abort;
+  if (*text == "pause") return OnDiverge::pause;
+  if (*text == "throttle") return OnDiverge::throttle;
+  return fail("on_diverge is 'abort', 'pause' or 'throttle', not '{}'", *text);
+}
+
+Result<migrate::StopPolicy> stop_policy_field(const nlohmann::json& request) {
+  const auto text = text_field(request, "stop_policy");
+  if (!text) return std::unexpected(text.error());
+  const auto policy = migrate::stop_policy(*text);
+  if (!policy) return fail("stop_policy is 'downtime', 'smart' or 'stock', not '{}'", *text);
+  return *policy;
 }
 
 // How long the vm's clock has stood still; nothing from a source that does not know.
@@ -125,9 +135,15 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request, const http:
     record.bandwidth_bits_per_second = cap->bits_per_second;
   }
   if (request.contains("on_diverge")) {
-    const auto pause = pause_on_diverge(request);
-    if (!pause) return std::unexpected(pause.error());
-    record.pause_on_diverge = *pause;
+    const auto on_diverge = on_diverge_field(request);
+    if (!on_diverge) return std::unexpected(on_diverge.error());
+    record.pause_on_diverge = *on_diverge == OnDiverge::pause;
+    record.throttle_on_diverge = *on_diverge == OnDiverge::throttle;
+  }
+  if (request.contains("stop_policy")) {
+    const auto policy = stop_policy_field(request);
+    if (!policy) return std::unexpected(policy.error());
+    record.stop_policy = *policy;
   }
   const auto hold = flag_field(request, "hold", false);
   if (!hold) return std::unexpected(hold.error());
@@ -336,9 +352,12 @@ Result<> Migrations::set(const std::string& id, const nlohmann::json& request) {
   }
   std::optional<bool> pause;
   if (request.contains("on_diverge")) {
-    const auto value = pause_on_diverge(request);
+    const auto value = on_diverge_field(request);
     if (!value) return std::unexpected(value.error());
-    pause = *value;
+    if (*value == OnDiverge::throttle) {
+      return fail("a move is throttled only if it began so: QEMU cannot turn it on meanwhile");
+    }
+    pause = *value == OnDiverge::pause;
   }
   (*move)->set(max_downtime, bandwidth, pause);
   return {};

@@ -21,6 +21,8 @@ constexpr ByteCount kBeforePrepared{256 << 10};
 // The share of the path's rate that a move in the background takes, and the least.
 constexpr std::uint64_t kBackgroundShare = 4;
 constexpr BitRate kLeastBackground{20'000'000};
+// QEMU raises its throttle by 10 % up to this; only then a move that throttles diverges.
+constexpr std::uint64_t kMostThrottlePercent = 99;
 constexpr Nanoseconds kFirstLaneBackoff = milliseconds(200);
 constexpr Nanoseconds kMaxLaneBackoff = seconds(2);
 
@@ -138,7 +140,10 @@ void SourceMemory::begin_qemu() {
   if (const auto granted = qemu::grant_to_qemu(path); !granted) {
     return events_.failed(granted.error().text);
   }
-  outgoing_->start({.uri = "unix:" + path, .capabilities = {}});
+  outgoing_->start(
+      {.uri = "unix:" + path,
+       .capabilities = {.auto_converge = settings_.throttle},
+       .throttle_trigger_percent = static_cast<unsigned>(migrate::kDivergeShare * 100)});
 }
 
 // QEMU stamps its events; we may have been busy with its memory when this one came.
@@ -208,10 +213,13 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
       .dirty_bytes_per_second = static_cast<double>(info.dirty_pages_per_second) * page,
       .backlog_bytes = static_cast<double>(memory.backlog()),
       .delivered_bytes_per_second = rate.bytes_per_second(),
-      .rtt = peers_.rtt(settings_.to)};
+      .rtt = peers_.rtt(settings_.to),
+      .sent_bytes = static_cast<double>(memory.offered),
+      .memory_bytes = static_cast<double>(info.total_bytes)};
   const auto verdict = policy_.judge(sample);
   migrate::MemorySample on_the_lane = sample;
-  on_the_lane.delivered_bytes_per_second = stats.delivery_rate.bytes_per_second();
+  on_the_lane.delivered_bytes_per_second =
+      (settings_.background ? path_rate_ : stats.delivery_rate).bytes_per_second();
   link_->bound_backlog({static_cast<std::uint64_t>(
       migrate::most_backlog(on_the_lane, policy_.limits(), migrate::PauseCosts{}))});
   progress_ = {.round = info.dirty_sync_count,
@@ -221,6 +229,7 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
                .rate = stats.delivery_rate,
                .effective_rate = memory.rate,
                .dirty_bytes_per_second = sample.dirty_bytes_per_second,
+               .throttle_percent = info.throttle_percent,
                .eta = verdict.eta,
                .predicted_pause = verdict.predicted_pause,
                .lane_up = link_->has_lane()};
@@ -236,13 +245,20 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
     policy_.set_limits(policy_.limits());  // which counts its rounds anew
     return;
   }
+  if (verdict.diverges && settings_.throttle && info.throttle_percent < kMostThrottlePercent) {
+    policy_.set_limits(policy_.limits());  // rounds count anew: QEMU throttles further
+    return;
+  }
   if (verdict.diverges && !std::exchange(told_diverged_, true)) {
-    return events_.diverged(divergence(verdict));
+    events_.diverged(divergence(verdict));
+    if (!policy_.limits().pause_on_diverge) return;
   }
   if (verdict.fits && !std::exchange(told_converged_, true)) events_.converged();
   if (!switchover_allowed_ || stop_asked_) return;
-  const bool at_once = told_diverged_ && settings_.pause_on_diverge;
-  if (at_once || verdict.stop_now) stop_guest();
+  const bool anyway = told_diverged_ && policy_.limits().pause_on_diverge && verdict.best_now;
+  if (!anyway && !verdict.stop_now) return;
+  predicted_pause_ = verdict.pause_now;
+  stop_guest();
 }
 
 // The first round trips find out what the path carries; from then on a move in the background
@@ -290,21 +306,23 @@ void SourceMemory::stop_guest() {
   });
 }
 
-std::string SourceMemory::divergence(const migrate::DowntimePolicy::Verdict& verdict) const {
+std::string SourceMemory::divergence(const migrate::StopJudge::Verdict& verdict) const {
   return fmt::format(
       "vm {} will not converge below {}: it dirties {}/s, the link carries {}/s, the expected "
-      "pause "
-      "is {}; allow a longer pause (--max-downtime), more bandwidth (--bandwidth), or pause anyway "
-      "(--on-diverge pause)",
+      "pause is {}; {}",
       vm_.name(), to_text(policy_.limits().max_downtime),
       to_text(ByteCount{static_cast<std::uint64_t>(progress_.dirty_bytes_per_second)}),
-      to_text(ByteCount{progress_.rate.bits_per_second / 8}), to_text(verdict.predicted_pause));
+      to_text(ByteCount{progress_.rate.bits_per_second / 8}), to_text(verdict.predicted_pause),
+      policy_.limits().pause_on_diverge ? "it is paused anyway, as asked for (--on-diverge pause)"
+                                        : "allow a longer pause (--max-downtime), more bandwidth "
+                                          "(--bandwidth), or pause anyway (--on-diverge pause)");
 }
 
 void SourceMemory::allow_switchover() {
   switchover_allowed_ = true;
+  policy_.renew();
   // Told while the move was held, and passed over: if it is so still it must be told again.
-  if (!settings_.pause_on_diverge) told_diverged_ = false;
+  if (!policy_.limits().pause_on_diverge) told_diverged_ = false;
   poll();  // the last sync may be fresh still
 }
 
@@ -324,8 +342,8 @@ void SourceMemory::abort(const std::string& reason) {
 }
 
 void SourceMemory::set_limits(migrate::PauseLimits limits) {
+  if (limits.max_downtime != policy_.limits().max_downtime) told_diverged_ = false;
   policy_.set_limits(limits);
-  told_diverged_ = false;
 }
 
 void SourceMemory::set_bandwidth(std::optional<BitRate> cap) {
@@ -338,6 +356,7 @@ SourceMemory::Progress SourceMemory::progress() const { return progress_; }
 
 void SourceMemory::fill(migrate::Report& report) const {
   report.rounds = rounds_;
+  report.predicted_pause = predicted_pause_;
   if (!link_) return;
   const auto stats = link_->stats();
   report.memory_bytes = link_->memory().offered;

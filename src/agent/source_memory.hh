@@ -24,7 +24,7 @@ class SourceMemory final {
     std::string to;  // host
     migrate::PauseLimits limits;
     std::optional<BitRate> bandwidth;
-    bool pause_on_diverge = false;
+    bool throttle = false;                 // the vCPUs, where it would diverge
     bool background = false;               // what the guest and its wires need comes first
     std::optional<codec::Settings> codec;  // none: the memory stream passes as it is
   };
@@ -41,6 +41,7 @@ class SourceMemory final {
     BitRate rate;            // of the lane
     BitRate effective_rate;  // of memory: the lane's, and what encoding saves
     double dirty_bytes_per_second = 0;
+    std::uint64_t throttle_percent = 0;
     Nanoseconds eta{}, predicted_pause{};
     bool lane_up = false;
   };
@@ -52,8 +53,8 @@ class SourceMemory final {
   // until it has found out what the path carries. All that is left follows after continue_all().
   void start();
   void continue_all();
-  // From now on the vCPUs are stopped as soon as the pause fits; after `diverged`, with
-  // pause_on_diverge, at once.
+  // From now on the vCPUs are stopped when the policy says so; after `diverged`, with
+  // pause_on_diverge, whatever the pause will be.
   void allow_switchover();
   void proceed();
   // Also of a migration that an earlier agent began, or that has completed but was refused.
@@ -63,7 +64,6 @@ class SourceMemory final {
   }
   void set_limits(migrate::PauseLimits limits);
   void set_bandwidth(std::optional<BitRate> cap);
-  void set_pause_on_diverge(bool pause) { settings_.pause_on_diverge = pause; }
 
   Progress progress() const;
   void fill(migrate::Report& report) const;
@@ -83,7 +83,7 @@ class SourceMemory final {
   Instant happened_at(const qemu::QmpEvent& event) const;
   void end_round(Instant now);
   void mark(const stream::QemuMark& mark);
-  std::string divergence(const migrate::DowntimePolicy::Verdict& verdict) const;
+  std::string divergence(const migrate::StopJudge::Verdict& verdict) const;
 
   os::Loop& loop_;
   Vm& vm_;
@@ -91,7 +91,7 @@ class SourceMemory final {
   Settings settings_;
   migrate::Milestones& milestones_;
   Events events_;
-  migrate::DowntimePolicy policy_;
+  migrate::StopJudge policy_;
   std::unique_ptr<TransferLink> link_;
   std::unique_ptr<os::Listener> listener_;
   std::unique_ptr<qemu::OutgoingMigration> outgoing_;
@@ -103,8 +103,9 @@ class SourceMemory final {
   bool aborting_ = false, ended_running_ = false;
   bool told_converged_ = false, told_diverged_ = false;
   Progress progress_;
-  BitRate path_rate_;  // the best that was delivered
-  Instant synced_{};   // QEMU's last sync of its dirty bitmap
+  BitRate path_rate_;                           // the best that was delivered
+  Instant synced_{};                            // QEMU's last sync of its dirty bitmap
+  std::optional<Nanoseconds> predicted_pause_;  // as we stopped the guest
   std::vector<migrate::Round> rounds_;
   Instant round_start_{};
   std::uint64_t round_start_bytes_ = 0;

@@ -39,12 +39,14 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"started", record.started},
           {"by", record.by},
           {"max_downtime_ns", record.max_downtime.count()},
+          {"stop_policy", migrate::to_text(record.stop_policy)},
           {"bandwidth_bps", record.bandwidth_bits_per_second},
           {"hold", record.hold},
           {"background", record.background},
           {"compact", record.compact},
           {"cache_bytes", record.cache.bytes},
           {"pause_on_diverge", record.pause_on_diverge},
+          {"throttle_on_diverge", record.throttle_on_diverge},
           {"epoch", record.epoch},
           {"ports", ports},
           {"pid", record.process.pid},
@@ -69,12 +71,15 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.started = json.value("started", std::int64_t{0});
   record.by = json.value("by", "");
   record.max_downtime = Nanoseconds(json.value("max_downtime_ns", std::int64_t{300'000'000}));
+  record.stop_policy =
+      migrate::stop_policy(json.value("stop_policy", "")).value_or(migrate::StopPolicy::downtime);
   record.bandwidth_bits_per_second = json.value("bandwidth_bps", std::uint64_t{0});
   record.hold = json.value("hold", false);
   record.background = json.value("background", false);
   record.compact = json.value("compact", true);
   record.cache.bytes = json.value("cache_bytes", kDefaultCache.bytes);
   record.pause_on_diverge = json.value("pause_on_diverge", false);
+  record.throttle_on_diverge = json.value("throttle_on_diverge", false);
   record.epoch = json.value("epoch", Epoch{0});
   for (const auto& text : json.value("ports", std::vector<std::string>{})) {
     if (const auto port = PortId::parse(text)) record.ports.push_back(*port);
@@ -274,9 +279,9 @@ void SourceMove::start_memory() {
   if (vm == nullptr) return feed(SourceEvent::guest_died);
   SourceMemory::Settings settings{.id = record_.id,
                                   .to = record_.to,
-                                  .limits = {.max_downtime = record_.max_downtime},
+                                  .limits = limits(),
                                   .bandwidth = std::nullopt,
-                                  .pause_on_diverge = record_.pause_on_diverge,
+                                  .throttle = record_.throttle_on_diverge,
                                   .background = record_.background,
                                   .codec = codec()};
   if (record_.bandwidth_bits_per_second != 0) {
@@ -284,15 +289,27 @@ void SourceMove::start_memory() {
   }
   memory_ = std::make_unique<SourceMemory>(
       context_.loop, *vm, context_.peers, std::move(settings), milestones_,
-      SourceMemory::Events{
-          .converged = [this] { feed(SourceEvent::converged); },
-          .diverged = [this](std::string why) { feed(SourceEvent::diverged, std::move(why)); },
-          .pre_switchover = [this] { feed(SourceEvent::at_pre_switchover); },
-          .completed = [this] { feed(SourceEvent::memory_completed); },
-          .failed = [this](std::string why) { memory_failed(std::move(why)); },
-          .running = [this] { resumed(); }});
+      SourceMemory::Events{.converged = [this] { feed(SourceEvent::converged); },
+                           .diverged = [this](std::string why) { diverged(std::move(why)); },
+                           .pre_switchover = [this] { feed(SourceEvent::at_pre_switchover); },
+                           .completed = [this] { feed(SourceEvent::memory_completed); },
+                           .failed = [this](std::string why) { memory_failed(std::move(why)); },
+                           .running = [this] { resumed(); }});
   memory_->start();
   publish_progress();
+}
+
+migrate::PauseLimits SourceMove::limits() const {
+  return {.max_downtime = record_.max_downtime,
+          .policy = record_.stop_policy,
+          .pause_on_diverge = record_.pause_on_diverge};
+}
+
+// Who follows it reads why before it is aborted, or paused for longer than the limit.
+void SourceMove::diverged(std::string why) {
+  divergence_ = why;
+  context_.events.publish_progress(record_.id, progress());
+  feed(SourceEvent::diverged, std::move(why));
 }
 
 void SourceMove::publish_progress() {
@@ -427,7 +444,6 @@ void SourceMove::resume_guest() {
                                .to = record_.to,
                                .limits = {},
                                .bandwidth = {},
-                               .pause_on_diverge = false,
                                .background = false,
                                .codec = {}},
         milestones_,
@@ -479,6 +495,7 @@ void SourceMove::end_guest() {
 void SourceMove::set(std::optional<Nanoseconds> max_downtime, std::optional<BitRate> bandwidth,
                      std::optional<bool> pause_on_diverge) {
   if (max_downtime) record_.max_downtime = *max_downtime;
+  divergence_.clear();
   if (bandwidth) record_.bandwidth_bits_per_second = bandwidth->bits_per_second;
   if (pause_on_diverge) {
     record_.pause_on_diverge = *pause_on_diverge;
@@ -486,9 +503,8 @@ void SourceMove::set(std::optional<Nanoseconds> max_downtime, std::optional<BitR
   }
   context_.store.put("migration-source", record_.id.text(), to_json(record_));
   if (!memory_) return;
-  if (max_downtime) memory_->set_limits({.max_downtime = *max_downtime});
+  if (max_downtime || pause_on_diverge) memory_->set_limits(limits());
   if (bandwidth) memory_->set_bandwidth(*bandwidth);
-  if (pause_on_diverge) memory_->set_pause_on_diverge(*pause_on_diverge);
 }
 
 std::string SourceMove::shown_state() const {
@@ -505,6 +521,7 @@ nlohmann::json SourceMove::describe() const {
                          {"state", shown_state()},
                          {"started", record_.started},
                          {"max_downtime_ms", to_ms(record_.max_downtime)},
+                         {"stop_policy", migrate::to_text(record_.stop_policy)},
                          {"by", record_.by}};
   if (!machine_.reason().empty()) json["reason"] = machine_.reason();
   if (!record_.report.is_null()) json["report"] = record_.report;
@@ -523,6 +540,8 @@ nlohmann::json SourceMove::progress() const {
                {"total_bytes", progress.total_bytes},
                {"sent_bytes", progress.sent_bytes},
                {"lane_up", progress.lane_up}});
+  if (progress.throttle_percent > 0) json["throttle_percent"] = progress.throttle_percent;
+  if (!divergence_.empty()) json["divergence"] = divergence_;
   if (progress.sent_bytes < kMeasured) return json;
   json.update({{"rate_bps", progress.rate.bits_per_second},
                {"effective_rate_bps", progress.effective_rate.bits_per_second},

@@ -39,12 +39,14 @@ struct SourceRecord {
   std::int64_t started = 0;  // seconds since 1970
   std::string by{};          // who asked for it: "ann", "uid 0"
   Nanoseconds max_downtime = milliseconds(300);
+  migrate::StopPolicy stop_policy = migrate::StopPolicy::downtime;
   std::uint64_t bandwidth_bits_per_second = 0;  // 0: no cap
   bool hold = false;
   bool background = false;
   bool compact = true;
   ByteCount cache = kDefaultCache;  // of pages, at each end
   bool pause_on_diverge = false;
+  bool throttle_on_diverge = false;
   Epoch epoch = 0;  // of the ports at the target
   std::vector<PortId> ports;
   os::ProcessIdentity process;  // the vm's QEMU here; a vm that came back has another
@@ -100,6 +102,8 @@ class SourceMove final {
   void recorded();
   void prepare_target();
   void start_memory();
+  migrate::PauseLimits limits() const;
+  void diverged(std::string why);
   void resumed();
   void pre_pause();
   void post_resume();
@@ -130,6 +134,7 @@ class SourceMove final {
   migrate::Milestones milestones_;
   migrate::Report report_;
   double cpu_at_begin_ = 0;
+  std::string divergence_;  // what was said when it diverged
   os::Loop::Timer bound_, progress_timer_, retry_, again_, teardown_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -32,6 +32,7 @@ TEST_F(CliTest, MistakesInTheArgumentsExit2AndAskNobody) {
       {"migrate", "web", "--to", "west", "--max-downtime", "300"},
       {"migrate", "web", "--to", "west", "--bandwidth", "200Mbps"},
       {"migrate", "web", "--to", "west", "--on-diverge", "pray"},
+      {"migrate", "web", "--to", "west", "--stop-policy", "clever"},
       {"migrate", "web", "--to", "west", "--at", "yesterday"},
       {"migrate", "web", "--to", "west", "--wait", "--detach"},
       {"migrate", "web", "--to", "west", "--hold", "--at", "+1min"},

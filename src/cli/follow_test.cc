@@ -45,8 +45,9 @@ TEST_F(FollowTest, AMoveThatSucceedsShowsItsProgressAndExitsZero) {
                                             {"progress", progress("copying", 1)},
                                             {"progress", progress("copying", 2)},
                                             {"done", {{"report", {}}}}});
-  const auto ran = godwit({"migrate", "web", "--to", "west", "--max-downtime", "300ms",
-                           "--bandwidth", "200mbit", "--on-diverge", "pause"});
+  const auto ran =
+      godwit({"migrate", "web", "--to", "west", "--max-downtime", "300ms", "--bandwidth", "200mbit",
+              "--on-diverge", "pause", "--stop-policy", "smart"});
   EXPECT_EQ(ran.status, 0) << ran.err;
   EXPECT_EQ(ran.err,
             "copying    round 1  45.2 MiB left  387 Mbit/s  ETA 1.0 s  pause ~210 ms\n"
@@ -56,7 +57,24 @@ TEST_F(FollowTest, AMoveThatSucceedsShowsItsProgressAndExitsZero) {
                                                         {"to", "west"},
                                                         {"max_downtime", "300ms"},
                                                         {"bandwidth", "200mbit"},
-                                                        {"on_diverge", "pause"}}));
+                                                        {"on_diverge", "pause"},
+                                                        {"stop_policy", "smart"}}));
+}
+
+TEST_F(FollowTest, ADivergenceIsToldOnceBeforeItsOutcome) {
+  states({"copying", "aborted"});
+  json diverged = progress("copying", 5);
+  diverged["throttle_percent"] = 99;
+  diverged["divergence"] = "vm web will not converge below 300 ms";
+  agent.events("/v1/migrations/m1/events", {{"progress", progress("copying", 5)},
+                                            {"progress", diverged},
+                                            {"progress", diverged},
+                                            {"done", json::object()}});
+  const auto ran = godwit({"migrate", "web", "--to", "west"});
+  EXPECT_EQ(ran.status, 4);
+  EXPECT_EQ(ran.err.substr(ran.err.find('\n') + 1),
+            "vm web will not converge below 300 ms\n"
+            "move aborted: vm web goes on at east  (migration m1)\n");
 }
 
 TEST_F(FollowTest, ATerminalGetsOneLiveLine) {

@@ -11,7 +11,7 @@ namespace godwit::cli {
 namespace {
 
 struct Move {
-  std::string vm, to, max_downtime, bandwidth, on_diverge, cache, at;
+  std::string vm, to, max_downtime, bandwidth, on_diverge, stop_policy, cache, at;
   bool dry_run = false, hold = false, background = false, detach = false, wait = false;
   bool no_compact = false;
 };
@@ -21,6 +21,7 @@ json body_of(const Move& move) {
   set_if_given(body, "max_downtime", move.max_downtime);
   set_if_given(body, "bandwidth", move.bandwidth);
   set_if_given(body, "on_diverge", move.on_diverge);
+  set_if_given(body, "stop_policy", move.stop_policy);
   if (move.dry_run) body["dry_run"] = true;
   if (move.hold) body["hold"] = true;
   set_if_given(body, "cache", move.cache);
@@ -67,10 +68,16 @@ void add_migrate(CLI::App& app, Context& context) {
   add_duration(*verb, "--max-downtime", move->max_downtime,
                "Longest pause of the guest (default 300ms)");
   add_rate(*verb, "--bandwidth", move->bandwidth, "Cap of the transfer (default: the link's rate)");
-  verb->add_option("--on-diverge", move->on_diverge,
-                   "When the guest changes memory faster than the link carries it: abort (default) "
-                   "or pause it anyway")
-      ->check(CLI::IsMember({"abort", "pause"}));
+  verb->add_option(
+          "--on-diverge", move->on_diverge,
+          "When the guest changes memory faster than the link carries it: abort (default), "
+          "pause it anyway, or throttle its CPUs step by step, then abort")
+      ->check(CLI::IsMember({"abort", "pause", "throttle"}));
+  verb->add_option("--stop-policy", move->stop_policy,
+                   "When the guest is paused: as soon as the pause fits (downtime, the default), "
+                   "when further rounds do not shorten it (smart: more bytes, a shorter pause), or "
+                   "by Xen's rule, to compare with (stock)")
+      ->check(CLI::IsMember({"downtime", "smart", "stock"}));
   verb->add_flag(
       "--background", move->background,
       "Take a quarter of the path: the vm and its wires come first, the move takes longer");

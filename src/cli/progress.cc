@@ -48,11 +48,18 @@ std::string progress_line(const json& progress) {
   if (has(progress, "predicted_pause_ms")) {
     line += fmt::format("  pause ~{:.0f} ms", number_of(progress, "predicted_pause_ms"));
   }
+  if (has(progress, "throttle_percent")) {
+    line += fmt::format("  throttled {:.0f} %", number_of(progress, "throttle_percent"));
+  }
   line.erase(line.find_last_not_of(' ') + 1);
   return line;
 }
 
 void Progress::show(const json& progress) {
+  const std::string divergence = progress.value("divergence", "");
+  if (std::exchange(shown_divergence_, divergence) != divergence && !divergence.empty()) {
+    note(divergence);
+  }
   const std::string line = progress_line(progress);
   if (io_.err_is_terminal) {
     // Longer than the terminal, it would wrap and each update would scroll.

@@ -29,6 +29,7 @@ class Progress final {
   Io& io_;
   bool line_open_ = false;
   std::string shown_step_;  // phase and round of the last plain line
+  std::string shown_divergence_;
   Instant shown_at_{};
 };
 

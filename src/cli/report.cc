@@ -64,6 +64,15 @@ std::string pause_part(const json& report) {
   return pause.close("between these", "pause", number_of(report, "pause_ms"));
 }
 
+std::string prediction_line(const json& report) {
+  const auto prediction = report.find("prediction");
+  if (prediction == report.end() || !prediction->is_object()) return {};
+  const double error = number_of(*prediction, "error_ms");
+  return fmt::format("  predicted {:.1f} ms as the guest was stopped: it took {:.1f} ms {}\n",
+                     number_of(*prediction, "pause_ms"), std::abs(error),
+                     error < 0 ? "less" : "more");
+}
+
 std::string counts_part(const json& report) {
   const json bytes = report.value("bytes", json::object());
   const json held = report.value("held", json::object());
@@ -144,7 +153,8 @@ std::string migration_text(const json& migration) {
   if (report == migration.end() || !report->is_object())
     return text + hooks_part(migration) + clock_part(migration);
   if (number_of(*report, "total_ms") > 0) text += "\n" + total_part(*report);
-  if (number_of(*report, "pause_ms") > 0) text += "\n" + pause_part(*report);
+  if (number_of(*report, "pause_ms") > 0)
+    text += "\n" + pause_part(*report) + prediction_line(*report);
   return text + "\n" + counts_part(*report) + encodings_part(*report) + hooks_part(migration) +
          clock_part(migration);
 }

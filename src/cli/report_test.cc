@@ -76,6 +76,17 @@ TEST(Report, NamesTheHooksBesideTheSums) {
   EXPECT_TRUE(migration_text(migration).ends_with("  clock     behind by 151.3 ms: no agent\n"));
 }
 
+TEST(Report, SaysHowThePauseWasPredicted) {
+  json migration = moved();
+  migration["report"]["prediction"] = {{"pause_ms", 204.0}, {"error_ms", 8.4}};
+  EXPECT_NE(migration_text(migration).find(
+                "  pause                     212.4 ms\n"
+                "  predicted 204.0 ms as the guest was stopped: it took 8.4 ms more\n"),
+            std::string::npos);
+  migration["report"]["prediction"]["error_ms"] = -1.0;
+  EXPECT_NE(migration_text(migration).find("it took 1.0 ms less\n"), std::string::npos);
+}
+
 // Adds up the printed times of each group and compares with the line under its rule.
 TEST(Report, WhatIsPrintedAddsUpWhateverTheRounding) {
   for (const double total : {13010.0, 13011.37, 99999.99, 13009.96}) {

@@ -7,10 +7,6 @@ namespace {
 
 // Of the bytes that fit on paper; the rest absorbs a link that slows down during the pause.
 constexpr double kAllowedShare = 0.8;
-constexpr double kStallRatio = 0.8;
-// A guest that dirties less than this share of what the link carries converges in the end: a round
-// that did not shrink then was an accident of the hosts.
-constexpr double kDivergeShare = 0.6;
 
 Nanoseconds fixed_cost(const MemorySample& sample, const PauseCosts& costs) {
   return costs.device_state_load + costs.commit_local +
@@ -22,6 +18,10 @@ Nanoseconds from_seconds(double value) {
 }
 
 double to_seconds(Nanoseconds duration) { return static_cast<double>(duration.count()) / 1e9; }
+
+bool dirties_too_much(const MemorySample& sample) {
+  return sample.dirty_bytes_per_second > kDivergeShare * sample.delivered_bytes_per_second;
+}
 
 // Bytes of memory that can still move in the pause, on their way already or not.
 double pause_holds(const MemorySample& sample, const PauseLimits& limits, const PauseCosts& costs) {
@@ -54,19 +54,29 @@ double most_backlog(const MemorySample& sample, const PauseLimits& limits,
   return std::min(most, std::max(path, pause_holds(sample, limits, costs) / 2));
 }
 
-void DowntimePolicy::note_round(const MemorySample& sample, double allowed) {
+void StopJudge::set_limits(PauseLimits limits) {
+  limits_ = limits;
+  stalled_rounds_ = 0;
+  counted_from_ = std::max<std::uint64_t>(round_, 1);
+  sent_before_ = sent_;
+  is_spent_ = false;
+}
+
+void StopJudge::note_round(const MemorySample& sample, double allowed) {
+  sent_ = sample.sent_bytes;
   if (sample.round == round_) return;
   const bool first = round_ <= 1;
-  const bool stalled =
-      !first && sample.remaining_bytes > allowed &&
-      sample.dirty_bytes_per_second > kDivergeShare * sample.delivered_bytes_per_second &&
-      sample.remaining_bytes > kStallRatio * round_start_remaining_;
+  const bool stalled = !first && sample.remaining_bytes > allowed && dirties_too_much(sample) &&
+                       sample.remaining_bytes > kStallRatio * round_start_remaining_;
   stalled_rounds_ = stalled ? stalled_rounds_ + 1 : 0;
   round_ = sample.round;
   round_start_remaining_ = sample.remaining_bytes;
+  history_.begin_round(
+      {.remaining_bytes = sample.remaining_bytes,
+       .predicted_pause = predicted_pause(sample, sample.remaining_bytes, costs_)});
 }
 
-DowntimePolicy::Verdict DowntimePolicy::judge(const MemorySample& sample) {
+StopJudge::Verdict StopJudge::judge(const MemorySample& sample) {
   const double allowed = allowed_bytes(sample, limits_, costs_);
   note_round(sample, allowed);
   const double rate = sample.delivered_bytes_per_second;
@@ -80,13 +90,28 @@ DowntimePolicy::Verdict DowntimePolicy::judge(const MemorySample& sample) {
       predicted_pause(sample, std::min(sample.remaining_bytes, std::max(next, 0.0)), costs_);
   const double gain = std::max(0.1, 1.0 - sample.dirty_bytes_per_second / rate);
   verdict.eta = from_seconds(round_seconds / gain);
-  verdict.diverges = stalled_rounds_ >= kStalledRoundsToDiverge;
 
+  const Effort effort{.rounds = sample.round - std::min(sample.round, counted_from_),
+                      .sent_bytes = sample.sent_bytes - sent_before_,
+                      .memory_bytes = sample.memory_bytes,
+                      .remaining_bytes = sample.remaining_bytes};
+  is_spent_ = is_spent(limits_.policy, effort);
+  const double dirty =
+      sample.remaining_bytes + sample.dirty_bytes_per_second * to_seconds(sample.since_sync);
+  const bool is_exact = sample.round >= 2 && sample.since_sync <= kExactFor;
+  const bool is_low = is_exact && is_enough(limits_.policy, history_, effort);
+  verdict.pause_now = predicted_pause(sample, dirty, costs_);
   verdict.fits =
       allowed > 0 && (sample.round >= 2 || sample.remaining_bytes <= kFirstRoundMultiple * allowed);
-  const double dirtied = sample.dirty_bytes_per_second * to_seconds(sample.since_sync);
-  verdict.stop_now = verdict.fits && sample.round >= 2 && sample.since_sync <= kExactFor &&
-                     sample.remaining_bytes + dirtied <= allowed;
+  verdict.stop_now = verdict.fits && is_low && dirty <= allowed;
+  // A guest that dirties less than the link carries has a shorter pause ahead.
+  const bool is_best = is_low && (is_spent_ || dirties_too_much(sample));
+  verdict.best_now = is_best || limits_.policy != StopPolicy::smart;
+  const bool has_tried =
+      is_spent_ || (is_best && limits_.policy == StopPolicy::smart && limits_.pause_on_diverge &&
+                    history_.flat_rounds() > kSmartWindow);
+  verdict.diverges = stalled_rounds_ >= most_stalled_rounds(limits_.policy) ||
+                     (is_low && has_tried && dirty > allowed);
   return verdict;
 }
 

@@ -1,11 +1,10 @@
 #pragma once
-// When to stop the vCPUs (design 7, policy `downtime`): a pure function of what QEMU and the
-// transfer report. A sample that was taken right after QEMU synced its dirty bitmap (it tells so,
-// MIGRATION_PASS) is exact: if what is dirty then is no more than our prediction allows, the guest
-// stops.
-#include <optional>
-
+// When to stop the vCPUs (design 7): a pure function of what QEMU and the transfer report. A sample
+// that was taken right after QEMU synced its dirty bitmap (it tells so, MIGRATION_PASS) is exact:
+// if what is dirty then is no more than our prediction allows, and the policy sees no gain in
+// another round, the guest stops.
 #include "base/units.hh"
+#include "migrate/stop_policy.hh"
 
 namespace godwit::migrate {
 
@@ -18,10 +17,14 @@ struct MemorySample {
   double backlog_bytes = 0;               // read from QEMU, not yet acknowledged by the target
   double delivered_bytes_per_second = 0;  // what the target acknowledged lately
   Nanoseconds rtt{};
+  double sent_bytes = 0;    // of QEMU's stream
+  double memory_bytes = 0;  // of the guest
 };
 
 struct PauseLimits {
   Nanoseconds max_downtime = milliseconds(300);
+  StopPolicy policy = StopPolicy::downtime;
+  bool pause_on_diverge = false;  // then it may be longer
 };
 
 // What the pause costs beside the last pages: device state, load, the commit's round trips, fsyncs.
@@ -47,36 +50,48 @@ double allowed_bytes(const MemorySample& sample, const PauseLimits& limits,
 double most_backlog(const MemorySample& sample, const PauseLimits& limits, const PauseCosts& costs);
 
 // Remembers the rounds and says what is to be expected.
-class DowntimePolicy final {
+class StopJudge final {
  public:
-  explicit DowntimePolicy(PauseLimits limits) : limits_(limits) {}
+  explicit StopJudge(PauseLimits limits) : limits_(limits) {}
 
   struct Verdict {
     Nanoseconds predicted_pause{};  // at the end of the present round
+    Nanoseconds pause_now{};        // if the guest stopped at this sample
     Nanoseconds eta{};              // until the hand-over, if it converges
     double most_backlog_bytes = 0;
     bool fits = false;      // the switch-over may be allowed: the next sync decides
     bool stop_now = false;  // this sample is exact enough, and what is dirty fits
+    bool best_now = false;  // where a pause over the limit is allowed: no better moment is in sight
     bool diverges = false;  // it will not fit at this rate
   };
   Verdict judge(const MemorySample& sample);
 
-  void set_limits(PauseLimits limits) { limits_ = limits, stalled_rounds_ = 0; }
+  // Rounds are counted anew.
+  void set_limits(PauseLimits limits);
   const PauseLimits& limits() const { return limits_; }
+  // A move that was held has used up its rounds: it gets new ones.
+  void renew() {
+    if (is_spent_) set_limits(limits_);
+  }
 
  private:
   void note_round(const MemorySample& sample, double allowed);
 
   PauseLimits limits_;
   PauseCosts costs_;
+  RoundHistory history_;
   std::uint64_t round_ = 0;
   double round_start_remaining_ = 0;
-  int stalled_rounds_ = 0;
+  std::uint64_t stalled_rounds_ = 0;
+  double sent_ = 0;
+  std::uint64_t counted_from_ = 1;  // this round
+  double sent_before_ = 0;
+  bool is_spent_ = false;
 };
 
-// Rounds in a row that began with no less than 0.8 of the one before, and more than is allowed,
-// before a move is said to diverge. Three tell a trend from a burst.
-inline constexpr int kStalledRoundsToDiverge = 3;
+// A guest that dirties less than this share of what the link carries converges in the end: a round
+// that did not shrink then was an accident of the hosts.
+inline constexpr double kDivergeShare = 0.6;
 
 // In the first round the switch-over is allowed once this multiple of the allowed bytes remains:
 // early enough for QEMU to end with this round, late enough for a rate to be known.

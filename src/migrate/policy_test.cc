@@ -28,7 +28,7 @@ TEST(Policy, NothingIsAllowedWhenRoundTripsAloneExceedTheLimit) {
   auto far = sample(1, 0, 0);
   far.rtt = milliseconds(250);
   EXPECT_EQ(allowed_bytes(far, {}, {}), 0);
-  EXPECT_FALSE(DowntimePolicy({}).judge(far).fits);
+  EXPECT_FALSE(StopJudge({}).judge(far).fits);
 }
 
 TEST(Policy, TheBacklogIsBoundedByThePathAndThenByThePause) {
@@ -42,7 +42,7 @@ TEST(Policy, TheBacklogIsBoundedByThePathAndThenByThePause) {
   auto unknown = sample(1, 0, 0);
   unknown.delivered_bytes_per_second = 0;
   EXPECT_EQ(most_backlog(unknown, {}, {}), kLeastBacklogBytes);
-  EXPECT_EQ(DowntimePolicy({}).judge(unknown).most_backlog_bytes, kLeastBacklogBytes);
+  EXPECT_EQ(StopJudge({}).judge(unknown).most_backlog_bytes, kLeastBacklogBytes);
 }
 
 TEST(Policy, StopsOnAnExactSampleThatFits) {
@@ -50,7 +50,7 @@ TEST(Policy, StopsOnAnExactSampleThatFits) {
   const auto stops = [](double remaining, double dirty, Nanoseconds since_sync) {
     auto exact = sample(2, remaining, dirty);
     exact.since_sync = since_sync;
-    return DowntimePolicy({}).judge(exact).stop_now;
+    return StopJudge({}).judge(exact).stop_now;
   };
   EXPECT_TRUE(stops(0.9 * allowed, 0, milliseconds(2)));
   EXPECT_FALSE(stops(1.1 * allowed, 0, milliseconds(2)));
@@ -60,7 +60,7 @@ TEST(Policy, StopsOnAnExactSampleThatFits) {
 }
 
 TEST(Policy, ShrinkingRoundsConverge) {
-  DowntimePolicy policy({});
+  StopJudge policy({});
   for (std::uint64_t round = 1; round < 8; ++round) {
     EXPECT_FALSE(
         policy.judge(sample(round, 200 * kMega / double(1u << round), 20 * kMega)).diverges);
@@ -68,7 +68,7 @@ TEST(Policy, ShrinkingRoundsConverge) {
 }
 
 TEST(Policy, RoundsThatDoNotShrinkDiverge) {
-  DowntimePolicy policy({});
+  StopJudge policy({});
   bool diverges = false;
   for (std::uint64_t round = 1; round < 8; ++round) {
     diverges = policy.judge(sample(round, 64 * kMega, 100 * kMega)).diverges;
@@ -76,6 +76,55 @@ TEST(Policy, RoundsThatDoNotShrinkDiverge) {
   EXPECT_TRUE(diverges);
   policy.set_limits({.max_downtime = seconds(3)});
   EXPECT_FALSE(policy.judge(sample(9, 64 * kMega, 100 * kMega)).diverges);
+}
+
+// Judges rounds that begin with these bytes, each right after its sync, until the guest stops.
+int rounds_until_stop(StopJudge judge, const std::vector<double>& remaining) {
+  for (std::size_t i = 0; i < remaining.size(); ++i) {
+    auto exact = sample(i + 1, remaining[i], 0);
+    exact.since_sync = milliseconds(1);
+    exact.memory_bytes = 1e9;
+    if (judge.judge(exact).stop_now) return static_cast<int>(i) + 1;
+  }
+  return 0;
+}
+
+TEST(Policy, SmartGoesOnWhileThePauseShrinksAndStopsWhereItIsLow) {
+  const std::vector<double> rounds = {500 * kMega, 7 * kMega,   4 * kMega,
+                                      1 * kMega,   1.5 * kMega, 0.9 * kMega};
+  EXPECT_EQ(rounds_until_stop(StopJudge({}), rounds), 2);
+  EXPECT_EQ(rounds_until_stop(StopJudge({.policy = StopPolicy::smart}), rounds), 6);
+}
+
+TEST(Policy, NoPolicyStopsAGuestOverTheLimit) {
+  for (const auto policy : {StopPolicy::downtime, StopPolicy::smart, StopPolicy::stock}) {
+    StopJudge judge({.policy = policy});
+    bool diverges = false;
+    for (std::uint64_t round = 1; round < 60; ++round) {
+      auto exact = sample(round, 64 * kMega, 20 * kMega);
+      exact.since_sync = milliseconds(1);
+      exact.sent_bytes = 64 * kMega * static_cast<double>(round);
+      exact.memory_bytes = 1e9;
+      const auto verdict = judge.judge(exact);
+      EXPECT_FALSE(verdict.stop_now);
+      diverges |= verdict.diverges;
+    }
+    // It dirties too little to be called diverging; but a policy with bounded rounds is at its end.
+    EXPECT_EQ(diverges, policy != StopPolicy::downtime) << to_text(policy);
+  }
+}
+
+TEST(Policy, AMoveThatWasHeldGetsNewRounds) {
+  StopJudge judge({.policy = StopPolicy::smart});
+  const auto verdict = [&](std::uint64_t round) {
+    auto exact = sample(round, 64 * kMega, 20 * kMega);
+    exact.since_sync = milliseconds(1);
+    return judge.judge(exact);
+  };
+  for (std::uint64_t round = 1; round < 100; ++round) (void)verdict(round);
+  EXPECT_TRUE(verdict(100).diverges);
+  judge.renew();
+  EXPECT_FALSE(verdict(101).diverges);
 }
 
 }  // namespace

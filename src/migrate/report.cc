@@ -37,7 +37,7 @@ nlohmann::json to_json(const Report& report) {
                          {"bytes", use.bytes},
                          {"encoded_bytes", use.encoded_bytes}});
   }
-  return {
+  nlohmann::json json = {
       {"preparation_ms", to_ms(report.preparation)},
       {"copying_ms", to_ms(report.copying)},
       {"pause_ms", to_ms(report.pause)},
@@ -53,6 +53,11 @@ nlohmann::json to_json(const Report& report) {
       {"bytes", {{"memory_stream", report.memory_bytes}, {"wan", report.wan_bytes}}},
       {"held", {{"frames", report.held_frames}, {"dropped", report.held_dropped}}},
       {"cpu_s", {{"source", report.source_cpu_seconds}, {"target", report.target_cpu_seconds}}}};
+  if (report.predicted_pause) {
+    json["prediction"] = {{"pause_ms", to_ms(*report.predicted_pause)},
+                          {"error_ms", to_ms(report.pause - *report.predicted_pause)}};
+  }
+  return json;
 }
 
 }  // namespace godwit::migrate

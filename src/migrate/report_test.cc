@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 namespace godwit::migrate {
 namespace {
 
@@ -43,6 +45,15 @@ TEST(Report, MissingMarksDoNotBreakTheSum) {
   EXPECT_EQ(
       report.network + report.final_memory + report.device_state + report.commit + report.resume,
       report.pause);
+}
+
+TEST(Report, ThePredictionHasItsError) {
+  Report report;
+  report.pause = milliseconds(180);
+  EXPECT_FALSE(to_json(report).contains("prediction"));
+  report.predicted_pause = milliseconds(200);
+  EXPECT_EQ(to_json(report)["prediction"],
+            (nlohmann::json{{"pause_ms", 200.0}, {"error_ms", -20.0}}));
 }
 
 }  // namespace

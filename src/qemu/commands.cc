@@ -71,6 +71,7 @@ MigrationInfo migration_info(const json& reply) {
       .page_bytes = unsigned_at(ram, "page-size"),
       .dirty_sync_count = unsigned_at(ram, "dirty-sync-count"),
       .dirty_pages_per_second = unsigned_at(ram, "dirty-pages-rate"),
+      .throttle_percent = unsigned_at(reply, "cpu-throttle-percentage"),
       .total_time = milliseconds(unsigned_at(reply, "total-time")),
       .setup_time = milliseconds(unsigned_at(reply, "setup-time")),
       .downtime = milliseconds(unsigned_at(reply, "downtime")),
@@ -112,6 +113,10 @@ void set_downtime_limit(Qmp& qmp, milliseconds limit, Done done) {
 
 void set_migration_bandwidth(Qmp& qmp, ByteCount per_second, Done done) {
   run(qmp, "migrate-set-parameters", {{"max-bandwidth", per_second.bytes}}, std::move(done));
+}
+
+void set_throttle_trigger(Qmp& qmp, unsigned percent, Done done) {
+  run(qmp, "migrate-set-parameters", {{"throttle-trigger-threshold", percent}}, std::move(done));
 }
 
 void set_announce_rounds(Qmp& qmp, unsigned rounds, Done done) {

@@ -56,6 +56,7 @@ struct MigrationInfo {
   std::uint64_t page_bytes = 0;
   std::uint64_t dirty_sync_count = 0;        // memory rounds begun
   std::uint64_t dirty_pages_per_second = 0;  // over the last round
+  std::uint64_t throttle_percent = 0;        // of the vCPUs' time that auto-converge takes
   milliseconds total_time{};
   milliseconds setup_time{};
   milliseconds downtime{};           // once completed
@@ -83,6 +84,9 @@ void query_migrate(Qmp& qmp, Answer<MigrationInfo> answer);
 void set_migration_capabilities(Qmp& qmp, const MigrationCapabilities& on, Done done);
 void set_downtime_limit(Qmp& qmp, milliseconds limit, Done done);
 void set_migration_bandwidth(Qmp& qmp, ByteCount per_second, Done done);
+// What auto-converge waits for: twice a round in which the guest dirtied more than this share of
+// what was sent.
+void set_throttle_trigger(Qmp& qmp, unsigned percent, Done done);
 // Rounds of QEMU's own RARP announcements after a move. Wires tell their peers themselves: 0.
 void set_announce_rounds(Qmp& qmp, unsigned rounds, Done done);
 void migrate(Qmp& qmp, const std::string& uri, Done done);           // "unix:/run/..."

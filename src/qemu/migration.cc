@@ -92,6 +92,9 @@ void OutgoingMigration::start(Settings settings) {
   };
   set_migration_capabilities(qmp_, settings.capabilities, check());
   set_downtime_limit(qmp_, settings.downtime_limit, check());
+  if (settings.capabilities.auto_converge) {
+    set_throttle_trigger(qmp_, settings.throttle_trigger_percent, check());
+  }
   set_migration_bandwidth(qmp_, settings.bandwidth_per_second,
                           guarded([this, uri = std::move(settings.uri), check](Result<> result) {
                             if (!result) return refused(result.error());

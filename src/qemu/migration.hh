@@ -38,6 +38,7 @@ class OutgoingMigration final {
     MigrationCapabilities capabilities = {};
     milliseconds downtime_limit = kNeverSwitchOver;
     ByteCount bandwidth_per_second = kUnlimitedMigrationBandwidth;
+    unsigned throttle_trigger_percent = 50;  // with auto_converge; QEMU's own
   };
   // What abort() or a failure ended in.
   struct End {

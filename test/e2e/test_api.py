@@ -438,7 +438,7 @@ print('slow ones cut', flush=True)
 COMPLETIONS = {
     "godwit mig": {"migrate", "migration"},
     "godwit vm st": {"stop"},
-    "godwit migrate --on-diverge ": {"abort", "pause"},
+    "godwit migrate --on-diverge ": {"abort", "pause", "throttle"},
     "godwit migrate --on-diverge=p": {"pause"},
     "godwit port rm lan": {"lan-a", "lan-b"},
     "godwit connect lan-a w1/": {"w1/"},

@@ -306,3 +306,15 @@ def test_the_console_goes_on_at_the_target(fleet):
 
 def test_nothing_is_left_behind(fleet):
     fleet.expect_nothing_left()
+
+
+def test_a_smart_stop_and_its_prediction(fleet):
+    """`smart` goes on while rounds shorten the pause; what it predicted is in the report."""
+    vm = fleet.run_vm(dirty="20mbit", nic=False)
+    with Observer(vm):
+        done = fleet.move(vm, "e1", "w1", "--stop-policy", "smart")
+        assert done["stop_policy"] == "smart"
+        report = done["report"]
+        assert report["prediction"]["pause_ms"] > 0
+        error = report["pause_ms"] - report["prediction"]["pause_ms"]
+        assert abs(report["prediction"]["error_ms"] - error) < 1

@@ -1,14 +1,16 @@
 // godwit_sim: the simulations of moving wires (--wires), of hand-overs that are interrupted at
 // every point (--crash), and of fleets (--fleet); without one of these, all of them. Prints what
-// failed with the options that show it alone, and exits 1.
+// failed with the options that show it alone, and exits 1. --stop-policies compares instead.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 
 #include "crash_matrix.hh"
 #include "crash_table.hh"
 #include "fleet_scenario.hh"
 #include "move_scenario.hh"
+#include "precopy.hh"
 
 namespace godwit::sim {
 namespace {
@@ -110,9 +112,42 @@ bool run_fleet(const Options& options) {
   return failed == 0;
 }
 
+struct Comparison {
+  std::vector<std::string> traces;
+  std::string rate = "100mbit", rtt = "40ms", max_downtime = "300ms";
+};
+
+std::vector<std::string> all_traces() {
+  std::vector<std::string> paths;
+  for (const auto& entry : std::filesystem::directory_iterator(GODWIT_TRACES)) {
+    if (entry.path().extension() == ".dirty") paths.push_back(entry.path().string());
+  }
+  std::ranges::sort(paths);
+  return paths;
+}
+
+int compare_stop_policies(const Comparison& comparison) {
+  const auto rate = parse_bit_rate(comparison.rate);
+  const auto rtt = parse_duration(comparison.rtt);
+  const auto max_downtime = parse_duration(comparison.max_downtime);
+  for (const auto& error : {rate ? "" : rate.error().text, rtt ? "" : rtt.error().text,
+                            max_downtime ? "" : max_downtime.error().text}) {
+    if (!error.empty()) return fmt::print("{}\n", error), 2;
+  }
+  std::vector<DirtyTrace> traces;
+  for (const auto& path : comparison.traces.empty() ? all_traces() : comparison.traces) {
+    auto trace = read_dirty_trace(path);
+    if (!trace) return fmt::print("{}\n", trace.error().text), 2;
+    traces.push_back(*std::move(trace));
+  }
+  fmt::print("{}", stop_policy_table(traces, {.rate = *rate, .rtt = *rtt}, *max_downtime));
+  return 0;
+}
+
 int run(int argc, char** argv) {
   Options options;
-  bool points = false, stories = false, table = false;
+  Comparison comparison;
+  bool compares = false, points = false, stories = false, table = false;
   CLI::App app(
       "Simulations: wires that move, hand-overs interrupted at every point, fleets in a storm. "
       "Without one of the three, all of them.");
@@ -130,10 +165,19 @@ int run(int argc, char** argv) {
                "Print how moves come to them: POINT KIND POINT-OF-A-DEATH-BEFORE");
   app.add_flag("--table", table,
                "Print what may become of a guest: JOURNAL JOURNAL FAULT OUTCOME...");
+  auto* stop_policies = app.add_flag("--stop-policies", compares,
+                                     "Play pre-copy of recorded guests with each stop policy");
+  app.add_option("TRACE", comparison.traces, "Recorded guests (default: those in test/sim/traces)")
+      ->needs(stop_policies);
+  app.add_option("--rate", comparison.rate, "Of the link (--stop-policies)")->capture_default_str();
+  app.add_option("--rtt", comparison.rtt, "Of the link (--stop-policies)")->capture_default_str();
+  app.add_option("--max-downtime", comparison.max_downtime, "As of a move (--stop-policies)")
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (points) print_points();
   if (stories) print_stories();
   if (table) print_table();
+  if (compares) return compare_stop_policies(comparison);
   if (points || stories || table) return 0;
   const bool all = !options.wires && !options.crash && !options.fleet;
   bool good = true;
