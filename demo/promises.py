@@ -26,7 +26,19 @@ def sums_of(report):
                      - sum(r["ms"] for r in rounds),
             "pause": report["pause_ms"] - sum(report["pause"].values()),
             "bytes over": max(0, sum(r["bytes"] for r in rounds) - report["bytes"]["memory_stream"],
-                              report["bytes"]["memory_stream"] - report["bytes"]["wan"])}
+                              *bytes_unexplained(report))}
+
+
+def bytes_unexplained(report):
+    """From encoding to encoding, and from the last to the WAN."""
+    uses = {use["name"]: use for use in report["encodings"]}
+    stream, wan = report["bytes"]["memory_stream"], report["bytes"]["wan"]
+    if not uses:
+        return [stream - wan]
+    zstd = uses.pop("zstd")
+    return [abs(stream - sum(use["bytes"] for use in uses.values())),
+            abs(zstd["bytes"] - sum(use["encoded_bytes"] for use in uses.values())),
+            zstd["encoded_bytes"] - wan]
 
 
 def at_most(text, value_ms, limit_ms):

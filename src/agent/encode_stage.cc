@@ -116,10 +116,7 @@ std::uint64_t EncodeStage::raw_until(std::uint64_t position) {
 }
 
 void EncodeStage::adapt(bool lane_busy) {
-  const double saving = stats_.coded == 0
-                            ? 1.0
-                            : static_cast<double>(stats_.plain) / static_cast<double>(stats_.coded);
-  if (!level_.pass(control_.now(), in_worker_ > 0, lane_busy, saving)) return;
+  if (!level_.pass(control_.now(), in_worker_ > 0, lane_busy)) return;
   spdlog::debug("encoding at level {}", level_.level());
   worker_.post([this, level = level_.level()] { encoder_.set_level(level); });
 }

@@ -164,7 +164,7 @@ TEST_P(TransferLinkTest, WithoutALaneQemuOnlyWaits) {
 INSTANTIATE_TEST_SUITE_P(, TransferLinkTest,
                          testing::Values(std::nullopt,
                                          codec::Settings{
-                                             .cache = 1 << 20, .level = 1, .window_bits = 20}));
+                                             .cache = 1 << 20, .level = 2, .window_bits = 20}));
 
 }  // namespace
 }  // namespace godwit::agent

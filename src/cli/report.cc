@@ -73,18 +73,6 @@ std::string prediction_line(const json& report) {
                      error < 0 ? "less" : "more");
 }
 
-std::string counts_part(const json& report) {
-  const json bytes = report.value("bytes", json::object());
-  const json held = report.value("held", json::object());
-  const json cpu = report.value("cpu_s", json::object());
-  return fmt::format(
-      "  sent      {} of memory stream, {} over the WAN\n"
-      "  held      {} frames during the pause, {} dropped\n"
-      "  CPU       {:.2f} s at the source, {:.2f} s at the target\n",
-      bytes_of(bytes, "memory_stream"), bytes_of(bytes, "wan"), text_of(held, "frames"),
-      text_of(held, "dropped"), number_of(cpu, "source"), number_of(cpu, "target"));
-}
-
 // What each encoding left of what it was given.
 std::string encodings_part(const json& report) {
   std::string text;
@@ -95,6 +83,20 @@ std::string encodings_part(const json& report) {
                         bytes_of(use, "bytes"), bytes_of(use, "encoded_bytes"));
   }
   return text.empty() ? text : text + "\n";
+}
+
+std::string counts_part(const json& report) {
+  const json bytes = report.value("bytes", json::object());
+  const json held = report.value("held", json::object());
+  const json cpu = report.value("cpu_s", json::object());
+  return fmt::format(
+      "  sent      {} of memory stream, {} over the WAN\n"
+      "{}"
+      "  held      {} frames during the pause, {} dropped\n"
+      "  CPU       {:.2f} s at the source, {:.2f} s at the target\n",
+      bytes_of(bytes, "memory_stream"), bytes_of(bytes, "wan"), encodings_part(report),
+      text_of(held, "frames"), text_of(held, "dropped"), number_of(cpu, "source"),
+      number_of(cpu, "target"));
 }
 
 // The operator's hooks: none runs within the pause, so they are no part of any sum.
@@ -155,8 +157,7 @@ std::string migration_text(const json& migration) {
   if (number_of(*report, "total_ms") > 0) text += "\n" + total_part(*report);
   if (number_of(*report, "pause_ms") > 0)
     text += "\n" + pause_part(*report) + prediction_line(*report);
-  return text + "\n" + counts_part(*report) + encodings_part(*report) + hooks_part(migration) +
-         clock_part(migration);
+  return text + "\n" + counts_part(*report) + hooks_part(migration) + clock_part(migration);
 }
 
 std::string preflight_text(const json& report) {

@@ -30,6 +30,10 @@ json moved() {
               {"network_ms", 40.0},
               {"commit_ms", 41.16},
               {"resume_ms", 1.1}}},
+            {"encodings",
+             {{{"name", "zero"}, {"pages", 9}, {"bytes", 81}, {"encoded_bytes", 3}},
+              {{"name", "delta"}, {"pages", 0}, {"bytes", 0}, {"encoded_bytes", 0}},
+              {{"name", "zstd"}, {"pages", 0}, {"bytes", 536870912}, {"encoded_bytes", 4299161}}}},
             {"bytes", {{"memory_stream", 541170073}, {"wan", 552600000}}},
             {"held", {{"frames", 12}, {"dropped", 0}}},
             {"cpu_s", {{"source", 3.214}, {"target", 2.1}}}}}};
@@ -56,6 +60,7 @@ TEST(Report, ReadsAsExpected) {
   pause                     212.4 ms
 
   sent      516 MiB of memory stream, 527 MiB over the WAN
+  encoded   zero 81 B -> 3 B, zstd 512 MiB -> 4.10 MiB
   held      12 frames during the pause, 0 dropped
   CPU       3.21 s at the source, 2.10 s at the target
 )");

@@ -23,7 +23,7 @@ namespace godwit::codec {
 
 struct Settings {
   std::size_t cache = std::size_t{256} << 20;  // bytes of pages that each end keeps
-  int level = 1;                               // of zstd; 0: nothing is compressed
+  int level = 2;                               // of zstd; 0: nothing is compressed
   int window_bits = kMaxWindowBits;            // of zstd: 128 MiB at each end
 };
 

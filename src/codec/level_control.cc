@@ -12,17 +12,17 @@ LevelControl::LevelControl(int level)
   CHECK(index_ < kLevels.size(), "no level {}", level);
 }
 
-bool LevelControl::pass(Instant now, bool encoder_busy, bool lane_busy, double saving) {
+bool LevelControl::pass(Instant now, bool encoder_busy, bool lane_busy) {
   if (!std::exchange(started_, true)) last_ = now;
   const Nanoseconds since = now - std::exchange(last_, now);
   if (!encoder_busy && !lane_busy) return false;  // QEMU had nothing: that says nothing
   passed_ += since;
   if (encoder_busy) encoder_busy_ += since;
   if (lane_busy) lane_busy_ += since;
-  return passed_ >= interval_ && look(saving);
+  return passed_ >= interval_ && look();
 }
 
-bool LevelControl::look(double saving) {
+bool LevelControl::look() {
   const auto share = [&](Nanoseconds part) {
     return static_cast<double>(part.count()) / static_cast<double>(passed_.count());
   };
@@ -32,8 +32,7 @@ bool LevelControl::look(double saving) {
   const bool lane_limits = lane >= kAlways && encoder <= 1 - kOftenIdle;
   const bool encoder_limits = encoder >= kAlways && lane <= 1 - kOftenIdle;
   if (lane_limits && index_ + 1 < kLevels.size()) return change(index_ + 1);
-  const bool lane_has_room = index_ > 1 || lane * saving < kWorthAllBytes;
-  if (encoder_limits && index_ > 0 && lane_has_room) return change(index_ - 1);
+  if (encoder_limits && index_ > 0) return change(index_ - 1);
   return false;
 }
 

@@ -12,26 +12,26 @@ namespace godwit::codec {
 
 class LevelControl final {
  public:
-  // 0: not compressed. Beyond 9 zstd is slower than any link that a guest converges over.
-  static constexpr std::array kLevels = {0, 1, 2, 3, 5, 9};
+  // 1 is no faster than 2 on guests' memory (measured 2026-11); beyond 9 zstd is slower than any
+  // link that a guest converges over. Not to compress at all is the operator's choice
+  // (--no-compact): it costs the link three times the bytes.
+  static constexpr std::array kLevels = {2, 3, 5, 9};
   static constexpr Nanoseconds kFirstLook = seconds(1);
   static constexpr Nanoseconds kLastLook = seconds(8);
   // Of the time between two looks.
   static constexpr double kAlways = 0.9;
   static constexpr double kOftenIdle = 0.4;
-  // Not to compress costs the link more bytes: only where it makes memory move twice as fast.
-  static constexpr double kWorthAllBytes = 0.5;
 
   // `level`: of kLevels.
   explicit LevelControl(int level);
 
-  // Since the last call: had the encoder work, had the lane something to send? `saving`: raw bytes
-  // for each coded one lately. True when level() changed.
-  bool pass(Instant now, bool encoder_busy, bool lane_busy, double saving);
+  // Since the last call: had the encoder work, had the lane something to send? True when level()
+  // changed.
+  bool pass(Instant now, bool encoder_busy, bool lane_busy);
   int level() const { return kLevels[index_]; }
 
  private:
-  bool look(double saving);
+  bool look();
   bool change(std::size_t index);
 
   std::size_t index_;

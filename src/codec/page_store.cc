@@ -4,11 +4,10 @@
 
 namespace godwit::codec {
 
-// new[] without initialising: the kernel gives the memory as it is filled.
 PageStore::PageStore(std::size_t budget, std::size_t page_size)
     : page_size_(page_size),
       capacity_(std::min<std::size_t>(budget / page_size, kNoSlot)),
-      pages_(new std::byte[capacity_ * page_size]) {}
+      pages_(large_memory(capacity_ * page_size)) {}
 
 Slot PageStore::find(PageKey key) const {
   const auto found = slot_of_.find(key);

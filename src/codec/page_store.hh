@@ -4,11 +4,11 @@
 // alone. One thread; memory: the budget, taken as it fills, and about 2 % of it for the index.
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <unordered_map>
 #include <vector>
 
 #include "base/bytes.hh"
+#include "base/large_memory.hh"
 
 namespace godwit::codec {
 
@@ -50,7 +50,7 @@ class PageStore final {
   std::size_t capacity_;
   std::size_t used_ = 0;
   Slot hand_ = 0;
-  std::unique_ptr<std::byte[]> pages_;
+  LargeMemory pages_;
   std::vector<PageKey> keys_;  // of the slots
   std::vector<bool> used_lately_;
   std::unordered_map<PageKey, Slot> slot_of_;

@@ -1,16 +1,30 @@
 #include "codec/zstd.hh"
 
+#define ZSTD_STATIC_LINKING_ONLY  // ZSTD_customMem
 #include <zstd.h>
 
+#include <cstdlib>
 #include <new>
 
 #include "base/check.hh"
+#include "base/large_memory.hh"
 
 namespace godwit::codec {
 namespace {
 
 // Beyond the bound: the end of a frame, and what an earlier call may have left.
 constexpr std::size_t kFrameRest = 1024;
+
+// Windows and tables are large, and are filled.
+void* allocate(void*, std::size_t size) {
+  try {
+    return large_memory(size).release();
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+void release(void*, void* memory) { std::free(memory); }
+constexpr ZSTD_customMem kLargeMemory{allocate, release, nullptr};
 
 void set(ZSTD_CCtx* context, ZSTD_cParameter parameter, int value) {
   const std::size_t done = ZSTD_CCtx_setParameter(context, parameter, value);
@@ -22,15 +36,15 @@ void set(ZSTD_CCtx* context, ZSTD_cParameter parameter, int value) {
 void Compressor::Free::operator()(ZSTD_CCtx_s* context) const { ZSTD_freeCCtx(context); }
 void Decompressor::Free::operator()(ZSTD_DCtx_s* context) const { ZSTD_freeDCtx(context); }
 
-Compressor::Compressor(int window_bits) : context_(ZSTD_createCCtx()) {
+Compressor::Compressor(int window_bits) : context_(ZSTD_createCCtx_advanced(kLargeMemory)) {
   if (!context_) throw std::bad_alloc();
-  set(context_.get(), ZSTD_c_compressionLevel, level_);
   set(context_.get(), ZSTD_c_windowLog, window_bits);
   set(context_.get(), ZSTD_c_enableLongDistanceMatching, 1);
   set(context_.get(), ZSTD_c_contentSizeFlag, 0);
 }
 
 void Compressor::compress(BytesView plain, int level, Bytes& out) {
+  if (level_ == 0) set(context_.get(), ZSTD_c_compressionLevel, level_ = level);
   const bool last_of_frame = level != level_;
   ZSTD_inBuffer input{.src = plain.data(), .size = plain.size(), .pos = 0};
   std::size_t left = 1;
@@ -46,7 +60,8 @@ void Compressor::compress(BytesView plain, int level, Bytes& out) {
   if (last_of_frame) set(context_.get(), ZSTD_c_compressionLevel, level_ = level);
 }
 
-Decompressor::Decompressor(int most_window_bits) : context_(ZSTD_createDCtx()) {
+Decompressor::Decompressor(int most_window_bits)
+    : context_(ZSTD_createDCtx_advanced(kLargeMemory)) {
   if (!context_) throw std::bad_alloc();
   const std::size_t done =
       ZSTD_DCtx_setParameter(context_.get(), ZSTD_d_windowLogMax, most_window_bits);

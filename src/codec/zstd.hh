@@ -11,8 +11,6 @@ struct ZSTD_DCtx_s;
 
 namespace godwit::codec {
 
-inline constexpr int kFastestLevel = 1;
-inline constexpr int kBestLevel = 9;
 inline constexpr int kLeastWindowBits = 10;  // zstd's own
 inline constexpr int kMaxWindowBits = 27;
 
@@ -28,7 +26,7 @@ class Compressor final {
     void operator()(ZSTD_CCtx_s* context) const;
   };
   std::unique_ptr<ZSTD_CCtx_s, Free> context_;
-  int level_ = kFastestLevel;  // of the frame
+  int level_ = 0;  // of the frame; 0: none has begun
 };
 
 class Decompressor final {

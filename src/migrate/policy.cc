@@ -81,7 +81,7 @@ StopJudge::Verdict StopJudge::judge(const MemorySample& sample) {
   note_round(sample, allowed);
   const double rate = sample.delivered_bytes_per_second;
 
-  Verdict verdict{.most_backlog_bytes = most_backlog(sample, limits_, costs_)};
+  Verdict verdict;
   if (rate <= 0) return verdict;
   // At the end of this round the guest has dirtied again what it could in the time it takes.
   const double round_seconds = (sample.remaining_bytes + sample.backlog_bytes) / rate;

@@ -58,9 +58,8 @@ class StopJudge final {
     Nanoseconds predicted_pause{};  // at the end of the present round
     Nanoseconds pause_now{};        // if the guest stopped at this sample
     Nanoseconds eta{};              // until the hand-over, if it converges
-    double most_backlog_bytes = 0;
-    bool fits = false;      // the switch-over may be allowed: the next sync decides
-    bool stop_now = false;  // this sample is exact enough, and what is dirty fits
+    bool fits = false;              // the switch-over may be allowed: the next sync decides
+    bool stop_now = false;          // this sample is exact enough, and what is dirty fits
     bool best_now = false;  // where a pause over the limit is allowed: no better moment is in sight
     bool diverges = false;  // it will not fit at this rate
   };

@@ -7,8 +7,7 @@
 
 namespace godwit::stream {
 
-ByteRing::ByteRing(std::size_t capacity)
-    : capacity_(capacity), storage_(std::make_unique_for_overwrite<std::byte[]>(capacity)) {
+ByteRing::ByteRing(std::size_t capacity) : capacity_(capacity), storage_(large_memory(capacity)) {
   CHECK(std::has_single_bit(capacity), "capacity {}", capacity);
 }
 

@@ -4,9 +4,9 @@
 // owner tracks which positions are live; memory is taken from the system only as it is first
 // touched.
 #include <cstdint>
-#include <memory>
 
 #include "base/bytes.hh"
+#include "base/large_memory.hh"
 
 namespace godwit::stream {
 
@@ -28,7 +28,7 @@ class ByteRing final {
  private:
   std::size_t capacity_;
   std::uint64_t origin_ = 0;
-  std::unique_ptr<std::byte[]> storage_;
+  LargeMemory storage_;
 };
 
 }  // namespace godwit::stream

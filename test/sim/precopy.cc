@@ -77,7 +77,7 @@ class Precopy final {
 
   void judge() {
     judged_ = now_;
-    const auto verdict = judge_.judge({.at = Instant(now_),
+    const migrate::MemorySample sample{.at = Instant(now_),
                                        .round = round_,
                                        .remaining_bytes = remaining_,
                                        .since_sync = now_ - synced_,
@@ -86,8 +86,9 @@ class Precopy final {
                                        .delivered_bytes_per_second = estimate_,
                                        .rtt = link_.rtt,
                                        .sent_bytes = sent_,
-                                       .memory_bytes = memory_bytes_});
-    most_backlog_ = verdict.most_backlog_bytes;
+                                       .memory_bytes = memory_bytes_};
+    const auto verdict = judge_.judge(sample);
+    most_backlog_ = migrate::most_backlog(sample, judge_.limits(), migrate::PauseCosts{});
     has_diverged_ |= verdict.diverges;
     if (has_diverged_ && !judge_.limits().pause_on_diverge) return end(End::diverged);
     if (verdict.stop_now) return pause(End::fits, verdict.pause_now);
