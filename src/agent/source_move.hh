@@ -19,8 +19,8 @@
 
 namespace godwit::agent {
 
-// Enough for a working set; what a guest holds for long is within zstd's window (bench/RESULTS.md).
-inline constexpr ByteCount kDefaultCache{128 << 20};
+// A working set; 256 MiB saved no more on a database or a compiler (bench/RESULTS.md).
+inline constexpr ByteCount kDefaultCache{64 << 20};
 inline constexpr ByteCount kMaxCache{std::uint64_t{16} << 30};
 inline constexpr unsigned kCodecProtocol = 2;  // of a session, from which on memory may be encoded
 

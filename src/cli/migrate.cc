@@ -83,7 +83,7 @@ void add_migrate(CLI::App& app, Context& context) {
       "Take a quarter of the path: the vm and its wires come first, the move takes longer");
   add_size(*verb, "--cache", move->cache,
            "Memory for pages that were sent, at each end: what comes again is a few bytes "
-           "(default 128MiB)");
+           "(default 64MiB)");
   verb->add_flag("--no-compact", move->no_compact,
                  "Send memory as it is: for links faster than a core compresses");
   auto* dry_run = verb->add_flag("--dry-run", move->dry_run, "Only check and estimate");

@@ -22,9 +22,9 @@
 namespace godwit::codec {
 
 struct Settings {
-  std::size_t cache = std::size_t{256} << 20;  // bytes of pages that each end keeps
-  int level = 2;                               // of zstd; 0: nothing is compressed
-  int window_bits = kMaxWindowBits;            // of zstd: 128 MiB at each end
+  std::size_t cache = std::size_t{64} << 20;  // bytes of pages that each end keeps
+  int level = 2;                              // of zstd; 0: nothing is compressed
+  int window_bits = 26;  // of zstd: 64 MiB at each end; twice that saves 5 % (measured 2026-11)
 };
 
 struct EncodingStats {
