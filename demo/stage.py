@@ -144,6 +144,12 @@ class Lab:
     def set_link(self, *settings):
         self._lab("set", LINK, *settings)
 
+    def cut(self, link):
+        self._lab("cut", link)
+
+    def heal(self, link):
+        self._lab("heal", link)
+
     def command(self, host, *words):
         """The argument vector that runs `words` in a host."""
         words = [self.program if word == "godwit" else word for word in words]

@@ -235,6 +235,27 @@ def test_a_station_on_a_bridge_reaches_the_vm_wherever_it_is(fleet):
         fleet.godwit("client", "port", "rm", "lanb")
 
 
+def test_memory_crosses_compact_or_as_it_is(fleet):
+    """The same bytes either way: the vm's counter goes on, and QEMU has verified its own stream."""
+    vm = fleet.run_vm(dirty="20mbit", working_set="16MiB")
+    compact = fleet.move(vm, "e1", "w1", "--cache", "32MiB")["report"]
+    as_it_is = fleet.move(vm, "w1", "e1", "--no-compact")["report"]
+    uses = {use["name"]: use for use in compact["encodings"]}
+    assert as_it_is["encodings"] == []
+    assert as_it_is["bytes"]["wan"] > as_it_is["bytes"]["memory_stream"]
+    assert compact["bytes"]["wan"] < 0.8 * compact["bytes"]["memory_stream"]
+    assert sum(use["bytes"] for name, use in uses.items() if name != "zstd") == \
+        compact["bytes"]["memory_stream"]
+    # What it writes is sent again, and is known to both ends.
+    assert uses["zero"]["pages"] > 1000 and uses["copy"]["pages"] > 0
+    assert uses["same"]["pages"] + uses["delta"]["pages"] > 0
+    assert uses["zstd"]["encoded_bytes"] < compact["bytes"]["wan"] < 1.3 * uses["zstd"]["encoded_bytes"]
+    for option, value in (("--cache", "much"), ("--cache", "17GiB"), ("--stop-policy", "never")):
+        refused = fleet.godwit("e1", "migrate", vm.name, "--to", "w1", option, value, expect=None)
+        assert refused.returncode in (1, 2, 3) and option.strip("-").replace("-", "_") in \
+            refused.stderr.replace("-", "_"), refused
+
+
 def test_a_wire_to_a_host_that_is_away_can_be_cut(fleet):
     """Its agent learns it when it comes back."""
     fleet.godwit("client", "port", "add", "here", "--uplink", "--address", "10.77.0.1/24")
