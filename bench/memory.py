@@ -59,7 +59,7 @@ QUICK = {"workloads": ("idle", "redis"), "links": ("465mbit-27ms",), "losses": (
          "systems": ("godwit", "qemu-plain", "qemu-xbzrle512", "qemu-multifd-zstd")}
 BOOT_LIMIT_S = 300
 PROBE = ("--rate", "200", "--connections", "0")
-AGREE_WITHIN = 0.05
+AGREE_WITHIN = 0.08  # headers of TCP, IP and TLS are 4 to 6 %
 UNITS = {"completed": "bool", "total_s": "s", "pause_ms": "ms", "blackout_ms": "ms", "wan_bytes": "bytes",
          "cpu_s": "s", "rss_mib": "MiB"}
 
@@ -169,6 +169,9 @@ class Bench:
 
         report = self._keep(lab, client, case, "godwit", move)
         if report:
+            parts = ", ".join(f"{name.removesuffix('_ms')} {ms:.0f}" for name, ms in report["pause"].items())
+            say(f"    pause: {parts}; predicted {report['prediction']['pause_ms']:.0f} ms; "
+                f"{len(report['rounds'])} rounds")
             counted, told = self.figures[case, "godwit"].wan_bytes, report["bytes"]["wan"]
             if abs(told / counted - 1) > AGREE_WITHIN:
                 say(f"    its report has {told / 1e6:.1f} MB over the WAN, {told / counted:.3f} of the link's count")

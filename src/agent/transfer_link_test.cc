@@ -149,7 +149,8 @@ TEST_P(TransferLinkTest, LeavesInQemuWhatASlowConsumerIsBehindWith) {
   ASSERT_TRUE(run_until([&] { return backlog() >= kMost; }));
   int rounds = 0;
   ASSERT_TRUE(run_until([&] { return ++rounds == 10; }));
-  EXPECT_LT(backlog(), 2 * kMost);  // with the last read
+  const std::size_t encoder_holds = GetParam() ? 2 << 20 : 0;
+  EXPECT_LT(backlog(), 2 * kMost + encoder_holds);  // with the last read
   source_.bound_backlog(ByteCount{4 * kMost});
   ASSERT_TRUE(run_until([&] { return backlog() >= 4 * kMost; }));
 }
