@@ -322,8 +322,9 @@ bool TransferLink::move_raw() {
 }
 
 void TransferLink::maybe_verified() {
-  if (!stream_ended_ || (decode_ && !decode_->verified())) {
-    if (stream_ended_ && decode_ && decode_->idle()) abort("the memory stream ended early");
+  if (!stream_ended_) return;
+  if (decode_ && !decode_->verified()) {
+    if (decode_->idle()) abort("the memory stream ended early");
     return;
   }
   stream_ended_ = false;

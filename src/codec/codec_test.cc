@@ -66,9 +66,10 @@ TEST(Codec, EveryEncodingIsUsedAndSaves) {
   for (std::size_t i = 0; i < kEncodings; ++i) {
     EXPECT_GT(stats.by_encoding[i].pages, 0U) << to_text(Encoding(i));
   }
-  std::uint64_t bytes = 0;
-  for (const auto& each : stats.by_encoding) bytes += each.raw;
+  std::uint64_t bytes = 0, plain = 0;
+  for (const auto& each : stats.by_encoding) bytes += each.raw, plain += each.plain;
   EXPECT_EQ(bytes, raw.size());
+  EXPECT_EQ(plain, stats.plain);
   EXPECT_EQ(stats.raw, raw.size());
   EXPECT_LT(coded.size(), raw.size() / 2);
 }

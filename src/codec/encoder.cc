@@ -63,7 +63,6 @@ Encoder::Coded Encoder::take(Bytes spare) {
 void Encoder::opaque(BytesView bytes) {
   while (!bytes.empty()) {
     const BytesView part = bytes.first(std::min(bytes.size(), kBatchBytes));
-    const std::size_t before = plain();
     if (run_.pages == 0 || run_.encoding != Encoding::kOpaque) {
       close_run();
       run_.encoding = Encoding::kOpaque;
@@ -71,14 +70,14 @@ void Encoder::opaque(BytesView bytes) {
     run_.pages += part.size();
     append(literals_, part);
     batch_raw_ += part.size();
-    count(Encoding::kOpaque, part.size(), before);
+    charge(Encoding::kOpaque);
+    count(Encoding::kOpaque, part.size());
     bytes = bytes.subspan(part.size());
     if (batch_raw_ >= kBatchBytes) close_batch();
   }
 }
 
 void Encoder::page(const stream::PageRecord& record) {
-  const std::size_t before = plain();
   const std::size_t size = parser_.page_size();
   const std::uint64_t number = record.offset / size;
   const bool zero = record.kind == stream::PageRecord::Kind::kZero;
@@ -118,13 +117,15 @@ void Encoder::page(const stream::PageRecord& record) {
       keep(key, record.contents, hash);
     }
   }
+  charge(encoding);  // its literals
   open_run(encoding, record, number);
   append(run_.arguments, arguments_);
   ++run_.pages;
   last_block_ = key >> kPageNumberBits;
   next_number_ = number + 1;
   batch_raw_ += raw_size(record);
-  count(encoding, raw_size(record), before);
+  charge(encoding);
+  count(encoding, raw_size(record));
 }
 
 // Every page while there is room; then those that were sent before, as they will be again.
@@ -187,6 +188,7 @@ void Encoder::close_run() {
   append_varint(operations_, std::exchange(run_.pages, 0));
   append(operations_, run_.arguments);
   run_.arguments.clear();
+  charge(run_.encoding);
 }
 
 void Encoder::close_batch() {
@@ -219,6 +221,7 @@ void Encoder::close_batch() {
   operations_.clear();
   literals_.clear();
   batch_raw_ = 0;
+  charged_ = 0;
 }
 
 std::size_t Encoder::block_index(std::uint16_t block) {
@@ -229,11 +232,16 @@ std::size_t Encoder::block_index(std::uint16_t block) {
   return blocks_.size() - 1;
 }
 
-void Encoder::count(Encoding encoding, std::uint64_t raw, std::size_t plain_before) {
+void Encoder::count(Encoding encoding, std::uint64_t raw) {
   EncodingStats& stats = stats_.by_encoding[std::to_underlying(encoding)];
   ++stats.pages;
   stats.raw += raw;
-  stats.plain += plain() - plain_before;
+}
+
+// What was added since the last call is this encoding's.
+void Encoder::charge(Encoding encoding) {
+  const std::size_t now = plain();
+  stats_.by_encoding[std::to_underlying(encoding)].plain += now - std::exchange(charged_, now);
 }
 
 }  // namespace godwit::codec

@@ -83,7 +83,8 @@ class Encoder final : private stream::QemuSink {
   void close_run();
   void close_batch();
   std::size_t block_index(std::uint16_t block);
-  void count(Encoding encoding, std::uint64_t raw, std::size_t plain_before);
+  void count(Encoding encoding, std::uint64_t raw);
+  void charge(Encoding encoding);
   std::size_t plain() const {
     return operations_.size() + run_.arguments.size() + literals_.size();
   }
@@ -104,6 +105,7 @@ class Encoder final : private stream::QemuSink {
   Bytes operations_, literals_;
   Bytes arguments_;  // of the page at hand
   std::uint64_t batch_raw_ = 0;
+  std::size_t charged_ = 0;  // of plain(): counted as some encoding's
 
   Coded out_;
   std::vector<stream::QemuMark> marks_;
