@@ -157,6 +157,7 @@ void SourceMemory::on_event(const qemu::QmpEvent& event) {
   if (event.name == "STOP" && continued_ && !stopped_) {
     stopped_ = true;
     milestones_.stopped = happened_at(event);
+    if (!predicted_pause_) predicted_pause_ = progress_.predicted_pause;  // QEMU did it by itself
     end_round(milestones_.stopped);
   }
   if (event.name == "MIGRATION_PASS" && continued_ && !stopped_) {

@@ -105,7 +105,7 @@ class SourceMemory final {
   Progress progress_;
   BitRate path_rate_;                           // the best that was delivered
   Instant synced_{};                            // QEMU's last sync of its dirty bitmap
-  std::optional<Nanoseconds> predicted_pause_;  // as we stopped the guest
+  std::optional<Nanoseconds> predicted_pause_;  // as the guest was stopped
   std::vector<migrate::Round> rounds_;
   Instant round_start_{};
   std::uint64_t round_start_bytes_ = 0;
