@@ -84,6 +84,43 @@ TEST(Codec, WhatIsNoQemuStreamPassesToo) {
   EXPECT_TRUE(decode(encode({}, kSmall, 1), kSmall, 5).verified);
 }
 
+TEST(Codec, ALongPieceIsManyBatches) {
+  MadeUpGuest guest(15, 2000);
+  const Bytes raw = guest.stream(2);
+  ASSERT_GT(raw.size(), 2 * kMaxRaw);
+  const Decoded decoded = decode(encode(raw, kSmall, raw.size()), kSmall, 1 << 20);
+  ASSERT_TRUE(decoded.done) << decoded.done.error().text;
+  EXPECT_TRUE(decoded.verified && decoded.raw == raw);
+}
+
+// A QEMU that its guest has taken over may write anything.
+TEST(Codec, WhatNoQemuWritesPassesToo) {
+  namespace format = stream::qemu_format;
+  const Bytes page(4096, std::byte{7});
+  Bytes raw;
+  Writer writer(raw);
+  writer.u32(format::kMagic).u32(format::kVersion);
+  writer.u8(format::kSectionStart).u32(2).text8("ram").u32(0).u32(format::kRamVersion);
+  constexpr std::uint64_t kHuge = std::uint64_t{1} << 62;
+  writer.u64(2 * kHuge | format::kRamMemorySize);
+  writer.text8("a").u64(kHuge).text8("b").u64(kHuge);
+  const auto record = [&](std::uint64_t word, std::string_view name, BytesView contents) {
+    writer.u64(word);
+    if ((word & format::kRamContinue) == 0) writer.text8(name);
+    writer.bytes(contents);
+  };
+  record(0 | format::kRamPage, "a", page);
+  record((kHuge - 4096) | format::kRamPage | format::kRamContinue, "", page);
+  record((std::uint64_t{1} << 40) | format::kRamPage, "a", page);
+  record(0 | format::kRamZero, "b", BytesView(page).first(1));    // filled with 7
+  record(0 | format::kRamPage | format::kRamContinue, "", page);  // goes on in b
+  record(0 | format::kRamPage, "a", page);
+  record(0 | format::kRamPage, "b", page);
+  const Decoded decoded = decode(encode(raw, kSmall, 1000), kSmall, 100);
+  ASSERT_TRUE(decoded.done) << decoded.done.error().text;
+  EXPECT_TRUE(decoded.verified && decoded.raw == raw);
+}
+
 TEST(Codec, TellsHowFarItIs) {
   MadeUpGuest guest(9, 100);
   const Bytes raw = guest.stream(1);

@@ -11,6 +11,9 @@ namespace godwit::codec {
 
 using stream::PageRecord;
 
+// A record's word, its block's name and a fill byte.
+constexpr std::size_t kMostOfRecord = sizeof(std::uint64_t) + 1 + UINT8_MAX + 1;
+
 Decoder::Decoder(const Settings& settings)
     : settings_(settings), decompressor_(settings.window_bits) {}
 
@@ -104,7 +107,7 @@ bool Decoder::pages(std::uint8_t tag, Reader& operations, Reader& literals) {
   static constexpr std::byte kFill{0};
   for (std::uint64_t i = 0; i < count; ++i) {
     const bool zero = encoding == Encoding::kZero;
-    if (!room_for(zero ? sizeof(std::uint64_t) : page_size_)) return false;
+    if (!room_for(kMostOfRecord + (zero ? 0 : page_size_))) return false;
     record.offset = next_number_ * page_size_;
     record.contents =
         zero ? BytesView(&kFill, 1)

@@ -14,6 +14,11 @@ namespace {
 constexpr std::size_t kBucket = 4;            // entries of by_content_ that a hash may be in
 constexpr std::size_t kMostChangedShare = 2;  // of the page's words, one in so many
 
+// sent_before_ knows pages by a hash, so that it stays small whatever a stream says: 1 MiB, a bit
+// for each page of 32 GiB. Two pages with one bit are kept too early, which is all.
+constexpr int kSentBits = 23;
+constexpr std::uint64_t kGoldenRatio = 0x9e3779b97f4a7c15;  // Fibonacci hashing (Knuth, TAOCP 6.4)
+
 std::size_t raw_size(const stream::PageRecord& record) {
   return sizeof(std::uint64_t) + (record.continues ? 0 : 1 + record.name.size()) +
          record.contents.size();
@@ -25,13 +30,7 @@ Encoder::Encoder(const Settings& settings) : settings_(settings) {}
 
 void Encoder::push(BytesView raw) {
   hash_.update(raw);
-  // In pieces, so that no batch gets much longer than it should.
-  while (!raw.empty()) {
-    const std::size_t count = std::min(raw.size(), kBatchBytes);
-    parser_.push(raw.first(count));
-    raw = raw.subspan(count);
-    if (batch_raw_ >= kBatchBytes) close_batch();
-  }
+  parser_.push(raw);
 }
 
 void Encoder::flush() {
@@ -81,16 +80,17 @@ void Encoder::page(const stream::PageRecord& record) {
   const std::size_t size = parser_.page_size();
   const std::uint64_t number = record.offset / size;
   const bool zero = record.kind == stream::PageRecord::Kind::kZero;
-  if (zero && record.contents.front() != std::byte{0}) {  // QEMU writes no other
+  if (!fits_an_operation(record)) {
     Bytes bytes;
     reproduce(record, bytes);
     return opaque(bytes);
   }
   if (!zero && !store_) {
     store_.emplace(settings_.cache, size);
+    sent_before_.resize(std::size_t{1} << kSentBits);
     by_content_.assign(std::bit_ceil(std::max(2 * store_->slots(), kBucket)), kNoSlot);
   }
-  const PageKey key = page_key(block_index(record.block), number);
+  const PageKey key = page_key(record.block, number);
   const std::uint64_t hash = zero ? 0 : stream::checksum(0, record.contents);
   const Slot slot = zero || store_->slots() == 0 ? kNoSlot : store_->find(key);
 
@@ -121,20 +121,27 @@ void Encoder::page(const stream::PageRecord& record) {
   open_run(encoding, record, number);
   append(run_.arguments, arguments_);
   ++run_.pages;
-  last_block_ = key >> kPageNumberBits;
+  last_block_ = record.block;
   next_number_ = number + 1;
   batch_raw_ += raw_size(record);
   charge(encoding);
   count(encoding, raw_size(record));
+  if (batch_raw_ >= kBatchBytes) close_batch();
+}
+
+// What no QEMU writes passes as opaque bytes. After it a record may go on in a block that the
+// decoder has not heard of.
+bool Encoder::fits_an_operation(const stream::PageRecord& record) const {
+  if (record.offset / parser_.page_size() > kMaxPageNumber - kMaxRaw) return false;
+  if (record.continues && record.block != last_block_) return false;
+  return record.kind == stream::PageRecord::Kind::kPage || record.contents.front() == std::byte{0};
 }
 
 // Every page while there is room; then those that were sent before, as they will be again.
 bool Encoder::wants(PageKey key, Slot slot) {
-  const std::uint64_t number = key & kMaxPageNumber;
-  std::vector<bool>& sent = sent_before_[key >> kPageNumberBits];
-  if (number >= sent.size()) sent.resize(number + 1);
-  const bool again = sent[number];
-  sent[number] = true;
+  auto sent = sent_before_[(key * kGoldenRatio) >> (64 - kSentBits)];
+  const bool again = sent;
+  sent = true;
   return store_->slots() > 0 && (again || slot != kNoSlot || !store_->full());
 }
 
@@ -168,12 +175,11 @@ void Encoder::keep(PageKey key, BytesView contents, std::uint64_t hash) {
 }
 
 void Encoder::open_run(Encoding encoding, const stream::PageRecord& record, std::uint64_t number) {
-  const std::size_t block = block_index(record.block);
-  const bool follows = record.continues && block == last_block_ && number == next_number_;
+  const bool follows = record.continues && number == next_number_;
   if (run_.pages > 0 && run_.encoding == encoding && follows) return;
   close_run();
   run_.encoding = encoding;
-  const bool moved = block != last_block_ || number != next_number_;
+  const bool moved = record.block != last_block_ || number != next_number_;
   operations_.push_back(static_cast<std::byte>(
       std::to_underlying(encoding) | (record.continues ? 0 : kNamed) | (moved ? kMoved : 0)));
   if (!record.continues) Writer(operations_).text8(record.name);
@@ -216,20 +222,11 @@ void Encoder::close_batch() {
   stats_.raw += batch_raw_;
   stats_.plain += plain_size;
   stats_.coded += out.size() - at;
-  ++stats_.batches;
   out_.raw_end = stats_.raw;
   operations_.clear();
   literals_.clear();
   batch_raw_ = 0;
   charged_ = 0;
-}
-
-std::size_t Encoder::block_index(std::uint16_t block) {
-  const auto found = std::ranges::find(blocks_, block);
-  if (found != blocks_.end()) return static_cast<std::size_t>(found - blocks_.begin());
-  blocks_.push_back(block);
-  sent_before_.emplace_back();
-  return blocks_.size() - 1;
 }
 
 void Encoder::count(Encoding encoding, std::uint64_t raw) {

@@ -35,7 +35,6 @@ struct EncodingStats {
 struct Stats {
   std::array<EncodingStats, kEncodings> by_encoding{};
   std::uint64_t raw = 0, plain = 0, coded = 0;  // bytes; coded: with the headers
-  std::uint64_t batches = 0;
 };
 
 class Encoder final : private stream::QemuSink {
@@ -61,7 +60,6 @@ class Encoder final : private stream::QemuSink {
   std::vector<stream::QemuMark> take_marks() { return std::exchange(marks_, {}); }
 
   const Stats& stats() const { return stats_; }
-  const stream::QemuStreamStats& parsed() const { return parser_.stats(); }
 
  private:
   // Pages in a row that became the same.
@@ -75,6 +73,7 @@ class Encoder final : private stream::QemuSink {
   void page(const stream::PageRecord& record) override;
   void mark(const stream::QemuMark& mark) override { marks_.push_back(mark); }
 
+  bool fits_an_operation(const stream::PageRecord& record) const;
   bool wants(PageKey key, Slot slot);
   std::span<Slot> bucket(std::uint64_t hash);
   Slot copy_of(BytesView contents, std::uint64_t hash);
@@ -82,7 +81,6 @@ class Encoder final : private stream::QemuSink {
   void open_run(Encoding encoding, const stream::PageRecord& record, std::uint64_t number);
   void close_run();
   void close_batch();
-  std::size_t block_index(std::uint16_t block);
   void count(Encoding encoding, std::uint64_t raw);
   void charge(Encoding encoding);
   std::size_t plain() const {
@@ -94,14 +92,13 @@ class Encoder final : private stream::QemuSink {
   stream::StreamHash hash_;
   std::optional<PageStore> store_;
   std::optional<Compressor> compressor_;
-  std::vector<std::uint64_t> hashes_;           // of what the slots hold
-  std::vector<Slot> by_content_;                // in buckets, by hash
-  std::vector<std::vector<bool>> sent_before_;  // by block and page number
-  std::vector<std::uint16_t> blocks_;           // in the order of their names in the stream
+  std::vector<std::uint64_t> hashes_;  // of what the slots hold
+  std::vector<Slot> by_content_;       // in buckets, by hash
+  std::vector<bool> sent_before_;      // by a hash of the page's key
 
   Run run_;
-  std::size_t last_block_ = 0;
-  std::uint64_t next_number_ = 0;  // the page after the last
+  std::size_t last_block_ = SIZE_MAX;  // none yet
+  std::uint64_t next_number_ = 0;      // the page after the last
   Bytes operations_, literals_;
   Bytes arguments_;  // of the page at hand
   std::uint64_t batch_raw_ = 0;
