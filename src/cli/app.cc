@@ -45,6 +45,7 @@ void build(CLI::App& app, Context& context) {
   add_audit(app, context);
   add_completion(app, context);
   add_doctor(app, context);
+  add_debug(app, context);
   add_version(app, context);
   // Dispatched by main.cc before this parser; listed here for --help.
   app.add_subcommand("lab", "The one-machine test bed: hosts, sites and a WAN in namespaces");
