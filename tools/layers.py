@@ -14,7 +14,7 @@ MAY_LINK = {
     "wire": {"base", "crypto"},
     "net": {"base"},
     "stream": {"base", "crypto"},
-    "codec": {"base", "stream"},
+    "codec": {"base", "crypto", "stream"},
     "translate": {"base"},
     "session": {"base", "os", "crypto"},
     "http": {"base", "os"},

@@ -62,6 +62,8 @@ std::string_view to_text(Encoding encoding) {
       return "delta";
     case Encoding::kCopy:
       return "copy";
+    case Encoding::kKnown:
+      return "known";
   }
   return "?";
 }

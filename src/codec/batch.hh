@@ -44,8 +44,9 @@ enum class Encoding : std::uint8_t {
   kSame = 4,     // as it is kept
   kDelta = 5,    // as it is kept but for some words, and kept so
   kCopy = 6,     // as another page is kept
+  kKnown = 7,    // as the target's host knows it from before (known_pages.hh)
 };
-inline constexpr std::size_t kEncodings = 7;
+inline constexpr std::size_t kEncodings = 8;
 std::string_view to_text(Encoding encoding);
 
 inline constexpr std::uint8_t kEncodingMask = 0x0f;
@@ -55,5 +56,10 @@ inline constexpr std::uint8_t kMoved = 0x20;  // not the page after the one befo
 // LEB128: seven bits a byte, least first.
 void append_varint(Bytes& out, std::uint64_t value);
 std::uint64_t varint(Reader& reader);
+// Zigzag: small numbers of either sign become small ones of none.
+inline std::uint64_t zigzag(std::uint64_t difference) {
+  return (difference << 1U) ^ (0 - (difference >> 63U));
+}
+inline std::uint64_t unzigzag(std::uint64_t value) { return (value >> 1U) ^ (0 - (value & 1U)); }
 
 }  // namespace godwit::codec

@@ -14,8 +14,8 @@ using stream::PageRecord;
 // A record's word, its block's name and a fill byte.
 constexpr std::size_t kMostOfRecord = sizeof(std::uint64_t) + 1 + UINT8_MAX + 1;
 
-Decoder::Decoder(const Settings& settings)
-    : settings_(settings), decompressor_(settings.window_bits) {}
+Decoder::Decoder(const Settings& settings, std::shared_ptr<const KnownPages> known)
+    : settings_(settings), decompressor_(settings.window_bits), known_(std::move(known)) {}
 
 Result<bool> Decoder::step() {
   const BytesView rest = BytesView(held_).subspan(decoded_);
@@ -146,6 +146,12 @@ BytesView Decoder::contents(Encoding encoding, PageKey key, Reader& operations, 
     case Encoding::kCopy: {
       const std::uint64_t slot = varint(operations);
       return slot < store_->slots() ? kept(static_cast<Slot>(slot)) : BytesView{};
+    }
+    case Encoding::kKnown: {
+      const std::uint64_t place = next_known_ + unzigzag(varint(operations));
+      next_known_ = place + 1;
+      const BytesView page = known_.page(place);
+      return page.size() == page_size_ ? page : BytesView{};
     }
     case Encoding::kOpaque:
     case Encoding::kZero:

@@ -8,6 +8,7 @@
 #include "base/result.hh"
 #include "codec/batch.hh"
 #include "codec/encoder.hh"
+#include "codec/known_pages.hh"
 #include "codec/page_store.hh"
 #include "codec/zstd.hh"
 #include "stream/stream_hash.hh"
@@ -16,8 +17,8 @@ namespace godwit::codec {
 
 class Decoder final {
  public:
-  // As the encoder's; `level` is not needed.
-  explicit Decoder(const Settings& settings);
+  // As the encoder's; `level` is not needed. `known`: whose catalogue the encoder has learnt.
+  explicit Decoder(const Settings& settings, std::shared_ptr<const KnownPages> known = nullptr);
 
   void push(BytesView coded);
   // Decodes a batch; false: there is none that is whole.
@@ -44,6 +45,8 @@ class Decoder final {
   Decompressor decompressor_;
   Bytes plain_;
   std::optional<PageStore> store_;
+  KnownReader known_;
+  std::uint64_t next_known_ = 0;
   std::size_t page_size_ = 0;
   std::vector<std::string> blocks_;
   std::size_t last_block_ = 0;

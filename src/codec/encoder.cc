@@ -105,6 +105,11 @@ void Encoder::page(const stream::PageRecord& record) {
     encoding = Encoding::kCopy;
     append_varint(arguments_, other);
     store_->touch(other);
+  } else if (const auto place = known(record.contents, slot)) {
+    encoding = Encoding::kKnown;
+    append_varint(arguments_, zigzag(*place - next_known_));
+    next_known_ = *place + 1;
+    sent_before(key);
   } else if (slot != kNoSlot &&
              append_delta(store_->at(slot), record.contents, size / kDeltaWord / kMostChangedShare,
                           arguments_, literals_)) {
@@ -112,7 +117,9 @@ void Encoder::page(const stream::PageRecord& record) {
     keep(key, record.contents, hash);
   } else {
     append(literals_, record.contents);
-    if (wants(key, slot)) {
+    // Every page while there is room; then those that were sent before, as they will be again.
+    const bool again = sent_before(key) || slot != kNoSlot;
+    if (store_->slots() > 0 && (again || !store_->full())) {
       encoding = Encoding::kKept;
       keep(key, record.contents, hash);
     }
@@ -137,12 +144,17 @@ bool Encoder::fits_an_operation(const stream::PageRecord& record) const {
   return record.kind == stream::PageRecord::Kind::kPage || record.contents.front() == std::byte{0};
 }
 
-// Every page while there is room; then those that were sent before, as they will be again.
-bool Encoder::wants(PageKey key, Slot slot) {
+// From now on it was.
+bool Encoder::sent_before(PageKey key) {
   auto sent = sent_before_[(key * kGoldenRatio) >> (64 - kSentBits)];
-  const bool again = sent;
+  const bool before = sent;
   sent = true;
-  return store_->slots() > 0 && (again || slot != kNoSlot || !store_->full());
+  return before;
+}
+
+// Its place in the catalogue. A page that is kept has changed since, to what no host knew.
+std::optional<std::uint64_t> Encoder::known(BytesView contents, Slot slot) {
+  return slot == kNoSlot ? catalogue_.find(contents) : std::nullopt;
 }
 
 std::span<Slot> Encoder::bucket(std::uint64_t hash) {

@@ -2,7 +2,8 @@
 // Makes QEMU's migration stream small: a sequence of batches from which a Decoder at the target
 // makes the same bytes again.
 //
-//   push(raw) -> QemuParser -> pages: zero | same | copy | delta | kept | literal -> operations,
+//   push(raw) -> QemuParser -> pages: zero | same | copy | known | delta |
+//                                     kept | literal                 -> operations,
 //                              anything else: opaque                                 literals
 //             -> a batch, after kBatchBytes or flush() -> zstd -> take()
 //
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "codec/batch.hh"
+#include "codec/known_pages.hh"
 #include "codec/page_store.hh"
 #include "codec/zstd.hh"
 #include "stream/qemu_parser.hh"
@@ -24,6 +26,7 @@ namespace godwit::codec {
 struct Settings {
   std::size_t cache = std::size_t{64} << 20;  // bytes of pages that each end keeps
   int level = 2;                              // of zstd; 0: nothing is compressed
+  std::uint64_t most_known = 0;               // pages that the decoder's host may say it knows
   int window_bits = 26;  // of zstd: 64 MiB at each end; twice that saves 5 % (measured 2026-11)
 };
 
@@ -42,6 +45,8 @@ class Encoder final : private stream::QemuSink {
   explicit Encoder(const Settings& settings);
 
   void push(BytesView raw);
+  // Of the catalogue of what the decoder's host knows: for the pages that come from now on.
+  void learn(BytesView catalogue) { catalogue_.learn(catalogue); }
   // From the next batch on, or the one after; the window begins anew.
   void set_level(int level) { settings_.level = level; }
   // All that came, but for a record that was cut, is in the batches then.
@@ -74,7 +79,8 @@ class Encoder final : private stream::QemuSink {
   void mark(const stream::QemuMark& mark) override { marks_.push_back(mark); }
 
   bool fits_an_operation(const stream::PageRecord& record) const;
-  bool wants(PageKey key, Slot slot);
+  bool sent_before(PageKey key);
+  std::optional<std::uint64_t> known(BytesView contents, Slot slot);
   std::span<Slot> bucket(std::uint64_t hash);
   Slot copy_of(BytesView contents, std::uint64_t hash);
   void keep(PageKey key, BytesView contents, std::uint64_t hash);
@@ -95,6 +101,8 @@ class Encoder final : private stream::QemuSink {
   std::vector<std::uint64_t> hashes_;  // of what the slots hold
   std::vector<Slot> by_content_;       // in buckets, by hash
   std::vector<bool> sent_before_;      // by a hash of the page's key
+  Catalogue catalogue_;
+  std::uint64_t next_known_ = 0;  // the place after the last
 
   Run run_;
   std::size_t last_block_ = SIZE_MAX;  // none yet

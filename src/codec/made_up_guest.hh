@@ -49,6 +49,8 @@ class MadeUpGuest final {
     return out;
   }
 
+  const std::vector<Bytes>& memory() const { return memory_; }
+
  private:
   static void end_section(Writer& writer) {
     namespace format = stream::qemu_format;

@@ -1,0 +1,127 @@
+#include "codec/known_pages.hh"
+
+#include <zstd.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "base/check.hh"
+
+namespace godwit::codec {
+
+using crypto::KeyedHash;
+
+namespace {
+
+// Compressed together, and decompressed for one of them: 64 KiB.
+constexpr std::size_t kGroup = 16;
+constexpr int kLevel = 1;
+constexpr std::size_t kLeastTable = 1024;
+
+std::size_t start_of(const KeyedHash::Digest& name) {
+  std::size_t value = 0;
+  std::memcpy(&value, name.data(), sizeof value);  // as good as random
+  return value;
+}
+
+}  // namespace
+
+std::size_t KnownPages::HashOfName::operator()(const KeyedHash::Digest& name) const {
+  return start_of(name);
+}
+
+KnownPages::KnownPages(std::size_t page_size, std::size_t budget, BytesView key)
+    : page_size_(page_size), budget_(budget), hash_(key), catalogue_(to_bytes(key)) {}
+
+void KnownPages::add(BytesView page) {
+  CHECK(page.size() == page_size_);
+  if (full_) return;
+  if (std::ranges::all_of(page, [](std::byte each) { return each == std::byte{0}; })) return;
+  const KeyedHash::Digest name = hash_(page);
+  if (!names_.insert(name).second) return;
+  append(catalogue_, name);
+  append(open_, page);
+  ++pages_;
+  if (open_.size() == kGroup * page_size_) close_group();
+}
+
+void KnownPages::close_group() {
+  if (open_.empty()) return;
+  Bytes coded(ZSTD_compressBound(open_.size()));
+  const std::size_t size =
+      ZSTD_compress(coded.data(), coded.size(), open_.data(), open_.size(), kLevel);
+  CHECK(ZSTD_isError(size) == 0, "zstd: {}", ZSTD_getErrorName(size));
+  groups_.emplace_back(coded.begin(), coded.begin() + static_cast<std::ptrdiff_t>(size));
+  bytes_ += size + (open_.size() / page_size_) * KeyedHash::kSize;
+  open_.clear();
+  full_ = bytes_ >= budget_;
+}
+
+void KnownPages::seal() {
+  close_group();
+  full_ = true;
+  open_ = {};
+  names_ = {};
+  catalogue_.shrink_to_fit();
+}
+
+BytesView KnownReader::page(std::uint64_t place) {
+  if (!pages_ || place >= pages_->pages_) return {};
+  const std::size_t size = pages_->page_size_;
+  const std::size_t group = place / kGroup;
+  if (which_ != group) {
+    which_ = group;
+    group_.resize(std::min(kGroup, pages_->pages_ - group * kGroup) * size);
+    const Bytes& coded = pages_->groups_[group];
+    const std::size_t done =
+        ZSTD_decompress(group_.data(), group_.size(), coded.data(), coded.size());
+    CHECK(done == group_.size(), "pages that were kept in memory cannot be decompressed");
+  }
+  return BytesView(group_).subspan(place % kGroup * size, size);
+}
+
+void Catalogue::learn(BytesView bytes) {
+  append(rest_, bytes);
+  BytesView left(rest_);
+  if (!hash_ && left.size() >= KeyedHash::kKeySize) {
+    hash_.emplace(left.first(KeyedHash::kKeySize));
+    left = left.subspan(KeyedHash::kKeySize);
+  }
+  while (hash_ && left.size() >= KeyedHash::kSize) {
+    Name name;
+    std::ranges::copy(left.first(KeyedHash::kSize), name.begin());
+    add(name);
+    left = left.subspan(KeyedHash::kSize);
+  }
+  rest_ = to_bytes(left);
+}
+
+std::optional<std::uint64_t> Catalogue::find(BytesView page) {
+  if (names_.empty()) return std::nullopt;
+  const std::uint32_t entry = table_[entry_of((*hash_)(page))];
+  if (entry == 0) return std::nullopt;
+  return entry - 1;
+}
+
+// Where the name is, or would be.
+std::size_t Catalogue::entry_of(const Name& name) const {
+  std::size_t at = start_of(name) & (table_.size() - 1);
+  while (table_[at] != 0 && names_[table_[at] - 1] != name) at = (at + 1) & (table_.size() - 1);
+  return at;
+}
+
+// At most half of the table is used.
+void Catalogue::grow() {
+  table_.assign(std::max(kLeastTable, std::bit_ceil(4 * (names_.size() + 1))), 0);
+  for (std::size_t i = 0; i < names_.size(); ++i) {
+    table_[entry_of(names_[i])] = static_cast<std::uint32_t>(i + 1);
+  }
+}
+
+void Catalogue::add(const Name& name) {
+  if (2 * (names_.size() + 1) > table_.size()) grow();
+  names_.push_back(name);
+  table_[entry_of(name)] = static_cast<std::uint32_t>(names_.size());
+}
+
+}  // namespace godwit::codec

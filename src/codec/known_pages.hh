@@ -1,0 +1,91 @@
+#pragma once
+// Pages of a vm that a host still has from when the vm was there, or from a move that broke off:
+// what a later move to that host need not send. The host offers a catalogue, the names of the pages
+// under a key of its own; the encoder at the other end refers to a page by its place in it.
+//
+//   host: add() ... seal() -> catalogue() --> other end: Catalogue::learn() -> find(page) -> place
+//         KnownReader::page(place) <------------------- reference ----------------------'
+//
+// Names are strong and keyed (crypto/keyed_hash.hh), as neither end has the other's bytes to
+// compare; the digest of the whole stream still has the last word. Pure; sealed pages are read by
+// any number of threads.
+#include <memory>
+#include <optional>
+#include <unordered_set>
+#include <vector>
+
+#include "base/bytes.hh"
+#include "crypto/keyed_hash.hh"
+
+namespace godwit::codec {
+
+class KnownPages final {
+ public:
+  // `budget`: bytes that the compressed pages and their names take at most. `key`:
+  // KeyedHash::kKeySize random bytes.
+  KnownPages(std::size_t page_size, std::size_t budget, BytesView key);
+
+  // Page by page, best in the order in which they will be sent. Zero pages, and what is there
+  // already, are passed over; so is all that comes when it is full().
+  void add(BytesView page);
+  bool full() const { return full_; }
+  void seal();
+
+  std::size_t page_size() const { return page_size_; }
+  std::size_t pages() const { return pages_; }
+  std::size_t bytes() const { return bytes_; }  // of memory
+  // The key, then a name of KeyedHash::kSize bytes for each page.
+  BytesView catalogue() const { return catalogue_; }
+
+ private:
+  friend class KnownReader;
+  struct HashOfName {
+    std::size_t operator()(const crypto::KeyedHash::Digest& name) const;
+  };
+  void close_group();
+
+  std::size_t page_size_;
+  std::size_t budget_;
+  crypto::KeyedHash hash_;
+  Bytes catalogue_;
+  std::vector<Bytes> groups_;                                        // each compressed
+  Bytes open_;                                                       // the last group, as it fills
+  std::unordered_set<crypto::KeyedHash::Digest, HashOfName> names_;  // until sealed
+  std::size_t pages_ = 0, bytes_ = 0;
+  bool full_ = false;
+};
+
+class KnownReader final {
+ public:
+  // Nothing is known without `pages`.
+  explicit KnownReader(std::shared_ptr<const KnownPages> pages) : pages_(std::move(pages)) {}
+  // Empty: there is no such page. Valid until the next call.
+  BytesView page(std::uint64_t place);
+
+ private:
+  std::shared_ptr<const KnownPages> pages_;
+  Bytes group_;  // decompressed
+  std::optional<std::size_t> which_;
+};
+
+// The encoder's side.
+class Catalogue final {
+ public:
+  // The next of its bytes.
+  void learn(BytesView bytes);
+  bool empty() const { return names_.empty(); }
+  std::optional<std::uint64_t> find(BytesView page);
+
+ private:
+  using Name = crypto::KeyedHash::Digest;
+  void add(const Name& name);
+  void grow();
+  std::size_t entry_of(const Name& name) const;
+
+  Bytes rest_;  // of a key or name that was cut
+  std::optional<crypto::KeyedHash> hash_;
+  std::vector<Name> names_;
+  std::vector<std::uint32_t> table_;  // open addressing: place + 1, or 0
+};
+
+}  // namespace godwit::codec
