@@ -8,16 +8,23 @@ namespace {
 // Of the bytes that fit on paper; the rest absorbs a link that slows down during the pause.
 constexpr double kAllowedShare = 0.8;
 
+double to_seconds(Nanoseconds duration) { return static_cast<double>(duration.count()) / 1e9; }
+
 Nanoseconds fixed_cost(const MemorySample& sample, const PauseCosts& costs) {
   return costs.device_state_load + costs.commit_local +
          duration_cast<Nanoseconds>(sample.rtt * costs.commit_round_trips);
 }
 
+// What still waits for its turn on the path. What is in flight takes no time of its own: the round
+// trips count for it.
+double waiting_bytes(const MemorySample& sample) {
+  const double path = sample.delivered_bytes_per_second * to_seconds(sample.rtt);
+  return std::max(0.0, sample.backlog_bytes - std::min(sample.in_flight_bytes, path));
+}
+
 Nanoseconds from_seconds(double value) {
   return Nanoseconds(static_cast<Nanoseconds::rep>(std::clamp(value, 0.0, 1e9) * 1e9));
 }
-
-double to_seconds(Nanoseconds duration) { return static_cast<double>(duration.count()) / 1e9; }
 
 bool dirties_too_much(const MemorySample& sample) {
   return sample.dirty_bytes_per_second > kDivergeShare * sample.delivered_bytes_per_second;
@@ -33,15 +40,34 @@ double pause_holds(const MemorySample& sample, const PauseLimits& limits, const 
 
 }  // namespace
 
+std::string_view to_text(OnDiverge on_diverge) {
+  switch (on_diverge) {
+    case OnDiverge::abort:
+      return "abort";
+    case OnDiverge::pause:
+      return "pause";
+    case OnDiverge::throttle:
+      return "throttle";
+  }
+  return "?";
+}
+
+std::optional<OnDiverge> on_diverge(std::string_view text) {
+  for (const OnDiverge each : {OnDiverge::abort, OnDiverge::pause, OnDiverge::throttle}) {
+    if (to_text(each) == text) return each;
+  }
+  return std::nullopt;
+}
+
 Nanoseconds predicted_pause(const MemorySample& sample, double bytes, const PauseCosts& costs) {
   if (sample.delivered_bytes_per_second <= 0) return kMaxQemuDowntimeLimit;
-  const double moved = bytes + sample.backlog_bytes + costs.device_state_bytes;
+  const double moved = bytes + waiting_bytes(sample) + costs.device_state_bytes;
   return fixed_cost(sample, costs) + from_seconds(moved / sample.delivered_bytes_per_second);
 }
 
 double allowed_bytes(const MemorySample& sample, const PauseLimits& limits,
                      const PauseCosts& costs) {
-  return std::max(0.0, pause_holds(sample, limits, costs) - sample.backlog_bytes);
+  return std::max(0.0, pause_holds(sample, limits, costs) - waiting_bytes(sample));
 }
 
 double most_backlog(const MemorySample& sample, const PauseLimits& limits,
@@ -50,7 +76,8 @@ double most_backlog(const MemorySample& sample, const PauseLimits& limits,
   const double most =
       std::max(kLeastBacklogBytes, rate * to_seconds(sample.rtt + kBacklogBeyondRtt));
   if (sample.round < 2) return most;
-  const double path = rate * to_seconds(sample.rtt) + kBacklogBeyondPath;
+  const double beyond = std::clamp(rate * to_seconds(kWaitsAtLeast), kLeastWaits, kMostWaits);
+  const double path = rate * to_seconds(sample.rtt) + beyond;
   return std::min(most, std::max(path, pause_holds(sample, limits, costs) / 2));
 }
 

@@ -3,10 +3,22 @@
 // that was taken right after QEMU synced its dirty bitmap (it tells so, MIGRATION_PASS) is exact:
 // if what is dirty then is no more than our prediction allows, and the policy sees no gain in
 // another round, the guest stops.
+#include <optional>
+#include <string_view>
+
 #include "base/units.hh"
 #include "migrate/stop_policy.hh"
 
 namespace godwit::migrate {
+
+// What becomes of a move whose pause will not fit.
+enum class OnDiverge : std::uint8_t {
+  abort,
+  pause,     // longer than the limit
+  throttle,  // the vCPUs, step by step; then abort
+};
+std::string_view to_text(OnDiverge on_diverge);
+std::optional<OnDiverge> on_diverge(std::string_view text);
 
 struct MemorySample {
   Instant at{};
@@ -15,6 +27,7 @@ struct MemorySample {
   Nanoseconds since_sync = seconds(1);    // QEMU's last sync of the dirty bitmap
   double dirty_bytes_per_second = 0;      // QEMU's estimate at its last sync; 0 before the second
   double backlog_bytes = 0;               // read from QEMU, not yet acknowledged by the target
+  double in_flight_bytes = 0;             // of these, given to the path
   double delivered_bytes_per_second = 0;  // what the target acknowledged lately
   Nanoseconds rtt{};
   double sent_bytes = 0;    // of QEMU's stream
@@ -101,7 +114,10 @@ inline constexpr Nanoseconds kExactFor = milliseconds(50);
 
 inline constexpr double kLeastBacklogBytes = 4 << 20;  // also before a rate is known
 inline constexpr Nanoseconds kBacklogBeyondRtt = milliseconds(80);
-inline constexpr double kBacklogBeyondPath = 512 << 10;
+// Beyond what the path holds: a batch of the encoder, so that the lane does not run dry.
+inline constexpr Nanoseconds kWaitsAtLeast = milliseconds(20);
+inline constexpr double kLeastWaits = 192 << 10;
+inline constexpr double kMostWaits = 512 << 10;
 
 inline constexpr Nanoseconds kMaxQemuDowntimeLimit = seconds(2000);  // QEMU takes no more
 

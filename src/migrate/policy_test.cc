@@ -44,6 +44,30 @@ TEST(Policy, TheBacklogIsBoundedByThePathAndThenByThePause) {
   EXPECT_EQ(most_backlog(unknown, {}, {}), kLeastBacklogBytes);
 }
 
+TEST(Policy, WhatIsInFlightDoesNotWait) {
+  auto busy = sample(2, 0, 0);
+  busy.backlog_bytes = 3 * kMega;
+  busy.in_flight_bytes = 3 * kMega;  // 2 MB fit the path; the rest queues in it
+  auto waiting = sample(2, 0, 0);
+  waiting.backlog_bytes = 1 * kMega;
+  EXPECT_EQ(predicted_pause(busy, 0, {}), predicted_pause(waiting, 0, {}));
+  EXPECT_EQ(allowed_bytes(busy, {}, {}), allowed_bytes(waiting, {}, {}));
+  busy.in_flight_bytes = 0;
+  EXPECT_EQ(allowed_bytes(busy, {}, {}), allowed_bytes(waiting, {}, {}) - 2 * kMega);
+}
+
+// 1 MB is in flight at 100 Mbit/s and 80 ms: a quiet guest's move must still fit.
+TEST(Policy, AThinLongPathLeavesRoomForAQuietGuest) {
+  auto thin = sample(2, 0, 0);
+  thin.delivered_bytes_per_second = 12.5 * kMega;
+  thin.rtt = milliseconds(80);
+  const double most = most_backlog(thin, {}, {});
+  thin.backlog_bytes = most;
+  thin.in_flight_bytes = 1 * kMega;
+  EXPECT_GT(most, 1 * kMega);  // the path stays full
+  EXPECT_GT(allowed_bytes(thin, {}, {}), 0.5 * kMega);
+}
+
 TEST(Policy, StopsOnAnExactSampleThatFits) {
   const double allowed = allowed_bytes(sample(2, 0, 0), {}, {});
   const auto stops = [](double remaining, double dirty, Nanoseconds since_sync) {
