@@ -133,11 +133,13 @@ class ApiTest : public testing::Test {
   Fleet fleet_{loop_, config_, *store_, events_, {}};
   Users users_{config_, *store_, fleet_};
   Vms vms_{loop_, config_, *store_, network_, events_};
+  KnownMemory known_{loop_, ByteCount{0}};
   Migrations migrations_{{.loop = loop_,
                           .config = config_,
                           .store = *store_,
                           .network = network_,
                           .vms = vms_,
+                          .known = known_,
                           .peers = fleet_,
                           .events = events_},
                          [](const std::string&) { return std::vector<std::string>{}; }};

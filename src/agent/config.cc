@@ -36,6 +36,13 @@ Nanoseconds parse_hook_timeout(const std::string& text) {
   return *timeout;
 }
 
+ByteCount parse_known_memory(const std::string& text) {
+  if (text == "none") return {0};
+  const auto size = parse_byte_count(text);
+  if (!size) fail_setup("{} (--known-memory)", size.error().text);
+  return *size;
+}
+
 void add_options(CLI::App& app, Config& config) {
   // A key that is not known is refused: it may be a misspelt one.
   app.set_config("--config", std::string(kDefaultConfigFile),
@@ -65,6 +72,12 @@ void add_options(CLI::App& app, Config& config) {
   app.add_option("--image-dir", config.image_dir,
                  "What vms that remote users start may boot; one tenant's below its TENANT")
       ->capture_default_str();
+  app.add_option_function<std::string>(
+         "--known-memory",
+         [&config](const std::string& text) { config.known_memory = parse_known_memory(text); },
+         "How much to keep for an hour of the memory of vms that left, compressed, so that they "
+         "come back with less to send: a size, or none (default 1GiB)")
+      ->type_name("SIZE");
   app.add_option("--hooks", config.hooks.directory,
                  "Directory of pre-pause.d and post-resume.d: programs to be run around a move")
       ->capture_default_str();

@@ -13,8 +13,9 @@ constexpr std::size_t kMostRaw = 2 << 20;
 
 }  // namespace
 
-DecodeStage::DecodeStage(os::Loop& control, const codec::Settings& settings, Events events)
-    : control_(control), events_(std::move(events)), decoder_(settings) {}
+DecodeStage::DecodeStage(os::Loop& control, const codec::Settings& settings,
+                         std::shared_ptr<const codec::KnownPages> known, Events events)
+    : control_(control), events_(std::move(events)), decoder_(settings, std::move(known)) {}
 
 std::size_t DecodeStage::take(BytesView coded) {
   if (working_ || more_ || raw_.size() > 1) return 0;

@@ -18,7 +18,9 @@ class DecodeStage final {
     std::function<void()> changed;  // there is something for QEMU, or room
     std::function<void(std::string)> failed;
   };
-  DecodeStage(os::Loop& control, const codec::Settings& settings, Events events);
+  // `known`: see codec::Decoder.
+  DecodeStage(os::Loop& control, const codec::Settings& settings,
+              std::shared_ptr<const codec::KnownPages> known, Events events);
 
   // Bytes taken; fewer than given: no more until `changed`.
   std::size_t take(BytesView coded);

@@ -22,7 +22,11 @@ Bytes reuse(std::vector<Bytes>& spare) {
 }  // namespace
 
 EncodeStage::EncodeStage(os::Loop& control, const codec::Settings& settings, Events events)
-    : control_(control), events_(std::move(events)), encoder_(settings), level_(settings.level) {}
+    : control_(control),
+      events_(std::move(events)),
+      encoder_(settings),
+      most_catalogue_(crypto::KeyedHash::kKeySize + settings.most_known * crypto::KeyedHash::kSize),
+      level_(settings.level) {}
 
 EncodeStage::~EncodeStage() = default;
 
@@ -40,6 +44,13 @@ void EncodeStage::commit(std::size_t count) {
   open_ = true;
   chunk_.filled += count;
   if (chunk_.filled == chunk_.bytes.size()) send();
+}
+
+bool EncodeStage::learn(BytesView catalogue) {
+  if (catalogue.size() > most_catalogue_) return false;
+  most_catalogue_ -= catalogue.size();
+  worker_.post([this, bytes = to_bytes(catalogue)] { encoder_.learn(bytes); });
+  return true;
 }
 
 void EncodeStage::flush() {

@@ -27,6 +27,8 @@ class EncodeStage final {
 
   MutableBytes room();
   void commit(std::size_t count);
+  // Of the catalogue of what the target knows; false: it is longer than it can be.
+  bool learn(BytesView catalogue);
   // No more for now: what came is encoded without waiting for the batch to be full.
   void flush();
   // No more comes.
@@ -66,7 +68,8 @@ class EncodeStage final {
 
   os::Loop& control_;
   Events events_;
-  codec::Encoder encoder_;  // the worker's
+  codec::Encoder encoder_;        // the worker's
+  std::uint64_t most_catalogue_;  // bytes
   Chunk chunk_;
   std::vector<Bytes> spare_chunks_, spare_coded_;  // memory to use again: new pages cost
   std::deque<Bytes> coded_;

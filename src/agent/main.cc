@@ -82,11 +82,13 @@ class Agent final {
         fleet_(loop_, config, *store_, events_, fleet_handlers()),
         users_(config, *store_, fleet_),
         vms_(loop_, config, *store_, network_, events_),
+        known_(loop_, config.known_memory),
         migrations_({.loop = loop_,
                      .config = config,
                      .store = *store_,
                      .network = network_,
                      .vms = vms_,
+                     .known = known_,
                      .peers = fleet_,
                      .events = events_},
                     [this](const std::string& name) { return fleet_.hosts_called(name); }),
@@ -234,6 +236,7 @@ class Agent final {
   Fleet fleet_;
   Users users_;
   Vms vms_;
+  KnownMemory known_;
   Migrations migrations_;
   Audit audit_;
   ApiGate gate_;

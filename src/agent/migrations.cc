@@ -3,9 +3,9 @@
 #include <spdlog/spdlog.h>
 
 #include <chrono>
-#include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "agent/move_options.hh"
 #include "os/random.hh"
 #include "qemu/json.hh"
 
@@ -18,47 +18,16 @@ namespace {
 
 constexpr std::size_t kMaxNewLanes = 64;  // accepted, transfer not yet named
 constexpr Nanoseconds kNewLaneTimeout = seconds(10);
-constexpr std::size_t kKeptMigrations = 200;            // finished ones that stay listed
-constexpr Nanoseconds kMaxMaxDowntime = seconds(2000);  // QEMU's own bound
+constexpr Nanoseconds kResumeInterval = milliseconds(200);
+constexpr std::size_t kKeptMigrations = 200;  // finished ones that stay listed
 
 std::int64_t wall_clock_seconds() {
   return duration_cast<seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-// "2026-11-21T22:30:00Z" -> seconds since 1970; 0, which is past, when none was given.
-Result<std::int64_t> start_time(const nlohmann::json& request) {
-  if (!request.contains("at")) return 0;
-  const auto text = text_field(request, "at");
-  if (!text) return std::unexpected(text.error());
-  std::tm utc{};
-  const char* end = ::strptime(text->c_str(), "%Y-%m-%dT%H:%M:%SZ", &utc);
-  if (end == nullptr || *end != 0) return fail("'at' is a UTC time like 2026-11-21T22:30:00Z");
-  return ::timegm(&utc);
-}
-
-Result<Nanoseconds> duration_field(const nlohmann::json& object, const char* key) {
-  const auto text = text_field(object, key);
-  if (!text) return std::unexpected(text.error());
-  return parse_duration(*text);
-}
-
-enum class OnDiverge : std::uint8_t { abort, pause, throttle };
-
-Result<OnDiverge> on_diverge_field(const nlohmann::json& request) {
-  const auto text = text_field(request, "on_diverge");
-  if (!text) return std::unexpected(text.error());
-  if (*text == "abort") return OnDiverge::abort;
-  if (*text == "pause") return OnDiverge::pause;
-  if (*text == "throttle") return OnDiverge::throttle;
-  return fail("on_diverge is 'abort', 'pause' or 'throttle', not '{}'", *text);
-}
-
-Result<migrate::StopPolicy> stop_policy_field(const nlohmann::json& request) {
-  const auto text = text_field(request, "stop_policy");
-  if (!text) return std::unexpected(text.error());
-  const auto policy = migrate::stop_policy(*text);
-  if (!policy) return fail("stop_policy is 'downtime', 'smart' or 'stock', not '{}'", *text);
-  return *policy;
+bool is_resumable(SourceState state) {
+  return state == SourceState::preparing || state == SourceState::copying ||
+         state == SourceState::ready;
 }
 
 // How long the vm's clock has stood still; nothing from a source that does not know.
@@ -82,10 +51,12 @@ Migrations::Migrations(SourceMove::Context context,
                }}) {}
 
 void Migrations::start() {
+  started_ = context_.loop.now();
   for (const auto& document : context_.store.list("migration-source")) {
     auto move = std::make_unique<SourceMove>(context_, source_record(document.body));
     SourceMove* raw = move.get();
     sources_[raw->record().id] = std::move(move);
+    if (raw->record().resume && is_resumable(raw->state())) to_resume_.insert(raw->record().id);
     if (!raw->over()) raw->restart();
   }
   for (const auto& document : context_.store.list("migration-target")) {
@@ -94,6 +65,40 @@ void Migrations::start() {
     targets_[raw->record().id] = std::move(move);
     raw->restart();
   }
+  resume_moves();
+}
+
+// A move that our restart broke off is over at both ends: another goes on with it, for which the
+// target still has what came (KnownMemory).
+void Migrations::resume_moves() {
+  std::erase_if(to_resume_, [this](const MigrationId& id) {
+    const auto found = sources_.find(id);
+    if (found == sources_.end()) return true;
+    SourceMove& old = *found->second;
+    if (!old.over() || !context_.peers.is_up(old.record().to)) return false;
+    resume(old);
+    return true;
+  });
+  if (to_resume_.empty() || context_.loop.now() - started_ > stream::kLanePatience) return;
+  resume_timer_ = context_.loop.after(kResumeInterval, [this] { resume_moves(); });
+}
+
+void Migrations::resume(SourceMove& old) {
+  SourceRecord record = old.record();
+  Vm* vm = context_.vms.find(record.vm);
+  if (old.state() != SourceState::aborted || vm == nullptr || is_moving(record.vm)) return;
+  record.state = SourceState::planned;
+  record.reason.clear();
+  record.resumes = old.record().id.text();
+  record.report = record.clock = record.hooks = nullptr;
+  const auto referred = refer_to(*vm, record);
+  const auto begun = referred ? begin(std::move(record), 0) : std::unexpected(referred.error());
+  if (!begun) {
+    return spdlog::warn("vm {}: its move does not go on: {}", vm->name(), begun.error().text);
+  }
+  spdlog::info("vm {}: migration {} goes on as {}", vm->name(), old.record().id.text(),
+               (*begun)->record().id.text());
+  old.resumed_as((*begun)->record().id);
 }
 
 bool Migrations::is_moving(const std::string& vm) const {
@@ -117,61 +122,34 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request, const http:
   if (is_moving(*name)) return fail("vm {} is migrating already; see godwit migration ls", *name);
   if (vm->record().arriving) return fail("vm {} is still arriving here: wait until it runs", *name);
   SourceRecord record;
-  record.id = os::random_id<MigrationId>();
-  record.vm = *name;
-  record.tenant = vm->spec().tenant;
-  record.process = vm->process().identity();
-  record.started = wall_clock_seconds();
   record.by = caller.name;
-  if (request.contains("max_downtime")) {
-    const auto limit = duration_field(request, "max_downtime");
-    if (!limit) return std::unexpected(limit.error());
-    if (*limit > kMaxMaxDowntime) return fail("max_downtime is at most 2000s");
-    record.max_downtime = *limit;
-  }
-  if (request.contains("bandwidth")) {
-    const auto cap = parse_bit_rate(text_field_or(request, "bandwidth", ""));
-    if (!cap) return std::unexpected(cap.error());
-    record.bandwidth_bits_per_second = cap->bits_per_second;
-  }
-  if (request.contains("on_diverge")) {
-    const auto on_diverge = on_diverge_field(request);
-    if (!on_diverge) return std::unexpected(on_diverge.error());
-    record.pause_on_diverge = *on_diverge == OnDiverge::pause;
-    record.throttle_on_diverge = *on_diverge == OnDiverge::throttle;
-  }
-  if (request.contains("stop_policy")) {
-    const auto policy = stop_policy_field(request);
-    if (!policy) return std::unexpected(policy.error());
-    record.stop_policy = *policy;
-  }
-  const auto hold = flag_field(request, "hold", false);
-  if (!hold) return std::unexpected(hold.error());
-  record.hold = *hold;
-  const auto background = flag_field(request, "background", false);
-  if (!background) return std::unexpected(background.error());
-  record.background = *background;
-  const auto compact = flag_field(request, "compact", true);
-  if (!compact) return std::unexpected(compact.error());
-  record.compact = *compact;
-  if (request.contains("cache")) {
-    const auto cache = parse_byte_count(text_field_or(request, "cache", ""));
-    if (!cache) return std::unexpected(cache.error());
-    if (*cache > kMaxCache) return fail("cache is at most {}", to_text(kMaxCache));
-    record.cache = *cache;
-  }
-  for (const auto& nic : vm->spec().nics) {
+  if (auto read = read_options(request, record); !read) return std::unexpected(read.error());
+  if (auto done = refer_to(*vm, record); !done) return std::unexpected(done.error());
+  return record;
+}
+
+// The vm as it is here now, its ports, and one epoch for all of them: above each of theirs, and
+// above those burned by an abort.
+Result<> Migrations::refer_to(Vm& vm, SourceRecord& record) {
+  record.id = os::random_id<MigrationId>();
+  record.started = wall_clock_seconds();
+  record.vm = vm.name();
+  record.tenant = vm.spec().tenant;
+  record.process = vm.process().identity();
+  record.ports.clear();
+  for (const auto& nic : vm.spec().nics) {
     record.ports.push_back(nic.port);
     const auto described = context_.network.describe_nic(nic.port);
     if (!described) return std::unexpected(described.error());
     record.epoch = std::max(record.epoch, epoch_field(described->at("port"), "epoch", 1));
   }
-  // One epoch for all ports of the vm: above each of theirs, and above those burned by an abort.
   for (const auto& [id, move] : sources_) {
-    if (move->record().vm == *name) record.epoch = std::max(record.epoch, move->record().epoch);
+    if (move->record().vm == record.vm) {
+      record.epoch = std::max(record.epoch, move->record().epoch);
+    }
   }
   ++record.epoch;
-  return record;
+  return {};
 }
 
 void Migrations::add(const nlohmann::json& request, const http::Caller& caller,
@@ -228,6 +206,13 @@ void Migrations::answer_dry_run(const SourceRecord& record, const std::vector<Ch
 }
 
 void Migrations::launch(SourceRecord record, std::int64_t at, http::Responder responder) {
+  const auto begun = begin(std::move(record), at);
+  if (!begun) return responder.error(409, begun.error().text, 3);
+  responder.json(202, (*begun)->describe());
+}
+
+// Accepted: it is recorded, and begins when its time has come.
+Result<SourceMove*> Migrations::begin(SourceRecord record, std::int64_t at) {
   const MigrationId id = record.id;
   // Old ones make room: their reports are history.
   while (sources_.size() >= kKeptMigrations) {
@@ -237,12 +222,11 @@ void Migrations::launch(SourceRecord record, std::int64_t at, http::Responder re
     sources_.erase(old);
   }
   auto move = std::make_unique<SourceMove>(context_, std::move(record));
-  if (const auto accepted = move->accept(); !accepted) {
-    return responder.error(409, accepted.error().text, 3);
-  }
-  responder.json(202, move->describe());
+  if (const auto accepted = move->accept(); !accepted) return std::unexpected(accepted.error());
+  SourceMove* raw = move.get();
   sources_[id] = std::move(move);
   begin_at(id, at);
+  return raw;
 }
 
 void Migrations::begin_at(MigrationId id, std::int64_t at) {
@@ -337,29 +321,13 @@ Result<> Migrations::abort(const std::string& id) {
 Result<> Migrations::set(const std::string& id, const nlohmann::json& request) {
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
-  std::optional<Nanoseconds> max_downtime;
-  std::optional<BitRate> bandwidth;
-  if (request.contains("max_downtime")) {
-    const auto value = duration_field(request, "max_downtime");
-    if (!value) return std::unexpected(value.error());
-    if (*value > kMaxMaxDowntime) return fail("max_downtime is at most 2000s");
-    max_downtime = *value;
+  const auto changes = read_changes(request);
+  if (!changes) return std::unexpected(changes.error());
+  const bool throttles = (*move)->record().on_diverge == migrate::OnDiverge::throttle;
+  if (changes->on_diverge && throttles != (*changes->on_diverge == migrate::OnDiverge::throttle)) {
+    return fail("whether a move throttles is said as it begins: QEMU cannot change it meanwhile");
   }
-  if (request.contains("bandwidth")) {
-    const auto value = parse_bit_rate(text_field_or(request, "bandwidth", ""));
-    if (!value) return std::unexpected(value.error());
-    bandwidth = *value;
-  }
-  std::optional<bool> pause;
-  if (request.contains("on_diverge")) {
-    const auto value = on_diverge_field(request);
-    if (!value) return std::unexpected(value.error());
-    if (*value == OnDiverge::throttle) {
-      return fail("a move is throttled only if it began so: QEMU cannot turn it on meanwhile");
-    }
-    pause = *value == OnDiverge::pause;
-  }
-  (*move)->set(max_downtime, bandwidth, pause);
+  (*move)->set(*changes);
   return {};
 }
 

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -58,6 +59,10 @@ class Migrations final {
 
   Result<SourceMove*> find_source(const std::string& id);
   TargetMove* find_target(const std::string& id);
+  Result<> refer_to(Vm& vm, SourceRecord& record);
+  Result<SourceMove*> begin(SourceRecord record, std::int64_t at);
+  void resume_moves();
+  void resume(SourceMove& old);
   void launch(SourceRecord record, std::int64_t at, http::Responder responder);
   void conclude(SourceRecord record, std::int64_t at, const std::vector<Check>& checks,
                 http::Responder responder);
@@ -74,6 +79,9 @@ class Migrations final {
   std::map<std::uint64_t, NewLane> new_lanes_;
   std::uint64_t next_lane_ = 1;
   std::map<MigrationId, os::Loop::Timer> scheduled_;
+  std::set<MigrationId> to_resume_;  // once they are over
+  os::Loop::Timer resume_timer_;
+  Instant started_{};
 };
 
 }  // namespace godwit::agent

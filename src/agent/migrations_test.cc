@@ -102,11 +102,13 @@ class MigrationsTest : public testing::Test {
   WireThread wires_{loop_, "w1", {}, {.control = [](auto&&...) {}, .event = [](auto&&...) {}}};
   Network network_{loop_, config_, *store_, wires_, events_};
   Vms vms_{loop_, config_, *store_, network_, events_};
+  KnownMemory known_{loop_, ByteCount{0}};
   Migrations migrations_{{.loop = loop_,
                           .config = config_,
                           .store = *store_,
                           .network = network_,
                           .vms = vms_,
+                          .known = known_,
                           .peers = peers_,
                           .events = events_},
                          [](const std::string&) { return std::vector<std::string>{}; }};

@@ -26,6 +26,14 @@ constexpr std::uint64_t kMostThrottlePercent = 99;
 constexpr Nanoseconds kFirstLaneBackoff = milliseconds(200);
 constexpr Nanoseconds kMaxLaneBackoff = seconds(2);
 
+// Of QEMU's bytes, those that were given to the lane and not yet acknowledged.
+double in_flight(const stream::TransferStats& stats, BitRate memory) {
+  const stream::OutStats& out = stats.out.at(stream::kMemoryStream);
+  const double lane = stats.delivery_rate.bytes_per_second();
+  if (lane <= 0) return 0;
+  return static_cast<double>(out.sent - out.acked) * memory.bytes_per_second() / lane;
+}
+
 std::vector<migrate::EncodingUse> encodings(const codec::Stats& stats) {
   std::vector<migrate::EncodingUse> all;
   for (std::size_t i = 0; i < codec::kEncodings; ++i) {
@@ -80,16 +88,20 @@ void SourceMemory::on_ended(const qemu::OutgoingMigration::End& end) {
 }
 
 void SourceMemory::start() {
-  stream::TransferConfig config{.id = stream::TransferId::from(settings_.id.bytes),
-                                .role = stream::Role::kSource};
+  known_learnt_ = !settings_.codec;
   link_ = std::make_unique<TransferLink>(
-      loop_, std::move(config), settings_.codec,
+      loop_, stream::TransferId::from(settings_.id.bytes), stream::Role::kSource, settings_.codec,
       TransferLink::Events{.mark = [this](const stream::QemuMark& each) { mark(each); },
                            .lane_lost =
                                [this](const std::string& reason) {
                                  spdlog::warn("vm {}: lane to {} lost ({}), connecting again",
                                               vm_.name(), settings_.to, reason);
                                  lane_timer_ = loop_.after(lane_backoff_, [this] { open_lane(); });
+                               },
+                           .known_learnt =
+                               [this] {
+                                 known_learnt_ = true;
+                                 maybe_continue();
                                },
                            .memory_verified = {},
                            .failed =
@@ -105,6 +117,13 @@ void SourceMemory::start() {
 }
 
 void SourceMemory::continue_all() {
+  prepared_ = true;
+  maybe_continue();
+}
+
+// What the target knows need not be sent: that is heard first.
+void SourceMemory::maybe_continue() {
+  if (!prepared_ || !known_learnt_ || continued_) return;
   continued_ = true;
   milestones_.copying = round_start_ = loop_.now();
   link_->take_only(std::nullopt);
@@ -213,6 +232,7 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
       .since_sync = loop_.now() - synced_,
       .dirty_bytes_per_second = static_cast<double>(info.dirty_pages_per_second) * page,
       .backlog_bytes = static_cast<double>(memory.backlog()),
+      .in_flight_bytes = in_flight(stats, rate),
       .delivered_bytes_per_second = rate.bytes_per_second(),
       .rtt = peers_.rtt(settings_.to),
       .sent_bytes = static_cast<double>(memory.offered),

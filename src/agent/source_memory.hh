@@ -70,6 +70,7 @@ class SourceMemory final {
 
  private:
   void open_lane();
+  void maybe_continue();
   void begin_qemu();
   void on_ended(const qemu::OutgoingMigration::End& end);
   void on_status(qemu::MigrationStatus status);
@@ -98,8 +99,8 @@ class SourceMemory final {
   Vm::Subscription subscription_;
   os::Loop::Timer poll_timer_, stand_timer_, lane_timer_;
   Nanoseconds lane_backoff_{};
-  bool lane_was_up_ = false, continued_ = false, switchover_allowed_ = false, stop_asked_ = false,
-       stopped_ = false;
+  bool lane_was_up_ = false, prepared_ = false, known_learnt_ = false, continued_ = false,
+       switchover_allowed_ = false, stop_asked_ = false, stopped_ = false;
   bool aborting_ = false, ended_running_ = false;
   bool told_converged_ = false, told_diverged_ = false;
   Progress progress_;

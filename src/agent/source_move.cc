@@ -15,6 +15,7 @@
 
 namespace godwit::agent {
 
+using migrate::OnDiverge;
 using migrate::SourceEffect;
 using migrate::SourceEvent;
 using migrate::SourceState;
@@ -24,6 +25,8 @@ namespace {
 constexpr Nanoseconds kProgressInterval = milliseconds(250);
 constexpr Nanoseconds kTeardownDelay = milliseconds(500);
 constexpr std::uint64_t kMeasured = 1U << 20;  // delivered; less tells no rate
+
+bool pauses(const SourceRecord& record) { return record.on_diverge == OnDiverge::pause; }
 
 }  // namespace
 
@@ -45,8 +48,10 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"background", record.background},
           {"compact", record.compact},
           {"cache_bytes", record.cache.bytes},
-          {"pause_on_diverge", record.pause_on_diverge},
-          {"throttle_on_diverge", record.throttle_on_diverge},
+          {"on_diverge", migrate::to_text(record.on_diverge)},
+          {"resume", record.resume},
+          {"resumes", record.resumes},
+          {"resumed_as", record.resumed_as},
           {"epoch", record.epoch},
           {"ports", ports},
           {"pid", record.process.pid},
@@ -78,8 +83,11 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.background = json.value("background", false);
   record.compact = json.value("compact", true);
   record.cache.bytes = json.value("cache_bytes", kDefaultCache.bytes);
-  record.pause_on_diverge = json.value("pause_on_diverge", false);
-  record.throttle_on_diverge = json.value("throttle_on_diverge", false);
+  record.on_diverge =
+      migrate::on_diverge(json.value("on_diverge", "")).value_or(migrate::OnDiverge::abort);
+  record.resume = json.value("resume", false);
+  record.resumes = json.value("resumes", "");
+  record.resumed_as = json.value("resumed_as", "");
   record.epoch = json.value("epoch", Epoch{0});
   for (const auto& text : json.value("ports", std::vector<std::string>{})) {
     if (const auto port = PortId::parse(text)) record.ports.push_back(*port);
@@ -113,7 +121,7 @@ Result<std::optional<codec::Settings>> parse_codec(const nlohmann::json& json) {
 SourceMove::SourceMove(const Context& context, SourceRecord record)
     : context_(context),
       record_(std::move(record)),
-      machine_({.hold = record_.hold, .pause_on_diverge = record_.pause_on_diverge}, record_.state,
+      machine_({.hold = record_.hold, .pause_on_diverge = pauses(record_)}, record_.state,
                record_.abort_told),
       queue_(machine_, queue_handlers<migrate::Source>(
                            "source", record_.id, machine_,
@@ -237,7 +245,7 @@ void SourceMove::tell_followers() {
 void SourceMove::wait() {
   // A pause that the operator asked for may be longer than the limit: as long as predicted, twice.
   Nanoseconds pause = record_.max_downtime;
-  if (memory_ && record_.pause_on_diverge) {
+  if (memory_ && pauses(record_)) {
     pause = std::max(pause, 2 * memory_->progress().predicted_pause);
   }
   bound_ = context_.loop.after(migrate::bound_of(machine_.state(), pause),
@@ -271,7 +279,11 @@ void SourceMove::prepare_target() {
 // None if the target could not decode it: its agent is of a version before.
 std::optional<codec::Settings> SourceMove::codec() const {
   if (!record_.compact || context_.peers.protocol(record_.to) < kCodecProtocol) return std::nullopt;
-  return codec::Settings{.cache = record_.cache.bytes};
+  codec::Settings settings{.cache = record_.cache.bytes};
+  if (Vm* vm = context_.vms.find(record_.vm)) {
+    settings.most_known = vm->spec().memory.bytes / qemu::kPageBytes;
+  }
+  return settings;
 }
 
 void SourceMove::start_memory() {
@@ -281,7 +293,7 @@ void SourceMove::start_memory() {
                                   .to = record_.to,
                                   .limits = limits(),
                                   .bandwidth = std::nullopt,
-                                  .throttle = record_.throttle_on_diverge,
+                                  .throttle = record_.on_diverge == OnDiverge::throttle,
                                   .background = record_.background,
                                   .codec = codec()};
   if (record_.bandwidth_bits_per_second != 0) {
@@ -302,7 +314,7 @@ void SourceMove::start_memory() {
 migrate::PauseLimits SourceMove::limits() const {
   return {.max_downtime = record_.max_downtime,
           .policy = record_.stop_policy,
-          .pause_on_diverge = record_.pause_on_diverge};
+          .pause_on_diverge = pauses(record_)};
 }
 
 // Who follows it reads why before it is aborted, or paused for longer than the limit.
@@ -479,32 +491,42 @@ void SourceMove::abort_target() {
       migrate::kAbortTimeout);
 }
 
-// QEMU stands in postmigrate and holds nothing that is not at the target. Giving back a guest's
+// QEMU stands in postmigrate and holds nothing that is not at the target; what it holds may be of
+// use when the vm comes back. Giving back a guest's
 // memory keeps the kernel busy for tens of milliseconds: that waits until the guest is well under
 // way.
 void SourceMove::end_guest() {
-  teardown_ = context_.loop.after(kTeardownDelay, [this] {
-    if (auto qemu = os::Child::adopt(record_.process)) {
-      qemu->detach();
-      (void)qemu->kill(SIGKILL);  // it may have ended meanwhile
-    }
+  const auto end = [this, alive = std::weak_ptr(alive_)] {
+    if (alive.expired()) return;
+    kill_qemu(record_.process);
     feed(SourceEvent::guest_ended);
-  });
+  };
+  // Known no longer after a restart; then nothing is kept of it.
+  const auto vm = context_.vms.is_process(record_.vm, record_.process)
+                      ? context_.vms.find(record_.vm)
+                      : nullptr;
+  teardown_ = context_.loop.after(
+      kTeardownDelay, [this, end, spec = vm != nullptr ? std::optional(vm->spec()) : std::nullopt] {
+        if (!spec) return end();
+        context_.known.keep(spec->id, spec->memory, record_.process, end);
+      });
 }
 
-void SourceMove::set(std::optional<Nanoseconds> max_downtime, std::optional<BitRate> bandwidth,
-                     std::optional<bool> pause_on_diverge) {
-  if (max_downtime) record_.max_downtime = *max_downtime;
+void SourceMove::set(const MoveChanges& changes) {
   divergence_.clear();
-  if (bandwidth) record_.bandwidth_bits_per_second = bandwidth->bits_per_second;
-  if (pause_on_diverge) {
-    record_.pause_on_diverge = *pause_on_diverge;
-    machine_.set_pause_on_diverge(*pause_on_diverge);
-  }
+  if (changes.max_downtime) record_.max_downtime = *changes.max_downtime;
+  if (changes.bandwidth) record_.bandwidth_bits_per_second = changes.bandwidth->bits_per_second;
+  if (changes.on_diverge) record_.on_diverge = *changes.on_diverge;
+  machine_.set_pause_on_diverge(pauses(record_));
   context_.store.put("migration-source", record_.id.text(), to_json(record_));
   if (!memory_) return;
-  if (max_downtime || pause_on_diverge) memory_->set_limits(limits());
-  if (bandwidth) memory_->set_bandwidth(*bandwidth);
+  if (changes.max_downtime || changes.on_diverge) memory_->set_limits(limits());
+  if (changes.bandwidth) memory_->set_bandwidth(*changes.bandwidth);
+}
+
+void SourceMove::resumed_as(const MigrationId& id) {
+  record_.resumed_as = id.text();
+  context_.store.put("migration-source", record_.id.text(), to_json(record_));
 }
 
 std::string SourceMove::shown_state() const {
@@ -524,6 +546,8 @@ nlohmann::json SourceMove::describe() const {
                          {"stop_policy", migrate::to_text(record_.stop_policy)},
                          {"by", record_.by}};
   if (!machine_.reason().empty()) json["reason"] = machine_.reason();
+  if (!record_.resumes.empty()) json["resumes"] = record_.resumes;
+  if (!record_.resumed_as.empty()) json["resumed_as"] = record_.resumed_as;
   if (!record_.report.is_null()) json["report"] = record_.report;
   if (!record_.hooks.is_null()) json["hooks"] = record_.hooks;
   if (!record_.clock.is_null()) json["clock"] = record_.clock;

@@ -8,6 +8,7 @@
 #include "agent/clock.hh"
 #include "agent/events.hh"
 #include "agent/hooks.hh"
+#include "agent/known_memory.hh"
 #include "agent/network.hh"
 #include "agent/peers.hh"
 #include "agent/source_memory.hh"
@@ -45,8 +46,10 @@ struct SourceRecord {
   bool background = false;
   bool compact = true;
   ByteCount cache = kDefaultCache;  // of pages, at each end
-  bool pause_on_diverge = false;
-  bool throttle_on_diverge = false;
+  migrate::OnDiverge on_diverge = migrate::OnDiverge::abort;
+  bool resume = true;     // by another move, if our agent restarts while memory is copied
+  std::string resumes{};  // the move that this one goes on with
+  std::string resumed_as{};
   Epoch epoch = 0;  // of the ports at the target
   std::vector<PortId> ports;
   os::ProcessIdentity process;  // the vm's QEMU here; a vm that came back has another
@@ -54,6 +57,12 @@ struct SourceRecord {
   nlohmann::json report;        // once done
   nlohmann::json clock{};       // once it runs again, see ClockReport
   nlohmann::json hooks{};       // by moment: {ms, failure?}, of those that ran
+};
+// What can be changed while it moves; nothing where it stays.
+struct MoveChanges {
+  std::optional<Nanoseconds> max_downtime;
+  std::optional<BitRate> bandwidth;
+  std::optional<migrate::OnDiverge> on_diverge;
 };
 nlohmann::json to_json(const SourceRecord& record);
 SourceRecord source_record(const nlohmann::json& json);
@@ -66,6 +75,7 @@ class SourceMove final {
     store::Store& store;
     Network& network;
     Vms& vms;
+    KnownMemory& known;
     Peers& peers;
     Events& events;
   };
@@ -83,8 +93,8 @@ class SourceMove final {
   void doubt_lane() {
     if (memory_) memory_->doubt_lane();
   }
-  void set(std::optional<Nanoseconds> max_downtime, std::optional<BitRate> bandwidth,
-           std::optional<bool> pause_on_diverge);
+  void set(const MoveChanges& changes);
+  void resumed_as(const MigrationId& id);
 
   const SourceRecord& record() const { return record_; }
   migrate::SourceState state() const { return machine_.state(); }

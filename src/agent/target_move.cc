@@ -105,9 +105,7 @@ void TargetMove::perform_surely(TargetEffect effect) {
       if (link_) link_->abort(machine_.reason());
       if (preparing_) std::exchange(preparing_, {})->answer(fail("{}", machine_.reason()));
       // Another vm may have the name by now, or had it before us.
-      if (context_.vms.is_arriving(record_.spec.name, record_.id)) {
-        context_.vms.forget(record_.spec.name);
-      }
+      discard_guest();
       return context_.network.discard_held(std::exchange(holding_, {}));
     case TargetEffect::notify_failed:
       return notify_failed();
@@ -172,11 +170,36 @@ bool TargetMove::hold_ports() {
   return true;
 }
 
+// What came of its memory need not come again. Our end of QEMU's stream stays open meanwhile, as
+// QEMU ends when it closes.
+void TargetMove::discard_guest() {
+  Vm* vm = guest();
+  if (vm == nullptr || !link_) {
+    if (context_.vms.is_arriving(record_.spec.name, record_.id)) {
+      context_.vms.forget(record_.spec.name);
+    }
+    return;
+  }
+  const os::ProcessIdentity process = vm->process().identity();
+  context_.vms.forget(record_.spec.name, Vms::Teardown::by_caller);
+  context_.known.keep(record_.spec.id, record_.spec.memory, process,
+                      [this, process, alive = std::weak_ptr(alive_)] {
+                        kill_qemu(process);
+                        if (!alive.expired()) link_.reset();
+                      });
+}
+
 void TargetMove::prepare_guest() {
-  if (!hold_ports()) return;
+  context_.known.find(record_.spec.id, [this, alive = std::weak_ptr(alive_)](auto known) {
+    if (!alive.expired()) prepare_guest(std::move(known));
+  });
+}
+
+void TargetMove::prepare_guest(std::shared_ptr<const codec::KnownPages> known) {
+  if (machine_.state() != TargetState::preparing || !hold_ports()) return;
   auto incoming = context_.vms.run_incoming(record_.spec, record_.id);
   if (!incoming) return feed(TargetEvent::load_failed, incoming.error().text);
-  start_incoming(std::move(*incoming));
+  start_incoming(std::move(*incoming), std::move(known));
 }
 
 void TargetMove::follow(Vm& vm) {
@@ -191,14 +214,12 @@ void TargetMove::follow(Vm& vm) {
        .died = [this](const std::string& reason) { feed(TargetEvent::guest_died, reason); }});
 }
 
-void TargetMove::start_incoming(Vms::Incoming incoming) {
+void TargetMove::start_incoming(Vms::Incoming incoming,
+                                std::shared_ptr<const codec::KnownPages> known) {
   Vm& vm = *incoming.vm;
   follow(vm);
   link_ = std::make_unique<TransferLink>(
-      context_.loop,
-      stream::TransferConfig{.id = stream::TransferId::from(record_.id.bytes),
-                             .role = stream::Role::kTarget},
-      codec_,
+      context_.loop, stream::TransferId::from(record_.id.bytes), stream::Role::kTarget, codec_,
       TransferLink::Events{
           .mark = {},
           .lane_lost =
@@ -212,7 +233,8 @@ void TargetMove::start_incoming(Vms::Incoming incoming) {
                 stream_verified_ = true;
                 maybe_loaded();
               },
-          .failed = [this](std::string why) { feed(TargetEvent::load_failed, std::move(why)); }});
+          .failed = [this](std::string why) { feed(TargetEvent::load_failed, std::move(why)); }},
+      std::move(known));
   link_->use_qemu(os::adopt_stream(context_.loop, std::move(incoming.stream), "QEMU"));
   incoming_ = std::make_unique<qemu::IncomingMigration>(
       vm.qmp(), qemu::IncomingMigration::Events{
@@ -323,6 +345,7 @@ void TargetMove::run_guest() {
     feed(TargetEvent::guest_running);
     if (!done) return;
     context_.vms.arrived(record_.spec.name);
+    context_.known.forget(record_.spec.id);
     if (Vm* here = context_.vms.find(record_.spec.name)) correct_clock(*here);
   });
 }

@@ -58,10 +58,12 @@ class TargetMove final {
   void perform_surely(migrate::TargetEffect effect);
   nlohmann::json journal_entry();
   void recorded();
+  void discard_guest();
   void prepare_guest();
+  void prepare_guest(std::shared_ptr<const codec::KnownPages> known);
   bool hold_ports();
   Vm* guest();
-  void start_incoming(Vms::Incoming incoming);
+  void start_incoming(Vms::Incoming incoming, std::shared_ptr<const codec::KnownPages> known);
   void follow(Vm& vm);
   void look_at_guest();
   void end_link();

@@ -6,6 +6,7 @@
 
 namespace godwit::agent {
 
+using stream::kKnownStream;
 using stream::kMemoryStream;
 using stream::kReturnPathStream;
 using stream::StreamId;
@@ -39,14 +40,19 @@ class TransferLink::PlainMarks final : public stream::QemuSink {
   stream::QemuParser parser_{*this};
 };
 
-TransferLink::TransferLink(os::Loop& loop, stream::TransferConfig config,
-                           const std::optional<codec::Settings>& codec, Events events)
+TransferLink::TransferLink(os::Loop& loop, const stream::TransferId& id, stream::Role role,
+                           const std::optional<codec::Settings>& codec, Events events,
+                           std::shared_ptr<const codec::KnownPages> known)
     : loop_(loop),
-      role_(config.role),
+      role_(role),
       outgoing_(is_source() ? kMemoryStream : kReturnPathStream),
       incoming_(is_source() ? kReturnPathStream : kMemoryStream),
       events_(std::move(events)),
-      transfer_(std::move(config), *this, loop.now()) {
+      transfer_({.id = id,
+                 .role = role,
+                 .streams = codec ? stream::compact_vm_streams() : stream::vm_streams()},
+                *this, loop.now()),
+      known_(known) {
   if (is_source() && codec) {
     encode_ = std::make_unique<EncodeStage>(
         loop, *codec,
@@ -56,9 +62,10 @@ TransferLink::TransferLink(os::Loop& loop, stream::TransferConfig config,
     marks_ = std::make_unique<PlainMarks>(*this);
   } else if (codec) {
     decode_ = std::make_unique<DecodeStage>(
-        loop, *codec,
+        loop, *codec, std::move(known),
         DecodeStage::Events{.changed = [this] { pump(); },
                             .failed = [this](std::string why) { abort(why); }});
+    tell_known();
   }
   arm();
 }
@@ -132,6 +139,26 @@ bool TransferLink::end_writing() {
   }
   transfer_.end(outgoing_);
   return true;
+}
+
+// What the target knows; an empty catalogue ends at once.
+void TransferLink::tell_known() {
+  if (known_told_ == SIZE_MAX) return;
+  const BytesView all = known_ ? known_->catalogue() : BytesView{};
+  known_told_ += transfer_.offer(kKnownStream, all.subspan(known_told_));
+  if (known_told_ < all.size()) return;
+  transfer_.end(kKnownStream);
+  known_.reset();
+  known_told_ = SIZE_MAX;
+}
+
+std::size_t TransferLink::learn(BytesView catalogue) {
+  if (!encode_->learn(catalogue)) {
+    loop_.post([this, alive = std::weak_ptr(alive_)] {
+      if (!alive.expired()) abort("the target says it knows more pages than the vm has");
+    });
+  }
+  return catalogue.size();
 }
 
 bool TransferLink::move_coded() {
@@ -240,6 +267,7 @@ void TransferLink::pump() {
   while (more) {
     more = qemu_ && qemu_readable_ && !qemu_ended_ && fill_from_qemu();
     if (!more) flush_if_hungry();
+    if (decode_) tell_known();
     if (move_coded()) more = true;
     if (move_raw()) more = true;
     if (qemu_ended_ && qemu_) {
@@ -292,7 +320,8 @@ void TransferLink::release_qemu() {
 
 // ---- the stream that we consume ----
 
-std::size_t TransferLink::deliver(StreamId, BytesView bytes) {
+std::size_t TransferLink::deliver(StreamId stream, BytesView bytes) {
+  if (stream == kKnownStream) return learn(bytes);
   return decode_ ? decode_->take(bytes) : write_to_qemu(bytes);
 }
 
@@ -337,6 +366,11 @@ void TransferLink::maybe_verified() {
 }
 
 void TransferLink::stream_ended(StreamId stream) {
+  if (stream == kKnownStream) {
+    loop_.post([this, alive = std::weak_ptr(alive_)] {
+      if (!alive.expired() && events_.known_learnt) events_.known_learnt();
+    });
+  }
   if (stream != kMemoryStream) return;
   stream_ended_ = true;
   if (!decode_) maybe_verified();

@@ -28,6 +28,7 @@ class TransferLink final : public stream::TransferSink {
   struct Events {
     std::function<void(const stream::QemuMark&)> mark;  // in the memory stream, at the source
     std::function<void(std::string)> lane_lost;         // bring another with use_lane()
+    std::function<void()> known_learnt{};               // at the source: all that the target knows
     std::function<void()> memory_verified;    // the target took all, sums agree; both roles
     std::function<void(std::string)> failed;  // given up; once
   };
@@ -40,9 +41,10 @@ class TransferLink final : public stream::TransferSink {
     BitRate rate;  // lately, while there was a backlog; zero: unknown yet
   };
 
-  // Without `codec` the memory stream passes as it is.
-  TransferLink(os::Loop& loop, stream::TransferConfig config,
-               const std::optional<codec::Settings>& codec, Events events);
+  // Without `codec` the memory stream passes as it is. `known`: at the target, of the vm's memory.
+  TransferLink(os::Loop& loop, const stream::TransferId& id, stream::Role role,
+               const std::optional<codec::Settings>& codec, Events events,
+               std::shared_ptr<const codec::KnownPages> known = nullptr);
   ~TransferLink() override;
 
   void use_qemu(std::unique_ptr<os::ByteStream> qemu);
@@ -83,6 +85,8 @@ class TransferLink final : public stream::TransferSink {
   void written(std::size_t count);
   bool end_writing();  // false: not yet
   void flush_if_hungry();
+  void tell_known();
+  std::size_t learn(BytesView catalogue);
   bool move_coded();  // true when bytes moved
   bool move_raw();
   MutableBytes room_for_qemu();
@@ -110,6 +114,8 @@ class TransferLink final : public stream::TransferSink {
   std::unique_ptr<PlainMarks> marks_;
   std::unique_ptr<EncodeStage> encode_;
   std::unique_ptr<DecodeStage> decode_;
+  std::shared_ptr<const codec::KnownPages> known_;  // to be told still
+  std::size_t known_told_ = 0;                      // bytes
   stream::DeliveryRate rate_;
   std::uint64_t acked_ = 0;  // of QEMU's bytes, as rate_ knows
   bool pumping_ = false;

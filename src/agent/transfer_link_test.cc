@@ -64,9 +64,7 @@ class TransferLinkTest : public testing::TestWithParam<std::optional<codec::Sett
       return done();
     });
   }
-  stream::TransferConfig config(stream::Role role) const {
-    return {.id = stream::TransferId::from(Bytes(16, std::byte{7})), .role = role};
-  }
+  static const stream::TransferId kId;
 
   os::Loop loop_;
   os::MemoryLink from_, to_;
@@ -74,20 +72,24 @@ class TransferLinkTest : public testing::TestWithParam<std::optional<codec::Sett
   int verified_ = 0, lanes_lost_ = 0;
   std::vector<stream::QemuMark> marks_;
   TransferLink source_{loop_,
-                       config(stream::Role::kSource),
+                       kId,
+                       stream::Role::kSource,
                        GetParam(),
                        {.mark = [this](const stream::QemuMark& mark) { marks_.push_back(mark); },
                         .lane_lost = [this](const std::string&) { ++lanes_lost_; },
                         .memory_verified = [this] { ++verified_; },
                         .failed = [](const std::string& why) { ADD_FAILURE() << why; }}};
   TransferLink target_{loop_,
-                       config(stream::Role::kTarget),
+                       kId,
+                       stream::Role::kTarget,
                        GetParam(),
                        {.mark = {},
                         .lane_lost = [this](const std::string&) { ++lanes_lost_; },
                         .memory_verified = [this] { ++verified_; },
                         .failed = [](const std::string& why) { ADD_FAILURE() << why; }}};
 };
+
+const stream::TransferId TransferLinkTest::kId = stream::TransferId::from(Bytes(16, std::byte{7}));
 
 Bytes random_bytes(std::size_t size) {
   std::mt19937 random(1);

@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -212,6 +213,13 @@ Result<Vms::Incoming> Vms::launch(const qemu::VmSpec& spec, const std::optional<
     qemu::remove_files({config_.vm_dir(spec.name)});
     give_back();
     return fail("cannot start vm {}: {}", spec.name, error.what());
+  }
+}
+
+void kill_qemu(const os::ProcessIdentity& process) {
+  if (auto qemu = os::Child::adopt(process)) {
+    qemu->detach();
+    (void)qemu->kill(SIGKILL);
   }
 }
 

@@ -17,6 +17,9 @@ namespace godwit::agent {
 
 class Network;
 
+// SIGKILL for a QEMU that is no vm of ours any more; it may have ended meanwhile.
+void kill_qemu(const os::ProcessIdentity& process);
+
 class Vms final {
  public:
   Vms(os::Loop& loop, const Config& config, store::Store& store, Network& network, Events& events);

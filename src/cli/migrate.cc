@@ -11,7 +11,7 @@ namespace godwit::cli {
 namespace {
 
 struct Move {
-  std::string vm, to, max_downtime, bandwidth, on_diverge, stop_policy, cache, at;
+  std::string vm, to, max_downtime, bandwidth, on_diverge, stop_policy, on_restart, cache, at;
   bool dry_run = false, hold = false, background = false, detach = false, wait = false;
   bool no_compact = false;
 };
@@ -22,6 +22,7 @@ json body_of(const Move& move) {
   set_if_given(body, "bandwidth", move.bandwidth);
   set_if_given(body, "on_diverge", move.on_diverge);
   set_if_given(body, "stop_policy", move.stop_policy);
+  set_if_given(body, "on_restart", move.on_restart);
   if (move.dry_run) body["dry_run"] = true;
   if (move.hold) body["hold"] = true;
   set_if_given(body, "cache", move.cache);
@@ -78,6 +79,10 @@ void add_migrate(CLI::App& app, Context& context) {
                    "when further rounds do not shorten it (smart: more bytes, a shorter pause), or "
                    "by Xen's rule, to compare with (stock)")
       ->check(CLI::IsMember({"downtime", "smart", "stock"}));
+  verb->add_option("--on-restart", move->on_restart,
+                   "When this host's agent is restarted while memory is copied: go on with another "
+                   "move, which sends what is not there yet (resume, the default), or abort")
+      ->check(CLI::IsMember({"resume", "abort"}));
   verb->add_flag(
       "--background", move->background,
       "Take a quarter of the path: the vm and its wires come first, the move takes longer");

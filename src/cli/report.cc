@@ -149,6 +149,8 @@ std::string migration_text(const json& migration) {
   std::string text = outcome(migration);
   if (const std::string reason = text_of(migration, "reason"); reason != "-") {
     text += fmt::format("\n  because {}", reason);
+    const std::string again = text_of(migration, "resumed_as");
+    if (again != "-") text += fmt::format("\n  it goes on as {}", again);
   }
   text += fmt::format("  (migration {})\n", text_of(migration, "id"));
   const auto report = migration.find("report");

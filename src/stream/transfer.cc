@@ -15,6 +15,12 @@ std::vector<StreamSpec> vm_streams() {
   };
 }
 
+std::vector<StreamSpec> compact_vm_streams() {
+  std::vector<StreamSpec> streams = vm_streams();
+  streams.push_back({kKnownStream, Role::kTarget, Priority::kMemory, kKnownWindow, kKnownWindow});
+  return streams;
+}
+
 Transfer::Transfer(TransferConfig config, TransferSink& sink, Instant now)
     : config_(std::move(config)), sink_(sink), lane_changed_(now) {
   CHECK(config_.streams.size() <= kMaxStreams);

@@ -33,6 +33,7 @@ namespace godwit::stream {
 // Unacknowledged bytes: 1 Gbit/s x 200 ms = 25 MB, rounded up to a power of two.
 inline constexpr std::size_t kMemoryWindow = 32 << 20;
 inline constexpr std::size_t kReturnPathWindow = 256 << 10;
+inline constexpr std::size_t kKnownWindow = 4 << 20;  // names of 1 GiB of pages
 // Bytes taken from the writer and not yet given to the lane. Small, as all of them are part of the
 // pause once the guest is stopped: 20 ms at 400 Mbit/s.
 inline constexpr std::size_t kUnsentLimit = 1 << 20;
@@ -60,7 +61,10 @@ struct StreamSpec {
 };
 inline constexpr StreamId kMemoryStream = 1;      // source -> target
 inline constexpr StreamId kReturnPathStream = 2;  // target -> source
+inline constexpr StreamId kKnownStream = 3;       // target -> source
 std::vector<StreamSpec> vm_streams();
+// With what the target knows of the vm's memory.
+std::vector<StreamSpec> compact_vm_streams();
 
 struct TransferConfig {
   TransferId id;

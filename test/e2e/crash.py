@@ -152,7 +152,8 @@ class Case:
         options = {"hold": ["--hold"], "abort": ["--bandwidth", "20mbit"],
                    "give_up": ["--bandwidth", "20mbit"]}.get(self.story.kind, [])
         command = self.fleet.popen(self.source, self.fleet.bin / "godwit", "migrate", self.vm.name,
-                                   "--to", self.target, *self.fleet.PATIENT, "--detach", *options,
+                                   "--to", self.target, *self.fleet.PATIENT, "--on-restart", "abort",
+                                   "--detach", *options,
                                    stdin=subprocess.DEVNULL)
         if self.story.kind in ("plain", "hold"):
             return command

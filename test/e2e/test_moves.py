@@ -256,6 +256,45 @@ def test_memory_crosses_compact_or_as_it_is(fleet):
             refused.stderr.replace("-", "_"), refused
 
 
+def known_pages(move):
+    return {use["name"]: use["pages"] for use in move["report"]["encodings"]}["known"]
+
+
+def test_a_vm_that_comes_back_brings_what_differs(fleet):
+    """Its old host still knows most of its memory; for an hour, unless it is told to keep none."""
+    fleet.restart_agent("w1", options=("--known-memory", "none"))
+    vm = fleet.run_vm(dirty="20mbit", working_set="8MiB")
+    there = fleet.move(vm, "e1", "w1")
+    fleet.wait_for_nothing_of(vm, "e1")
+    back = fleet.move(vm, "w1", "e1")
+    assert known_pages(there) == 0
+    assert known_pages(back) > 1000
+    assert back["report"]["bytes"]["wan"] < 0.5 * there["report"]["bytes"]["wan"]
+    fleet.wait_for_nothing_of(vm, "w1")
+    again = fleet.move(vm, "e1", "w1")
+    assert known_pages(again) == 0  # w1 keeps none
+    vm.wait_until_it_counts()
+    fleet.restart_agent("w1")
+
+
+def test_a_move_goes_on_after_its_agent_was_killed(fleet):
+    """What the target has need not come again."""
+    vm = fleet.run_vm()
+    identifier = fleet.begin_move(vm, "e1", "w1", "--bandwidth", "80mbit")
+    wait_until(lambda: fleet.migration("e1", identifier).get("progress", {})
+               .get("sent_bytes", 0) > 60 << 20, 40, "half of the memory at the target")
+    fleet.kill_agent("e1")
+    fleet.start_agent("e1")
+    fleet.wait_for_state("e1", identifier, "aborted")
+    # It goes on by itself.
+    again = wait_until(lambda: fleet.migration("e1", identifier).get("resumed_as"), 20, "another move")
+    done = fleet.wait_for_state("e1", again, "draining", "done")
+    assert done["resumes"] == identifier
+    assert known_pages(done) > 1000, done
+    vm.wait_until_it_counts()
+    assert fleet.where(vm.name) == ["w1"]
+
+
 def test_a_wire_to_a_host_that_is_away_can_be_cut(fleet):
     """Its agent learns it when it comes back."""
     fleet.godwit("client", "port", "add", "here", "--uplink", "--address", "10.77.0.1/24")

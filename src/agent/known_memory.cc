@@ -1,0 +1,99 @@
+#include "agent/known_memory.hh"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+#include "os/random.hh"
+#include "qemu/guest_memory.hh"
+#include "qemu/vm_spec.hh"
+
+namespace godwit::agent {
+namespace {
+
+using Pages = std::shared_ptr<const codec::KnownPages>;
+
+// What was known before fills what room is left.
+Pages read_pages(ByteCount memory, const os::ProcessIdentity& qemu, ByteCount budget,
+                 const Pages& before, const std::atomic<bool>& ending) {
+  std::array<std::byte, crypto::KeyedHash::kKeySize> key;
+  os::fill_random(key);
+  auto pages = std::make_shared<codec::KnownPages>(qemu::kPageBytes, budget.bytes, key);
+  const auto done = qemu::read_guest_memory(qemu, memory, [&](BytesView page) {
+    pages->add(page);
+    return !pages->full() && !ending;
+  });
+  if (!done) spdlog::warn("memory of a vm that left is not kept: {}", done.error().text);
+  codec::KnownReader reader(before);
+  for (std::size_t i = 0; before && i < before->pages() && !pages->full() && !ending; ++i) {
+    pages->add(reader.page(i));
+  }
+  pages->seal();
+  return pages;
+}
+
+}  // namespace
+
+KnownMemory::KnownMemory(os::Loop& loop, ByteCount budget) : loop_(loop), budget_(budget) {}
+
+KnownMemory::~KnownMemory() { *ending_ = true; }
+
+void KnownMemory::keep(const VmId& vm, ByteCount memory, const os::ProcessIdentity& qemu,
+                       std::function<void()> done) {
+  if (budget_.bytes == 0) return loop_.post(std::move(done));
+  ++reading_[vm].readers;
+  worker_.post([this, vm, memory, qemu, done = std::move(done), before = known(vm),
+                budget = budget_, alive = std::weak_ptr(alive_), ending = ending_]() mutable {
+    Pages pages = read_pages(memory, qemu, budget, before, *ending);
+    before.reset();
+    if (*ending) return;
+    loop_.post([this, vm, alive, pages = std::move(pages), done = std::move(done)] {
+      if (alive.expired()) return;
+      kept(vm, pages);
+      if (--reading_[vm].readers == 0) {
+        answer(vm);
+        reading_.erase(vm);
+      }
+      done();
+    });
+  });
+}
+
+void KnownMemory::kept(const VmId& vm, Pages pages) {
+  if (pages->pages() == 0) return;
+  spdlog::info("keeping {} of a vm that left, for {}", to_text(ByteCount{pages->bytes()}),
+               to_text(kKnownFor));
+  known_[vm] = {.pages = std::move(pages),
+                .since = loop_.now(),
+                .end = loop_.after(kKnownFor, [this, vm] { forget(vm); })};
+  while (known_.size() > 1 && size() > budget_) {
+    known_.erase(
+        std::ranges::min_element(known_, {}, [](const auto& each) { return each.second.since; }));
+  }
+}
+
+void KnownMemory::find(const VmId& vm, Found found) {
+  const auto reading = reading_.find(vm);
+  if (reading == reading_.end()) return found(known(vm));
+  reading->second.waiting.push_back(std::move(found));
+  reading->second.patience = loop_.after(kKnownWait, [this, vm] { answer(vm); });
+}
+
+void KnownMemory::answer(const VmId& vm) {
+  for (const Found& found : std::exchange(reading_[vm].waiting, {})) found(known(vm));
+}
+
+Pages KnownMemory::known(const VmId& vm) const {
+  const auto found = known_.find(vm);
+  return found == known_.end() ? nullptr : found->second.pages;
+}
+
+ByteCount KnownMemory::size() const {
+  return {std::accumulate(
+      known_.begin(), known_.end(), std::uint64_t{0},
+      [](std::uint64_t sum, const auto& each) { return sum + each.second.pages->bytes(); })};
+}
+
+}  // namespace godwit::agent

@@ -1,0 +1,17 @@
+#pragma once
+// What a request says of how a vm is to be moved, checked and put into its record.
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+
+#include "agent/source_move.hh"
+
+namespace godwit::agent {
+
+// POST /v1/migrations: all but the vm and the destination.
+Result<> read_options(const nlohmann::json& request, SourceRecord& record);
+// When to begin, in seconds since 1970; 0, which is past, when it does not say.
+Result<std::int64_t> start_time(const nlohmann::json& request);
+
+Result<MoveChanges> read_changes(const nlohmann::json& request);
+
+}  // namespace godwit::agent
