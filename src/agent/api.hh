@@ -7,6 +7,7 @@
 #include "agent/metrics.hh"
 #include "agent/migrations.hh"
 #include "agent/network.hh"
+#include "agent/recording.hh"
 #include "agent/users.hh"
 #include "agent/vms.hh"
 #include "http/server.hh"
@@ -21,6 +22,7 @@ struct Parts {
   Network& network;
   Vms& vms;
   Migrations& migrations;
+  Recordings& recordings;
   store::Store& store;
   Events& events;
   Users& users;

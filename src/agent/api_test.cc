@@ -60,6 +60,7 @@ class ApiTest : public testing::Test {
                          .network = network_,
                          .vms = vms_,
                          .migrations = migrations_,
+                         .recordings = recordings_,
                          .store = *store_,
                          .events = events_,
                          .users = users_,
@@ -143,6 +144,7 @@ class ApiTest : public testing::Test {
                           .peers = fleet_,
                           .events = events_},
                          [](const std::string&) { return std::vector<std::string>{}; }};
+  Recordings recordings_{loop_, vms_, migrations_};
   Audit audit_{config_.audit()};
   bool revoked_ = false;
   Instant now_{};

@@ -111,6 +111,12 @@ void add_vm_routes(http::Server& server, Parts parts) {
                [parts](const Request& request, Responder responder) {
                  attach_console(parts, request, std::move(responder));
                });
+  // All of the guest's memory, and with it its secrets.
+  server.route("GET", "/v1/vms/{name}/recording", Access::root,
+               [parts](const Request& request, Responder responder) {
+                 if (!vm_of(parts, request, responder)) return;
+                 parts.recordings.open(request.parameter("name"), request, std::move(responder));
+               });
 }
 
 void add_migration_routes(http::Server& server, Parts parts) {

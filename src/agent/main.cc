@@ -92,6 +92,7 @@ class Agent final {
                      .peers = fleet_,
                      .events = events_},
                     [this](const std::string& name) { return fleet_.hosts_called(name); }),
+        recordings_(loop_, vms_, migrations_),
         audit_(config.audit()),
         gate_(
             audit_, [this](const std::string& serial) { return users_.is_revoked(serial); },
@@ -162,6 +163,7 @@ class Agent final {
                          .network = network_,
                          .vms = vms_,
                          .migrations = migrations_,
+                         .recordings = recordings_,
                          .store = *store_,
                          .events = events_,
                          .users = users_,
@@ -238,6 +240,7 @@ class Agent final {
   Vms vms_;
   KnownMemory known_;
   Migrations migrations_;
+  Recordings recordings_;
   Audit audit_;
   ApiGate gate_;
   Metrics metrics_;

@@ -111,6 +111,12 @@ bool Migrations::is_moving(const std::string& vm) const {
   return false;
 }
 
+namespace {
+std::string is_recorded(const std::string& vm) {
+  return fmt::format("vm {} is being recorded: end that first (godwit debug stream record)", vm);
+}
+}  // namespace
+
 Result<SourceRecord> Migrations::plan(const nlohmann::json& request, const http::Caller& caller) {
   const auto name = text_field(request, "vm");
   if (!name) return std::unexpected(name.error());
@@ -121,6 +127,7 @@ Result<SourceRecord> Migrations::plan(const nlohmann::json& request, const http:
   }
   if (is_moving(*name)) return fail("vm {} is migrating already; see godwit migration ls", *name);
   if (vm->record().arriving) return fail("vm {} is still arriving here: wait until it runs", *name);
+  if (vm->recorded()) return fail("{}", is_recorded(*name));
   SourceRecord record;
   record.by = caller.name;
   if (auto read = read_options(request, record); !read) return std::unexpected(read.error());
@@ -182,6 +189,9 @@ void Migrations::conclude(SourceRecord record, std::int64_t at, const std::vecto
   }
   if (is_moving(record.vm)) {
     return responder.error(409, fmt::format("vm {} is migrating already", record.vm), 3);
+  }
+  if (const Vm* vm = context_.vms.find(record.vm); vm != nullptr && vm->recorded()) {
+    return responder.error(409, is_recorded(record.vm), 3);
   }
   launch(std::move(record), at, std::move(responder));
 }

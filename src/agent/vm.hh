@@ -40,6 +40,10 @@ class Vm final {
   const std::string& state() const { return state_; }
   Instant since() const { return since_; }
 
+  // Its one outgoing migration is somebody's recording: it cannot move.
+  bool recorded() const { return !recording_.expired(); }
+  void set_recording(std::weak_ptr<const bool> recording) { recording_ = std::move(recording); }
+
   // Lasts as long as the returned object.
   [[nodiscard]] Subscription subscribe(Listener listener);
   // user + system time of the QEMU process, in seconds (proc(5), stat fields 14 and 15).
@@ -62,6 +66,7 @@ class Vm final {
   std::string state_ = "paused";
   Instant since_;
   std::list<std::weak_ptr<const Listener>> listeners_;
+  std::weak_ptr<const bool> recording_;
   os::Loop::Timer reconnect_;
 };
 

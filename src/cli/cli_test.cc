@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include "cli/fake_agent.hh"
 
@@ -42,6 +43,11 @@ TEST_F(CliTest, MistakesInTheArgumentsExit2AndAskNobody) {
       {"join", "no-token"},
       {"connect", "only-one"},
       {"doctor", "--port", "high"},
+      {"debug", "stream", "bench"},
+      {"debug", "stream", "bench", "/bin/sh", "--level", "0"},
+      {"debug", "stream", "record", "web"},
+      {"debug", "stream", "record", "web", "/nonexistent/x", "--rounds", "0"},
+      {"debug", "stream", "record", "web", "/nonexistent/x", "--rounds", "2", "--for", "3s"},
       {"-H", "east", "--identity", "/nonexistent", "vm", "ls"},
   };
   for (const auto& arguments : mistakes) {
@@ -207,6 +213,23 @@ TEST_F(CliTest, VmRunSendsWhatWasMeant) {
             {"kernel", "/bin/sh"},
             {"append", "console=ttyS0 quiet"},
             {"nics", {{{"port", "web0"}}, {{"port", "web1"}, {"mac", "52:54:00:00:00:01"}}}}}));
+}
+
+TEST_F(CliTest, ARefusedRecordingLeavesNoFileAndNoFileIsWrittenOver) {
+  agent.answer("GET /v1/vms/web/recording", {{"error", "vm web is migrating"}}, 409);
+  const TestDirectory directory;
+  const std::string fresh = directory / "fresh", old = directory / "old";
+  std::ofstream(old) << "kept";
+  const auto refused = godwit({"debug", "stream", "record", "web", fresh});
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_NE(refused.err.find("secrets"), std::string::npos);
+  EXPECT_NE(refused.err.find("vm web is migrating"), std::string::npos) << refused.err;
+  EXPECT_FALSE(std::filesystem::exists(fresh));
+  const auto exists = godwit({"debug", "stream", "record", "web", old});
+  EXPECT_EQ(exists.status, 1);
+  EXPECT_NE(exists.err.find("exists already"), std::string::npos) << exists.err;
+  EXPECT_EQ(std::filesystem::file_size(old), 4U);
+  EXPECT_EQ(agent.asked().size(), 1U);
 }
 
 TEST_F(CliTest, PortsAndWires) {

@@ -1,4 +1,4 @@
-// godwit debug stream bench: what is of use to those who work on Godwit, and to the curious.
+// godwit debug stream record|bench: what is of use to those who work on Godwit, and to the curious.
 #include <algorithm>
 #include <optional>
 #include <ostream>
@@ -6,11 +6,14 @@
 #include "cli/options.hh"
 #include "cli/progress.hh"
 #include "cli/stream_bench.hh"
+#include "cli/stream_record.hh"
 #include "cli/table.hh"
 
 namespace godwit::cli {
 namespace {
 
+constexpr std::uint64_t kDefaultRounds = 2;
+constexpr int kMostRounds = 1000;
 constexpr int kPeerLevel = 3;
 constexpr int kBoundLevel = 19;
 constexpr Nanoseconds kQuiet = seconds(1);  // nothing is shown of what takes less
@@ -187,12 +190,55 @@ void add_bench(CLI::App& noun, Context& context) {
   verb->callback([&context, options] { bench(context, *options); });
 }
 
+void record(Context& context, RecordOptions options, const std::string& time) {
+  if (!time.empty()) {
+    options.time = parse_duration(time).value();
+    options.rounds = 0;
+  }
+  context.io.err << fmt::format(
+                        "warning: {} will hold the memory of vm {} with all secrets that are in "
+                        "it; whoever reads it knows them\n",
+                        options.file, options.vm)
+                 << std::flush;
+  const json made = record_stream(context, options);
+  if (context.as_json) return context.print_json(made);
+  context.say(fmt::format("vm {}: {} in {}, rounds: {}", options.vm, bytes_of(made, "bytes"),
+                          options.file, text_of(made, "rounds")));
+  if (number_of(made, "paused_ms") > 0) {
+    context.io.err << fmt::format(
+        "QEMU had nothing left to send and paused the guest for {}: that ended it\n",
+        ms_of(made, "paused_ms"));
+  }
+}
+
+void add_record(CLI::App& noun, Context& context) {
+  auto* verb = noun.add_subcommand(
+      "record",
+      "Write the migration stream of a running vm, which stays, into a new file (as root). The "
+      "file holds the guest's memory, with all secrets in it");
+  auto options = std::make_shared<RecordOptions>();
+  auto time = std::make_shared<std::string>();
+  options->rounds = kDefaultRounds;
+  add_name(*verb, "VM", options->vm, "Its name")->required();
+  verb->add_option("FILE", options->file, "The file, mode 0600; it must not exist")
+      ->required()
+      ->type_name("FILE");
+  auto* rounds =
+      verb->add_option("--rounds", options->rounds, "Times that QEMU goes through memory")
+          ->check(CLI::Range(1, kMostRounds))
+          ->capture_default_str();
+  add_duration(*verb, "--for", *time, "So long instead")->excludes(rounds);
+  add_json(*verb, context);
+  verb->callback([&context, options, time] { record(context, *options, *time); });
+}
+
 }  // namespace
 
 void add_debug(CLI::App& app, Context& context) {
   auto* noun = app.add_subcommand("debug", "For work on Godwit itself")->require_subcommand(1);
   auto* stream =
       noun->add_subcommand("stream", "Recorded migration streams of QEMU")->require_subcommand(1);
+  add_record(*stream, context);
   add_bench(*stream, context);
 }
 

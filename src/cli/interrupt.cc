@@ -21,11 +21,12 @@ void add(const os::Fd& to, const os::Fd& fd) {
 
 }  // namespace
 
-Interrupt::Interrupt(Nanoseconds limit) : both_(::epoll_create1(EPOLL_CLOEXEC)) {
+Interrupt::Interrupt(Nanoseconds limit, bool hang_up) : both_(::epoll_create1(EPOLL_CLOEXEC)) {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGINT);
   sigaddset(&set, SIGTERM);
+  if (hang_up) sigaddset(&set, SIGHUP);
   ::pthread_sigmask(SIG_BLOCK, &set, &before_);
   signals_.reset(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
   add(both_, signals_);

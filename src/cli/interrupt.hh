@@ -10,8 +10,8 @@ namespace godwit::cli {
 
 class Interrupt final {
  public:
-  // `limit` zero: no deadline.
-  explicit Interrupt(Nanoseconds limit = Nanoseconds(0));
+  // `limit` zero: no deadline. `hang_up`: the end of the terminal is an interrupt, too.
+  explicit Interrupt(Nanoseconds limit = Nanoseconds(0), bool hang_up = false);
   ~Interrupt();
   Interrupt(const Interrupt&) = delete;
   Interrupt& operator=(const Interrupt&) = delete;

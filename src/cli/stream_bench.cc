@@ -14,7 +14,7 @@ namespace godwit::cli {
 namespace {
 
 // As much as the agent gives its encoder at most.
-constexpr std::size_t kChunk = codec::kBatchBytes;
+constexpr std::size_t kRead = codec::kBatchBytes;
 constexpr std::size_t kHeader = 2 * sizeof(std::uint32_t);
 
 Nanoseconds cpu_time() {
@@ -84,7 +84,7 @@ Result<StreamFile> StreamFile::open(const std::string& path) {
 }
 
 Result<> StreamFile::read(const std::function<Result<>(BytesView)>& take) const {
-  Bytes buffer(kChunk);
+  Bytes buffer(kRead);
   for (std::uint64_t at = 0; at < size_;) {
     const auto got = ::pread(fd_.number(), buffer.data(), buffer.size(), static_cast<off_t>(at));
     if (got < 0 && errno == EINTR) continue;
