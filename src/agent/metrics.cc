@@ -97,6 +97,7 @@ void Metrics::text(const std::string& tenant, std::function<void(std::string)> d
       write_wires(out, wires);
       write_wire_thread(out, stats);
       write_moves(out, tenant);
+      write_running(out, tenant);
       write_pauses(out, tenant);
       done(out.text());
     });
@@ -208,19 +209,23 @@ void Metrics::write_wire_thread(Exposition& out, const WireThread::Stats& stats)
               static_cast<double>(stats.udp_dropped));
 }
 
-void Metrics::write_moves(Exposition& out, const std::string& tenant) const {
-  std::map<std::string, int> running;
-  for (const auto& migration : sources_.migrations.list()) {
+// Those away from here that are not over.
+std::vector<nlohmann::json> Metrics::running() const {
+  auto all = sources_.migrations.list();
+  std::erase_if(all, [this](const nlohmann::json& migration) {
     const std::string state = migration.value("state", "");
-    if (migration.value("from", "") != sources_.config.name || state == "done" ||
-        state == "aborted") {
-      continue;
-    }
-    ++running[migration.value("tenant", "")];
-  }
+    return migration.value("from", "") != sources_.config.name || state == "done" ||
+           state == "aborted";
+  });
+  return all;
+}
+
+void Metrics::write_moves(Exposition& out, const std::string& tenant) const {
+  std::map<std::string, int> count_of;
+  for (const auto& migration : running()) ++count_of[migration.value("tenant", "")];
   const auto mine = [&](const std::string& owner) { return tenant.empty() || owner == tenant; };
   out.family("godwit_migrations_running", "gauge", "Migrations away from here that are not over.");
-  for (const auto& [owner, count] : running) {
+  for (const auto& [owner, count] : count_of) {
     if (mine(owner)) out.sample(count, {{"tenant", owner}});
   }
   out.family("godwit_migrations_total", "counter", "Migrations away from here, by outcome.");
@@ -242,6 +247,50 @@ void Metrics::write_moves(Exposition& out, const std::string& tenant) const {
     out.sample(static_cast<double>(moves.memory_bytes), {{"tenant", owner}, {"kind", "memory"}});
     out.sample(static_cast<double>(moves.wan_bytes), {{"tenant", owner}, {"kind", "wan"}});
   }
+}
+
+// Of each migration while its memory crosses.
+void Metrics::write_running(Exposition& out, const std::string& tenant) const {
+  auto moves = running();
+  std::erase_if(moves, [&](const nlohmann::json& move) {
+    return !move.contains("progress") || !(tenant.empty() || move.value("tenant", "") == tenant);
+  });
+  const auto labels = [](const nlohmann::json& move) -> Exposition::Labels {
+    return {{"migration", move.value("id", "")},
+            {"vm", move.value("vm", "")},
+            {"tenant", move.value("tenant", "")},
+            {"to", move.value("to", "")}};
+  };
+  const auto family = [&](const char* name, const char* type, const char* help, const char* key,
+                          double unit) {
+    out.family(name, type, help);
+    for (const auto& move : moves) {
+      const auto& progress = move.at("progress");
+      if (progress.contains(key)) out.sample(number(progress, key) * unit, labels(move));
+    }
+  };
+  constexpr double kBit = 1.0 / 8, kMs = 1.0 / 1000;
+  family("godwit_migration_rate_bytes_per_second", "gauge", "What the lane delivers.", "rate_bps",
+         kBit);
+  family("godwit_migration_effective_rate_bytes_per_second", "gauge",
+         "Memory that is delivered, before it is encoded.", "effective_rate_bps", kBit);
+  family("godwit_migration_predicted_pause_seconds", "gauge", "If the guest were paused now.",
+         "predicted_pause_ms", kMs);
+  family("godwit_migration_cpu_seconds_total", "counter",
+         "Of the agent and of QEMU, its guest's with it, since the move began.", "cpu_s", 1);
+  const auto by_encoding = [&](const char* name, const char* help, const char* key) {
+    out.family(name, "counter", help);
+    for (const auto& move : moves) {
+      for (const auto& use : move.at("progress").value("encodings", nlohmann::json::array())) {
+        out.sample(number(use, key), with(labels(move), "encoding", use.value("name", "")));
+      }
+    }
+  };
+  by_encoding("godwit_migration_encoding_pages_total", "Pages that became this.", "pages");
+  by_encoding("godwit_migration_encoding_input_bytes_total",
+              "Of QEMU's stream; of zstd, which comes last: of what the others left.", "bytes");
+  by_encoding("godwit_migration_encoding_output_bytes_total", "What is left of them.",
+              "encoded_bytes");
 }
 
 void Metrics::write_pauses(Exposition& out, const std::string& tenant) const {

@@ -7,6 +7,7 @@
 #include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <vector>
 
 #include "agent/api_gate.hh"
 #include "agent/exposition.hh"
@@ -55,7 +56,9 @@ class Metrics final {
   void write_vms(Exposition& out, const std::string& tenant) const;
   static void write_wires(Exposition& out, const nlohmann::json& wires);
   static void write_wire_thread(Exposition& out, const WireThread::Stats& stats);
+  std::vector<nlohmann::json> running() const;
   void write_moves(Exposition& out, const std::string& tenant) const;
+  void write_running(Exposition& out, const std::string& tenant) const;
   void write_pauses(Exposition& out, const std::string& tenant) const;
 
   Sources sources_;

@@ -137,6 +137,10 @@ void SourceMove::follow(Vm& vm) {
                                 }});
 }
 
+double SourceMove::cpu_spent(const Vm& vm) const {
+  return vm.cpu_seconds() + process_cpu_seconds(::getpid()) - cpu_at_begin_;
+}
+
 void SourceMove::feed(SourceEvent event, std::string text) { queue_.feed(event, std::move(text)); }
 
 Result<> SourceMove::accept() {
@@ -432,10 +436,7 @@ void SourceMove::owned(const nlohmann::json& reply) {
   if (memory_) {
     memory_->fill(report_);
     migrate::fill_times(report_, milestones_);
-    if (Vm* vm = context_.vms.find(record_.vm)) {
-      report_.source_cpu_seconds =
-          vm->cpu_seconds() + process_cpu_seconds(::getpid()) - cpu_at_begin_;
-    }
+    if (const Vm* vm = context_.vms.find(record_.vm)) report_.source_cpu_seconds = cpu_spent(*vm);
     report_.target_cpu_seconds = qemu::number_at(reply, "cpu_s");
     report_.held_frames = qemu::unsigned_at(reply, "held_frames");
     report_.held_dropped = qemu::unsigned_at(reply, "held_dropped");
@@ -564,6 +565,10 @@ nlohmann::json SourceMove::progress() const {
                {"total_bytes", progress.total_bytes},
                {"sent_bytes", progress.sent_bytes},
                {"lane_up", progress.lane_up}});
+  migrate::Report so_far;
+  memory_->fill(so_far);
+  json["encodings"] = migrate::to_json(so_far.encodings);
+  if (const Vm* vm = context_.vms.find(record_.vm)) json["cpu_s"] = cpu_spent(*vm);
   if (progress.throttle_percent > 0) json["throttle_percent"] = progress.throttle_percent;
   if (!divergence_.empty()) json["divergence"] = divergence_;
   if (progress.sent_bytes < kMeasured) return json;

@@ -128,6 +128,8 @@ class SourceMove final {
   void follow(Vm& vm);
   void owned(const nlohmann::json& reply);
   void publish_progress();
+  // Of QEMU, its guest's with it, and of the agent, since the move began; in seconds.
+  double cpu_spent(const Vm& vm) const;
   void tell_followers();
   std::string shown_state() const;
   std::optional<codec::Settings> codec() const;

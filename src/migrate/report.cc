@@ -24,18 +24,22 @@ void fill_times(Report& report, const Milestones& at) {
   report.commit = between(at.completed, running) - report.resume;
 }
 
+nlohmann::json to_json(const std::vector<EncodingUse>& encodings) {
+  nlohmann::json all = nlohmann::json::array();
+  for (const EncodingUse& use : encodings) {
+    all.push_back({{"name", use.name},
+                   {"pages", use.pages},
+                   {"bytes", use.bytes},
+                   {"encoded_bytes", use.encoded_bytes}});
+  }
+  return all;
+}
+
 nlohmann::json to_json(const Report& report) {
   nlohmann::json rounds = nlohmann::json::array();
   for (const Round& round : report.rounds) {
     rounds.push_back(
         {{"round", round.round}, {"bytes", round.bytes}, {"ms", to_ms(round.duration)}});
-  }
-  nlohmann::json encodings = nlohmann::json::array();
-  for (const EncodingUse& use : report.encodings) {
-    encodings.push_back({{"name", use.name},
-                         {"pages", use.pages},
-                         {"bytes", use.bytes},
-                         {"encoded_bytes", use.encoded_bytes}});
   }
   nlohmann::json json = {
       {"preparation_ms", to_ms(report.preparation)},
@@ -43,7 +47,7 @@ nlohmann::json to_json(const Report& report) {
       {"pause_ms", to_ms(report.pause)},
       {"total_ms", to_ms(report.total)},
       {"rounds", rounds},
-      {"encodings", encodings},
+      {"encodings", to_json(report.encodings)},
       {"pause",
        {{"network_ms", to_ms(report.network)},
         {"final_memory_ms", to_ms(report.final_memory)},

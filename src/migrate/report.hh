@@ -57,5 +57,6 @@ struct Report {
 void fill_times(Report& report, const Milestones& at);
 
 nlohmann::json to_json(const Report& report);
+nlohmann::json to_json(const std::vector<EncodingUse>& encodings);
 
 }  // namespace godwit::migrate

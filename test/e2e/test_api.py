@@ -203,6 +203,40 @@ def test_an_operator_moves_a_vm_from_afar(fleet, users):
     others = python(fleet, "rita", "print(ask('GET', '/metrics')[2])", host="w1")
     assert vm.port not in others and "godwit_info" in others
 
+    # A move that goes on tells what it does, and is gone from the figures when it is over.
+    identifier = fleet.begin_move(vm, "w1", "e1", "--bandwidth", "4mbit")
+    labels = {"migration": identifier, "vm": vm.name, "tenant": "default", "to": "e1"}
+
+    def running():
+        return parse_metrics(unix(fleet, "w1", "GET", "/metrics")[1])
+
+    def known():
+        figures = running()
+        told = {name: value(figures, f"godwit_migration_{name}", **labels)
+                for name in ("rate_bytes_per_second", "effective_rate_bytes_per_second",
+                             "predicted_pause_seconds", "cpu_seconds_total")
+                if any(n == f"godwit_migration_{name}" for n, _ in figures)}
+        return figures if len(told) == 4 and all(told.values()) else None
+
+    figures = wait_until(known, 20, "rates and a predicted pause")
+    shown = ask("GET", "/v1/migrations/{id}", host="w1", id=identifier)["progress"]["encodings"]
+    encodings = {use["name"] for use in shown}
+    assert {"zero", "literal", "zstd"} < encodings, shown
+
+    def by_encoding(kind):
+        return {encoding: value(figures, f"godwit_migration_encoding_{kind}_total", encoding=encoding, **labels)
+                for encoding in encodings}
+
+    pages, given, left = map(by_encoding, ("pages", "input_bytes", "output_bytes"))
+    assert sum(pages.values()) > 1000 and pages["zero"] > 0, pages
+    # zstd takes a batch of 1 MiB at a time.
+    assert 0 <= sum(left.values()) - left["zstd"] - given["zstd"] < 2 << 20, (left, given)
+    assert sum(given.values()) - given["zstd"] > given["zstd"] > left["zstd"] > 1e4, (given, left)
+    assert identifier not in python(fleet, "rita", "print(ask('GET', '/metrics')[2])", host="w1")
+    ask("POST", "/v1/migrations/{id}/abort", host="w1", id=identifier)
+    fleet.wait_for_state("w1", identifier, "aborted")
+    assert not any(n.startswith("godwit_migration_encoding") for n, _ in running())
+
     # Real answers are what is documented.
     for host in ("e1", "w1", "client"):
         for route in ("/v1/host", "/v1/hosts", "/v1/ports", "/v1/wires", "/v1/vms", "/v1/migrations",
@@ -227,6 +261,7 @@ def test_an_operator_moves_a_vm_from_afar(fleet, users):
     ask("POST", "/v1/invites", body={})
     ask("POST", "/v1/join", 409, body={"target": "a" * 64 + "@10.66.2.99"})
     ask("POST", "/v1/vms", 409, body={"name": "Bad Name"})
+    ask("GET", "/v1/vms/{name}/recording", 400, host="w1", name=vm.name)
     ask("POST", "/v1/vms/{name}/stop", host="w1", name=vm.name, body={"force": True})
     ask("DELETE", "/v1/vms/{name}", host="w1", name=vm.name)
     ask("POST", "/v1/users", 409, body={"name": "x", "role": "root", "csr": ""})
