@@ -133,28 +133,11 @@ class Bench:
             godwit.start()
             argv = godwit.qemu_argv()
             if "godwit" in self.systems:
-                with self._at_work(lab, case.workload) as client:
+                with at_work(lab, self.scale, case.workload) as client:
                     self._godwit(lab, client, case, godwit)
         if peers := [system for system in self.systems if system in QEMUS]:
             with Lab(self.lab_name, agents=False) as lab:
                 self._peers(lab, case, Stock(lab, load, argv), peers)
-
-    @contextlib.contextmanager
-    def _at_work(self, lab, workload):
-        """The client; meanwhile the vm is at work."""
-        with contextlib.ExitStack() as stack:
-            client = stack.enter_context(Client(lab, *PROBE, boot_limit_s=BOOT_LIMIT_S))
-            if workload != "dirtier":
-                wait_until(lambda: accepts(lab, READY_PORT), BOOT_LIMIT_S, "the workload starts")
-            if workload == "redis":
-                load = lab.start("client", PYTHON, "-c", (ROOT / "bench" / "redis_load.py").read_text("utf-8"),
-                                 VM_ADDRESS, str(REDIS_PORT), str(self.scale.redis_mib),
-                                 str(self.scale.writes_per_second), stdout=subprocess.PIPE)
-                stack.callback(load.wait)
-                stack.callback(load.kill)
-                if not load.stdout.readline():
-                    raise StageError("the client's load has ended")
-            yield client
 
     def _godwit(self, lab, client, case, godwit):
         say(f"  godwit migrate --to {HOSTS['west']} --on-diverge pause")
@@ -179,7 +162,7 @@ class Bench:
     def _peers(self, lab, case, stock, peers):
         stock.start()
         try:
-            with self._at_work(lab, case.workload) as client:
+            with at_work(lab, self.scale, case.workload) as client:
                 for system in peers:
                     case.set_link(lab)
                     self._peer(lab, client, case, system, stock)
@@ -227,6 +210,24 @@ class Bench:
 
     def rows(self):
         return [row for (case, system), figures in self.figures.items() for row in figures.rows(case, system)]
+
+
+@contextlib.contextmanager
+def at_work(lab, scale, workload):
+    """The client; meanwhile the vm is at work."""
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(Client(lab, *PROBE, boot_limit_s=BOOT_LIMIT_S))
+        if workload != "dirtier":
+            wait_until(lambda: accepts(lab, READY_PORT), BOOT_LIMIT_S, "the workload starts")
+        if workload == "redis":
+            load = lab.start("client", PYTHON, "-c", (ROOT / "bench" / "redis_load.py").read_text("utf-8"),
+                             VM_ADDRESS, str(REDIS_PORT), str(scale.redis_mib),
+                             str(scale.writes_per_second), stdout=subprocess.PIPE)
+            stack.callback(load.wait)
+            stack.callback(load.kill)
+            if not load.stdout.readline():
+                raise StageError("the client's load has ended")
+        yield client
 
 
 def accepts(lab, port):

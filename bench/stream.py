@@ -2,7 +2,8 @@
 """The encoder alone, one core: what it leaves of recorded migration streams, and how fast, beside what
 `zstd` and `lz4` make of the same bytes.
 
-Streams are QEMU's own (`godwit debug stream record`, or --corpus FILE). Rows, by system:
+Streams are QEMU's own: --corpus FILE, or recorded (`godwit debug stream record`) of `bench memory`'s guests at
+`idle`, `redis` and `compile`, and then removed, as they are a guest's memory. Rows, by system:
 
   godwit-pages    the encodings of pages: zero, same, delta, copy
   godwit-zstd-N   and zstd at level N after them; a move begins with 2
@@ -14,6 +15,7 @@ GB are of the stream, in a second of CPU time. Exit status 1 if anything that wa
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -25,8 +27,12 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "demo"))
 
-from stage import StageError, build_directory, performed, write_rows  # noqa: E402
+from memory import Scale, at_work  # noqa: E402
+from stage import VM, Godwit, Lab, StageError, build_directory, performed, write_rows  # noqa: E402
 
+WORKLOADS, QUICK_WORKLOADS = ("idle", "redis", "compile"), ("idle",)
+ROUNDS = 4
+RECORDING = "/var/lib/godwit/guest.stream"  # in the lab's host
 LEVELS, QUICK_LEVELS = (2, 3, 5, 9), (2,)
 # Compresses, and decompresses; each reads standard input.
 PROGRAMS = {
@@ -115,24 +121,58 @@ def show(told, codings):
             f"{coding['encoded_bytes'] / peer['encoded_bytes']:>9.3f}{coding['encode_gb_per_s']:>9.2g}{decodes:>9}")
 
 
+def record(workload, scale, lab_name, corpus):
+    """A guest at work, into a file that is ours alone; the lab's host has another file system."""
+    say(f"\nrecording a guest of {scale.memory} at {workload}")
+    with Lab(lab_name) as lab:
+        godwit = Godwit(lab, scale.load(workload))
+        godwit.start()
+        with at_work(lab, scale, workload):
+            say("  " + lab.run(godwit.host, "godwit", "debug", "stream", "record", VM, RECORDING,
+                               "--rounds", str(ROUNDS)).strip())
+        with os.fdopen(os.open(corpus, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            if lab.start(godwit.host, "cat", RECORDING, stdout=out).wait() != 0:
+                raise StageError(f"{RECORDING} of {godwit.host} could not be read")
+
+
+@contextlib.contextmanager
+def corpora(options):
+    """Given, or recorded one after the other."""
+    if options.corpus:
+        yield iter(options.corpus)
+        return
+    scale = Scale(memory="512MiB", redis_mib=64) if options.quick else Scale()
+    with tempfile.TemporaryDirectory(dir=build_directory()) as directory:
+        def recorded():
+            for workload in options.workload or (QUICK_WORKLOADS if options.quick else WORKLOADS):
+                corpus = pathlib.Path(directory) / f"{workload}.stream"
+                record(workload, scale, options.lab, corpus)
+                yield corpus
+                corpus.unlink()
+        yield recorded()
+
+
 def run(options):
     rows = []
-    for corpus in options.corpus:
-        told, codings = measure(corpus, QUICK_LEVELS if options.quick else LEVELS, not options.quick)
-        show(told, codings)
-        rows += rows_of(corpus.stem, told, codings)
-        if options.json:
-            write_rows(options.json, rows)
+    with corpora(options) as found:
+        for corpus in found:
+            told, codings = measure(corpus, QUICK_LEVELS if options.quick else LEVELS, not options.quick)
+            show(told, codings)
+            rows += rows_of(corpus.stem, told, codings)
+            if options.json:
+                write_rows(options.json, rows)
     return True  # anything that was not exact has failed
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="./dev bench stream", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one level, no bound")
+    parser.add_argument("--quick", action="store_true", help="one level, no bound; an idle guest of 512 MiB")
     parser.add_argument("--json", metavar="FILE", help="write the figures as rows")
-    parser.add_argument("--corpus", metavar="FILE", type=pathlib.Path, action="append", required=True,
-                        help="a recorded stream; may be repeated")
+    parser.add_argument("--corpus", metavar="FILE", type=pathlib.Path, action="append",
+                        help="a recorded stream instead; may be repeated")
+    parser.add_argument("--workload", action="append", choices=WORKLOADS, help="only this one; may be repeated")
+    parser.add_argument("--lab", default="bench-stream", metavar="NAME", help="the lab's name")
     return parser.parse_args()
 
 
