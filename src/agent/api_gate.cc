@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
+
+#include "os/wall_clock.hh"
 
 namespace godwit::agent {
 namespace {
@@ -57,10 +58,6 @@ void add_answer(nlohmann::json& entry, int status, std::string_view body) {
   if (answer.contains("id") && answer["id"].is_string()) entry["on"]["id"] = answer["id"];
 }
 
-std::int64_t wall_clock_seconds() {
-  return duration_cast<seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
 }  // namespace
 
 ApiGate::ApiGate(Audit& audit, IsRevoked is_revoked, std::function<Instant()> now,
@@ -68,7 +65,8 @@ ApiGate::ApiGate(Audit& audit, IsRevoked is_revoked, std::function<Instant()> no
     : audit_(audit), is_revoked_(std::move(is_revoked)), now_(std::move(now)), limits_(limits) {}
 
 bool ApiGate::is_good(const http::Caller& caller) const {
-  return !caller.remote() || (caller.expires > wall_clock_seconds() && !is_revoked_(caller.serial));
+  return !caller.remote() ||
+         (caller.expires > os::wall_clock_seconds() && !is_revoked_(caller.serial));
 }
 
 ApiGate::Bucket& ApiGate::bucket(const std::string& name) {

@@ -75,13 +75,17 @@ void Events::publish_progress(const MigrationId& id, const nlohmann::json& progr
 }
 
 void Events::publish_done(const MigrationId& id, const nlohmann::json& migration) {
+  close_followers(id, migration);
+  for (const auto& observer : observers_) observer(kMigrationOver, migration);
+}
+
+void Events::close_followers(const MigrationId& id, const nlohmann::json& migration) {
   const auto [begin, end] = followers_.equal_range(id);
   for (auto at = begin; at != end; ++at) {
     at->second->push("done", migration);
     at->second->close();
   }
   followers_.erase(begin, end);
-  for (const auto& observer : observers_) observer(kMigrationOver, migration);
 }
 
 void Events::follow(const MigrationId& id, std::shared_ptr<http::EventStream> stream) {

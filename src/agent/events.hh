@@ -40,6 +40,8 @@ class Events final {
   // One migration's progress, told only to those who follow it; `done` after its last change.
   void publish_progress(const MigrationId& id, const nlohmann::json& progress);
   void publish_done(const MigrationId& id, const nlohmann::json& migration);
+  // Only for those who follow it.
+  void close_followers(const MigrationId& id, const nlohmann::json& migration);
   void follow(const MigrationId& id, std::shared_ptr<http::EventStream> stream);
 
  private:

@@ -2,11 +2,10 @@
 
 #include <spdlog/spdlog.h>
 
-#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "agent/move_options.hh"
-#include "os/random.hh"
+#include "os/wall_clock.hh"
 #include "qemu/json.hh"
 
 namespace godwit::agent {
@@ -19,11 +18,6 @@ namespace {
 constexpr std::size_t kMaxNewLanes = 64;  // accepted, transfer not yet named
 constexpr Nanoseconds kNewLaneTimeout = seconds(10);
 constexpr Nanoseconds kResumeInterval = milliseconds(200);
-constexpr std::size_t kKeptMigrations = 200;  // finished ones that stay listed
-
-std::int64_t wall_clock_seconds() {
-  return duration_cast<seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 bool is_resumable(SourceState state) {
   return state == SourceState::preparing || state == SourceState::copying ||
@@ -43,12 +37,17 @@ Migrations::Migrations(SourceMove::Context context,
     : context_(context),
       search_(context.loop, context.peers,
               {.hosts_called = std::move(hosts_called),
-               .preflight = [this](const std::string& name, const std::string& host,
-                                   HostSearch::Checked checked) {
-                 Vm* vm = context_.vms.find(name);
-                 if (vm == nullptr) return checked(fail("vm {} has ended", name));
-                 preflight(context_, *vm, host, std::move(checked));
-               }}) {}
+               .preflight =
+                   [this](const std::string& name, const std::string& host,
+                          HostSearch::Checked checked) {
+                     Vm* vm = context_.vms.find(name);
+                     if (vm == nullptr) return checked(fail("vm {} has ended", name));
+                     preflight(context_, *vm, host, std::move(checked));
+                   }}),
+      groups_(context.loop, context.events, [this](const MigrationId& id) {
+        const auto found = sources_.find(id);
+        return found == sources_.end() ? nullptr : found->second.get();
+      }) {}
 
 void Migrations::start() {
   started_ = context_.loop.now();
@@ -57,6 +56,7 @@ void Migrations::start() {
     SourceMove* raw = move.get();
     sources_[raw->record().id] = std::move(move);
     if (raw->record().resume && is_resumable(raw->state())) to_resume_.insert(raw->record().id);
+    if (raw->record().group && raw->record().resumed_as.empty()) groups_.add(*raw);
     if (!raw->over()) raw->restart();
   }
   for (const auto& document : context_.store.list("migration-target")) {
@@ -111,143 +111,6 @@ bool Migrations::is_moving(const std::string& vm) const {
   return false;
 }
 
-namespace {
-std::string is_recorded(const std::string& vm) {
-  return fmt::format("vm {} is being recorded: end that first (godwit debug stream record)", vm);
-}
-}  // namespace
-
-Result<SourceRecord> Migrations::plan(const nlohmann::json& request, const http::Caller& caller) {
-  const auto name = text_field(request, "vm");
-  if (!name) return std::unexpected(name.error());
-  Vm* vm = context_.vms.find(*name);
-  if (vm == nullptr || !caller.sees(vm->spec().tenant)) {
-    return fail("there is no running vm '{}' on host {}; see godwit vm ls", *name,
-                context_.config.name);
-  }
-  if (is_moving(*name)) return fail("vm {} is migrating already; see godwit migration ls", *name);
-  if (vm->record().arriving) return fail("vm {} is still arriving here: wait until it runs", *name);
-  if (vm->recorded()) return fail("{}", is_recorded(*name));
-  SourceRecord record;
-  record.by = caller.name;
-  if (auto read = read_options(request, record); !read) return std::unexpected(read.error());
-  if (auto done = refer_to(*vm, record); !done) return std::unexpected(done.error());
-  return record;
-}
-
-// The vm as it is here now, its ports, and one epoch for all of them: above each of theirs, and
-// above those burned by an abort.
-Result<> Migrations::refer_to(Vm& vm, SourceRecord& record) {
-  record.id = os::random_id<MigrationId>();
-  record.started = wall_clock_seconds();
-  record.vm = vm.name();
-  record.tenant = vm.spec().tenant;
-  record.process = vm.process().identity();
-  record.ports.clear();
-  for (const auto& nic : vm.spec().nics) {
-    record.ports.push_back(nic.port);
-    const auto described = context_.network.describe_nic(nic.port);
-    if (!described) return std::unexpected(described.error());
-    record.epoch = std::max(record.epoch, epoch_field(described->at("port"), "epoch", 1));
-  }
-  for (const auto& [id, move] : sources_) {
-    if (move->record().vm == record.vm) {
-      record.epoch = std::max(record.epoch, move->record().epoch);
-    }
-  }
-  ++record.epoch;
-  return {};
-}
-
-void Migrations::add(const nlohmann::json& request, const http::Caller& caller,
-                     http::Responder responder) {
-  auto record = plan(request, caller);
-  if (!record) return responder.error(409, record.error().text, 3);
-  const auto to = text_field(request, "to");
-  if (!to) return responder.error(400, to.error().text, 2);
-  const auto dry_run = flag_field(request, "dry_run", false);
-  if (!dry_run) return responder.error(400, dry_run.error().text, 2);
-  const auto at = start_time(request);
-  if (!at) return responder.error(400, at.error().text, 2);
-  const std::string vm = record->vm;
-  search_.start(vm, *to,
-                [this, record = *std::move(record), dry_run = *dry_run, at = *at,
-                 responder = std::move(responder)](Result<HostSearch::Outcome> found) mutable {
-                  if (!found) return responder.error(409, found.error().text, 3);
-                  record.to = std::move(found->host);
-                  if (dry_run) return answer_dry_run(record, found->checks, responder);
-                  conclude(std::move(record), at, found->checks, std::move(responder));
-                });
-}
-
-void Migrations::conclude(SourceRecord record, std::int64_t at, const std::vector<Check>& checks,
-                          http::Responder responder) {
-  if (!all_ok(checks)) {
-    return responder.json(409, {{"error", "refused, nothing was changed: " + failures(checks)},
-                                {"exit", 3},
-                                {"checks", to_json(checks)}});
-  }
-  if (is_moving(record.vm)) {
-    return responder.error(409, fmt::format("vm {} is migrating already", record.vm), 3);
-  }
-  if (const Vm* vm = context_.vms.find(record.vm); vm != nullptr && vm->recorded()) {
-    return responder.error(409, is_recorded(record.vm), 3);
-  }
-  launch(std::move(record), at, std::move(responder));
-}
-
-void Migrations::answer_dry_run(const SourceRecord& record, const std::vector<Check>& checks,
-                                http::Responder& responder) {
-  Vm* vm = context_.vms.find(record.vm);
-  // Without a measurement of the link only the memory and the round trips are known.
-  const auto rtt = context_.peers.rtt(record.to);
-  nlohmann::json estimate = {{"bytes", vm != nullptr ? vm->spec().memory.bytes : 0},
-                             {"rtt_ms", to_ms(rtt)}};
-  if (record.bandwidth_bits_per_second != 0 && vm != nullptr) {
-    const double rate = static_cast<double>(record.bandwidth_bits_per_second) / 8;
-    estimate["total_s"] = static_cast<double>(vm->spec().memory.bytes) / rate;
-  }
-  responder.json(200, {{"ok", all_ok(checks)},
-                       {"vm", record.vm},
-                       {"to", record.to},
-                       {"checks", to_json(checks)},
-                       {"estimate", estimate},
-                       {"exit", all_ok(checks) ? 0 : 3}});
-}
-
-void Migrations::launch(SourceRecord record, std::int64_t at, http::Responder responder) {
-  const auto begun = begin(std::move(record), at);
-  if (!begun) return responder.error(409, begun.error().text, 3);
-  responder.json(202, (*begun)->describe());
-}
-
-// Accepted: it is recorded, and begins when its time has come.
-Result<SourceMove*> Migrations::begin(SourceRecord record, std::int64_t at) {
-  const MigrationId id = record.id;
-  // Old ones make room: their reports are history.
-  while (sources_.size() >= kKeptMigrations) {
-    const auto old = std::ranges::find_if(sources_, [](const auto& s) { return s.second->over(); });
-    if (old == sources_.end()) break;
-    context_.store.erase("migration-source", old->first.text());
-    sources_.erase(old);
-  }
-  auto move = std::make_unique<SourceMove>(context_, std::move(record));
-  if (const auto accepted = move->accept(); !accepted) return std::unexpected(accepted.error());
-  SourceMove* raw = move.get();
-  sources_[id] = std::move(move);
-  begin_at(id, at);
-  return raw;
-}
-
-void Migrations::begin_at(MigrationId id, std::int64_t at) {
-  const std::int64_t wait = at - wall_clock_seconds();
-  scheduled_[id] = context_.loop.after(seconds(std::max<std::int64_t>(wait, 0)), [this, id] {
-    const auto move = sources_.find(id);
-    if (move != sources_.end()) move->second->begin();
-    context_.loop.post([this, id] { scheduled_.erase(id); });
-  });
-}
-
 std::vector<nlohmann::json> Migrations::list() {
   std::vector<nlohmann::json> all;
   for (const auto& [id, move] : sources_) all.push_back(move->describe());
@@ -259,6 +122,7 @@ std::vector<nlohmann::json> Migrations::list() {
 std::optional<nlohmann::json> Migrations::show(const std::string& text) {
   const auto id = MigrationId::parse(text);
   if (!id) return std::nullopt;
+  if (groups_.knows(*id)) return groups_.describe(*id);
   if (const auto found = sources_.find(*id); found != sources_.end()) {
     return found->second->describe();
   }
@@ -287,7 +151,13 @@ TargetMove* Migrations::find_target(const std::string& text) {
   return found == targets_.end() ? nullptr : found->second.get();
 }
 
+std::optional<MigrationId> Migrations::group_of(const std::string& text) const {
+  const auto id = MigrationId::parse(text);
+  return id && groups_.knows(*id) ? std::optional(*id) : std::nullopt;
+}
+
 Result<> Migrations::follow(const std::string& id, std::shared_ptr<http::EventStream> stream) {
+  if (const auto group = group_of(id)) return groups_.follow(*group, std::move(stream)), Result<>{};
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
   stream->push("progress", (*move)->progress());
@@ -301,6 +171,7 @@ Result<> Migrations::follow(const std::string& id, std::shared_ptr<http::EventSt
 }
 
 Result<> Migrations::cutover(const std::string& id) {
+  if (const auto group = group_of(id)) return groups_.cutover(*group);
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
   if (migrate::is_final((*move)->state())) return fail("migration {} is over", id);
@@ -309,6 +180,7 @@ Result<> Migrations::cutover(const std::string& id) {
 }
 
 Result<> Migrations::abort(const std::string& id) {
+  if (const auto group = group_of(id)) return groups_.abort(*group);
   if (TargetMove* target = find_target(id)) return target->give_up();
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
@@ -329,10 +201,11 @@ Result<> Migrations::abort(const std::string& id) {
 }
 
 Result<> Migrations::set(const std::string& id, const nlohmann::json& request) {
-  const auto move = find_source(id);
-  if (!move) return std::unexpected(move.error());
   const auto changes = read_changes(request);
   if (!changes) return std::unexpected(changes.error());
+  if (const auto group = group_of(id)) return groups_.set(*group, *changes);
+  const auto move = find_source(id);
+  if (!move) return std::unexpected(move.error());
   const bool throttles = (*move)->record().on_diverge == migrate::OnDiverge::throttle;
   if (changes->on_diverge && throttles != (*changes->on_diverge == migrate::OnDiverge::throttle)) {
     return fail("whether a move throttles is said as it begins: QEMU cannot change it meanwhile");
@@ -423,7 +296,7 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
                       .from = request.peer,
                       .state = migrate::TargetState::planned,
                       .reason = {},
-                      .started = wall_clock_seconds(),
+                      .started = os::wall_clock_seconds(),
                       .by = text_field_or(body, "by", ""),
                       .spec = *std::move(spec),
                       .ports = array_field(body, "ports"),

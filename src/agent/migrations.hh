@@ -9,12 +9,15 @@
 #include <vector>
 
 #include "agent/host_search.hh"
+#include "agent/move_groups.hh"
 #include "agent/source_move.hh"
 #include "agent/target_move.hh"
 #include "http/caller.hh"
 #include "http/responder.hh"
 
 namespace godwit::agent {
+
+inline constexpr std::size_t kKeptMigrations = 200;  // finished ones that stay listed
 
 class Migrations final {
  public:
@@ -55,7 +58,21 @@ class Migrations final {
     os::Loop::Timer timeout;
   };
 
-  Result<SourceRecord> plan(const nlohmann::json& request, const http::Caller& caller);
+  // What a request asks for, on its way to be begun.
+  struct Wanted {
+    std::vector<SourceRecord> moves;
+    std::string to;
+    bool dry_run = false;
+    std::int64_t at = 0;
+    std::vector<std::vector<Check>> checks{};  // of the moves whose host is known
+  };
+
+  Result<Wanted> want(const nlohmann::json& request, const http::Caller& caller);
+  Result<SourceRecord> plan(const std::string& name, const nlohmann::json& request,
+                            const http::Caller& caller);
+  void find_host(std::shared_ptr<Wanted> wanted, std::shared_ptr<http::Responder> responder);
+  // The id of a group that a text names.
+  std::optional<MigrationId> group_of(const std::string& text) const;
 
   Result<SourceMove*> find_source(const std::string& id);
   TargetMove* find_target(const std::string& id);
@@ -63,11 +80,10 @@ class Migrations final {
   Result<SourceMove*> begin(SourceRecord record, std::int64_t at);
   void resume_moves();
   void resume(SourceMove& old);
-  void launch(SourceRecord record, std::int64_t at, http::Responder responder);
-  void conclude(SourceRecord record, std::int64_t at, const std::vector<Check>& checks,
-                http::Responder responder);
-  void answer_dry_run(const SourceRecord& record, const std::vector<Check>& checks,
-                      http::Responder& responder);
+  void launch(Wanted& wanted, http::Responder& responder);
+  void conclude(Wanted& wanted, http::Responder& responder);
+  void answer_dry_run(const Wanted& wanted, http::Responder& responder);
+  nlohmann::json estimate(const SourceRecord& record, const std::vector<Check>& checks);
   void begin_at(MigrationId id, std::int64_t at);
   void read_lane(std::uint64_t key);
   void prepare_target(PeerRequest request, const nlohmann::json& body);
@@ -78,6 +94,7 @@ class Migrations final {
   std::map<MigrationId, std::unique_ptr<TargetMove>> targets_;
   std::map<std::uint64_t, NewLane> new_lanes_;
   std::uint64_t next_lane_ = 1;
+  MoveGroups groups_;
   std::map<MigrationId, os::Loop::Timer> scheduled_;
   std::set<MigrationId> to_resume_;  // once they are over
   os::Loop::Timer resume_timer_;

@@ -23,6 +23,9 @@ constexpr std::uint64_t kBackgroundShare = 4;
 constexpr BitRate kLeastBackground{20'000'000};
 // QEMU raises its throttle by 10 % up to this; only then a move that throttles diverges.
 constexpr std::uint64_t kMostThrottlePercent = 99;
+// QEMU hands over by itself when what is left fits its limit of 1 ms at the rate of its last 100
+// ms: a page does at 4 MiB/s.
+constexpr ByteCount kHeldBytesPerSecond{2 << 20};
 constexpr Nanoseconds kFirstLaneBackoff = milliseconds(200);
 constexpr Nanoseconds kMaxLaneBackoff = seconds(2);
 
@@ -339,8 +342,17 @@ std::string SourceMemory::divergence(const migrate::StopJudge::Verdict& verdict)
                                           "(--bandwidth), or pause anyway (--on-diverge pause)");
 }
 
+void SourceMemory::hold() {
+  held_ = true;
+  qemu::set_migration_bandwidth(vm_.qmp(), kHeldBytesPerSecond, [](const Result<>&) {});
+}
+
 void SourceMemory::allow_switchover() {
   switchover_allowed_ = true;
+  if (std::exchange(held_, false)) {
+    qemu::set_migration_bandwidth(vm_.qmp(), qemu::kUnlimitedMigrationBandwidth,
+                                  [](const Result<>&) {});
+  }
   policy_.renew();
   // Told while the move was held, and passed over: if it is so still it must be told again.
   if (!policy_.limits().pause_on_diverge) told_diverged_ = false;

@@ -53,6 +53,8 @@ class SourceMemory final {
   // until it has found out what the path carries. All that is left follows after continue_all().
   void start();
   void continue_all();
+  // It is kept in step, slowly, until the switch-over is allowed.
+  void hold();
   // From now on the vCPUs are stopped when the policy says so; after `diverged`, with
   // pause_on_diverge, whatever the pause will be.
   void allow_switchover();
@@ -100,7 +102,7 @@ class SourceMemory final {
   os::Loop::Timer poll_timer_, stand_timer_, lane_timer_;
   Nanoseconds lane_backoff_{};
   bool lane_was_up_ = false, prepared_ = false, known_learnt_ = false, continued_ = false,
-       switchover_allowed_ = false, stop_asked_ = false, stopped_ = false;
+       held_ = false, switchover_allowed_ = false, stop_asked_ = false, stopped_ = false;
   bool aborting_ = false, ended_running_ = false;
   bool told_converged_ = false, told_diverged_ = false;
   Progress progress_;

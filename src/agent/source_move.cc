@@ -3,12 +3,12 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
-#include <csignal>
-
 #include <nlohmann/json.hpp>
 
 #include "agent/move_queue.hh"
 #include "migrate/bounds.hh"
+#include "migrate/group.hh"
+#include "os/wall_clock.hh"
 #include "qemu/commands.hh"
 #include "qemu/json.hh"
 #include "qemu/trapped_frame.hh"
@@ -29,6 +29,27 @@ constexpr std::uint64_t kMeasured = 1U << 20;  // delivered; less tells no rate
 bool pauses(const SourceRecord& record) { return record.on_diverge == OnDiverge::pause; }
 
 }  // namespace
+
+nlohmann::json to_json(const std::optional<GroupPlace>& place) {
+  if (!place) return nullptr;
+  return {{"id", place->id.text()}, {"index", place->index},
+          {"of", place->of},        {"in_order", place->in_order},
+          {"hold", place->hold},    {"bandwidth_bps", place->cap.bits_per_second}};
+}
+
+std::optional<GroupPlace> group_place(const nlohmann::json& json) {
+  if (!json.is_object()) return std::nullopt;
+  const auto id = id_field<MigrationId>(json, "id");
+  if (!id) return std::nullopt;
+  GroupPlace place{.id = *id,
+                   .index = json.value("index", std::size_t{0}),
+                   .of = json.value("of", std::size_t{0}),
+                   .in_order = json.value("in_order", false),
+                   .hold = json.value("hold", false),
+                   .cap = {json.value("bandwidth_bps", std::uint64_t{0})}};
+  if (place.of > migrate::kMostMembers || place.index >= place.of) return std::nullopt;
+  return place;
+}
 
 nlohmann::json to_json(const SourceRecord& record) {
   nlohmann::json ports = nlohmann::json::array();
@@ -52,6 +73,8 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"resume", record.resume},
           {"resumes", record.resumes},
           {"resumed_as", record.resumed_as},
+          {"group", to_json(record.group)},
+          {"handed_over_ms", record.handed_over_ms},
           {"epoch", record.epoch},
           {"ports", ports},
           {"pid", record.process.pid},
@@ -88,6 +111,8 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.resume = json.value("resume", false);
   record.resumes = json.value("resumes", "");
   record.resumed_as = json.value("resumed_as", "");
+  record.group = group_place(json.value("group", nlohmann::json()));
+  record.handed_over_ms = json.value("handed_over_ms", std::int64_t{0});
   record.epoch = json.value("epoch", Epoch{0});
   for (const auto& text : json.value("ports", std::vector<std::string>{})) {
     if (const auto port = PortId::parse(text)) record.ports.push_back(*port);
@@ -224,6 +249,7 @@ nlohmann::json SourceMove::journal_entry() {
 void SourceMove::recorded() {
   if (std::exchange(published_, record_.state) == record_.state) return;  // what was heard, only
   bound_.reset();
+  if (record_.state == SourceState::ready && memory_) memory_->hold();
   context_.events.publish("migration", {{"id", record_.id.text()},
                                         {"vm", record_.vm},
                                         {"tenant", record_.tenant},
@@ -432,6 +458,7 @@ void SourceMove::commit_target() {
 void SourceMove::owned(const nlohmann::json& reply) {
   if (machine_.state() != SourceState::released) return;
   milestones_.owned = context_.loop.now();
+  record_.handed_over_ms = os::wall_clock().count();
   milestones_.resume_at_target = Nanoseconds(qemu::unsigned_at(reply, "resume_ns"));
   if (memory_) {
     memory_->fill(report_);
@@ -525,6 +552,29 @@ void SourceMove::set(const MoveChanges& changes) {
   if (changes.bandwidth) memory_->set_bandwidth(*changes.bandwidth);
 }
 
+void SourceMove::share_bandwidth(BitRate cap) {
+  if (memory_) memory_->set_bandwidth(cap);
+}
+
+void SourceMove::regroup(const GroupPlace& place) {
+  record_.group->cap = place.cap;
+  record_.group->hold = place.hold;
+  context_.store.put("migration-source", record_.id.text(), to_json(record_));
+}
+
+// Before it is known: all.
+double SourceMove::remaining_bytes() const {
+  if (memory_ && memory_->progress().total_bytes > 0) {
+    return static_cast<double>(memory_->progress().remaining_bytes);
+  }
+  Vm* vm = context_.vms.find(record_.vm);
+  return vm != nullptr ? static_cast<double>(vm->spec().memory.bytes) : 0;
+}
+
+double SourceMove::dirty_bytes_per_second() const {
+  return memory_ ? memory_->progress().dirty_bytes_per_second : 0;
+}
+
 void SourceMove::resumed_as(const MigrationId& id) {
   record_.resumed_as = id.text();
   context_.store.put("migration-source", record_.id.text(), to_json(record_));
@@ -547,6 +597,8 @@ nlohmann::json SourceMove::describe() const {
                          {"stop_policy", migrate::to_text(record_.stop_policy)},
                          {"by", record_.by}};
   if (!machine_.reason().empty()) json["reason"] = machine_.reason();
+  if (record_.group) json["group"] = record_.group->id.text();
+  if (record_.handed_over_ms > 0) json["handed_over_ms"] = record_.handed_over_ms;
   if (!record_.resumes.empty()) json["resumes"] = record_.resumes;
   if (!record_.resumed_as.empty()) json["resumed_as"] = record_.resumed_as;
   if (!record_.report.is_null()) json["report"] = record_.report;

@@ -29,6 +29,15 @@ inline constexpr unsigned kCodecProtocol = 2;  // of a session, from which on me
 nlohmann::json to_json(const std::optional<codec::Settings>& codec);
 Result<std::optional<codec::Settings>> parse_codec(const nlohmann::json& json);
 
+// A move's part in a group, whose id is shown and steered like a migration's.
+struct GroupPlace {
+  MigrationId id;
+  std::size_t index = 0, of = 0;
+  bool in_order = false;
+  bool hold = false;
+  BitRate cap{};  // of the group; zero: none
+};
+
 // kind "migration-source", by id.
 struct SourceRecord {
   MigrationId id;
@@ -50,7 +59,9 @@ struct SourceRecord {
   bool resume = true;     // by another move, if our agent restarts while memory is copied
   std::string resumes{};  // the move that this one goes on with
   std::string resumed_as{};
-  Epoch epoch = 0;  // of the ports at the target
+  std::optional<GroupPlace> group{};
+  std::int64_t handed_over_ms = 0;  // since 1970, as the target's word came
+  Epoch epoch = 0;                  // of the ports at the target
   std::vector<PortId> ports;
   os::ProcessIdentity process;  // the vm's QEMU here; a vm that came back has another
   bool abort_told = true;       // false while the target has not heard of an abort
@@ -95,6 +106,11 @@ class SourceMove final {
   }
   void set(const MoveChanges& changes);
   void resumed_as(const MigrationId& id);
+  // A group's member: its part of the group's cap, which is not its own wish; what changed for all.
+  void share_bandwidth(BitRate cap);
+  void regroup(const GroupPlace& place);
+  double remaining_bytes() const;
+  double dirty_bytes_per_second() const;
 
   const SourceRecord& record() const { return record_; }
   migrate::SourceState state() const { return machine_.state(); }

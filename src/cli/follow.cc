@@ -15,7 +15,8 @@ constexpr Nanoseconds kPatience = seconds(30);  // for an agent that does not an
 constexpr Nanoseconds kRetryInterval = milliseconds(500);
 
 bool is_final(const json& migration) {
-  static constexpr std::array kFinal = {"committed", "draining", "done", "aborted", "undecided"};
+  static constexpr std::array kFinal = {"committed", "draining", "done",
+                                        "aborted",   "partial",  "undecided"};
   return std::ranges::find(kFinal, migration.value("state", "")) != kFinal.end();
 }
 

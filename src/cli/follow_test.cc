@@ -61,6 +61,15 @@ TEST_F(FollowTest, AMoveThatSucceedsShowsItsProgressAndExitsZero) {
                                                         {"stop_policy", "smart"}}));
 }
 
+TEST_F(FollowTest, SeveralVmsAreOneMigration) {
+  states({"preparing", "done"});
+  agent.events("/v1/migrations/m1/events", {{"done", {{"report", {}}}}});
+  const auto ran = godwit({"migrate", "web", "db", "--to", "west", "--order"});
+  EXPECT_EQ(ran.status, 0) << ran.err;
+  EXPECT_EQ(agent.body_of("POST /v1/migrations"),
+            json({{"vms", {"web", "db"}}, {"to", "west"}, {"in_order", true}}));
+}
+
 TEST_F(FollowTest, ADivergenceIsToldOnceBeforeItsOutcome) {
   states({"copying", "aborted"});
   json diverged = progress("copying", 5);

@@ -11,13 +11,20 @@ namespace godwit::cli {
 namespace {
 
 struct Move {
-  std::string vm, to, max_downtime, bandwidth, on_diverge, stop_policy, on_restart, cache, at;
+  std::vector<std::string> vms;
+  std::string to, max_downtime, bandwidth, on_diverge, stop_policy, on_restart, cache, at;
   bool dry_run = false, hold = false, background = false, detach = false, wait = false;
-  bool no_compact = false;
+  bool no_compact = false, in_order = false;
 };
 
 json body_of(const Move& move) {
-  json body = {{"vm", move.vm}, {"to", move.to}};
+  json body = {{"to", move.to}};
+  if (move.vms.size() == 1) {
+    body["vm"] = move.vms.front();
+  } else {
+    body["vms"] = move.vms;
+    if (move.in_order) body["in_order"] = true;
+  }
   set_if_given(body, "max_downtime", move.max_downtime);
   set_if_given(body, "bandwidth", move.bandwidth);
   set_if_given(body, "on_diverge", move.on_diverge);
@@ -60,15 +67,22 @@ ExitStatus migrate(const Context& context, const Move& move) {
 }  // namespace
 
 void add_migrate(CLI::App& app, Context& context) {
-  auto* verb = app.add_subcommand("migrate", "Move a running vm to another host");
+  auto* verb =
+      app.add_subcommand("migrate", "Move running vms to another host, several as one group");
   auto move = std::make_shared<Move>();
-  add_name(*verb, "VM", move->vm, "Its name")->required();
+  add_names(*verb, "VM", move->vms,
+            "Its name. Of several all are copied, and handed over when all are ready: the group "
+            "moves whole or not at all")
+      ->required();
   add_name(*verb, "--to", move->to, "Host, or site: its first host that can take the vm")
       ->type_name("DESTINATION")
       ->required();
   add_duration(*verb, "--max-downtime", move->max_downtime,
                "Longest pause of the guest (default 300ms)");
-  add_rate(*verb, "--bandwidth", move->bandwidth, "Cap of the transfer (default: the link's rate)");
+  add_rate(*verb, "--bandwidth", move->bandwidth,
+           "Cap of the transfer, of all vms together (default: the link's rate)");
+  verb->add_flag("--order", move->in_order,
+                 "Hand several vms over one after the other, as they are named (default: at once)");
   verb->add_option(
           "--on-diverge", move->on_diverge,
           "When the guest changes memory faster than the link carries it: abort (default), "

@@ -39,15 +39,23 @@ CLI::Option* add_size(CLI::App& app, const std::string& name, std::string& value
   return add_with_unit(app, name, value, help, "SIZE", parse_byte_count);
 }
 
+namespace {
+std::string check_name(const std::string& text) {
+  if (is_valid_name(text)) return {};
+  return fmt::format(
+      "'{}' is not a name: use 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends",
+      text);
+}
+}  // namespace
+
 CLI::Option* add_name(CLI::App& app, const std::string& name, std::string& value,
                       const std::string& help) {
-  return app.add_option(name, value, help)->check([](const std::string& text) {
-    if (is_valid_name(text)) return std::string();
-    return fmt::format(
-        "'{}' is not a name: use 1 to 63 of a-z, 0-9 and '-', with a letter or digit "
-        "at both ends",
-        text);
-  });
+  return app.add_option(name, value, help)->check(check_name);
+}
+
+CLI::Option* add_names(CLI::App& app, const std::string& name, std::vector<std::string>& values,
+                       const std::string& help) {
+  return app.add_option(name, values, help)->check(check_name);
 }
 
 void set_if_given(json& body, const std::string& key, const std::string& value) {

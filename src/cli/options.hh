@@ -3,6 +3,7 @@
 // sent to the agent as they were written.
 #include <CLI/CLI.hpp>
 #include <string>
+#include <vector>
 
 #include "cli/context.hh"
 
@@ -18,6 +19,9 @@ CLI::Option* add_size(CLI::App& app, const std::string& name, std::string& value
 // A name of a vm, port, host, site or tenant (base/id.hh), checked before the agent is asked.
 CLI::Option* add_name(CLI::App& app, const std::string& name, std::string& value,
                       const std::string& help);
+
+CLI::Option* add_names(CLI::App& app, const std::string& name, std::vector<std::string>& values,
+                       const std::string& help);
 
 // Sets body[key] when the user gave something.
 void set_if_given(json& body, const std::string& key, const std::string& value);

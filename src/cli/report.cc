@@ -143,9 +143,38 @@ std::string outcome(const json& migration) {
   return fmt::format("vm {} from {} to {}: {}", vm, from, to, state);
 }
 
+// Several vms that move as one.
+std::string group_text(const json& group) {
+  const json members = group.value("members", json::array());
+  const std::string state = text_of(group, "state");
+  std::string text =
+      fmt::format("{} vms from {} to {}: {}", members.size(), text_of(group, "from"),
+                  text_of(group, "to"), state == "partial" ? "only some moved" : state);
+  if (group.contains("spread_ms")) {
+    text += fmt::format(", {} between the first and the last hand-over", ms_of(group, "spread_ms"));
+  }
+  text += fmt::format("  (migration {})\n\n", text_of(group, "id"));
+  Table table({{"VM"},
+               {"STATE"},
+               {"TOTAL", Align::right},
+               {"PAUSE", Align::right},
+               {"OVER THE WAN", Align::right},
+               {"MIGRATION"},
+               {"REASON"}});
+  for (const json& member : members) {
+    const json report = member.value("report", json::object());
+    const json bytes = report.is_object() ? report.value("bytes", json::object()) : json::object();
+    table.row({text_of(member, "vm"), text_of(member, "state"), ms_of(report, "total_ms"),
+               ms_of(report, "pause_ms"), bytes_of(bytes, "wan"), text_of(member, "id"),
+               text_of(member, "reason")});
+  }
+  return text + table.text("no vms");
+}
+
 }  // namespace
 
 std::string migration_text(const json& migration) {
+  if (migration.contains("members")) return group_text(migration);
   std::string text = outcome(migration);
   if (const std::string reason = text_of(migration, "reason"); reason != "-") {
     text += fmt::format("\n  because {}", reason);
@@ -163,6 +192,13 @@ std::string migration_text(const json& migration) {
 }
 
 std::string preflight_text(const json& report) {
+  if (report.contains("members")) {
+    std::string text;
+    for (const json& member : report["members"]) {
+      text += fmt::format("vm {}\n{}\n", text_of(member, "vm"), preflight_text(member));
+    }
+    return text;
+  }
   Table table({{"CHECK"}, {"RESULT"}, {"DETAIL"}});
   for (const json& check : report.value("checks", json::array())) {
     table.row({text_of(check, "name"), check.value("ok", false) ? "ok" : "REFUSED",

@@ -81,6 +81,27 @@ TEST(Report, NamesTheHooksBesideTheSums) {
   EXPECT_TRUE(migration_text(migration).ends_with("  clock     behind by 151.3 ms: no agent\n"));
 }
 
+TEST(Report, AGroupIsATable) {
+  const json group = {
+      {"id", "g1"},
+      {"from", "east"},
+      {"to", "west"},
+      {"state", "partial"},
+      {"spread_ms", 120},
+      {"members",
+       {{{"id", "m1"},
+         {"vm", "web"},
+         {"state", "draining"},
+         {"report", {{"total_ms", 9000.0}, {"pause_ms", 80.0}, {"bytes", {{"wan", 1 << 20}}}}}},
+        {{"id", "m2"}, {"vm", "db"}, {"state", "aborted"}, {"reason", "QEMU ended"}}}}};
+  EXPECT_EQ(migration_text(group),
+            "2 vms from east to west: only some moved, 120.0 ms between the first and the last "
+            "hand-over  (migration g1)\n\n"
+            "VM   STATE         TOTAL    PAUSE  OVER THE WAN  MIGRATION  REASON\n"
+            "web  draining  9000.0 ms  80.0 ms         1 MiB  m1         -\n"
+            "db   aborted           -        -             -  m2         QEMU ended\n");
+}
+
 TEST(Report, SaysHowThePauseWasPredicted) {
   json migration = moved();
   migration["report"]["prediction"] = {{"pause_ms", 204.0}, {"error_ms", 8.4}};

@@ -60,6 +60,9 @@ def test_hold_stays_ready_until_cutover(fleet):
         assert held["state"] == "ready" and held["to"] == "w1"
         refused = fleet.godwit("e1", "migrate", vm.name, "--to", "w1", expect=3)
         assert "migrating already" in refused.stderr
+        # QEMU would hand over as soon as a millisecond holds what is left.
+        ended = fleet.godwit("e1", "migration", "wait", held["id"], "--timeout", "3s", expect=1)
+        assert "its state is ready" in ended.stderr
         assert fleet.where(vm.name) == ["e1"]
         fleet.godwit("e1", "migration", "cutover", held["id"])
         fleet.godwit("e1", "migration", "wait", held["id"])
@@ -293,6 +296,51 @@ def test_a_move_goes_on_after_its_agent_was_killed(fleet):
     assert known_pages(done) > 1000, done
     vm.wait_until_it_counts()
     assert fleet.where(vm.name) == ["w1"]
+
+
+def group_of(fleet, vms, *options):
+    return fleet.json("e1", "migrate", *(vm.name for vm in vms), "--to", "w1", *fleet.PATIENT, *options)
+
+
+def test_a_group_moves_in_order_under_one_cap(fleet):
+    vms = [fleet.run_vm(dirty="1mbit", working_set="1MiB") for _ in range(2)]
+    started = time.monotonic()
+    group = group_of(fleet, vms, "--order", "--bandwidth", "160mbit")
+    took_s = time.monotonic() - started
+    assert [member["vm"] for member in group["members"]] == [vm.name for vm in vms]
+    assert group["state"] in ("committed", "draining") and group["spread_ms"] > 0
+    handed_over = [member["handed_over_ms"] for member in group["members"]]
+    assert handed_over == sorted(handed_over)
+    assert group["spread_ms"] == handed_over[-1] - handed_over[0]
+    assert sum(m["report"]["bytes"]["wan"] for m in group["members"]) * 8 / took_s < 160e6 * 1.1
+    for vm in vms:
+        assert fleet.where(vm.name) == ["w1"]
+        vm.wait_until_it_counts()
+    shown = fleet.godwit("e1", "migration", "show", group["id"]).stdout
+    assert "between the first and the last hand-over" in shown
+    refused = fleet.godwit("w1", "migrate", vms[0].name, vms[0].name, "--to", "e1", expect=3)
+    assert f"vm {vms[0].name} twice" in refused.stderr
+
+
+def test_a_group_moves_whole_or_not_at_all(fleet):
+    vms = [fleet.run_vm(nic=False) for _ in range(2)]
+    group = fleet.json("e1", "migrate", *(vm.name for vm in vms), "--to", "w1", *fleet.PATIENT,
+                       "--bandwidth", "40mbit", "--detach")
+    for member in group["members"]:
+        fleet.wait_for_state("e1", member["id"], "copying")
+    fleet.godwit("e1", "migration", "abort", group["members"][1]["id"])
+    fleet.godwit("e1", "migration", "wait", group["id"], expect=4)
+    for member in group["members"]:
+        fleet.wait_for_state("e1", member["id"], "aborted")
+    assert {fleet.where(vm.name)[0] for vm in vms} == {"e1"}
+    assert vms[1].name in fleet.migration("e1", group["members"][0]["id"])["reason"]
+    # Held, as a group: all become ready, none goes.
+    held = fleet.json("e1", "migrate", *(vm.name for vm in vms), "--to", "w1", *fleet.PATIENT, "--hold")
+    assert held["state"] == "ready"
+    assert {fleet.where(vm.name)[0] for vm in vms} == {"e1"}
+    fleet.godwit("e1", "migration", "cutover", held["id"])
+    fleet.godwit("e1", "migration", "wait", held["id"])
+    assert {fleet.where(vm.name)[0] for vm in vms} == {"w1"}
 
 
 def test_a_wire_to_a_host_that_is_away_can_be_cut(fleet):

@@ -1,0 +1,236 @@
+// How a move begins: what is asked for, the host that takes it, and its record.
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "agent/migrations.hh"
+#include "agent/move_options.hh"
+#include "os/random.hh"
+#include "os/wall_clock.hh"
+
+namespace godwit::agent {
+
+using migrate::SourceEvent;
+
+namespace {
+
+std::string is_recorded(const std::string& vm) {
+  return fmt::format("vm {} is being recorded: end that first (godwit debug stream record)", vm);
+}
+
+// One vm, or several that move as a group.
+Result<std::vector<std::string>> vms_of(const nlohmann::json& request) {
+  if (!request.contains("vms")) {
+    const auto name = text_field(request, "vm");
+    if (!name) return std::unexpected(name.error());
+    return std::vector{*name};
+  }
+  std::vector<std::string> names;
+  for (const auto& name : array_field(request, "vms")) {
+    if (!name.is_string()) return fail("'vms' is a list of names");
+    names.push_back(name.get<std::string>());
+    if (std::ranges::count(names, names.back()) > 1) return fail("vm {} twice", names.back());
+  }
+  if (names.empty() || names.size() > migrate::kMostMembers) {
+    return fail("'vms' names 1 to {} vms", migrate::kMostMembers);
+  }
+  return names;
+}
+
+}  // namespace
+
+Result<SourceRecord> Migrations::plan(const std::string& name, const nlohmann::json& request,
+                                      const http::Caller& caller) {
+  Vm* vm = context_.vms.find(name);
+  if (vm == nullptr || !caller.sees(vm->spec().tenant)) {
+    return fail("there is no running vm '{}' on host {}; see godwit vm ls", name,
+                context_.config.name);
+  }
+  if (is_moving(name)) return fail("vm {} is migrating already; see godwit migration ls", name);
+  if (vm->record().arriving) return fail("vm {} is still arriving here: wait until it runs", name);
+  if (vm->recorded()) return fail("{}", is_recorded(name));
+  SourceRecord record;
+  record.by = caller.name;
+  if (auto read = read_options(request, record); !read) return std::unexpected(read.error());
+  if (auto done = refer_to(*vm, record); !done) return std::unexpected(done.error());
+  return record;
+}
+
+// The vm as it is here now, its ports, and one epoch for all of them: above each of theirs, and
+// above those burned by an abort.
+Result<> Migrations::refer_to(Vm& vm, SourceRecord& record) {
+  record.id = os::random_id<MigrationId>();
+  record.started = os::wall_clock_seconds();
+  record.vm = vm.name();
+  record.tenant = vm.spec().tenant;
+  record.process = vm.process().identity();
+  record.ports.clear();
+  for (const auto& nic : vm.spec().nics) {
+    record.ports.push_back(nic.port);
+    const auto described = context_.network.describe_nic(nic.port);
+    if (!described) return std::unexpected(described.error());
+    record.epoch = std::max(record.epoch, epoch_field(described->at("port"), "epoch", 1));
+  }
+  for (const auto& [id, move] : sources_) {
+    if (move->record().vm == record.vm) {
+      record.epoch = std::max(record.epoch, move->record().epoch);
+    }
+  }
+  ++record.epoch;
+  return {};
+}
+
+Result<Migrations::Wanted> Migrations::want(const nlohmann::json& request,
+                                            const http::Caller& caller) {
+  Wanted wanted;
+  const auto names = vms_of(request);
+  if (!names) return std::unexpected(names.error());
+  for (const std::string& name : *names) {
+    auto record = plan(name, request, caller);
+    if (!record) return std::unexpected(record.error());
+    wanted.moves.push_back(*std::move(record));
+  }
+  if (wanted.moves.size() == 1) return wanted;
+  const auto in_order = flag_field(request, "in_order", false);
+  if (!in_order) return std::unexpected(in_order.error());
+  const auto id = os::random_id<MigrationId>();
+  for (std::size_t i = 0; i < wanted.moves.size(); ++i) {
+    SourceRecord& move = wanted.moves[i];
+    // One cache, one cap: what one tenant's vm has must not tell on another's.
+    if (move.tenant != wanted.moves[0].tenant) {
+      return fail("vms {} and {} are of different tenants: a group has one", wanted.moves[0].vm,
+                  move.vm);
+    }
+    move.group = {.id = id,
+                  .index = i,
+                  .of = wanted.moves.size(),
+                  .in_order = *in_order,
+                  .hold = std::exchange(move.hold, true),
+                  .cap = {move.bandwidth_bits_per_second}};
+    move.bandwidth_bits_per_second /= wanted.moves.size();
+  }
+  return wanted;
+}
+
+void Migrations::add(const nlohmann::json& request, const http::Caller& caller,
+                     http::Responder responder) {
+  auto wanted = want(request, caller);
+  if (!wanted) return responder.error(409, wanted.error().text, 3);
+  const auto to = text_field(request, "to");
+  if (!to) return responder.error(400, to.error().text, 2);
+  const auto dry_run = flag_field(request, "dry_run", false);
+  if (!dry_run) return responder.error(400, dry_run.error().text, 2);
+  const auto at = start_time(request);
+  if (!at) return responder.error(400, at.error().text, 2);
+  wanted->to = *to;
+  wanted->dry_run = *dry_run;
+  wanted->at = *at;
+  find_host(std::make_shared<Wanted>(*std::move(wanted)),
+            std::make_shared<http::Responder>(std::move(responder)));
+}
+
+// Of a group all go to the host that takes the first.
+void Migrations::find_host(std::shared_ptr<Wanted> wanted,
+                           std::shared_ptr<http::Responder> responder) {
+  const std::size_t next = wanted->checks.size();
+  if (next == wanted->moves.size()) return conclude(*wanted, *responder);
+  search_.start(wanted->moves[next].vm, wanted->to,
+                [this, wanted, responder, next](Result<HostSearch::Outcome> found) {
+                  if (!found) return responder->error(409, found.error().text, 3);
+                  wanted->to = wanted->moves[next].to = std::move(found->host);
+                  wanted->checks.push_back(std::move(found->checks));
+                  find_host(wanted, responder);
+                });
+}
+
+void Migrations::conclude(Wanted& wanted, http::Responder& responder) {
+  if (wanted.dry_run) return answer_dry_run(wanted, responder);
+  for (std::size_t i = 0; i < wanted.moves.size(); ++i) {
+    const std::string& name = wanted.moves[i].vm;
+    const std::string whose = wanted.moves.size() > 1 ? fmt::format("vm {}: ", name) : "";
+    if (!all_ok(wanted.checks[i])) {
+      return responder.json(
+          409, {{"error", "refused, nothing was changed: " + whose + failures(wanted.checks[i])},
+                {"exit", 3},
+                {"checks", to_json(wanted.checks[i])}});
+    }
+    if (is_moving(name)) {
+      return responder.error(409, fmt::format("vm {} is migrating already", name), 3);
+    }
+    if (const Vm* vm = context_.vms.find(name); vm != nullptr && vm->recorded()) {
+      return responder.error(409, is_recorded(name), 3);
+    }
+  }
+  launch(wanted, responder);
+}
+
+nlohmann::json Migrations::estimate(const SourceRecord& record, const std::vector<Check>& checks) {
+  Vm* vm = context_.vms.find(record.vm);
+  // Without a measurement of the link only the memory and the round trips are known.
+  const auto rtt = context_.peers.rtt(record.to);
+  nlohmann::json estimate = {{"bytes", vm != nullptr ? vm->spec().memory.bytes : 0},
+                             {"rtt_ms", to_ms(rtt)}};
+  if (record.bandwidth_bits_per_second != 0 && vm != nullptr) {
+    const double rate = static_cast<double>(record.bandwidth_bits_per_second) / 8;
+    estimate["total_s"] = static_cast<double>(vm->spec().memory.bytes) / rate;
+  }
+  return {{"ok", all_ok(checks)},      {"vm", record.vm},      {"to", record.to},
+          {"checks", to_json(checks)}, {"estimate", estimate}, {"exit", all_ok(checks) ? 0 : 3}};
+}
+
+void Migrations::answer_dry_run(const Wanted& wanted, http::Responder& responder) {
+  if (wanted.moves.size() == 1) {
+    return responder.json(200, estimate(wanted.moves[0], wanted.checks[0]));
+  }
+  const bool ok = std::ranges::all_of(wanted.checks, all_ok);
+  nlohmann::json members = nlohmann::json::array();
+  for (std::size_t i = 0; i < wanted.moves.size(); ++i) {
+    members.push_back(estimate(wanted.moves[i], wanted.checks[i]));
+  }
+  responder.json(200, {{"ok", ok}, {"members", members}, {"exit", ok ? 0 : 3}});
+}
+
+void Migrations::launch(Wanted& wanted, http::Responder& responder) {
+  std::vector<SourceMove*> begun;
+  for (SourceRecord& record : wanted.moves) {
+    const auto move = begin(std::move(record), wanted.at);
+    if (!move) {
+      for (SourceMove* each : begun) each->feed(SourceEvent::abort_requested, move.error().text);
+      return responder.error(409, move.error().text, 3);
+    }
+    begun.push_back(*move);
+  }
+  const auto& group = begun.front()->record().group;
+  responder.json(202, group ? groups_.describe(group->id) : begun.front()->describe());
+}
+
+// Accepted: it is recorded, and begins when its time has come.
+Result<SourceMove*> Migrations::begin(SourceRecord record, std::int64_t at) {
+  const MigrationId id = record.id;
+  // Old ones make room: their reports are history.
+  while (sources_.size() >= kKeptMigrations) {
+    const auto old = std::ranges::find_if(sources_, [](const auto& s) { return s.second->over(); });
+    if (old == sources_.end()) break;
+    context_.store.erase("migration-source", old->first.text());
+    sources_.erase(old);
+  }
+  auto move = std::make_unique<SourceMove>(context_, std::move(record));
+  if (const auto accepted = move->accept(); !accepted) return std::unexpected(accepted.error());
+  SourceMove* raw = move.get();
+  sources_[id] = std::move(move);
+  if (raw->record().group) groups_.add(*raw);
+  begin_at(id, at);
+  return raw;
+}
+
+void Migrations::begin_at(MigrationId id, std::int64_t at) {
+  const std::int64_t wait = at - os::wall_clock_seconds();
+  scheduled_[id] = context_.loop.after(seconds(std::max<std::int64_t>(wait, 0)), [this, id] {
+    const auto move = sources_.find(id);
+    if (move != sources_.end()) move->second->begin();
+    context_.loop.post([this, id] { scheduled_.erase(id); });
+  });
+}
+
+}  // namespace godwit::agent
