@@ -53,6 +53,7 @@ QEMUS = {
     "qemu-postcopy": Settings(("postcopy-ram",)),
 }
 SYSTEMS = ("godwit", *QEMUS)
+BACK = "godwit-back"  # the same vm, at once, to where it came from
 # What brings the vm back must only end.
 RETURN = Settings(("auto-converge",), {"downtime-limit": 5000})
 QUICK = {"workloads": ("idle", "redis"), "links": ("465mbit-27ms",), "losses": ("0%",),
@@ -140,7 +141,7 @@ class Bench:
                 self._peers(lab, case, Stock(lab, load, argv), peers)
 
     def _godwit(self, lab, client, case, godwit):
-        say(f"  godwit migrate --to {HOSTS['west']} --on-diverge pause")
+        say(f"  godwit migrate --to {HOSTS['west']} --on-diverge pause; and back")
 
         def move():
             try:
@@ -158,6 +159,18 @@ class Bench:
             counted, told = self.figures[case, "godwit"].wan_bytes, report["bytes"]["wan"]
             if abs(told / counted - 1) > AGREE_WITHIN:
                 say(f"    its report has {told / 1e6:.1f} MB over the WAN, {told / counted:.3f} of the link's count")
+            self._way_back(lab, client, case, godwit)
+
+    def _way_back(self, lab, client, case, godwit):
+        """At once, to a host that still knows most of it."""
+        def move():
+            report = godwit.move(HOSTS["east"], progress=subprocess.DEVNULL, options=("--on-diverge", "pause"),
+                                 limit_s=self.scale.limit_s)[0]["report"]
+            return report["total_ms"] / 1000, report["pause_ms"], report
+
+        if self._keep(lab, client, case, BACK, move):
+            there, back = (self.figures[case, system].wan_bytes for system in ("godwit", BACK))
+            say(f"    {back / there:.2f} of the bytes of the way there")
 
     def _peers(self, lab, case, stock, peers):
         stock.start()
@@ -242,7 +255,7 @@ def accepts(lab, port):
 def best(of_case, metric):
     """Of the QEMUs that finished; None if none did."""
     return min((getattr(figures, metric) for system, figures in of_case.items()
-                if system != "godwit" and figures.completed), default=None)
+                if system in QEMUS and figures.completed), default=None)
 
 
 def show_case(case, of_case):

@@ -57,7 +57,7 @@ class Runner:
 
     @staticmethod
     def _godwit_move(godwit, host):
-        report = godwit.move(host, progress=subprocess.DEVNULL)[0]["report"]
+        report = godwit.move(host, progress=subprocess.DEVNULL, options=("--no-known",))[0]["report"]
         return report["total_ms"] / 1000, report["pause_ms"], report
 
     def _stock(self, number):

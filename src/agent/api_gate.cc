@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "agent/records.hh"
 #include "os/wall_clock.hh"
 
 namespace godwit::agent {
@@ -43,6 +44,9 @@ nlohmann::json told(const http::Request& request) {
   for (const char* key : kTold) {
     if (!body.is_object() || !body.contains(key) || body[key].is_structured()) continue;
     on[key] = body[key];
+  }
+  for (const auto& vm : array_field(body, "vms")) {
+    if (vm.is_string()) on["vms"].push_back(vm);
   }
   return on;
 }

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 
@@ -34,6 +35,15 @@ Nanoseconds parse_hook_timeout(const std::string& text) {
                to_text(kMaxHookTimeout));
   }
   return *timeout;
+}
+
+constexpr std::uint64_t kMostKnownMemory = std::uint64_t{1} << 30;
+constexpr std::uint64_t kKnownMemoryShare = 8;  // of the host's memory, one in so many
+
+ByteCount default_known_memory() {
+  const auto pages = static_cast<std::uint64_t>(std::max(0L, ::sysconf(_SC_PHYS_PAGES)));
+  const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  return {std::min(kMostKnownMemory, pages * page / kKnownMemoryShare)};
 }
 
 ByteCount parse_known_memory(const std::string& text) {
@@ -76,7 +86,8 @@ void add_options(CLI::App& app, Config& config) {
          "--known-memory",
          [&config](const std::string& text) { config.known_memory = parse_known_memory(text); },
          "How much to keep for an hour of the memory of vms that left, compressed, so that they "
-         "come back with less to send: a size, or none (default 1GiB)")
+         "come back with less to send: a size, or none (default an eighth of the host's memory, at "
+         "most 1GiB)")
       ->type_name("SIZE");
   app.add_option("--hooks", config.hooks.directory,
                  "Directory of pre-pause.d and post-resume.d: programs to be run around a move")
@@ -102,6 +113,7 @@ Config parse_command_line(int argc, char** argv) {
                "godwitd");
   const bool is_for_manual = argc == 3 && std::string_view(argv[1]) == "man";  // ./dev man
   if (!is_for_manual) config.name = default_name();
+  config.known_memory = default_known_memory();
   add_options(app, config);
   if (is_for_manual) {
     fmt::print("{}", manual::page(app, argv[2]));

@@ -33,7 +33,7 @@ struct Config {
   std::filesystem::path run_dir = "/run/godwit";
   // What remote users' vms may boot; not below state_dir, which QEMU's user cannot enter.
   std::filesystem::path image_dir = "/var/lib/godwit-images";
-  ByteCount known_memory{std::uint64_t{1} << 30};  // see KnownMemory
+  ByteCount known_memory{};  // see KnownMemory; parse_command_line() has a default
   HookPolicy hooks;
   bool ignore_failed_hooks = false;  // of pre-pause, which otherwise end the move
   bool verbose = false;

@@ -21,6 +21,7 @@ Pages read_pages(ByteCount memory, const os::ProcessIdentity& qemu, ByteCount bu
   std::array<std::byte, crypto::KeyedHash::kKeySize> key;
   os::fill_random(key);
   auto pages = std::make_shared<codec::KnownPages>(qemu::kPageBytes, budget.bytes, key);
+  if (budget.bytes == 0) return pages;
   const auto done = qemu::read_guest_memory(qemu, memory, [&](BytesView page) {
     pages->add(page);
     return !pages->full() && !ending;
@@ -41,9 +42,17 @@ KnownMemory::KnownMemory(os::Loop& loop, ByteCount budget) : loop_(loop), budget
 KnownMemory::~KnownMemory() { *ending_ = true; }
 
 void KnownMemory::keep(const VmId& vm, ByteCount memory, const os::ProcessIdentity& qemu,
-                       std::function<void()> done) {
-  if (budget_.bytes == 0) return loop_.post(std::move(done));
+                       Nanoseconds delay, std::function<void()> done) {
   ++reading_[vm].readers;
+  const std::uint64_t number = next_delay_++;
+  delays_[number] = loop_.after(delay, [this, number, vm, memory, qemu, done = std::move(done)] {
+    loop_.post([this, number] { delays_.erase(number); });
+    read(vm, memory, qemu, done);
+  });
+}
+
+void KnownMemory::read(const VmId& vm, ByteCount memory, const os::ProcessIdentity& qemu,
+                       std::function<void()> done) {
   worker_.post([this, vm, memory, qemu, done = std::move(done), before = known(vm),
                 budget = budget_, alive = std::weak_ptr(alive_), ending = ending_]() mutable {
     Pages pages = read_pages(memory, qemu, budget, before, *ending);

@@ -26,9 +26,9 @@ class KnownMemory final {
   KnownMemory(os::Loop& loop, ByteCount budget);
   ~KnownMemory();
 
-  // Reads what the vm's QEMU has, whose vCPUs must not run here any more, and adds what was known
-  // of the vm before. `done`: QEMU may end.
-  void keep(const VmId& vm, ByteCount memory, const os::ProcessIdentity& qemu,
+  // After `delay`: reads what the vm's QEMU has, whose vCPUs must not run here any more, and adds
+  // what was known of the vm before. `done`: QEMU may end.
+  void keep(const VmId& vm, ByteCount memory, const os::ProcessIdentity& qemu, Nanoseconds delay,
             std::function<void()> done);
   // At once, or when what is being read of the vm is there; at most after kKnownWait. Nothing
   // known: null.
@@ -44,6 +44,8 @@ class KnownMemory final {
     os::Loop::Timer end;
   };
   std::shared_ptr<const codec::KnownPages> known(const VmId& vm) const;
+  void read(const VmId& vm, ByteCount memory, const os::ProcessIdentity& qemu,
+            std::function<void()> done);
   void kept(const VmId& vm, std::shared_ptr<const codec::KnownPages> pages);
   void answer(const VmId& vm);
 
@@ -56,6 +58,8 @@ class KnownMemory final {
   };
   std::map<VmId, Known> known_;
   std::map<VmId, Reading> reading_;
+  std::map<std::uint64_t, os::Loop::Timer> delays_;
+  std::uint64_t next_delay_ = 0;
   std::shared_ptr<std::atomic<bool>> ending_ = std::make_shared<std::atomic<bool>>(false);
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   Worker worker_;  // the last: it ends first

@@ -76,6 +76,7 @@ void Migrations::resume_moves() {
     if (found == sources_.end()) return true;
     SourceMove& old = *found->second;
     if (!old.over() || !context_.peers.is_up(old.record().to)) return false;
+    if (old.record().group && !is_group_over(old.record().group->id)) return false;
     resume(old);
     return true;
   });
@@ -83,22 +84,35 @@ void Migrations::resume_moves() {
   resume_timer_ = context_.loop.after(kResumeInterval, [this] { resume_moves(); });
 }
 
+// Of the members that are to be resumed: one that goes on alone would be told that the group
+// failed.
+bool Migrations::is_group_over(const MigrationId& group) {
+  return std::ranges::all_of(sources_, [&](const auto& each) {
+    const auto& place = each.second->record().group;
+    return !place || place->id != group || !to_resume_.contains(each.first) || each.second->over();
+  });
+}
+
 void Migrations::resume(SourceMove& old) {
+  const MigrationId id = old.record().id;
   SourceRecord record = old.record();
   Vm* vm = context_.vms.find(record.vm);
   if (old.state() != SourceState::aborted || vm == nullptr || is_moving(record.vm)) return;
   record.state = SourceState::planned;
   record.reason.clear();
-  record.resumes = old.record().id.text();
+  record.resumes = id.text();
   record.report = record.clock = record.hooks = nullptr;
   const auto referred = refer_to(*vm, record);
   const auto begun = referred ? begin(std::move(record), 0) : std::unexpected(referred.error());
   if (!begun) {
     return spdlog::warn("vm {}: its move does not go on: {}", vm->name(), begun.error().text);
   }
-  spdlog::info("vm {}: migration {} goes on as {}", vm->name(), old.record().id.text(),
-               (*begun)->record().id.text());
-  old.resumed_as((*begun)->record().id);
+  const SourceRecord& next = (*begun)->record();
+  spdlog::info("vm {}: migration {} goes on as {}", next.vm, next.resumes, next.id.text());
+  // It may have made room for it.
+  if (const auto still = sources_.find(id); still != sources_.end()) {
+    still->second->resumed_as(next.id);
+  }
 }
 
 bool Migrations::is_moving(const std::string& vm) const {

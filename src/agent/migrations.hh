@@ -79,6 +79,7 @@ class Migrations final {
   Result<> refer_to(Vm& vm, SourceRecord& record);
   Result<SourceMove*> begin(SourceRecord record, std::int64_t at);
   void resume_moves();
+  bool is_group_over(const MigrationId& group);
   void resume(SourceMove& old);
   void launch(Wanted& wanted, http::Responder& responder);
   void conclude(Wanted& wanted, http::Responder& responder);

@@ -79,7 +79,7 @@ Result<> read_options(const nlohmann::json& request, SourceRecord& record) {
         read(request, "on_restart", on_restart_field, record.resume),
         read(request, "cache", cache_field, record.cache), read_flag(request, "hold", record.hold),
         read_flag(request, "background", record.background),
-        read_flag(request, "compact", record.compact)}) {
+        read_flag(request, "compact", record.compact), read_flag(request, "known", record.known)}) {
     if (!done) return done;
   }
   record.bandwidth_bits_per_second = bandwidth.bits_per_second;

@@ -292,9 +292,13 @@ void SourceMemory::hold_back(BitRate delivered) {
   const bool known = delivered > path_rate_;
   path_rate_ = std::max(path_rate_, delivered);
   if (!known) return;
+  link_->set_bandwidth(background_cap());
+}
+
+BitRate SourceMemory::background_cap() const {
   BitRate cap = std::max(kLeastBackground, BitRate{path_rate_.bits_per_second / kBackgroundShare});
   if (settings_.bandwidth) cap = std::min(cap, *settings_.bandwidth);
-  link_->set_bandwidth(cap);
+  return cap;
 }
 
 // What the path would carry of memory if all of it were ours.
@@ -383,6 +387,11 @@ void SourceMemory::set_bandwidth(std::optional<BitRate> cap) {
   settings_.bandwidth = cap;
   path_rate_ = {};  // in the background: found out anew
   if (link_) link_->set_bandwidth(cap);
+}
+
+void SourceMemory::share_bandwidth(BitRate cap) {
+  settings_.bandwidth = cap;
+  if (link_) link_->set_bandwidth(settings_.background ? background_cap() : cap);
 }
 
 SourceMemory::Progress SourceMemory::progress() const { return progress_; }

@@ -66,6 +66,8 @@ class SourceMemory final {
   }
   void set_limits(migrate::PauseLimits limits);
   void set_bandwidth(std::optional<BitRate> cap);
+  // The same from those who share a cap, which changes all the time.
+  void share_bandwidth(BitRate cap);
 
   Progress progress() const;
   void fill(migrate::Report& report) const;
@@ -81,6 +83,7 @@ class SourceMemory final {
   void judge(const qemu::MigrationInfo& info);
   void stop_guest();
   void hold_back(BitRate delivered);
+  BitRate background_cap() const;
   BitRate unhindered(BitRate memory, BitRate lane) const;
   void go_all_out();
   Instant happened_at(const qemu::QmpEvent& event) const;

@@ -68,6 +68,7 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"hold", record.hold},
           {"background", record.background},
           {"compact", record.compact},
+          {"known", record.known},
           {"cache_bytes", record.cache.bytes},
           {"on_diverge", migrate::to_text(record.on_diverge)},
           {"resume", record.resume},
@@ -105,6 +106,7 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.hold = json.value("hold", false);
   record.background = json.value("background", false);
   record.compact = json.value("compact", true);
+  record.known = json.value("known", true);
   record.cache.bytes = json.value("cache_bytes", kDefaultCache.bytes);
   record.on_diverge =
       migrate::on_diverge(json.value("on_diverge", "")).value_or(migrate::OnDiverge::abort);
@@ -128,7 +130,9 @@ SourceRecord source_record(const nlohmann::json& json) {
 
 nlohmann::json to_json(const std::optional<codec::Settings>& codec) {
   if (!codec) return nullptr;
-  return {{"cache", codec->cache}, {"window_bits", codec->window_bits}};
+  return {{"cache", codec->cache},
+          {"window_bits", codec->window_bits},
+          {"most_known", codec->most_known}};
 }
 
 Result<std::optional<codec::Settings>> parse_codec(const nlohmann::json& json) {
@@ -136,6 +140,7 @@ Result<std::optional<codec::Settings>> parse_codec(const nlohmann::json& json) {
   codec::Settings settings;
   settings.cache = qemu::unsigned_at(json, "cache");
   settings.window_bits = static_cast<int>(qemu::unsigned_at(json, "window_bits"));
+  settings.most_known = qemu::unsigned_at(json, "most_known");
   if (settings.cache > kMaxCache.bytes || settings.window_bits < codec::kLeastWindowBits ||
       settings.window_bits > codec::kMaxWindowBits) {
     return fail("the source's encoding needs too much memory here: {}", json.dump());
@@ -310,7 +315,7 @@ void SourceMove::prepare_target() {
 std::optional<codec::Settings> SourceMove::codec() const {
   if (!record_.compact || context_.peers.protocol(record_.to) < kCodecProtocol) return std::nullopt;
   codec::Settings settings{.cache = record_.cache.bytes};
-  if (Vm* vm = context_.vms.find(record_.vm)) {
+  if (Vm* vm = context_.vms.find(record_.vm); vm != nullptr && record_.known) {
     settings.most_known = vm->spec().memory.bytes / qemu::kPageBytes;
   }
   return settings;
@@ -530,14 +535,10 @@ void SourceMove::end_guest() {
     feed(SourceEvent::guest_ended);
   };
   // Known no longer after a restart; then nothing is kept of it.
-  const auto vm = context_.vms.is_process(record_.vm, record_.process)
-                      ? context_.vms.find(record_.vm)
-                      : nullptr;
-  teardown_ = context_.loop.after(
-      kTeardownDelay, [this, end, spec = vm != nullptr ? std::optional(vm->spec()) : std::nullopt] {
-        if (!spec) return end();
-        context_.known.keep(spec->id, spec->memory, record_.process, end);
-      });
+  Vm* vm = context_.vms.is_process(record_.vm, record_.process) ? context_.vms.find(record_.vm)
+                                                                : nullptr;
+  if (vm == nullptr) return (void)(teardown_ = context_.loop.after(kTeardownDelay, end));
+  context_.known.keep(vm->spec().id, vm->spec().memory, record_.process, kTeardownDelay, end);
 }
 
 void SourceMove::set(const MoveChanges& changes) {
@@ -553,7 +554,7 @@ void SourceMove::set(const MoveChanges& changes) {
 }
 
 void SourceMove::share_bandwidth(BitRate cap) {
-  if (memory_) memory_->set_bandwidth(cap);
+  if (memory_) memory_->share_bandwidth(cap);
 }
 
 void SourceMove::regroup(const GroupPlace& place) {

@@ -54,6 +54,7 @@ struct SourceRecord {
   bool hold = false;
   bool background = false;
   bool compact = true;
+  bool known = true;                // what the target knows of the vm is not sent
   ByteCount cache = kDefaultCache;  // of pages, at each end
   migrate::OnDiverge on_diverge = migrate::OnDiverge::abort;
   bool resume = true;     // by another move, if our agent restarts while memory is copied

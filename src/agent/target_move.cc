@@ -182,7 +182,7 @@ void TargetMove::discard_guest() {
   }
   const os::ProcessIdentity process = vm->process().identity();
   context_.vms.forget(record_.spec.name, Vms::Teardown::by_caller);
-  context_.known.keep(record_.spec.id, record_.spec.memory, process,
+  context_.known.keep(record_.spec.id, record_.spec.memory, process, Nanoseconds(0),
                       [this, process, alive = std::weak_ptr(alive_)] {
                         kill_qemu(process);
                         if (!alive.expired()) link_.reset();
@@ -190,6 +190,7 @@ void TargetMove::discard_guest() {
 }
 
 void TargetMove::prepare_guest() {
+  if (!codec_ || codec_->most_known == 0) return prepare_guest(nullptr);
   context_.known.find(record_.spec.id, [this, alive = std::weak_ptr(alive_)](auto known) {
     if (!alive.expired()) prepare_guest(std::move(known));
   });

@@ -19,6 +19,10 @@ constexpr std::size_t kLaneBurst = 4 << 20;
 
 constexpr std::size_t kHungry = 64 << 10;  // 1 ms at 500 Mbit/s
 
+// A cap is of what the link carries; the transfer counts its own bytes. Of a packet of 1,500 bytes
+// headers of IP and TCP are 52, of a TLS record of 16 KiB and 22 bytes the latter.
+constexpr double kPayloadShare = 1448.0 / 1500 * 16384 / (16384 + 22);
+
 constexpr Nanoseconds kLeastTick = milliseconds(1);
 // Two of the transfer's pings.
 constexpr Nanoseconds kDoubt = stream::kPingInterval * 2 + milliseconds(500);
@@ -297,6 +301,10 @@ void TransferLink::arm() {
 }
 
 void TransferLink::set_bandwidth(std::optional<BitRate> cap) {
+  if (cap) {
+    cap->bits_per_second =
+        static_cast<std::uint64_t>(static_cast<double>(cap->bits_per_second) * kPayloadShare);
+  }
   transfer_.set_bandwidth(cap, loop_.now());
   arm();
 }

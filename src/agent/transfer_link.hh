@@ -52,6 +52,7 @@ class TransferLink final : public stream::TransferSink {
   void use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early = {});
   // The path to the peer changed: the lane is dropped unless the peer is heard by it soon.
   void doubt_lane();
+  // Of the link: TCP, IP and TLS included.
   void set_bandwidth(std::optional<BitRate> cap);
   // Leaves in QEMU's socket what comes after the first `bytes` of its stream; nullopt: no longer.
   void take_only(std::optional<ByteCount> bytes);

@@ -5,6 +5,7 @@
 
 #include <random>
 
+#include "codec/made_up_guest.hh"
 #include "os/memory_stream.hh"
 #include "os/test_wait.hh"
 
@@ -162,6 +163,70 @@ TEST_P(TransferLinkTest, WithoutALaneQemuOnlyWaits) {
   out.send(random_bytes(64 << 10));
   EXPECT_FALSE(source_.has_lane());
   EXPECT_TRUE(run_until([&] { return source_.stats().out.at(stream::kMemoryStream).offered > 0; }));
+}
+
+// A target that knows the guest's pages, and a source that is ready to hear of `most` of them.
+struct KnowingLinks {
+  explicit KnowingLinks(std::uint64_t most) {
+    auto pages = std::make_shared<codec::KnownPages>(codec::MadeUpGuest::kPage, SIZE_MAX,
+                                                     Bytes(crypto::KeyedHash::kKeySize));
+    for (const Bytes& page : guest.memory()) pages->add(page);
+    pages->seal();
+    codec::Settings settings{.cache = 1 << 20, .most_known = most, .window_bits = 20};
+    source = std::make_unique<TransferLink>(
+        loop, kId, stream::Role::kSource, settings,
+        TransferLink::Events{.mark = {},
+                             .lane_lost = [](const std::string&) {},
+                             .known_learnt = [this] { learnt = true; },
+                             .memory_verified = [this] { ++verified; },
+                             .failed = [this](const std::string& why) { failure = why; }});
+    target = std::make_unique<TransferLink>(
+        loop, kId, stream::Role::kTarget, settings,
+        TransferLink::Events{.mark = {},
+                             .lane_lost = [](const std::string&) {},
+                             .memory_verified = [this] { ++verified; },
+                             .failed = [](const std::string&) {}},
+        pages);
+    source->use_qemu(from.take_b());
+    target->use_qemu(to.take_a());
+    source->use_lane(lane.take_a());
+    target->use_lane(lane.take_b());
+  }
+  bool run_until(const std::function<bool()>& done) {
+    return os::run_until(loop, [&] {
+      for (int i = 0; i < 50; ++i) from.step(), to.step(), lane.step();
+      return done();
+    });
+  }
+
+  const stream::TransferId kId = stream::TransferId::from(Bytes(16, std::byte{7}));
+  codec::MadeUpGuest guest{3, 500};
+  os::Loop loop;
+  os::MemoryLink from, to, lane;
+  bool learnt = false;
+  int verified = 0;
+  std::string failure;
+  std::unique_ptr<TransferLink> source, target;
+};
+
+TEST(TransferLinkKnown, WhatTheTargetKnowsIsOnlyNamed) {
+  KnowingLinks links(500);
+  ASSERT_TRUE(links.run_until([&] { return links.learnt; }));
+  Qemu out(links.from.take_a()), in(links.to.take_b());
+  const Bytes memory = links.guest.stream(1);
+  out.send(memory);
+  ASSERT_TRUE(links.run_until([&] { return links.verified == 2 && in.closed; }));
+  EXPECT_TRUE(in.received == memory);
+  const auto& known =
+      links.source->encoded()->by_encoding[std::to_underlying(codec::Encoding::kKnown)];
+  EXPECT_GT(known.pages, 200U);
+  EXPECT_LT(links.source->stats().out.at(stream::kMemoryStream).offered, 20'000U);
+}
+
+TEST(TransferLinkKnown, ATargetThatSaysItKnowsMoreThanThereIsIsLeft) {
+  KnowingLinks links(10);
+  ASSERT_TRUE(links.run_until([&] { return !links.failure.empty(); }));
+  EXPECT_NE(links.failure.find("knows more pages than the vm has"), std::string::npos);
 }
 
 INSTANTIATE_TEST_SUITE_P(, TransferLinkTest,

@@ -14,7 +14,7 @@ struct Move {
   std::vector<std::string> vms;
   std::string to, max_downtime, bandwidth, on_diverge, stop_policy, on_restart, cache, at;
   bool dry_run = false, hold = false, background = false, detach = false, wait = false;
-  bool no_compact = false, in_order = false;
+  bool no_compact = false, no_known = false, in_order = false;
 };
 
 json body_of(const Move& move) {
@@ -34,6 +34,7 @@ json body_of(const Move& move) {
   if (move.hold) body["hold"] = true;
   set_if_given(body, "cache", move.cache);
   if (move.no_compact) body["compact"] = false;
+  if (move.no_known) body["known"] = false;
   if (move.background) body["background"] = true;
   if (!move.at.empty()) body["at"] = utc_text(parse_when(move.at, std::time(nullptr)).value());
   return body;
@@ -71,8 +72,7 @@ void add_migrate(CLI::App& app, Context& context) {
       app.add_subcommand("migrate", "Move running vms to another host, several as one group");
   auto move = std::make_shared<Move>();
   add_names(*verb, "VM", move->vms,
-            "Its name. Of several all are copied, and handed over when all are ready: the group "
-            "moves whole or not at all")
+            "Its name; several are copied, and handed over once all are ready: whole or not at all")
       ->required();
   add_name(*verb, "--to", move->to, "Host, or site: its first host that can take the vm")
       ->type_name("DESTINATION")
@@ -105,6 +105,8 @@ void add_migrate(CLI::App& app, Context& context) {
            "(default 64MiB)");
   verb->add_flag("--no-compact", move->no_compact,
                  "Send memory as it is: for links faster than a core compresses");
+  verb->add_flag("--no-known", move->no_known,
+                 "Send also what the target still has of the vm from an earlier stay: to compare");
   auto* dry_run = verb->add_flag("--dry-run", move->dry_run, "Only check and estimate");
   auto* hold =
       verb->add_flag("--hold", move->hold, "Stay synchronised until `godwit migration cutover ID`");
