@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "agent/api_answers.hh"
 #include "agent/records.hh"
 #include "os/wall_clock.hh"
 
@@ -12,7 +13,6 @@ namespace godwit::agent {
 namespace {
 
 constexpr int kUnauthorized = 401;
-constexpr int kForbidden = 403;
 constexpr int kTooMany = 429;
 // A viewer that tries to change things in a loop must not push what matters out of the audit log.
 constexpr Nanoseconds kRefusalInterval = seconds(10);

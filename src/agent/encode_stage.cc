@@ -10,7 +10,7 @@ namespace {
 constexpr std::size_t kChunk = 256 << 10;
 // 1 MiB in front of the encoder keeps it busy; as much behind it keeps the lane busy.
 constexpr std::size_t kChunksInWorker = 4;
-constexpr std::size_t kMostCoded = 1 << 20;
+constexpr std::size_t kMostCodedAhead = 1 << 20;
 
 Bytes reuse(std::vector<Bytes>& spare) {
   if (spare.empty()) return {};
@@ -31,7 +31,7 @@ EncodeStage::EncodeStage(os::Loop& control, const codec::Settings& settings, Eve
 EncodeStage::~EncodeStage() = default;
 
 MutableBytes EncodeStage::room() {
-  if (finished_ || in_worker_ >= kChunksInWorker || coded_bytes_ >= kMostCoded) return {};
+  if (finished_ || in_worker_ >= kChunksInWorker || coded_bytes_ >= kMostCodedAhead) return {};
   if (chunk_.bytes.empty()) {
     chunk_.bytes = reuse(spare_chunks_);
     chunk_.bytes.resize(kChunk);
