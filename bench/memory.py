@@ -153,9 +153,7 @@ class Bench:
 
         report = self._keep(lab, client, case, "godwit", move)
         if report:
-            parts = ", ".join(f"{name.removesuffix('_ms')} {ms:.0f}" for name, ms in report["pause"].items())
-            say(f"    pause: {parts}; predicted {report['prediction']['pause_ms']:.0f} ms; "
-                f"{len(report['rounds'])} rounds")
+            say_pause(report)
             counted, told = self.figures[case, "godwit"].wan_bytes, report["bytes"]["wan"]
             if abs(told / counted - 1) > AGREE_WITHIN:
                 say(f"    its report has {told / 1e6:.1f} MB over the WAN, {told / counted:.3f} of the link's count")
@@ -168,7 +166,8 @@ class Bench:
                                  limit_s=self.scale.limit_s)[0]["report"]
             return report["total_ms"] / 1000, report["pause_ms"], report
 
-        if self._keep(lab, client, case, BACK, move):
+        if report := self._keep(lab, client, case, BACK, move):
+            say_pause(report)
             there, back = (self.figures[case, system].wan_bytes for system in ("godwit", BACK))
             say(f"    {back / there:.2f} of the bytes of the way there")
 
@@ -250,6 +249,11 @@ def accepts(lab, port):
     except StageError:
         return False
     return True
+
+
+def say_pause(report):
+    parts = ", ".join(f"{name.removesuffix('_ms')} {ms:.0f}" for name, ms in report["pause"].items())
+    say(f"    pause: {parts}; predicted {report['prediction']['pause_ms']:.0f} ms; {len(report['rounds'])} rounds")
 
 
 def best(of_case, metric):
