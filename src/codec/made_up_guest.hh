@@ -1,6 +1,7 @@
 #pragma once
 // Test double: the migration stream of a guest that was never there, with pages that stay, change a
 // little, are copied, are zero or are noise, in several rounds.
+#include <algorithm>
 #include <random>
 
 #include "stream/qemu_format.hh"
