@@ -175,7 +175,7 @@ def test_old_moves_do_not_haunt_a_restarted_agent(fleet):
         fleet.restart_agent("e1")  # still drains the first move
         assert fleet.where(vm.name) == ["e1"]
         vm.wait_until_it_counts()
-        held = fleet.begin_move(vm, "e1", "w1", "--hold", *fleet.PATIENT)
+        held = fleet.begin_move(vm, "e1", "w1", "--hold", "--no-known", *fleet.PATIENT)
         fleet.wait_for_state("e1", held, "ready")
         fleet.restart_agent("w1")  # owned this vm once; what waits there now must not run
         fleet.wait_for_state("e1", held, "aborted")
@@ -350,7 +350,8 @@ def test_a_group_moves_whole_or_not_at_all(fleet):
     assert {fleet.where(vm.name)[0] for vm in vms} == {"e1"}
     assert vms[1].name in fleet.migration("e1", group["members"][0]["id"])["reason"]
     # Held, as a group: all become ready, none goes.
-    held = fleet.json("e1", "migrate", *(vm.name for vm in vms), "--to", "w1", *fleet.PATIENT, "--hold")
+    held = fleet.json("e1", "migrate", *(vm.name for vm in vms), "--to", "w1", *fleet.PATIENT, "--hold",
+                      "--no-known")
     assert held["state"] == "ready"
     assert {fleet.where(vm.name)[0] for vm in vms} == {"e1"}
     fleet.godwit("e1", "migration", "cutover", held["id"])
