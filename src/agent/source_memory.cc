@@ -23,9 +23,9 @@ constexpr std::uint64_t kBackgroundShare = 4;
 constexpr BitRate kLeastBackground{20'000'000};
 // QEMU raises its throttle by 10 % up to this; only then a move that throttles diverges.
 constexpr std::uint64_t kMostThrottlePercent = 99;
-// QEMU hands over by itself when what is left fits its limit of 1 ms at the rate of its last 100
-// ms: a page does at 4 MiB/s.
-constexpr ByteCount kHeldBytesPerSecond{2 << 20};
+// See hold(); the least of a second: a page fits 1 ms at 4 MiB/s.
+constexpr std::uint64_t kHeldPerSecond = 4;  // of what remains
+constexpr ByteCount kHeldLeast{2 << 20};
 constexpr Nanoseconds kFirstLaneBackoff = milliseconds(200);
 constexpr Nanoseconds kMaxLaneBackoff = seconds(2);
 
@@ -60,7 +60,8 @@ SourceMemory::SourceMemory(os::Loop& loop, Vm& vm, Peers& peers, Settings settin
       settings_(std::move(settings)),
       milestones_(milestones),
       events_(std::move(events)),
-      policy_(settings_.limits) {
+      policy_(settings_.limits),
+      held_(settings_.hold) {
   subscription_ = vm_.subscribe(
       {.event = [this](const qemu::QmpEvent& event) { on_event(event); }, .died = {}});
   outgoing_ = std::make_unique<qemu::OutgoingMigration>(
@@ -221,6 +222,7 @@ void SourceMemory::poll() {
 }
 
 void SourceMemory::judge(const qemu::MigrationInfo& info) {
+  if (held_) hold({info.remaining_bytes});
   const auto stats = link_->stats();
   const TransferLink::Memory memory = link_->memory();
   hold_back(stats.delivery_rate);
@@ -346,9 +348,13 @@ std::string SourceMemory::divergence(const migrate::StopJudge::Verdict& verdict)
                                           "(--bandwidth), or pause anyway (--on-diverge pause)");
 }
 
-void SourceMemory::hold() {
-  held_ = true;
-  qemu::set_migration_bandwidth(vm_.qmp(), kHeldBytesPerSecond, [](const Result<>&) {});
+// A move that is held must not be over by itself: QEMU stops the vCPUs when what is left fits 1 ms
+// at the rate of its last 100 ms. Writing a quarter second's share of what remains it always has
+// more left, as the guest dirties meanwhile what sets the pace; of a guest that writes next to
+// nothing no page fits.
+void SourceMemory::hold(ByteCount remaining) {
+  const ByteCount pace{std::max(kHeldLeast.bytes, remaining.bytes * kHeldPerSecond)};
+  qemu::set_migration_bandwidth(vm_.qmp(), pace, [](const Result<>&) {});
 }
 
 void SourceMemory::allow_switchover() {

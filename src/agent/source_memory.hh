@@ -25,6 +25,7 @@ class SourceMemory final {
     migrate::PauseLimits limits;
     std::optional<BitRate> bandwidth;
     bool throttle = false;                 // the vCPUs, where it would diverge
+    bool hold = false;                     // kept in step until the switch-over is allowed
     bool background = false;               // what the guest and its wires need comes first
     std::optional<codec::Settings> codec;  // none: the memory stream passes as it is
   };
@@ -53,8 +54,6 @@ class SourceMemory final {
   // until it has found out what the path carries. All that is left follows after continue_all().
   void start();
   void continue_all();
-  // It is kept in step, slowly, until the switch-over is allowed.
-  void hold();
   // From now on the vCPUs are stopped when the policy says so; after `diverged`, with
   // pause_on_diverge, whatever the pause will be.
   void allow_switchover();
@@ -82,6 +81,7 @@ class SourceMemory final {
   void poll();
   void judge(const qemu::MigrationInfo& info);
   void stop_guest();
+  void hold(ByteCount remaining);
   void hold_back(BitRate delivered);
   BitRate background_cap() const;
   BitRate unhindered(BitRate memory, BitRate lane) const;
@@ -98,6 +98,7 @@ class SourceMemory final {
   migrate::Milestones& milestones_;
   Events events_;
   migrate::StopJudge policy_;
+  bool held_;
   std::unique_ptr<TransferLink> link_;
   std::unique_ptr<os::Listener> listener_;
   std::unique_ptr<qemu::OutgoingMigration> outgoing_;
@@ -105,7 +106,7 @@ class SourceMemory final {
   os::Loop::Timer poll_timer_, stand_timer_, lane_timer_;
   Nanoseconds lane_backoff_{};
   bool lane_was_up_ = false, prepared_ = false, known_learnt_ = false, continued_ = false,
-       held_ = false, switchover_allowed_ = false, stop_asked_ = false, stopped_ = false;
+       switchover_allowed_ = false, stop_asked_ = false, stopped_ = false;
   bool aborting_ = false, ended_running_ = false;
   bool told_converged_ = false, told_diverged_ = false;
   Progress progress_;

@@ -254,7 +254,6 @@ nlohmann::json SourceMove::journal_entry() {
 void SourceMove::recorded() {
   if (std::exchange(published_, record_.state) == record_.state) return;  // what was heard, only
   bound_.reset();
-  if (record_.state == SourceState::ready && memory_) memory_->hold();
   context_.events.publish("migration", {{"id", record_.id.text()},
                                         {"vm", record_.vm},
                                         {"tenant", record_.tenant},
@@ -329,6 +328,7 @@ void SourceMove::start_memory() {
                                   .limits = limits(),
                                   .bandwidth = std::nullopt,
                                   .throttle = record_.on_diverge == OnDiverge::throttle,
+                                  .hold = record_.hold,
                                   .background = record_.background,
                                   .codec = codec()};
   if (record_.bandwidth_bits_per_second != 0) {

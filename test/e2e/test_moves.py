@@ -175,7 +175,7 @@ def test_old_moves_do_not_haunt_a_restarted_agent(fleet):
         fleet.restart_agent("e1")  # still drains the first move
         assert fleet.where(vm.name) == ["e1"]
         vm.wait_until_it_counts()
-        held = fleet.begin_move(vm, "e1", "w1", "--hold", "--no-known", *fleet.PATIENT)
+        held = fleet.begin_move(vm, "e1", "w1", "--hold", *fleet.PATIENT)
         fleet.wait_for_state("e1", held, "ready")
         fleet.restart_agent("w1")  # owned this vm once; what waits there now must not run
         fleet.wait_for_state("e1", held, "aborted")
@@ -291,6 +291,9 @@ def test_a_vm_that_comes_back_brings_what_differs(fleet):
     fleet.wait_for_nothing_of(vm, "w1")
     again = fleet.move(vm, "e1", "w1")
     assert known_pages(again) == 0  # w1 keeps none
+    fleet.wait_for_nothing_of(vm, "e1")
+    home = fleet.move(vm, "w1", "e1", "--no-known")
+    assert known_pages(home) == 0
     vm.wait_until_it_counts()
     fleet.restart_agent("w1")
 
@@ -325,8 +328,9 @@ def test_a_group_moves_in_order_under_one_cap(fleet):
     assert [member["vm"] for member in group["members"]] == [vm.name for vm in vms]
     assert group["state"] in ("committed", "draining") and group["spread_ms"] > 0
     handed_over = [member["handed_over_ms"] for member in group["members"]]
-    assert handed_over == sorted(handed_over)
-    assert group["spread_ms"] == handed_over[-1] - handed_over[0]
+    assert group["spread_ms"] == handed_over[1] - handed_over[0]
+    # The second stands only when the first runs there.
+    assert group["spread_ms"] > group["members"][1]["report"]["pause_ms"]
     assert sum(m["report"]["bytes"]["wan"] for m in group["members"]) * 8 / took_s < 160e6 * 1.1
     for vm in vms:
         assert fleet.where(vm.name) == ["w1"]
@@ -350,8 +354,7 @@ def test_a_group_moves_whole_or_not_at_all(fleet):
     assert {fleet.where(vm.name)[0] for vm in vms} == {"e1"}
     assert vms[1].name in fleet.migration("e1", group["members"][0]["id"])["reason"]
     # Held, as a group: all become ready, none goes.
-    held = fleet.json("e1", "migrate", *(vm.name for vm in vms), "--to", "w1", *fleet.PATIENT, "--hold",
-                      "--no-known")
+    held = fleet.json("e1", "migrate", *(vm.name for vm in vms), "--to", "w1", *fleet.PATIENT, "--hold")
     assert held["state"] == "ready"
     assert {fleet.where(vm.name)[0] for vm in vms} == {"e1"}
     fleet.godwit("e1", "migration", "cutover", held["id"])
