@@ -220,12 +220,7 @@ Result<> Migrations::set(const std::string& id, const nlohmann::json& request) {
   if (const auto group = group_of(id)) return groups_.set(*group, *changes);
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
-  const bool throttles = (*move)->record().on_diverge == migrate::OnDiverge::throttle;
-  if (changes->on_diverge && throttles != (*changes->on_diverge == migrate::OnDiverge::throttle)) {
-    return fail("whether a move throttles is said as it begins: QEMU cannot change it meanwhile");
-  }
-  (*move)->set(*changes);
-  return {};
+  return (*move)->set(*changes);
 }
 
 Result<> Migrations::resolve(const std::string& id, Destroyed destroyed) {

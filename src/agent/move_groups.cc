@@ -50,12 +50,11 @@ std::vector<migrate::GroupMember> MoveGroups::view_of(const Group& group) const 
   std::vector<migrate::GroupMember> view;
   for (const Member& member : group.members) {
     const SourceMove* move = find_(member.move);
-    migrate::GroupMember& each = view.emplace_back();
     if (move == nullptr) continue;
-    each = {.state = move->state(),
-            .cutover_told = member.cutover_told,
-            .remaining_bytes = move->remaining_bytes(),
-            .dirty_bytes_per_second = move->dirty_bytes_per_second()};
+    view.push_back({.state = move->state(),
+                    .cutover_told = member.cutover_told,
+                    .remaining_bytes = move->remaining_bytes(),
+                    .dirty_bytes_per_second = move->dirty_bytes_per_second()});
   }
   return view;
 }
@@ -176,6 +175,7 @@ Result<> MoveGroups::abort(const MigrationId& id) {
 
 Result<> MoveGroups::cutover(const MigrationId& id) {
   Group& group = groups_.at(id);
+  if (is_over(group)) return fail("migration {} is over", id.text());
   group.place.hold = false;
   for (SourceMove* move : moves_of(group)) move->regroup(group.place);
   look();
@@ -184,11 +184,13 @@ Result<> MoveGroups::cutover(const MigrationId& id) {
 
 Result<> MoveGroups::set(const MigrationId& id, const MoveChanges& changes) {
   Group& group = groups_.at(id);
+  if (is_over(group)) return fail("migration {} is over", id.text());
   if (changes.bandwidth) group.place.cap = *changes.bandwidth;
   for (SourceMove* move : moves_of(group)) {
-    move->set({.max_downtime = changes.max_downtime,
-               .bandwidth = std::nullopt,
-               .on_diverge = changes.on_diverge});
+    const auto done = move->set({.max_downtime = changes.max_downtime,
+                                 .bandwidth = std::nullopt,
+                                 .on_diverge = changes.on_diverge});
+    if (!done) return done;  // the first's answer is that of all: they began alike
     move->regroup(group.place);
   }
   look();

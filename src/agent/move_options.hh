@@ -3,7 +3,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 
-#include "agent/source_move.hh"
+#include "agent/source_record.hh"
 
 namespace godwit::agent {
 
@@ -12,6 +12,12 @@ Result<> read_options(const nlohmann::json& request, SourceRecord& record);
 // When to begin, in seconds since 1970; 0, which is past, when it does not say.
 Result<std::int64_t> start_time(const nlohmann::json& request);
 
+// What can be changed while it moves; nothing where it stays.
+struct MoveChanges {
+  std::optional<Nanoseconds> max_downtime;
+  std::optional<BitRate> bandwidth;
+  std::optional<migrate::OnDiverge> on_diverge;
+};
 Result<MoveChanges> read_changes(const nlohmann::json& request);
 
 }  // namespace godwit::agent

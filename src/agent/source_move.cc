@@ -7,7 +7,6 @@
 
 #include "agent/move_queue.hh"
 #include "migrate/bounds.hh"
-#include "migrate/group.hh"
 #include "os/wall_clock.hh"
 #include "qemu/commands.hh"
 #include "qemu/json.hh"
@@ -29,124 +28,6 @@ constexpr std::uint64_t kMeasured = 1U << 20;  // delivered; less tells no rate
 bool pauses(const SourceRecord& record) { return record.on_diverge == OnDiverge::pause; }
 
 }  // namespace
-
-nlohmann::json to_json(const std::optional<GroupPlace>& place) {
-  if (!place) return nullptr;
-  return {{"id", place->id.text()}, {"index", place->index},
-          {"of", place->of},        {"in_order", place->in_order},
-          {"hold", place->hold},    {"bandwidth_bps", place->cap.bits_per_second}};
-}
-
-std::optional<GroupPlace> group_place(const nlohmann::json& json) {
-  if (!json.is_object()) return std::nullopt;
-  const auto id = id_field<MigrationId>(json, "id");
-  if (!id) return std::nullopt;
-  GroupPlace place{.id = *id,
-                   .index = json.value("index", std::size_t{0}),
-                   .of = json.value("of", std::size_t{0}),
-                   .in_order = json.value("in_order", false),
-                   .hold = json.value("hold", false),
-                   .cap = {json.value("bandwidth_bps", std::uint64_t{0})}};
-  if (place.of > migrate::kMostMembers || place.index >= place.of) return std::nullopt;
-  return place;
-}
-
-nlohmann::json to_json(const SourceRecord& record) {
-  nlohmann::json ports = nlohmann::json::array();
-  for (const PortId& port : record.ports) ports.push_back(port.text());
-  return {{"id", record.id.text()},
-          {"vm", record.vm},
-          {"tenant", record.tenant},
-          {"to", record.to},
-          {"state", migrate::to_text(record.state)},
-          {"reason", record.reason},
-          {"started", record.started},
-          {"by", record.by},
-          {"max_downtime_ns", record.max_downtime.count()},
-          {"stop_policy", migrate::to_text(record.stop_policy)},
-          {"bandwidth_bps", record.bandwidth_bits_per_second},
-          {"hold", record.hold},
-          {"background", record.background},
-          {"compact", record.compact},
-          {"known", record.known},
-          {"cache_bytes", record.cache.bytes},
-          {"on_diverge", migrate::to_text(record.on_diverge)},
-          {"resume", record.resume},
-          {"resumes", record.resumes},
-          {"resumed_as", record.resumed_as},
-          {"group", to_json(record.group)},
-          {"handed_over_ms", record.handed_over_ms},
-          {"epoch", record.epoch},
-          {"ports", ports},
-          {"pid", record.process.pid},
-          {"start_time", record.process.start_time},
-          {"abort_told", record.abort_told},
-          {"report", record.report},
-          {"clock", record.clock},
-          {"hooks", record.hooks}};
-}
-
-SourceRecord source_record(const nlohmann::json& json) {
-  SourceRecord record;
-  const auto id = id_field<MigrationId>(json, "id");
-  const auto state = migrate::source_state(json.value("state", ""));
-  if (!id || !state) fail_setup("the agent's store holds a damaged migration: {}", json.dump());
-  record.id = *id;
-  record.state = *state;
-  record.vm = json.value("vm", "");
-  record.tenant = json.value("tenant", std::string(kDefaultTenant));
-  record.to = json.value("to", "");
-  record.reason = json.value("reason", "");
-  record.started = json.value("started", std::int64_t{0});
-  record.by = json.value("by", "");
-  record.max_downtime = Nanoseconds(json.value("max_downtime_ns", std::int64_t{300'000'000}));
-  record.stop_policy =
-      migrate::stop_policy(json.value("stop_policy", "")).value_or(migrate::StopPolicy::downtime);
-  record.bandwidth_bits_per_second = json.value("bandwidth_bps", std::uint64_t{0});
-  record.hold = json.value("hold", false);
-  record.background = json.value("background", false);
-  record.compact = json.value("compact", true);
-  record.known = json.value("known", true);
-  record.cache.bytes = json.value("cache_bytes", kDefaultCache.bytes);
-  record.on_diverge =
-      migrate::on_diverge(json.value("on_diverge", "")).value_or(migrate::OnDiverge::abort);
-  record.resume = json.value("resume", false);
-  record.resumes = json.value("resumes", "");
-  record.resumed_as = json.value("resumed_as", "");
-  record.group = group_place(json.value("group", nlohmann::json()));
-  record.handed_over_ms = json.value("handed_over_ms", std::int64_t{0});
-  record.epoch = json.value("epoch", Epoch{0});
-  for (const auto& text : json.value("ports", std::vector<std::string>{})) {
-    if (const auto port = PortId::parse(text)) record.ports.push_back(*port);
-  }
-  record.process = {.pid = json.value("pid", pid_t{-1}),
-                    .start_time = json.value("start_time", std::uint64_t{0})};
-  record.abort_told = json.value("abort_told", true);
-  record.report = json.value("report", nlohmann::json());
-  record.clock = json.value("clock", nlohmann::json());
-  record.hooks = json.value("hooks", nlohmann::json());
-  return record;
-}
-
-nlohmann::json to_json(const std::optional<codec::Settings>& codec) {
-  if (!codec) return nullptr;
-  return {{"cache", codec->cache},
-          {"window_bits", codec->window_bits},
-          {"most_known", codec->most_known}};
-}
-
-Result<std::optional<codec::Settings>> parse_codec(const nlohmann::json& json) {
-  if (json.is_null()) return std::nullopt;
-  codec::Settings settings;
-  settings.cache = qemu::unsigned_at(json, "cache");
-  settings.window_bits = static_cast<int>(qemu::unsigned_at(json, "window_bits"));
-  settings.most_known = qemu::unsigned_at(json, "most_known");
-  if (settings.cache > kMaxCache.bytes || settings.window_bits < codec::kLeastWindowBits ||
-      settings.window_bits > codec::kMaxWindowBits) {
-    return fail("the source's encoding needs too much memory here: {}", json.dump());
-  }
-  return settings;
-}
 
 SourceMove::SourceMove(const Context& context, SourceRecord record)
     : context_(context),
@@ -249,6 +130,10 @@ nlohmann::json SourceMove::journal_entry() {
   record_.reason = machine_.reason();
   record_.abort_told = machine_.abort_told();
   return to_json(record_);
+}
+
+void SourceMove::save() {
+  context_.store.put("migration-source", record_.id.text(), to_json(record_));
 }
 
 void SourceMove::recorded() {
@@ -397,7 +282,7 @@ void SourceMove::post_resume() {
 
 void SourceMove::clock_corrected(const ClockReport& report) {
   record_.clock = to_json(report);
-  context_.store.put("migration-source", record_.id.text(), to_json(record_));
+  save();
 }
 
 // Here again, after an abort.
@@ -413,7 +298,7 @@ void SourceMove::resumed() {
 
 void SourceMove::hooks_ended(const HookOutcome& outcome) {
   record_.hooks["post_resume"] = to_json(outcome);
-  context_.store.put("migration-source", record_.id.text(), to_json(record_));
+  save();
 }
 
 // What QEMU was given before the ports were armed it takes first: what it keeps at STOP is of
@@ -541,16 +426,21 @@ void SourceMove::end_guest() {
   context_.known.keep(vm->spec().id, vm->spec().memory, record_.process, kTeardownDelay, end);
 }
 
-void SourceMove::set(const MoveChanges& changes) {
+Result<> SourceMove::set(const MoveChanges& changes) {
+  const bool throttles = record_.on_diverge == OnDiverge::throttle;
+  if (changes.on_diverge && throttles != (*changes.on_diverge == OnDiverge::throttle)) {
+    return fail("whether a move throttles is said as it begins: QEMU cannot change it meanwhile");
+  }
   divergence_.clear();
   if (changes.max_downtime) record_.max_downtime = *changes.max_downtime;
   if (changes.bandwidth) record_.bandwidth_bits_per_second = changes.bandwidth->bits_per_second;
   if (changes.on_diverge) record_.on_diverge = *changes.on_diverge;
   machine_.set_pause_on_diverge(pauses(record_));
-  context_.store.put("migration-source", record_.id.text(), to_json(record_));
-  if (!memory_) return;
+  save();
+  if (!memory_) return {};
   if (changes.max_downtime || changes.on_diverge) memory_->set_limits(limits());
   if (changes.bandwidth) memory_->set_bandwidth(*changes.bandwidth);
+  return {};
 }
 
 void SourceMove::share_bandwidth(BitRate cap) {
@@ -560,7 +450,7 @@ void SourceMove::share_bandwidth(BitRate cap) {
 void SourceMove::regroup(const GroupPlace& place) {
   record_.group->cap = place.cap;
   record_.group->hold = place.hold;
-  context_.store.put("migration-source", record_.id.text(), to_json(record_));
+  save();
 }
 
 // Before it is known: all.
@@ -578,7 +468,7 @@ double SourceMove::dirty_bytes_per_second() const {
 
 void SourceMove::resumed_as(const MigrationId& id) {
   record_.resumed_as = id.text();
-  context_.store.put("migration-source", record_.id.text(), to_json(record_));
+  save();
 }
 
 std::string SourceMove::shown_state() const {

@@ -1,0 +1,68 @@
+#pragma once
+// What the journal has of a migration at its source, and what the target is told of its encoding:
+// values and their JSON form.
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/records.hh"
+#include "codec/encoder.hh"
+#include "migrate/policy.hh"
+
+namespace godwit::agent {
+
+// A working set; 256 MiB saved no more on a database or a compiler (bench/RESULTS.md).
+inline constexpr ByteCount kDefaultCache{64 << 20};
+inline constexpr ByteCount kMaxCache{std::uint64_t{16} << 30};
+inline constexpr unsigned kCodecProtocol = 2;  // of a session, from which on memory may be encoded
+
+// What the target's decoder has to know; null: memory comes as it is.
+nlohmann::json to_json(const std::optional<codec::Settings>& codec);
+Result<std::optional<codec::Settings>> parse_codec(const nlohmann::json& json);
+
+// A move's part in a group, whose id is shown and steered like a migration's.
+struct GroupPlace {
+  MigrationId id;
+  std::size_t index = 0, of = 0;
+  bool in_order = false;
+  bool hold = false;
+  BitRate cap{};  // of the group; zero: none
+};
+
+// kind "migration-source", by id.
+struct SourceRecord {
+  MigrationId id;
+  std::string vm;
+  std::string tenant{kDefaultTenant};
+  std::string to;
+  migrate::SourceState state = migrate::SourceState::planned;
+  std::string reason;
+  std::int64_t started = 0;  // seconds since 1970
+  std::string by{};          // who asked for it: "ann", "uid 0"
+  Nanoseconds max_downtime = milliseconds(300);
+  migrate::StopPolicy stop_policy = migrate::StopPolicy::downtime;
+  std::uint64_t bandwidth_bits_per_second = 0;  // 0: no cap
+  bool hold = false;
+  bool background = false;
+  bool compact = true;
+  bool known = true;                // what the target knows of the vm is not sent
+  ByteCount cache = kDefaultCache;  // of pages, at each end
+  migrate::OnDiverge on_diverge = migrate::OnDiverge::abort;
+  bool resume = true;     // by another move, if our agent restarts while memory is copied
+  std::string resumes{};  // the move that this one goes on with
+  std::string resumed_as{};
+  std::optional<GroupPlace> group{};
+  std::int64_t handed_over_ms = 0;  // since 1970, as the target's word came
+  Epoch epoch = 0;                  // of the ports at the target
+  std::vector<PortId> ports;
+  os::ProcessIdentity process;  // the vm's QEMU here; a vm that came back has another
+  bool abort_told = true;       // false while the target has not heard of an abort
+  nlohmann::json report;        // once done
+  nlohmann::json clock{};       // once it runs again, see ClockReport
+  nlohmann::json hooks{};       // by moment: {ms, failure?}, of those that ran
+};
+nlohmann::json to_json(const SourceRecord& record);
+SourceRecord source_record(const nlohmann::json& json);
+
+}  // namespace godwit::agent
