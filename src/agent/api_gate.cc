@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/api_answers.hh"
-#include "agent/records.hh"
 #include "os/wall_clock.hh"
 
 namespace godwit::agent {

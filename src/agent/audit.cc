@@ -67,9 +67,7 @@ void Audit::rotate() {
 }
 
 void Audit::record(nlohmann::json entry) {
-  entry["time"] =
-      duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
-          .count();
+  entry["time"] = os::wall_clock_seconds();
   const std::string line =
       entry.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
   if (size_ > 0 && size_ + line.size() > limits_.file_bytes) rotate();

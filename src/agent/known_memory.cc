@@ -37,9 +37,10 @@ Pages read_pages(ByteCount memory, const os::ProcessIdentity& qemu, ByteCount bu
 
 }  // namespace
 
-KnownMemory::KnownMemory(os::Loop& loop, ByteCount budget) : loop_(loop), budget_(budget) {}
+KnownMemory::KnownMemory(os::Loop& loop, ByteCount budget, Nanoseconds keep_for)
+    : loop_(loop), budget_(budget), keep_for_(keep_for) {}
 
-KnownMemory::~KnownMemory() { *ending_ = true; }
+KnownMemory::~KnownMemory() { ending_ = true; }
 
 void KnownMemory::keep(const VmId& vm, ByteCount memory, const os::ProcessIdentity& qemu,
                        Nanoseconds delay, std::function<void()> done) {
@@ -54,10 +55,10 @@ void KnownMemory::keep(const VmId& vm, ByteCount memory, const os::ProcessIdenti
 void KnownMemory::read(const VmId& vm, ByteCount memory, const os::ProcessIdentity& qemu,
                        std::function<void()> done) {
   worker_.post([this, vm, memory, qemu, done = std::move(done), before = known(vm),
-                budget = budget_, alive = std::weak_ptr(alive_), ending = ending_]() mutable {
-    Pages pages = read_pages(memory, qemu, budget, before, *ending);
+                alive = std::weak_ptr(alive_)]() mutable {
+    Pages pages = read_pages(memory, qemu, budget_, before, ending_);
     before.reset();
-    if (*ending) return;
+    if (ending_) return;
     loop_.post([this, vm, alive, pages = std::move(pages), done = std::move(done)] {
       if (alive.expired()) return;
       kept(vm, pages);
@@ -73,10 +74,10 @@ void KnownMemory::read(const VmId& vm, ByteCount memory, const os::ProcessIdenti
 void KnownMemory::kept(const VmId& vm, Pages pages) {
   if (pages->pages() == 0) return;
   spdlog::info("keeping {} of a vm that left, for {}", to_text(ByteCount{pages->bytes()}),
-               to_text(kKnownFor));
+               to_text(keep_for_));
   known_[vm] = {.pages = std::move(pages),
                 .since = loop_.now(),
-                .end = loop_.after(kKnownFor, [this, vm] { forget(vm); })};
+                .end = loop_.after(keep_for_, [this, vm] { forget(vm); })};
   while (known_.size() > 1 && size() > budget_) {
     known_.erase(
         std::ranges::min_element(known_, {}, [](const auto& each) { return each.second.since; }));

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <vector>
 
 #include "agent/worker.hh"
 #include "base/id.hh"
@@ -23,7 +24,7 @@ inline constexpr Nanoseconds kKnownFor = std::chrono::hours(1);
 class KnownMemory final {
  public:
   // `budget`: of all vms, compressed; zero: nothing is kept.
-  KnownMemory(os::Loop& loop, ByteCount budget);
+  KnownMemory(os::Loop& loop, ByteCount budget, Nanoseconds keep_for = kKnownFor);
   ~KnownMemory();
 
   // After `delay`: reads what the vm's QEMU has, whose vCPUs must not run here any more, and adds
@@ -43,6 +44,11 @@ class KnownMemory final {
     Instant since{};
     os::Loop::Timer end;
   };
+  struct Reading {
+    int readers = 0;
+    std::vector<Found> waiting{};
+    os::Loop::Timer patience{};
+  };
   std::shared_ptr<const codec::KnownPages> known(const VmId& vm) const;
   void read(const VmId& vm, ByteCount memory, const os::ProcessIdentity& qemu,
             std::function<void()> done);
@@ -51,16 +57,12 @@ class KnownMemory final {
 
   os::Loop& loop_;
   ByteCount budget_;
-  struct Reading {
-    int readers = 0;
-    std::vector<Found> waiting{};
-    os::Loop::Timer patience{};
-  };
+  Nanoseconds keep_for_;
   std::map<VmId, Known> known_;
   std::map<VmId, Reading> reading_;
   std::map<std::uint64_t, os::Loop::Timer> delays_;
   std::uint64_t next_delay_ = 0;
-  std::shared_ptr<std::atomic<bool>> ending_ = std::make_shared<std::atomic<bool>>(false);
+  std::atomic<bool> ending_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   Worker worker_;  // the last: it ends first
 };

@@ -56,7 +56,8 @@ TransferLink::TransferLink(os::Loop& loop, const stream::TransferId& id, stream:
                  .role = role,
                  .streams = codec ? stream::compact_vm_streams() : stream::vm_streams()},
                 *this, loop.now()),
-      known_(known) {
+      known_(known),
+      tells_known_(!is_source() && codec) {
   if (is_source() && codec) {
     encode_ = std::make_unique<EncodeStage>(
         loop, *codec,
@@ -147,13 +148,13 @@ bool TransferLink::end_writing() {
 
 // What the target knows; an empty catalogue ends at once.
 void TransferLink::tell_known() {
-  if (known_told_ == SIZE_MAX) return;
+  if (!tells_known_) return;
   const BytesView all = known_ ? known_->catalogue() : BytesView{};
   known_told_ += transfer_.offer(kKnownStream, all.subspan(known_told_));
   if (known_told_ < all.size()) return;
   transfer_.end(kKnownStream);
   known_.reset();
-  known_told_ = SIZE_MAX;
+  tells_known_ = false;
 }
 
 std::size_t TransferLink::learn(BytesView catalogue) {
@@ -271,7 +272,7 @@ void TransferLink::pump() {
   while (more) {
     more = qemu_ && qemu_readable_ && !qemu_ended_ && fill_from_qemu();
     if (!more) flush_if_hungry();
-    if (decode_) tell_known();
+    tell_known();
     if (move_coded()) more = true;
     if (move_raw()) more = true;
     if (qemu_ended_ && qemu_) {

@@ -117,6 +117,7 @@ class TransferLink final : public stream::TransferSink {
   std::unique_ptr<DecodeStage> decode_;
   std::shared_ptr<const codec::KnownPages> known_;  // to be told still
   std::size_t known_told_ = 0;                      // bytes
+  bool tells_known_;
   stream::DeliveryRate rate_;
   std::uint64_t acked_ = 0;  // of QEMU's bytes, as rate_ knows
   bool pumping_ = false;

@@ -72,6 +72,7 @@ class Mapping final {
     for (std::size_t i = 0; i < count; ++i) {
       std::size_t end = i;
       while (end < count && (words_[end] & kThere) != 0) ++end;
+      if (end == i) continue;
       const MutableBytes run = MutableBytes(pages_).first((end - i) * kPageBytes);
       const auto done = read_exactly(mem_, run.data(), run.size(), at + i * kPageBytes);
       if (!done) return std::unexpected(done.error());
