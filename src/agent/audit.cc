@@ -11,6 +11,7 @@
 
 #include "agent/events.hh"
 #include "base/result.hh"
+#include "os/wall_clock.hh"
 
 namespace godwit::agent {
 namespace {
