@@ -9,7 +9,9 @@
 namespace godwit::lab {
 namespace {
 
-constexpr int kBufferBytes = 4 << 20;  // held packets of a paused vm arrive in one burst
+// Held packets of a paused vm arrive in one burst; and what it sends waits for as long as its QEMU,
+// on a busy host, does not look at the device.
+constexpr int kBufferBytes = 4 << 20;
 
 std::string list(const std::vector<std::uint64_t>& numbers) {
   std::string out = "[";
@@ -69,6 +71,7 @@ std::size_t PacketBatch::send(int fd) {
 
 UdpService::UdpService(std::uint16_t port) : fd_(bind_or_exit(SOCK_DGRAM, port)) {
   ::setsockopt(fd_, SOL_SOCKET, SO_RCVBUFFORCE, &kBufferBytes, sizeof kBufferBytes);
+  ::setsockopt(fd_, SOL_SOCKET, SO_SNDBUFFORCE, &kBufferBytes, sizeof kBufferBytes);
 }
 
 UdpService::Client* UdpService::find_or_make(std::uint64_t id) {
