@@ -41,6 +41,7 @@ void DecodeStage::work(BytesView coded) {
     if (!more) outcome.error = more.error();
     outcome.more = more && *more;
     outcome.raw = decoder_.take(std::move(spare));
+    outcome.checkpointed = decoder_.checkpointed();
     outcome.verified = decoder_.verified();
     control_.post([this, alive = std::weak_ptr(alive_), outcome = std::move(outcome)]() mutable {
       if (!alive.expired()) came(std::move(outcome));
@@ -52,6 +53,7 @@ void DecodeStage::came(Outcome outcome) {
   working_ = false;
   coded_ = std::move(outcome.coded);
   more_ = outcome.more;
+  checkpointed_ = outcome.checkpointed;
   verified_ = outcome.verified;
   if (outcome.error) return events_.failed(outcome.error->text);
   if (!outcome.raw.empty()) raw_.push_back(std::move(outcome.raw));

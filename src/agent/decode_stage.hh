@@ -26,6 +26,8 @@ class DecodeStage final {
   std::size_t take(BytesView coded);
   BytesView raw() const;
   void took(std::size_t count);
+  // What the first checkpoint confirms was decoded (codec::Decoder).
+  bool checkpointed() const { return checkpointed_; }
   // The last batch came and its digest is right; QEMU has taken all.
   bool verified() const { return verified_ && raw_.empty(); }
   // Nothing is under way: what has not come by now does not come.
@@ -34,7 +36,7 @@ class DecodeStage final {
  private:
   struct Outcome {
     Bytes raw, coded;
-    bool more = false, verified = false;
+    bool more = false, checkpointed = false, verified = false;
     std::optional<Error> error;
   };
   void work(BytesView coded);
@@ -43,7 +45,7 @@ class DecodeStage final {
   os::Loop& control_;
   Events events_;
   codec::Decoder decoder_;  // the worker's
-  bool working_ = false, more_ = false, verified_ = false;
+  bool working_ = false, more_ = false, checkpointed_ = false, verified_ = false;
   Bytes coded_;               // memory for the next piece
   std::vector<Bytes> spare_;  // and for what it becomes: new pages cost
   std::deque<Bytes> raw_;

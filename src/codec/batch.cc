@@ -3,8 +3,6 @@
 namespace godwit::codec {
 namespace {
 
-constexpr std::uint8_t kMagic = 0xc0;
-constexpr std::uint8_t kLast = 0x01;
 constexpr int kVarintBits = 7;
 constexpr std::uint8_t kVarintMore = 0x80;
 constexpr std::uint8_t kMinPageBits = 12;
@@ -13,7 +11,7 @@ constexpr std::uint8_t kMaxPageBits = 16;
 }  // namespace
 
 void write(const BatchHeader& header, std::byte* at) {
-  to_big_endian<std::uint8_t>(kMagic | (header.last ? kLast : 0), at);
+  to_big_endian(static_cast<std::uint8_t>(header.kind), at);
   to_big_endian(static_cast<std::uint8_t>(header.method), at + 1);
   to_big_endian(header.page_bits, at + 2);
   to_big_endian<std::uint8_t>(0, at + 3);
@@ -27,7 +25,7 @@ Result<BatchHeader> parse_header(BytesView bytes) {
   const std::uint8_t kind = reader.u8();
   const std::uint8_t method = reader.u8();
   BatchHeader header{.method = Method{method},
-                     .last = (kind & kLast) != 0,
+                     .kind = BatchKind{kind},
                      .page_bits = reader.u8(),
                      .coded = 0,
                      .plain = 0,
@@ -38,9 +36,12 @@ Result<BatchHeader> parse_header(BytesView bytes) {
   header.operations = reader.u32();
   const bool page_bits_fit = header.page_bits == 0 ||
                              (header.page_bits >= kMinPageBits && header.page_bits <= kMaxPageBits);
-  if (!reader.ok() || (kind & ~kLast) != kMagic || method > 1 || reserved != 0 || !page_bits_fit ||
+  const bool plain = header.kind == BatchKind::kPlain;
+  const bool known =
+      plain || header.kind == BatchKind::kLast || header.kind == BatchKind::kCheckpoint;
+  if (!reader.ok() || !known || method > 1 || reserved != 0 || !page_bits_fit ||
       header.plain > kMaxPlain || header.operations > header.plain || header.coded > kMaxPlain ||
-      (header.method == Method::kStored && !header.last && header.coded != header.plain)) {
+      (header.method == Method::kStored && plain && header.coded != header.plain)) {
     return fail("encoded memory: this is no batch: {}", to_hex(bytes));
   }
   return header;

@@ -22,10 +22,16 @@ inline constexpr std::size_t kMaxPlain = 2 * kMaxRaw;
 
 enum class Method : std::uint8_t { kStored = 0, kZstd = 1 };
 
+enum class BatchKind : std::uint8_t {
+  kPlain = 0xc0,       // operations
+  kLast = 0xc1,        // no more batches; the coded bytes are the stream's digest
+  kCheckpoint = 0xc2,  // the coded bytes are the digest of what came so far
+};
+
 struct BatchHeader {
   static constexpr std::size_t kSize = 16;
   Method method{};
-  bool last = false;             // no more batches; the coded bytes are the stream's digest
+  BatchKind kind = BatchKind::kPlain;
   std::uint8_t page_bits = 0;    // 12 to 16; 0: no page in it
   std::uint32_t coded = 0;       // bytes that follow
   std::uint32_t plain = 0;       // bytes of operations and literals

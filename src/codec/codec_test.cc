@@ -202,6 +202,37 @@ TEST(Codec, AFlippedByteIsFound) {
   }
 }
 
+TEST(Codec, FromThePackageOnNothingComesOutThatNoCheckpointConfirms) {
+  MadeUpGuest guest(17, 300);
+  const Bytes raw = guest.stream(3, "what the vm needs to run");
+  for (const std::size_t chunk : {7UZ, 5000UZ, raw.size()}) {
+    Bytes coded = encode(raw, kSmall, chunk);
+    Decoder decoder(kSmall);
+    Bytes out;
+    std::size_t checkpointed_at = 0;
+    for (std::size_t at = 0; at < coded.size(); at += 999) {
+      decoder.push(BytesView(coded).subspan(at, std::min(999UZ, coded.size() - at)));
+      Result<bool> more = true;
+      while (more && *more) more = decoder.step();
+      ASSERT_TRUE(more) << more.error().text;
+      append(out, decoder.take());
+      if (decoder.checkpointed() && checkpointed_at == 0) checkpointed_at = at + 999;
+    }
+    EXPECT_TRUE(decoder.verified() && out == raw);
+    ASSERT_TRUE(checkpointed_at > 0 && checkpointed_at + 999 < coded.size());
+    for (std::size_t at = checkpointed_at; at < coded.size(); at += 997) {
+      const std::byte was = coded[at];
+      coded[at] ^= std::byte{4};
+      const Decoded decoded = decode(coded, kSmall, coded.size());
+      const bool is_start =
+          std::ranges::equal(decoded.raw, BytesView(raw).first(decoded.raw.size()));
+      EXPECT_TRUE(is_start) << at;
+      EXPECT_FALSE(decoded.verified && decoded.raw != raw) << at;
+      coded[at] = was;
+    }
+  }
+}
+
 TEST(Codec, AStreamThatEndsEarlyIsNotVerified) {
   MadeUpGuest guest(13, 40);
   const Bytes coded = encode(guest.stream(2), kSmall, 50'000);
@@ -231,6 +262,25 @@ TEST(Codec, GoldenBytesOfAKnownPage) {
   const Bytes coded = encoder.take().bytes;
   // named and moved | "a" | page 1 | one | place 1 (zigzag of 1 - 0)
   EXPECT_NE(to_hex(coded).find("370161010102"), std::string::npos) << to_hex(coded);
+}
+
+TEST(Codec, GoldenBytesOfACheckpoint) {
+  namespace format = stream::qemu_format;
+  Encoder encoder({.cache = 4096, .level = 0, .window_bits = 20});
+  Bytes raw;
+  Writer writer(raw);
+  writer.u32(format::kMagic).u32(format::kVersion);
+  writer.u8(format::kCommand).u16(format::kCommandPackaged).u16(4).u32(2).text8("x");
+  encoder.push(raw);
+  EXPECT_EQ(to_hex(encoder.take().bytes),
+            // opaque, 19 bytes: magic, version, command, package
+            "c0000c00000000150000001500000002"
+            "0013"
+            "5145564d0000000308000700040000000201"
+            "78"
+            // XXH3-128 of these 19
+            "c2000000000000100000000000000000"
+            "e243ec0ef7a0b854cd97f9c917c2a199");
 }
 
 TEST(Codec, GoldenBytes) {

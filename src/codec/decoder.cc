@@ -39,7 +39,13 @@ void Decoder::push(BytesView coded) {
 
 Result<> Decoder::batch(const BatchHeader& header, BytesView coded) {
   if (verified_) return fail("encoded memory: a batch after the last");
-  if (header.last) return last_batch(coded);
+  if (header.kind != BatchKind::kPlain) {
+    if (auto done = compare(coded); !done) return done;
+    ready_ = out_.size();
+    (header.kind == BatchKind::kLast ? verified_ : checkpointed_) = true;
+    return {};
+  }
+  if (out_.size() > ready_) return fail("encoded memory: a checkpoint is missing");
   if (header.page_bits > 0) {
     const std::size_t size = std::size_t{1} << header.page_bits;
     if (store_ && size != page_size_) return fail("encoded memory: the size of pages changed");
@@ -59,12 +65,19 @@ Result<> Decoder::batch(const BatchHeader& header, BytesView coded) {
     return fail("encoded memory: operations that make no sense, after {} bytes", out_.size());
   }
   hash_.update(BytesView(out_).subspan(batch_began_));
+  if (!checkpointed_) ready_ = out_.size();
   return {};
 }
 
-Result<> Decoder::last_batch(BytesView digest) {
-  verified_ = std::ranges::equal(digest, hash_.digest());
-  if (verified_) return {};
+Bytes Decoder::take(Bytes spare) {
+  const BytesView kept = BytesView(out_).subspan(ready_);
+  spare.assign(kept.begin(), kept.end());
+  out_.resize(std::exchange(ready_, 0));
+  return std::exchange(out_, std::move(spare));
+}
+
+Result<> Decoder::compare(BytesView digest) {
+  if (std::ranges::equal(digest, hash_.digest())) return {};
   return fail(
       "checksum mismatch in the guest's memory: what was decoded is not what QEMU wrote; "
       "check the memory of both hosts");

@@ -23,16 +23,18 @@ class Decoder final {
   void push(BytesView coded);
   // Decodes a batch; false: there is none that is whole.
   Result<bool> step();
-  // What was decoded since the last call.
-  // `spare`: whose memory is used again.
-  Bytes take(Bytes spare = {}) { return spare.clear(), std::exchange(out_, std::move(spare)); }
+  // What was decoded since the last call; from the first checkpoint on only what the next one has
+  // confirmed. `spare`: whose memory is used again.
+  Bytes take(Bytes spare = {});
   std::size_t waiting() const { return out_.size(); }
+  // A checkpoint came, and what was decoded before it is what QEMU wrote.
+  bool checkpointed() const { return checkpointed_; }
   // The last batch came, and its digest is that of all that was decoded.
   bool verified() const { return verified_; }
 
  private:
   Result<> batch(const BatchHeader& header, BytesView coded);
-  Result<> last_batch(BytesView digest);
+  Result<> compare(BytesView digest);
   bool operations(Reader operations, Reader literals);
   bool pages(std::uint8_t tag, Reader& operations, Reader& literals);
   BytesView contents(Encoding encoding, PageKey key, Reader& operations, Reader& literals);
@@ -54,6 +56,8 @@ class Decoder final {
   stream::StreamHash hash_;
   Bytes out_;
   std::size_t batch_began_ = 0;  // in out_
+  std::size_t ready_ = 0;        // of out_: may be taken
+  bool checkpointed_ = false;
   bool verified_ = false;
 };
 

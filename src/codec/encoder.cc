@@ -28,10 +28,7 @@ std::size_t raw_size(const stream::PageRecord& record) {
 
 Encoder::Encoder(const Settings& settings) : settings_(settings) {}
 
-void Encoder::push(BytesView raw) {
-  hash_.update(raw);
-  parser_.push(raw);
-}
+void Encoder::push(BytesView raw) { parser_.push(raw); }
 
 void Encoder::flush() {
   if (batch_raw_ > 0) close_batch();
@@ -40,11 +37,23 @@ void Encoder::flush() {
 void Encoder::finish() {
   parser_.finish();
   flush();
+  append_digest(BatchKind::kLast);
+}
+
+void Encoder::mark(const stream::QemuMark& mark) {
+  marks_.push_back(mark);
+  if (mark.kind != stream::QemuMark::Kind::kPackageEnded || checkpoints_) return;
+  flush();
+  append_digest(BatchKind::kCheckpoint);
+  checkpoints_ = true;
+}
+
+void Encoder::append_digest(BatchKind kind) {
   const stream::StreamDigest digest = hash_.digest();
   const std::size_t at = out_.bytes.size();
   out_.bytes.resize(at + BatchHeader::kSize);
   write({.method = Method::kStored,
-         .last = true,
+         .kind = kind,
          .page_bits = 0,
          .coded = static_cast<std::uint32_t>(digest.size()),
          .plain = 0,
@@ -60,6 +69,7 @@ Encoder::Coded Encoder::take(Bytes spare) {
 }
 
 void Encoder::opaque(BytesView bytes) {
+  hash_.update(bytes);
   while (!bytes.empty()) {
     const BytesView part = bytes.first(std::min(bytes.size(), kBatchBytes));
     if (run_.pages == 0 || run_.encoding != Encoding::kOpaque) {
@@ -90,6 +100,10 @@ void Encoder::page(const stream::PageRecord& record) {
     sent_before_.resize(std::size_t{1} << kSentBits);
     by_content_.assign(std::bit_ceil(std::max(2 * store_->slots(), kBucket)), kNoSlot);
   }
+  head_.clear();
+  reproduce_head(record, head_);
+  hash_.update(head_);
+  hash_.update(record.contents);
   const PageKey key = page_key(record.block, number);
   const std::uint64_t hash = zero ? 0 : stream::checksum(0, record.contents);
   const Slot slot = zero || store_->slots() == 0 ? kNoSlot : store_->find(key);
@@ -225,7 +239,7 @@ void Encoder::close_batch() {
     append(out, operations_);
   }
   write({.method = compresses ? Method::kZstd : Method::kStored,
-         .last = false,
+         .kind = BatchKind::kPlain,
          .page_bits = static_cast<std::uint8_t>(std::countr_zero(parser_.page_size())),
          .coded = static_cast<std::uint32_t>(out.size() - at - BatchHeader::kSize),
          .plain = plain_size,
@@ -233,6 +247,7 @@ void Encoder::close_batch() {
         out.data() + at);
   stats_.raw += batch_raw_;
   stats_.plain += plain_size;
+  if (checkpoints_) append_digest(BatchKind::kCheckpoint);
   stats_.coded += out.size() - at;
   out_.raw_end = stats_.raw;
   operations_.clear();

@@ -8,7 +8,9 @@
 //             -> a batch, after kBatchBytes or flush() -> zstd -> take()
 //
 // What a page is replaced with was compared with it, byte by byte, in a store that the decoder has
-// too (page_store.hh). finish() adds the digest of all raw bytes. Pure; one thread.
+// too (page_store.hh). finish() adds the digest of all raw bytes; from the end of a post-copy's
+// package on, with which a vm is loaded and may run, each batch comes with the digest of all
+// before. Pure; one thread.
 #include <array>
 #include <memory>
 #include <optional>
@@ -76,7 +78,7 @@ class Encoder final : private stream::QemuSink {
 
   void opaque(BytesView bytes) override;
   void page(const stream::PageRecord& record) override;
-  void mark(const stream::QemuMark& mark) override { marks_.push_back(mark); }
+  void mark(const stream::QemuMark& mark) override;
 
   bool fits_an_operation(const stream::PageRecord& record) const;
   bool sent_before(PageKey key);
@@ -87,6 +89,7 @@ class Encoder final : private stream::QemuSink {
   void open_run(Encoding encoding, const stream::PageRecord& record, std::uint64_t number);
   void close_run();
   void close_batch();
+  void append_digest(BatchKind kind);
   void count(Encoding encoding, std::uint64_t raw);
   void charge(Encoding encoding);
   std::size_t plain() const {
@@ -108,7 +111,8 @@ class Encoder final : private stream::QemuSink {
   std::size_t last_block_ = SIZE_MAX;  // none yet
   std::uint64_t next_number_ = 0;      // the page after the last
   Bytes operations_, literals_;
-  Bytes arguments_;  // of the page at hand
+  Bytes arguments_, head_;  // of the page at hand
+  bool checkpoints_ = false;
   std::uint64_t batch_raw_ = 0;
   std::size_t charged_ = 0;  // of plain(): counted as some encoding's
 

@@ -17,7 +17,8 @@ class MadeUpGuest final {
     for (Bytes& page : memory_) fill(page);
   }
 
-  Bytes stream(int rounds) {
+  // With `package`: it comes to post-copy before the last round.
+  Bytes stream(int rounds, std::string_view package = {}) {
     namespace format = stream::qemu_format;
     Bytes out;
     Writer writer(out);
@@ -28,6 +29,10 @@ class MadeUpGuest final {
     end_section(writer);
     for (int round = 0; round < rounds; ++round) {
       const bool last = round + 1 == rounds;
+      if (last && !package.empty()) {
+        writer.u8(format::kCommand).u16(format::kCommandPackaged).u16(sizeof(std::uint32_t));
+        writer.u32(static_cast<std::uint32_t>(package.size())).bytes(as_bytes(package));
+      }
       writer.u8(last ? format::kSectionEnd : format::kSectionPart).u32(2);
       bool named = false;
       for (std::size_t i = 0; i < memory_.size(); ++i) {

@@ -132,7 +132,8 @@ class QemuParser final {
   std::optional<ScanPosition> scan_;
 };
 
-// The bytes of the record as they were in the stream, appended.
+// The bytes of the record as they were in the stream, appended: before its contents, and all.
+void reproduce_head(const PageRecord& record, Bytes& out);
 void reproduce(const PageRecord& record, Bytes& out);
 
 }  // namespace godwit::stream

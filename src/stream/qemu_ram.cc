@@ -103,14 +103,18 @@ void QemuParser::ram_footer(Cursor& cursor) {
   if (ram_section_ == kSectionEnd) mark(QemuMark::Kind::kFinalRamEnded);
 }
 
-void reproduce(const PageRecord& record, Bytes& out) {
+void reproduce_head(const PageRecord& record, Bytes& out) {
   std::uint64_t word = record.offset;
   word |= record.kind == PageRecord::Kind::kPage ? kRamPage : kRamZero;
   if (record.continues) word |= kRamContinue;
   Writer writer(out);
   writer.u64(word);
   if (!record.continues) writer.text8(record.name);
-  writer.bytes(record.contents);
+}
+
+void reproduce(const PageRecord& record, Bytes& out) {
+  reproduce_head(record, out);
+  append(out, record.contents);
 }
 
 }  // namespace godwit::stream
