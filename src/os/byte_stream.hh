@@ -32,6 +32,9 @@ class ByteStream {
   virtual std::size_t read(MutableBytes into) = 0;
   // Bytes taken from `from`, which may be fewer than given; then `writable` follows.
   virtual std::size_t write(BytesView from) = 0;
+  // The same with a descriptor that goes along with the first byte taken: over unix sockets, the
+  // others take nothing.
+  virtual std::size_t write_with(BytesView, int) { return 0; }
   // Ends the sending direction after what was written (half close); reading goes on.
   virtual void finish() = 0;
   // For messages: "10.0.1.2:4747", "unix:/run/...".

@@ -44,8 +44,9 @@ struct Command {
     gid_t gid;
     std::vector<gid_t> groups{};  // supplementary, replacing ours
   };
-  std::optional<User> user{};  // unset: ours, in either case without our ambient capabilities
-  std::string cwd{};           // empty: ours
+  std::optional<User> user{};     // unset: ours, in either case without our ambient capabilities
+  std::string cwd{};              // empty: ours
+  std::optional<mode_t> umask{};  // unset: ours
   bool new_session = false;    // setsid(2): survives our terminal and our process group's signals
   bool whole_session = false;  // new_session; what it leaves in its group is killed with its end
   bool dies_with_us = false;   // PR_SET_PDEATHSIG; when the *thread* that calls spawn() ends

@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 #include <sys/un.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -126,6 +127,33 @@ std::size_t SocketStream::write(BytesView from) {
     }
   }
   return taken;
+}
+
+std::size_t SocketStream::write_with(BytesView from, int descriptor) {
+  if (state_ != State::kOpen) return write(from);
+  iovec piece{.iov_base = const_cast<std::byte*>(from.data()), .iov_len = from.size()};
+  alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
+  msghdr message{.msg_name = nullptr,
+                 .msg_namelen = 0,
+                 .msg_iov = &piece,
+                 .msg_iovlen = 1,
+                 .msg_control = control.data(),
+                 .msg_controllen = control.size(),
+                 .msg_flags = 0};
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  std::memcpy(CMSG_DATA(header), &descriptor, sizeof descriptor);
+  const auto sent = ::sendmsg(fd_.number(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent >= 0) return static_cast<std::size_t>(sent);
+  if (would_block(errno) || errno == EINTR) {
+    wants_write_ = true;
+    update_interest();
+    return 0;
+  }
+  fail(reason_of(errno));
+  return from.size();
 }
 
 void SocketStream::finish() {

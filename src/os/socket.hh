@@ -33,6 +33,7 @@ class SocketStream final : public ByteStream {
   // While connecting nothing is taken; `writable` tells when the connection is there, whether or
   // not anybody tried to write.
   std::size_t write(BytesView from) override;
+  std::size_t write_with(BytesView from, int descriptor) override;
   void finish() override;
   std::string peer() const override { return peer_; }
 

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -134,6 +135,7 @@ void reset_signals() {
     give_up(plan, "enter the namespace");
   }
   place_descriptors(plan);
+  if (command.umask) ::umask(*command.umask);
   if (!command.cwd.empty() && ::chdir(command.cwd.c_str()) != 0) {
     give_up(plan, "change directory");
   }

@@ -108,7 +108,10 @@ std::vector<std::string> qemu_argv(const VmSpec& spec, const QemuInput& input) {
   add_boot(argv, spec);
   add_nics(argv, spec, input.tap_fds);
   if (spec.guest_agent) add_guest_agent(argv, input);
-  if (input.incoming_fd) add(argv, {"-incoming", "defer", "-S"});
+  if (input.incoming_fd) {
+    add(argv, {"-incoming", "defer", "-S", "-chardev", listening_socket("rescue", input.rescue_fd),
+               "-mon", "chardev=rescue,mode=control"});
+  }
   return argv;
 }
 

@@ -25,6 +25,9 @@ struct VmPaths {
   std::filesystem::path console() const { return directory / "console.sock"; }
   std::filesystem::path guest_agent() const { return directory / "guest-agent.sock"; }
   std::filesystem::path log() const { return directory / "qemu.log"; }
+  std::filesystem::path rescue() const { return directory / "rescue.sock"; }
+  // QEMU makes its socket in there.
+  std::filesystem::path recovery() const { return directory / "recovery"; }
   std::filesystem::path migration() const { return directory / "migrate.sock"; }  // while it leaves
   // Copies for QEMU's user, where it may not read the originals.
   std::filesystem::path kernel() const { return directory / "kernel"; }
@@ -42,6 +45,8 @@ struct QemuInput {
   // The target of a migration: a connected stream socket, read after migrate-incoming; afterwards
   // the vm stays paused until cont.
   std::optional<int> incoming_fd = std::nullopt;
+  // With it, for a post-copy: a second QMP monitor, for commands out of band. Listens already.
+  int rescue_fd = -1;
 };
 
 std::vector<std::string> qemu_argv(const VmSpec& spec, const QemuInput& input);

@@ -28,16 +28,20 @@ constexpr std::array<std::pair<std::string_view, MigrationStatus>, 14> kStatusNa
     {"cancelled", MigrationStatus::cancelled},
 }};
 
-// Commands whose "return" is empty.
-void run(Qmp& qmp, std::string_view command, json arguments, Done done) {
-  qmp.execute(command, std::move(arguments), [done = std::move(done)](Result<json> reply) mutable {
+// Of commands whose "return" is empty.
+Qmp::Reply reply_to(Done done) {
+  return [done = std::move(done)](Result<json> reply) mutable {
     if (!done) return;
     if (reply) {
       done({});
     } else {
       done(std::unexpected(reply.error()));
     }
-  });
+  };
+}
+
+void run(Qmp& qmp, std::string_view command, json arguments, Done done) {
+  qmp.execute(command, std::move(arguments), reply_to(std::move(done)));
 }
 
 }  // namespace
@@ -115,6 +119,11 @@ void set_migration_bandwidth(Qmp& qmp, ByteCount per_second, Done done) {
   run(qmp, "migrate-set-parameters", {{"max-bandwidth", per_second.bytes}}, std::move(done));
 }
 
+void set_postcopy_bandwidth(Qmp& qmp, ByteCount per_second, Done done) {
+  run(qmp, "migrate-set-parameters", {{"max-postcopy-bandwidth", per_second.bytes}},
+      std::move(done));
+}
+
 void set_throttle_trigger(Qmp& qmp, unsigned percent, Done done) {
   run(qmp, "migrate-set-parameters", {{"throttle-trigger-threshold", percent}}, std::move(done));
 }
@@ -133,6 +142,20 @@ void migrate_incoming(Qmp& qmp, const std::string& uri, Done done) {
 
 void migrate_continue(Qmp& qmp, Done done) {
   run(qmp, "migrate-continue", {{"state", "pre-switchover"}}, std::move(done));
+}
+
+void migrate_start_postcopy(Qmp& qmp, Done done) {
+  run(qmp, "migrate-start-postcopy", nullptr, std::move(done));
+}
+
+void migrate_pause(Qmp& qmp, Done done) { run(qmp, "migrate-pause", nullptr, std::move(done)); }
+
+void migrate_recover(Qmp& qmp, const std::string& uri, Done done) {
+  qmp.execute_out_of_band("migrate-recover", {{"uri", uri}}, reply_to(std::move(done)));
+}
+
+void migrate_resume(Qmp& qmp, const std::string& uri, Done done) {
+  run(qmp, "migrate", {{"uri", uri}, {"resume", true}}, std::move(done));
 }
 
 void migrate_cancel(Qmp& qmp, Done done) { run(qmp, "migrate_cancel", nullptr, std::move(done)); }

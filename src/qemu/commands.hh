@@ -84,6 +84,11 @@ void query_migrate(Qmp& qmp, Answer<MigrationInfo> answer);
 void set_migration_capabilities(Qmp& qmp, const MigrationCapabilities& on, Done done);
 void set_downtime_limit(Qmp& qmp, milliseconds limit, Done done);
 void set_migration_bandwidth(Qmp& qmp, ByteCount per_second, Done done);
+// Of the pages that nobody asked for. Until the vm is handed over: next to none, so that QEMU's
+// migration thread sleeps. One that was writing when migrate_cancel closed its socket could take it
+// for a broken one, and would wait for its recovery instead of ending (QEMU 7.2).
+inline constexpr ByteCount kNoPostcopyBandwidth{10};
+void set_postcopy_bandwidth(Qmp& qmp, ByteCount per_second, Done done);
 // What auto-converge waits for: twice a round in which the guest dirtied more than this share of
 // what was sent.
 void set_throttle_trigger(Qmp& qmp, unsigned percent, Done done);
@@ -93,6 +98,14 @@ void migrate(Qmp& qmp, const std::string& uri, Done done);           // "unix:/r
 void migrate_incoming(Qmp& qmp, const std::string& uri, Done done);  // after -incoming defer
 void migrate_continue(Qmp& qmp, Done done);                          // out of pre-switchover
 void migrate_cancel(Qmp& qmp, Done done);
+// Post-copy, migration.rst of QEMU: the vCPUs' stop and what they need to run come next; the rest
+// follows while they run at the target.
+void migrate_start_postcopy(Qmp& qmp, Done done);
+void migrate_pause(Qmp& qmp, Done done);  // its connection counts as broken
+// Of a broken one, at the target first: listens at the URI. Out of band: the main loop may be
+// waiting for a page.
+void migrate_recover(Qmp& qmp, const std::string& uri, Done done);
+void migrate_resume(Qmp& qmp, const std::string& uri, Done done);
 void cont(Qmp& qmp, Done done);
 void stop(Qmp& qmp, Done done);
 void quit(Qmp& qmp, Done done);

@@ -143,7 +143,8 @@ Launched launch(const VmSpec& spec, const LaunchInput& input) {
                  .console_fd = kFirstPassedFd + 1,
                  .tap_fds = {},
                  .guest_agent_fd = -1,
-                 .incoming_fd = {}};
+                 .incoming_fd = {},
+                 .rescue_fd = -1};
   command.fds = {{qmp.number(), qemu.qmp_fd}, {console.number(), qemu.console_fd}};
   for (const int tap : input.tap_fds) {
     qemu.tap_fds.push_back(qemu.console_fd + 1 + static_cast<int>(qemu.tap_fds.size()));
@@ -153,9 +154,13 @@ Launched launch(const VmSpec& spec, const LaunchInput& input) {
     qemu.guest_agent_fd = command.fds.back().target + 1;
     command.fds.push_back({agent.number(), qemu.guest_agent_fd});
   }
+  const os::Fd rescue = input.incoming_fd ? listen_at(input.paths.rescue()) : os::Fd();
   if (input.incoming_fd) {
     qemu.incoming_fd = command.fds.back().target + 1;
     command.fds.push_back({*input.incoming_fd, *qemu.incoming_fd});
+    command.umask = 0007;  // what it makes in recovery() is its group's, in which an agent may be
+    qemu.rescue_fd = *qemu.incoming_fd + 1;
+    command.fds.push_back({rescue.number(), qemu.rescue_fd});
     launched.incoming_uri = fmt::format("fd:{}", *qemu.incoming_fd);
   }
   command.argv = qemu_argv(as_seen, qemu);
@@ -181,6 +186,18 @@ Result<> grant_to_qemu(const fs::path& path) {
   return {};
 }
 
+Result<fs::path> make_recovery_socket(const VmPaths& paths) {
+  std::error_code error;
+  fs::create_directory(paths.recovery(), error);
+  if (error) return fail("cannot make {}: {}", paths.recovery().string(), error.message());
+  if (auto done = grant_to_qemu(paths.recovery()); !done) return std::unexpected(done.error());
+  fs::permissions(paths.recovery(), fs::perms::owner_exec | fs::perms::group_exec,
+                  fs::perm_options::add, error);
+  const fs::path socket = paths.recovery() / "socket";
+  fs::remove(socket, error);
+  return socket;
+}
+
 std::string log_tail(const VmPaths& paths) {
   std::ifstream file(paths.log(), std::ios::binary | std::ios::ate);
   if (!file) return {};
@@ -195,10 +212,11 @@ std::string log_tail(const VmPaths& paths) {
 void remove_files(const VmPaths& paths) {
   std::error_code ignored;
   for (const fs::path& path :
-       {paths.qmp(), paths.console(), paths.guest_agent(), paths.migration(), paths.kernel(),
-        paths.initrd(), paths.log(), fs::path(paths.log().string() + ".1")}) {
+       {paths.qmp(), paths.console(), paths.guest_agent(), paths.rescue(), paths.migration(),
+        paths.kernel(), paths.initrd(), paths.log(), fs::path(paths.log().string() + ".1")}) {
     fs::remove(path, ignored);
   }
+  fs::remove_all(paths.recovery(), ignored);
   fs::remove(paths.directory, ignored);
 }
 

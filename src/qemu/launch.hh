@@ -41,6 +41,9 @@ Launched launch(const VmSpec& spec, const LaunchInput& input);
 // migration is to write into ("unix:PATH"); its directory must be traversable.
 Result<> grant_to_qemu(const std::filesystem::path& path);
 
+// Where QEMU may make a socket: an earlier one is removed.
+Result<std::filesystem::path> make_recovery_socket(const VmPaths& paths);
+
 // What QEMU said last, for errors; empty without a log.
 std::string log_tail(const VmPaths& paths);
 

@@ -29,11 +29,22 @@ std::chrono::microseconds timestamp_of(const json& object) {
 
 }  // namespace
 
-Qmp::Qmp(os::Loop& loop, std::unique_ptr<os::ByteStream> stream, std::string vm, Events events)
-    : loop_(loop), stream_(std::move(stream)), vm_(std::move(vm)), events_(std::move(events)) {
-  hello_timer_ = loop_.after(kQmpHelloTimeout, [this] {
-    close(fmt::format("no QMP greeting within {}", to_text(kQmpHelloTimeout)));
-  });
+// Replies to who had the connection before may still come: its ids are not used again.
+Qmp::Qmp(os::Loop& loop, std::unique_ptr<os::ByteStream> stream, std::string vm, Events events,
+         Mode mode)
+    : loop_(loop),
+      stream_(std::move(stream)),
+      vm_(std::move(vm)),
+      events_(std::move(events)),
+      mode_(mode),
+      state_(mode == Mode::kTakenOver ? State::ready : State::greeting),
+      next_id_(mode == Mode::kTakenOver
+                   ? static_cast<std::uint64_t>(loop.now().time_since_epoch().count())
+                   : 1) {
+  if (state_ == State::greeting)
+    hello_timer_ = loop_.after(kQmpHelloTimeout, [this] {
+      close(fmt::format("no QMP greeting within {}", to_text(kQmpHelloTimeout)));
+    });
   stream_->start({.readable = [this] { readable(); },
                   .writable = [this] { flush(); },
                   .closed =
@@ -54,9 +65,29 @@ std::unique_ptr<Qmp> Qmp::connect(os::Loop& loop, const std::string& path, std::
 }
 
 void Qmp::execute(std::string_view command, json arguments, Reply reply, Nanoseconds timeout) {
+  request(
+      {.verb = "execute", .command = command, .arguments = std::move(arguments), .descriptor = {}},
+      std::move(reply), timeout);
+}
+
+void Qmp::execute_out_of_band(std::string_view command, json arguments, Reply reply) {
+  request(
+      {.verb = "exec-oob", .command = command, .arguments = std::move(arguments), .descriptor = {}},
+      std::move(reply), kQmpCommandTimeout);
+}
+
+void Qmp::pass_descriptor(std::string_view name, os::Fd descriptor, Reply reply) {
+  request({.verb = "execute",
+           .command = "getfd",
+           .arguments = {{"fdname", name}},
+           .descriptor = std::move(descriptor)},
+          std::move(reply), kQmpCommandTimeout);
+}
+
+void Qmp::request(Request request, Reply reply, Nanoseconds timeout) {
   const std::uint64_t id = next_id_++;
   Pending& pending = pending_[id];
-  pending.command = command;
+  pending.command = request.command;
   pending.reply = std::move(reply);
   const bool full = pending_.size() > kMaxQmpPending;
   if (state_ == State::closed || full) {
@@ -68,13 +99,14 @@ void Qmp::execute(std::string_view command, json arguments, Reply reply, Nanosec
   }
   pending.timer = loop_.after(
       timeout, [this, id, timeout] { finish(id, fail("no reply within {}", to_text(timeout))); });
-  json request = {{"execute", command}, {"id", id}};
-  if (!arguments.is_null() && !arguments.empty()) request["arguments"] = std::move(arguments);
-  std::string line = request.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
-  if (state_ == State::ready || command == "qmp_capabilities") {
-    send(std::move(line));
+  json message = {{request.verb, request.command}, {"id", id}};
+  if (!request.arguments.empty()) message["arguments"] = std::move(request.arguments);
+  Outgoing outgoing{.line = message.dump(-1, ' ', false, json::error_handler_t::replace) + "\n",
+                    .descriptor = std::move(request.descriptor)};
+  if (state_ == State::ready || request.command == "qmp_capabilities") {
+    send(std::move(outgoing));
   } else {
-    waiting_for_ready_ += line;
+    waiting_for_ready_.push_back(std::move(outgoing));
   }
 }
 
@@ -116,7 +148,9 @@ void Qmp::message(std::string_view line) {
 void Qmp::negotiate() {
   if (state_ != State::greeting) return close("second QMP greeting");
   state_ = State::negotiating;
-  execute("qmp_capabilities", nullptr,
+  json enabled;
+  if (mode_ == Mode::kOutOfBand) enabled["enable"] = json::array({"oob"});
+  execute("qmp_capabilities", std::move(enabled),
           [this](Result<json> answer) { negotiated(std::move(answer)); });
 }
 
@@ -126,7 +160,10 @@ void Qmp::negotiated(Result<json> answer) {
   state_ = State::ready;
   hello_timer_.reset();
   const std::weak_ptr<bool> alive = alive_;
-  send(std::exchange(waiting_for_ready_, {}));
+  for (auto& waiting : std::exchange(waiting_for_ready_, {})) {
+    send(std::move(waiting));
+    if (alive.expired()) return;
+  }
   if (!alive.expired() && state_ == State::ready && events_.ready) events_.ready();
 }
 
@@ -162,16 +199,20 @@ void Qmp::finish(std::uint64_t id, Result<json> result) {
   if (pending.reply) pending.reply(std::move(result));
 }
 
-void Qmp::send(std::string line) {
-  output_ += line;
+void Qmp::send(Outgoing outgoing) {
+  output_.push_back(std::move(outgoing));
   flush();
 }
 
 void Qmp::flush() {
   while (state_ != State::closed && !output_.empty()) {
-    const std::size_t taken = stream_->write(as_bytes(output_));
+    auto& [line, descriptor] = output_.front();
+    const std::size_t taken = descriptor ? stream_->write_with(as_bytes(line), descriptor.number())
+                                         : stream_->write(as_bytes(line));
     if (taken == 0) return;
-    output_.erase(0, taken);
+    descriptor = {};
+    line.erase(0, taken);
+    if (line.empty()) output_.pop_front();
   }
 }
 

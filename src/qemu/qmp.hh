@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -13,6 +14,7 @@
 #include <string_view>
 
 #include "os/byte_stream.hh"
+#include "os/fd.hh"
 #include "os/loop.hh"
 
 namespace godwit::qemu {
@@ -44,8 +46,12 @@ class Qmp final {
     std::move_only_function<void(std::string reason)> closed;
   };
 
+  // kOutOfBand: commands may be answered while QEMU's main loop hangs (see execute_out_of_band);
+  // kTakenOver: a connection that was negotiated so by who had it before.
+  enum class Mode { kPlain, kOutOfBand, kTakenOver };
   // `vm` names the vm in every error.
-  Qmp(os::Loop& loop, std::unique_ptr<os::ByteStream> stream, std::string vm, Events events);
+  Qmp(os::Loop& loop, std::unique_ptr<os::ByteStream> stream, std::string vm, Events events,
+      Mode mode = Mode::kPlain);
   ~Qmp();
   Qmp(const Qmp&) = delete;
   Qmp& operator=(const Qmp&) = delete;
@@ -58,6 +64,10 @@ class Qmp final {
   // all when the Qmp is destroyed first. May be called before `ready`: it waits its turn.
   void execute(std::string_view command, nlohmann::json arguments, Reply reply,
                Nanoseconds timeout = kQmpCommandTimeout);
+  // "exec-oob": for the few commands that allow it.
+  void execute_out_of_band(std::string_view command, nlohmann::json arguments, Reply reply);
+  // getfd: QEMU keeps a duplicate of the descriptor under this name, in place of one it had.
+  void pass_descriptor(std::string_view name, os::Fd descriptor, Reply reply);
 
   bool is_ready() const { return state_ == State::ready; }
   bool is_closed() const { return state_ == State::closed; }
@@ -75,6 +85,17 @@ class Qmp final {
     os::Loop::Timer timer;
   };
 
+  struct Outgoing {
+    std::string line;
+    os::Fd descriptor;  // goes along
+  };
+  struct Request {
+    std::string_view verb, command;
+    nlohmann::json arguments;
+    os::Fd descriptor;
+  };
+
+  void request(Request request, Reply reply, Nanoseconds timeout);
   void readable();
   bool take_lines();                    // false: this object is gone
   void message(std::string_view line);  // may destroy this object
@@ -82,7 +103,7 @@ class Qmp final {
   void deliver_event(const nlohmann::json& object);
   void negotiate();
   void negotiated(Result<nlohmann::json> answer);
-  void send(std::string line);
+  void send(Outgoing outgoing);
   void flush();
   void finish(std::uint64_t id, Result<nlohmann::json> result);
   void close(std::string reason);
@@ -91,12 +112,12 @@ class Qmp final {
   std::unique_ptr<os::ByteStream> stream_;
   std::string vm_;
   Events events_;
+  Mode mode_;
   State state_ = State::greeting;
   std::string input_;
   std::size_t searched_ = 0;  // no line ends in this much of it
-  std::string output_;
-  std::string waiting_for_ready_;
-  std::uint64_t next_id_ = 1;
+  std::deque<Outgoing> output_, waiting_for_ready_;
+  std::uint64_t next_id_;
   std::map<std::uint64_t, Pending> pending_;
   os::Loop::Timer hello_timer_;
   // Expires with this object: callbacks and timers look at it after each call outwards.

@@ -105,6 +105,32 @@ TEST_F(QmpTest, RepliesFindTheirCommandInAnyOrder) {
   EXPECT_THAT(replies, ElementsAre("\"B\"", "\"A\""));
 }
 
+TEST_F(QmpTest, OutOfBandIsNegotiatedAndTakenOverWithoutASecondGreeting) {
+  os::MemoryLink other;
+  FakeQemu far{other};
+  Qmp first(loop, other.take_a(), "web1", {}, Qmp::Mode::kOutOfBand);
+  far.say(kGreeting);
+  ASSERT_EQ(far.commands.size(), 1U);
+  EXPECT_EQ(far.commands[0]["arguments"], json({{"enable", {"oob"}}}));
+  far.answer(json::object());
+  first.execute_out_of_band("migrate-recover", {{"uri", "unix:x"}}, record());
+  other.settle();
+  ASSERT_EQ(far.commands.size(), 2U);
+  EXPECT_EQ(far.commands[1]["exec-oob"], "migrate-recover");
+  const json old_id = far.commands[1]["id"];
+
+  os::MemoryLink kept;
+  FakeQemu same{kept};
+  Qmp next(loop, kept.take_a(), "web1", {}, Qmp::Mode::kTakenOver);
+  EXPECT_TRUE(next.is_ready());
+  next.execute_out_of_band("migrate-recover", {{"uri", "unix:y"}}, record());
+  kept.settle();
+  same.say(json({{"return", "of the agent before"}, {"id", old_id}}).dump() + "\n");
+  EXPECT_TRUE(replies.empty());
+  same.answer("ours");
+  EXPECT_THAT(replies, ElementsAre("\"ours\""));
+}
+
 TEST_F(QmpTest, ErrorsNameCommandAndVm) {
   greet();
   qmp->execute("cont", nullptr, record());

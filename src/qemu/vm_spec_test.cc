@@ -68,11 +68,13 @@ TEST(VmSpec, HostileJsonIsAnErrorNotACrash) {
 TEST(QemuArgv, BuildsTheSameMachineAtSourceAndTarget) {
   const VmSpec spec = example();
   auto source = qemu_argv(spec, {.tap_fds = {5, 6}});
-  auto target = qemu_argv(spec, {.tap_fds = {5, 6}, .incoming_fd = 7});
-  ASSERT_EQ(target.size(), source.size() + 3);
+  auto target = qemu_argv(spec, {.tap_fds = {5, 6}, .incoming_fd = 7, .rescue_fd = 8});
+  ASSERT_EQ(target.size(), source.size() + 7);
   EXPECT_THAT(source, Not(Contains("-incoming")));
-  EXPECT_EQ(std::vector<std::string>(target.end() - 3, target.end()),
-            (std::vector<std::string>{"-incoming", "defer", "-S"}));
+  EXPECT_EQ(std::vector<std::string>(target.end() - 7, target.end()),
+            (std::vector<std::string>{"-incoming", "defer", "-S", "-chardev",
+                                      "socket,id=rescue,fd=8,server=on,wait=off", "-mon",
+                                      "chardev=rescue,mode=control"}));
   target.resize(source.size());
   EXPECT_EQ(source, target);
 }
