@@ -12,7 +12,7 @@ constexpr Nanoseconds kPatience = seconds(5);  // a session that ended is dialle
 
 Result<std::vector<std::string>> HostSearch::candidates(const std::string& to) const {
   if (to == peers_.self()) return fail("the vm is on host {} already", to);
-  auto hosts = questions_.hosts_called(to);
+  auto hosts = hosts_called_(to);
   if (hosts.empty()) return fail("there is no host or site '{}'; see godwit host ls", to);
   if (std::ranges::count(hosts, peers_.self()) != 0) {
     return fail("the vm is in site {} already", to);
@@ -21,11 +21,13 @@ Result<std::vector<std::string>> HostSearch::candidates(const std::string& to) c
   return hosts;
 }
 
-void HostSearch::start(const std::string& vm, const std::string& to, Done done) {
+void HostSearch::start(const std::string& to, Preflight preflight, Done done) {
   auto hosts = candidates(to);
   if (!hosts) return done(std::unexpected(hosts.error()));
-  auto search = std::make_shared<Search>(
-      Search{.vm = vm, .to = to, .hosts = *std::move(hosts), .done = std::move(done)});
+  auto search = std::make_shared<Search>(Search{.to = to,
+                                                .preflight = std::move(preflight),
+                                                .hosts = *std::move(hosts),
+                                                .done = std::move(done)});
   const auto is_up = [this](const auto& host) { return peers_.is_up(host); };
   if (std::ranges::any_of(search->hosts, is_up)) return ask(search);
   const std::uint64_t key = next_++;
@@ -62,7 +64,7 @@ void HostSearch::ask(const std::shared_ptr<Search>& search) {
   }
   outcome.host = std::move(search->hosts.back());
   search->hosts.pop_back();
-  questions_.preflight(search->vm, outcome.host, [this, search](Result<std::vector<Check>> checks) {
+  search->preflight(outcome.host, [this, search](Result<std::vector<Check>> checks) {
     if (!checks) return search->done(std::unexpected(checks.error()));
     if (all_ok(*checks)) return search->done(Outcome{search->outcome.host, *std::move(checks)});
     std::ranges::move(*checks, std::back_inserter(search->outcome.checks));

@@ -25,24 +25,22 @@ class HostSearch final {
   using Done = std::move_only_function<void(Result<Outcome>)>;
   using Checked = std::function<void(Result<std::vector<Check>>)>;
 
-  struct Questions {
-    // The host of that name, or all hosts of the site of that name: known, not necessarily up.
-    std::function<std::vector<std::string>(const std::string& name)> hosts_called;
-    // Whether the host can take the vm; an error ends the search.
-    std::function<void(const std::string& vm, const std::string& host, Checked)> preflight;
-  };
+  // The host of that name, or all hosts of the site of that name: known, not necessarily up.
+  using HostsCalled = std::function<std::vector<std::string>(const std::string& name)>;
+  // Whether the host can take the vm; an error ends the search.
+  using Preflight = std::function<void(const std::string& host, Checked)>;
 
-  HostSearch(os::Loop& loop, const Peers& peers, Questions questions)
-      : loop_(loop), peers_(peers), questions_(std::move(questions)) {}
+  HostSearch(os::Loop& loop, const Peers& peers, HostsCalled hosts_called)
+      : loop_(loop), peers_(peers), hosts_called_(std::move(hosts_called)) {}
 
   // `done` is called once, now or later.
-  void start(const std::string& vm, const std::string& to, Done done);
+  void start(const std::string& to, Preflight preflight, Done done);
   void on_session_up(const std::string& peer);
 
  private:
   struct Search {
-    std::string vm;
     std::string to;
+    Preflight preflight;
     std::vector<std::string> hosts;  // not asked yet, the next one last
     Outcome outcome{};               // so far
     Done done;
@@ -55,7 +53,7 @@ class HostSearch final {
 
   os::Loop& loop_;
   const Peers& peers_;
-  Questions questions_;
+  HostsCalled hosts_called_;
   std::map<std::uint64_t, std::shared_ptr<Search>> waiting_;  // for a session
   std::uint64_t next_ = 1;
 };

@@ -34,7 +34,11 @@ class SomePeers final : public Peers {
 class HostSearchTest : public testing::Test {
  protected:
   void start(const std::string& to) {
-    search_.start("web", to, [this](Result<HostSearch::Outcome> outcome) {
+    const auto preflight = [this](const std::string& host, const auto& checked) {
+      asked_.push_back(host);
+      checked(std::vector<Check>{{.name = "memory", .ok = !full_.contains(host), .detail = host}});
+    };
+    search_.start(to, preflight, [this](Result<HostSearch::Outcome> outcome) {
       EXPECT_FALSE(outcome_) << "told twice";
       outcome_ = std::move(outcome);
     });
@@ -56,15 +60,7 @@ class HostSearchTest : public testing::Test {
   std::vector<std::string> asked_;
   std::set<std::string> full_;
   std::optional<Result<HostSearch::Outcome>> outcome_;
-  HostSearch search_{
-      loop_,
-      peers_,
-      {.hosts_called = hosts_called,
-       .preflight = [this](const std::string&, const std::string& host, const auto& checked) {
-         asked_.push_back(host);
-         checked(
-             std::vector<Check>{{.name = "memory", .ok = !full_.contains(host), .detail = host}});
-       }}};
+  HostSearch search_{loop_, peers_, hosts_called};
 };
 
 TEST_F(HostSearchTest, AHostThatIsUpIsAskedAtOnce) {

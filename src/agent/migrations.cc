@@ -35,15 +35,7 @@ std::optional<Nanoseconds> behind_field(const nlohmann::json& body) {
 Migrations::Migrations(SourceMove::Context context,
                        std::function<std::vector<std::string>(const std::string&)> hosts_called)
     : context_(context),
-      search_(context.loop, context.peers,
-              {.hosts_called = std::move(hosts_called),
-               .preflight =
-                   [this](const std::string& name, const std::string& host,
-                          HostSearch::Checked checked) {
-                     Vm* vm = context_.vms.find(name);
-                     if (vm == nullptr) return checked(fail("vm {} has ended", name));
-                     preflight(context_, *vm, host, std::move(checked));
-                   }}),
+      search_(context.loop, context.peers, std::move(hosts_called)),
       groups_(context.loop, context.events, [this](const MigrationId& id) {
         const auto found = sources_.find(id);
         return found == sources_.end() ? nullptr : found->second.get();
@@ -118,7 +110,8 @@ void Migrations::resume(SourceMove& old) {
 bool Migrations::is_moving(const std::string& vm) const {
   for (const auto& [id, move] : sources_) {
     const auto state = move->state();
-    if (move->record().vm == vm && !migrate::is_final(state) && state != SourceState::draining) {
+    if (move->record().vm == vm && !migrate::is_final(state) &&
+        (state != SourceState::draining || move->record().memory_follows)) {
       return true;
     }
   }
@@ -175,7 +168,7 @@ Result<> Migrations::follow(const std::string& id, std::shared_ptr<http::EventSt
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
   stream->push("progress", (*move)->progress());
-  if (migrate::is_final((*move)->state()) || (*move)->state() == SourceState::draining) {
+  if (migrate::is_final((*move)->state()) || (*move)->handed_over()) {
     stream->push("done", (*move)->describe());
     stream->close();
     return {};
@@ -260,6 +253,7 @@ void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
     if (found != sources_.end() && found->second->record().to == request.peer) {
       if (body.contains("hooks")) found->second->hooks_ended(hook_outcome(body["hooks"]));
       if (body.contains("clock")) found->second->clock_corrected(clock_report(body["clock"]));
+      if (body.contains("needs_memory")) found->second->recover_memory();
     }
     return request.answer(nlohmann::json::object());
   }
@@ -279,6 +273,15 @@ void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
   }
   if (request.method == "migration.abort") {
     return found->second->abort(std::move(request), text_field_or(body, "reason", "aborted"));
+  }
+  if (request.method == "migration.recover") {
+    const auto transfer = id_field<stream::TransferId>(body, "transfer");
+    if (!transfer) return request.answer(std::unexpected(transfer.error()));
+    return found->second->recover(std::move(request), *transfer);
+  }
+  if (request.method == "migration.lost") {
+    found->second->lost(text_field_or(body, "reason", "its memory is lost"));
+    return request.answer(nlohmann::json::object());
   }
   request.answer(fail("unknown request {}", request.method));
 }
@@ -309,7 +312,8 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
                       .by = text_field_or(body, "by", ""),
                       .spec = *std::move(spec),
                       .ports = array_field(body, "ports"),
-                      .epoch = epoch};
+                      .epoch = epoch,
+                      .postcopy = qemu::flag_at(body, "postcopy")};
   targets_[*id] = std::make_unique<TargetMove>(context_, std::move(record));
   targets_[*id]->prepare(std::move(request), *codec);
 }
@@ -355,9 +359,11 @@ void Migrations::read_lane(std::uint64_t key) {
     append(lane.early, BytesView(buffer).first(count));
     const auto hello = stream::peek_hello(lane.early);
     if (!hello) continue;
-    const auto move =
-        *hello ? targets_.find(MigrationId::from((*hello)->transfer.bytes)) : targets_.end();
-    if (move != targets_.end() && move->second->record().from == lane.peer) {
+    const auto move = std::ranges::find_if(targets_, [&](const auto& each) {
+      return *hello && each.second->carries((*hello)->transfer) &&
+             each.second->record().from == lane.peer;
+    });
+    if (move != targets_.end()) {
       move->second->use_lane(std::move(lane.stream), lane.early);
     } else {
       spdlog::warn("a lane from {} is for no migration here", lane.peer);

@@ -50,6 +50,13 @@ Result<SourceRecord> Migrations::plan(const std::string& name, const nlohmann::j
   if (is_moving(name)) return fail("vm {} is migrating already; see godwit migration ls", name);
   if (vm->record().arriving) return fail("vm {} is still arriving here: wait until it runs", name);
   if (vm->recorded()) return fail("{}", is_recorded(name));
+  for (const auto& [id, move] : targets_) {
+    if (move->memory_follows() && move->record().spec.id == vm->spec().id) {
+      return fail(
+          "vm {} runs here, but some of its memory is still at {}: wait until it has followed",
+          name, move->record().from);
+    }
+  }
   SourceRecord record;
   record.by = caller.name;
   if (auto read = read_options(request, record); !read) return std::unexpected(read.error());
@@ -135,13 +142,22 @@ void Migrations::find_host(std::shared_ptr<Wanted> wanted,
                            std::shared_ptr<http::Responder> responder) {
   const std::size_t next = wanted->checks.size();
   if (next == wanted->moves.size()) return conclude(*wanted, *responder);
-  search_.start(wanted->moves[next].vm, wanted->to,
-                [this, wanted, responder, next](Result<HostSearch::Outcome> found) {
-                  if (!found) return responder->error(409, found.error().text, 3);
-                  wanted->to = wanted->moves[next].to = std::move(found->host);
-                  wanted->checks.push_back(std::move(found->checks));
-                  find_host(wanted, responder);
-                });
+  const SourceRecord& move = wanted->moves[next];
+  const Wish wish{.compact = move.compact,
+                  .postcopy = move.on_diverge == migrate::OnDiverge::postcopy};
+  search_.start(
+      wanted->to,
+      [this, name = move.vm, wish](const std::string& host, HostSearch::Checked checked) {
+        Vm* vm = context_.vms.find(name);
+        if (vm == nullptr) return checked(fail("vm {} has ended", name));
+        preflight(context_, *vm, host, wish, std::move(checked));
+      },
+      [this, wanted, responder, next](Result<HostSearch::Outcome> found) {
+        if (!found) return responder->error(409, found.error().text, 3);
+        wanted->to = wanted->moves[next].to = std::move(found->host);
+        wanted->checks.push_back(std::move(found->checks));
+        find_host(wanted, responder);
+      });
 }
 
 void Migrations::conclude(Wanted& wanted, http::Responder& responder) {

@@ -21,7 +21,7 @@ Result<migrate::OnDiverge> on_diverge_field(const nlohmann::json& request) {
   if (!text) return std::unexpected(text.error());
   const auto on_diverge = migrate::on_diverge(*text);
   if (on_diverge) return *on_diverge;
-  return fail("on_diverge is 'abort', 'pause' or 'throttle', not '{}'", *text);
+  return fail("on_diverge is 'abort', 'pause', 'throttle' or 'postcopy', not '{}'", *text);
 }
 
 Result<migrate::StopPolicy> stop_policy_field(const nlohmann::json& request) {

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <fstream>
 #include <memory>
 
 #include "qemu/devices.hh"
@@ -22,7 +23,8 @@ Check failed(std::string name, std::string detail) {
 }
 
 // What is known here, without asking anyone.
-std::vector<Check> local_checks(const SourceMove::Context& context, Vm& vm, const std::string& to) {
+std::vector<Check> local_checks(const SourceMove::Context& context, Vm& vm, const std::string& to,
+                                Wish wish) {
   std::vector<Check> checks;
   checks.push_back(
       vm.state() == "running" || vm.state() == "paused"
@@ -34,7 +36,30 @@ std::vector<Check> local_checks(const SourceMove::Context& context, Vm& vm, cons
                        : failed("session", fmt::format("no session with host {}: is its agent "
                                                        "running, is TCP port {} open?",
                                                        to, context.config.port)));
+  if (!wish.postcopy) return checks;
+  if (!wish.compact) {
+    checks.push_back(failed("postcopy",
+                            "post-copy needs the compact encoding, whose sums tell "
+                            "that what the vm needs has come whole: leave out "
+                            "--no-compact"));
+  } else if (context.peers.is_up(to) && context.peers.protocol(to) < kPostcopyProtocol) {
+    checks.push_back(failed(
+        "postcopy", fmt::format("the agent of host {} is too old for post-copy: upgrade it", to)));
+  }
   return checks;
+}
+
+// QEMU's user may be told of its guest's missing pages; what writes them for a device is the
+// kernel (userfaultfd(2), UFFD_USER_MODE_ONLY).
+Check postcopy_check(const std::string& self) {
+  static constexpr const char* kSetting = "/proc/sys/vm/unprivileged_userfaultfd";
+  std::ifstream file(kSetting);
+  int value = 1;  // kernels before 5.2 do not ask
+  file >> value;
+  if (value == 1) return passed("postcopy", fmt::format("host {} can take post-copy moves", self));
+  return failed("postcopy", fmt::format("QEMU may not wait for single pages at host {}: sysctl -w "
+                                        "vm.unprivileged_userfaultfd=1 there, and in /etc/sysctl.d",
+                                        self));
 }
 
 std::vector<Check> parse_checks(const nlohmann::json& reply) {
@@ -47,14 +72,16 @@ std::vector<Check> parse_checks(const nlohmann::json& reply) {
   return checks;
 }
 
-void ask_target(const SourceMove::Context& context, Vm& vm, const std::string& to,
+void ask_target(const SourceMove::Context& context, Vm& vm, const std::string& to, Wish wish,
                 std::vector<Check> checks, std::function<void(std::vector<Check>)> done) {
   nlohmann::json peers = nlohmann::json::array();
   for (const auto& nic : vm.spec().nics) {
     for (const auto& peer : context.network.peers_of(nic.port)) peers.push_back(peer);
   }
-  const nlohmann::json body = {
-      {"spec", qemu::to_json(vm.spec())}, {"peers", peers}, {"path_mtu", kAskedPathMtu}};
+  const nlohmann::json body = {{"spec", qemu::to_json(vm.spec())},
+                               {"peers", peers},
+                               {"path_mtu", kAskedPathMtu},
+                               {"postcopy", wish.postcopy}};
   context.peers.request(
       to, "migration.preflight", body,
       [to, checks = std::move(checks),
@@ -95,9 +122,9 @@ std::string failures(const std::vector<Check>& checks) {
   return text;
 }
 
-void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to,
+void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to, Wish wish,
                std::function<void(std::vector<Check>)> done) {
-  auto checks = local_checks(context, vm, to);
+  auto checks = local_checks(context, vm, to, wish);
   if (!all_ok(checks)) {
     return context.loop.post([checks = std::move(checks), done = std::move(done)]() mutable {
       done(std::move(checks));
@@ -105,7 +132,7 @@ void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to
   }
   const std::string name = vm.name();
   qemu::unsupported_devices(
-      vm.qmp(), [context, name, to, checks = std::move(checks),
+      vm.qmp(), [context, name, to, wish, checks = std::move(checks),
                  done = std::move(done)](const Result<std::vector<std::string>>& found) mutable {
         Vm* still = context.vms.find(name);
         if (!found || still == nullptr) {
@@ -114,7 +141,7 @@ void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to
         }
         for (const auto& device : *found) checks.push_back(failed("devices", device));
         if (found->empty()) checks.push_back(passed("devices", "every device can migrate"));
-        ask_target(context, *still, to, std::move(checks), std::move(done));
+        ask_target(context, *still, to, wish, std::move(checks), std::move(done));
       });
 }
 
@@ -152,6 +179,7 @@ nlohmann::json answer_preflight(const SourceMove::Context& context, const std::s
           "files", fmt::format("host {} has no file {} that its godwitd can read", self, path)));
     }
   }
+  if (qemu::flag_at(body, "postcopy")) checks.push_back(postcopy_check(self));
   for (const auto& peer : texts_field(body, "peers")) {
     if (peer == self || peer == from || context.peers.is_up(peer)) {
       checks.push_back(passed("peers", fmt::format("host {} reaches {}", self, peer)));

@@ -22,7 +22,12 @@ bool all_ok(const std::vector<Check>& checks);
 std::string failures(const std::vector<Check>& checks);
 
 // Asks QEMU here and the target's agent; `done` is called once, later.
-void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to,
+// What of the move's options both hosts have to be able to.
+struct Wish {
+  bool compact = true;
+  bool postcopy = false;
+};
+void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to, Wish wish,
                std::function<void(std::vector<Check>)> done);
 
 // The target's part, as it answers migration.preflight: {spec, peers, path_mtu} -> {checks}.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "qemu/kept_socket.hh"
 #include "qemu/launch.hh"
 
 namespace godwit::agent {
@@ -11,6 +12,7 @@ namespace {
 
 // QEMU updates its figures at each sync; between them `remaining` is what moves.
 constexpr Nanoseconds kPollInterval = milliseconds(50);
+constexpr Nanoseconds kRestInterval = milliseconds(250);  // in post-copy
 // From `stop` to pre-switchover: QEMU has to write what it holds already. Then the guest goes on.
 constexpr Nanoseconds kStandBound = seconds(5);
 constexpr Nanoseconds kMostEventDelay = milliseconds(200);  // more is a clock that stepped
@@ -26,8 +28,6 @@ constexpr std::uint64_t kMostThrottlePercent = 99;
 // See hold(); the least of a second: a page fits 1 ms at 4 MiB/s.
 constexpr std::uint64_t kHeldPerSecond = 4;  // of what remains
 constexpr ByteCount kHeldLeast{2 << 20};
-constexpr Nanoseconds kFirstLaneBackoff = milliseconds(200);
-constexpr Nanoseconds kMaxLaneBackoff = seconds(2);
 
 // Of QEMU's bytes, those that were given to the lane and not yet acknowledged.
 double in_flight(const stream::TransferStats& stats, BitRate memory) {
@@ -61,24 +61,39 @@ SourceMemory::SourceMemory(os::Loop& loop, Vm& vm, Peers& peers, Settings settin
       milestones_(milestones),
       events_(std::move(events)),
       policy_(settings_.limits),
-      held_(settings_.hold) {
+      held_(settings_.hold),
+      dialer_(loop, peers, settings_.to,
+              {.opened = [this](auto lane) { link_->use_lane(std::move(lane)); },
+               .failed = [this](std::string why) { events_.failed(std::move(why)); }}) {
   subscription_ = vm_.subscribe(
       {.event = [this](const qemu::QmpEvent& event) { on_event(event); }, .died = {}});
   outgoing_ = std::make_unique<qemu::OutgoingMigration>(
-      vm_.qmp(), qemu::OutgoingMigration::Events{
-                     .status = [this](qemu::MigrationStatus status) { on_status(status); },
-                     .pre_switchover =
-                         [this] {
-                           stand_timer_.reset();
-                           milestones_.pre_switchover = loop_.now();
-                           events_.pre_switchover();
-                         },
-                     .completed =
-                         [this] {
-                           milestones_.completed = loop_.now();
-                           events_.completed();
-                         },
-                     .ended = [this](const qemu::OutgoingMigration::End& end) { on_ended(end); }});
+      vm_.qmp(),
+      qemu::OutgoingMigration::Events{
+          .status = [this](qemu::MigrationStatus status) { on_status(status); },
+          .pre_switchover =
+              [this] {
+                stand_timer_.reset();
+                milestones_.pre_switchover = loop_.now();
+                events_.pre_switchover();
+              },
+          .follows =
+              [this] {
+                milestones_.completed = loop_.now();
+                if (events_.follows) events_.follows();
+              },
+          .broken =
+              [this] {
+                events_.failed(fmt::format("QEMU of vm {} lost its connection", vm_.name()));
+              },
+          .completed =
+              [this] {
+                if (milestones_.completed == Instant{}) {
+                  milestones_.completed = loop_.now();
+                }
+                events_.completed();
+              },
+          .ended = [this](const qemu::OutgoingMigration::End& end) { on_ended(end); }});
 }
 
 // QEMU may end a migration by itself, and then lets the guest run: that is told as a failure first;
@@ -100,7 +115,7 @@ void SourceMemory::start() {
                                [this](const std::string& reason) {
                                  spdlog::warn("vm {}: lane to {} lost ({}), connecting again",
                                               vm_.name(), settings_.to, reason);
-                                 lane_timer_ = loop_.after(lane_backoff_, [this] { open_lane(); });
+                                 dialer_.dial_later();
                                },
                            .known_learnt =
                                [this] {
@@ -112,11 +127,11 @@ void SourceMemory::start() {
                                [this](const std::string& why) {
                                  if (!aborting_) events_.failed(why);
                                }});
+  if (settings_.postcopy) link_->throw_away_after_abort();
   link_->set_bandwidth(settings_.bandwidth);
   link_->take_only(kBeforePrepared);
   link_->bound_backlog({static_cast<std::uint64_t>(migrate::kLeastBacklogBytes)});
-  lane_backoff_ = kFirstLaneBackoff;
-  open_lane();
+  dialer_.dial();
   begin_qemu();
 }
 
@@ -134,27 +149,10 @@ void SourceMemory::maybe_continue() {
   poll();
 }
 
-void SourceMemory::open_lane() {
-  peers_.open_lane(settings_.to, [this, alive = std::weak_ptr(alive_)](auto lane) {
-    if (alive.expired()) return;
-    if (!lane) {
-      if (!lane_was_up_) {
-        return events_.failed(
-            fmt::format("cannot open a lane to {}: {}", settings_.to, lane.error().text));
-      }
-      lane_backoff_ = std::min(lane_backoff_ * 2, kMaxLaneBackoff);
-      lane_timer_ = loop_.after(lane_backoff_, [this] { open_lane(); });
-      return;
-    }
-    lane_backoff_ = kFirstLaneBackoff;
-    lane_was_up_ = true;
-    link_->use_lane(std::move(*lane));
-  });
-}
-
 void SourceMemory::begin_qemu() {
   const std::string path = vm_.paths().migration().string();
   listener_ = os::Listener::unix_(loop_, path, 0600, [this](auto stream, const auto&) {
+    if (settings_.postcopy) keep_socket(*stream);
     link_->use_qemu(std::move(stream));
     loop_.post([this, alive = std::weak_ptr(alive_)] {
       if (!alive.expired()) listener_.reset();
@@ -165,8 +163,33 @@ void SourceMemory::begin_qemu() {
   }
   outgoing_->start(
       {.uri = "unix:" + path,
-       .capabilities = {.auto_converge = settings_.throttle},
+       .capabilities = {.auto_converge = settings_.throttle, .postcopy_ram = settings_.postcopy},
        .throttle_trigger_percent = static_cast<unsigned>(migrate::kDivergeShare * 100)});
+}
+
+// In post-copy QEMU does not give the guest back once its socket is closed. If we are killed, QEMU
+// itself holds our end open, and who comes after us finds it there.
+void SourceMemory::keep_socket(const os::SocketStream& qemu) {
+  vm_.qmp().pass_descriptor("godwit-migration", qemu.fd().duplicate(),
+                            [this, alive = std::weak_ptr(alive_)](const auto& done) {
+                              if (!alive.expired() && !done) events_.failed(done.error().text);
+                            });
+}
+
+// QEMU may stand in a write to a socket that nobody reads, and answers nothing meanwhile.
+void SourceMemory::throw_away_kept() {
+  auto found =
+      qemu::find_kept_socket(vm_.process(), vm_.paths().migration(), qemu::SocketEnd::kAccepted);
+  if (!found) return;
+  kept_ = os::adopt_stream(loop_, *std::move(found), "QEMU");
+  kept_->start({.readable =
+                    [this] {
+                      static thread_local Bytes nowhere(256 << 10);
+                      while (kept_->read(nowhere) > 0) {
+                      }
+                    },
+                .writable = [] {},
+                .closed = [](const std::string&) {}});
 }
 
 // QEMU stamps its events; we may have been busy with its memory when this one came.
@@ -283,8 +306,46 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
   if (!switchover_allowed_ || stop_asked_) return;
   const bool anyway = told_diverged_ && policy_.limits().pause_on_diverge && verdict.best_now;
   if (!anyway && !verdict.stop_now) return;
+  if (anyway && settings_.postcopy) {
+    predicted_pause_ = migrate::predicted_pause(sample, 0, migrate::PauseCosts{});
+    return start_postcopy();
+  }
   predicted_pause_ = verdict.pause_now;
   stop_guest();
+}
+
+void SourceMemory::start_postcopy() {
+  stop_asked_ = true;
+  go_all_out();
+  link_->hurry({static_cast<std::uint64_t>(
+      migrate::most_postcopy_backlog(progress_.rate, peers_.rtt(settings_.to)))});
+  qemu::stop(vm_.qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
+    if (!alive.expired() && !done) events_.failed(done.error().text);
+  });
+  outgoing_->start_postcopy();
+  bound_stand();
+}
+
+void SourceMemory::serve() {
+  qemu::set_postcopy_bandwidth(vm_.qmp(), qemu::kUnlimitedMigrationBandwidth,
+                               [](const Result<>&) {});
+  look_at_rest();
+}
+
+void SourceMemory::look_at_rest() {
+  qemu::query_migrate(vm_.qmp(), [this, alive = std::weak_ptr(alive_)](const auto& info) {
+    if (alive.expired()) return;
+    const TransferLink::Memory memory = link_->memory();
+    if (info) progress_.remaining_bytes = info->remaining_bytes;
+    progress_.sent_bytes = memory.acked;
+    progress_.rate = link_->stats().delivery_rate;
+    progress_.effective_rate = memory.rate;
+    progress_.lane_up = link_->has_lane();
+    const double rate = std::max(memory.rate.bytes_per_second(), 1.0);
+    progress_.eta = std::chrono::duration_cast<Nanoseconds>(
+        std::chrono::duration<double>(static_cast<double>(progress_.remaining_bytes) / rate));
+    poll_timer_ = loop_.after(kRestInterval, [this] { look_at_rest(); });
+  });
 }
 
 // The first round trips find out what the path carries; from then on a move in the background
@@ -330,6 +391,10 @@ void SourceMemory::stop_guest() {
   qemu::stop(vm_.qmp(), check());
   qemu::set_downtime_limit(vm_.qmp(), duration_cast<milliseconds>(migrate::kMaxQemuDowntimeLimit),
                            check());
+  bound_stand();
+}
+
+void SourceMemory::bound_stand() {
   stand_timer_ = loop_.after(kStandBound, [this] {
     events_.failed(fmt::format("vm {} stood for {} and its last memory did not leave", vm_.name(),
                                to_text(kStandBound)));
@@ -343,9 +408,10 @@ std::string SourceMemory::divergence(const migrate::StopJudge::Verdict& verdict)
       vm_.name(), to_text(policy_.limits().max_downtime),
       to_text(ByteCount{static_cast<std::uint64_t>(progress_.dirty_bytes_per_second)}),
       to_text(ByteCount{progress_.rate.bits_per_second / 8}), to_text(verdict.predicted_pause),
-      policy_.limits().pause_on_diverge ? "it is paused anyway, as asked for (--on-diverge pause)"
-                                        : "allow a longer pause (--max-downtime), more bandwidth "
-                                          "(--bandwidth), or pause anyway (--on-diverge pause)");
+      settings_.postcopy ? "it goes on at the target, its memory follows (--on-diverge postcopy)"
+      : policy_.limits().pause_on_diverge ? "it is paused anyway, as asked for (--on-diverge pause)"
+                                          : "allow a longer pause (--max-downtime), more bandwidth "
+                                            "(--bandwidth), or pause anyway (--on-diverge pause)");
 }
 
 // A move that is held must not be over by itself: QEMU stops the vCPUs when what is left fits 1 ms
@@ -374,10 +440,11 @@ void SourceMemory::proceed() { outgoing_->proceed(); }
 void SourceMemory::abort(const std::string& reason) {
   poll_timer_.reset();
   stand_timer_.reset();
-  lane_timer_.reset();
+  dialer_.stop();
   listener_.reset();
   aborting_ = true;
   if (link_) link_->abort(reason);
+  if (!link_) throw_away_kept();
   if (!ended_running_) return outgoing_->abort(reason);
   loop_.post([this, alive = std::weak_ptr(alive_)] {
     if (!alive.expired()) events_.running();

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "agent/lane_dialer.hh"
 #include "agent/peers.hh"
 #include "agent/transfer_link.hh"
 #include "agent/vm.hh"
@@ -25,6 +26,7 @@ class SourceMemory final {
     migrate::PauseLimits limits;
     std::optional<BitRate> bandwidth;
     bool throttle = false;                 // the vCPUs, where it would diverge
+    bool postcopy = false;                 // likewise: the rest follows
     bool hold = false;                     // kept in step until the switch-over is allowed
     bool background = false;               // what the guest and its wires need comes first
     std::optional<codec::Settings> codec;  // none: the memory stream passes as it is
@@ -33,6 +35,7 @@ class SourceMemory final {
     std::function<void()> converged;
     std::function<void(std::string)> diverged;  // with figures and remedies
     std::function<void()> pre_switchover;
+    std::function<void()> follows{};  // post-copy: what the guest needs to run has left
     std::function<void()> completed;
     std::function<void(std::string)> failed;
     std::function<void()> running;  // after abort(), or QEMU's own decision
@@ -58,6 +61,8 @@ class SourceMemory final {
   // pause_on_diverge, whatever the pause will be.
   void allow_switchover();
   void proceed();
+  // Post-copy: the guest runs at the target, QEMU here has the rest of its memory.
+  void serve();
   // Also of a migration that an earlier agent began, or that has completed but was refused.
   void abort(const std::string& reason);
   void doubt_lane() {
@@ -72,15 +77,19 @@ class SourceMemory final {
   void fill(migrate::Report& report) const;
 
  private:
-  void open_lane();
   void maybe_continue();
   void begin_qemu();
   void on_ended(const qemu::OutgoingMigration::End& end);
   void on_status(qemu::MigrationStatus status);
   void on_event(const qemu::QmpEvent& event);
+  void keep_socket(const os::SocketStream& qemu);
+  void throw_away_kept();
+  void look_at_rest();
   void poll();
   void judge(const qemu::MigrationInfo& info);
   void stop_guest();
+  void start_postcopy();
+  void bound_stand();
   void hold(ByteCount remaining);
   void hold_back(BitRate delivered);
   BitRate background_cap() const;
@@ -99,14 +108,15 @@ class SourceMemory final {
   Events events_;
   migrate::StopJudge policy_;
   bool held_;
+  LaneDialer dialer_;
   std::unique_ptr<TransferLink> link_;
   std::unique_ptr<os::Listener> listener_;
+  std::unique_ptr<os::ByteStream> kept_;  // what an earlier agent left with QEMU
   std::unique_ptr<qemu::OutgoingMigration> outgoing_;
   Vm::Subscription subscription_;
-  os::Loop::Timer poll_timer_, stand_timer_, lane_timer_;
-  Nanoseconds lane_backoff_{};
-  bool lane_was_up_ = false, prepared_ = false, known_learnt_ = false, continued_ = false,
-       switchover_allowed_ = false, stop_asked_ = false, stopped_ = false;
+  os::Loop::Timer poll_timer_, stand_timer_;
+  bool prepared_ = false, known_learnt_ = false, continued_ = false, switchover_allowed_ = false,
+       stop_asked_ = false, stopped_ = false;
   bool aborting_ = false, ended_running_ = false;
   bool told_converged_ = false, told_diverged_ = false;
   Progress progress_;

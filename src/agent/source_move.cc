@@ -25,7 +25,12 @@ constexpr Nanoseconds kProgressInterval = milliseconds(250);
 constexpr Nanoseconds kTeardownDelay = milliseconds(500);
 constexpr std::uint64_t kMeasured = 1U << 20;  // delivered; less tells no rate
 
-bool pauses(const SourceRecord& record) { return record.on_diverge == OnDiverge::pause; }
+bool goes_postcopy(const SourceRecord& record) { return record.on_diverge == OnDiverge::postcopy; }
+
+// Rather than abort.
+bool pauses(const SourceRecord& record) {
+  return record.on_diverge == OnDiverge::pause || goes_postcopy(record);
+}
 
 }  // namespace
 
@@ -33,7 +38,7 @@ SourceMove::SourceMove(const Context& context, SourceRecord record)
     : context_(context),
       record_(std::move(record)),
       machine_({.hold = record_.hold, .pause_on_diverge = pauses(record_)}, record_.state,
-               record_.abort_told),
+               record_.abort_told, record_.memory_follows),
       queue_(machine_, queue_handlers<migrate::Source>(
                            "source", record_.id, machine_,
                            [this](SourceEffect effect) { return perform(effect); })) {
@@ -112,8 +117,13 @@ void SourceMove::perform_surely(SourceEffect effect) {
                                       });
     case SourceEffect::end_guest:
       return end_guest();
+    case SourceEffect::recover_memory:
+      return recover_memory();
+    case SourceEffect::tell_lost:
+      return tell_lost();
     case SourceEffect::forget_guest:
       memory_.reset();
+      rescue_.reset();
       subscription_.reset();
       // After a restart this may be said again, when the vm has long come back.
       if (context_.vms.is_process(record_.vm, record_.process)) {
@@ -129,6 +139,7 @@ nlohmann::json SourceMove::journal_entry() {
   record_.state = machine_.state();
   record_.reason = machine_.reason();
   record_.abort_told = machine_.abort_told();
+  record_.memory_follows = machine_.memory_follows();
   return to_json(record_);
 }
 
@@ -137,8 +148,9 @@ void SourceMove::save() {
 }
 
 void SourceMove::recorded() {
-  if (std::exchange(published_, record_.state) == record_.state) return;  // what was heard, only
-  bound_.reset();
+  const auto before = std::exchange(published_, std::pair(record_.state, record_.memory_follows));
+  if (before == published_) return;  // what was heard, only
+  if (!before || before->first != record_.state) bound_.reset();
   context_.events.publish("migration", {{"id", record_.id.text()},
                                         {"vm", record_.vm},
                                         {"tenant", record_.tenant},
@@ -148,10 +160,18 @@ void SourceMove::recorded() {
   tell_followers();
 }
 
-// For them it is over when the guest runs at the target: what is left is only the wires' lease.
+bool SourceMove::handed_over() const {
+  const SourceState state = machine_.state();
+  return !machine_.memory_follows() &&
+         (state == SourceState::committed || state == SourceState::draining ||
+          state == SourceState::done);
+}
+
+// For them it is over when the guest runs at the target and has its memory: what is left is only
+// the wires' lease.
 void SourceMove::tell_followers() {
   const SourceState state = machine_.state();
-  if (state != SourceState::committed && state != SourceState::aborted) return;
+  if (!handed_over() && state != SourceState::aborted) return;
   progress_timer_.reset();
   context_.events.publish_done(record_.id, describe());
   if (state != SourceState::aborted) return;
@@ -181,9 +201,13 @@ void SourceMove::prepare_target() {
     ports.push_back(*described);
     context_.network.offer_move(port, record_.to, record_.epoch);
   }
-  const nlohmann::json body = {{"id", record_.id.text()}, {"spec", qemu::to_json(vm->spec())},
-                               {"ports", ports},          {"epoch", record_.epoch},
-                               {"by", record_.by},        {"codec", to_json(codec())}};
+  const nlohmann::json body = {{"id", record_.id.text()},
+                               {"spec", qemu::to_json(vm->spec())},
+                               {"ports", ports},
+                               {"epoch", record_.epoch},
+                               {"by", record_.by},
+                               {"codec", to_json(codec())},
+                               {"postcopy", goes_postcopy(record_)}};
   context_.peers.request(
       record_.to, "migration.prepare", body,
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
@@ -213,6 +237,7 @@ void SourceMove::start_memory() {
                                   .limits = limits(),
                                   .bandwidth = std::nullopt,
                                   .throttle = record_.on_diverge == OnDiverge::throttle,
+                                  .postcopy = goes_postcopy(record_),
                                   .hold = record_.hold,
                                   .background = record_.background,
                                   .codec = codec()};
@@ -224,7 +249,8 @@ void SourceMove::start_memory() {
       SourceMemory::Events{.converged = [this] { feed(SourceEvent::converged); },
                            .diverged = [this](std::string why) { diverged(std::move(why)); },
                            .pre_switchover = [this] { feed(SourceEvent::at_pre_switchover); },
-                           .completed = [this] { feed(SourceEvent::memory_completed); },
+                           .follows = [this] { feed(SourceEvent::memory_follows); },
+                           .completed = [this] { memory_completed(); },
                            .failed = [this](std::string why) { memory_failed(std::move(why)); },
                            .running = [this] { resumed(); }});
   memory_->start();
@@ -361,6 +387,48 @@ void SourceMove::owned(const nlohmann::json& reply) {
   }
   if (reply.contains("clock")) record_.clock = to_json(clock_report(reply["clock"]));
   feed(SourceEvent::target_owns);
+  if (!machine_.memory_follows()) return;
+  if (Vm* vm = context_.vms.find(record_.vm)) vm->leave();
+  if (memory_broken_) return recover_memory();
+  if (memory_) memory_->serve();
+}
+
+// ---- the memory that follows in post-copy ----
+
+void SourceMove::memory_completed() {
+  if (machine_.memory_follows() && milestones_.owned != Instant{}) {
+    report_.memory_followed = context_.loop.now() - milestones_.owned;
+    if (memory_) memory_->fill(report_);
+    record_.report = migrate::to_json(report_);
+  }
+  feed(SourceEvent::memory_completed);
+}
+
+void SourceMove::recover_memory() {
+  if (!machine_.memory_follows() || machine_.state() == SourceState::released) return;
+  Vm* vm = context_.vms.is_process(record_.vm, record_.process) ? context_.vms.find(record_.vm)
+                                                                : nullptr;
+  if (vm == nullptr) return feed(SourceEvent::guest_died);
+  vm->leave();
+  // It may be calling us.
+  context_.loop.post([gone = std::shared_ptr<SourceMemory>(std::move(memory_))] {});
+  MemoryRescue::Settings settings{.id = record_.id, .to = record_.to, .bandwidth = {}};
+  if (record_.bandwidth_bits_per_second != 0) {
+    settings.bandwidth = BitRate{record_.bandwidth_bits_per_second};
+  }
+  rescue_ = std::make_unique<MemoryRescue>(
+      context_.loop, *vm, context_.peers, std::move(settings),
+      MemoryRescue::Events{.completed = [this] { memory_completed(); }});
+}
+
+void SourceMove::tell_lost() {
+  context_.peers.request(
+      record_.to, "migration.lost", {{"id", record_.id.text()}, {"reason", machine_.reason()}},
+      [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
+        if (alive.expired() || reply) return;
+        again_ = context_.loop.after(migrate::kTellAgain, [this] { tell_lost(); });
+      },
+      migrate::kNotifyTimeout);
 }
 
 void SourceMove::resume_guest() {
@@ -388,6 +456,11 @@ void SourceMove::resume_guest() {
 }
 
 void SourceMove::memory_failed(std::string why) {
+  if (machine_.memory_follows()) {
+    spdlog::warn("migration {}: {}", record_.id.text(), why);
+    memory_broken_ = true;
+    return recover_memory();
+  }
   if (machine_.state() != SourceState::aborting) {
     return feed(SourceEvent::memory_failed, std::move(why));
   }
@@ -431,12 +504,17 @@ Result<> SourceMove::set(const MoveChanges& changes) {
   if (changes.on_diverge && throttles != (*changes.on_diverge == OnDiverge::throttle)) {
     return fail("whether a move throttles is said as it begins: QEMU cannot change it meanwhile");
   }
+  if (changes.on_diverge &&
+      goes_postcopy(record_) != (*changes.on_diverge == OnDiverge::postcopy)) {
+    return fail("whether a move may go post-copy is said as it begins: both QEMUs prepare for it");
+  }
   divergence_.clear();
   if (changes.max_downtime) record_.max_downtime = *changes.max_downtime;
   if (changes.bandwidth) record_.bandwidth_bits_per_second = changes.bandwidth->bits_per_second;
   if (changes.on_diverge) record_.on_diverge = *changes.on_diverge;
   machine_.set_pause_on_diverge(pauses(record_));
   save();
+  if (rescue_ && changes.bandwidth) rescue_->set_bandwidth(*changes.bandwidth);
   if (!memory_) return {};
   if (changes.max_downtime || changes.on_diverge) memory_->set_limits(limits());
   if (changes.bandwidth) memory_->set_bandwidth(*changes.bandwidth);
@@ -472,7 +550,11 @@ void SourceMove::resumed_as(const MigrationId& id) {
 }
 
 std::string SourceMove::shown_state() const {
-  if (machine_.state() != SourceState::released) return std::string(to_text(machine_.state()));
+  const SourceState state = machine_.state();
+  if (state == SourceState::committed || state == SourceState::draining) {
+    return machine_.memory_follows() ? "postcopy" : std::string(to_text(state));
+  }
+  if (state != SourceState::released) return std::string(to_text(state));
   return machine_.undecided() ? "undecided" : "switching";
 }
 
@@ -495,12 +577,15 @@ nlohmann::json SourceMove::describe() const {
   if (!record_.report.is_null()) json["report"] = record_.report;
   if (!record_.hooks.is_null()) json["hooks"] = record_.hooks;
   if (!record_.clock.is_null()) json["clock"] = record_.clock;
-  if (memory_ && !migrate::is_final(machine_.state())) json["progress"] = progress();
+  if ((memory_ || rescue_) && !migrate::is_final(machine_.state())) json["progress"] = progress();
   return json;
 }
 
 nlohmann::json SourceMove::progress() const {
   nlohmann::json json = {{"phase", shown_state()}};
+  if (rescue_) {
+    json.update({{"remaining_bytes", rescue_->remaining_bytes()}, {"lane_up", rescue_->lane_up()}});
+  }
   if (!memory_) return json;
   const auto progress = memory_->progress();
   json.update({{"round", progress.round},
@@ -518,8 +603,8 @@ nlohmann::json SourceMove::progress() const {
   json.update({{"rate_bps", progress.rate.bits_per_second},
                {"effective_rate_bps", progress.effective_rate.bits_per_second},
                {"dirty_bps", progress.dirty_bytes_per_second * 8},
-               {"eta_s", static_cast<double>(progress.eta.count()) / 1e9},
-               {"predicted_pause_ms", to_ms(progress.predicted_pause)}});
+               {"eta_s", static_cast<double>(progress.eta.count()) / 1e9}});
+  if (!machine_.memory_follows()) json["predicted_pause_ms"] = to_ms(progress.predicted_pause);
   return json;
 }
 

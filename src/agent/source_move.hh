@@ -9,6 +9,7 @@
 #include "agent/events.hh"
 #include "agent/hooks.hh"
 #include "agent/known_memory.hh"
+#include "agent/memory_rescue.hh"
 #include "agent/move_options.hh"
 #include "agent/network.hh"
 #include "agent/peers.hh"
@@ -49,6 +50,8 @@ class SourceMove final {
   }
   Result<> set(const MoveChanges& changes);
   void resumed_as(const MigrationId& id);
+  // Post-copy: what carried the memory was lost with an agent, or the target's knows it no more.
+  void recover_memory();
   // A group's member: its part of the group's cap, which is not its own wish; what changed for all.
   void share_bandwidth(BitRate cap);
   void regroup(const GroupPlace& place);
@@ -63,6 +66,8 @@ class SourceMove final {
   // The event "progress": phase, and once memory is copied round, remaining_bytes, rate_bps, ...
   nlohmann::json progress() const;
   bool over() const { return machine_.over(); }
+  // Not even memory is to follow.
+  bool handed_over() const;
 
  private:
   Result<> perform(migrate::SourceEffect effect);
@@ -83,6 +88,8 @@ class SourceMove final {
   void abort_target();
   void resume_guest();
   void memory_failed(std::string why);
+  void memory_completed();
+  void tell_lost();
   void end_guest();
   void wait();
   void follow(Vm& vm);
@@ -96,11 +103,13 @@ class SourceMove final {
 
   Context context_;
   SourceRecord record_;
-  std::optional<migrate::SourceState> published_;
+  std::optional<std::pair<migrate::SourceState, bool>> published_;  // and whether memory follows
   migrate::Source machine_;
   migrate::EventQueue<migrate::Source> queue_;
   Vm::Subscription subscription_;
   std::unique_ptr<SourceMemory> memory_;
+  std::unique_ptr<MemoryRescue> rescue_;
+  bool memory_broken_ = false;
   std::unique_ptr<HookRun> hooks_;
   std::unique_ptr<qemu::GuestClock> clock_;
   migrate::Milestones milestones_;

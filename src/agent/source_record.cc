@@ -56,6 +56,7 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"pid", record.process.pid},
           {"start_time", record.process.start_time},
           {"abort_told", record.abort_told},
+          {"memory_follows", record.memory_follows},
           {"report", record.report},
           {"clock", record.clock},
           {"hooks", record.hooks}};
@@ -97,6 +98,7 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.process = {.pid = json.value("pid", pid_t{-1}),
                     .start_time = json.value("start_time", std::uint64_t{0})};
   record.abort_told = json.value("abort_told", true);
+  record.memory_follows = json.value("memory_follows", false);
   record.report = json.value("report", nlohmann::json());
   record.clock = json.value("clock", nlohmann::json());
   record.hooks = json.value("hooks", nlohmann::json());

@@ -15,7 +15,9 @@ namespace godwit::agent {
 // A working set; 256 MiB saved no more on a database or a compiler (bench/RESULTS.md).
 inline constexpr ByteCount kDefaultCache{64 << 20};
 inline constexpr ByteCount kMaxCache{std::uint64_t{16} << 30};
-inline constexpr unsigned kCodecProtocol = 2;  // of a session, from which on memory may be encoded
+// Of a session, from which on memory may be encoded, and a move may come to post-copy.
+inline constexpr unsigned kCodecProtocol = 2;
+inline constexpr unsigned kPostcopyProtocol = 3;
 
 // What the target's decoder has to know; null: memory comes as it is.
 nlohmann::json to_json(const std::optional<codec::Settings>& codec);
@@ -58,6 +60,7 @@ struct SourceRecord {
   std::vector<PortId> ports;
   os::ProcessIdentity process;  // the vm's QEMU here; a vm that came back has another
   bool abort_told = true;       // false while the target has not heard of an abort
+  bool memory_follows = false;  // post-copy: QEMU here has some of it still
   nlohmann::json report;        // once done
   nlohmann::json clock{};       // once it runs again, see ClockReport
   nlohmann::json hooks{};       // by moment: {ms, failure?}, of those that ran

@@ -26,7 +26,9 @@ nlohmann::json to_json(const TargetRecord& record) {
           {"epoch", record.epoch},
           {"clock", record.clock},
           {"hooks", record.hooks},
-          {"refusal_told", record.refusal_told}};
+          {"refusal_told", record.refusal_told},
+          {"postcopy", record.postcopy},
+          {"memory_follows", record.memory_follows}};
 }
 
 TargetRecord target_record(const nlohmann::json& json) {
@@ -49,6 +51,8 @@ TargetRecord target_record(const nlohmann::json& json) {
   record.clock = json.value("clock", nlohmann::json());
   record.hooks = json.value("hooks", nlohmann::json());
   record.refusal_told = json.value("refusal_told", true);
+  record.postcopy = json.value("postcopy", false);
+  record.memory_follows = json.value("memory_follows", false);
   return record;
 }
 
@@ -59,6 +63,7 @@ TargetMove::TargetMove(const SourceMove::Context& context, TargetRecord record)
       queue_(machine_, queue_handlers<migrate::Target>(
                            "target", record_.id, machine_,
                            [this](TargetEffect effect) { return perform(effect); })),
+      transfer_(stream::TransferId::from(record_.id.bytes)),
       cpu_at_begin_(process_cpu_seconds(::getpid())) {
   for (const auto& nic : record_.spec.nics) ports_.push_back(nic.port);
 }
@@ -102,6 +107,7 @@ void TargetMove::perform_surely(TargetEffect effect) {
     case TargetEffect::discard_guest:
       subscription_.reset();
       incoming_.reset();
+      rescue_.reset();
       if (link_) link_->abort(machine_.reason());
       if (preparing_) std::exchange(preparing_, {})->answer(fail("{}", machine_.reason()));
       // Another vm may have the name by now, or had it before us.
@@ -170,11 +176,11 @@ bool TargetMove::hold_ports() {
   return true;
 }
 
-// What came of its memory need not come again. Our end of QEMU's stream stays open meanwhile, as
-// QEMU ends when it closes.
+// What came of its memory need not come again; what is missing in post-copy could not be read. Our
+// end of QEMU's stream stays open meanwhile, as QEMU ends when it closes.
 void TargetMove::discard_guest() {
   Vm* vm = guest();
-  if (vm == nullptr || !link_) {
+  if (vm == nullptr || !link_ || in_postcopy_) {
     if (context_.vms.is_arriving(record_.spec.name, record_.id)) {
       context_.vms.forget(record_.spec.name);
     }
@@ -204,15 +210,17 @@ void TargetMove::prepare_guest(std::shared_ptr<const codec::KnownPages> known) {
 }
 
 void TargetMove::follow(Vm& vm) {
-  subscription_ = vm.subscribe(
-      {.event =
-           [this](const qemu::QmpEvent& event) {
-             if (event.name == "RESUME" && cont_at_ != Instant{}) {
-               resume_took_ = context_.loop.now() - cont_at_;
-             }
-             if (incoming_) incoming_->event(event);
-           },
-       .died = [this](const std::string& reason) { feed(TargetEvent::guest_died, reason); }});
+  subscription_ = vm.subscribe({.event =
+                                    [this](const qemu::QmpEvent& event) {
+                                      if (event.name == "RESUME" && cont_at_ != Instant{})
+                                        guest_runs();
+                                      if (incoming_) incoming_->event(event);
+                                    },
+                                .died =
+                                    [this](const std::string& reason) {
+                                      if (record_.memory_follows) memory_complete();
+                                      feed(TargetEvent::guest_died, reason);
+                                    }});
 }
 
 void TargetMove::start_incoming(Vms::Incoming incoming,
@@ -220,14 +228,21 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
   Vm& vm = *incoming.vm;
   follow(vm);
   link_ = std::make_unique<TransferLink>(
-      context_.loop, stream::TransferId::from(record_.id.bytes), stream::Role::kTarget, codec_,
+      context_.loop, transfer_, stream::Role::kTarget, codec_,
       TransferLink::Events{
           .mark = {},
           .lane_lost =
               [this](const std::string& reason) {
-                if (machine_.state() == TargetState::owner) return end_link();
+                if (machine_.state() == TargetState::owner && !record_.memory_follows) {
+                  return end_link();
+                }
                 spdlog::warn("vm {}: lane from {} lost ({}), waiting for another",
                              record_.spec.name, record_.from, reason);
+              },
+          .package_verified =
+              [this] {
+                stream_verified_ = true;
+                maybe_loaded();
               },
           .memory_verified =
               [this] {
@@ -245,17 +260,105 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
                           maybe_prepared();
                         },
                     .loaded =
-                        [this] {
+                        [this](bool memory_follows) {
                           guest_loaded_ = true;
+                          record_.memory_follows = memory_follows;
                           maybe_loaded();
                         },
+                    .postcopy = [this] { in_postcopy_ = true; },
+                    .complete = [this] { memory_complete(); },
                     .failed =
                         [this, &qmp = vm.qmp()](std::string why) {
                           if (qmp.is_closed())
                             return;  // QEMU is ending: `died` follows and knows why
                           feed(TargetEvent::load_failed, std::move(why));
                         }});
-  incoming_->start(incoming.uri);
+  incoming_->start(incoming.uri, {.postcopy_ram = record_.postcopy});
+  rescue_ready_ = !record_.postcopy;
+  if (!record_.postcopy) return;
+  rescue_ = std::make_unique<TargetRescue>(context_.loop, vm, [this](const Result<>& done) {
+    if (!done) return feed(TargetEvent::load_failed, done.error().text);
+    rescue_ready_ = true;
+    maybe_prepared();
+  });
+}
+
+// ---- the memory that follows in post-copy ----
+
+void TargetMove::memory_complete() {
+  // Its QMP may be telling us.
+  context_.loop.post([gone = std::shared_ptr<TargetRescue>(std::move(rescue_))] {});
+  if (!std::exchange(record_.memory_follows, false)) return;
+  context_.store.put("migration-target", record_.id.text(), to_json(record_));
+}
+
+// After a restart; QEMU may have got the last of it meanwhile.
+void TargetMove::watch_rest(Vm& vm) {
+  incoming_ = std::make_unique<qemu::IncomingMigration>(
+      vm.qmp(), qemu::IncomingMigration::Events{.listening = {},
+                                                .loaded = [](bool) {},
+                                                .complete = [this] { memory_complete(); },
+                                                .failed = {}});
+  qemu::query_migrate(vm.qmp(), [this, alive = std::weak_ptr(alive_)](const auto& info) {
+    if (alive.expired() || !info) return;
+    if (info->status == qemu::MigrationStatus::completed) memory_complete();
+  });
+  ask_for_rest();
+}
+
+// The source has a transfer still that we know no more of.
+void TargetMove::ask_for_rest() {
+  if (record_.memory_follows && !link_) tell_source("needs_memory", true);
+}
+
+void TargetMove::on_session_up() {
+  feed(TargetEvent::session_up);
+  ask_for_rest();
+}
+
+void TargetMove::recover(PeerRequest request, const stream::TransferId& transfer) {
+  if (machine_.state() != TargetState::owner) {
+    return request.answer(fail("vm {} does not run here yet", record_.spec.name));
+  }
+  Vm* vm = context_.vms.find(record_.spec.name);
+  if (vm == nullptr || !record_.memory_follows) {
+    return request.answer(nlohmann::json{{"complete", true}});
+  }
+  link_.reset();  // QEMU sees its connection closed
+  transfer_ = transfer;
+  if (!rescue_) {
+    rescue_ = std::make_unique<TargetRescue>(context_.loop, *vm, [](const Result<>&) {});
+  }
+  rescue_->recover([this, request](Result<std::unique_ptr<os::ByteStream>> qemu) {
+    if (!qemu) return request.answer(std::unexpected(qemu.error()));
+    use_recovered(*std::move(qemu), request);
+  });
+}
+
+void TargetMove::use_recovered(std::unique_ptr<os::ByteStream> qemu, PeerRequest request) {
+  link_ = std::make_unique<TransferLink>(
+      context_.loop, transfer_, stream::Role::kTarget, std::nullopt,
+      TransferLink::Events{.mark = {},
+                           .lane_lost =
+                               [this](const std::string& reason) {
+                                 if (!record_.memory_follows) return end_link();
+                                 spdlog::warn("vm {}: lane from {} lost ({}), waiting for another",
+                                              record_.spec.name, record_.from, reason);
+                               },
+                           .memory_verified = {},
+                           .failed =
+                               [this](const std::string& why) {
+                                 spdlog::warn("vm {}: {}", record_.spec.name, why);
+                               }});
+  link_->use_qemu(std::move(qemu));
+  request.answer(nlohmann::json{{"recovers", true}});
+}
+
+void TargetMove::lost(const std::string& reason) {
+  Vm* vm = context_.vms.find(record_.spec.name);
+  if (vm == nullptr || !record_.memory_follows) return;
+  spdlog::error("vm {} cannot go on: {}", record_.spec.name, reason);
+  vm->kill();
 }
 
 // The source closes the lane when all is over. The link is calling us: it goes afterwards.
@@ -266,7 +369,7 @@ void TargetMove::end_link() {
 }
 
 void TargetMove::maybe_prepared() {
-  if (listening_ && ports_held_) feed(TargetEvent::prepared);
+  if (listening_ && ports_held_ && rescue_ready_) feed(TargetEvent::prepared);
 }
 
 void TargetMove::maybe_loaded() {
@@ -320,12 +423,17 @@ Result<> TargetMove::source_destroyed() {
 
 void TargetMove::restart() {
   // The guest runs, or is gone: all that this move had to do was done by an earlier agent.
-  if (settled() && !context_.vms.is_arriving(record_.spec.name, record_.id)) return;
-  if (Vm* vm = guest()) {
+  const bool is_arriving = context_.vms.is_arriving(record_.spec.name, record_.id);
+  Vm* vm = is_arriving ? guest() : context_.vms.find(record_.spec.name);
+  if (settled() && !is_arriving && !record_.memory_follows) return;
+  if (vm != nullptr) {
     follow(*vm);
+    if (record_.memory_follows) watch_rest(*vm);
   } else {
+    record_.memory_follows = false;
     look_at_guest();
   }
+  if (settled() && !is_arriving) return;
   // The ports' records are rebuilt from ours: held if the guest may still come to run here, or was
   // about to. One that died then leaves them to its operator, as every stopped vm does.
   const bool may_run =
@@ -341,14 +449,20 @@ void TargetMove::run_guest() {
   cont_at_ = context_.loop.now();
   qemu::cont_until_running(vm->qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
     if (alive.expired()) return;
-    if (!done) spdlog::error("vm {}: {}", record_.spec.name, done.error().text);
-    if (resume_took_ == Nanoseconds(0)) resume_took_ = context_.loop.now() - cont_at_;
+    if (done) return guest_runs();
+    spdlog::error("vm {}: {}", record_.spec.name, done.error().text);
     feed(TargetEvent::guest_running);
-    if (!done) return;
-    context_.vms.arrived(record_.spec.name);
-    context_.known.forget(record_.spec.id);
-    if (Vm* here = context_.vms.find(record_.spec.name)) correct_clock(*here);
   });
+}
+
+// By QEMU's event, or its answer: in post-copy that may have to wait for a page.
+void TargetMove::guest_runs() {
+  if (std::exchange(runs_, true)) return;
+  resume_took_ = context_.loop.now() - cont_at_;
+  feed(TargetEvent::guest_running);
+  context_.vms.arrived(record_.spec.name);
+  context_.known.forget(record_.spec.id);
+  if (Vm* here = context_.vms.find(record_.spec.name)) correct_clock(*here);
 }
 
 void TargetMove::run_ports() {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/memory_rescue.hh"
 #include "agent/source_move.hh"
 #include "agent/transfer_link.hh"
 #include "migrate/target.hh"
@@ -24,9 +25,11 @@ struct TargetRecord {
   qemu::VmSpec spec;
   nlohmann::json ports;  // as the source described them
   Epoch epoch = 0;
-  nlohmann::json clock{};    // see ClockReport
-  nlohmann::json hooks{};    // of post-resume: {ms, ran, failure?}, once they are through
-  bool refusal_told = true;  // false while the source has not heard of a failure here
+  nlohmann::json clock{};       // see ClockReport
+  nlohmann::json hooks{};       // of post-resume: {ms, ran, failure?}, once they are through
+  bool refusal_told = true;     // false while the source has not heard of a failure here
+  bool postcopy = false;        // may come to it
+  bool memory_follows = false;  // it came to it, and QEMU has not got all yet
 };
 nlohmann::json to_json(const TargetRecord& record);
 TargetRecord target_record(const nlohmann::json& json);
@@ -35,15 +38,20 @@ class TargetMove final {
  public:
   TargetMove(const SourceMove::Context& context, TargetRecord record);
 
-  void prepare(PeerRequest request,
-               const std::optional<codec::Settings>& codec);  // migration.prepare
+  // migration.prepare
+  void prepare(PeerRequest request, const std::optional<codec::Settings>& codec);
   // migration.commit; behind: how long the vm's clock has stood still, if the source knows.
   void commit(PeerRequest request, std::optional<Nanoseconds> behind);
   void abort(PeerRequest request, const std::string& reason);  // migration.abort
   Result<> give_up();           // the operator's wish, before it owns the guest
   Result<> source_destroyed();  // the operator's word: run what has come whole
   void restart();
-  void on_session_up() { feed(migrate::TargetEvent::session_up); }
+  void on_session_up();
+  // migration.recover: by a new transfer.
+  void recover(PeerRequest request, const stream::TransferId& transfer);
+  void lost(const std::string& reason);  // migration.lost: what has not come never will
+  bool carries(const stream::TransferId& transfer) const { return transfer == transfer_; }
+  bool memory_follows() const { return record_.memory_follows; }
   // A lane of our transfer; `early` was read from it already.
   void use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early);
   // Owner or refused, and nothing left to do.
@@ -69,7 +77,12 @@ class TargetMove final {
   void end_link();
   void maybe_prepared();
   void maybe_loaded();
+  void watch_rest(Vm& vm);
+  void memory_complete();
+  void use_recovered(std::unique_ptr<os::ByteStream> qemu, PeerRequest request);
+  void ask_for_rest();
   void run_guest();
+  void guest_runs();
   void reply(const nlohmann::json& body);
   void notify_failed();
   void run_ports();
@@ -93,7 +106,10 @@ class TargetMove final {
   std::optional<Instant> clock_stood_since_;  // ours, when the source's vCPUs stopped
   std::unique_ptr<qemu::IncomingMigration> incoming_;
   std::optional<codec::Settings> codec_;  // that the source uses
+  stream::TransferId transfer_;           // that link_ is of
   std::unique_ptr<TransferLink> link_;
+  std::unique_ptr<TargetRescue> rescue_;
+  bool rescue_ready_ = false, in_postcopy_ = false, runs_ = false;
   bool listening_ = false, ports_held_ = false, guest_loaded_ = false, stream_verified_ = false;
   Instant cont_at_{};
   Nanoseconds resume_took_{};

@@ -17,6 +17,7 @@ constexpr std::size_t kLaneRead = 256 << 10;
 // Lane bytes taken per wake-up before other events get their turn.
 constexpr std::size_t kLaneBurst = 4 << 20;
 
+constexpr std::size_t kHurriedRead = 64 << 10;
 constexpr std::size_t kHungry = 64 << 10;  // 1 ms at 500 Mbit/s
 
 // A cap is of what the link carries; the transfer counts its own bytes. Of a packet of 1,500 bytes
@@ -98,7 +99,7 @@ void TransferLink::qemu_closed(const std::string&) {
   while (fill_from_qemu()) {
   }
   qemu_ended_ = true;
-  pump();
+  if (!aborted_) pump();
 }
 
 void TransferLink::take_only(std::optional<ByteCount> bytes) {
@@ -109,6 +110,11 @@ void TransferLink::take_only(std::optional<ByteCount> bytes) {
 void TransferLink::bound_backlog(ByteCount bytes) {
   most_backlog_ = bytes;
   pump();
+}
+
+void TransferLink::hurry(ByteCount backlog) {
+  hurries_ = true;
+  bound_backlog(backlog);
 }
 
 void TransferLink::mark(const stream::QemuMark& mark) {
@@ -180,7 +186,9 @@ void TransferLink::flush_if_hungry() {
 }
 
 MutableBytes TransferLink::room_for_qemu() {
-  const MutableBytes room = writers_room();
+  if (hurries_ && encode_ && encode_->busy()) return {};
+  MutableBytes room = writers_room();
+  if (hurries_) room = room.first(std::min(room.size(), kHurriedRead));
   const Memory now = memory();
   if (transfer_.stats().out.at(outgoing_).backlog() >= most_backlog_.bytes) return {};
   if (!take_only_) return room;
@@ -189,6 +197,11 @@ MutableBytes TransferLink::room_for_qemu() {
 }
 
 bool TransferLink::fill_from_qemu() {
+  if (aborted_) {
+    static thread_local Bytes nowhere(kLaneRead);
+    if (qemu_->read(nowhere) > 0) return true;
+    return qemu_readable_ = false;
+  }
   const MutableBytes room = room_for_qemu();
   const std::size_t count = qemu_ && !room.empty() ? qemu_->read(room) : 0;
   if (count == 0) {
@@ -275,7 +288,7 @@ void TransferLink::pump() {
     tell_known();
     if (move_coded()) more = true;
     if (move_raw()) more = true;
-    if (qemu_ended_ && qemu_) {
+    if (qemu_ended_ && qemu_ && !aborted_) {
       while (fill_from_qemu()) more = true;
       if (!room_for_qemu().empty() || (encode_ && encode_->finished())) {
         if (end_writing()) {
@@ -319,6 +332,10 @@ void TransferLink::abort(const std::string& why) {
 // While the guest's devices are saved QEMU holds its big lock: with nobody reading it would neither
 // answer nor let the guest run. The stream may be calling us: it goes afterwards.
 void TransferLink::release_qemu() {
+  if (throws_away_) {
+    aborted_ = qemu_readable_ = true;
+    return pump();
+  }
   loop_.post([this, alive = std::weak_ptr(alive_)] {
     if (alive.expired()) return;
     qemu_.reset();
@@ -355,6 +372,11 @@ bool TransferLink::move_raw() {
     moved = moved || taken > 0;
   }
   transfer_.consumer_ready(incoming_, loop_.now());
+  if (decode_->checkpointed() && !std::exchange(package_told_, true)) {
+    loop_.post([this, alive = std::weak_ptr(alive_)] {
+      if (!alive.expired() && events_.package_verified) events_.package_verified();
+    });
+  }
   maybe_verified();
   return moved;
 }

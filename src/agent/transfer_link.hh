@@ -29,6 +29,8 @@ class TransferLink final : public stream::TransferSink {
     std::function<void(const stream::QemuMark&)> mark;  // in the memory stream, at the source
     std::function<void(std::string)> lane_lost;         // bring another with use_lane()
     std::function<void()> known_learnt{};               // at the source: all that the target knows
+    // At the target, of a post-copy: all that the vm needs to run came, and sums agree.
+    std::function<void()> package_verified{};
     std::function<void()> memory_verified;    // the target took all, sums agree; both roles
     std::function<void(std::string)> failed;  // given up; once
   };
@@ -59,8 +61,13 @@ class TransferLink final : public stream::TransferSink {
   // Leaves QEMU's stream in its socket while the consumer at the peer is so far behind, in bytes as
   // the lane carries them.
   void bound_backlog(ByteCount bytes);
-  // The source lets go of its QEMU, whose migration fails then if it is still under way.
+  // The same, and what is encoded at once is bounded, too: for post-copy, where the vm waits for
+  // what QEMU writes next.
+  void hurry(ByteCount backlog);
+  // The source lets go of its QEMU, whose migration fails then if it is still under way; one that
+  // may be in post-copy would wait for ever: what it says is read and thrown away until it ends.
   void abort(const std::string& why);
+  void throw_away_after_abort() { throws_away_ = true; }
 
   bool has_lane() const { return lane_ != nullptr; }
   stream::TransferStats stats() const { return transfer_.stats(); }
@@ -108,9 +115,11 @@ class TransferLink final : public stream::TransferSink {
   std::unique_ptr<os::ByteStream> lane_;
   std::optional<ByteCount> take_only_;
   ByteCount most_backlog_{stream::kMemoryWindow};
+  bool hurries_ = false;
   bool qemu_readable_ = false;
   bool qemu_ended_ = false;
   bool consumer_waits_ = false;
+  bool throws_away_ = false, aborted_ = false, package_told_ = false;
   bool stream_ended_ = false;  // the incoming memory stream, as the lane carries it
   std::unique_ptr<PlainMarks> marks_;
   std::unique_ptr<EncodeStage> encode_;

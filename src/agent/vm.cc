@@ -47,9 +47,14 @@ void Vm::connect() {
 
 void Vm::ask_status() {
   qemu::query_status(*qmp_, [this](const Result<qemu::VmStatus>& status) {
-    if (!status) return;
+    if (!status || leaving_) return;
     state_ = status->running ? "running" : status->state == "inmigrate" ? "incoming" : "paused";
   });
+}
+
+void Vm::leave() {
+  leaving_ = true;
+  state_ = "leaving";
 }
 
 void Vm::on_event(const qemu::QmpEvent& event) {

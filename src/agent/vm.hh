@@ -36,8 +36,10 @@ class Vm final {
   // Valid while the process lives; a broken connection is made anew.
   qemu::Qmp& qmp() { return *qmp_; }
 
-  // "running", "paused", "incoming", "stopped": from QEMU's events, asked once at the start.
+  // "running", "paused", "incoming", "leaving", "stopped": from QEMU's events, asked once at the
+  // start. "leaving": it runs elsewhere already, and its QEMU here has memory that is to follow.
   const std::string& state() const { return state_; }
+  void leave();
   Instant since() const { return since_; }
 
   // Its one outgoing migration is somebody's recording: it cannot move.
@@ -64,6 +66,7 @@ class Vm final {
   std::unique_ptr<qemu::Qmp> qmp_;
   std::vector<std::unique_ptr<qemu::Qmp>> retired_;
   std::string state_ = "paused";
+  bool leaving_ = false;
   Instant since_;
   std::list<std::weak_ptr<const Listener>> listeners_;
   std::weak_ptr<const bool> recording_;

@@ -99,7 +99,7 @@ TEST_F(CliTest, WordsAreCompletedFromTheTreeAndNamesFromTheAgent) {
   EXPECT_EQ(completed({"vm", "show", "w"}), "web\trunning\n");
   EXPECT_EQ(completed({"migrate", "--to", "e1", "w"}), "web\trunning\n");
   EXPECT_EQ(completed({"migrate", "web", "--to", ""}), "e1\tself\neast\tsite\n");
-  EXPECT_EQ(completed({"migrate", "--on-diverge=p"}), "--on-diverge=pause\t\n");
+  EXPECT_EQ(completed({"migrate", "--on-diverge=pa"}), "--on-diverge=pause\t\n");
   EXPECT_EQ(completed({"vm", "run", "x", "--kernel", ""}), ":file\n");
   EXPECT_EQ(completed({"vm", "show", "web", ""}), "") << "it takes one name";
   EXPECT_EQ(completed({"wire", "show", ""}), "") << "the agent refuses";

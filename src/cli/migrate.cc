@@ -86,8 +86,10 @@ void add_migrate(CLI::App& app, Context& context) {
   verb->add_option(
           "--on-diverge", move->on_diverge,
           "When the guest changes memory faster than the link carries it: abort (default), "
-          "pause it anyway, or throttle its CPUs step by step, then abort")
-      ->check(CLI::IsMember({"abort", "pause", "throttle"}));
+          "pause it anyway, throttle its CPUs step by step, then abort, or postcopy: go on at the "
+          "target at once, where it waits for pages that have not followed yet; until they all "
+          "have, it needs both hosts")
+      ->check(CLI::IsMember({"abort", "pause", "throttle", "postcopy"}));
   verb->add_option("--stop-policy", move->stop_policy,
                    "When the guest is paused: as soon as the pause fits (downtime, the default), "
                    "when further rounds do not shorten it (smart: more bytes, a shorter pause), or "

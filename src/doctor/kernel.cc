@@ -82,6 +82,16 @@ std::uint64_t number_in(const char* path) {
   return value;
 }
 
+// Kernels before 5.2 do not ask.
+Finding try_single_pages() {
+  static constexpr const char* kSetting = "/proc/sys/vm/unprivileged_userfaultfd";
+  if (::access(kSetting, F_OK) != 0 || number_in(kSetting) == 1) {
+    return ok("post-copy", "QEMU may wait for single pages");
+  }
+  return warn("post-copy", "vms cannot come here in post-copy: vm.unprivileged_userfaultfd is 0",
+              "sysctl -w vm.unprivileged_userfaultfd=1, and in /etc/sysctl.d, if you want that");
+}
+
 Finding try_namespaces() {
   for (const char* kind : {"net", "mnt", "pid"}) {
     const auto path = fmt::format("/proc/sys/user/max_{}_namespaces", kind);
@@ -98,8 +108,8 @@ Finding try_namespaces() {
 Findings examine_kernel() {
   utsname name{};
   ::uname(&name);
-  return {judge_kernel(name.release), try_tun(), try_tap_pair(), try_segmentation(),
-          try_namespaces()};
+  return {judge_kernel(name.release), try_tun(),          try_tap_pair(),
+          try_segmentation(),         try_single_pages(), try_namespaces()};
 }
 
 }  // namespace godwit::doctor

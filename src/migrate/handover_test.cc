@@ -3,6 +3,7 @@
 // for two running instances. Disks are full now and then. Each seed is one history; time is in
 // test/sim.
 #include <fmt/format.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -68,7 +69,7 @@ class World {
   }
 
   void start_source(SE event) {
-    source_.emplace(SourceOptions{}, source_journal_, abort_told_);
+    source_.emplace(SourceOptions{}, source_journal_, abort_told_, memory_follows_);
     feed_source(event);
   }
   void start_target(TE event) {
@@ -105,6 +106,7 @@ class World {
   void note_source() {
     source_journal_ = source_->state();
     abort_told_ = source_->abort_told();
+    memory_follows_ = source_->memory_follows();
   }
   void note_target() {
     target_journal_ = target_->state();
@@ -156,7 +158,11 @@ class World {
         if (!target_guest_) return source_events_.push_back(SE::memory_failed);
         target_loaded_ = true;
         target_events_.push_back(TE::loaded);
-        source_events_.push_back(SE::memory_completed);
+        source_events_.push_back(chance(30) ? SE::memory_follows : SE::memory_completed);
+        break;
+      case SF::release_ports:
+      case SF::recover_memory:
+        if (source_->memory_follows()) source_events_.push_back(SE::memory_completed);
         break;
       case SF::commit_target:
         to_target_.push_back(Message::commit);
@@ -170,8 +176,11 @@ class World {
       case SF::abort_target:
         to_target_.push_back(Message::abort);
         break;
+      case SF::tell_lost:
+        FAIL() << "no QEMU died";
       case SF::end_guest:
         ASSERT_FALSE(source_runs_);
+        ASSERT_FALSE(source_->memory_follows());
         source_events_.push_back(SE::guest_ended);
         break;
       case SF::wait:
@@ -179,7 +188,6 @@ class World {
         break;
       case SF::cancel_memory:
       case SF::resume_ports:
-      case SF::release_ports:
       case SF::forget_guest:
         break;
     }
@@ -332,7 +340,7 @@ class World {
   std::optional<Source> source_;
   std::optional<Target> target_{std::in_place};
   SourceState source_journal_ = SourceState::planned;
-  bool abort_told_ = true, refusal_told_ = true;
+  bool abort_told_ = true, memory_follows_ = false, refusal_told_ = true;
   TargetState target_journal_ = TargetState::planned;
   bool source_runs_ = true, target_runs_ = false;
   bool target_guest_ = false, target_loaded_ = false;
@@ -406,6 +414,55 @@ TEST(Source, AGuestThatQemuStopsByItselfIsNotLeftStanding) {
               (std::vector{SF::note, SF::pause_ports, SF::wait}));
     EXPECT_EQ(source.state(), SourceState::switching);
   }
+}
+
+// At the target runs what QEMU here still has the memory of.
+Source in_postcopy(SourceState state = SourceState::switching) {
+  Source source({}, state);
+  EXPECT_EQ(source.handle(SE::memory_follows),
+            (std::vector{SF::record, SF::commit_target, SF::wait}));
+  return source;
+}
+
+TEST(Source, InPostcopyItsQemuGoesOnUntilAllMemoryHasFollowed) {
+  Source source = in_postcopy();
+  EXPECT_EQ(source.handle(SE::target_owns), (std::vector{SF::note, SF::release_ports, SF::wait}));
+  EXPECT_EQ(source.handle(SE::patience_ended), (std::vector{SF::note, SF::wait}));
+  EXPECT_TRUE(source.handle(SE::drained).empty());
+  EXPECT_EQ(source.handle(SE::patience_ended), std::vector{SF::wait});
+  EXPECT_TRUE(source.memory_follows());
+  EXPECT_EQ(source.handle(SE::memory_completed),
+            (std::vector{SF::note, SF::end_guest, SF::forget_guest}));
+  EXPECT_EQ(source.handle(SE::guest_ended), std::vector{SF::note});
+  EXPECT_EQ(source.state(), SourceState::done);
+}
+
+TEST(Source, InPostcopyARestartRecoversTheMemoryOnceTheTargetOwnsTheGuest) {
+  Source released({}, SourceState::released, true, true);
+  EXPECT_EQ(released.handle(SE::restarted), (std::vector{SF::commit_target, SF::wait}));
+  EXPECT_EQ(released.handle(SE::target_owns),
+            (std::vector{SF::note, SF::release_ports, SF::recover_memory, SF::wait}));
+  Source draining({}, SourceState::draining, true, true);
+  EXPECT_EQ(draining.handle(SE::restarted),
+            (std::vector{SF::release_ports, SF::recover_memory, SF::wait}));
+}
+
+TEST(Source, ARefusalInPostcopyGivesTheGuestBack) {
+  Source source = in_postcopy();
+  const auto effects = source.handle(SE::target_refuses, "no");
+  EXPECT_THAT(effects, testing::Contains(SF::resume_guest));
+  EXPECT_FALSE(source.memory_follows());
+}
+
+TEST(Source, MemoryThatIsLostIsToldOnceTheTargetOwnsTheGuest) {
+  Source early = in_postcopy();
+  EXPECT_EQ(early.handle(SE::guest_died), std::vector{SF::note});
+  EXPECT_EQ(early.handle(SE::target_owns).back(), SF::tell_lost);
+  EXPECT_THAT(early.reason(), testing::HasSubstr("before all of the guest's memory"));
+  Source late = in_postcopy();
+  (void)late.handle(SE::target_owns);
+  EXPECT_EQ(late.handle(SE::guest_died),
+            (std::vector{SF::note, SF::tell_lost, SF::end_guest, SF::forget_guest}));
 }
 
 TEST(Source, AnAbortBeforeTheHooksBeganNeedsNoneAfter) {

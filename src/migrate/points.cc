@@ -23,7 +23,7 @@ std::vector<Enum> all() {
 
 // What an agent makes of the journal that this machine has written.
 Source restarted(const Source& machine) {
-  return Source({}, machine.state(), machine.abort_told());
+  return Source({}, machine.state(), machine.abort_told(), machine.memory_follows());
 }
 Target restarted(const Target& machine) { return Target(machine.state(), machine.refusal_told()); }
 

@@ -48,12 +48,15 @@ std::string_view to_text(OnDiverge on_diverge) {
       return "pause";
     case OnDiverge::throttle:
       return "throttle";
+    case OnDiverge::postcopy:
+      return "postcopy";
   }
   return "?";
 }
 
 std::optional<OnDiverge> on_diverge(std::string_view text) {
-  for (const OnDiverge each : {OnDiverge::abort, OnDiverge::pause, OnDiverge::throttle}) {
+  for (const OnDiverge each :
+       {OnDiverge::abort, OnDiverge::pause, OnDiverge::throttle, OnDiverge::postcopy}) {
     if (to_text(each) == text) return each;
   }
   return std::nullopt;
@@ -79,6 +82,10 @@ double most_backlog(const MemorySample& sample, const PauseLimits& limits,
   const double beyond = std::clamp(rate * to_seconds(kWaitsAtLeast), kLeastWaits, kMostWaits);
   const double path = rate * to_seconds(sample.rtt) + beyond;
   return std::min(most, std::max(path, pause_holds(sample, limits, costs) / 2));
+}
+
+double most_postcopy_backlog(BitRate delivered, Nanoseconds rtt) {
+  return delivered.bytes_per_second() * to_seconds(rtt) + kPostcopyWaits;
 }
 
 void StopJudge::set_limits(PauseLimits limits) {

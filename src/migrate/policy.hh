@@ -16,6 +16,7 @@ enum class OnDiverge : std::uint8_t {
   abort,
   pause,     // longer than the limit
   throttle,  // the vCPUs, step by step; then abort
+  postcopy,  // the rest of the memory follows while it runs at the target
 };
 std::string_view to_text(OnDiverge on_diverge);
 std::optional<OnDiverge> on_diverge(std::string_view text);
@@ -61,6 +62,9 @@ double allowed_bytes(const MemorySample& sample, const PauseLimits& limits,
 // cleared pages as they came, 2026-11). From the second round on no more than half of what the
 // pause may hold, so that the guest can stop at the next sync, and no less than the path holds.
 double most_backlog(const MemorySample& sample, const PauseLimits& limits, const PauseCosts& costs);
+
+// The same in post-copy: a page that the guest waits for comes after all of it.
+double most_postcopy_backlog(BitRate delivered, Nanoseconds rtt);
 
 // Remembers the rounds and says what is to be expected.
 class StopJudge final {
@@ -118,6 +122,7 @@ inline constexpr Nanoseconds kBacklogBeyondRtt = milliseconds(80);
 inline constexpr Nanoseconds kWaitsAtLeast = milliseconds(20);
 inline constexpr double kLeastWaits = 192 << 10;
 inline constexpr double kMostWaits = 512 << 10;
+inline constexpr double kPostcopyWaits = 64 << 10;
 
 inline constexpr Nanoseconds kMaxQemuDowntimeLimit = seconds(2000);  // QEMU takes no more
 

@@ -57,6 +57,7 @@ nlohmann::json to_json(const Report& report) {
       {"bytes", {{"memory_stream", report.memory_bytes}, {"wan", report.wan_bytes}}},
       {"held", {{"frames", report.held_frames}, {"dropped", report.held_dropped}}},
       {"cpu_s", {{"source", report.source_cpu_seconds}, {"target", report.target_cpu_seconds}}}};
+  if (report.memory_followed) json["memory_followed_ms"] = to_ms(*report.memory_followed);
   if (report.predicted_pause) {
     json["prediction"] = {{"pause_ms", to_ms(*report.predicted_pause)},
                           {"error_ms", to_ms(report.pause - *report.predicted_pause)}};

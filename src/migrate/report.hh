@@ -40,6 +40,7 @@ struct EncodingUse {
 
 struct Report {
   Nanoseconds preparation{}, copying{}, pause{}, total{};
+  std::optional<Nanoseconds> memory_followed;  // post-copy: from there on, until it had all
   std::optional<Nanoseconds> predicted_pause;  // as the guest was stopped; none if QEMU stopped it
   // Parts of the pause. network: draining the guest's frames; final_memory: the last dirty pages;
   // device_state: the rest of QEMU's stream, its load and the word back; commit: journals and the

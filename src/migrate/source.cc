@@ -10,10 +10,11 @@ using S = SourceState;
 using E = SourceEvent;
 using F = SourceEffect;
 
-Source::Source(SourceOptions options, SourceState state, bool abort_told)
+Source::Source(SourceOptions options, SourceState state, bool abort_told, bool memory_follows)
     : options_(options),
       state_(state),
       abort_told_(abort_told),
+      memory_follows_(memory_follows),
       pre_pause_begun_(state != S::planned && !is_final(state)) {}
 
 std::vector<F> Source::enter(S next, F written, Effects then) {
@@ -27,6 +28,7 @@ std::vector<F> Source::enter(S next, F written, Effects then) {
 std::vector<F> Source::abort(std::string reason) {
   reason_ = std::move(reason);
   abort_told_ = false;
+  memory_follows_ = false;
   return enter(S::aborting, F::note, give_back());
 }
 
@@ -37,7 +39,22 @@ std::vector<F> Source::give_back() {
 }
 
 std::vector<F> Source::let_go() {
-  return {F::release_ports, F::end_guest, F::forget_guest, F::wait};
+  if (!memory_follows_) {
+    Effects all{F::release_ports, F::end_guest, F::forget_guest, F::wait};
+    if (memory_lost_) all.push_back(F::tell_lost);
+    return all;
+  }
+  if (restarted_) return {F::release_ports, F::recover_memory, F::wait};
+  return {F::release_ports, F::wait};
+}
+
+// The guest may run at the target, and waits there for pages that nobody has.
+std::vector<F> Source::memory_lost() {
+  memory_follows_ = false;
+  memory_lost_ = true;
+  reason_ = "QEMU ended here before all of the guest's memory had followed it";
+  if (state_ == S::released) return {F::note};
+  return {F::note, F::tell_lost, F::end_guest, F::forget_guest};
 }
 
 std::vector<F> Source::record_failed(const std::string& why) {
@@ -84,6 +101,7 @@ std::vector<F> Source::stopped_by_qemu() {
 }
 
 std::vector<F> Source::restart() {
+  restarted_ = true;
   switch (state_) {
     case S::planned:
     case S::preparing:
@@ -188,6 +206,9 @@ std::vector<F> Source::in_switching(E event, std::string& text) {
   switch (event) {
     case E::ports_paused:
       return {F::continue_switchover};
+    case E::memory_follows:
+      memory_follows_ = true;
+      return enter(S::released, F::record, {F::commit_target, F::wait});
     case E::memory_completed:
       return enter(S::released, F::record, {F::commit_target, F::wait});
     case E::patience_ended:
@@ -213,7 +234,7 @@ std::vector<F> Source::in_released(E event, std::string& text) {
   switch (event) {
     case E::target_owns:
       undecided_ = false;
-      reason_.clear();
+      if (!memory_lost_) reason_.clear();
       return enter(S::committed, F::note, let_go());
     case E::target_refuses:
       undecided_ = false;
@@ -229,6 +250,12 @@ std::vector<F> Source::in_released(E event, std::string& text) {
       return {F::commit_target, F::wait};
     case E::session_up:
       return {F::commit_target};
+    case E::memory_completed:
+      if (std::exchange(memory_follows_, false)) return {F::note};
+      return {};
+    case E::guest_died:
+      if (memory_follows_) return memory_lost();
+      return {};
     default:
       return {};
   }
@@ -257,6 +284,11 @@ std::vector<F> Source::in_abort(E event) {
 std::vector<F> Source::in_committed(E event) {
   drained_ |= event == E::drained;
   guest_ended_ |= event == E::guest_ended;
+  if (memory_follows_ && event == E::memory_completed) {
+    memory_follows_ = false;
+    return {F::note, F::end_guest, F::forget_guest};
+  }
+  if (memory_follows_ && event == E::guest_died) return memory_lost();
   if (state_ == S::committed) {
     if (event == E::patience_ended) return enter(S::draining, F::note, {F::wait});
     return {};
@@ -323,6 +355,8 @@ std::string_view to_text(SourceEvent event) {
       return "ports_paused";
     case E::memory_completed:
       return "memory_completed";
+    case E::memory_follows:
+      return "memory_follows";
     case E::target_owns:
       return "target_owns";
     case E::target_refuses:
@@ -387,6 +421,10 @@ std::string_view to_text(SourceEffect effect) {
       return "end_guest";
     case F::forget_guest:
       return "forget_guest";
+    case F::recover_memory:
+      return "recover_memory";
+    case F::tell_lost:
+      return "tell_lost";
     case F::wait:
       return "wait";
   }

@@ -9,6 +9,9 @@
 //   memory_completed ── record released, commit_target ──▶ target_owns ── release_ports, end_guest,
 //   forget_guest ──▶ drained, guest_ended.
 //
+// In post-copy memory_follows comes instead of memory_completed, and QEMU here serves the rest of
+// the memory while the guest runs at the target: it is ended after memory_completed.
+//
 // Two rules carry the safety: a `record` effect comes before every effect that depends on it, and
 // after `released` no path leads to resume_guest but target_refuses and target_destroyed. What is
 // only noted may be lost with the agent: one that is restarted from the state before does the same.
@@ -35,6 +38,7 @@ enum class SourceEvent : std::uint8_t {
   at_pre_switchover,  // vCPUs stopped, QEMU waits for migrate-continue
   ports_paused,       // the guest's last frames are on their way
   memory_completed,   // QEMU at the target has loaded everything
+  memory_follows,     // what the guest needs to run has left QEMU, the rest of its memory follows
   target_owns,        // the target's journal says owner
   target_refuses,     // the target's journal says refused
   target_destroyed,   // the operator's word (migration resolve --target-destroyed)
@@ -67,6 +71,8 @@ enum class SourceEffect : std::uint8_t {
   release_ports,        // forward for the lease, then let go
   end_guest,            // QEMU here quits, soon; it holds no running vCPUs any more
   forget_guest,         // the vm's record leaves this host
+  recover_memory,       // after a restart: QEMU here serves what is left of the memory again
+  tell_lost,            // migration.lost: memory that the guest at the target lacks is gone
   wait,                 // patience_ended after bound(state)
 };
 
@@ -82,9 +88,9 @@ class Source final {
   using Event = SourceEvent;
   using Effect = SourceEffect;
 
-  // `state` and `abort_told` as the journal has them.
+  // `state`, `abort_told` and `memory_follows` as the journal has them.
   explicit Source(SourceOptions options, SourceState state = SourceState::planned,
-                  bool abort_told = true);
+                  bool abort_told = true, bool memory_follows = false);
 
   // What to do now, in order. An event that does not fit the state gives nothing: events are
   // late, doubled or reordered as a matter of course.
@@ -102,6 +108,8 @@ class Source final {
   bool switchover_allowed() const { return switchover_allowed_; }
   // False while the target has not heard of an abort.
   bool abort_told() const { return abort_told_; }
+  // Post-copy: the guest was handed over, or is about to be, and QEMU here still has of its memory.
+  bool memory_follows() const { return memory_follows_; }
   // Nothing is left to do or to say.
   bool over() const { return is_final(state_) && abort_told_; }
   bool operator==(const Source&) const = default;
@@ -112,6 +120,7 @@ class Source final {
   Effects abort(std::string reason);
   Effects give_back();
   Effects let_go();
+  Effects memory_lost();
   Effects prepare_pause();
   Effects allow_switchover();
   Effects switch_over();
@@ -129,6 +138,9 @@ class Source final {
   SourceOptions options_;
   SourceState state_;
   bool abort_told_;
+  bool memory_follows_;
+  bool memory_lost_ = false;
+  bool restarted_ = false;
   std::string reason_;
   bool undecided_ = false;
   bool pre_pause_begun_ = false;  // not journalled: after a restart it may have been

@@ -95,11 +95,20 @@ void OutgoingMigration::start(Settings settings) {
   if (settings.capabilities.auto_converge) {
     set_throttle_trigger(qmp_, settings.throttle_trigger_percent, check());
   }
+  if (settings.capabilities.postcopy_ram) {
+    set_postcopy_bandwidth(qmp_, kNoPostcopyBandwidth, check());
+  }
   set_migration_bandwidth(qmp_, settings.bandwidth_per_second,
                           guarded([this, uri = std::move(settings.uri), check](Result<> result) {
                             if (!result) return refused(result.error());
                             if (!ending_) migrate(qmp_, uri, check());
                           }));
+}
+
+void OutgoingMigration::start_postcopy() {
+  migrate_start_postcopy(qmp_, guarded([this](Result<> result) {
+                           if (!result) refused(result.error());
+                         }));
 }
 
 void OutgoingMigration::proceed() {
@@ -151,6 +160,12 @@ void OutgoingMigration::changed(MigrationStatus status) {
     case MigrationStatus::pre_switchover:
       if (!ending_ && events_.pre_switchover) events_.pre_switchover();
       return;
+    case MigrationStatus::postcopy_active:
+      if (!ending_ && events_.follows) events_.follows();
+      return;
+    case MigrationStatus::postcopy_paused:
+      if (!ending_ && events_.broken) events_.broken();
+      return;
     case MigrationStatus::completed:
       // abort() came too late to cancel: nothing was released, so the source may still go on.
       if (ending_) return resume();
@@ -200,10 +215,28 @@ void IncomingMigration::event(const QmpEvent& event) {
   if (!status || over_) return;
   if (*status == MigrationStatus::completed) {
     over_ = true;
-    if (events_.loaded) events_.loaded();
+    const std::weak_ptr alive(alive_);
+    if (!std::exchange(loaded_, true) && events_.loaded) events_.loaded(false);
+    if (!alive.expired() && events_.complete) events_.complete();
+  } else if (*status == MigrationStatus::postcopy_active) {
+    if (events_.postcopy) events_.postcopy();
+    look_for_package();
   } else if (*status == MigrationStatus::failed || *status == MigrationStatus::cancelled) {
     fail_once(fmt::format("QEMU of vm {} could not load the migration (see its log)", qmp_.vm()));
   }
+}
+
+void IncomingMigration::look_for_package() {
+  if (loaded_ || over_) return;
+  query_status(qmp_, [this, alive = std::weak_ptr(alive_)](Result<VmStatus> status) {
+    if (alive.expired() || loaded_ || over_) return;
+    if (!status || status->state != "paused") {
+      look_ = qmp_.loop().after(kLoadedInterval, [this] { look_for_package(); });
+      return;
+    }
+    loaded_ = true;
+    if (events_.loaded) events_.loaded(true);
+  });
 }
 
 void IncomingMigration::fail_once(std::string reason) {

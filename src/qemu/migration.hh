@@ -11,6 +11,12 @@
 //     MIGRATION device, completed -> completed()         MIGRATION completed -> loaded()
 //   both paused: whoever owns the vm now is decided elsewhere; then cont() there
 //
+// Post-copy, if start_postcopy() is called instead of raising the limit: after proceed()
+//     MIGRATION postcopy-active -> follows()             MIGRATION postcopy-active; paused:
+//     loaded()
+//     ... the rest, while the vm runs there ...          cont() ... MIGRATION completed
+//     MIGRATION completed -> completed()                     -> complete()
+//
 // pause-before-switchover makes QEMU wait for proceed(); the return path makes `completed` mean
 // that the target has loaded everything; -S and late-block-activate keep the target still.
 #include <functional>
@@ -27,6 +33,8 @@ inline constexpr Nanoseconds kCancelPatience = seconds(10);
 // cont is repeated this often: QEMU refuses it while it still finishes the migration.
 inline constexpr int kContAttempts = 50;
 inline constexpr Nanoseconds kContInterval = milliseconds(20);
+// QEMU does not tell that it has loaded a post-copy's package: it is asked.
+inline constexpr Nanoseconds kLoadedInterval = milliseconds(1);
 
 // Repeats cont until query-status says that the vCPUs run.
 void cont_until_running(Qmp& qmp, Done done);
@@ -49,6 +57,8 @@ class OutgoingMigration final {
   struct Events {
     std::move_only_function<void(MigrationStatus)> status;
     std::move_only_function<void()> pre_switchover;  // vCPUs stopped; proceed() or abort()
+    std::move_only_function<void()> follows{};       // post-copy: all that the vm needs to run left
+    std::move_only_function<void()> broken{};        // post-copy: QEMU lost its connection
     std::move_only_function<void()> completed;       // the target has all; both are paused
     // Cancelled, failed or refused, and cont was tried until it took: the last event.
     std::move_only_function<void(End)> ended;
@@ -57,6 +67,8 @@ class OutgoingMigration final {
   OutgoingMigration(Qmp& qmp, Events events);
 
   void start(Settings settings);
+  // To be followed by `stop`; the capability was set.
+  void start_postcopy();
   void proceed();
   // From any state, also of a migration that an earlier agent began, and also after completed() as
   // long as the target was never continued: cancels what QEMU still does, then cont.
@@ -87,7 +99,11 @@ class IncomingMigration final {
  public:
   struct Events {
     std::move_only_function<void()> listening;  // the source may connect to the URI
-    std::move_only_function<void()> loaded;     // everything is in; paused, disks not activated
+    // All that the vm needs to run is in; paused, disks not activated. Of a post-copy the rest of
+    // the memory follows: `complete` comes after it.
+    std::move_only_function<void(bool memory_follows)> loaded;
+    std::move_only_function<void()> postcopy{};  // begins: pages that are missing are waited for
+    std::move_only_function<void()> complete{};
     // QEMU 7.2 exits when an incoming migration fails: the Qmp's closed() may come instead.
     std::move_only_function<void(std::string reason)> failed;
   };
@@ -97,11 +113,13 @@ class IncomingMigration final {
   void event(const QmpEvent& event);
 
  private:
+  void look_for_package();
   void fail_once(std::string reason);
 
   Qmp& qmp_;
   Events events_;
-  bool over_ = false;
+  bool over_ = false, loaded_ = false;
+  os::Loop::Timer look_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -127,7 +127,7 @@ struct RealQemu : ::testing::Test {
     b = connect(paths("b"), "target");
     incoming.emplace(*b, IncomingMigration::Events{
                              .listening = [this] { listening = true; },
-                             .loaded = [this] { loaded = true; },
+                             .loaded = [this](bool) { loaded = true; },
                              .failed = [this](std::string reason) { incoming_error = reason; }});
     incoming->start(launched.incoming_uri);
     listener = os::Listener::unix_(

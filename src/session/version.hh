@@ -11,7 +11,7 @@
 namespace godwit::session {
 
 // 1: the first. 2: hello names protocols and version.
-inline constexpr unsigned kProtocol = 2;
+inline constexpr unsigned kProtocol = 3;
 inline constexpr unsigned kOldestProtocol = 1;
 
 struct Versions {

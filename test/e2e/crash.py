@@ -56,6 +56,8 @@ class Matrix:
         self.stories = {}
         for line in simulation("--stories"):
             point, kind, killed_at = line.split()
+            if kind.startswith("postcopy"):
+                continue  # see test_postcopy.py: real ones take half a minute
             self.stories[point] = SURE.get(point.rsplit(".", 1)[0],
                                            Story(kind, None if killed_at == "-" else killed_at))
         self.table, faults = {}, []

@@ -174,6 +174,11 @@ void Agent::request(const std::string& from, const std::string& method, const Js
     TargetMove* move = target(id);
     if (!move && method == "migration.abort") return answer({});
     if (!move) return answer({.kind = Reply::Kind::error, .text = "unknown migration"});
+    if (method == "migration.lost") {
+      const auto vm = store_->find("vm", move->vm());
+      if (vm) cloud_.kill((*vm)["process"]);
+      return answer({});
+    }
     move->waiting.push_back(answer);
     if (method == "migration.abort") return move->queue.feed(TE::abort, "the source aborted");
     look_at_guest(*move);

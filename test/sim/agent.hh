@@ -45,7 +45,8 @@ class Agent final {
 
   // ---- from outside ----
   // Whether the move was accepted.
-  bool migrate(const std::string& guest, const std::string& to, migrate::SourceOptions options);
+  bool migrate(const std::string& guest, const std::string& to, migrate::SourceOptions options,
+               bool postcopy = false);
   void cutover(const std::string& guest);
   void abort(const std::string& guest);  // at either end
   void resolve_target_destroyed(const std::string& guest);
@@ -98,6 +99,9 @@ class Agent final {
   void allow_switchover(SourceMove& move);
   void pump(SourceMove& move);
   void stage_over(SourceMove& move);
+  void package_over(SourceMove& move);
+  void recover_memory(SourceMove& move);
+  void tell_lost(SourceMove& move);
   void prepare_guest(TargetMove& move);
   bool hold_port(TargetMove& move);
   void look_at_guest(TargetMove& move);

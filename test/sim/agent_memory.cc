@@ -25,8 +25,9 @@ void Agent::pump(SourceMove& move) {
   if (move.stage == Stage::none || move.stage == Stage::over) return;
   World& world = cloud_.world();
   const Agent* other = cloud_.agent(move.to());
-  const bool reachable = other && !world.is_cut(host_, move.to()) &&
-                         (other->takes_stream(move.id()) || !move.continued);
+  const bool reachable =
+      other && !world.is_cut(host_, move.to()) &&
+      (other->takes_stream(move.id()) || !move.continued || move.stage == Stage::follows);
   if (!reachable) {
     move.lane_up = false;
     move.lane_due = {};
@@ -43,7 +44,10 @@ void Agent::pump(SourceMove& move) {
   if (move.stage == Stage::rest && world.now() - move.stands_since > kStandBound) {
     return move.queue.feed(SE::memory_failed, "its last memory did not leave");
   }
-  const bool moves = move.lane_up && (move.stage != Stage::bulk || move.continued) &&
+  const SS state = move.machine.state();
+  const bool waits =
+      move.stage == Stage::follows && state != SS::committed && state != SS::draining;
+  const bool moves = move.lane_up && !waits && (move.stage != Stage::bulk || move.continued) &&
                      move.stage != Stage::stands &&
                      (cloud_.process(move.process()) || move.stage == Stage::end);
   if (moves && move.left > Nanoseconds{}) {
@@ -51,6 +55,25 @@ void Agent::pump(SourceMove& move) {
     if (move.left <= Nanoseconds{}) stage_over(move);
   }
   after(kPump, [this, &move] { pump(move); });
+}
+
+// All that the guest needs to run has come; the rest of its memory follows.
+void Agent::package_over(SourceMove& move) {
+  move.stage = SourceMove::Stage::follows;
+  move.left = cloud_.dice().between(milliseconds(100), seconds(3));
+  const std::uint64_t memory = cloud_.process(move.process())->memory;
+  cloud_.world().after(
+      cloud_.world().delay(host_, move.to()), [this, to = move.to(), id = move.id(), memory] {
+        Agent* other = cloud_.agent(to);
+        TargetMove* arrived = other ? other->target(id) : nullptr;
+        const auto process = arrived ? other->arriving(*arrived) : std::nullopt;
+        if (!process || !arrived->has_link || !cloud_.process(*process)) return;
+        cloud_.process(*process)->loaded = true;
+        cloud_.process(*process)->memory = memory;
+        other->after(other->moment(milliseconds(60)),
+                     [other, number = *process, id] { other->process_loaded(number, id); });
+        other->stream_verified(id);
+      });
 }
 
 void Agent::stage_over(SourceMove& move) {
@@ -68,7 +91,11 @@ void Agent::stage_over(SourceMove& move) {
     case Stage::rest:
       move.stage = Stage::stands;
       return move.queue.feed(SE::at_pre_switchover, {});
+    case Stage::follows:
+      move.stage = Stage::over;
+      return move.queue.feed(SE::memory_completed, {});
     case Stage::device: {
+      if (move.postcopy()) return package_over(move);
       move.stage = Stage::back;
       move.left = 2 * way + kPump;
       const std::uint64_t memory = cloud_.process(move.process())->memory;

@@ -20,7 +20,8 @@ using TS = migrate::TargetState;
 
 struct Agent::SourceMove {
   // What is under way, in the order in which it is.
-  enum class Stage { none, bulk, rest, stands, device, back, end, over };
+  // `follows`: in post-copy, once the guest runs at the target.
+  enum class Stage { none, bulk, rest, stands, device, back, end, follows, over };
 
   Json record;
   Source machine;
@@ -35,13 +36,15 @@ struct Agent::SourceMove {
   SourceMove(Json from, migrate::EventQueue<Source>::Handlers handlers)
       : record(std::move(from)),
         machine({.hold = record["hold"], .pause_on_diverge = false},
-                *migrate::source_state(record["state"].get<std::string>()), record["abort_told"]),
+                *migrate::source_state(record["state"].get<std::string>()), record["abort_told"],
+                record["memory_follows"]),
         queue(machine, std::move(handlers)) {}
   std::string id() const { return record["id"]; }
   std::string vm() const { return record["vm"]; }
   std::string to() const { return record["to"]; }
   PortId port() const { return *PortId::parse(record["port"].get<std::string>()); }
   Epoch epoch() const { return record["epoch"]; }
+  bool postcopy() const { return record["postcopy"]; }
   std::uint64_t process() const { return record["process"]; }
 };
 

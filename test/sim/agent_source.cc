@@ -14,7 +14,8 @@ constexpr Nanoseconds kTeardownDelay = milliseconds(500);
 bool Agent::is_moving(const std::string& guest) const {
   return std::ranges::any_of(sources_, [&](const auto& entry) {
     const SS state = entry.second->machine.state();
-    return entry.second->vm() == guest && !is_final(state) && state != SS::draining;
+    return entry.second->vm() == guest && !is_final(state) &&
+           (state != SS::draining || entry.second->machine.memory_follows());
   });
 }
 
@@ -23,8 +24,8 @@ bool Agent::has_vm(const std::string& guest) {
   return vm && !(*vm)["stopped"];
 }
 
-bool Agent::migrate(const std::string& guest, const std::string& to,
-                    migrate::SourceOptions options) {
+bool Agent::migrate(const std::string& guest, const std::string& to, migrate::SourceOptions options,
+                    bool postcopy) {
   bool accepted = false;
   guarded([&] {
     const auto vm = store_->find("vm", guest);
@@ -41,6 +42,8 @@ bool Agent::migrate(const std::string& guest, const std::string& to,
                                     {"to", to},
                                     {"state", "planned"},
                                     {"abort_told", true},
+                                    {"memory_follows", false},
+                                    {"postcopy", postcopy},
                                     {"hold", options.hold},
                                     {"epoch", epoch + 1},
                                     {"port", port},
@@ -88,8 +91,10 @@ Result<> Agent::perform(SourceMove& move, SF effect) {
   switch (effect) {
     case SF::record:
     case SF::note:
+      if (move.record["state"] != to_text(move.machine.state())) move.bound = 0;
       move.record["state"] = to_text(move.machine.state());
       move.record["abort_told"] = move.machine.abort_told();
+      move.record["memory_follows"] = move.machine.memory_follows();
       if (effect == SF::record) {
         if (auto done = store_->record("migration-source", move.id(), move.record); !done) {
           return done;
@@ -97,7 +102,6 @@ Result<> Agent::perform(SourceMove& move, SF effect) {
       } else {
         store_->put("migration-source", move.id(), move.record);
       }
-      move.bound = 0;
       if (move.machine.state() == SS::aborted) ++cloud_.aborts;
       if (move.machine.state() == SS::committed) ++cloud_.moves;
       break;
@@ -149,6 +153,8 @@ Result<> Agent::perform(SourceMove& move, SF effect) {
       if (move.stage != SourceMove::Stage::stands) break;
       move.stage = SourceMove::Stage::device;
       move.left = cloud_.dice().between(milliseconds(2), milliseconds(40));
+      if (!move.postcopy()) break;
+      after(moment(milliseconds(3)), [&move] { move.queue.feed(SE::memory_follows, {}); });
       break;
     case SF::commit_target:
       commit_target(move);
@@ -177,6 +183,12 @@ Result<> Agent::perform(SourceMove& move, SF effect) {
         cloud_.kill(move.process());
         move.queue.feed(SE::guest_ended, {});
       });
+      break;
+    case SF::recover_memory:
+      recover_memory(move);
+      break;
+    case SF::tell_lost:
+      tell_lost(move);
       break;
     case SF::forget_guest:
       move.stage = SourceMove::Stage::none;
@@ -210,6 +222,22 @@ void Agent::resume_guest(SourceMove& move) {
       if (cloud_.process(move.process())) move.queue.feed(SE::guest_resumed, {});
     });
   });
+}
+
+void Agent::recover_memory(SourceMove& move) {
+  if (!cloud_.process(move.process())) return move.queue.feed(SE::guest_died, {});
+  move.stage = SourceMove::Stage::follows;
+  move.left = cloud_.dice().between(milliseconds(100), seconds(3));
+  move.continued = move.lane_was_up = true;
+  pump(move);
+}
+
+void Agent::tell_lost(SourceMove& move) {
+  ask(move.to(), "migration.lost", {{"id", move.id()}}, migrate::kNotifyTimeout,
+      [this, &move](const Reply& reply) {
+        if (reply.kind != Reply::Kind::error) return;
+        arm(move.again, migrate::kTellAgain, [this, &move] { tell_lost(move); });
+      });
 }
 
 void Agent::release_ports(SourceMove& move) {

@@ -50,7 +50,7 @@ class Run final {
   Nanoseconds stood() { return cloud_.guest(kGuest).longest_stand; }
   bool only_agents_died() const {
     return fault_ <= Fault::both_agents && !story_.killed_at &&
-           story_.kind < Story::Kind::late_give_up;
+           story_.kind < Story::Kind::postcopy_lost;
   }
 
   // Empty: as it should be.
@@ -81,6 +81,9 @@ class Run final {
 
  private:
   static Weather weather() { return {}; }
+  bool is_postcopy() const {
+    return story_.kind == Story::Kind::postcopy || story_.kind == Story::Kind::postcopy_lost;
+  }
 
   void run_until(Instant when) {
     if (when > cloud_.world().now()) cloud_.run_for(when - cloud_.world().now());
@@ -88,7 +91,10 @@ class Run final {
 
   void tell() {
     Agent& source = *cloud_.agent(kSource);
-    if (!source.migrate(kGuest, kTarget, {.hold = story_.kind == Story::Kind::hold})) return;
+    if (!source.migrate(kGuest, kTarget, {.hold = story_.kind == Story::Kind::hold},
+                        is_postcopy())) {
+      return;
+    }
     const auto later = [this](Nanoseconds delay, const char* host, auto call) {
       cloud_.world().after(delay, [this, host, call] {
         if (Agent* agent = cloud_.agent(host)) call(*agent);
@@ -98,6 +104,8 @@ class Run final {
     const Nanoseconds when = cloud_.dice().between(milliseconds(100), milliseconds(900));
     switch (story_.kind) {
       case Story::Kind::plain:
+      case Story::Kind::postcopy:
+      case Story::Kind::postcopy_lost:  // see reached()
         break;
       case Story::Kind::hold:
         later(seconds(3), kSource, [](Agent& agent) { agent.cutover(kGuest); });
@@ -138,6 +146,12 @@ class Run final {
       cut_ = true;
       released_and_cut();
     }
+    if (story_.kind == Story::Kind::postcopy_lost && !cut_ &&
+        to_text(point) ==
+            (story_.seed % 2 == 0 ? "target.owner.record.after" : "source.draining.note.after")) {
+      cut_ = true;
+      cloud_.world().after({}, [this] { cloud_.kill_qemu(kSource, kGuest); });
+    }
     if (story_.killed_at && !killed_ && point == *story_.killed_at) {
       killed_ = true;
       restart_later(host, kRestartAfter);
@@ -152,6 +166,14 @@ class Run final {
     if (((story_.killed_at || given_up) && *fault_ == Fault::source_qemu) ||
         (given_up && *fault_ == Fault::source_power)) {
       allowed_.insert(Outcome::lost);
+    }
+    // Until all of its memory has followed the guest needs both QEMUs.
+    if (story_.kind == Story::Kind::postcopy &&
+        (*fault_ == Fault::source_qemu || *fault_ == Fault::source_power)) {
+      allowed_.insert(Outcome::lost);
+    }
+    if (story_.kind == Story::Kind::postcopy_lost) {
+      allowed_ = {Outcome::source, Outcome::target, Outcome::lost};
     }
     // The operator saw to it that the target has nothing, or never will.
     if (story_.kind >= Story::Kind::late_give_up &&
@@ -242,7 +264,8 @@ class Run final {
 
   void kill_qemu(const std::string& host) {
     if (cloud_.kill_qemu(host, kGuest)) return;
-    allowed_ = {Outcome::source, Outcome::target};  // there is none
+    if (story_.kind == Story::Kind::postcopy_lost) return;  // it was lost before
+    allowed_ = {Outcome::source, Outcome::target};          // there is none
   }
 
   Outcome outcome() {
@@ -343,6 +366,14 @@ std::map<Point, std::vector<Story>> find_stories(std::uint64_t wanted) {
       add(story);
     }
   }
+  for (std::uint64_t seed = 1; seed <= seeds && missing(); ++seed) {
+    using enum Story::Kind;
+    for (const auto kind : {postcopy, postcopy_lost}) add({.kind = kind, .seed = seed});
+    for (const Point& killed_at : {Point{"source", "committed", "note", Moment::before},
+                                   Point{"source", "draining", "wait", Moment::after}}) {
+      add({.kind = postcopy, .seed = seed, .killed_at = killed_at});
+    }
+  }
   // An operator's decisions are no part of the table: only for points that nothing else comes to.
   std::erase_if(stories, [](const auto& entry) { return entry.second.empty(); });
   const auto without = stories;
@@ -368,6 +399,10 @@ std::string_view to_text(Story::Kind kind) {
       return "abort";
     case Story::Kind::give_up:
       return "give_up";
+    case Story::Kind::postcopy:
+      return "postcopy";
+    case Story::Kind::postcopy_lost:
+      return "postcopy_lost";
     case Story::Kind::late_give_up:
       return "late_give_up";
     case Story::Kind::resolve:

@@ -19,7 +19,17 @@ namespace godwit::sim {
 struct Story {
   // The last two: the link is cut when the guest is whole at the target or released by the source;
   // then the operator gives up at the target, or says at the source that the target is destroyed.
-  enum class Kind : std::uint8_t { plain, hold, abort, give_up, late_give_up, resolve };
+  // In post-copy the memory follows; the source's QEMU may end before all of it has.
+  enum class Kind : std::uint8_t {
+    plain,
+    hold,
+    abort,
+    give_up,
+    postcopy,
+    postcopy_lost,
+    late_give_up,
+    resolve
+  };
   Kind kind = Kind::plain;
   std::uint64_t seed = 1;
   // Where the agent whose point it is was killed before.

@@ -1,0 +1,172 @@
+"""Moves that come to post-copy: the vm goes on at the target, its memory follows.
+
+    e1 (east) --WAN-- w1 (west)     the client at the router's third side
+
+The vm writes to its memory faster than the cap lets the move carry it, so that it diverges.
+"""
+
+import os
+import pathlib
+import signal
+
+import pytest
+from conftest import wait_until
+from fleet import Fleet, Observer, Probe
+
+SETTING = pathlib.Path("/proc/sys/vm/unprivileged_userfaultfd")
+DIVERGES = {"dirty": "200mbit", "working_set": "12MiB"}
+thorough = pytest.mark.thorough
+POSTCOPY = ("--on-diverge", "postcopy", "--bandwidth")
+
+
+@pytest.fixture(autouse=True)
+def _allowed():
+    """QEMU may wait for single pages."""
+    before = SETTING.read_text()
+    try:
+        SETTING.write_text("1")
+    except OSError as error:
+        pytest.skip(f"{SETTING} cannot be set here: {error}")
+    yield
+    SETTING.write_text(before)
+
+
+@pytest.fixture(name="fleet")
+def _fleet(lab):
+    fleet = Fleet(lab)
+    yield fleet
+    fleet.expect_nothing_left()
+
+
+def begin(fleet, vm, rate="50mbit"):
+    return fleet.begin_move(vm, "e1", "w1", *POSTCOPY, rate)
+
+
+def come_to_postcopy(fleet, vm, rate="50mbit"):
+    """The vm runs at w1, and much of its memory is at e1, where it stays for a while."""
+    identifier = begin(fleet, vm, rate)
+    fleet.wait_for_state("e1", identifier, "switching", "postcopy")
+    fleet.godwit("e1", "migration", "set", identifier, "--bandwidth", "5mbit")
+    fleet.wait_for_state("e1", identifier, "postcopy")
+    assert fleet.where(vm.name) == ["w1"]
+    return identifier
+
+
+def all_followed(fleet, vm, identifier):
+    fleet.godwit("e1", "migration", "set", identifier, "--bandwidth", "80mbit")
+    done = fleet.wait_for_state("e1", identifier, "draining", "done")
+    wait_until(lambda: fleet.where(vm.name) == ["w1"], 10, f"{vm.name} runs at w1")
+    vm.wait_until_it_counts()
+    fleet.wait_for_nothing_of(vm, "e1")
+    return done
+
+
+def test_a_move_that_diverges_goes_on_at_the_target(fleet):
+    vm = fleet.run_vm(**DIVERGES)
+    with Observer(vm), Probe(vm) as probe:
+        identifier = come_to_postcopy(fleet, vm)
+        assert fleet.migration("e1", identifier)["progress"]["remaining_bytes"] > 1 << 20
+        assert fleet.vms_of("e1")[vm.name]["state"] == "leaving"
+        refused = fleet.godwit("w1", "migrate", vm.name, "--to", "e1", expect=3)
+        assert "memory is still at e1" in refused.stderr, refused.stderr
+        refused = fleet.godwit("e1", "vm", "rm", vm.name, "--force", expect=None)
+        assert refused.returncode != 0
+        done = all_followed(fleet, vm, identifier)
+    probe.expect_one_history()  # a vm that waits for a page does not empty its rings
+    assert probe.figures["tcp"]["resets"] == 0, probe.figures
+    report = done["report"]
+    assert report["memory_followed_ms"] > 500
+    assert report["pause_ms"] < 3000
+    back = fleet.move(vm, "w1", "e1", "--bandwidth", "800mbit")
+    assert back["state"] in ("committed", "draining", "done")
+
+
+@thorough
+def test_a_cut_link_is_waited_for(fleet):
+    vm = fleet.run_vm(**DIVERGES)
+    with Observer(vm):
+        identifier = come_to_postcopy(fleet, vm)
+        fleet.lab.run("cut", "east-west")
+        wait_until(lambda: not fleet.migration("e1", identifier)["progress"]["lane_up"], 30,
+                   "the loss of the lane")
+        fleet.lab.run("heal", "east-west")
+        all_followed(fleet, vm, identifier)
+
+
+@thorough  # the next one kills both
+@pytest.mark.parametrize("host", ["e1", "w1"])
+def test_an_agent_that_is_killed_is_no_loss(fleet, host):
+    vm = fleet.run_vm(**DIVERGES)
+    with Observer(vm):
+        identifier = come_to_postcopy(fleet, vm)
+        fleet.restart_agent(host)
+        all_followed(fleet, vm, identifier)
+
+
+def test_both_agents_are_killed(fleet):
+    vm = fleet.run_vm(**DIVERGES)
+    with Observer(vm):
+        identifier = come_to_postcopy(fleet, vm)
+        fleet.kill_agent("e1")
+        fleet.kill_agent("w1")
+        fleet.start_agent("e1")
+        fleet.restart_agent("w1")
+        all_followed(fleet, vm, identifier)
+
+
+@pytest.mark.parametrize("moment", [
+    pytest.param("released.commit_target.before", marks=thorough),
+    "switching.continue_switchover.after"])
+def test_the_source_s_agent_dies_before_all_that_the_vm_needs_has_left(fleet, moment):
+    vm = fleet.run_vm(**DIVERGES)
+    fleet.restart_agent("e1", f"source.{moment}")
+    with Observer(vm):
+        identifier = begin(fleet, vm)
+        wait_until(lambda: fleet.agent_stopped("e1"), 60, "the fault")
+        fleet.restart_agent("e1")
+        fleet.wait_for_state("e1", identifier, "aborted")
+        vm.wait_until_it_counts()
+        assert fleet.where(vm.name) == ["e1"]
+        fleet.wait_for_nothing_of(vm, "w1")
+
+
+@thorough
+def test_the_source_s_qemu_dies_while_memory_follows(fleet):
+    vm = fleet.run_vm(**DIVERGES)
+    identifier = come_to_postcopy(fleet, vm)
+    (pid, _), = fleet.guests("e1")
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: fleet.vms_of("w1")[vm.name]["state"] == "stopped", 20,
+               lambda: f"the end at w1: {fleet.logs()}")
+    assert "before all of the guest's memory" in fleet.migration("e1", identifier)["reason"]
+    fleet.wait_for_nothing_of(vm, "e1")
+
+
+def test_a_vm_that_converges_needs_no_postcopy(fleet):
+    vm = fleet.run_vm()
+    moved = fleet.json("e1", "migrate", vm.name, "--to", "w1", "--max-downtime", "3s",
+                       *POSTCOPY, "400mbit")
+    assert "memory_followed_ms" not in moved["report"]
+    fleet.wait_for_nothing_of(vm, "e1")
+
+
+def test_an_abort_before_it_leaves_the_vm_where_it_is(fleet):
+    vm = fleet.run_vm(**DIVERGES)
+    with Observer(vm):
+        identifier = begin(fleet, vm, "20mbit")
+        fleet.wait_for_state("e1", identifier, "copying")
+        fleet.godwit("e1", "migration", "abort", identifier)
+        fleet.wait_for_state("e1", identifier, "aborted")
+        vm.wait_until_it_counts()
+        assert fleet.where(vm.name) == ["e1"]
+
+
+def test_preflight_says_what_is_missing(fleet):
+    vm = fleet.run_vm()
+    SETTING.write_text("0")
+    refused = fleet.godwit("e1", "migrate", vm.name, "--to", "w1", *POSTCOPY, "60mbit", expect=3)
+    assert "sysctl -w vm.unprivileged_userfaultfd=1" in refused.stderr
+    SETTING.write_text("1")
+    refused = fleet.godwit("e1", "migrate", vm.name, "--to", "w1", *POSTCOPY, "60mbit",
+                           "--no-compact", expect=3)
+    assert "--no-compact" in refused.stderr
