@@ -131,7 +131,7 @@ TargetRescue::TargetRescue(os::Loop& loop, Vm& vm, Ready ready) : loop_(loop), v
                        : os::adopt_stream(loop, *std::move(kept), "QEMU");
   auto ours = is_new ? stream->fd().duplicate() : os::Fd();
   auto left = [this, ready, ours = std::make_shared<os::Fd>(std::move(ours))] {
-    vm_.qmp().pass_descriptor("godwit-rescue", std::move(*ours),
+    vm_.qmp().pass_descriptor(qemu::kKeptRescue, std::move(*ours),
                               [alive = std::weak_ptr(alive_), ready](const auto& done) {
                                 if (alive.expired()) return;
                                 ready(done ? Result<>{} : std::unexpected(done.error()));

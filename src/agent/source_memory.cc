@@ -170,7 +170,7 @@ void SourceMemory::begin_qemu() {
 // In post-copy QEMU does not give the guest back once its socket is closed. If we are killed, QEMU
 // itself holds our end open, and who comes after us finds it there.
 void SourceMemory::keep_socket(const os::SocketStream& qemu) {
-  vm_.qmp().pass_descriptor("godwit-migration", qemu.fd().duplicate(),
+  vm_.qmp().pass_descriptor(qemu::kKeptMigration, qemu.fd().duplicate(),
                             [this, alive = std::weak_ptr(alive_)](const auto& done) {
                               if (!alive.expired() && !done) events_.failed(done.error().text);
                             });

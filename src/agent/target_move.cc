@@ -7,6 +7,7 @@
 
 #include "agent/move_queue.hh"
 #include "migrate/bounds.hh"
+#include "qemu/kept_socket.hh"
 
 namespace godwit::agent {
 
@@ -286,6 +287,10 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
 // ---- the memory that follows in post-copy ----
 
 void TargetMove::memory_complete() {
+  Vm* vm = context_.vms.find(record_.spec.name);
+  if (record_.postcopy && vm != nullptr) {
+    qemu::close_descriptor(vm->qmp(), qemu::kKeptRescue, [](const Result<>&) {});
+  }
   // Its QMP may be telling us.
   context_.loop.post([gone = std::shared_ptr<TargetRescue>(std::move(rescue_))] {});
   if (!std::exchange(record_.memory_follows, false)) return;

@@ -99,6 +99,13 @@ std::string counts_part(const json& report) {
       number_of(cpu, "target"));
 }
 
+// In post-copy.
+std::string followed_part(const json& report) {
+  if (!report.contains("memory_followed_ms")) return {};
+  return fmt::format("  followed  memory, for {:.1f} s after the pause\n",
+                     number_of(report, "memory_followed_ms") / 1000);
+}
+
 // The operator's hooks: none runs within the pause, so they are no part of any sum.
 std::string hooks_part(const json& migration) {
   const json hooks = migration.value("hooks", json::object());
@@ -188,7 +195,8 @@ std::string migration_text(const json& migration) {
   if (number_of(*report, "total_ms") > 0) text += "\n" + total_part(*report);
   if (number_of(*report, "pause_ms") > 0)
     text += "\n" + pause_part(*report) + prediction_line(*report);
-  return text + "\n" + counts_part(*report) + hooks_part(migration) + clock_part(migration);
+  return text + "\n" + followed_part(*report) + counts_part(*report) + hooks_part(migration) +
+         clock_part(migration);
 }
 
 std::string preflight_text(const json& report) {

@@ -159,6 +159,10 @@ void migrate_resume(Qmp& qmp, const std::string& uri, Done done) {
 }
 
 void migrate_cancel(Qmp& qmp, Done done) { run(qmp, "migrate_cancel", nullptr, std::move(done)); }
+void close_descriptor(Qmp& qmp, std::string_view name, Done done) {
+  run(qmp, "closefd", {{"fdname", name}}, std::move(done));
+}
+
 void cont(Qmp& qmp, Done done) { run(qmp, "cont", nullptr, std::move(done)); }
 void stop(Qmp& qmp, Done done) { run(qmp, "stop", nullptr, std::move(done)); }
 void quit(Qmp& qmp, Done done) { run(qmp, "quit", nullptr, std::move(done)); }

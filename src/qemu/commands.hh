@@ -106,6 +106,8 @@ void migrate_pause(Qmp& qmp, Done done);  // its connection counts as broken
 // waiting for a page.
 void migrate_recover(Qmp& qmp, const std::string& uri, Done done);
 void migrate_resume(Qmp& qmp, const std::string& uri, Done done);
+// Of Qmp::pass_descriptor().
+void close_descriptor(Qmp& qmp, std::string_view name, Done done);
 void cont(Qmp& qmp, Done done);
 void stop(Qmp& qmp, Done done);
 void quit(Qmp& qmp, Done done);

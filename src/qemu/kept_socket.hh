@@ -2,11 +2,16 @@
 // Sockets that an agent left with QEMU (Qmp::pass_descriptor), so that they are not closed when the
 // agent is killed, and the next one finds them there.
 #include <filesystem>
+#include <string_view>
 
 #include "os/child.hh"
 #include "os/fd.hh"
 
 namespace godwit::qemu {
+
+// Their names there.
+inline constexpr std::string_view kKeptMigration = "godwit-migration";
+inline constexpr std::string_view kKeptRescue = "godwit-rescue";
 
 // The end that accepted, or that connected.
 enum class SocketEnd { kAccepted, kConnected };
