@@ -343,8 +343,9 @@ std::map<Point, std::vector<Story>> find_stories(std::uint64_t wanted) {
     auto passed = Run(story, false).passes();
     // After the death that leads to it.
     if (story.killed_at) {
-      passed.erase(passed.begin(), std::ranges::find(passed, *story.killed_at));
-      passed.erase(passed.begin());
+      const auto death = std::ranges::find(passed, *story.killed_at);
+      if (death == passed.end()) return;  // a hook may have ended the move before
+      passed.erase(passed.begin(), death + 1);
     }
     std::ranges::sort(passed);
     const auto repeated = std::ranges::unique(passed);
