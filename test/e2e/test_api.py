@@ -473,8 +473,8 @@ print('slow ones cut', flush=True)
 COMPLETIONS = {
     "godwit mig": {"migrate", "migration"},
     "godwit vm st": {"stop"},
-    "godwit migrate --on-diverge ": {"abort", "pause", "throttle"},
-    "godwit migrate --on-diverge=p": {"pause"},
+    "godwit migrate --on-diverge ": {"abort", "pause", "throttle", "postcopy"},
+    "godwit migrate --on-diverge=p": {"pause", "postcopy"},
     "godwit port rm lan": {"lan-a", "lan-b"},
     "godwit connect lan-a w1/": {"w1/"},
     "godwit migrate x --to w": {"w1", "west"},
