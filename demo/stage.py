@@ -79,6 +79,14 @@ def demonstrated(show):
     return performed("demo", act)
 
 
+def all_kept(promises):
+    """Prints promises, (text, value, the most it may be); whether every one was kept."""
+    print("\npromises", flush=True)
+    for text, value, most in promises:
+        print(f"  {'kept' if value <= most else 'BROKEN':<7} {text:<52} {value:.2f} <= {most:.2f}", flush=True)
+    return all(value <= most for _, value, most in promises)
+
+
 @contextlib.contextmanager
 def ending_by_exception():
     """SIGTERM and SIGHUP end the program as Ctrl-C does, so that what was made is removed."""

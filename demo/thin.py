@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-from stage import (HOSTS, LINK, WAYS, Client, Godwit, Lab, Load, demonstrated, wait_until)
+from stage import (HOSTS, LINK, WAYS, Client, Godwit, Lab, Load, all_kept, demonstrated, wait_until)
 
 RATE, ONE_WAY = "100mbit", "20ms"
 CUT_S = 10
@@ -84,10 +84,7 @@ def judge(plain, compact, back, cut, moves, total):
         ("TCP connections reset", total["tcp"]["resets"], 0),
         ("jumps of the counter in the vm's memory", total["counter_jumps"], 0),
     ]
-    say("\npromises")
-    for text, value, most in promises:
-        say(f"  {'kept' if value <= most else 'BROKEN':<7} {text:<52} {value:.2f} <= {most:.2f}")
-    return all(value <= most for _, value, most in promises)
+    return all_kept(promises)
 
 
 def show(options):

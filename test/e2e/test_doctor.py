@@ -1,6 +1,7 @@
 """`godwit doctor` on a lab's host without an agent: what is missing there is named, with a remedy."""
 
 import json
+import pathlib
 import subprocess
 
 import pytest
@@ -50,6 +51,8 @@ def test_what_is_missing_is_named(doctor):
     assert status == 0 and all(f["level"] != "fail" for f in healthy.values()), healthy
     for name in ("kernel", "tun", "tap-pair", "udp-segmentation", "qemu", "port", "mtu"):
         assert healthy[name]["level"] == "ok", healthy[name]
+    allowed = pathlib.Path("/proc/sys/vm/unprivileged_userfaultfd").read_text().strip() == "1"
+    assert healthy["post-copy"]["level"] == ("ok" if allowed else "warn"), healthy["post-copy"]
     assert healthy["agent"]["level"] == "warn" and "godwitd" in healthy["agent"]["remedy"]
 
     finding, others = doctor.fails("tun", before="mount -t tmpfs none /dev/net")
