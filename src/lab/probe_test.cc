@@ -158,6 +158,23 @@ TEST_F(NativeRun, AKilledGuestShowsAsResetsAndAGap) {
   EXPECT_TRUE(total["to_vm"]["lost"].is_null());  // only the guest knew
 }
 
+// Stopped, it lags as a vm on a busy host does: it is asked before it has read what it was sent.
+TEST_F(NativeRun, WhatTheGuestIsYetToReadIsNotLost) {
+  os::Loop loop;
+  const auto stop = loop.after(milliseconds(700), [&] { EXPECT_TRUE(guest.kill(SIGSTOP)); });
+  const auto go_on = loop.after(milliseconds(2000), [&] {
+    EXPECT_TRUE(guest.kill(SIGCONT));
+    loop.stop();
+  });
+  std::thread timer([&] { loop.run(); });
+  auto events = probe({"--for", "1500ms"}, "");
+  timer.join();
+  ASSERT_TRUE(events.contains("summary")) << json(events).dump(1);
+  const json& total = events["summary"]["total"];
+  EXPECT_EQ(total["to_vm"]["lost"], 0) << total.dump(1);
+  EXPECT_GT(total["to_vm"]["sent"], 500) << total.dump(1);
+}
+
 TEST_F(NativeRun, MarkedWindowsGetTheirOwnFigures) {
   os::Loop loop;
   auto pair = os::make_socket_pair();

@@ -131,6 +131,7 @@ class Guest final {
     std::uint64_t from = 0;
     std::uint64_t limit = 0;
     words >> client >> from >> limit;
+    udp_.catch_up();
     return report(client, from, limit);
   }
 

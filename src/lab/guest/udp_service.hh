@@ -58,8 +58,11 @@ class UdpService final {
  public:
   explicit UdpService(std::uint16_t port);  // exits the process with a message when it cannot bind
 
-  // Takes what is there, at most kMostReceivedAtOnce packets.
-  void receive();
+  // Takes what is there, at most kMostReceivedAtOnce packets; false: there was nothing.
+  bool receive();
+  // Takes all that had come by now, for an account of it. A vm that lags has a socket's buffer
+  // full.
+  void catch_up();
   // One thousandth of a second of the vm's time: the counter grows, packets fall due.
   void tick();
   // Sends what receive() and tick() left to be sent.
