@@ -359,7 +359,8 @@ class Vm:
 class Observer:
     """Watches from outside the agents that a vm never runs twice: the CPU time of the vCPU threads
     of all its QEMUs, on all hosts. A hand-over may show both within one interval, never within two
-    in a row. A paused QEMU's vCPU threads do a little for the main loop: less than `BUSY`.
+    in a row. A paused QEMU's vCPU threads do a little for the main loop: less than `BUSY`. The last
+    thread of a QEMU that ends gives its memory back, which takes time: one that exits runs no guest.
     """
 
     INTERVAL_S = 0.05
@@ -395,13 +396,19 @@ class Observer:
                 pass
         return found
 
-    @staticmethod
-    def vcpu_seconds(pid):
+    PF_EXITING = 0x4  # include/linux/sched.h
+
+    @classmethod
+    def vcpu_seconds(cls, pid):
+        """None if it is ending, or gone."""
         total = 0
         try:
             for thread in pathlib.Path(f"/proc/{pid}/task").iterdir():
                 if thread.joinpath("comm").read_text().startswith("CPU "):
                     total += int(thread.joinpath("schedstat").read_text().split()[0])
+                    flags = thread.joinpath("stat").read_text().rpartition(") ")[2].split()[6]
+                    if int(flags) & cls.PF_EXITING:
+                        return None
         except (OSError, IndexError):
             return None
         return total / 1e9
