@@ -14,8 +14,17 @@ constexpr std::size_t kMostRaw = 2 << 20;
 }  // namespace
 
 DecodeStage::DecodeStage(os::Loop& control, const codec::Settings& settings,
-                         std::shared_ptr<const codec::KnownPages> known, Events events)
-    : control_(control), events_(std::move(events)), decoder_(settings, std::move(known)) {}
+                         std::shared_ptr<const codec::KnownPages> known,
+                         std::shared_ptr<SharedReader> group, Events events)
+    : control_(control),
+      events_(std::move(events)),
+      group_(std::move(group)),
+      decoder_(settings, std::move(known), group_) {}
+
+// The worker may be waiting for another vm's page.
+DecodeStage::~DecodeStage() {
+  if (group_) group_->leave();
+}
 
 std::size_t DecodeStage::take(BytesView coded) {
   if (working_ || more_ || raw_.size() > 1) return 0;

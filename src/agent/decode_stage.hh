@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 
+#include "agent/group_pages.hh"
 #include "agent/worker.hh"
 #include "codec/decoder.hh"
 
@@ -18,9 +19,11 @@ class DecodeStage final {
     std::function<void()> changed;  // there is something for QEMU, or room
     std::function<void(std::string)> failed;
   };
-  // `known`: see codec::Decoder.
+  // `known`, `group`: see codec::Decoder.
   DecodeStage(os::Loop& control, const codec::Settings& settings,
-              std::shared_ptr<const codec::KnownPages> known, Events events);
+              std::shared_ptr<const codec::KnownPages> known, std::shared_ptr<SharedReader> group,
+              Events events);
+  ~DecodeStage();
 
   // Bytes taken; fewer than given: no more until `changed`.
   std::size_t take(BytesView coded);
@@ -44,6 +47,7 @@ class DecodeStage final {
 
   os::Loop& control_;
   Events events_;
+  std::shared_ptr<SharedReader> group_;
   codec::Decoder decoder_;  // the worker's
   bool working_ = false, more_ = false, checkpointed_ = false, verified_ = false;
   Bytes coded_;               // memory for the next piece

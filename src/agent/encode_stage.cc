@@ -21,10 +21,11 @@ Bytes reuse(std::vector<Bytes>& spare) {
 
 }  // namespace
 
-EncodeStage::EncodeStage(os::Loop& control, const codec::Settings& settings, Events events)
+EncodeStage::EncodeStage(os::Loop& control, const codec::Settings& settings,
+                         codec::GroupOffers group, Events events)
     : control_(control),
       events_(std::move(events)),
-      encoder_(settings),
+      encoder_(settings, std::move(group)),
       most_catalogue_(crypto::KeyedHash::kKeySize + settings.most_known * crypto::KeyedHash::kSize),
       level_(settings.level) {}
 
@@ -51,6 +52,10 @@ bool EncodeStage::learn(BytesView catalogue) {
   most_catalogue_ -= catalogue.size();
   worker_.post([this, bytes = to_bytes(catalogue)] { encoder_.learn(bytes); });
   return true;
+}
+
+void EncodeStage::leave_group() {
+  worker_.post([this] { encoder_.leave_group(); });
 }
 
 void EncodeStage::flush() {

@@ -22,13 +22,16 @@ class EncodeStage final {
     std::function<void()> changed;  // there is something coded, or room
     std::function<void(const stream::QemuMark&)> mark;
   };
-  EncodeStage(os::Loop& control, const codec::Settings& settings, Events events);
+  EncodeStage(os::Loop& control, const codec::Settings& settings, codec::GroupOffers group,
+              Events events);
   ~EncodeStage();
 
   MutableBytes room();
   void commit(std::size_t count);
   // Of the catalogue of what the target knows; false: it is longer than it can be.
   bool learn(BytesView catalogue);
+  // See codec::Encoder.
+  void leave_group();
   // No more for now: what came is encoded without waiting for the batch to be full.
   void flush();
   // No more comes.

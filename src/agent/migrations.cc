@@ -294,6 +294,8 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
   if (epoch == 0) return request.answer(fail("migration {} has no epoch", id->text()));
   const auto codec = parse_codec(qemu::member(body, "codec"));
   if (!codec) return request.answer(std::unexpected(codec.error()));
+  const auto shared = parse_shared(qemu::member(body, "group"));
+  if (!shared) return request.answer(std::unexpected(shared.error()));
   if (targets_.contains(*id)) {
     return request.answer(fail("migration {} was begun here before", id->text()));
   }
@@ -315,7 +317,19 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
                       .epoch = epoch,
                       .postcopy = qemu::flag_at(body, "postcopy")};
   targets_[*id] = std::make_unique<TargetMove>(context_, std::move(record));
-  targets_[*id]->prepare(std::move(request), *codec);
+  std::shared_ptr<SharedReader> group;
+  if (*shared) group = group_reader(request.peer, **shared);
+  targets_[*id]->prepare(std::move(request), *codec, std::move(group));
+}
+
+// The first of a group makes its pages; they end with the last.
+std::shared_ptr<SharedReader> Migrations::group_reader(const std::string& peer,
+                                                       const SharedPlace& place) {
+  std::erase_if(group_pages_, [](const auto& each) { return each.second.expired(); });
+  auto& known = group_pages_[{peer, place.group}];
+  auto pages = known.lock();
+  if (!pages) known = pages = std::make_shared<SharedPages>(place.most_pages);
+  return std::make_shared<SharedReader>(std::move(pages), place.member);
 }
 
 void Migrations::on_session_up(const std::string& peer) {

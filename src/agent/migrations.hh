@@ -88,11 +88,14 @@ class Migrations final {
   void begin_at(MigrationId id, std::int64_t at);
   void read_lane(std::uint64_t key);
   void prepare_target(PeerRequest request, const nlohmann::json& body);
+  std::shared_ptr<SharedReader> group_reader(const std::string& peer, const SharedPlace& place);
 
   SourceMove::Context context_;
   HostSearch search_;
   std::map<MigrationId, std::unique_ptr<SourceMove>> sources_;
   std::map<MigrationId, std::unique_ptr<TargetMove>> targets_;
+  // Of the groups on their way to here, by the peer and the id that it gave.
+  std::map<std::pair<std::string, MigrationId>, std::weak_ptr<SharedPages>> group_pages_;
   std::map<std::uint64_t, NewLane> new_lanes_;
   std::uint64_t next_lane_ = 1;
   MoveGroups groups_;

@@ -11,7 +11,7 @@ using migrate::SourceState;
 namespace {
 
 // Of progress, and of the shares of the cap.
-constexpr Nanoseconds kInterval = milliseconds(250);
+constexpr Nanoseconds kLookInterval = milliseconds(250);
 
 }  // namespace
 
@@ -28,13 +28,17 @@ MoveGroups::MoveGroups(os::Loop& loop, Events& events, Find find)
   });
 }
 
-void MoveGroups::add(const SourceMove& member) {
+void MoveGroups::add(SourceMove& member) {
   const GroupPlace& place = *member.record().group;
   Group& group = groups_[place.id];
   group.place = place;
   group.members.resize(place.of);
   group.members[place.index] = {.move = member.record().id};
   group.is_live = true;
+  if (!group.index) {
+    group.index = std::make_shared<SharedIndex>(kMostShared.bytes / qemu::kPageBytes);
+  }
+  member.share(group.index);
   arm();
 }
 
@@ -69,7 +73,7 @@ bool MoveGroups::is_over(const Group& group) const {
 
 void MoveGroups::arm() {
   const bool any = std::ranges::any_of(groups_, [](const auto& g) { return g.second.is_live; });
-  if (any) timer_ = loop_.after(kInterval, [this] { look(); });
+  if (any) timer_ = loop_.after(kLookInterval, [this] { look(); });
 }
 
 void MoveGroups::look() {
@@ -90,6 +94,7 @@ void MoveGroups::look_at(const MigrationId& id, Group& group) {
   events_.publish_progress(id, progress(group));
   if (!is_over(group)) return;
   group.is_live = false;
+  group.index.reset();
   events_.close_followers(id, describe(id));
 }
 

@@ -1,7 +1,8 @@
 #pragma once
 // Groups of moves (migrate/group.hh): watches the members, tells them when it is their turn, shares
-// the cap among them, and shows them as one migration to those who follow it. A group is what its
-// members' records say; nothing else is kept of it. Control thread.
+// the cap among them and what their memory has in common, and shows them as one migration to those
+// who follow it. A group is what its members' records say; nothing else is kept of it. Control
+// thread.
 #include <functional>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
@@ -19,7 +20,7 @@ class MoveGroups final {
   MoveGroups(os::Loop& loop, Events& events, Find find);
 
   // A move whose record names its group. One with the place of another goes on with that.
-  void add(const SourceMove& member);
+  void add(SourceMove& member);
   bool knows(const MigrationId& group) const { return groups_.contains(group); }
 
   nlohmann::json describe(const MigrationId& group);
@@ -36,6 +37,7 @@ class MoveGroups final {
   struct Group {
     GroupPlace place;  // of any member: what the group has in common
     std::vector<Member> members;
+    std::shared_ptr<SharedIndex> index;  // of what their memory has in common
     bool is_live = true;
   };
 

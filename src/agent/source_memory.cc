@@ -107,9 +107,9 @@ void SourceMemory::on_ended(const qemu::OutgoingMigration::End& end) {
 }
 
 void SourceMemory::start() {
-  known_learnt_ = !settings_.codec;
+  known_learnt_ = !settings_.coding;
   link_ = std::make_unique<TransferLink>(
-      loop_, stream::TransferId::from(settings_.id.bytes), stream::Role::kSource, settings_.codec,
+      loop_, stream::TransferId::from(settings_.id.bytes), stream::Role::kSource, settings_.coding,
       TransferLink::Events{.mark = [this](const stream::QemuMark& each) { mark(each); },
                            .lane_lost =
                                [this](const std::string& reason) {
@@ -429,6 +429,7 @@ void SourceMemory::allow_switchover() {
     qemu::set_migration_bandwidth(vm_.qmp(), qemu::kUnlimitedMigrationBandwidth,
                                   [](const Result<>&) {});
   }
+  if (link_) link_->leave_group();
   policy_.renew();
   // Told while the move was held, and passed over: if it is so still it must be told again.
   if (!policy_.limits().pause_on_diverge) told_diverged_ = false;

@@ -25,11 +25,11 @@ class SourceMemory final {
     std::string to;  // host
     migrate::PauseLimits limits;
     std::optional<BitRate> bandwidth;
-    bool throttle = false;                 // the vCPUs, where it would diverge
-    bool postcopy = false;                 // likewise: the rest follows
-    bool hold = false;                     // kept in step until the switch-over is allowed
-    bool background = false;               // what the guest and its wires need comes first
-    std::optional<codec::Settings> codec;  // none: the memory stream passes as it is
+    bool throttle = false;                       // the vCPUs, where it would diverge
+    bool postcopy = false;                       // likewise: the rest follows
+    bool hold = false;                           // kept in step until the switch-over is allowed
+    bool background = false;                     // what the guest and its wires need comes first
+    std::optional<TransferLink::Coding> coding;  // none: the memory stream passes as it is
   };
   struct Events {
     std::function<void()> converged;

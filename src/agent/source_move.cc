@@ -207,6 +207,7 @@ void SourceMove::prepare_target() {
                                {"epoch", record_.epoch},
                                {"by", record_.by},
                                {"codec", to_json(codec())},
+                               {"group", to_json(shared_place())},
                                {"postcopy", goes_postcopy(record_)}};
   context_.peers.request(
       record_.to, "migration.prepare", body,
@@ -229,6 +230,16 @@ std::optional<codec::Settings> SourceMove::codec() const {
   return settings;
 }
 
+// A move that goes on with another's shares nothing: what that one offered may be lost.
+std::optional<SharedPlace> SourceMove::shared_place() const {
+  const bool shares = shared_ && codec() && record_.cache.bytes > 0 && record_.resumes.empty() &&
+                      context_.peers.protocol(record_.to) >= kGroupProtocol;
+  if (!shares) return std::nullopt;
+  return SharedPlace{.group = record_.group->id,
+                     .member = static_cast<std::uint32_t>(record_.group->index),
+                     .most_pages = shared_->most_pages()};
+}
+
 void SourceMove::start_memory() {
   Vm* vm = context_.vms.find(record_.vm);
   if (vm == nullptr) return feed(SourceEvent::guest_died);
@@ -240,7 +251,11 @@ void SourceMove::start_memory() {
                                   .postcopy = goes_postcopy(record_),
                                   .hold = record_.hold,
                                   .background = record_.background,
-                                  .codec = codec()};
+                                  .coding = std::nullopt};
+  if (const auto coding = codec()) settings.coding = {.settings = *coding};
+  if (const auto place = shared_place()) {
+    settings.coding->offers = {.index = std::move(shared_), .member = place->member};
+  }
   if (record_.bandwidth_bits_per_second != 0) {
     settings.bandwidth = BitRate{record_.bandwidth_bits_per_second};
   }
@@ -443,7 +458,7 @@ void SourceMove::resume_guest() {
                                .limits = {},
                                .bandwidth = {},
                                .background = false,
-                               .codec = {}},
+                               .coding = {}},
         milestones_,
         SourceMemory::Events{.converged = [] {},
                              .diverged = [](const std::string&) {},

@@ -49,6 +49,8 @@ class SourceMove final {
     if (memory_) memory_->doubt_lane();
   }
   Result<> set(const MoveChanges& changes);
+  // Before begin(): the vm's memory is sent as one of a group's.
+  void share(std::shared_ptr<SharedIndex> index) { shared_ = std::move(index); }
   void resumed_as(const MigrationId& id);
   // Post-copy: what carried the memory was lost with an agent, or the target's knows it no more.
   void recover_memory();
@@ -100,9 +102,11 @@ class SourceMove final {
   void tell_followers();
   std::string shown_state() const;
   std::optional<codec::Settings> codec() const;
+  std::optional<SharedPlace> shared_place() const;
 
   Context context_;
   SourceRecord record_;
+  std::shared_ptr<SharedIndex> shared_;                             // until its memory moves
   std::optional<std::pair<migrate::SourceState, bool>> published_;  // and whether memory follows
   migrate::Source machine_;
   migrate::EventQueue<migrate::Source> queue_;

@@ -125,4 +125,23 @@ Result<std::optional<codec::Settings>> parse_codec(const nlohmann::json& json) {
   return settings;
 }
 
+nlohmann::json to_json(const std::optional<SharedPlace>& place) {
+  if (!place) return nullptr;
+  return {
+      {"id", place->group.text()}, {"member", place->member}, {"most_pages", place->most_pages}};
+}
+
+Result<std::optional<SharedPlace>> parse_shared(const nlohmann::json& json) {
+  if (json.is_null()) return std::nullopt;
+  const auto group = id_field<MigrationId>(json, "id");
+  if (!group) return std::unexpected(group.error());
+  const std::uint64_t member = qemu::unsigned_at(json, "member");
+  const std::uint64_t most_pages = qemu::unsigned_at(json, "most_pages");
+  if (member >= migrate::kMostMembers || most_pages > kMaxCache.bytes / qemu::kPageBytes) {
+    return fail("the source's group is larger than it can be: {}", json.dump());
+  }
+  return SharedPlace{
+      .group = *group, .member = static_cast<std::uint32_t>(member), .most_pages = most_pages};
+}
+
 }  // namespace godwit::agent

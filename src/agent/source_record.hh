@@ -15,13 +15,25 @@ namespace godwit::agent {
 // A working set; 256 MiB saved no more on a database or a compiler (bench/RESULTS.md).
 inline constexpr ByteCount kDefaultCache{64 << 20};
 inline constexpr ByteCount kMaxCache{std::uint64_t{16} << 30};
-// Of a session, from which on memory may be encoded, and a move may come to post-copy.
+// Of a session, from which on memory may be encoded, a move may come to post-copy, and vms of a
+// group share pages.
 inline constexpr unsigned kCodecProtocol = 2;
 inline constexpr unsigned kPostcopyProtocol = 3;
+inline constexpr unsigned kGroupProtocol = 4;
+// What vms of a group share, before the target compresses it: a third to a half is left.
+inline constexpr ByteCount kMostShared{std::uint64_t{1} << 30};
 
 // What the target's decoder has to know; null: memory comes as it is.
 nlohmann::json to_json(const std::optional<codec::Settings>& codec);
 Result<std::optional<codec::Settings>> parse_codec(const nlohmann::json& json);
+// And to have, to decode what the vms of the group have in common; null: the vm shares nothing.
+struct SharedPlace {
+  MigrationId group{};
+  std::uint32_t member = 0;
+  std::uint64_t most_pages = 0;
+};
+nlohmann::json to_json(const std::optional<SharedPlace>& place);
+Result<std::optional<SharedPlace>> parse_shared(const nlohmann::json& json);
 
 // A move's part in a group, whose id is shown and steered like a migration's.
 struct GroupPlace {

@@ -144,8 +144,10 @@ void TargetMove::recorded() {
                                         {"reason", record_.reason}});
 }
 
-void TargetMove::prepare(PeerRequest request, const std::optional<codec::Settings>& codec) {
+void TargetMove::prepare(PeerRequest request, const std::optional<codec::Settings>& codec,
+                         std::shared_ptr<SharedReader> group) {
   codec_ = codec;
+  group_ = std::move(group);
   preparing_ = std::move(request);
   feed(TargetEvent::begin);
 }
@@ -228,8 +230,12 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
                                 std::shared_ptr<const codec::KnownPages> known) {
   Vm& vm = *incoming.vm;
   follow(vm);
+  std::optional<TransferLink::Coding> coding;
+  if (codec_) {
+    coding = {.settings = *codec_, .known = std::move(known), .group = std::move(group_)};
+  }
   link_ = std::make_unique<TransferLink>(
-      context_.loop, transfer_, stream::Role::kTarget, codec_,
+      context_.loop, transfer_, stream::Role::kTarget, std::move(coding),
       TransferLink::Events{
           .mark = {},
           .lane_lost =
@@ -250,8 +256,7 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
                 stream_verified_ = true;
                 maybe_loaded();
               },
-          .failed = [this](std::string why) { feed(TargetEvent::load_failed, std::move(why)); }},
-      std::move(known));
+          .failed = [this](std::string why) { feed(TargetEvent::load_failed, std::move(why)); }});
   link_->use_qemu(os::adopt_stream(context_.loop, std::move(incoming.stream), "QEMU"));
   incoming_ = std::make_unique<qemu::IncomingMigration>(
       vm.qmp(), qemu::IncomingMigration::Events{

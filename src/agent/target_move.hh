@@ -39,7 +39,9 @@ class TargetMove final {
   TargetMove(const SourceMove::Context& context, TargetRecord record);
 
   // migration.prepare
-  void prepare(PeerRequest request, const std::optional<codec::Settings>& codec);
+  // `group`: what the vm's memory shares with those that come with it; null: nothing.
+  void prepare(PeerRequest request, const std::optional<codec::Settings>& codec,
+               std::shared_ptr<SharedReader> group);
   // migration.commit; behind: how long the vm's clock has stood still, if the source knows.
   void commit(PeerRequest request, std::optional<Nanoseconds> behind);
   void abort(PeerRequest request, const std::string& reason);  // migration.abort
@@ -106,6 +108,7 @@ class TargetMove final {
   std::optional<Instant> clock_stood_since_;  // ours, when the source's vCPUs stopped
   std::unique_ptr<qemu::IncomingMigration> incoming_;
   std::optional<codec::Settings> codec_;  // that the source uses
+  std::shared_ptr<SharedReader> group_;   // until the link has it
   stream::TransferId transfer_;           // that link_ is of
   std::unique_ptr<TransferLink> link_;
   std::unique_ptr<TargetRescue> rescue_;

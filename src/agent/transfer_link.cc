@@ -46,8 +46,7 @@ class TransferLink::PlainMarks final : public stream::QemuSink {
 };
 
 TransferLink::TransferLink(os::Loop& loop, const stream::TransferId& id, stream::Role role,
-                           const std::optional<codec::Settings>& codec, Events events,
-                           std::shared_ptr<const codec::KnownPages> known)
+                           std::optional<Coding> coding, Events events)
     : loop_(loop),
       role_(role),
       outgoing_(is_source() ? kMemoryStream : kReturnPathStream),
@@ -55,20 +54,20 @@ TransferLink::TransferLink(os::Loop& loop, const stream::TransferId& id, stream:
       events_(std::move(events)),
       transfer_({.id = id,
                  .role = role,
-                 .streams = codec ? stream::compact_vm_streams() : stream::vm_streams()},
+                 .streams = coding ? stream::compact_vm_streams() : stream::vm_streams()},
                 *this, loop.now()),
-      known_(known),
-      tells_known_(!is_source() && codec) {
-  if (is_source() && codec) {
+      known_(coding ? coding->known : nullptr),
+      tells_known_(!is_source() && coding) {
+  if (is_source() && coding) {
     encode_ = std::make_unique<EncodeStage>(
-        loop, *codec,
+        loop, coding->settings, std::move(coding->offers),
         EncodeStage::Events{.changed = [this] { pump(); },
                             .mark = [this](const stream::QemuMark& each) { mark(each); }});
   } else if (is_source()) {
     marks_ = std::make_unique<PlainMarks>(*this);
-  } else if (codec) {
+  } else if (coding) {
     decode_ = std::make_unique<DecodeStage>(
-        loop, *codec, std::move(known),
+        loop, coding->settings, std::move(coding->known), std::move(coding->group),
         DecodeStage::Events{.changed = [this] { pump(); },
                             .failed = [this](std::string why) { abort(why); }});
     tell_known();

@@ -43,10 +43,15 @@ class TransferLink final : public stream::TransferSink {
     BitRate rate;  // lately, while there was a backlog; zero: unknown yet
   };
 
-  // Without `codec` the memory stream passes as it is. `known`: at the target, of the vm's memory.
+  struct Coding {
+    codec::Settings settings;
+    codec::GroupOffers offers{};                       // at the source
+    std::shared_ptr<const codec::KnownPages> known{};  // at the target, of the vm's memory
+    std::shared_ptr<SharedReader> group{};             // at the target
+  };
+  // Without `coding` the memory stream passes as it is.
   TransferLink(os::Loop& loop, const stream::TransferId& id, stream::Role role,
-               const std::optional<codec::Settings>& codec, Events events,
-               std::shared_ptr<const codec::KnownPages> known = nullptr);
+               std::optional<Coding> coding, Events events);
   ~TransferLink() override;
 
   void use_qemu(std::unique_ptr<os::ByteStream> qemu);
@@ -64,6 +69,10 @@ class TransferLink final : public stream::TransferSink {
   // The same, and what is encoded at once is bounded, too: for post-copy, where the vm waits for
   // what QEMU writes next.
   void hurry(ByteCount backlog);
+  // The vm's memory waits for no other vm's any more, see codec::Encoder.
+  void leave_group() {
+    if (encode_) encode_->leave_group();
+  }
   // The source lets go of its QEMU, whose migration fails then if it is still under way; one that
   // may be in post-copy would wait for ever: what it says is read and thrown away until it ends.
   void abort(const std::string& why);

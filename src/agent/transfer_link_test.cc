@@ -66,6 +66,10 @@ class TransferLinkTest : public testing::TestWithParam<std::optional<codec::Sett
     });
   }
   static const stream::TransferId kId;
+  static std::optional<TransferLink::Coding> coding() {
+    return GetParam().transform(
+        [](const auto& settings) { return TransferLink::Coding{.settings = settings}; });
+  }
 
   os::Loop loop_;
   os::MemoryLink from_, to_;
@@ -75,7 +79,7 @@ class TransferLinkTest : public testing::TestWithParam<std::optional<codec::Sett
   TransferLink source_{loop_,
                        kId,
                        stream::Role::kSource,
-                       GetParam(),
+                       coding(),
                        {.mark = [this](const stream::QemuMark& mark) { marks_.push_back(mark); },
                         .lane_lost = [this](const std::string&) { ++lanes_lost_; },
                         .memory_verified = [this] { ++verified_; },
@@ -83,7 +87,7 @@ class TransferLinkTest : public testing::TestWithParam<std::optional<codec::Sett
   TransferLink target_{loop_,
                        kId,
                        stream::Role::kTarget,
-                       GetParam(),
+                       coding(),
                        {.mark = {},
                         .lane_lost = [this](const std::string&) { ++lanes_lost_; },
                         .memory_verified = [this] { ++verified_; },
@@ -174,19 +178,19 @@ struct KnowingLinks {
     pages->seal();
     codec::Settings settings{.cache = 1 << 20, .most_known = most, .window_bits = 20};
     source = std::make_unique<TransferLink>(
-        loop, kId, stream::Role::kSource, settings,
+        loop, kId, stream::Role::kSource, TransferLink::Coding{.settings = settings},
         TransferLink::Events{.mark = {},
                              .lane_lost = [](const std::string&) {},
                              .known_learnt = [this] { learnt = true; },
                              .memory_verified = [this] { ++verified; },
                              .failed = [this](const std::string& why) { failure = why; }});
     target = std::make_unique<TransferLink>(
-        loop, kId, stream::Role::kTarget, settings,
+        loop, kId, stream::Role::kTarget,
+        TransferLink::Coding{.settings = settings, .known = pages},
         TransferLink::Events{.mark = {},
                              .lane_lost = [](const std::string&) {},
                              .memory_verified = [this] { ++verified; },
-                             .failed = [](const std::string&) {}},
-        pages);
+                             .failed = [](const std::string&) {}});
     source->use_qemu(from.take_b());
     target->use_qemu(to.take_a());
     source->use_lane(lane.take_a());

@@ -65,6 +65,8 @@ std::string_view to_text(Encoding encoding) {
       return "copy";
     case Encoding::kKnown:
       return "known";
+    case Encoding::kGroup:
+      return "group";
   }
   return "?";
 }

@@ -51,13 +51,15 @@ enum class Encoding : std::uint8_t {
   kDelta = 5,    // as it is kept but for some words, and kept so
   kCopy = 6,     // as another page is kept
   kKnown = 7,    // as the target's host knows it from before (known_pages.hh)
+  kGroup = 8,    // as a vm of the same group offered it (group.hh)
 };
-inline constexpr std::size_t kEncodings = 8;
+inline constexpr std::size_t kEncodings = 9;
 std::string_view to_text(Encoding encoding);
 
 inline constexpr std::uint8_t kEncodingMask = 0x0f;
-inline constexpr std::uint8_t kNamed = 0x10;  // the record names its block: text8 follows
-inline constexpr std::uint8_t kMoved = 0x20;  // not the page after the one before: varint follows
+inline constexpr std::uint8_t kNamed = 0x10;    // the record names its block: text8 follows
+inline constexpr std::uint8_t kMoved = 0x20;    // not the page after the one before: varint follows
+inline constexpr std::uint8_t kOffered = 0x40;  // of literals: to the vms of the same group
 
 // LEB128: seven bits a byte, least first.
 void append_varint(Bytes& out, std::uint64_t value);

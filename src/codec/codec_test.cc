@@ -5,6 +5,7 @@
 #include <random>
 
 #include "codec/decoder.hh"
+#include "codec/made_up_group.hh"
 #include "codec/made_up_guest.hh"
 
 namespace godwit::codec {
@@ -15,8 +16,8 @@ constexpr Settings kSmall{.cache = 64 * 4096, .level = 1, .window_bits = 20};
 using Known = std::shared_ptr<const KnownPages>;
 
 Bytes encode(BytesView raw, const Settings& settings, std::size_t chunk, Stats* stats = nullptr,
-             const Known& known = nullptr) {
-  Encoder encoder(settings);
+             const Known& known = nullptr, const GroupOffers& group = {}) {
+  Encoder encoder(settings, group);
   if (known) encoder.learn(known->catalogue());
   for (std::size_t at = 0; at < raw.size(); at += chunk) {
     encoder.push(raw.subspan(at, std::min(chunk, raw.size() - at)));
@@ -102,10 +103,14 @@ TEST(Codec, EveryEncodingIsUsedAndSaves) {
   MadeUpGuest guest(7, 300);
   guest.stream(2);
   const Known known = known_of(guest);
+  guest.stream(2);
   const Bytes raw = guest.stream(8);
   Stats stats;
   const Settings settings{.cache = 100 * 4096, .level = 1, .window_bits = 20};
-  const Bytes coded = encode(raw, settings, 65536, &stats, known);
+  GroupOffers group{.index = std::make_shared<MadeUpIndex>(50)};
+  encode(raw, settings, 65536, nullptr, known, group);
+  group.member = 1;
+  const Bytes coded = encode(raw, settings, 65536, &stats, known, group);
   for (std::size_t i = 0; i < kEncodings; ++i) {
     EXPECT_GT(stats.by_encoding[i].pages, 0U) << to_text(Encoding(i));
   }
@@ -262,6 +267,25 @@ TEST(Codec, GoldenBytesOfAKnownPage) {
   const Bytes coded = encoder.take().bytes;
   // named and moved | "a" | page 1 | one | place 1 (zigzag of 1 - 0)
   EXPECT_NE(to_hex(coded).find("370161010102"), std::string::npos) << to_hex(coded);
+}
+
+TEST(Codec, GoldenBytesOfAnOfferedPageAndOfOneOfTheGroup) {
+  namespace format = stream::qemu_format;
+  const Settings settings{.cache = 4096, .level = 0, .window_bits = 20};
+  const auto index = std::make_shared<MadeUpIndex>(9);
+  Bytes raw;
+  Writer writer(raw);
+  writer.u32(format::kMagic).u32(format::kVersion);
+  writer.u8(format::kSectionStart).u32(2).text8("ram").u32(0).u32(format::kRamVersion);
+  writer.u64(8192 | format::kRamMemorySize).text8("a").u64(8192);
+  writer.u64(4096 | format::kRamPage).text8("a").bytes(Bytes(4096, std::byte{2}));
+  // kept, offered, named and moved | "a" | page 1 | one
+  EXPECT_NE(to_hex(encode(raw, settings, 65536, nullptr, nullptr, {index, 3})).find("7301610101"),
+            std::string::npos);
+  // named and moved | "a" | page 1 | one | member 3 | number 0
+  EXPECT_NE(
+      to_hex(encode(raw, settings, 65536, nullptr, nullptr, {index, 5})).find("38016101010300"),
+      std::string::npos);
 }
 
 TEST(Codec, GoldenBytesOfACheckpoint) {

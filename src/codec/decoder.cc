@@ -14,8 +14,12 @@ using stream::PageRecord;
 // A record's word, its block's name and a fill byte.
 constexpr std::size_t kMostOfRecord = sizeof(std::uint64_t) + 1 + UINT8_MAX + 1;
 
-Decoder::Decoder(const Settings& settings, std::shared_ptr<const KnownPages> known)
-    : settings_(settings), decompressor_(settings.window_bits), known_(std::move(known)) {}
+Decoder::Decoder(const Settings& settings, std::shared_ptr<const KnownPages> known,
+                 std::shared_ptr<GroupReader> group)
+    : settings_(settings),
+      decompressor_(settings.window_bits),
+      known_(std::move(known)),
+      group_(std::move(group)) {}
 
 Result<bool> Decoder::step() {
   const BytesView rest = BytesView(held_).subspan(decoded_);
@@ -62,6 +66,7 @@ Result<> Decoder::batch(const BatchHeader& header, BytesView coded) {
   batch_began_ = out_.size();
   if (!operations(Reader(plain.first(header.operations)),
                   Reader(plain.subspan(header.operations)))) {
+    if (lacks_shared_) return fail("encoded memory: a page of another vm of the group is missing");
     return fail("encoded memory: operations that make no sense, after {} bytes", out_.size());
   }
   hash_.update(BytesView(out_).subspan(batch_began_));
@@ -100,8 +105,10 @@ bool Decoder::operations(Reader operations, Reader literals) {
 bool Decoder::pages(std::uint8_t tag, Reader& operations, Reader& literals) {
   const auto encoding = Encoding{static_cast<std::uint8_t>(tag & kEncodingMask)};
   const bool known = std::to_underlying(encoding) < kEncodings && encoding != Encoding::kOpaque &&
-                     (tag & ~(kEncodingMask | kNamed | kMoved)) == 0;
-  if (!known || !store_) return false;
+                     (tag & ~(kEncodingMask | kNamed | kMoved | kOffered)) == 0;
+  const bool offered = (tag & kOffered) != 0;
+  const bool literal = encoding == Encoding::kLiteral || encoding == Encoding::kKept;
+  if (!known || !store_ || (offered && (!literal || !group_))) return false;
   PageRecord record{
       .kind = encoding == Encoding::kZero ? PageRecord::Kind::kZero : PageRecord::Kind::kPage,
       .continues = (tag & kNamed) == 0,
@@ -125,7 +132,7 @@ bool Decoder::pages(std::uint8_t tag, Reader& operations, Reader& literals) {
     record.contents =
         zero ? BytesView(&kFill, 1)
              : contents(encoding, page_key(last_block_, next_number_), operations, literals);
-    if (record.contents.empty()) return false;
+    if (record.contents.empty() || (offered && !group_->add(record.contents))) return false;
     reproduce(record, out_);
     record.continues = true;
     ++next_number_;
@@ -166,11 +173,24 @@ BytesView Decoder::contents(Encoding encoding, PageKey key, Reader& operations, 
       const BytesView page = known_.page(place);
       return page.size() == page_size_ ? page : BytesView{};
     }
+    case Encoding::kGroup:
+      return shared(operations);
     case Encoding::kOpaque:
     case Encoding::kZero:
       break;
   }
   return {};
+}
+
+BytesView Decoder::shared(Reader& operations) {
+  const auto member = varint(operations);
+  const std::uint64_t number = next_shared_ + unzigzag(varint(operations));
+  if (!operations.ok() || !group_ || member > UINT32_MAX) return {};
+  next_shared_ = number + 1;
+  const BytesView page =
+      group_->page({.member = static_cast<std::uint32_t>(member), .number = number});
+  lacks_shared_ = page.empty();
+  return page.size() == page_size_ ? page : BytesView{};
 }
 
 std::size_t Decoder::block_of(std::string_view name) {

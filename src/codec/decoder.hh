@@ -8,6 +8,7 @@
 #include "base/result.hh"
 #include "codec/batch.hh"
 #include "codec/encoder.hh"
+#include "codec/group.hh"
 #include "codec/known_pages.hh"
 #include "codec/page_store.hh"
 #include "codec/zstd.hh"
@@ -18,7 +19,10 @@ namespace godwit::codec {
 class Decoder final {
  public:
   // As the encoder's; `level` is not needed. `known`: whose catalogue the encoder has learnt.
-  explicit Decoder(const Settings& settings, std::shared_ptr<const KnownPages> known = nullptr);
+  // `group`: for a vm that moves as one of a group; step() waits for what the others' decoders are
+  // yet to get.
+  explicit Decoder(const Settings& settings, std::shared_ptr<const KnownPages> known = nullptr,
+                   std::shared_ptr<GroupReader> group = nullptr);
 
   void push(BytesView coded);
   // Decodes a batch; false: there is none that is whole.
@@ -38,6 +42,7 @@ class Decoder final {
   bool operations(Reader operations, Reader literals);
   bool pages(std::uint8_t tag, Reader& operations, Reader& literals);
   BytesView contents(Encoding encoding, PageKey key, Reader& operations, Reader& literals);
+  BytesView shared(Reader& operations);
   bool room_for(std::uint64_t more) const { return out_.size() - batch_began_ + more <= kMaxRaw; }
   std::size_t block_of(std::string_view name);
 
@@ -49,6 +54,9 @@ class Decoder final {
   std::optional<PageStore> store_;
   KnownReader known_;
   std::uint64_t next_known_ = 0;
+  std::shared_ptr<GroupReader> group_;
+  std::uint64_t next_shared_ = 0;
+  bool lacks_shared_ = false;
   std::size_t page_size_ = 0;
   std::vector<std::string> blocks_;
   std::size_t last_block_ = 0;

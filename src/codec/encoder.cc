@@ -26,7 +26,10 @@ std::size_t raw_size(const stream::PageRecord& record) {
 
 }  // namespace
 
-Encoder::Encoder(const Settings& settings) : settings_(settings) {}
+Encoder::Encoder(const Settings& settings, GroupOffers group)
+    : settings_(settings), group_(std::move(group)) {
+  if (group_.index) group_name_.emplace(group_.index->key());
+}
 
 void Encoder::push(BytesView raw) { parser_.push(raw); }
 
@@ -110,6 +113,7 @@ void Encoder::page(const stream::PageRecord& record) {
 
   arguments_.clear();
   Encoding encoding = Encoding::kLiteral;
+  GroupIndex::Found found;
   if (zero) {
     encoding = Encoding::kZero;
   } else if (slot != kNoSlot && std::ranges::equal(store_->at(slot), record.contents)) {
@@ -123,7 +127,13 @@ void Encoder::page(const stream::PageRecord& record) {
     encoding = Encoding::kKnown;
     append_varint(arguments_, zigzag(*place - next_known_));
     next_known_ = *place + 1;
-    sent_before(key);
+    sent(key) = true;
+  } else if (found = shared(record.contents, slot, key); found.page) {
+    encoding = Encoding::kGroup;
+    append_varint(arguments_, found.page->member);
+    append_varint(arguments_, zigzag(found.page->number - next_shared_));
+    next_shared_ = found.page->number + 1;
+    sent(key) = true;
   } else if (slot != kNoSlot &&
              append_delta(store_->at(slot), record.contents, size / kDeltaWord / kMostChangedShare,
                           arguments_, literals_)) {
@@ -132,14 +142,15 @@ void Encoder::page(const stream::PageRecord& record) {
   } else {
     append(literals_, record.contents);
     // Every page while there is room; then those that were sent before, as they will be again.
-    const bool again = sent_before(key) || slot != kNoSlot;
+    const bool again = sent(key) || slot != kNoSlot;
+    sent(key) = true;
     if (store_->slots() > 0 && (again || !store_->full())) {
       encoding = Encoding::kKept;
       keep(key, record.contents, hash);
     }
   }
   charge(encoding);  // its literals
-  open_run(encoding, record, number);
+  open_run(encoding, found.offered, record, number);
   append(run_.arguments, arguments_);
   ++run_.pages;
   last_block_ = record.block;
@@ -158,17 +169,21 @@ bool Encoder::fits_an_operation(const stream::PageRecord& record) const {
   return record.kind == stream::PageRecord::Kind::kPage || record.contents.front() == std::byte{0};
 }
 
-// From now on it was.
-bool Encoder::sent_before(PageKey key) {
-  auto sent = sent_before_[(key * kGoldenRatio) >> (64 - kSentBits)];
-  const bool before = sent;
-  sent = true;
-  return before;
+// Whether it was sent before.
+std::vector<bool>::reference Encoder::sent(PageKey key) {
+  return sent_before_[(key * kGoldenRatio) >> (64 - kSentBits)];
 }
 
 // Its place in the catalogue. A page that is kept has changed since, to what no host knew.
 std::optional<std::uint64_t> Encoder::known(BytesView contents, Slot slot) {
   return slot == kNoSlot ? catalogue_.find(contents) : std::nullopt;
+}
+
+// What other vms of the group sent. A page is offered when it is first sent, and likely to be as it
+// was when they were made from one image; what changes is one vm's own.
+GroupIndex::Found Encoder::shared(BytesView contents, Slot slot, PageKey key) {
+  if (!group_.index || slot != kNoSlot) return {};
+  return group_.index->find((*group_name_)(contents), group_.member, !sent(key));
 }
 
 std::span<Slot> Encoder::bucket(std::uint64_t hash) {
@@ -200,14 +215,18 @@ void Encoder::keep(PageKey key, BytesView contents, std::uint64_t hash) {
   entries.front() = slot;
 }
 
-void Encoder::open_run(Encoding encoding, const stream::PageRecord& record, std::uint64_t number) {
+void Encoder::open_run(Encoding encoding, bool offered, const stream::PageRecord& record,
+                       std::uint64_t number) {
   const bool follows = record.continues && number == next_number_;
-  if (run_.pages > 0 && run_.encoding == encoding && follows) return;
+  const bool alike = run_.encoding == encoding && run_.offered == offered;
+  if (run_.pages > 0 && alike && follows) return;
   close_run();
   run_.encoding = encoding;
+  run_.offered = offered;
   const bool moved = record.block != last_block_ || number != next_number_;
-  operations_.push_back(static_cast<std::byte>(
-      std::to_underlying(encoding) | (record.continues ? 0 : kNamed) | (moved ? kMoved : 0)));
+  operations_.push_back(static_cast<std::byte>(std::to_underlying(encoding) |
+                                               (record.continues ? 0 : kNamed) |
+                                               (moved ? kMoved : 0) | (offered ? kOffered : 0)));
   if (!record.continues) Writer(operations_).text8(record.name);
   if (moved) append_varint(operations_, number);
 }

@@ -2,8 +2,8 @@
 // Makes QEMU's migration stream small: a sequence of batches from which a Decoder at the target
 // makes the same bytes again.
 //
-//   push(raw) -> QemuParser -> pages: zero | same | copy | known | delta |
-//                                     kept | literal                 -> operations,
+//   push(raw) -> QemuParser -> pages: zero | same | copy | known | group |
+//                                     delta | kept | literal         -> operations,
 //                              anything else: opaque                                 literals
 //             -> a batch, after kBatchBytes or flush() -> zstd -> take()
 //
@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "codec/batch.hh"
+#include "codec/group.hh"
 #include "codec/known_pages.hh"
 #include "codec/page_store.hh"
 #include "codec/zstd.hh"
@@ -44,11 +45,13 @@ struct Stats {
 
 class Encoder final : private stream::QemuSink {
  public:
-  explicit Encoder(const Settings& settings);
+  explicit Encoder(const Settings& settings, GroupOffers group = {});
 
   void push(BytesView raw);
   // Of the catalogue of what the decoder's host knows: for the pages that come from now on.
   void learn(BytesView catalogue) { catalogue_.learn(catalogue); }
+  // From now on no page has to wait for one of another vm, nor another's for one of this.
+  void leave_group() { group_.index.reset(); }
   // From the next batch on, or the one after; the window begins anew.
   void set_level(int level) { settings_.level = level; }
   // All that came, but for a record that was cut, is in the batches then.
@@ -72,6 +75,7 @@ class Encoder final : private stream::QemuSink {
   // Pages in a row that became the same.
   struct Run {
     Encoding encoding = Encoding::kOpaque;
+    bool offered = false;
     std::uint64_t pages = 0;  // 0: none is open
     Bytes arguments;
   };
@@ -81,12 +85,14 @@ class Encoder final : private stream::QemuSink {
   void mark(const stream::QemuMark& mark) override;
 
   bool fits_an_operation(const stream::PageRecord& record) const;
-  bool sent_before(PageKey key);
+  std::vector<bool>::reference sent(PageKey key);
   std::optional<std::uint64_t> known(BytesView contents, Slot slot);
+  GroupIndex::Found shared(BytesView contents, Slot slot, PageKey key);
   std::span<Slot> bucket(std::uint64_t hash);
   Slot copy_of(BytesView contents, std::uint64_t hash);
   void keep(PageKey key, BytesView contents, std::uint64_t hash);
-  void open_run(Encoding encoding, const stream::PageRecord& record, std::uint64_t number);
+  void open_run(Encoding encoding, bool offered, const stream::PageRecord& record,
+                std::uint64_t number);
   void close_run();
   void close_batch();
   void append_digest(BatchKind kind);
@@ -106,6 +112,9 @@ class Encoder final : private stream::QemuSink {
   std::vector<bool> sent_before_;      // by a hash of the page's key
   Catalogue catalogue_;
   std::uint64_t next_known_ = 0;  // the place after the last
+  GroupOffers group_;
+  std::optional<crypto::KeyedHash> group_name_;
+  std::uint64_t next_shared_ = 0;  // the number after the last
 
   Run run_;
   std::size_t last_block_ = SIZE_MAX;  // none yet

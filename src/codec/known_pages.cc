@@ -1,7 +1,5 @@
 #include "codec/known_pages.hh"
 
-#include <zstd.h>
-
 #include <algorithm>
 #include <bit>
 
@@ -13,9 +11,6 @@ using crypto::KeyedHash;
 
 namespace {
 
-// Compressed together, and decompressed for one of them: 64 KiB.
-constexpr std::size_t kGroup = 16;
-constexpr int kLevel = 1;
 constexpr std::size_t kLeastTable = 1024;
 
 std::size_t start_of(const KeyedHash::Digest& name) {
@@ -31,53 +26,28 @@ std::size_t KnownPages::HashOfName::operator()(const KeyedHash::Digest& name) co
 }
 
 KnownPages::KnownPages(std::size_t page_size, std::size_t budget, BytesView key)
-    : page_size_(page_size), budget_(budget), hash_(key), catalogue_(to_bytes(key)) {}
+    : pages_(page_size), budget_(budget), hash_(key), catalogue_(to_bytes(key)) {}
 
 void KnownPages::add(BytesView page) {
-  CHECK(page.size() == page_size_);
+  CHECK(page.size() == page_size());
   if (full_) return;
   if (std::ranges::all_of(page, [](std::byte each) { return each == std::byte{0}; })) return;
   const KeyedHash::Digest name = hash_(page);
   if (!names_.insert(name).second) return;
   append(catalogue_, name);
-  append(open_, page);
-  ++pages_;
-  if (open_.size() == kGroup * page_size_) close_group();
-}
-
-void KnownPages::close_group() {
-  if (open_.empty()) return;
-  Bytes coded(ZSTD_compressBound(open_.size()));
-  const std::size_t size =
-      ZSTD_compress(coded.data(), coded.size(), open_.data(), open_.size(), kLevel);
-  CHECK(ZSTD_isError(size) == 0, "zstd: {}", ZSTD_getErrorName(size));
-  groups_.emplace_back(coded.begin(), coded.begin() + static_cast<std::ptrdiff_t>(size));
-  bytes_ += size + (open_.size() / page_size_) * KeyedHash::kSize;
-  open_.clear();
-  full_ = bytes_ >= budget_;
+  pages_.add(page);
+  full_ = bytes() >= budget_;
 }
 
 void KnownPages::seal() {
-  close_group();
+  pages_.close();
   full_ = true;
-  open_ = {};
   names_ = {};
   catalogue_.shrink_to_fit();
 }
 
 BytesView KnownReader::page(std::uint64_t place) {
-  if (!pages_ || place >= pages_->pages_) return {};
-  const std::size_t size = pages_->page_size_;
-  const std::size_t group = place / kGroup;
-  if (which_ != group) {
-    which_ = group;
-    group_.resize(std::min(kGroup, pages_->pages_ - group * kGroup) * size);
-    const Bytes& coded = pages_->groups_[group];
-    const std::size_t done =
-        ZSTD_decompress(group_.data(), group_.size(), coded.data(), coded.size());
-    CHECK(done == group_.size(), "pages that were kept in memory cannot be decompressed");
-  }
-  return BytesView(group_).subspan(place % kGroup * size, size);
+  return pages_ ? pages_->pages_.page(place, unpacked_) : BytesView{};
 }
 
 void Catalogue::learn(BytesView bytes) {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/bytes.hh"
+#include "codec/packed_pages.hh"
 #include "crypto/keyed_hash.hh"
 
 namespace godwit::codec {
@@ -31,9 +32,9 @@ class KnownPages final {
   bool full() const { return full_; }
   void seal();
 
-  std::size_t page_size() const { return page_size_; }
-  std::size_t pages() const { return pages_; }
-  std::size_t bytes() const { return bytes_; }  // of memory
+  std::size_t page_size() const { return pages_.page_size(); }
+  std::size_t pages() const { return pages_.count(); }
+  std::size_t bytes() const { return pages_.bytes() + pages() * crypto::KeyedHash::kSize; }
   // The key, then a name of KeyedHash::kSize bytes for each page.
   BytesView catalogue() const { return catalogue_; }
 
@@ -42,16 +43,12 @@ class KnownPages final {
   struct HashOfName {
     std::size_t operator()(const crypto::KeyedHash::Digest& name) const;
   };
-  void close_group();
 
-  std::size_t page_size_;
+  PackedPages pages_;
   std::size_t budget_;
   crypto::KeyedHash hash_;
   Bytes catalogue_;
-  std::vector<Bytes> groups_;                                        // each compressed
-  Bytes open_;                                                       // the last group, as it fills
   std::unordered_set<crypto::KeyedHash::Digest, HashOfName> names_;  // until sealed
-  std::size_t pages_ = 0, bytes_ = 0;
   bool full_ = false;
 };
 
@@ -64,8 +61,7 @@ class KnownReader final {
 
  private:
   std::shared_ptr<const KnownPages> pages_;
-  Bytes group_;  // decompressed
-  std::optional<std::size_t> which_;
+  PackedPages::Unpacked unpacked_;
 };
 
 // The encoder's side.

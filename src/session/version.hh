@@ -10,8 +10,8 @@
 
 namespace godwit::session {
 
-// 1: the first. 2: hello names protocols and version.
-inline constexpr unsigned kProtocol = 3;
+// What each added: docs/protocol/session.md.
+inline constexpr unsigned kProtocol = 4;
 inline constexpr unsigned kOldestProtocol = 1;
 
 struct Versions {

@@ -274,8 +274,12 @@ def test_memory_crosses_compact_or_as_it_is(fleet):
             refused.stderr.replace("-", "_"), refused
 
 
+def pages_of(move, encoding):
+    return {use["name"]: use["pages"] for use in move["report"]["encodings"]}[encoding]
+
+
 def known_pages(move):
-    return {use["name"]: use["pages"] for use in move["report"]["encodings"]}["known"]
+    return pages_of(move, "known")
 
 
 def test_a_vm_that_comes_back_brings_what_differs(fleet):
@@ -339,6 +343,24 @@ def test_a_group_moves_in_order_under_one_cap(fleet):
     assert "between the first and the last hand-over" in shown
     refused = fleet.godwit("w1", "migrate", vms[0].name, vms[0].name, "--to", "e1", expect=3)
     assert f"vm {vms[0].name} twice" in refused.stderr
+
+
+def test_what_vms_of_a_group_have_in_common_is_sent_once(fleet):
+    vms = [fleet.run_vm() for _ in range(3)]
+    group = group_of(fleet, vms, "--no-known")
+    sent = [member["report"]["bytes"]["wan"] for member in group["members"]]
+    shared = [pages_of(member, "group") for member in group["members"]]
+    for vm in vms:
+        assert fleet.where(vm.name) == ["w1"]
+        vm.wait_until_it_counts()
+    # They booted from one image; what differs is what a kernel puts elsewhere at each boot.
+    alone = fleet.move(vms[0], "w1", "e1", "--no-known")
+    assert pages_of(alone, "group") == 0
+    assert sum(shared) > 3000, shared
+    assert sum(sent) < 0.85 * len(vms) * alone["report"]["bytes"]["wan"], (sent, alone["report"]["bytes"])
+    apart = fleet.json("w1", "migrate", vms[1].name, vms[2].name, "--to", "e1", *fleet.PATIENT,
+                       "--no-known", "--cache", "0B")
+    assert [pages_of(member, "group") for member in apart["members"]] == [0, 0]
 
 
 def test_a_group_moves_whole_or_not_at_all(fleet):

@@ -4,11 +4,13 @@
 #include <cstdlib>
 
 #include "codec/decoder.hh"
+#include "codec/made_up_group.hh"
 
 namespace {
 
 using namespace godwit;
 
+constexpr std::uint64_t kMostShared = 100;
 constexpr codec::Settings kSettings{.cache = 8 * 4096, .level = 1, .window_bits = 17};
 
 std::shared_ptr<const codec::KnownPages> some_known() {
@@ -21,7 +23,9 @@ std::shared_ptr<const codec::KnownPages> some_known() {
 const std::shared_ptr<const codec::KnownPages> kKnown = some_known();
 
 Bytes decode(BytesView coded, bool* verified) {
-  codec::Decoder decoder(kSettings, kKnown);
+  codec::MadeUpPages pages;
+  codec::Decoder decoder(kSettings, kKnown,
+                         std::make_shared<codec::MadeUpReader>(pages, 0, kMostShared));
   decoder.push(coded);
   Bytes raw;
   for (Result<bool> more = true; more && *more; more = decoder.step()) {
@@ -42,7 +46,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     decode(input, &verified);
     return 0;
   }
-  codec::Encoder encoder(kSettings);
+  codec::Encoder encoder(kSettings, {.index = std::make_shared<codec::MadeUpIndex>(kMostShared)});
   encoder.learn(kKnown->catalogue());
   for (std::size_t at = 0; at < input.size(); at += 5000) {
     encoder.push(input.subspan(at, std::min<std::size_t>(5000, input.size() - at)));
