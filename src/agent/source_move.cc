@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <bit>
 #include <nlohmann/json.hpp>
 
 #include "agent/move_queue.hh"
@@ -220,10 +221,16 @@ void SourceMove::prepare_target() {
       migrate::kPrepareTimeout);
 }
 
-// None if the target could not decode it: its agent is of a version before.
+// None if the target could not decode it: its agent is of a version before. The members of a group
+// divide the memory of one move among them: the kernel clears all of it, at both ends, while they
+// are copied.
 std::optional<codec::Settings> SourceMove::codec() const {
   if (!record_.compact || context_.peers.protocol(record_.to) < kCodecProtocol) return std::nullopt;
   codec::Settings settings{.cache = record_.cache.bytes};
+  if (record_.group) {
+    settings.cache /= record_.group->of;
+    settings.window_bits -= static_cast<int>(std::bit_width(record_.group->of - 1));
+  }
   if (Vm* vm = context_.vms.find(record_.vm); vm != nullptr && record_.known) {
     settings.most_known = vm->spec().memory.bytes / qemu::kPageBytes;
   }

@@ -104,7 +104,7 @@ void add_migrate(CLI::App& app, Context& context) {
       "Take a quarter of the path: the vm and its wires come first, the move takes longer");
   add_size(*verb, "--cache", move->cache,
            "Memory for pages that were sent, at each end: what comes again is a few bytes "
-           "(default 64MiB)");
+           "(default 64MiB; the vms of a group divide it)");
   verb->add_flag("--no-compact", move->no_compact,
                  "Send memory as it is: for links faster than a core compresses");
   verb->add_flag("--no-known", move->no_known,
