@@ -130,11 +130,11 @@ def stock_argv(godwits, append):
     return [*argv, "-qmp", "stdio"]
 
 
-class Stock:
-    """The network of the operator, the vm in it, and its moves."""
+class StockVm:
+    """A vm of the operator, and its moves."""
 
-    def __init__(self, lab, load, argv):
-        self.lab, self.argv = lab, stock_argv(argv, load.append(MTU))
+    def __init__(self, lab, load, argv, port=MIGRATION_PORT):
+        self.lab, self.argv, self.port = lab, stock_argv(argv, load.append(MTU)), port
         self.addresses = {node["name"]: node["ipv4"] for node in lab.describe()["nodes"]
                           if not node["router"]}
         self.vm = self._left = None
@@ -144,31 +144,8 @@ class Stock:
     def host(self):
         return self.vm.host
 
-    def _run(self, host, *words):
-        line = f"{host}# {' '.join(words)}"
-        self.commands.append(line)
-        self.lab.run(host, *words)
-
     def start(self):
-        for host in self.addresses:
-            self._make_bridge(host)
-        for host in HOSTS.values():
-            self._run(host, "ip", "tuntap", "add", "tap0", "mode", "tap", "vnet_hdr")
-            self._run(host, "ip", "link", "set", "tap0", "mtu", str(MTU), "master", "br0", "up")
-        self._run("client", "ip", "address", "add", f"{CLIENT_ADDRESS}/24", "dev", "br0")
         self.vm = self._qemu(HOSTS["east"])
-
-    def _make_bridge(self, host):
-        own = self.addresses[host]
-        self._run(host, "ip", "link", "add", "br0", "type", "bridge")
-        self._run(host, "ip", "link", "add", "vxlan0", "type", "vxlan", "id", str(VNI), "dstport",
-                  str(VXLAN_PORT), "local", own, "tos", VXLAN_TOS)
-        for other, address in self.addresses.items():
-            if other != host:
-                self._run(host, "bridge", "fdb", "append", "00:00:00:00:00:00", "dev", "vxlan0",
-                          "dst", address)
-        self._run(host, "ip", "link", "set", "vxlan0", "mtu", str(MTU), "master", "br0", "up")
-        self._run(host, "ip", "link", "set", "br0", "mtu", str(MTU), "up")
 
     def _qemu(self, host, *more):
         argv = [*self.argv, *more]
@@ -201,7 +178,7 @@ class Stock:
         """
         begun = time.monotonic()
         self.vm.forget_events()
-        uri = f"tcp:{self.addresses[host]}:{MIGRATION_PORT}"
+        uri = f"tcp:{self.addresses[host]}:{self.port}"
         target = self._qemu(host, "-incoming", "defer")
         try:
             for qemu in (target, self.vm):
@@ -261,6 +238,39 @@ class Stock:
     def stop(self):
         for qemu in filter(None, (self.vm, self._left)):
             qemu.end()
+
+
+class Stock(StockVm):
+    """With the operator's network, to the client."""
+
+    def _run(self, host, *words):
+        line = f"{host}# {' '.join(words)}"
+        self.commands.append(line)
+        self.lab.run(host, *words)
+
+    def start(self):
+        for host in self.addresses:
+            self._make_bridge(host)
+        for host in HOSTS.values():
+            self._run(host, "ip", "tuntap", "add", "tap0", "mode", "tap", "vnet_hdr")
+            self._run(host, "ip", "link", "set", "tap0", "mtu", str(MTU), "master", "br0", "up")
+        self._run("client", "ip", "address", "add", f"{CLIENT_ADDRESS}/24", "dev", "br0")
+        super().start()
+
+    def _make_bridge(self, host):
+        own = self.addresses[host]
+        self._run(host, "ip", "link", "add", "br0", "type", "bridge")
+        self._run(host, "ip", "link", "add", "vxlan0", "type", "vxlan", "id", str(VNI), "dstport",
+                  str(VXLAN_PORT), "local", own, "tos", VXLAN_TOS)
+        for other, address in self.addresses.items():
+            if other != host:
+                self._run(host, "bridge", "fdb", "append", "00:00:00:00:00:00", "dev", "vxlan0",
+                          "dst", address)
+        self._run(host, "ip", "link", "set", "vxlan0", "mtu", str(MTU), "master", "br0", "up")
+        self._run(host, "ip", "link", "set", "br0", "mtu", str(MTU), "up")
+
+    def stop(self):
+        super().stop()
         for host in self.addresses:
             self.lab.run(host, "ip", "link", "del", "vxlan0")
             self.lab.run(host, "ip", "link", "del", "br0")
