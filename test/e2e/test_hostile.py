@@ -292,3 +292,23 @@ def test_a_move_that_does_not_converge(fleet):
         fleet.godwit("e1", "migration", "wait", identifier)
         assert fleet.where(vm.name) == ["w1"]
         assert fleet.migration("e1", identifier)["report"]["pause_ms"] > 300
+
+
+@pytest.mark.thorough
+def test_a_throttled_vm_converges(fleet):
+    """What would not converge does, as QEMU takes the vCPUs' time: more from round to round."""
+    vm = fleet.run_vm(memory="96MiB", dirty="300mbit", working_set="20MiB", nic=False)
+    throttled = 0
+    with Observer(vm):
+        identifier = fleet.json("e1", "migrate", vm.name, "--to", "w1", "--no-compact", "--bandwidth", "70mbit",
+                                "--max-downtime", "500ms", "--on-diverge", "throttle", "--detach")["id"]
+
+        def over():
+            nonlocal throttled
+            move = fleet.migration("e1", identifier)
+            throttled = max(throttled, move.get("progress", {}).get("throttle_percent", 0))
+            return move["state"] in ("committed", "draining", "done", "aborted")
+
+        wait_until(over, 150, "the throttled move")
+    assert fleet.where(vm.name) == ["w1"], fleet.migration("e1", identifier)
+    assert throttled > 20, throttled

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 
+import pytest
 from conftest import wait_until
 from fleet import ADDRESSES, HOSTS, Observer, Probe
 
@@ -382,6 +383,36 @@ def test_a_group_moves_whole_or_not_at_all(fleet):
     fleet.godwit("e1", "migration", "cutover", held["id"])
     fleet.godwit("e1", "migration", "wait", held["id"])
     assert {fleet.where(vm.name)[0] for vm in vms} == {"w1"}
+
+
+@pytest.mark.thorough
+def test_a_group_outlives_agents_that_are_killed_while_it_is_copied(fleet):
+    """The target's: all go on at the source, and may move again. The source's: each is resumed by itself."""
+    vms = [fleet.run_vm(dirty="1mbit", working_set="1MiB") for _ in range(3)]
+
+    def begin():
+        group = fleet.json("e1", "migrate", *(vm.name for vm in vms), "--to", "w1", *fleet.PATIENT, "--no-known",
+                           "--bandwidth", "60mbit", "--detach")
+        wait_until(lambda: all(fleet.migration("e1", member["id"]).get("progress", {}).get("sent_bytes", 0) > 2 << 20
+                               for member in group["members"]), 40, "all are copied")
+        return group
+
+    group = begin()
+    fleet.restart_agent("w1")
+    for member in group["members"]:
+        fleet.wait_for_state("e1", member["id"], "aborted")
+    assert {fleet.where(vm.name)[0] for vm in vms} == {"e1"}
+    for vm in vms:
+        vm.wait_until_it_counts()
+
+    group = begin()
+    fleet.restart_agent("e1")
+    for member in group["members"]:
+        again = wait_until(lambda m=member: fleet.migration("e1", m["id"]).get("resumed_as"), 40, "another move")
+        assert pages_of(fleet.wait_for_state("e1", again, "draining", "done"), "group") == 0
+    for vm in vms:
+        assert fleet.where(vm.name) == ["w1"]
+        vm.wait_until_it_counts()
 
 
 def test_a_wire_to_a_host_that_is_away_can_be_cut(fleet):
