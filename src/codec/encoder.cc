@@ -75,9 +75,9 @@ void Encoder::opaque(BytesView bytes) {
   hash_.update(bytes);
   while (!bytes.empty()) {
     const BytesView part = bytes.first(std::min(bytes.size(), kBatchBytes));
-    if (run_.pages == 0 || run_.encoding != Encoding::kOpaque) {
+    if (run_.pages == 0 || run_.choice.encoding != Encoding::kOpaque) {
       close_run();
-      run_.encoding = Encoding::kOpaque;
+      run_.choice = {Encoding::kOpaque};
     }
     run_.pages += part.size();
     append(literals_, part);
@@ -108,57 +108,60 @@ void Encoder::page(const stream::PageRecord& record) {
   hash_.update(head_);
   hash_.update(record.contents);
   const PageKey key = page_key(record.block, number);
-  const std::uint64_t hash = zero ? 0 : stream::checksum(0, record.contents);
-  const Slot slot = zero || store_->slots() == 0 ? kNoSlot : store_->find(key);
-
   arguments_.clear();
-  Encoding encoding = Encoding::kLiteral;
-  GroupIndex::Found found;
-  if (zero) {
-    encoding = Encoding::kZero;
-  } else if (slot != kNoSlot && std::ranges::equal(store_->at(slot), record.contents)) {
-    encoding = Encoding::kSame;
-    store_->touch(slot);
-  } else if (const Slot other = copy_of(record.contents, hash); other != kNoSlot) {
-    encoding = Encoding::kCopy;
-    append_varint(arguments_, other);
-    store_->touch(other);
-  } else if (const auto place = known(record.contents, slot)) {
-    encoding = Encoding::kKnown;
-    append_varint(arguments_, zigzag(*place - next_known_));
-    next_known_ = *place + 1;
-    sent(key) = true;
-  } else if (found = shared(record.contents, slot, key); found.page) {
-    encoding = Encoding::kGroup;
-    append_varint(arguments_, found.page->member);
-    append_varint(arguments_, zigzag(found.page->number - next_shared_));
-    next_shared_ = found.page->number + 1;
-    sent(key) = true;
-  } else if (slot != kNoSlot &&
-             append_delta(store_->at(slot), record.contents, size / kDeltaWord / kMostChangedShare,
-                          arguments_, literals_)) {
-    encoding = Encoding::kDelta;
-    keep(key, record.contents, hash);
-  } else {
-    append(literals_, record.contents);
-    // Every page while there is room; then those that were sent before, as they will be again.
-    const bool again = sent(key) || slot != kNoSlot;
-    sent(key) = true;
-    if (store_->slots() > 0 && (again || !store_->full())) {
-      encoding = Encoding::kKept;
-      keep(key, record.contents, hash);
-    }
-  }
-  charge(encoding);  // its literals
-  open_run(encoding, found.offered, record, number);
+  const Choice choice = zero ? Choice{Encoding::kZero} : choose(key, record.contents);
+  charge(choice.encoding);  // its literals
+  open_run(choice, record, number);
   append(run_.arguments, arguments_);
   ++run_.pages;
   last_block_ = record.block;
   next_number_ = number + 1;
   batch_raw_ += raw_size(record);
-  charge(encoding);
-  count(encoding, raw_size(record));
+  charge(choice.encoding);
+  count(choice.encoding, raw_size(record));
   if (batch_raw_ >= kBatchBytes) close_batch();
+}
+
+// The cheapest that will do; its arguments and literals are written.
+Encoder::Choice Encoder::choose(PageKey key, BytesView contents) {
+  const std::uint64_t hash = stream::checksum(0, contents);
+  const Slot slot = store_->slots() == 0 ? kNoSlot : store_->find(key);
+  if (slot != kNoSlot && std::ranges::equal(store_->at(slot), contents)) {
+    store_->touch(slot);
+    return {Encoding::kSame};
+  }
+  if (const Slot other = copy_of(contents, hash); other != kNoSlot) {
+    append_varint(arguments_, other);
+    store_->touch(other);
+    return {Encoding::kCopy};
+  }
+  const bool again = sent(key) || slot != kNoSlot;
+  sent(key) = true;
+  if (const auto place = known(contents, slot)) {
+    append_varint(arguments_, zigzag(*place - next_known_));
+    next_known_ = *place + 1;
+    return {Encoding::kKnown};
+  }
+  const GroupIndex::Found found = shared(contents, slot, !again);
+  if (found.page) {
+    append_varint(arguments_, found.page->member);
+    append_varint(arguments_, zigzag(found.page->number - next_shared_));
+    next_shared_ = found.page->number + 1;
+    return {Encoding::kGroup};
+  }
+  if (slot != kNoSlot &&
+      append_delta(store_->at(slot), contents, contents.size() / kDeltaWord / kMostChangedShare,
+                   arguments_, literals_)) {
+    keep(key, contents, hash);
+    return {Encoding::kDelta};
+  }
+  append(literals_, contents);
+  // Every page while there is room; then those that were sent before, as they will be again.
+  if (store_->slots() == 0 || (!again && store_->full())) {
+    return {Encoding::kLiteral, found.offered};
+  }
+  keep(key, contents, hash);
+  return {Encoding::kKept, found.offered};
 }
 
 // What no QEMU writes passes as opaque bytes. After it a record may go on in a block that the
@@ -181,9 +184,9 @@ std::optional<std::uint64_t> Encoder::known(BytesView contents, Slot slot) {
 
 // What other vms of the group sent. A page is offered when it is first sent, and likely to be as it
 // was when they were made from one image; what changes is one vm's own.
-GroupIndex::Found Encoder::shared(BytesView contents, Slot slot, PageKey key) {
+GroupIndex::Found Encoder::shared(BytesView contents, Slot slot, bool is_first) {
   if (!group_.index || slot != kNoSlot) return {};
-  return group_.index->find((*group_name_)(contents), group_.member, !sent(key));
+  return group_.index->find((*group_name_)(contents), group_.member, is_first);
 }
 
 std::span<Slot> Encoder::bucket(std::uint64_t hash) {
@@ -215,31 +218,29 @@ void Encoder::keep(PageKey key, BytesView contents, std::uint64_t hash) {
   entries.front() = slot;
 }
 
-void Encoder::open_run(Encoding encoding, bool offered, const stream::PageRecord& record,
+void Encoder::open_run(const Choice& choice, const stream::PageRecord& record,
                        std::uint64_t number) {
   const bool follows = record.continues && number == next_number_;
-  const bool alike = run_.encoding == encoding && run_.offered == offered;
-  if (run_.pages > 0 && alike && follows) return;
+  if (run_.pages > 0 && run_.choice == choice && follows) return;
   close_run();
-  run_.encoding = encoding;
-  run_.offered = offered;
+  run_.choice = choice;
   const bool moved = record.block != last_block_ || number != next_number_;
-  operations_.push_back(static_cast<std::byte>(std::to_underlying(encoding) |
-                                               (record.continues ? 0 : kNamed) |
-                                               (moved ? kMoved : 0) | (offered ? kOffered : 0)));
+  operations_.push_back(
+      static_cast<std::byte>(std::to_underlying(choice.encoding) | (record.continues ? 0 : kNamed) |
+                             (moved ? kMoved : 0) | (choice.offered ? kOffered : 0)));
   if (!record.continues) Writer(operations_).text8(record.name);
   if (moved) append_varint(operations_, number);
 }
 
 void Encoder::close_run() {
   if (run_.pages == 0) return;
-  if (run_.encoding == Encoding::kOpaque) {
+  if (run_.choice.encoding == Encoding::kOpaque) {
     operations_.push_back(static_cast<std::byte>(Encoding::kOpaque));
   }
   append_varint(operations_, std::exchange(run_.pages, 0));
   append(operations_, run_.arguments);
   run_.arguments.clear();
-  charge(run_.encoding);
+  charge(run_.choice.encoding);
 }
 
 void Encoder::close_batch() {

@@ -72,10 +72,14 @@ class Encoder final : private stream::QemuSink {
   const Stats& stats() const { return stats_; }
 
  private:
+  struct Choice {
+    Encoding encoding = Encoding::kOpaque;
+    bool offered = false;  // to the group
+    bool operator==(const Choice&) const = default;
+  };
   // Pages in a row that became the same.
   struct Run {
-    Encoding encoding = Encoding::kOpaque;
-    bool offered = false;
+    Choice choice{};
     std::uint64_t pages = 0;  // 0: none is open
     Bytes arguments;
   };
@@ -84,15 +88,15 @@ class Encoder final : private stream::QemuSink {
   void page(const stream::PageRecord& record) override;
   void mark(const stream::QemuMark& mark) override;
 
+  Choice choose(PageKey key, BytesView contents);
   bool fits_an_operation(const stream::PageRecord& record) const;
   std::vector<bool>::reference sent(PageKey key);
   std::optional<std::uint64_t> known(BytesView contents, Slot slot);
-  GroupIndex::Found shared(BytesView contents, Slot slot, PageKey key);
+  GroupIndex::Found shared(BytesView contents, Slot slot, bool is_first);
   std::span<Slot> bucket(std::uint64_t hash);
   Slot copy_of(BytesView contents, std::uint64_t hash);
   void keep(PageKey key, BytesView contents, std::uint64_t hash);
-  void open_run(Encoding encoding, bool offered, const stream::PageRecord& record,
-                std::uint64_t number);
+  void open_run(const Choice& choice, const stream::PageRecord& record, std::uint64_t number);
   void close_run();
   void close_batch();
   void append_digest(BatchKind kind);
