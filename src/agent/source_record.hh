@@ -20,7 +20,7 @@ inline constexpr ByteCount kMaxCache{std::uint64_t{16} << 30};
 inline constexpr unsigned kCodecProtocol = 2;
 inline constexpr unsigned kPostcopyProtocol = 3;
 inline constexpr unsigned kGroupProtocol = 4;
-// What vms of a group share, before the target compresses it: a third to a half is left.
+// What vms of a group share, before the target compresses it.
 inline constexpr ByteCount kMostShared{std::uint64_t{1} << 30};
 
 // What the target's decoder has to know; null: memory comes as it is.
