@@ -276,18 +276,26 @@ def test_dry_run_says_what_is_wrong_in_json(fleet):
     assert not answer["ok"] and any(not check["ok"] for check in answer["checks"])
 
 
-def test_a_move_that_does_not_converge(fleet):
-    """The vm dirties memory much faster than the link carries it: abort, which is the default; or pause it all the
-    same, as the operator says meanwhile. (Compact, what this one writes would converge.)"""
-    vm = fleet.run_vm(memory="96MiB", dirty="300mbit", working_set="20MiB", nic=False)
-    slowly = ("--to", "w1", "--no-compact", "--bandwidth", "70mbit")
+# The vm dirties memory much faster than the link carries it. (Compact, what this one writes would converge.)
+DIVERGING = {"memory": "96MiB", "dirty": "300mbit", "working_set": "20MiB", "nic": False}
+SLOWLY = ("--to", "w1", "--no-compact", "--bandwidth", "70mbit")
+
+
+def test_a_move_that_does_not_converge_is_aborted(fleet):
+    vm = fleet.run_vm(**DIVERGING)
     with Observer(vm):
-        done = fleet.godwit("e1", "migrate", vm.name, *slowly, expect=4)
+        done = fleet.godwit("e1", "migrate", vm.name, *SLOWLY, expect=4)
         assert "will not converge below 300 ms" in done.stderr, done.stderr
         assert "--on-diverge" in done.stderr, done.stderr
         fleet.wait_for_nothing_of(vm, "w1")
         assert fleet.where(vm.name) == ["e1"]
-        identifier = fleet.json("e1", "migrate", vm.name, *slowly, "--detach")["id"]
+
+
+@pytest.mark.thorough  # half a minute
+def test_a_move_that_does_not_converge_pauses_if_told_so_meanwhile(fleet):
+    vm = fleet.run_vm(**DIVERGING)
+    with Observer(vm):
+        identifier = fleet.json("e1", "migrate", vm.name, *SLOWLY, "--detach")["id"]
         fleet.godwit("e1", "migration", "set", identifier, "--on-diverge", "pause")
         fleet.godwit("e1", "migration", "wait", identifier)
         assert fleet.where(vm.name) == ["w1"]
@@ -297,11 +305,11 @@ def test_a_move_that_does_not_converge(fleet):
 @pytest.mark.thorough
 def test_a_throttled_vm_converges(fleet):
     """What would not converge does, as QEMU takes the vCPUs' time: more from round to round."""
-    vm = fleet.run_vm(memory="96MiB", dirty="300mbit", working_set="20MiB", nic=False)
+    vm = fleet.run_vm(**DIVERGING)
     throttled = 0
     with Observer(vm):
-        identifier = fleet.json("e1", "migrate", vm.name, "--to", "w1", "--no-compact", "--bandwidth", "70mbit",
-                                "--max-downtime", "500ms", "--on-diverge", "throttle", "--detach")["id"]
+        identifier = fleet.json("e1", "migrate", vm.name, *SLOWLY, "--max-downtime", "500ms", "--on-diverge",
+                                "throttle", "--detach")["id"]
 
         def over():
             nonlocal throttled

@@ -160,6 +160,7 @@ def test_restarted_agent_adopts_its_vm(fleet):
         assert fleet.where(vm.name) == ["w1"]
 
 
+@pytest.mark.thorough  # four moves and three restarts
 def test_old_moves_do_not_haunt_a_restarted_agent(fleet):
     """An agent that restarts meets its journal's old moves of a vm that has come back since."""
     vm = fleet.run_vm()
@@ -340,12 +341,15 @@ def test_a_group_moves_in_order_under_one_cap(fleet):
     for vm in vms:
         assert fleet.where(vm.name) == ["w1"]
         vm.wait_until_it_counts()
+    # What they have in common crossed once.
+    assert sum(pages_of(member, "group") for member in group["members"]) > 1000, group
     shown = fleet.godwit("e1", "migration", "show", group["id"]).stdout
     assert "between the first and the last hand-over" in shown
     refused = fleet.godwit("w1", "migrate", vms[0].name, vms[0].name, "--to", "e1", expect=3)
     assert f"vm {vms[0].name} twice" in refused.stderr
 
 
+@pytest.mark.thorough  # by how much; that they do is seen in the test before
 def test_what_vms_of_a_group_have_in_common_is_sent_once(fleet):
     vms = [fleet.run_vm() for _ in range(3)]
     group = group_of(fleet, vms, "--no-known")
