@@ -44,10 +44,10 @@ class Clones:
         self.host = HOSTS["east"]
 
     def start(self):
-        kernel, initrd = guest_image()
+        kernel, _ = guest_image()
         for name in self.names:
             self.lab.run(self.host, "godwit", "vm", "run", name, "--memory", self.load.memory, "--kernel", kernel,
-                         "--initrd", self.load.initrd or initrd, "--append", self.load.append())
+                         "--initrd", self.load.initrd, "--append", self.load.append())
         wait_until_idle(self.lab, self.host)
 
     def argvs(self):
@@ -148,7 +148,9 @@ def qemus(options, load, argvs, figures):
             wait_until_idle(lab, HOSTS["east"])
             for system, settings in PEERS.items():
                 lab.set_link(*LINKS[options.link], "loss=0%")
+                vms[0].commands.clear()
                 keep(figures, system, measured(lab, lambda settings=settings: move(settings)))
+                say("".join(f"      {line}\n" for line in vms[0].commands) + "      likewise for the others")
                 lab.set_link(*QUICK_LINK)
                 for vm in vms:
                     vm.end_source()

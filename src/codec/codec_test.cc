@@ -246,20 +246,26 @@ TEST(Codec, AStreamThatEndsEarlyIsNotVerified) {
   }
 }
 
-TEST(Codec, GoldenBytesOfAKnownPage) {
+// Page 1 of a block named "a".
+Bytes page_of_twos() {
   namespace format = stream::qemu_format;
-  const Settings settings{.cache = 4096, .level = 0, .window_bits = 20};
-  KnownPages known(4096, SIZE_MAX, Bytes(crypto::KeyedHash::kKeySize));
-  known.add(Bytes(4096, std::byte{1}));
-  known.add(Bytes(4096, std::byte{2}));
-  known.seal();
-  EXPECT_EQ(to_hex(known.catalogue().last(16)), "b810cb13563776bb8f35fc0e96d66205");
   Bytes raw;
   Writer writer(raw);
   writer.u32(format::kMagic).u32(format::kVersion);
   writer.u8(format::kSectionStart).u32(2).text8("ram").u32(0).u32(format::kRamVersion);
   writer.u64(8192 | format::kRamMemorySize).text8("a").u64(8192);
   writer.u64(4096 | format::kRamPage).text8("a").bytes(Bytes(4096, std::byte{2}));
+  return raw;
+}
+
+TEST(Codec, GoldenBytesOfAKnownPage) {
+  const Settings settings{.cache = 4096, .level = 0, .window_bits = 20};
+  KnownPages known(4096, SIZE_MAX, Bytes(crypto::KeyedHash::kKeySize));
+  known.add(Bytes(4096, std::byte{1}));
+  known.add(Bytes(4096, std::byte{2}));
+  known.seal();
+  EXPECT_EQ(to_hex(known.catalogue().last(16)), "b810cb13563776bb8f35fc0e96d66205");
+  const Bytes raw = page_of_twos();
   Encoder encoder(settings);
   encoder.learn(known.catalogue());
   encoder.push(raw);
@@ -270,15 +276,9 @@ TEST(Codec, GoldenBytesOfAKnownPage) {
 }
 
 TEST(Codec, GoldenBytesOfAnOfferedPageAndOfOneOfTheGroup) {
-  namespace format = stream::qemu_format;
   const Settings settings{.cache = 4096, .level = 0, .window_bits = 20};
   const auto index = std::make_shared<MadeUpIndex>(9);
-  Bytes raw;
-  Writer writer(raw);
-  writer.u32(format::kMagic).u32(format::kVersion);
-  writer.u8(format::kSectionStart).u32(2).text8("ram").u32(0).u32(format::kRamVersion);
-  writer.u64(8192 | format::kRamMemorySize).text8("a").u64(8192);
-  writer.u64(4096 | format::kRamPage).text8("a").bytes(Bytes(4096, std::byte{2}));
+  const Bytes raw = page_of_twos();
   // kept, offered, named and moved | "a" | page 1 | one
   EXPECT_NE(to_hex(encode(raw, settings, 65536, nullptr, nullptr, {index, 3})).find("7301610101"),
             std::string::npos);
