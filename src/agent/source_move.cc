@@ -3,7 +3,6 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
-#include <bit>
 #include <nlohmann/json.hpp>
 
 #include "agent/move_queue.hh"
@@ -221,16 +220,10 @@ void SourceMove::prepare_target() {
       migrate::kPrepareTimeout);
 }
 
-// None if the target could not decode it: its agent is of a version before. The members of a group
-// divide the memory of one move among them: the kernel clears all of it, at both ends, while they
-// are copied.
+// None if the target could not decode it: its agent is of a version before.
 std::optional<codec::Settings> SourceMove::codec() const {
   if (!record_.compact || context_.peers.protocol(record_.to) < kCodecProtocol) return std::nullopt;
-  codec::Settings settings{.cache = record_.cache.bytes};
-  if (record_.group) {
-    settings.cache /= record_.group->of;
-    settings.window_bits -= static_cast<int>(std::bit_width(record_.group->of - 1));
-  }
+  codec::Settings settings = codec_settings(record_);
   if (Vm* vm = context_.vms.find(record_.vm); vm != nullptr && record_.known) {
     settings.most_known = vm->spec().memory.bytes / qemu::kPageBytes;
   }
@@ -239,12 +232,13 @@ std::optional<codec::Settings> SourceMove::codec() const {
 
 // A move that goes on with another's shares nothing: what that one offered may be lost.
 std::optional<SharedPlace> SourceMove::shared_place() const {
-  const bool shares = shared_ && codec() && record_.cache.bytes > 0 && record_.resumes.empty() &&
+  const auto index = shared_.lock();
+  const bool shares = index && codec() && record_.cache.bytes > 0 && record_.resumes.empty() &&
                       context_.peers.protocol(record_.to) >= kGroupProtocol;
   if (!shares) return std::nullopt;
   return SharedPlace{.group = record_.group->id,
                      .member = static_cast<std::uint32_t>(record_.group->index),
-                     .most_pages = shared_->most_pages()};
+                     .most_pages = index->most_pages()};
 }
 
 void SourceMove::start_memory() {
@@ -261,7 +255,7 @@ void SourceMove::start_memory() {
                                   .coding = std::nullopt};
   if (const auto coding = codec()) settings.coding = {.settings = *coding};
   if (const auto place = shared_place()) {
-    settings.coding->offers = {.index = std::move(shared_), .member = place->member};
+    settings.coding->offers = {.index = shared_.lock(), .member = place->member};
   }
   if (record_.bandwidth_bits_per_second != 0) {
     settings.bandwidth = BitRate{record_.bandwidth_bits_per_second};

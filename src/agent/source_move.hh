@@ -50,7 +50,7 @@ class SourceMove final {
   }
   Result<> set(const MoveChanges& changes);
   // Before begin(): the vm's memory is sent as one of a group's.
-  void share(std::shared_ptr<SharedIndex> index) { shared_ = std::move(index); }
+  void share(const std::shared_ptr<SharedIndex>& index) { shared_ = index; }
   void resumed_as(const MigrationId& id);
   // Post-copy: what carried the memory was lost with an agent, or the target's knows it no more.
   void recover_memory();
@@ -106,7 +106,7 @@ class SourceMove final {
 
   Context context_;
   SourceRecord record_;
-  std::shared_ptr<SharedIndex> shared_;                             // until its memory moves
+  std::weak_ptr<SharedIndex> shared_;  // the group's, while that is live
   std::optional<std::pair<migrate::SourceState, bool>> published_;  // and whether memory follows
   migrate::Source machine_;
   migrate::EventQueue<migrate::Source> queue_;

@@ -1,5 +1,7 @@
 #include "agent/source_record.hh"
 
+#include <bit>
+
 #include "migrate/group.hh"
 #include "qemu/json.hh"
 
@@ -110,6 +112,15 @@ nlohmann::json to_json(const std::optional<codec::Settings>& codec) {
   return {{"cache", codec->cache},
           {"window_bits", codec->window_bits},
           {"most_known", codec->most_known}};
+}
+
+codec::Settings codec_settings(const SourceRecord& record) {
+  codec::Settings settings{.cache = record.cache.bytes};
+  if (record.group) {
+    settings.cache /= record.group->of;
+    settings.window_bits -= static_cast<int>(std::bit_width(record.group->of - 1));
+  }
+  return settings;
 }
 
 Result<std::optional<codec::Settings>> parse_codec(const nlohmann::json& json) {
