@@ -8,6 +8,9 @@
 #include <array>
 #include <iterator>
 
+#include "base/result.hh"
+#include "os/netlink.hh"
+#include "os/priority.hh"
 #include "os/random.hh"
 
 namespace godwit::agent {
@@ -28,6 +31,19 @@ std::uint64_t random_number() {
   std::array<std::byte, 8> bytes{};
   os::fill_random(bytes);
   return from_big_endian<std::uint64_t>(bytes.data());
+}
+
+// Of what the kernel kept for a reader, since the device was made.
+os::TapPair::Lost lost_by(const PortDevice& device) {
+  try {
+    if (const auto* pair = std::get_if<std::shared_ptr<os::TapPair>>(&device)) {
+      return (*pair)->lost();
+    }
+    const auto& tap = *std::get<std::shared_ptr<os::Tap>>(device);
+    return {.to_agent = os::Netlink().dropped(tap.name()), .to_guest = 0};
+  } catch (const SetupError&) {  // no descriptor for netlink: a count is not worth an end
+    return {};
+  }
 }
 
 }  // namespace
@@ -70,7 +86,10 @@ WireThread::WireThread(os::Loop& control, const std::string& self, const wire::L
       handlers_(std::move(handlers)),
       engine_(self, *this, random_number, limits),
       frame_buffers_(kFramesPerBatch, Bytes(os::kMaxFrameBytes)),
-      thread_([this] { loop_.run(); }) {}
+      thread_([this] {
+        os::put_thread_first();  // a frame that waits is in danger of being lost, other work is not
+        loop_.run();
+      }) {}
 
 WireThread::~WireThread() {
   loop_.stop();
@@ -177,6 +196,10 @@ void WireThread::pause_port(const PortId& port, Instant now) {
   std::vector<Bytes> untaken;
   if (found != attached_.end()) {
     while (read_batch(port, found->second.tap(), now)) {
+    }
+    if (const auto lost = lost_by(found->second.device); lost.to_agent + lost.to_guest > 0) {
+      spdlog::warn("{}: {} frames of its vm were lost, and {} to it: this host is too busy",
+                   found->second.tap().name(), lost.to_agent, lost.to_guest);
     }
     untaken = take_back(found->second);
     if (found->second.late) std::ranges::move(*found->second.late, std::back_inserter(untaken));
@@ -424,8 +447,17 @@ void WireThread::stats(std::function<void(const Stats&)> done) {
                 .udp_overflowed = socket_ ? socket_->counters().overflowed : 0,
                 .udp_dropped = udp_dropped_,
                 .relay_dropped = relay_dropped_};
+    for (wire::WireStats& wire : stats.wires) add_lost(wire);
     control_.post([done, stats = std::move(stats)] { done(stats); });
   });
+}
+
+void WireThread::add_lost(wire::WireStats& wire) const {
+  const auto found = attached_.find(wire.local);
+  if (found == attached_.end()) return;
+  const auto lost = lost_by(found->second.device);
+  if (lost.to_agent > 0) wire.drops["agent_late"] = lost.to_agent;
+  if (lost.to_guest > 0) wire.drops["vm_late"] = lost.to_guest;
 }
 
 }  // namespace godwit::agent

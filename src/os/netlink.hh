@@ -56,7 +56,8 @@ class Netlink final {
   std::optional<LinkState> find(const std::string& name);
   LinkState link(const std::string& name);
   std::vector<std::string> names();
-  // Frames the interface could not send (for a TAP: that its reader was too late for).
+  // Frames the interface could not send (for a TAP: that its reader was too late for); 0 when it is
+  // gone.
   std::uint64_t dropped(const std::string& name);
 
   void set_up(const std::string& name);

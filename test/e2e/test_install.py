@@ -114,8 +114,8 @@ def users(machine):
     agent, qemu = process(machine, "godwitd"), process(machine, "qemu-system-x86")
     ids = {name: machine.run("id", "-u", name).stdout.strip() for name in ("godwit", "godwit-qemu")}
     assert agent["user"] == ids["godwit"] and qemu["user"] == ids["godwit-qemu"]
-    # capabilities(7): KILL 5, SETGID 6, SETUID 7, NET_ADMIN 12, SYS_PTRACE 19
-    assert agent["capabilities"] == sum(1 << bit for bit in (5, 6, 7, 12, 19))
+    # capabilities(7): KILL 5, SETGID 6, SETUID 7, NET_ADMIN 12, SYS_PTRACE 19, SYS_NICE 23
+    assert agent["capabilities"] == sum(1 << bit for bit in (5, 6, 7, 12, 19, 23))
     assert qemu["capabilities"] == 0
     assert agent["no_new_privileges"] and agent["seccomp"]
     assert qemu["no_new_privileges"] and qemu["seccomp"]

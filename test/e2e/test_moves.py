@@ -411,6 +411,19 @@ def test_a_wire_to_a_host_that_is_away_can_be_cut(fleet):
         fleet.godwit(host, "port", "rm", port)
 
 
+def test_frames_that_an_agent_is_too_late_for_are_counted(fleet):
+    vm = fleet.run_vm()
+    agent = fleet.agent("client")
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        fleet.lab.python("client", "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+                         f"for _ in range(6000): s.sendto(b'', ('{vm.address}', 9))").wait(20)
+    finally:
+        os.kill(agent, signal.SIGCONT)
+    wire, = fleet.json("client", "wire", "ls")
+    assert 6000 - 4096 <= wire["drops"]["agent_late"] <= 6000, wire
+
+
 @contextlib.contextmanager
 def no_tcp_between_agents(fleet, hosts=HOSTS):
     """Neither of two hosts can dial the other's agent; their datagrams pass."""
