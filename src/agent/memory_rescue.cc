@@ -53,6 +53,7 @@ void MemoryRescue::look() {
 
 void MemoryRescue::again(const std::string& why) {
   spdlog::warn("vm {}: its memory does not follow to {} yet: {}", vm_.name(), settings_.to, why);
+  if (connected_) asked_.reset();
   connected_ = asking_ = false;
   dialer_.reset();
   listener_.reset();
@@ -80,7 +81,8 @@ void MemoryRescue::act(const qemu::MigrationInfo& info) {
 
 void MemoryRescue::ask_target() {
   asking_ = true;
-  const auto transfer = os::random_id<stream::TransferId>();
+  if (!asked_) asked_ = os::random_id<stream::TransferId>();
+  const auto transfer = *asked_;
   peers_.request(settings_.to, "migration.recover",
                  {{"id", settings_.id.text()}, {"transfer", transfer.text()}},
                  guarded([this, transfer](Result<nlohmann::json> reply) {
@@ -116,6 +118,11 @@ void MemoryRescue::connect(const stream::TransferId& transfer) {
   qemu::migrate_resume(vm_.qmp(), "unix:" + path, guarded([this](Result<> done) {
                          if (!done) again(done.error().text);
                        }));
+}
+
+// What it says while our request is under way it said before it had that.
+void MemoryRescue::target_has_none() {
+  if (connected_) again("the target's agent lost the transfer");
 }
 
 void MemoryRescue::set_bandwidth(std::optional<BitRate> cap) {

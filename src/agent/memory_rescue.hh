@@ -10,6 +10,9 @@
 //   completed()
 //
 // A link that fails is no matter of these: the transfer itself survives it.
+//
+// QEMU before 8.2 dies at the target if its connection closes between migrate-recover and the end
+// of the two QEMUs' handshake: an attempt that has come so far is not given up for a better one.
 #include <functional>
 #include <memory>
 #include <optional>
@@ -37,6 +40,8 @@ class MemoryRescue final {
   MemoryRescue(os::Loop& loop, Vm& vm, Peers& peers, Settings settings, Events events);
 
   void set_bandwidth(std::optional<BitRate> cap);
+  // The target's agent has no transfer: it is another one, or has not heard of ours yet.
+  void target_has_none();
   std::uint64_t remaining_bytes() const { return remaining_bytes_; }
   bool lane_up() const { return link_ && link_->has_lane(); }
 
@@ -58,6 +63,8 @@ class MemoryRescue final {
   std::unique_ptr<TransferLink> link_;
   std::unique_ptr<os::Listener> listener_;
   bool connected_ = false, asking_ = false;
+  std::optional<stream::TransferId>
+      asked_;  // of the attempt; the same when its request is repeated
   std::uint64_t remaining_bytes_ = 0;
   os::Loop::Timer timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
@@ -74,6 +81,7 @@ class TargetRescue final {
   TargetRescue(os::Loop& loop, Vm& vm, Ready ready);
   // QEMU's new connection, for the source's to go to.
   void recover(Recovered recovered);
+  bool recovers() const { return recovered_ != nullptr; }
 
  private:
   void attempt();

@@ -253,7 +253,7 @@ void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
     if (found != sources_.end() && found->second->record().to == request.peer) {
       if (body.contains("hooks")) found->second->hooks_ended(hook_outcome(body["hooks"]));
       if (body.contains("clock")) found->second->clock_corrected(clock_report(body["clock"]));
-      if (body.contains("needs_memory")) found->second->recover_memory();
+      if (body.contains("needs_memory")) found->second->target_needs_memory();
     }
     return request.answer(nlohmann::json::object());
   }

@@ -420,6 +420,10 @@ void SourceMove::memory_completed() {
   feed(SourceEvent::memory_completed);
 }
 
+void SourceMove::target_needs_memory() {
+  return rescue_ ? rescue_->target_has_none() : recover_memory();
+}
+
 void SourceMove::recover_memory() {
   if (!machine_.memory_follows() || machine_.state() == SourceState::released) return;
   Vm* vm = context_.vms.is_process(record_.vm, record_.process) ? context_.vms.find(record_.vm)

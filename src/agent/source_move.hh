@@ -54,6 +54,7 @@ class SourceMove final {
   void resumed_as(const MigrationId& id);
   // Post-copy: what carried the memory was lost with an agent, or the target's knows it no more.
   void recover_memory();
+  void target_needs_memory();  // by its word
   // A group's member: its part of the group's cap, which is not its own wish; what changed for all.
   void share_bandwidth(BitRate cap);
   void regroup(const GroupPlace& place);

@@ -318,7 +318,8 @@ void TargetMove::watch_rest(Vm& vm) {
 
 // The source has a transfer still that we know no more of.
 void TargetMove::ask_for_rest() {
-  if (record_.memory_follows && !link_) tell_source("needs_memory", true);
+  const bool recovers = link_ || (rescue_ && rescue_->recovers());
+  if (record_.memory_follows && !recovers) tell_source("needs_memory", true);
 }
 
 void TargetMove::on_session_up() {
@@ -334,6 +335,7 @@ void TargetMove::recover(PeerRequest request, const stream::TransferId& transfer
   if (vm == nullptr || !record_.memory_follows) {
     return request.answer(nlohmann::json{{"complete", true}});
   }
+  if (link_ && transfer_ == transfer) return request.answer(nlohmann::json{{"recovers", true}});
   link_.reset();  // QEMU sees its connection closed
   transfer_ = transfer;
   if (!rescue_) {
