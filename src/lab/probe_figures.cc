@@ -57,6 +57,33 @@ std::vector<std::uint64_t> list_at(const json& object, const char* key) {
   return out;
 }
 
+// `number` is greater than any of `losses`.
+void add_to(std::vector<Loss>& losses, UnixTime at, std::uint64_t number) {
+  if (!losses.empty() && losses.back().first + losses.back().count == number) {
+    ++losses.back().count;
+  } else {
+    losses.push_back({.at = at, .first = number, .count = 1});
+  }
+}
+
+std::uint64_t count_of(const std::vector<Loss>& losses) {
+  std::uint64_t sum = 0;
+  for (const Loss& loss : losses) sum += loss.count;
+  return sum;
+}
+
+// The first few: enough to see where they lie.
+json losses_json(const std::vector<Loss>& losses) {
+  constexpr std::size_t kMostShown = 8;
+  json out = json::array();
+  for (std::size_t i = 0; i < std::min(losses.size(), kMostShown); ++i) {
+    out.push_back({{"at_unix_ns", losses[i].at.count()},
+                   {"first", losses[i].first},
+                   {"count", losses[i].count}});
+  }
+  return out;
+}
+
 json gap_json(const Gap& gap) {
   return {
       {"ms", to_ms(gap.length)}, {"at_unix_ns", gap.start.count()}, {"in_vm_ms", to_ms(gap.in_vm)}};
@@ -90,18 +117,20 @@ Gap Arrivals::longest_gap(const Window& window) const {
   return gap;
 }
 
-std::uint64_t Arrivals::lost(const Window& window) const {
-  std::uint64_t lost = 0;
+std::vector<Loss> Arrivals::losses(const Window& window) const {
+  std::vector<Loss> losses;
   UnixTime last{};
   for (std::size_t i = 0; i < first_at_.size(); ++i) {
     if (first_at_[i] != UnixTime{}) {
       last = first_at_[i];
     } else if (contains(window, last)) {
-      ++lost;
+      add_to(losses, last, i);
     }
   }
-  return lost;
+  return losses;
 }
+
+std::uint64_t Arrivals::lost(const Window& window) const { return count_of(losses(window)); }
 
 std::uint64_t Arrivals::count(const std::vector<UnixTime>& times, const Window& window) {
   return count_in(times, window);
@@ -115,6 +144,7 @@ std::optional<GuestReport> parse_guest_report(std::string_view line) {
   }
   const json& tcp = object["tcp"];
   const json& client = object["client"];
+  const json udp_drops = object.value("udp_drops", json::object());
   return GuestReport{.counter = unsigned_at(object, "counter"),
                      .counter_damaged = unsigned_at(object, "counter_damaged"),
                      .pages_damaged = unsigned_at(object["dirty"], "damaged"),
@@ -123,6 +153,8 @@ std::optional<GuestReport> parse_guest_report(std::string_view line) {
                      .tcp = {.timeouts = unsigned_at(tcp, "timeouts"),
                              .retransmissions = unsigned_at(tcp, "retransmissions"),
                              .resets_received = unsigned_at(tcp, "resets_received")},
+                     .udp_drops = {.received = unsigned_at(udp_drops, "received"),
+                                   .sent = unsigned_at(udp_drops, "sent")},
                      .missing = list_at(client, "missing"),
                      .duplicated = list_at(client, "duplicated"),
                      .reordered = list_at(client, "reordered")};
@@ -175,10 +207,17 @@ json ProbeRecord::to_vm(const Window& window, const std::optional<GuestReport>& 
               {"gap", gap_json(gap)},
               {"send_gap_ms", to_ms(longest_send_gap(window).length)},
               {"lost", nullptr},
+              {"losses", json::array()},
               {"duplicated", nullptr},
               {"reordered", nullptr}};
   if (guest) {
-    out["lost"] = count_sent_in(guest->missing, sent_at_, window);
+    std::vector<Loss> losses;
+    for (const std::uint64_t number : guest->missing) {
+      if (number < sent_at_.size() && contains(window, sent_at_[number]))
+        add_to(losses, sent_at_[number], number);
+    }
+    out["lost"] = count_of(losses);
+    out["losses"] = losses_json(losses);
     out["duplicated"] = count_sent_in(guest->duplicated, sent_at_, window);
     out["reordered"] = count_sent_in(guest->reordered, sent_at_, window);
   }
@@ -188,6 +227,8 @@ json ProbeRecord::to_vm(const Window& window, const std::optional<GuestReport>& 
 json ProbeRecord::from_vm(const Window& window) const {
   return {{"gap", gap_json(stream_.longest_gap(window))},
           {"lost", stream_.lost(window) + echoes_.lost(window)},
+          {"losses", losses_json(stream_.losses(window))},
+          {"losses_of_echoes", losses_json(echoes_.losses(window))},
           {"duplicated", stream_.duplicated(window) + echoes_.duplicated(window)},
           {"reordered", stream_.reordered(window) + echoes_.reordered(window)}};
 }
@@ -222,11 +263,13 @@ json ProbeRecord::figures(const Window& window, const std::optional<Window>& idl
                        {"from_vm_ms", to_ms(stream_.longest_gap(*idle).length)}};
   }
   if (guest) {
-    out["guest"] = {{"counter", guest->counter},
-                    {"counter_damaged", guest->counter_damaged},
-                    {"pages_damaged", guest->pages_damaged},
-                    {"skipped_ticks", guest->skipped_ticks},
-                    {"send_failures", guest->send_failures}};
+    out["guest"] = {
+        {"counter", guest->counter},
+        {"counter_damaged", guest->counter_damaged},
+        {"pages_damaged", guest->pages_damaged},
+        {"skipped_ticks", guest->skipped_ticks},
+        {"send_failures", guest->send_failures},
+        {"udp_drops", {{"received", guest->udp_drops.received}, {"sent", guest->udp_drops.sent}}}};
   }
   return out;
 }

@@ -31,6 +31,14 @@ struct Gap {
   Nanoseconds in_vm{};  // at most so much of it, by the vm's clock, which stands still in a pause
 };
 
+// Consecutive numbers that never arrived.
+struct Loss {
+  UnixTime
+      at{};  // when the next lower one arrived; of what the guest names: when the first was sent
+  std::uint64_t first = 0;
+  std::uint64_t count = 0;
+};
+
 // The arrivals of one direction, in order of arrival.
 class Arrivals final {
  public:
@@ -40,7 +48,7 @@ class Arrivals final {
   // The longest time between two arrivals that touches the window; the time after the last arrival
   // counts up to the window's end.
   Gap longest_gap(const Window& window) const;
-  // Numbers that never arrived, dated by the arrival of the next lower one.
+  std::vector<Loss> losses(const Window& window) const;
   std::uint64_t lost(const Window& window) const;
   std::uint64_t duplicated(const Window& window) const { return count(duplicates_, window); }
   std::uint64_t reordered(const Window& window) const { return count(reorderings_, window); }
@@ -66,6 +74,7 @@ struct GuestReport {
   std::uint64_t skipped_ticks = 0;
   std::uint64_t send_failures = 0;
   TcpCounters tcp;
+  UdpDrops udp_drops;
   std::vector<std::uint64_t> missing;
   std::vector<std::uint64_t> duplicated;
   std::vector<std::uint64_t> reordered;

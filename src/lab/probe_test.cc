@@ -52,6 +52,12 @@ TEST(Arrivals, LossIsDatedByTheLastPacketBeforeIt) {
   arrivals.add(at_ms(52), 2, {});
   EXPECT_EQ(arrivals.lost(window_of(0, 40)), 0U);
   EXPECT_EQ(arrivals.lost(window_of(40, 100)), 1U);  // 3, after 2 that came at 52
+  arrivals.add(at_ms(53), 7, {});
+  const auto losses = arrivals.losses(window_of(0, 100));
+  ASSERT_EQ(losses.size(), 2U);
+  EXPECT_EQ(losses[1].at, at_ms(50));
+  EXPECT_EQ(losses[1].first, 5U);
+  EXPECT_EQ(losses[1].count, 2U);
   EXPECT_EQ(arrivals.duplicated(window_of(40, 100)), 1U);
   EXPECT_EQ(arrivals.reordered(window_of(40, 100)), 1U);
   EXPECT_EQ(arrivals.reordered(window_of(0, 40)), 0U);
@@ -86,6 +92,9 @@ TEST(ProbeRecord, TheGuestsListCountsByTheTimeOfSending) {
   const json figures = record.figures(window_of(50, 100), window_of(0, 50), guest);
   EXPECT_EQ(figures["to_vm"]["sent"], 50);
   EXPECT_EQ(figures["to_vm"]["lost"], 2);
+  EXPECT_EQ(figures["to_vm"]["losses"],
+            json::parse(R"([{"at_unix_ns":)" + std::to_string(at_ms(60).count()) +
+                        R"(,"first":60,"count":2}])"));
   EXPECT_EQ(figures["to_vm"]["duplicated"], 1);
   EXPECT_EQ(figures["to_vm"]["send_gap_ms"], 1.0);
 }

@@ -137,6 +137,7 @@ class Guest final {
 
   std::string report(std::uint64_t client, std::uint64_t from, std::uint64_t limit) {
     const TcpCounters tcp = read_tcp_counters();
+    const UdpDrops udp = read_udp_drops();
     std::ostringstream out;
     const auto wall = std::chrono::system_clock::now().time_since_epoch();
     out << R"({"counter":)" << udp_.counter().value()  //
@@ -149,6 +150,8 @@ class Guest final {
         << R"(},"tcp":{"timeouts":)" << tcp.timeouts             //
         << R"(,"retransmissions":)" << tcp.retransmissions       //
         << R"(,"resets_received":)" << tcp.resets_received       //
+        << R"(},"udp_drops":{"received":)" << udp.received       //
+        << R"(,"sent":)" << udp.sent                             //
         << R"(},"echo":{"accepted":)" << echo_.accepted()        //
         << R"(,"bytes":)" << echo_.bytes()                       //
         << R"(},"client":)" << udp_.report(client, from, limit) << "}";

@@ -58,4 +58,10 @@ TcpCounters read_tcp_counters() {
           .resets_received = netstat_field(snmp, "Tcp", "EstabResets")};
 }
 
+UdpDrops read_udp_drops() {
+  const std::string snmp = read_all("/proc/net/snmp");
+  return {.received = netstat_field(snmp, "Udp", "InErrors"),
+          .sent = netstat_field(snmp, "Udp", "SndbufErrors")};
+}
+
 }  // namespace godwit::lab

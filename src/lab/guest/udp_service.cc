@@ -9,11 +9,13 @@
 namespace godwit::lab {
 namespace {
 
-// Held packets of a paused vm arrive in one burst; and what it sends waits for as long as its QEMU,
-// on a busy host, does not look at the device.
-constexpr int kBufferBytes = 4 << 20;
+// Held packets of a paused vm arrive in one burst: as many as a TAP holds (os/tap.hh), for each of
+// which the kernel charges up to 2.3 KiB. The image's init raises udp_mem to this.
+constexpr int kReceiveBuffer = 16 << 20;
+// What it sends waits for as long as its QEMU, on a busy host, does not look at the device.
+constexpr int kSendBuffer = 4 << 20;
 // The kernel doubles it, and charges a packet no less.
-constexpr unsigned kMostWaiting = 2 * kBufferBytes / 512;
+constexpr unsigned kMostWaiting = 2 * kReceiveBuffer / 512;
 
 std::string list(const std::vector<std::uint64_t>& numbers) {
   std::string out = "[";
@@ -72,8 +74,8 @@ std::size_t PacketBatch::send(int fd) {
 }
 
 UdpService::UdpService(std::uint16_t port) : fd_(bind_or_exit(SOCK_DGRAM, port)) {
-  ::setsockopt(fd_, SOL_SOCKET, SO_RCVBUFFORCE, &kBufferBytes, sizeof kBufferBytes);
-  ::setsockopt(fd_, SOL_SOCKET, SO_SNDBUFFORCE, &kBufferBytes, sizeof kBufferBytes);
+  ::setsockopt(fd_, SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveBuffer, sizeof kReceiveBuffer);
+  ::setsockopt(fd_, SOL_SOCKET, SO_SNDBUFFORCE, &kSendBuffer, sizeof kSendBuffer);
 }
 
 UdpService::Client* UdpService::find_or_make(std::uint64_t id) {
