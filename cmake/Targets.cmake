@@ -1,13 +1,19 @@
 find_package(GTest REQUIRED)
 include(Precompiled)
 
-# godwit_library(base SOURCES bytes.cc ... DEPS fmt::fmt): one directory = one target = one namespace.
+# godwit_library(base HOT SOURCES bytes.cc ... DEPS fmt::fmt): one directory = one target = one namespace.
+# HOT: what runs per frame, page or byte (Precompiled.cmake).
 function(godwit_library name)
-  cmake_parse_arguments(arg "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  cmake_parse_arguments(arg "HOT" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
   add_library(godwit_${name} STATIC ${arg_SOURCES})
   add_library(godwit::${name} ALIAS godwit_${name})
   target_link_libraries(godwit_${name} PUBLIC godwit_options ${arg_DEPS} PRIVATE ${arg_PRIVATE_DEPS})
-  godwit_precompile(godwit_${name} godwit_pch)
+  if(arg_HOT AND GODWIT_PRECOMPILED)
+    target_compile_options(godwit_${name} PRIVATE ${GODWIT_HOT})
+    godwit_precompile(godwit_${name} godwit_hot_pch)
+  else()
+    godwit_precompile(godwit_${name} godwit_pch)
+  endif()
 endfunction()
 
 # godwit_test(base SOURCES bytes_test.cc ...): the unit tests that sit beside a library's sources.
