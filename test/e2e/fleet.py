@@ -6,19 +6,23 @@ client's probe, and an observer outside the agents.
 A vm is reached from `client` over a wire from its uplink to the vm's NIC.
 """
 
+import http.client
 import json
 import os
 import pathlib
+import re
 import signal
+import socket
 import subprocess
 import threading
 import time
 
 import pytest
-from conftest import build_directory, is_alive, wait_until
+from conftest import COMMAND_LIMIT_S, build_directory, is_alive, wait_until
 
 HOSTS = ("e1", "w1")
 ADDRESSES = {"e1": "10.66.1.10", "client": "10.66.1.11", "w1": "10.66.2.10"}
+SOCKET = "/run/godwit/godwitd.sock"
 LOG = "/var/log/godwitd.log"
 HOOKS = "/var/lib/godwit/hooks"  # of each host its own
 BOOT_LIMIT_S = 60
@@ -82,9 +86,34 @@ class Fleet:
         return subprocess.Popen(self.lab.argv("exec", host, "--", *map(str, arguments)), text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
+    def get(self, host, path):
+        return self.ask(host, "GET", path)
+
+    def ask(self, host, method, path, body=None):
+        """What the agent answers on its socket; None when it does not, or refuses.
+
+        For what is asked again and again, and must not take the CPU from that for which the test
+        waits, as commands do; and for what must be said in time.
+        """
+        pid = self.agent(host)
+        if pid is None:
+            return None
+        connection = http.client.HTTPConnection(host)
+        try:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(COMMAND_LIMIT_S)
+            connection.sock.connect(f"/proc/{pid}/root{SOCKET}")
+            connection.request(method, f"/v1{path}", body and json.dumps(body))
+            answer = connection.getresponse()
+            text = answer.read()
+            return json.loads(text) if answer.status < 300 else None
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
     def sees_all(self, host):
-        done = self.godwit(host, "host", "ls", "--json", expect=None)
-        hosts = json.loads(done.stdout) if done.returncode == 0 else []
+        hosts = self.get(host, "/hosts") or []
         return len(hosts) == len(self.sites) and all(h["state"] in ("up", "self") for h in hosts)
 
     def log(self, host):
@@ -121,8 +150,7 @@ class Fleet:
         if not patient:
             wait_until(lambda: self.agent(host), 5, f"the agent's process on {host}")
             return
-        wait_until(lambda: self.godwit(host, "host", "ls", expect=None).returncode == 0, 20,
-                   f"the agent on {host}")
+        wait_until(lambda: self.get(host, "/hosts") is not None, 20, f"the agent on {host}")
 
     def restart_agent(self, host, fault=None, options=()):
         if self.agent(host) is not None:
@@ -189,17 +217,37 @@ class Fleet:
                           "--append", "console=ttyS0 quiet")
 
     def vms_of(self, host):
-        return {vm["name"]: vm for vm in self.json(host, "vm", "ls")}
+        return {vm["name"]: vm for vm in self.get(host, "/vms") or []}
 
     def where(self, name):
         """The hosts on which the vm runs by its agents' word."""
-        return [h for h in HOSTS if self.agent(h) and self.vms_of(h).get(name, {}).get("state") ==
-                "running"]
+        return [h for h in HOSTS if self.vms_of(h).get(name, {}).get("state") == "running"]
+
+    def frames_nobody_read(self):
+        """What the hosts' kernels had no room for, because an agent or a QEMU came too late: by its
+        wires, and by its log of vms that have left. A host that is too busy loses these; a move, none."""
+        count = 0
+        for host in (*HOSTS, "client"):
+            for wire in self.get(host, "/wires") or []:
+                count += sum(wire.get("drops", {}).get(cause, 0) for cause in ("agent_late", "vm_late"))
+            for pair in re.findall(r"(\d+) frames of its vm were lost, and (\d+) to it", self.log(host)):
+                count += sum(map(int, pair))
+        return count
+
+    def where_frames_were_lost(self):
+        """What every host counts of frames that it dropped, for who asks where some went."""
+        told = [self.lab.run("ls").stdout]
+        for host in (*HOSTS, "client"):
+            told += [self.godwit(host, what, "ls", "--json", expect=None).stdout
+                     for what in ("wire", "port", "migration")]
+            told += [self.lab.exec(host, *command, check=False).stdout
+                     for command in (("nstat", "-asz", "UdpRcvbufErrors"), ("ip", "-s", "link"))]
+        return "\n".join(told)
 
     # ---- migrations ----
 
     def migration(self, host, identifier):
-        return self.json(host, "migration", "show", identifier)
+        return self.get(host, f"/migrations/{identifier}")
 
     def last_migration(self, host, vm):
         all_of_vm = [m for m in self.json(host, "migration", "ls") if m["vm"] == vm.name]
@@ -218,13 +266,8 @@ class Fleet:
 
     def wait_for_state(self, host, identifier, *states, limit_s=MOVE_LIMIT_S):
         def reached():
-            if self.agent(host) is None:
-                return None
-            shown = self.godwit(host, "migration", "show", identifier, "--json", expect=None)
-            if shown.returncode != 0:
-                return None
-            migration = json.loads(shown.stdout)
-            return migration if migration["state"] in states else None
+            migration = self.get(host, f"/migrations/{identifier}")
+            return migration if migration and migration["state"] in states else None
         try:
             return wait_until(reached, limit_s, f"migration in {states}")
         except pytest.fail.Exception:
@@ -247,11 +290,12 @@ class Fleet:
             yield pid, line.partition("guest=")[2].partition(",")[0]
 
     def ports_at(self, host):
-        return [port["name"] for port in self.json(host, "port", "ls")]
+        return [port["name"] for port in self.get(host, "/ports")]
 
     def nothing_of(self, vm, host):
         """True once no trace of the vm is at the host."""
-        return (self.agent(host) is not None and vm.name not in self.vms_of(host) and
+        vms = self.get(host, "/vms")
+        return (vms is not None and vm.name not in [other["name"] for other in vms] and
                 vm.port not in self.ports_at(host) and
                 f"guest={vm.name}," not in self.command_lines(host) and
                 vm.name not in self.lab.exec(host, "ls", "-A", "/run/godwit/vms").stdout.split() and
@@ -436,6 +480,7 @@ class Probe:
 
     def __init__(self, vm, connections=2):
         self.vm = vm
+        self.nobody_read = vm.fleet.frames_nobody_read()
         self.process = vm.fleet.popen("client", vm.fleet.bin / "godwit", "lab", "probe", vm.address,
                                       "--connections", connections, "--settle", "1s",
                                       stdin=subprocess.PIPE)
@@ -470,5 +515,8 @@ class Probe:
         self.expect_one_history()
         f = self.figures
         assert f["guest"] is not None, f
-        assert f["to_vm"]["lost"] == 0 and f["from_vm"]["lost"] == 0, f
+        lost = f["to_vm"]["lost"] + f["from_vm"]["lost"]
+        if lost > 0:  # by hosts that were too busy?
+            excused = self.vm.fleet.frames_nobody_read() - self.nobody_read
+            assert lost <= excused, f"{excused} of {f}\n{self.vm.fleet.where_frames_were_lost()}"
         assert f["tcp"]["resets"] == 0, f

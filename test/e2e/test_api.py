@@ -9,10 +9,9 @@ import subprocess
 
 import pytest
 from conftest import PYTHON, ROOT, build_directory, wait_until
-from fleet import ADDRESSES
+from fleet import ADDRESSES, SOCKET
 
 PORT = 4747
-SOCKET = "/run/godwit/godwitd.sock"
 
 
 @pytest.fixture(scope="module")

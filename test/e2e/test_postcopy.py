@@ -11,7 +11,7 @@ import signal
 
 import pytest
 from conftest import wait_until
-from fleet import Fleet, Observer, Probe
+from fleet import HOSTS, Fleet, Observer, Probe
 
 SETTING = pathlib.Path("/proc/sys/vm/unprivileged_userfaultfd")
 DIVERGES = {"dirty": "200mbit", "working_set": "12MiB"}
@@ -46,7 +46,7 @@ def come_to_postcopy(fleet, vm, rate="50mbit"):
     """The vm runs at w1, and much of its memory is at e1, where it stays for a while."""
     identifier = begin(fleet, vm, rate)
     fleet.wait_for_state("e1", identifier, "switching", "postcopy")
-    fleet.godwit("e1", "migration", "set", identifier, "--bandwidth", "5mbit")
+    assert fleet.ask("e1", "POST", f"/migrations/{identifier}/set", {"bandwidth": "5mbit"}) == {}
     fleet.wait_for_state("e1", identifier, "postcopy")
     assert fleet.where(vm.name) == ["w1"]
     return identifier
@@ -55,7 +55,8 @@ def come_to_postcopy(fleet, vm, rate="50mbit"):
 def all_followed(fleet, vm, identifier):
     fleet.godwit("e1", "migration", "set", identifier, "--bandwidth", "80mbit")
     done = fleet.wait_for_state("e1", identifier, "draining", "done")
-    wait_until(lambda: fleet.where(vm.name) == ["w1"], 10, f"{vm.name} runs at w1")
+    wait_until(lambda: fleet.where(vm.name) == ["w1"], 10,
+               lambda: f"vm {vm.name} at w1 alone: {[fleet.vms_of(host) for host in HOSTS]}")
     vm.wait_until_it_counts()
     fleet.wait_for_nothing_of(vm, "e1")
     return done
