@@ -197,10 +197,6 @@ void WireThread::pause_port(const PortId& port, Instant now) {
   if (found != attached_.end()) {
     while (read_batch(port, found->second.tap(), now)) {
     }
-    if (const auto lost = lost_by(found->second.device); lost.to_agent + lost.to_guest > 0) {
-      spdlog::warn("{}: {} frames of its vm were lost, and {} to it: this host is too busy",
-                   found->second.tap().name(), lost.to_agent, lost.to_guest);
-    }
     untaken = take_back(found->second);
     if (found->second.late) std::ranges::move(*found->second.late, std::back_inserter(untaken));
     found->second.late.reset();
@@ -406,6 +402,7 @@ void WireThread::pause(const std::vector<PortId>& ports, std::function<void()> d
   post([this, ports, done = std::move(done)](Instant now) {
     for (const PortId& port : ports) pause_port(port, now);
     control_.post(done);
+    for (const PortId& port : ports) tell_lost(port);  // asks the kernel: the pause does not wait
   });
 }
 
@@ -450,6 +447,15 @@ void WireThread::stats(std::function<void(const Stats&)> done) {
     for (wire::WireStats& wire : stats.wires) add_lost(wire);
     control_.post([done, stats = std::move(stats)] { done(stats); });
   });
+}
+
+void WireThread::tell_lost(const PortId& port) {
+  const auto found = attached_.find(port);
+  if (found == attached_.end()) return;
+  const auto lost = lost_by(found->second.device);
+  if (lost.to_agent + lost.to_guest == 0) return;
+  spdlog::warn("{}: {} frames of its vm were lost, and {} to it: this host is too busy",
+               found->second.tap().name(), lost.to_agent, lost.to_guest);
 }
 
 void WireThread::add_lost(wire::WireStats& wire) const {

@@ -114,6 +114,7 @@ class WireThread final : private wire::EngineSink {
   // True when as many frames came as were asked for: there may be more.
   bool read_batch(const PortId& port, os::Tap& tap, Instant now);
   void read_port(const PortId& port);
+  void tell_lost(const PortId& port);
   void add_lost(wire::WireStats& wire) const;
   void pause_port(const PortId& port, Instant now);
   std::vector<Bytes> take_back(Attached& attached);
