@@ -217,11 +217,15 @@ class Fleet:
                           "--append", "console=ttyS0 quiet")
 
     def vms_of(self, host):
-        return {vm["name"]: vm for vm in self.get(host, "/vms") or []}
+        vms = self.get(host, "/vms")
+        if vms is None:
+            pytest.fail(f"the agent on {host} does not tell its vms\n{self.logs()}")
+        return {vm["name"]: vm for vm in vms}
 
     def where(self, name):
         """The hosts on which the vm runs by its agents' word."""
-        return [h for h in HOSTS if self.vms_of(h).get(name, {}).get("state") == "running"]
+        return [h for h in HOSTS if self.agent(h) and self.vms_of(h).get(name, {}).get("state") ==
+                "running"]
 
     def frames_nobody_read(self):
         """What the hosts' kernels had no room for, because an agent or a QEMU came too late: by its
