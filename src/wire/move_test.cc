@@ -75,6 +75,7 @@ TEST_F(MoveTest, HoldsInThePauseAndDeliversInOrder) {
   net.settle();
   from_peer(4);
   EXPECT_THAT(at("b", kX), ElementsAre(1, 2, 3, 4));
+  EXPECT_EQ(net["b"].engine.port_stats(kX)->held_total, 3U);
   EXPECT_EQ(net["p"].count(EventKind::peer_moved), 1U);
   EXPECT_EQ(net["p"].engine.wire_stats()[0].remote_host, "b");
   send(net["b"], kX, 9, net.now());

@@ -42,10 +42,11 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "thorough: not part of ./dev test; ./dev e2e --all runs it")
 
 
-def wait_until(condition, limit_s=10.0, what="the condition"):
+def wait_until(condition, limit_s=20.0, what="the condition"):
     """Returns the first true value of condition(); fails the test when there is none in time.
 
-    `what`: a text, or a function that tells how things stand then.
+    A limit is of a hang, not a promise: the machine has other work. `what`: a text, or a function
+    that tells how things stand then.
     """
     deadline = time.monotonic() + limit_s
     while True:

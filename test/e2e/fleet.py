@@ -137,7 +137,7 @@ class Fleet:
     def kill_agent(self, host):
         pid = self.agent(host)
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not is_alive(pid), 5, f"the end of the agent on {host}")
+        wait_until(lambda: not is_alive(pid), 20, f"the end of the agent on {host}")
 
     def start_agent(self, host, fault=None, limits=(), options=(), patient=True):
         """Unless `patient`, not waited for: it may freeze before it answers."""
@@ -148,7 +148,7 @@ class Fleet:
                      *(word for address in self.lab.node(host)["announced"]
                        for word in ("--address", address)), *options)
         if not patient:
-            wait_until(lambda: self.agent(host), 5, f"the agent's process on {host}")
+            wait_until(lambda: self.agent(host), 20, f"the agent's process on {host}")
             return
         wait_until(lambda: self.get(host, "/hosts") is not None, 20, f"the agent on {host}")
 
@@ -207,7 +207,7 @@ class Fleet:
             ids = {port["name"]: port["id"] for port in self.json(host, "port", "ls")}
             vm.tap = "gw" + ids[vm.port][:12]  # os::TapPair::name_of
             vm.wait_until_it_answers()
-        wait_until(lambda: self.vms_of(host)[vm.name]["state"] == "running", 10, f"{vm.name} runs")
+        wait_until(lambda: self.vms_of(host)[vm.name]["state"] == "running", 20, f"{vm.name} runs")
         return vm
 
     def begin_vm(self, host, name):

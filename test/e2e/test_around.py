@@ -60,7 +60,7 @@ def test_a_hook_that_fails_or_hangs_aborts_the_move(fleet, hooks):
         done = fleet.godwit("e1", "migrate", vm.name, "--to", "w1", *fleet.PATIENT, expect=4)
         assert "10-test: exit status 7" in done.stderr, done.stderr
         assert "disk array says no" in fleet.log("e1")
-        wait_until(lambda: said(fleet, "e1") == "post-resume aborted\n", 10, "the hook after the abort")
+        wait_until(lambda: said(fleet, "e1") == "post-resume aborted\n", 20, "the hook after the abort")
         fleet.wait_for_nothing_of(vm, "w1")
     probe.expect_nothing_lost()
     hooks("e1", "pre-pause", f"sleep 1000 & echo $! >{SAID}; wait",

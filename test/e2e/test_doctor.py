@@ -75,4 +75,4 @@ def test_what_is_missing_is_named(doctor):
     finally:
         holder.kill()
         holder.wait()
-    wait_until(lambda: doctor.examine()[0] == 0, 10, "the port is free again")
+    wait_until(lambda: doctor.examine()[0] == 0, 20, "the port is free again")

@@ -253,7 +253,7 @@ def start_a_vm_and_die(fleet, point):
 
 def test_agent_dies_before_the_vm_is_recorded(fleet):
     start_a_vm_and_die(fleet, "vm.starting.record.before")
-    wait_until(lambda: not fleet.qemus("e1"), 5, "no QEMU")
+    wait_until(lambda: not fleet.qemus("e1"), 20, "no QEMU")
     assert fleet.vms_of("e1") == {}
 
 

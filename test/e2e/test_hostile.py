@@ -72,7 +72,7 @@ def test_mistakes_change_nothing(fleet):
 
 def test_unreachable_target_is_refused(fleet):
     vm = fleet.run_vm(nic=False)
-    wait_until(lambda: fleet.where(vm.name) == ["e1"], 10, "the vm runs")
+    wait_until(lambda: fleet.where(vm.name) == ["e1"], 20, "the vm runs")
     fleet.kill_agent("w1")
     wait_until(lambda: {h["name"]: h["state"] for h in fleet.json("e1", "host", "ls")}["w1"] != "up",
                30, "w1 is missed")

@@ -25,9 +25,9 @@ def test_move_and_back_at_once_loses_nothing(fleet):
     parts = there["report"]["pause"]
     assert abs(sum(parts.values()) - there["report"]["pause_ms"]) < 1
     for move in (there, back):
-        held, pause_ms = move["report"]["held"], move["report"]["pause_ms"]
-        # The client sends 1,000 packets/s, and some TCP; counted twice it would be more.
-        assert held["dropped"] == 0 < held["frames"] < 2 * pause_ms + 50
+        # How many depends on when the client ran; that each counts once: src/wire/move_test.cc.
+        held = move["report"]["held"]
+        assert held["dropped"] == 0 < held["frames"]
 
 
 def test_a_stopped_vm_can_be_removed_at_once(fleet):
@@ -181,13 +181,13 @@ def test_wire_to_the_target_host_becomes_local_and_back(fleet):
     def answers():
         return fleet.lab.exec("w1", "ping", "-c", "1", "-W", "1", vm.address,
                               check=False).returncode == 0
-    wait_until(answers, 10, "the new wire")
+    wait_until(answers, 20, "the new wire")
     fleet.move(vm, "e1", "w1")
-    wait_until(answers, 5, "the local wire")
+    wait_until(answers, 20, "the local wire")
     wires = fleet.json("w1", "wire", "ls")
     assert len(wires) == 1 and wires[0]["a"]["host"] == wires[0]["b"]["host"] == "w1", wires
     fleet.move(vm, "w1", "e1")
-    wait_until(answers, 5, "the long wire")
+    wait_until(answers, 20, "the long wire")
     assert {fleet.json("w1", "wire", "ls")[0][end]["host"] for end in "ab"} == {"e1", "w1"}
 
 
@@ -221,9 +221,9 @@ def test_a_station_on_a_bridge_reaches_the_vm_wherever_it_is(fleet):
     with bridge_with_a_station(fleet, "client", f"{vm.net}.7/24"):
         fleet.godwit("client", "port", "add", "lanb", "--bridge", "br0")
         fleet.godwit("client", "connect", "lanb", vm.port)
-        wait_until(reaches, 10, "the wire to the bridge")
+        wait_until(reaches, 20, "the wire to the bridge")
         fleet.move(vm, "e1", "w1")
-        wait_until(reaches, 5, "the wire after the move")
+        wait_until(reaches, 20, "the wire after the move")
         shown = next(p for p in fleet.json("client", "port", "ls") if p["name"] == "lanb")
         assert (shown["kind"], shown["bridge"]) == ("bridge", "br0")
         fleet.godwit("client", "disconnect", "lanb", vm.port)

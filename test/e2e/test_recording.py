@@ -116,4 +116,4 @@ def test_a_guest_that_QEMU_stops_goes_on(fleet):
     vm = fleet.run_vm(dirty="0bit", nic=False)
     told = json.loads(record(fleet, vm, "--rounds", "1000", "--json", file=THIRD).stdout)
     assert told["paused_ms"] > 0 and told["rounds"] < 1000, told
-    wait_until(lambda: fleet.vms_of("e1")[vm.name]["state"] == "running", 5, "it runs")
+    wait_until(lambda: fleet.vms_of("e1")[vm.name]["state"] == "running", 20, "it runs")
