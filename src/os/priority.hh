@@ -6,12 +6,12 @@ namespace godwit::os {
 
 // Whether a thread that took `used` of the last `elapsed` goes first; `first`: it did so far.
 constexpr bool may_go_first(bool first, Nanoseconds used, Nanoseconds elapsed) {
-  return used * (first ? 5 : 10) < elapsed;
+  return used * (first ? 3 : 4) < elapsed;
 }
 
 // Lets the calling thread run before all ordinary work of the host (SCHED_RR) while it takes less
-// than a fifth of a CPU. What makes it take more would starve all else: it then goes before its own
-// process's other threads only (nice -5), until it takes less than a tenth. Where it may not
+// than a third of a CPU. What makes it take more would starve all else: it then goes before its own
+// process's other threads only (nice -5), until it takes less than a quarter. Where it may not
 // (CAP_SYS_NICE) it stays as it is.
 //
 // A nice value alone does not do: with the kernel's autogroups it counts within a session, and a

@@ -14,11 +14,11 @@ namespace {
 
 using std::chrono::milliseconds;
 
-TEST(ThreadPriorityTest, AFifthOfACpuIsTheMostAndATenthTheWayBack) {
-  EXPECT_TRUE(may_go_first(true, milliseconds(19), milliseconds(100)));
-  EXPECT_FALSE(may_go_first(true, milliseconds(20), milliseconds(100)));
-  EXPECT_FALSE(may_go_first(false, milliseconds(10), milliseconds(100)));
-  EXPECT_TRUE(may_go_first(false, milliseconds(9), milliseconds(100)));
+TEST(ThreadPriorityTest, AThirdOfACpuIsTheMostAndAQuarterTheWayBack) {
+  EXPECT_TRUE(may_go_first(true, milliseconds(33), milliseconds(100)));
+  EXPECT_FALSE(may_go_first(true, milliseconds(34), milliseconds(100)));
+  EXPECT_FALSE(may_go_first(false, milliseconds(25), milliseconds(100)));
+  EXPECT_TRUE(may_go_first(false, milliseconds(24), milliseconds(100)));
 }
 
 int policy() { return ::sched_getscheduler(0) & ~SCHED_RESET_ON_FORK; }
