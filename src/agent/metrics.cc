@@ -89,7 +89,7 @@ void Metrics::add_ended(const nlohmann::json& migration) {
 
 void Metrics::text(const std::string& tenant, std::function<void(std::string)> done) {
   sources_.network.list_wires(tenant, [this, tenant, done](const nlohmann::json& wires) {
-    sources_.wires.stats([this, tenant, done, wires](const WireThread::Stats& stats) {
+    sources_.wires.stats_and_losses([this, tenant, done, wires](const WireThread::Stats& stats) {
       Exposition out;
       write_agent(out);
       write_sessions(out);

@@ -421,7 +421,7 @@ void Network::on_wire_event(const wire::Event& event) {
 }
 
 void Network::list_wires(const std::string& tenant, std::function<void(nlohmann::json)> done) {
-  wires_.stats([this, tenant, done = std::move(done)](const WireThread::Stats& stats) {
+  wires_.stats_and_losses([this, tenant, done = std::move(done)](const WireThread::Stats& stats) {
     nlohmann::json list = nlohmann::json::array();
     for (const auto& [port, record] : wires_of_) {
       if (!is_of(record.tenant, tenant)) continue;

@@ -433,8 +433,14 @@ void WireThread::discard(const PortId& port) {
   post([this, port](Instant now) { engine_.discard(port, now); });
 }
 
-void WireThread::stats(std::function<void(const Stats&)> done) {
-  post([this, done = std::move(done)](Instant) {
+void WireThread::stats(std::function<void(const Stats&)> done) { stats(false, std::move(done)); }
+
+void WireThread::stats_and_losses(std::function<void(const Stats&)> done) {
+  stats(true, std::move(done));
+}
+
+void WireThread::stats(bool losses, std::function<void(const Stats&)> done) {
+  post([this, losses, done = std::move(done)](Instant) {
     Stats stats{.wires = engine_.wire_stats(),
                 .ports = engine_.port_stats(),
                 .peers = engine_.peer_stats(),
@@ -445,7 +451,9 @@ void WireThread::stats(std::function<void(const Stats&)> done) {
                 .udp_overflowed = socket_ ? socket_->counters().overflowed : 0,
                 .udp_dropped = udp_dropped_,
                 .relay_dropped = relay_dropped_};
-    for (wire::WireStats& wire : stats.wires) add_lost(wire);
+    if (losses) {
+      for (wire::WireStats& wire : stats.wires) add_lost(wire);
+    }
     control_.post([done, stats = std::move(stats)] { done(stats); });
   });
 }

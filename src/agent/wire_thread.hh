@@ -86,6 +86,8 @@ class WireThread final : private wire::EngineSink {
   void run(const PortId& port);
   void discard(const PortId& port);
   void stats(std::function<void(const Stats&)> done);
+  // With what the kernel dropped, which it is asked for once per wire: not in a pause.
+  void stats_and_losses(std::function<void(const Stats&)> done);
 
  private:
   struct Attached {
@@ -112,6 +114,7 @@ class WireThread final : private wire::EngineSink {
 
   void post(std::move_only_function<void(Instant now)> work);
   void arm_timer();
+  void stats(bool losses, std::function<void(const Stats&)> done);
   // True when as many frames came as were asked for: there may be more.
   bool read_batch(const PortId& port, os::Tap& tap, Instant now);
   void read_port(const PortId& port);
