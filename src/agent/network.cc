@@ -248,8 +248,9 @@ void Network::plug(const std::vector<PortId>& ports, std::function<void()> done)
   wires_.plug(ports, std::move(done));
 }
 
-void Network::pause(const std::vector<PortId>& ports, std::function<void()> done) {
-  wires_.pause(ports, std::move(done));
+void Network::pause(const std::vector<PortId>& ports, std::vector<Bytes> newest,
+                    std::function<void()> done) {
+  wires_.pause(ports, std::move(newest), std::move(done));
 }
 
 void Network::resume(const std::vector<PortId>& ports) {

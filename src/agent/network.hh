@@ -80,7 +80,8 @@ class Network final {
     wires_.arm(ports, std::move(done));
   }
   void plug(const std::vector<PortId>& ports, std::function<void()> done);
-  void pause(const std::vector<PortId>& ports, std::function<void()> done);
+  void pause(const std::vector<PortId>& ports, std::vector<Bytes> newest,
+             std::function<void()> done);
   void resume(const std::vector<PortId>& ports);
   // Forwards for the lease, then `drained`. Leaves alone what has come back with `epoch` or later.
   void release(const std::vector<PortId>& ports, Epoch epoch, std::function<void()> drained);

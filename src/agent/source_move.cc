@@ -10,6 +10,7 @@
 #include "os/wall_clock.hh"
 #include "qemu/commands.hh"
 #include "qemu/json.hh"
+#include "qemu/receive_ring.hh"
 #include "qemu/trapped_frame.hh"
 
 namespace godwit::agent {
@@ -354,18 +355,18 @@ void SourceMove::ports_armed() {
 }
 
 void SourceMove::pause_ports() {
-  const auto pause = [this, alive = std::weak_ptr(alive_)] {
+  const auto pause = [this, alive = std::weak_ptr(alive_)](std::vector<Bytes> newest) {
     if (alive.expired()) return;
-    context_.network.pause(record_.ports, [this, alive] {
+    context_.network.pause(record_.ports, std::move(newest), [this, alive] {
       if (alive.expired()) return;
       milestones_.ports_paused = context_.loop.now();
       feed(SourceEvent::ports_paused);
     });
   };
   Vm* vm = context_.vms.find(record_.vm);
-  if (vm == nullptr) return pause();
+  if (vm == nullptr) return pause({});
   // Without its answer QEMU is dying, and the move with it.
-  qemu::main_loop_barrier(vm->qmp(), [pause](const Result<>&) { pause(); });
+  qemu::newest_received_after_barrier(vm->qmp(), record_.ports.size(), pause);
 }
 
 void SourceMove::commit_target() {

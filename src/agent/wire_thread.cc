@@ -168,7 +168,7 @@ void WireThread::to_port(PortId port, std::span<const BytesView> frames) {
   }
 }
 
-std::vector<Bytes> WireThread::take_back(Attached& attached) {
+std::vector<Bytes> WireThread::take_back(Attached& attached, BytesView newest) {
   auto* pair = std::get_if<std::shared_ptr<os::TapPair>>(&attached.device);
   if (pair == nullptr) return {};
   std::vector<Bytes> untaken;
@@ -177,27 +177,25 @@ std::vector<Bytes> WireThread::take_back(Attached& attached) {
     untaken.emplace_back(buffer.begin(), buffer.begin() + static_cast<std::ptrdiff_t>(size));
   }
   if (!attached.kept) return untaken;
-  const auto left = static_cast<std::size_t>(
-      std::ranges::count_if(untaken, [](const Bytes& frame) { return !qemu::is_plug(frame); }));
-  auto recovered = attached.kept->recover(std::move(untaken));
+  auto recovered = attached.kept->recover(std::move(untaken), newest);
   if (recovered.lost_one) {
     ++tap_refused_;
     spdlog::warn("QEMU keeps a frame that came before the port was armed: it is lost");
   }
-  if (recovered.frames.size() > left) attached.trapped = recovered.frames.front();
+  attached.trapped = std::move(recovered.trapped);
   attached.kept.reset();
   return std::move(recovered.frames);
 }
 
 // QEMU stands: what the guest sent is in our TAP's queue already (the kernel forwards in QEMU's own
 // write), what it did not take waits in its TAP, or in QEMU itself.
-void WireThread::pause_port(const PortId& port, Instant now) {
+void WireThread::pause_port(const PortId& port, BytesView newest, Instant now) {
   const auto found = attached_.find(port);
   std::vector<Bytes> untaken;
   if (found != attached_.end()) {
     while (read_batch(port, found->second.tap(), now)) {
     }
-    untaken = take_back(found->second);
+    untaken = take_back(found->second, newest);
     if (found->second.late) std::ranges::move(*found->second.late, std::back_inserter(untaken));
     found->second.late.reset();
   }
@@ -398,9 +396,12 @@ void WireThread::plug(const std::vector<PortId>& ports, std::function<void()> do
   });
 }
 
-void WireThread::pause(const std::vector<PortId>& ports, std::function<void()> done) {
-  post([this, ports, done = std::move(done)](Instant now) {
-    for (const PortId& port : ports) pause_port(port, now);
+void WireThread::pause(const std::vector<PortId>& ports, std::vector<Bytes> newest,
+                       std::function<void()> done) {
+  post([this, ports, newest = std::move(newest), done = std::move(done)](Instant now) {
+    for (std::size_t i = 0; i < ports.size(); ++i) {
+      pause_port(ports[i], i < newest.size() ? newest[i] : Bytes{}, now);
+    }
     control_.post(done);
     for (const PortId& port : ports) tell_lost(port);  // asks the kernel: the pause does not wait
   });

@@ -73,10 +73,12 @@ class WireThread final : private wire::EngineSink {
   // The three steps around QEMU's STOP (qemu/trapped_frame.hh). arm(): keep copies of what is
   // written, from shortly before. plug(): QEMU stands, write nothing more but the plug. pause(),
   // after QEMU's main loop went round: forward the guest's last frames, take back what it did not
-  // take, end the segment. `done` is called in the control thread.
+  // take, end the segment; `newest`: what each port's guest got last, if known. `done` is called in
+  // the control thread.
   void arm(const std::vector<PortId>& ports, std::function<void()> done);
   void plug(const std::vector<PortId>& ports, std::function<void()> done);
-  void pause(const std::vector<PortId>& ports, std::function<void()> done);
+  void pause(const std::vector<PortId>& ports, std::vector<Bytes> newest,
+             std::function<void()> done);
   void resume(const PortId& port);
   // Of the epoch that left; whether it was paused by this agent or one before.
   void release(const wire::PortEpoch& id);
@@ -119,8 +121,8 @@ class WireThread final : private wire::EngineSink {
   void read_port(const PortId& port);
   void tell_lost(const PortId& port);
   void add_lost(wire::WireStats& wire) const;
-  void pause_port(const PortId& port, Instant now);
-  std::vector<Bytes> take_back(Attached& attached);
+  void pause_port(const PortId& port, BytesView newest, Instant now);
+  std::vector<Bytes> take_back(Attached& attached, BytesView newest);
   void resume_port(const PortId& port, Instant now);
   void receive();
   void flush();

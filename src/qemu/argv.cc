@@ -78,8 +78,8 @@ void add_nics(Arguments& argv, const VmSpec& spec, const std::vector<int>& tap_f
         spec.nics.size());
   for (std::size_t i = 0; i < spec.nics.size(); ++i) {
     // QEMU finds the vnet header by itself from the descriptor (IFF_VNET_HDR). The rings are as
-    // large as QEMU allows: a frame that meets a full ring when the vm stops is lost inside QEMU
-    // (net/net.c, net_vm_change_state_handler purges its queue).
+    // large as QEMU allows: a frame that meets a full ring when the vm stops is thrown away by QEMU
+    // (trapped_frame.hh).
     add(argv, {"-netdev", fmt::format("tap,id=net{},fd={},vhost=off", i, tap_fds[i]), "-device",
                fmt::format("virtio-net-pci,id=nic{0},netdev=net{0},mac={1},bus=pcie.0,addr={2:#x},"
                            "disable-legacy=on,romfile=,rx_queue_size=1024",

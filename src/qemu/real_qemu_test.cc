@@ -6,12 +6,15 @@
 #include <gmock/gmock.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <filesystem>
+#include <fstream>
 #include <sstream>
 
 #include "base/test_directory.hh"
@@ -25,6 +28,7 @@
 #include "qemu/host.hh"
 #include "qemu/launch.hh"
 #include "qemu/migration.hh"
+#include "qemu/receive_ring.hh"
 #include "qemu/trapped_frame.hh"
 
 namespace godwit::qemu {
@@ -80,6 +84,37 @@ class Relay final {
 
   std::array<std::unique_ptr<os::ByteStream>, 2> ends_;
   std::array<std::string, 2> kept_;
+};
+
+// A thread of QEMU's that executes the guest, kept from running; outside QEMU's global lock.
+class HeldVcpu final {
+ public:
+  explicit HeldVcpu(pid_t qemu) {
+    for (const auto& task :
+         std::filesystem::directory_iterator(fmt::format("/proc/{}/task", qemu))) {
+      std::string name;
+      std::getline(std::ifstream(task.path() / "comm"), name);
+      if (name.starts_with("CPU 0")) thread_ = std::stoi(task.path().filename().string());
+    }
+    if (::ptrace(PTRACE_SEIZE, thread_, 0, 0) != 0) throw SetupError("ptrace of a vCPU");
+    hold();
+  }
+  ~HeldVcpu() { let_go(); }
+  // It runs for some microseconds.
+  void step() {
+    ::ptrace(PTRACE_CONT, thread_, 0, 0);
+    hold();
+  }
+  void hold() {
+    ::ptrace(PTRACE_INTERRUPT, thread_, 0, 0);
+    ::waitpid(thread_, nullptr, __WALL);
+  }
+  void let_go() {
+    if (thread_ != 0) ::ptrace(PTRACE_DETACH, std::exchange(thread_, 0), 0, 0);
+  }
+
+ private:
+  pid_t thread_ = 0;
 };
 
 struct RealQemu : ::testing::Test {
@@ -200,7 +235,9 @@ TEST_F(RealQemu, MovesWithAPauseBeforeAndAfterTheSwitch) {
   boot_source();
   start_target();
   std::optional<std::vector<std::string>> obstacles;
-  unsupported_devices(*a, [&](auto result) { obstacles = result.value(); });
+  unsupported_devices(*a, [&](auto result) {
+    if (result) obstacles = std::move(*result);
+  });
   start_migration();
   reach_pre_switchover();
   EXPECT_THAT(obstacles.value(), ElementsAre());
@@ -369,22 +406,28 @@ struct RealQemuWithPair : RealQemuWithTap {
     EXPECT_EQ(pair->agent_side().write(frame), os::FrameDevice::Written::kYes);
     if (!is_plug(frame)) nic.wrote(frame);
   }
-  std::vector<Bytes> untaken_after_plug() {
+  TrappedFrame::Recovered recover() {
     write(plug_frame());
-    std::optional<Result<>> done;
-    main_loop_barrier(*a, [&](Result<> result) { done = std::move(result); });
-    EXPECT_TRUE(wait_until(loop, [&] { return done.has_value(); }));
-    std::vector<Bytes> out;
+    std::optional<std::vector<Bytes>> newest;
+    newest_received_after_barrier(*a, 1, [&](std::vector<Bytes> got) { newest = std::move(got); });
+    EXPECT_TRUE(wait_until(loop, [&] { return newest.has_value(); }));
+    std::vector<Bytes> untaken;
     Bytes buffer(os::kMaxFrameBytes);
     while (const std::size_t count = pair->read_untaken(buffer)) {
-      out.push_back(to_bytes(BytesView(buffer).first(count)));
+      untaken.push_back(to_bytes(BytesView(buffer).first(count)));
     }
-    return out;
+    return nic.recover(std::move(untaken), newest.value().front());
   }
   static Bytes test_frame(char name) {
     Bytes frame = plug_frame();
+    std::fill_n(frame.begin() + os::kVnetHeaderBytes, 6, std::byte{0xff});  // broadcast
     frame[60] = static_cast<std::byte>(name);
     return frame;
+  }
+  static std::string names(const std::vector<Bytes>& frames) {
+    std::string out;
+    for (const Bytes& frame : frames) out += static_cast<char>(frame[60]);
+    return out;
   }
 
   std::optional<os::TapPair> pair;
@@ -397,11 +440,10 @@ TEST_F(RealQemuWithPair, NoFrameIsLostInAStoppedQemu) {
   status(*a), status(*a);
   ask(stop);
   for (const char name : {'2', '3', '4'}) write(test_frame(name));
-  const auto recovered = nic.recover(untaken_after_plug());
+  const auto recovered = recover();
+  EXPECT_EQ(names(recovered.frames), "234");
+  EXPECT_EQ(recovered.trapped, test_frame('2'));
   EXPECT_FALSE(recovered.lost_one);
-  ASSERT_EQ(recovered.frames.size(), 3U);
-  for (std::size_t i = 0; i < 3; ++i)
-    EXPECT_EQ(recovered.frames[i][60], static_cast<std::byte>('2' + i));
 }
 
 TEST_F(RealQemuWithPair, AStoppedQemuWithoutTrafficTrapsOnlyThePlug) {
@@ -409,7 +451,72 @@ TEST_F(RealQemuWithPair, AStoppedQemuWithoutTrafficTrapsOnlyThePlug) {
   write(test_frame('1'));
   status(*a), status(*a);
   ask(stop);
-  EXPECT_THAT(nic.recover(untaken_after_plug()).frames, ElementsAre());
+  EXPECT_EQ(names(recover().frames), "");
+}
+
+// A migration that is about to stop its vm, which a vCPU delays.
+struct RealQemuStopping : RealQemuWithPair {
+  // Until the vm has stopped or is held on its way there.
+  void begin_to_stop(HeldVcpu& vcpu) {
+    for (bool runs = true; runs;) {
+      std::optional<bool> running;
+      query_status(*a, [&](const Result<VmStatus>& got) { running = !got || got->running; });
+      ASSERT_TRUE(wait_until(loop, [&] {
+        if (!running) vcpu.step();  // it may have QEMU's global lock, or be waited for by a round
+        return running.has_value();
+      }));
+      runs = *running;
+      if (runs) vcpu.step();
+    }
+  }
+  bool happened(std::string_view event) { return std::ranges::find(events, event) != events.end(); }
+  // As the target: takes the stream and says nothing.
+  void start_sink() {
+    listener = os::Listener::unix_(loop, relay_path(), 0600, [this](auto stream, const auto&) {
+      sink = std::move(stream);
+      sink->start({.readable =
+                       [this] {
+                         std::array<std::byte, 65536> chunk;
+                         while (sink->read(chunk) > 0) {
+                         }
+                       },
+                   .writable = {},
+                   .closed = {}});
+    });
+    ASSERT_TRUE(grant_to_qemu(relay_path()));
+  }
+
+  std::unique_ptr<os::ByteStream> sink;
+};
+
+TEST_F(RealQemuStopping, NoFrameIsLostWhileTheVcpusStop) {
+  ASSERT_NO_FATAL_FAILURE(boot_pair());
+  ASSERT_NO_FATAL_FAILURE(start_sink());
+  set_downtime_limit(*a, seconds(1), [](Result<>) {});
+  for (;;) {
+    events.clear();
+    end.reset();
+    pre_switchover = false;
+    nic = {};
+    write(test_frame('1'));
+    status(*a), status(*a);
+    start_migration();
+    ASSERT_TRUE(wait_until(loop, [&] { return happened("source MIGRATION_PASS") || end; }));
+    HeldVcpu vcpu(source.pid());
+    ASSERT_NO_FATAL_FAILURE(begin_to_stop(vcpu));
+    const bool is_between = !happened("source STOP");
+    write(test_frame('2'));
+    for (int i = 0; i < 3; ++i) status(*a);
+    vcpu.let_go();
+    ASSERT_TRUE(wait_until(loop, [&] { return pre_switchover || end; }));
+    if (is_between) break;
+    outgoing->abort("once more");
+    ASSERT_TRUE(wait_until(loop, [&] { return end.has_value(); }));
+  }
+  for (const char name : {'3', '4'}) write(test_frame(name));
+  const auto recovered = recover();
+  EXPECT_EQ(names(recovered.frames), "234");
+  EXPECT_EQ(recovered.trapped, test_frame('3'));
 }
 
 }  // namespace

@@ -18,6 +18,13 @@ constexpr std::string_view kPlugText = "godwit plug";
 // when the third is answered that turn is over.
 constexpr int kTurns = 3;
 
+// Apart from its virtio header, which QEMU rewrites.
+bool ends_alike(BytesView frame, BytesView newest) {
+  if (frame.size() <= kVnetHeader) return false;
+  const std::size_t size = std::min(frame.size() - kVnetHeader, newest.size());
+  return size > 0 && std::ranges::equal(frame.last(size), newest.last(size));
+}
+
 void turn(Qmp& qmp, int left, Done done) {
   if (left == 0) return done({});
   query_status(qmp, [&qmp, left, done = std::move(done)](Result<VmStatus> status) mutable {
@@ -54,16 +61,16 @@ void TrappedFrame::wrote(BytesView frame) {
   }
 }
 
-TrappedFrame::Recovered TrappedFrame::recover(std::vector<Bytes> untaken) const {
+TrappedFrame::Recovered TrappedFrame::recover(std::vector<Bytes> untaken, BytesView newest) const {
   Recovered recovered;
-  const std::size_t with_plug = untaken.size();
-  std::erase_if(untaken, [](const Bytes& frame) { return is_plug(frame); });
-  const bool trapped = untaken.size() < with_plug;
-  if (trapped && kept_.size() > untaken.size()) {
-    recovered.frames.push_back(kept_[kept_.size() - untaken.size() - 1]);
-  } else if (trapped) {
-    recovered.lost_one = true;
+  const bool is_trapped = std::erase_if(untaken, [](const Bytes& frame) { return is_plug(frame); });
+  std::size_t taken = kept_.size() - std::min(kept_.size(), untaken.size());
+  recovered.lost_one = is_trapped && taken == 0;
+  if (is_trapped && taken > 0) recovered.trapped = kept_[--taken];
+  if (taken >= 2 && !ends_alike(kept_[taken - 1], newest) && ends_alike(kept_[taken - 2], newest)) {
+    recovered.frames.push_back(kept_[taken - 1]);
   }
+  if (!recovered.trapped.empty()) recovered.frames.push_back(recovered.trapped);
   std::ranges::move(untaken, std::back_inserter(recovered.frames));
   return recovered;
 }

@@ -13,8 +13,11 @@
 //     left: f3 f4 plug  -> QEMU stopped reading before f3: f2 is trapped; forward f2 f3 f4
 //     left: nothing     -> QEMU took the plug itself: no frame of ours is trapped
 //
-// One case stays open: if the guest's receive ring was full at STOP, QEMU also drops the frame that
-// waited for it. Rings are as large as QEMU allows (argv.cc) to make that rare.
+// QEMU may also have dropped the frame before, f1: one that waited for room in the guest's receive
+// ring, or that was read while the vCPUs were about to stop, which on a busy host takes a while.
+// Neither may be delivered, and once the vCPUs stand QEMU throws such a frame away
+// (qemu_can_send_packet; net/net.c, net_vm_change_state_handler). f1 was dropped if what the ring
+// got last is not f1 but the frame before it (receive_ring.hh).
 #include <deque>
 #include <vector>
 
@@ -40,11 +43,13 @@ class TrappedFrame final {
  public:
   void wrote(BytesView frame);
   struct Recovered {
-    std::vector<Bytes> frames;  // to be forwarded, in order: the trapped one, then the untaken
+    std::vector<Bytes> frames;  // to be forwarded, in order: dropped, trapped, untaken
+    Bytes trapped;              // of those, the one that QEMU delivers itself if it resumes
     bool lost_one = false;      // one is trapped that was written before arming
   };
   // `untaken`: all that was read back after the barrier, in order, with the plug if it is there.
-  Recovered recover(std::vector<Bytes> untaken) const;
+  // `newest`: the end of what the guest got last, empty if that is not known.
+  Recovered recover(std::vector<Bytes> untaken, BytesView newest) const;
 
  private:
   std::deque<Bytes> kept_;

@@ -1,0 +1,25 @@
+#pragma once
+// What QEMU last put into a virtio NIC's receive ring, read from the guest's memory while its vCPUs
+// stand (virtio 1.2, 2.7 "Split Virtqueues").
+#include "base/bytes.hh"
+#include "qemu/commands.hh"
+
+namespace godwit::qemu {
+
+inline constexpr std::size_t kNewestBytes = 256;
+
+// Memory as HMP's `xp /Nwx` prints it: "0000000000001000: 0x00000001 0x00000002" per line. Empty
+// if it is anything else.
+std::vector<std::uint32_t> parse_words(std::string_view printed);
+
+// The last bytes, at most kNewestBytes, of the buffer that was filled last: all or the end of one
+// frame, all of it with its virtio header. An error if nothing ever came, if the guest has given
+// the buffer's descriptor out again, or if QEMU does not tell (its command for it is no stable
+// one).
+void newest_received(Qmp& qmp, std::size_t nic, Answer<Bytes> answer);
+
+// Of all NICs, empty where there is an error; follows main_loop_barrier() (trapped_frame.hh).
+void newest_received_after_barrier(Qmp& qmp, std::size_t nics,
+                                   std::move_only_function<void(std::vector<Bytes>)> done);
+
+}  // namespace godwit::qemu
