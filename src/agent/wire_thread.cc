@@ -10,7 +10,6 @@
 
 #include "base/result.hh"
 #include "os/netlink.hh"
-#include "os/priority.hh"
 #include "os/random.hh"
 
 namespace godwit::agent {
@@ -87,7 +86,7 @@ WireThread::WireThread(os::Loop& control, const std::string& self, const wire::L
       engine_(self, *this, random_number, limits),
       frame_buffers_(kFramesPerBatch, Bytes(os::kMaxFrameBytes)),
       thread_([this] {
-        os::put_thread_first();  // a frame that waits is in danger of being lost, other work is not
+        priority_.emplace(loop_.now());  // what waits for it may be lost, other work is only late
         loop_.run();
       }) {}
 
@@ -135,6 +134,7 @@ void WireThread::read_port(const PortId& port) {
   const auto found = attached_.find(port);
   if (found == attached_.end()) return;
   const Instant now = loop_.now();
+  priority_->adapt(now);
   for (int i = 0; i < kBatchesPerWakeup && unsent_.empty(); ++i) {
     if (!read_batch(port, found->second.tap(), now)) break;
   }
@@ -223,6 +223,7 @@ void WireThread::watch_taps(bool read) {
 // ---- UDP ----
 
 void WireThread::receive() {
+  priority_->adapt(loop_.now());
   for (int i = 0; i < kReceivesPerWakeup; ++i) {
     const auto received = socket_->receive_batch();
     if (received.empty()) break;

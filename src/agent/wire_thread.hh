@@ -17,6 +17,7 @@
 #include <variant>
 
 #include "os/loop.hh"
+#include "os/priority.hh"
 #include "os/tap.hh"
 #include "os/tap_pair.hh"
 #include "os/udp.hh"
@@ -145,6 +146,7 @@ class WireThread final : private wire::EngineSink {
   std::size_t unsent_bytes_ = 0;
   std::vector<Bytes> frame_buffers_;
   std::vector<os::DatagramRun> runs_;
+  std::optional<os::ThreadPriority> priority_;
   std::uint64_t tap_refused_ = 0, udp_dropped_ = 0, relay_dropped_ = 0;
 
   std::thread thread_;  // last: it uses all of the above

@@ -1,13 +1,41 @@
 #include "os/priority.hh"
 
+#include <sched.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
-namespace godwit::os {
+#include <ctime>
 
-bool put_thread_first() {
-  constexpr int kNice = -5;
-  return ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNice) == 0;
+namespace godwit::os {
+namespace {
+
+constexpr int kNice = -5;
+
+Nanoseconds cpu_time() {
+  timespec time{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return std::chrono::seconds(time.tv_sec) + Nanoseconds(time.tv_nsec);
+}
+
+}  // namespace
+
+ThreadPriority::ThreadPriority(Instant now) : since_(now), used_(cpu_time()) {
+  ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNice);
+  set(true);
+}
+
+void ThreadPriority::look(Instant now) {
+  const Nanoseconds used = cpu_time();
+  set(may_go_first(first_, used - used_, now - since_));
+  since_ = now;
+  used_ = used;
+}
+
+void ThreadPriority::set(bool first) {
+  if (first == first_) return;
+  const sched_param parameters{.sched_priority = first ? 1 : 0};
+  ::sched_setscheduler(0, (first ? SCHED_RR : SCHED_OTHER) | SCHED_RESET_ON_FORK, &parameters);
+  first_ = first;
 }
 
 }  // namespace godwit::os

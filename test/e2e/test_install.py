@@ -78,7 +78,7 @@ def vm_states(machine):
 
 
 def process(machine, name):
-    """(user, capability names) of the machine's only process of this name, by /proc."""
+    """What the machine's only process of this name may do, by /proc and ps."""
     pid = machine.run("pgrep", "-x", name).stdout.split()
     assert len(pid) == 1, f"{name}: {pid}"
     status = machine.run("cat", f"/proc/{pid[0]}/status").stdout
@@ -86,7 +86,8 @@ def process(machine, name):
     bits = int(re.search(r"CapEff:\s*(\w+)", status)[1], 16)
     return {"pid": pid[0], "user": re.search(r"Uid:\s*(\d+)", status)[1], "owner": user,
             "capabilities": bits, "no_new_privileges": "NoNewPrivs:\t1" in status,
-            "seccomp": "Seccomp:\t2" in status}
+            "seccomp": "Seccomp:\t2" in status,
+            "scheduling": set(machine.run("ps", "-L", "-o", "cls=", "-p", pid[0]).stdout.split())}
 
 
 def test_quick_start_of_the_readme(machines):
@@ -117,6 +118,8 @@ def users(machine):
     # capabilities(7): KILL 5, SETGID 6, SETUID 7, NET_ADMIN 12, SYS_PTRACE 19, SYS_NICE 23
     assert agent["capabilities"] == sum(1 << bit for bit in (5, 6, 7, 12, 19, 23))
     assert qemu["capabilities"] == 0
+    # Frames go before other work; what makes them and takes them does not.
+    assert "RR" in agent["scheduling"] and qemu["scheduling"] == {"TS"}, (agent, qemu)
     assert agent["no_new_privileges"] and agent["seccomp"]
     assert qemu["no_new_privileges"] and qemu["seccomp"]
     for path, mode in (("/var/lib/godwit", "700"), ("/run/godwit", "711"),
