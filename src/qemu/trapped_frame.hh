@@ -14,7 +14,7 @@
 //     left: nothing     -> QEMU took the plug itself: no frame of ours is trapped
 //
 // QEMU may also have dropped the frame before, f1: one that waited for room in the guest's receive
-// ring, or that was read while the vCPUs were about to stop, which on a busy host takes a while.
+// ring, or that was read while the vCPUs were about to stop, if QEMU stops them by itself.
 // Neither may be delivered, and once the vCPUs stand QEMU throws such a frame away
 // (qemu_can_send_packet; net/net.c, net_vm_change_state_handler). f1 was dropped if what the ring
 // got last is not f1 but the frame before it (receive_ring.hh).
