@@ -12,6 +12,9 @@ namespace {
 // Little unsent data in the kernel keeps the last pages of a move from queueing behind what was
 // read long ago: 512 KiB is 10 ms at 400 Mbit/s.
 constexpr ByteCount kNotSent{512 << 10};
+// Twice what a transfer may have unacknowledged, as the kernel counts its structures: its own limit
+// of 4 MiB by default is less than two round trips of 200 Mbit/s at 100 ms.
+constexpr ByteCount kSendBuffer{64 << 20};
 constexpr Nanoseconds kInterval = milliseconds(5);
 constexpr Nanoseconds kSilence = seconds(1);
 
@@ -32,6 +35,7 @@ PacedSocket::PacedSocket(os::Loop& loop, os::ByteStream& stream)
   if (!os::set_congestion_control(*socket_, "bbr")) {
     spdlog::info("this kernel has no BBR: lanes use its default congestion control");
   }
+  os::set_send_buffer(*socket_, kSendBuffer);
   os::set_not_sent_low_water(*socket_, kNotSent);
   wrote();
 }
@@ -46,6 +50,7 @@ void PacedSocket::pace() {
   pacing_ = loop_.now() - wrote_at_ < kSilence;
   if (!pacing_) return;
   const os::TcpStatus status = os::tcp_status(*socket_);
+  remember(status.unacknowledged);
   os::set_pacing_rate(*socket_, pacer_.update({.at = loop_.now(),
                                                .rtt = status.min_rtt,
                                                .smoothed_rtt = status.rtt,
@@ -53,6 +58,14 @@ void PacedSocket::pace() {
                                                .acknowledged = status.acknowledged,
                                                .starting_up = status.starting_up}));
   timer_ = loop_.after(kInterval, [this] { pace(); });
+}
+
+void PacedSocket::remember(ByteCount unacknowledged) {
+  if (loop_.now() - memory_began_ > kMemory) {
+    memory_began_ = loop_.now();
+    most_before_ = std::exchange(most_, ByteCount{});
+  }
+  most_ = std::max(most_, unacknowledged);
 }
 
 }  // namespace godwit::agent

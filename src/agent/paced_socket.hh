@@ -16,13 +16,20 @@ class PacedSocket final {
 
   // Something was written. Nobody looks at a connection that has long been silent.
   void wrote();
+  // The most that was sent and not acknowledged in order within the last kMemory or two: more than
+  // the path's measure where a lost segment holds up what is behind it.
+  ByteCount in_network() const { return std::max(most_, most_before_); }
+  static constexpr Nanoseconds kMemory = milliseconds(500);
 
  private:
   void pace();
+  void remember(ByteCount unacknowledged);
 
   os::Loop& loop_;
   const os::Fd* socket_;
   stream::Pacer pacer_;
+  ByteCount most_, most_before_;  // within the running kMemory, and within the one before
+  Instant memory_began_{};
   Instant wrote_at_{};
   bool pacing_ = false;
   os::Loop::Timer timer_;

@@ -37,6 +37,8 @@ double in_flight(const stream::TransferStats& stats, BitRate memory) {
   return static_cast<double>(out.sent - out.acked) * memory.bytes_per_second() / lane;
 }
 
+ByteCount whole(double bytes) { return {static_cast<std::uint64_t>(bytes)}; }
+
 std::vector<migrate::EncodingUse> encodings(const codec::Stats& stats) {
   std::vector<migrate::EncodingUse> all;
   for (std::size_t i = 0; i < codec::kEncodings; ++i) {
@@ -130,7 +132,7 @@ void SourceMemory::start() {
   if (settings_.postcopy) link_->throw_away_after_abort();
   link_->set_bandwidth(settings_.bandwidth);
   link_->take_only(kBeforePrepared);
-  link_->bound_backlog({static_cast<std::uint64_t>(migrate::kLeastBacklogBytes)});
+  link_->bound_backlog({.most = whole(migrate::kLeastBacklogBytes), .beyond = {}});
   dialer_.dial();
   begin_qemu();
 }
@@ -269,8 +271,9 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
   migrate::MemorySample on_the_lane = sample;
   on_the_lane.delivered_bytes_per_second =
       (settings_.background ? path_rate_ : stats.delivery_rate).bytes_per_second();
-  link_->bound_backlog({static_cast<std::uint64_t>(
-      migrate::most_backlog(on_the_lane, policy_.limits(), migrate::PauseCosts{}))});
+  link_->bound_backlog(
+      {.most = whole(migrate::most_backlog(on_the_lane, policy_.limits(), migrate::PauseCosts{})),
+       .beyond = whole(migrate::least_waiting(on_the_lane))});
   progress_ = {.round = info.dirty_sync_count,
                .remaining_bytes = info.remaining_bytes,
                .sent_bytes = memory.acked,
@@ -317,8 +320,9 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
 void SourceMemory::start_postcopy() {
   stop_asked_ = true;
   go_all_out();
-  link_->hurry({static_cast<std::uint64_t>(
-      migrate::most_postcopy_backlog(progress_.rate, peers_.rtt(settings_.to)))});
+  link_->hurry(
+      {.most = whole(migrate::most_postcopy_backlog(progress_.rate, peers_.rtt(settings_.to))),
+       .beyond = whole(migrate::kPostcopyWaits)});
   qemu::stop(vm_.qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
     if (!alive.expired() && !done) events_.failed(done.error().text);
   });

@@ -106,14 +106,14 @@ void TransferLink::take_only(std::optional<ByteCount> bytes) {
   pump();
 }
 
-void TransferLink::bound_backlog(ByteCount bytes) {
-  most_backlog_ = bytes;
+void TransferLink::bound_backlog(Backlog bound) {
+  bound_ = bound;
   pump();
 }
 
-void TransferLink::hurry(ByteCount backlog) {
+void TransferLink::hurry(Backlog bound) {
   hurries_ = true;
-  bound_backlog(backlog);
+  bound_backlog(bound);
 }
 
 void TransferLink::mark(const stream::QemuMark& mark) {
@@ -189,10 +189,16 @@ MutableBytes TransferLink::room_for_qemu() {
   MutableBytes room = writers_room();
   if (hurries_) room = room.first(std::min(room.size(), kHurriedRead));
   const Memory now = memory();
-  if (transfer_.stats().out.at(outgoing_).backlog() >= most_backlog_.bytes) return {};
+  if (is_far_behind()) return {};
   if (!take_only_) return room;
   const std::uint64_t left = take_only_->bytes - std::min(take_only_->bytes, now.offered);
   return room.first(std::min(room.size(), left));
+}
+
+bool TransferLink::is_far_behind() const {
+  const std::uint64_t in_network = pace_ ? pace_->in_network().bytes : 0;
+  return transfer_.stats().out.at(outgoing_).backlog() >=
+         std::max(bound_.most.bytes, in_network + bound_.beyond.bytes);
 }
 
 bool TransferLink::fill_from_qemu() {

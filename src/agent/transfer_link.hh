@@ -63,12 +63,15 @@ class TransferLink final : public stream::TransferSink {
   void set_bandwidth(std::optional<BitRate> cap);
   // Leaves in QEMU's socket what comes after the first `bytes` of its stream; nullopt: no longer.
   void take_only(std::optional<ByteCount> bytes);
-  // Leaves QEMU's stream in its socket while the consumer at the peer is so far behind, in bytes as
-  // the lane carries them.
-  void bound_backlog(ByteCount bytes);
+  // Leaves QEMU's stream in its socket while the consumer at the peer is behind by so much, in
+  // bytes as the lane carries them, and by `beyond` more than the network holds.
+  struct Backlog {
+    ByteCount most, beyond;
+  };
+  void bound_backlog(Backlog bound);
   // The same, and what is encoded at once is bounded, too: for post-copy, where the vm waits for
   // what QEMU writes next.
-  void hurry(ByteCount backlog);
+  void hurry(Backlog bound);
   // The vm's memory waits for no other vm's any more, see codec::Encoder.
   void leave_group() {
     if (encode_) encode_->leave_group();
@@ -107,6 +110,7 @@ class TransferLink final : public stream::TransferSink {
   bool move_coded();  // true when bytes moved
   bool move_raw();
   MutableBytes room_for_qemu();
+  bool is_far_behind() const;
   bool fill_from_qemu();  // true when bytes came
   std::size_t write_to_qemu(BytesView bytes);
   void maybe_verified();
@@ -123,7 +127,7 @@ class TransferLink final : public stream::TransferSink {
   std::unique_ptr<os::ByteStream> qemu_;
   std::unique_ptr<os::ByteStream> lane_;
   std::optional<ByteCount> take_only_;
-  ByteCount most_backlog_{stream::kMemoryWindow};
+  Backlog bound_{.most = {stream::kMemoryWindow}, .beyond = {}};
   bool hurries_ = false;
   bool qemu_readable_ = false;
   bool qemu_ended_ = false;

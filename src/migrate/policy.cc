@@ -73,14 +73,18 @@ double allowed_bytes(const MemorySample& sample, const PauseLimits& limits,
   return std::max(0.0, pause_holds(sample, limits, costs) - waiting_bytes(sample));
 }
 
+double least_waiting(const MemorySample& sample) {
+  return std::clamp(sample.delivered_bytes_per_second * to_seconds(kWaitsAtLeast), kLeastWaits,
+                    kMostWaits);
+}
+
 double most_backlog(const MemorySample& sample, const PauseLimits& limits,
                     const PauseCosts& costs) {
   const double rate = sample.delivered_bytes_per_second;
   const double most =
       std::max(kLeastBacklogBytes, rate * to_seconds(sample.rtt + kBacklogBeyondRtt));
   if (sample.round < 2) return most;
-  const double beyond = std::clamp(rate * to_seconds(kWaitsAtLeast), kLeastWaits, kMostWaits);
-  const double path = rate * to_seconds(sample.rtt) + beyond;
+  const double path = rate * to_seconds(sample.rtt) + least_waiting(sample);
   return std::min(most, std::max(path, pause_holds(sample, limits, costs) / 2));
 }
 

@@ -63,7 +63,12 @@ double allowed_bytes(const MemorySample& sample, const PauseLimits& limits,
 // pause may hold, so that the guest can stop at the next sync, and no less than the path holds.
 double most_backlog(const MemorySample& sample, const PauseLimits& limits, const PauseCosts& costs);
 
-// The same in post-copy: a page that the guest waits for comes after all of it.
+// What waits beyond what the network holds so that the lane does not run dry. A lost segment holds
+// up what is behind it for a round trip: then the network holds more than most_backlog() takes the
+// path for, and with that as the only bound the lane ran dry.
+double least_waiting(const MemorySample& sample);
+
+// As most_backlog(), in post-copy: a page that the guest waits for comes after all of it.
 double most_postcopy_backlog(BitRate delivered, Nanoseconds rtt);
 
 // Remembers the rounds and says what is to be expected.

@@ -38,6 +38,11 @@ bool set_pacing_rate(const Fd& fd, BitRate rate) {
              bytes == 0 ? std::numeric_limits<std::uint64_t>::max() : bytes);
 }
 
+bool set_send_buffer(const Fd& fd, ByteCount bytes) {
+  const int size = static_cast<int>(bytes.bytes);
+  return set(fd, SOL_SOCKET, SO_SNDBUFFORCE, size) || set(fd, SOL_SOCKET, SO_SNDBUF, size);
+}
+
 bool set_not_sent_low_water(const Fd& fd, ByteCount bytes) {
   return set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, static_cast<std::uint32_t>(bytes.bytes));
 }
