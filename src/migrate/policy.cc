@@ -100,11 +100,13 @@ void StopJudge::set_limits(PauseLimits limits) {
   is_spent_ = false;
 }
 
-void StopJudge::note_round(const MemorySample& sample, double allowed) {
+// What waits at the target is no sign of it: it passes, as QEMU's stream waits meanwhile.
+void StopJudge::note_round(const MemorySample& sample) {
   sent_ = sample.sent_bytes;
   if (sample.round == round_) return;
   const bool first = round_ <= 1;
-  const bool stalled = !first && sample.remaining_bytes > allowed && dirties_too_much(sample) &&
+  const bool stalled = !first && sample.remaining_bytes > pause_holds(sample, limits_, costs_) &&
+                       dirties_too_much(sample) &&
                        sample.remaining_bytes > kStallRatio * round_start_remaining_;
   stalled_rounds_ = stalled ? stalled_rounds_ + 1 : 0;
   round_ = sample.round;
@@ -116,7 +118,7 @@ void StopJudge::note_round(const MemorySample& sample, double allowed) {
 
 StopJudge::Verdict StopJudge::judge(const MemorySample& sample) {
   const double allowed = allowed_bytes(sample, limits_, costs_);
-  note_round(sample, allowed);
+  note_round(sample);
   const double rate = sample.delivered_bytes_per_second;
 
   Verdict verdict;

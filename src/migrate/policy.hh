@@ -96,7 +96,7 @@ class StopJudge final {
   }
 
  private:
-  void note_round(const MemorySample& sample, double allowed);
+  void note_round(const MemorySample& sample);
 
   PauseLimits limits_;
   PauseCosts costs_;

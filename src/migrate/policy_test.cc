@@ -101,6 +101,18 @@ TEST(Policy, RoundsThatDoNotShrinkDiverge) {
   EXPECT_FALSE(policy.judge(sample(9, 64 * kMega, 100 * kMega)).diverges);
 }
 
+// After a run of zero pages, which its QEMU is slow to take and ours quick to say.
+TEST(Policy, ATargetThatIsBehindIsNoDivergence) {
+  StopJudge policy({});
+  for (std::uint64_t round = 1; round < 20; ++round) {
+    auto behind = sample(round, 0.4 * kMega, 100 * kMega);
+    behind.backlog_bytes = 100 * kMega;
+    const auto verdict = policy.judge(behind);
+    EXPECT_FALSE(verdict.diverges);
+    EXPECT_FALSE(verdict.stop_now);
+  }
+}
+
 // Judges rounds that begin with these bytes, each right after its sync, until the guest stops.
 int rounds_until_stop(StopJudge judge, const std::vector<double>& remaining) {
   for (std::size_t i = 0; i < remaining.size(); ++i) {
