@@ -102,8 +102,7 @@ void MemoryRescue::connect(const stream::TransferId& transfer) {
                            .memory_verified = {},
                            .failed = [this](const std::string& why) { again(why); }});
   link_->set_bandwidth(settings_.bandwidth);
-  constexpr ByteCount kWaits{static_cast<std::uint64_t>(migrate::kPostcopyWaits)};
-  link_->hurry({.most = kWaits, .beyond = kWaits});
+  link_->hurry({static_cast<std::uint64_t>(migrate::most_postcopy_backlog({}, Nanoseconds(0)))});
   dialer_ = std::make_unique<LaneDialer>(
       loop_, peers_, settings_.to,
       LaneDialer::Events{.opened = [this](auto lane) { link_->use_lane(std::move(lane)); }});

@@ -132,7 +132,7 @@ void SourceMemory::start() {
   if (settings_.postcopy) link_->throw_away_after_abort();
   link_->set_bandwidth(settings_.bandwidth);
   link_->take_only(kBeforePrepared);
-  link_->bound_backlog({.most = whole(migrate::kLeastBacklogBytes), .beyond = {}});
+  link_->bound_backlog({.most = whole(migrate::kLeastBacklogBytes)});
   dialer_.dial();
   begin_qemu();
 }
@@ -320,9 +320,7 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
 void SourceMemory::start_postcopy() {
   stop_asked_ = true;
   go_all_out();
-  link_->hurry(
-      {.most = whole(migrate::most_postcopy_backlog(progress_.rate, peers_.rtt(settings_.to))),
-       .beyond = whole(migrate::kPostcopyWaits)});
+  link_->hurry(whole(migrate::most_postcopy_backlog(progress_.rate, peers_.rtt(settings_.to))));
   qemu::stop(vm_.qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
     if (!alive.expired() && !done) events_.failed(done.error().text);
   });

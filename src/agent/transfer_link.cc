@@ -111,9 +111,9 @@ void TransferLink::bound_backlog(Backlog bound) {
   pump();
 }
 
-void TransferLink::hurry(Backlog bound) {
+void TransferLink::hurry(ByteCount most) {
   hurries_ = true;
-  bound_backlog(bound);
+  bound_backlog({.most = most});
 }
 
 void TransferLink::mark(const stream::QemuMark& mark) {
@@ -196,9 +196,12 @@ MutableBytes TransferLink::room_for_qemu() {
 }
 
 bool TransferLink::is_far_behind() const {
-  const std::uint64_t in_network = pace_ ? pace_->in_network().bytes : 0;
-  return transfer_.stats().out.at(outgoing_).backlog() >=
-         std::max(bound_.most.bytes, in_network + bound_.beyond.bytes);
+  std::uint64_t most = bound_.most.bytes;
+  if (bound_.beyond) {
+    const std::uint64_t in_network = pace_ ? pace_->in_network().bytes : 0;
+    most = std::max(most, in_network + bound_.beyond->bytes);
+  }
+  return transfer_.stats().out.at(outgoing_).backlog() >= most;
 }
 
 bool TransferLink::fill_from_qemu() {

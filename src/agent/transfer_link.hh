@@ -66,12 +66,13 @@ class TransferLink final : public stream::TransferSink {
   // Leaves QEMU's stream in its socket while the consumer at the peer is behind by so much, in
   // bytes as the lane carries them, and by `beyond` more than the network holds.
   struct Backlog {
-    ByteCount most, beyond;
+    ByteCount most;
+    std::optional<ByteCount> beyond{};  // nullopt: what the network holds counts like the rest
   };
   void bound_backlog(Backlog bound);
   // The same, and what is encoded at once is bounded, too: for post-copy, where the vm waits for
-  // what QEMU writes next.
-  void hurry(Backlog bound);
+  // what QEMU writes next, behind all that is on its way.
+  void hurry(ByteCount most);
   // The vm's memory waits for no other vm's any more, see codec::Encoder.
   void leave_group() {
     if (encode_) encode_->leave_group();
@@ -127,7 +128,7 @@ class TransferLink final : public stream::TransferSink {
   std::unique_ptr<os::ByteStream> qemu_;
   std::unique_ptr<os::ByteStream> lane_;
   std::optional<ByteCount> take_only_;
-  Backlog bound_{.most = {stream::kMemoryWindow}, .beyond = {}};
+  Backlog bound_{.most = {stream::kMemoryWindow}};
   bool hurries_ = false;
   bool qemu_readable_ = false;
   bool qemu_ended_ = false;

@@ -150,7 +150,7 @@ TEST_P(TransferLinkTest, LeavesInQemuWhatASlowConsumerIsBehindWith) {
   Qemu out(from_.take_a());
   const auto slow = to_.take_b();  // takes nothing for now
   connect();
-  source_.bound_backlog({.most = {kMost}, .beyond = {}});
+  source_.bound_backlog({.most = {kMost}});
   out.send(random_bytes(16 << 20));
   const auto backlog = [&] { return source_.stats().out.at(stream::kMemoryStream).backlog(); };
   ASSERT_TRUE(run_until([&] { return backlog() >= kMost; }));
@@ -158,7 +158,7 @@ TEST_P(TransferLinkTest, LeavesInQemuWhatASlowConsumerIsBehindWith) {
   ASSERT_TRUE(run_until([&] { return ++rounds == 10; }));
   const std::size_t encoder_holds = GetParam() ? 2 << 20 : 0;
   EXPECT_LT(backlog(), 2 * kMost + encoder_holds);  // with the last read
-  source_.bound_backlog({.most = {}, .beyond = {4 * kMost}});
+  source_.bound_backlog({.most = {}, .beyond = ByteCount{4 * kMost}});
   ASSERT_TRUE(run_until([&] { return backlog() >= 4 * kMost; }));
 }
 

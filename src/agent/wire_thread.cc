@@ -399,10 +399,9 @@ void WireThread::plug(const std::vector<PortId>& ports, std::function<void()> do
 
 void WireThread::pause(const std::vector<PortId>& ports, std::vector<Bytes> newest,
                        std::function<void()> done) {
+  newest.resize(ports.size());
   post([this, ports, newest = std::move(newest), done = std::move(done)](Instant now) {
-    for (std::size_t i = 0; i < ports.size(); ++i) {
-      pause_port(ports[i], i < newest.size() ? newest[i] : Bytes{}, now);
-    }
+    for (std::size_t i = 0; i < ports.size(); ++i) pause_port(ports[i], newest[i], now);
     control_.post(done);
     for (const PortId& port : ports) tell_lost(port);  // asks the kernel: the pause does not wait
   });

@@ -100,7 +100,8 @@ void StopJudge::set_limits(PauseLimits limits) {
   is_spent_ = false;
 }
 
-// What waits at the target is no sign of it: it passes, as QEMU's stream waits meanwhile.
+// A round stalls by what is dirty: what waits at the target passes, as QEMU's stream waits
+// meanwhile.
 void StopJudge::note_round(const MemorySample& sample) {
   sent_ = sample.sent_bytes;
   if (sample.round == round_) return;

@@ -186,6 +186,11 @@ TEST_F(Sockets, TcpIsTunedAndMeasured) {
   EXPECT_TRUE(set_pacing_rate(fd, {8'000'000}));
   EXPECT_TRUE(set_pacing_rate(fd, {}));
   EXPECT_TRUE(set_not_sent_low_water(fd, {128 * 1024}));
+  EXPECT_TRUE(set_send_buffer(fd, {1 << 20}));
+  int room = 0;
+  socklen_t size = sizeof room;
+  ASSERT_EQ(::getsockopt(fd.number(), SOL_SOCKET, SO_SNDBUF, &room, &size), 0);
+  EXPECT_EQ(room, 2 << 20);  // the kernel doubles it, socket(7)
   EXPECT_TRUE(set_user_timeout(fd, seconds(30)));
   client->send(Bytes(1000));
   ASSERT_TRUE(run_until(loop, [&] { return server->received.size() == 1000; }));

@@ -142,10 +142,6 @@ std::vector<std::uint32_t> parse_words(std::string_view printed) {
   return words;
 }
 
-void newest_received(Qmp& qmp, std::size_t nic, Answer<Bytes> answer) {
-  std::make_shared<NewestReceived>(qmp, std::move(answer))->start(nic);
-}
-
 void newest_received_after_barrier(Qmp& qmp, std::size_t nics,
                                    std::move_only_function<void(std::vector<Bytes>)> done) {
   struct Waiting {
@@ -160,10 +156,11 @@ void newest_received_after_barrier(Qmp& qmp, std::size_t nics,
       std::make_shared<Waiting>(nics + 1, std::vector<Bytes>(nics), std::move(done));
   main_loop_barrier(qmp, [waiting](const Result<>&) { waiting->answered(); });
   for (std::size_t nic = 0; nic < nics; ++nic) {
-    newest_received(qmp, nic, [waiting, nic](Result<Bytes> newest) {
+    auto answer = [waiting, nic](Result<Bytes> newest) {
       waiting->newest[nic] = std::move(newest).value_or(Bytes{});
       waiting->answered();
-    });
+    };
+    std::make_shared<NewestReceived>(qmp, std::move(answer))->start(nic);
   }
 }
 

@@ -12,13 +12,10 @@ inline constexpr std::size_t kNewestBytes = 256;
 // if it is anything else.
 std::vector<std::uint32_t> parse_words(std::string_view printed);
 
-// The last bytes, at most kNewestBytes, of the buffer that was filled last: all or the end of one
-// frame, all of it with its virtio header. An error if nothing ever came, if the guest has given
-// the buffer's descriptor out again, or if QEMU does not tell (its command for it is no stable
-// one).
-void newest_received(Qmp& qmp, std::size_t nic, Answer<Bytes> answer);
-
-// Of all NICs, empty where there is an error; follows main_loop_barrier() (trapped_frame.hh).
+// Follows main_loop_barrier() (trapped_frame.hh). For each NIC the last bytes, at most
+// kNewestBytes, of the buffer that was filled last: the end of a frame, or all of it with its
+// virtio header. Empty if nothing ever came, if the guest has given the buffer's descriptor out
+// again, or if QEMU does not tell (its command for it is no stable one).
 void newest_received_after_barrier(Qmp& qmp, std::size_t nics,
                                    std::move_only_function<void(std::vector<Bytes>)> done);
 
