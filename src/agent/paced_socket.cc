@@ -50,7 +50,7 @@ void PacedSocket::pace() {
   pacing_ = loop_.now() - wrote_at_ < kSilence;
   if (!pacing_) return;
   const os::TcpStatus status = os::tcp_status(*socket_);
-  remember(status.unacknowledged);
+  unacknowledged_.see(loop_.now(), status.unacknowledged);
   os::set_pacing_rate(*socket_, pacer_.update({.at = loop_.now(),
                                                .rtt = status.min_rtt,
                                                .smoothed_rtt = status.rtt,
@@ -58,14 +58,6 @@ void PacedSocket::pace() {
                                                .acknowledged = status.acknowledged,
                                                .starting_up = status.starting_up}));
   timer_ = loop_.after(kInterval, [this] { pace(); });
-}
-
-void PacedSocket::remember(ByteCount unacknowledged) {
-  if (loop_.now() - memory_began_ > kMemory) {
-    memory_began_ = loop_.now();
-    most_before_ = std::exchange(most_, ByteCount{});
-  }
-  most_ = std::max(most_, unacknowledged);
 }
 
 }  // namespace godwit::agent

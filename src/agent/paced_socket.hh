@@ -5,6 +5,7 @@
 #include "os/byte_stream.hh"
 #include "os/loop.hh"
 #include "stream/pacer.hh"
+#include "stream/recent_most.hh"
 
 namespace godwit::agent {
 
@@ -18,18 +19,16 @@ class PacedSocket final {
   void wrote();
   // The most that was sent and not acknowledged in order within the last kMemory or two: more than
   // the path's measure where a lost segment holds up what is behind it.
-  ByteCount in_network() const { return std::max(most_, most_before_); }
+  ByteCount in_network() const { return unacknowledged_.most(); }
   static constexpr Nanoseconds kMemory = milliseconds(500);
 
  private:
   void pace();
-  void remember(ByteCount unacknowledged);
 
   os::Loop& loop_;
   const os::Fd* socket_;
   stream::Pacer pacer_;
-  ByteCount most_, most_before_;  // within the running kMemory, and within the one before
-  Instant memory_began_{};
+  stream::RecentMost<ByteCount> unacknowledged_{kMemory};
   Instant wrote_at_{};
   bool pacing_ = false;
   os::Loop::Timer timer_;

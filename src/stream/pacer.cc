@@ -52,12 +52,8 @@ void Pacer::watch_the_queue(const PathSample& sample) {
 
 BitRate Pacer::update(const PathSample& sample) {
   if (sample.rtt <= Nanoseconds(0)) return rate_;
-  if (sample.at - memory_began_ > kMemory) {
-    memory_began_ = sample.at;
-    most_before_ = std::exchange(most_, BitRate{});
-  }
-  most_ = std::max(most_, sample.delivered);
-  const BitRate most = std::max(most_, most_before_);
+  delivered_.see(sample.at, sample.delivered);
+  const BitRate most = delivered_.most();
   if (ramping_ && ramp_ends(sample, most)) {
     ramping_ = false;
     draining_ = true;

@@ -24,6 +24,7 @@
 // Relief takes no more than (1 - kRelief) of the rate for kReliefSpans spans, then comes kRest,
 // whatever the round trips say. Pure.
 #include "base/units.hh"
+#include "stream/recent_most.hh"
 
 namespace godwit::stream {
 
@@ -69,13 +70,12 @@ class Pacer final {
   void watch_the_queue(const PathSample& sample);
 
   BitRate rate_ = kStart;
-  BitRate most_{};         // delivered, within the running kMemory
-  BitRate most_before_{};  // and within the one before
+  RecentMost<BitRate> delivered_{kMemory};
   BitRate last_round_{};
   bool ramping_ = true;
   int flat_rounds_ = 0;
   bool draining_ = false;
-  Instant round_began_{}, memory_began_{}, drained_at_{};
+  Instant round_began_{}, drained_at_{};
 
   struct Span {
     Instant began{};
