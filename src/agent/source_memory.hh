@@ -74,6 +74,8 @@ class SourceMemory final {
   void share_bandwidth(BitRate cap);
 
   Progress progress() const;
+  // False where QEMU stopped the vm by itself.
+  bool stop_asked() const { return stop_asked_; }
   void fill(migrate::Report& report) const;
 
  private:

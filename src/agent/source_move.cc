@@ -366,7 +366,8 @@ void SourceMove::pause_ports() {
   Vm* vm = context_.vms.find(record_.vm);
   if (vm == nullptr) return pause({});
   // Without its answer QEMU is dying, and the move with it.
-  qemu::newest_received_after_barrier(vm->qmp(), record_.ports.size(), pause);
+  qemu::newest_received_after_barrier(vm->qmp(), record_.ports.size(),
+                                      memory_ && !memory_->stop_asked(), pause);
 }
 
 void SourceMove::commit_target() {

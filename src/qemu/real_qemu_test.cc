@@ -406,10 +406,11 @@ struct RealQemuWithPair : RealQemuWithTap {
     EXPECT_EQ(pair->agent_side().write(frame), os::FrameDevice::Written::kYes);
     if (!is_plug(frame)) nic.wrote(frame);
   }
-  TrappedFrame::Recovered recover() {
+  TrappedFrame::Recovered recover(bool stopped_by_itself) {
     write(plug_frame());
     std::optional<std::vector<Bytes>> newest;
-    newest_received_after_barrier(*a, 1, [&](std::vector<Bytes> got) { newest = std::move(got); });
+    newest_received_after_barrier(*a, 1, stopped_by_itself,
+                                  [&](std::vector<Bytes> got) { newest = std::move(got); });
     EXPECT_TRUE(wait_until(loop, [&] { return newest.has_value(); }));
     std::vector<Bytes> untaken;
     Bytes buffer(os::kMaxFrameBytes);
@@ -440,7 +441,7 @@ TEST_F(RealQemuWithPair, NoFrameIsLostInAStoppedQemu) {
   status(*a), status(*a);
   ask(stop);
   for (const char name : {'2', '3', '4'}) write(test_frame(name));
-  const auto recovered = recover();
+  const auto recovered = recover(false);
   EXPECT_EQ(names(recovered.frames), "234");
   EXPECT_EQ(recovered.trapped, test_frame('2'));
   EXPECT_FALSE(recovered.lost_one);
@@ -451,7 +452,7 @@ TEST_F(RealQemuWithPair, AStoppedQemuWithoutTrafficTrapsOnlyThePlug) {
   write(test_frame('1'));
   status(*a), status(*a);
   ask(stop);
-  EXPECT_EQ(names(recover().frames), "");
+  EXPECT_EQ(names(recover(false).frames), "");
 }
 
 // A migration that is about to stop its vm, which a vCPU delays.
@@ -515,7 +516,7 @@ TEST_F(RealQemuStopping, NoFrameIsLostWhileTheVcpusStop) {
     ASSERT_TRUE(wait_until(loop, [&] { return end.has_value(); }));
   }
   for (const char name : {'3', '4'}) write(test_frame(name));
-  const auto recovered = recover();
+  const auto recovered = recover(true);
   EXPECT_EQ(names(recovered.frames), "234");
   EXPECT_EQ(recovered.trapped, test_frame('3'));
 }

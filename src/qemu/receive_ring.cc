@@ -18,15 +18,18 @@ struct Ring {
   std::uint64_t descriptors = 0, available = 0, used = 0;  // guest-physical
   std::size_t size = 0;
   std::uint16_t filled = 0;  // buffers ever, modulo 2^16
+  bool is_full = false;      // QEMU found no more buffers
   std::size_t newest() const { return static_cast<std::uint16_t>(filled - 1) % size; }
 };
 
 Result<Ring> parse_ring(const json& status) {
-  const Ring ring{.descriptors = unsigned_at(status, "vring-desc"),
-                  .available = unsigned_at(status, "vring-avail"),
-                  .used = unsigned_at(status, "vring-used"),
-                  .size = unsigned_at(status, "vring-num"),
-                  .filled = static_cast<std::uint16_t>(unsigned_at(status, "used-idx"))};
+  const Ring ring{
+      .descriptors = unsigned_at(status, "vring-desc"),
+      .available = unsigned_at(status, "vring-avail"),
+      .used = unsigned_at(status, "vring-used"),
+      .size = unsigned_at(status, "vring-num"),
+      .filled = static_cast<std::uint16_t>(unsigned_at(status, "used-idx")),
+      .is_full = unsigned_at(status, "last-avail-idx") == unsigned_at(status, "shadow-avail-idx")};
   if (ring.used == 0 || ring.size == 0) return fail("the guest's driver has no receive ring");
   return ring;
 }
@@ -54,7 +57,8 @@ bool is_given_out(const Ring& ring, const Words& available, std::uint32_t descri
 
 class NewestReceived final : public std::enable_shared_from_this<NewestReceived> {
  public:
-  NewestReceived(Qmp& qmp, Answer<Bytes> answer) : qmp_(qmp), answer_(std::move(answer)) {}
+  NewestReceived(Qmp& qmp, bool stopped_by_itself, Answer<Bytes> answer)
+      : qmp_(qmp), stopped_by_itself_(stopped_by_itself), answer_(std::move(answer)) {}
 
   void start(std::size_t nic) {
     qmp_.execute(
@@ -64,6 +68,7 @@ class NewestReceived final : public std::enable_shared_from_this<NewestReceived>
           if (!reply) return self->answer_(std::unexpected(reply.error()));
           const auto ring = parse_ring(*reply);
           if (!ring) return self->answer_(std::unexpected(ring.error()));
+          if (!ring->is_full && !self->stopped_by_itself_) return self->answer_(Bytes{});
           self->ring_ = *ring;
           self->read_rings();
         });
@@ -111,6 +116,7 @@ class NewestReceived final : public std::enable_shared_from_this<NewestReceived>
   }
 
   Qmp& qmp_;
+  bool stopped_by_itself_;
   Answer<Bytes> answer_;
   Ring ring_;
   std::uint32_t descriptor_ = 0, length_ = 0;
@@ -142,7 +148,7 @@ std::vector<std::uint32_t> parse_words(std::string_view printed) {
   return words;
 }
 
-void newest_received_after_barrier(Qmp& qmp, std::size_t nics,
+void newest_received_after_barrier(Qmp& qmp, std::size_t nics, bool stopped_by_itself,
                                    std::move_only_function<void(std::vector<Bytes>)> done) {
   struct Waiting {
     std::size_t answers;
@@ -160,7 +166,7 @@ void newest_received_after_barrier(Qmp& qmp, std::size_t nics,
       waiting->newest[nic] = std::move(newest).value_or(Bytes{});
       waiting->answered();
     };
-    std::make_shared<NewestReceived>(qmp, std::move(answer))->start(nic);
+    std::make_shared<NewestReceived>(qmp, stopped_by_itself, std::move(answer))->start(nic);
   }
 }
 

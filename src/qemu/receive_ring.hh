@@ -15,8 +15,9 @@ std::vector<std::uint32_t> parse_words(std::string_view printed);
 // Follows main_loop_barrier() (trapped_frame.hh). For each NIC the last bytes, at most
 // kNewestBytes, of the buffer that was filled last: the end of a frame, or all of it with its
 // virtio header. Empty if nothing ever came, if the guest has given the buffer's descriptor out
-// again, or if QEMU does not tell (its command for it is no stable one).
-void newest_received_after_barrier(Qmp& qmp, std::size_t nics,
+// again, or if QEMU does not tell (its command for it is no stable one); and where nothing can have
+// been dropped, since reading it takes 8 ms: unless the ring is full or `stopped_by_itself`.
+void newest_received_after_barrier(Qmp& qmp, std::size_t nics, bool stopped_by_itself,
                                    std::move_only_function<void(std::vector<Bytes>)> done);
 
 }  // namespace godwit::qemu
