@@ -20,6 +20,7 @@
 #include "base/test_directory.hh"
 #include "lab/guest/protocol.hh"
 #include "os/child.hh"
+#include "os/netlink.hh"
 #include "os/socket.hh"
 #include "os/tap_pair.hh"
 #include "os/test_wait.hh"
@@ -316,13 +317,16 @@ TEST_F(RealQemu, ACompletedButUnreleasedMigrationCanStillBeTakenBack) {
   EXPECT_TRUE(end->running) << end->reason;
 }
 
-// The TAP of a vm in a network namespace of its own, the kernel's end at 10.9.0.1.
+// The TAP of a vm in a network namespace of its own, the kernel's end at 10.9.0.1. The kernel sends
+// nothing into it of its own accord, which QEMU would take for a probe.
 struct RealQemuWithTap : RealQemu {
   void boot() {
     ASSERT_EQ(::unshare(CLONE_NEWNET), 0);
     tap.emplace(os::Tap::open({.name = "gwt0"}));
+    os::Netlink().silence_ipv6("gwt0");
     for (const std::string_view command :
-         {"link set gwt0 up", "address add 10.9.0.1/24 dev gwt0"}) {
+         {"link set gwt0 up", "address add 10.9.0.1/24 dev gwt0",
+          "neighbor add 10.9.0.2 lladdr 52:54:00:00:00:01 nud permanent dev gwt0"}) {
       os::Command ip{.argv = {"ip"}};
       std::istringstream words{std::string(command)};
       for (std::string word; words >> word;) ip.argv.push_back(word);
@@ -338,6 +342,8 @@ struct RealQemuWithTap : RealQemu {
     const auto length = os::Endpoint::parse("10.9.0.2:7007")->to_sockaddr(to, AF_INET);
     ASSERT_EQ(::connect(udp.number(), reinterpret_cast<sockaddr*>(&to), length), 0);
     ASSERT_TRUE(wait_until(loop, [&] { return send(1), got_echo(1); }));
+    send(2);  // after all the first ones: once it is back, the TAP is empty
+    ASSERT_TRUE(wait_until(loop, [&] { return got_echo(2); }));
   }
   void send(std::uint64_t sequence) {
     const auto packet = lab::encode({.client = 1, .sequence = sequence});
