@@ -73,7 +73,7 @@ class MemoryLink::Stream final : public ByteStream {
     const std::size_t count = std::min(from.size(), shared_->capacity - peer_end.inbox.size());
     peer_end.inbox.insert(peer_end.inbox.end(), from.begin(),
                           from.begin() + static_cast<std::ptrdiff_t>(count));
-    if (count < from.size()) end.wants_write = true;
+    end.wants_write = count < from.size();
     return count;
   }
 

@@ -121,6 +121,10 @@ std::size_t TlsStream::read(MutableBytes into) {
   std::size_t got = engine_.read(into);
   while (got == 0 && engine_.state() == State::open && feed_some()) got = engine_.read(into);
   flush();
+  // What write() waited for went out just now: the lower stream has nothing more to tell.
+  if (want_writable_ && engine_.ciphertext().empty()) {
+    wake_ = loop_.after(Nanoseconds(0), [this] { on_lower_writable(); });
+  }
   if (got == 0) report_end();
   return got;
 }
