@@ -81,11 +81,11 @@ BENCHMARK(parse)->Unit(benchmark::kMillisecond);
 // Hands what `from` has to `to`, in pieces of TLS record size as a lane would.
 void shuttle(Transfer& from, Transfer& to, Instant now) {
   for (;;) {
-    const BytesView bytes = from.peek(now);
+    const BytesView bytes = from.peek(0, now);
     if (bytes.empty()) return;
     const BytesView record = bytes.first(std::min<std::size_t>(bytes.size(), 16 << 10));
-    if (!to.feed(record, now)) std::abort();
-    from.advance(record.size());
+    if (to.feed(0, record, now)) std::abort();
+    from.advance(0, record.size());
   }
 }
 
@@ -99,8 +99,8 @@ void relay(benchmark::State& state) {
     const TransferId id = TransferId::from(as_bytes("0123456789abcdef"));
     Transfer source({.id = id, .role = Role::kSource}, source_sink, now);
     Transfer target({.id = id, .role = Role::kTarget}, target_sink, now);
-    source.lane_up(now);
-    target.lane_up(now);
+    source.lane_up(0, now);
+    target.lane_up(0, now);
     for (BytesView rest = sample(); !rest.empty();) {
       const MutableBytes room = source.space(kMemoryStream);
       const std::size_t count = std::min({rest.size(), room.size(), kChunk});

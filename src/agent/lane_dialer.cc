@@ -10,31 +10,38 @@ constexpr Nanoseconds kMostBackoff = seconds(2);
 
 }  // namespace
 
-LaneDialer::LaneDialer(os::Loop& loop, Peers& peers, std::string to, Events events)
-    : loop_(loop),
-      peers_(peers),
-      to_(std::move(to)),
-      events_(std::move(events)),
-      backoff_(kFirstBackoff) {}
-
-void LaneDialer::dial_later() {
-  timer_ = loop_.after(backoff_, [this] { dial(); });
+LaneDialer::LaneDialer(os::Loop& loop, Peers& peers, std::string to, std::size_t lanes,
+                       Events events)
+    : loop_(loop), peers_(peers), to_(std::move(to)), events_(std::move(events)), lanes_(lanes) {
+  for (Lane& lane : lanes_) lane.backoff = kFirstBackoff;
 }
 
-void LaneDialer::dial() {
-  peers_.open_lane(to_, [this, alive = std::weak_ptr(alive_)](auto lane) {
+void LaneDialer::dial_later(stream::LaneNumber lane) {
+  lanes_[lane].timer = loop_.after(lanes_[lane].backoff, [this, lane] { dial(lane); });
+}
+
+void LaneDialer::stop() {
+  for (Lane& lane : lanes_) lane.timer.reset();
+}
+
+void LaneDialer::dial(stream::LaneNumber lane) {
+  peers_.open_lane(to_, [this, lane, alive = std::weak_ptr(alive_)](auto stream) {
     if (alive.expired()) return;
-    if (lane) {
-      backoff_ = kFirstBackoff;
-      was_open_ = true;
-      return events_.opened(std::move(*lane));
-    }
+    if (stream) return opened(lane, std::move(*stream));
     if (!was_open_ && events_.failed) {
-      return events_.failed(fmt::format("cannot open a lane to {}: {}", to_, lane.error().text));
+      return events_.failed(fmt::format("cannot open a lane to {}: {}", to_, stream.error().text));
     }
-    backoff_ = std::min(backoff_ * 2, kMostBackoff);
-    dial_later();
+    lanes_[lane].backoff = std::min(lanes_[lane].backoff * 2, kMostBackoff);
+    dial_later(lane);
   });
+}
+
+void LaneDialer::opened(stream::LaneNumber lane, std::unique_ptr<os::ByteStream> stream) {
+  lanes_[lane].backoff = kFirstBackoff;
+  if (!std::exchange(was_open_, true)) {
+    for (stream::LaneNumber other = 1; other < lanes_.size(); ++other) dial(other);
+  }
+  events_.opened(lane, std::move(stream));
 }
 
 }  // namespace godwit::agent

@@ -98,14 +98,17 @@ void MemoryRescue::connect(const stream::TransferId& transfer) {
   link_ = std::make_unique<TransferLink>(
       loop_, transfer, stream::Role::kSource, std::nullopt,
       TransferLink::Events{.mark = {},
-                           .lane_lost = [this](const std::string&) { dialer_->dial_later(); },
+                           .lane_lost = [this](stream::LaneNumber lane,
+                                               const std::string&) { dialer_->dial_later(lane); },
                            .memory_verified = {},
                            .failed = [this](const std::string& why) { again(why); }});
   link_->set_bandwidth(settings_.bandwidth);
   link_->hurry({static_cast<std::uint64_t>(migrate::most_postcopy_backlog({}, Nanoseconds(0)))});
   dialer_ = std::make_unique<LaneDialer>(
-      loop_, peers_, settings_.to,
-      LaneDialer::Events{.opened = [this](auto lane) { link_->use_lane(std::move(lane)); }});
+      loop_, peers_, settings_.to, 1,
+      LaneDialer::Events{.opened = [this](stream::LaneNumber number, auto lane) {
+        link_->use_lane(number, std::move(lane));
+      }});
   dialer_->dial();
   const std::string path = vm_.paths().migration().string();
   listener_ = os::Listener::unix_(loop_, path, 0600, [this](auto stream, const auto&) {

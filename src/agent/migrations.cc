@@ -344,7 +344,7 @@ void Migrations::on_session_up(const std::string& peer) {
 
 void Migrations::doubt_lanes(const std::string& peer) {
   for (const auto& [id, move] : sources_) {
-    if (move->record().to == peer) move->doubt_lane();
+    if (move->record().to == peer) move->doubt_lanes();
   }
 }
 
@@ -378,7 +378,7 @@ void Migrations::read_lane(std::uint64_t key) {
              each.second->record().from == lane.peer;
     });
     if (move != targets_.end()) {
-      move->second->use_lane(std::move(lane.stream), lane.early);
+      move->second->use_lane((*hello)->lane, std::move(lane.stream), lane.early);
     } else {
       spdlog::warn("a lane from {} is for no migration here", lane.peer);
     }

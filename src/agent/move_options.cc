@@ -3,6 +3,8 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "stream/transfer_frame.hh"
+
 namespace godwit::agent {
 namespace {
 
@@ -45,6 +47,14 @@ Result<ByteCount> cache_field(const nlohmann::json& request) {
   return cache;
 }
 
+Result<std::uint8_t> lanes_field(const nlohmann::json& request) {
+  const auto& given = request.at("lanes");
+  if (given.is_number_unsigned() && given >= 1 && given <= stream::kMaxLanes) {
+    return given.get<std::uint8_t>();
+  }
+  return fail("'lanes' is a number from 1 to {}", stream::kMaxLanes);
+}
+
 // Into `value`, if the request has the field.
 template <class T>
 Result<> read(const nlohmann::json& request, const char* key,
@@ -79,6 +89,7 @@ Result<> read_options(const nlohmann::json& request, SourceRecord& record) {
         read(request, "on_restart", on_restart_field, record.resume),
         read(request, "cache", cache_field, record.cache), read_flag(request, "hold", record.hold),
         read_flag(request, "background", record.background),
+        read(request, "lanes", lanes_field, record.lanes),
         read_flag(request, "compact", record.compact), read_flag(request, "known", record.known)}) {
     if (!done) return done;
   }

@@ -1,6 +1,7 @@
 #include "agent/paced_socket.hh"
 
 #include <spdlog/spdlog.h>
+#include <sys/socket.h>
 
 #include "os/socket.hh"
 #include "os/tcp.hh"
@@ -16,6 +17,8 @@ constexpr ByteCount kNotSent{512 << 10};
 // of 4 MiB by default is less than two round trips of 200 Mbit/s at 100 ms.
 constexpr ByteCount kSendBuffer{64 << 20};
 constexpr Nanoseconds kInterval = milliseconds(5);
+constexpr const char* kCongestionControl = "bbr";
+constexpr std::size_t kLanesWithoutBbr = 8;
 constexpr Nanoseconds kSilence = seconds(1);
 
 const os::Fd* socket_of(os::ByteStream& stream) {
@@ -26,17 +29,22 @@ const os::Fd* socket_of(os::ByteStream& stream) {
 
 }  // namespace
 
-PacedSocket::PacedSocket(os::Loop& loop, os::ByteStream& stream)
+std::size_t lanes_to_fill_a_path() {
+  const os::Fd probe(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  return os::set_congestion_control(probe, kCongestionControl) ? 1 : kLanesWithoutBbr;
+}
+
+PacedSocket::PacedSocket(os::Loop& loop, os::ByteStream& stream, std::size_t of)
     : loop_(loop), socket_(socket_of(stream)) {
   if (socket_ == nullptr || os::congestion_control(*socket_).empty()) {
     socket_ = nullptr;
     return;
   }
-  if (!os::set_congestion_control(*socket_, "bbr")) {
+  if (!os::set_congestion_control(*socket_, kCongestionControl)) {
     spdlog::info("this kernel has no BBR: lanes use its default congestion control");
   }
   os::set_send_buffer(*socket_, kSendBuffer);
-  os::set_not_sent_low_water(*socket_, kNotSent);
+  os::set_not_sent_low_water(*socket_, {kNotSent.bytes / of});
   wrote();
 }
 

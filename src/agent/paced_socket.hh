@@ -9,11 +9,15 @@
 
 namespace godwit::agent {
 
+// How many connections fill a path: one with BBR, which a lost segment does not slow down; without
+// it several share the loss.
+std::size_t lanes_to_fill_a_path();
+
 class PacedSocket final {
  public:
-  // Paces the TCP connection at the bottom of `stream` (TLS, or TLS inside TLS); does nothing for
-  // what is not TCP. `stream` must outlive it.
-  PacedSocket(os::Loop& loop, os::ByteStream& stream);
+  // Paces the TCP connection at the bottom of `stream` (TLS, or TLS inside TLS), one of `of` that
+  // carry the same; does nothing for what is not TCP. `stream` must outlive it.
+  PacedSocket(os::Loop& loop, os::ByteStream& stream, std::size_t of = 1);
 
   // Something was written. Nobody looks at a connection that has long been silent.
   void wrote();

@@ -64,8 +64,11 @@ SourceMemory::SourceMemory(os::Loop& loop, Vm& vm, Peers& peers, Settings settin
       events_(std::move(events)),
       policy_(settings_.limits),
       held_(settings_.hold),
-      dialer_(loop, peers, settings_.to,
-              {.opened = [this](auto lane) { link_->use_lane(std::move(lane)); },
+      dialer_(loop, peers, settings_.to, settings_.lanes,
+              {.opened =
+                   [this](stream::LaneNumber number, auto lane) {
+                     link_->use_lane(number, std::move(lane), {}, settings_.lanes);
+                   },
                .failed = [this](std::string why) { events_.failed(std::move(why)); }}) {
   subscription_ = vm_.subscribe(
       {.event = [this](const qemu::QmpEvent& event) { on_event(event); }, .died = {}});
@@ -114,10 +117,10 @@ void SourceMemory::start() {
       loop_, stream::TransferId::from(settings_.id.bytes), stream::Role::kSource, settings_.coding,
       TransferLink::Events{.mark = [this](const stream::QemuMark& each) { mark(each); },
                            .lane_lost =
-                               [this](const std::string& reason) {
-                                 spdlog::warn("vm {}: lane to {} lost ({}), connecting again",
-                                              vm_.name(), settings_.to, reason);
-                                 dialer_.dial_later();
+                               [this](stream::LaneNumber lane, const std::string& reason) {
+                                 spdlog::warn("vm {}: lane {} to {} lost ({}), connecting again",
+                                              vm_.name(), lane, settings_.to, reason);
+                                 dialer_.dial_later(lane);
                                },
                            .known_learnt =
                                [this] {
@@ -284,7 +287,7 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
                .throttle_percent = info.throttle_percent,
                .eta = verdict.eta,
                .predicted_pause = verdict.predicted_pause,
-               .lane_up = link_->has_lane()};
+               .lanes_up = stats.lanes_up};
   spdlog::debug(
       "vm {}: round {} remaining {} dirty {:.0f}/s backlog {:.0f} rate {:.0f}/s "
       "fits {} pause {}",
@@ -342,7 +345,7 @@ void SourceMemory::look_at_rest() {
     progress_.sent_bytes = memory.acked;
     progress_.rate = link_->stats().delivery_rate;
     progress_.effective_rate = memory.rate;
-    progress_.lane_up = link_->has_lane();
+    progress_.lanes_up = link_->stats().lanes_up;
     const double rate = std::max(memory.rate.bytes_per_second(), 1.0);
     progress_.eta = std::chrono::duration_cast<Nanoseconds>(
         std::chrono::duration<double>(static_cast<double>(progress_.remaining_bytes) / rate));

@@ -25,10 +25,11 @@ class SourceMemory final {
     std::string to;  // host
     migrate::PauseLimits limits;
     std::optional<BitRate> bandwidth;
-    bool throttle = false;                       // the vCPUs, where it would diverge
-    bool postcopy = false;                       // likewise: the rest follows
-    bool hold = false;                           // kept in step until the switch-over is allowed
-    bool background = false;                     // what the guest and its wires need comes first
+    bool throttle = false;    // the vCPUs, where it would diverge
+    bool postcopy = false;    // likewise: the rest follows
+    bool hold = false;        // kept in step until the switch-over is allowed
+    bool background = false;  // what the guest and its wires need comes first
+    std::size_t lanes = 1;
     std::optional<TransferLink::Coding> coding;  // none: the memory stream passes as it is
   };
   struct Events {
@@ -47,7 +48,7 @@ class SourceMemory final {
     double dirty_bytes_per_second = 0;
     std::uint64_t throttle_percent = 0;
     Nanoseconds eta{}, predicted_pause{};
-    bool lane_up = false;
+    std::uint32_t lanes_up = 0;
   };
 
   SourceMemory(os::Loop& loop, Vm& vm, Peers& peers, Settings settings,
@@ -65,8 +66,8 @@ class SourceMemory final {
   void serve();
   // Also of a migration that an earlier agent began, or that has completed but was refused.
   void abort(const std::string& reason);
-  void doubt_lane() {
-    if (link_) link_->doubt_lane();
+  void doubt_lanes() {
+    if (link_) link_->doubt_lanes();
   }
   void set_limits(migrate::PauseLimits limits);
   void set_bandwidth(std::optional<BitRate> cap);

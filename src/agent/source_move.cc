@@ -253,6 +253,7 @@ void SourceMove::start_memory() {
                                   .postcopy = goes_postcopy(record_),
                                   .hold = record_.hold,
                                   .background = record_.background,
+                                  .lanes = lanes(),
                                   .coding = std::nullopt};
   if (const auto coding = codec()) settings.coding = {.settings = *coding};
   if (const auto place = shared_place()) {
@@ -272,6 +273,11 @@ void SourceMove::start_memory() {
                            .running = [this] { resumed(); }});
   memory_->start();
   publish_progress();
+}
+
+std::size_t SourceMove::lanes() const {
+  if (context_.peers.protocol(record_.to) < kLanesProtocol) return 1;
+  return record_.lanes != 0 ? record_.lanes : lanes_to_fill_a_path();
 }
 
 migrate::PauseLimits SourceMove::limits() const {
@@ -614,7 +620,8 @@ nlohmann::json SourceMove::progress() const {
                {"remaining_bytes", progress.remaining_bytes},
                {"total_bytes", progress.total_bytes},
                {"sent_bytes", progress.sent_bytes},
-               {"lane_up", progress.lane_up}});
+               {"lane_up", progress.lanes_up > 0},
+               {"lanes_up", progress.lanes_up}});
   migrate::Report so_far;
   memory_->fill(so_far);
   json["encodings"] = migrate::to_json(so_far.encodings);

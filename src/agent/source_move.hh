@@ -45,8 +45,8 @@ class SourceMove final {
   void hooks_ended(const HookOutcome& outcome);
   void clock_corrected(const ClockReport& report);
   void feed(migrate::SourceEvent event, std::string text = {});
-  void doubt_lane() {
-    if (memory_) memory_->doubt_lane();
+  void doubt_lanes() {
+    if (memory_) memory_->doubt_lanes();
   }
   Result<> set(const MoveChanges& changes);
   // Before begin(): the vm's memory is sent as one of a group's.
@@ -81,6 +81,7 @@ class SourceMove final {
   void prepare_target();
   void start_memory();
   migrate::PauseLimits limits() const;
+  std::size_t lanes() const;
   void diverged(std::string why);
   void resumed();
   void pre_pause();

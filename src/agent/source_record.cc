@@ -44,6 +44,7 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"bandwidth_bps", record.bandwidth_bits_per_second},
           {"hold", record.hold},
           {"background", record.background},
+          {"lanes", record.lanes},
           {"compact", record.compact},
           {"known", record.known},
           {"cache_bytes", record.cache.bytes},
@@ -83,6 +84,7 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.bandwidth_bits_per_second = json.value("bandwidth_bps", std::uint64_t{0});
   record.hold = json.value("hold", false);
   record.background = json.value("background", false);
+  record.lanes = json.value("lanes", std::uint8_t{0});
   record.compact = json.value("compact", true);
   record.known = json.value("known", true);
   record.cache.bytes = json.value("cache_bytes", kDefaultCache.bytes);

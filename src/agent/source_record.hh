@@ -15,11 +15,12 @@ namespace godwit::agent {
 // A working set; 256 MiB saved no more on a database or a compiler (bench/RESULTS.md).
 inline constexpr ByteCount kDefaultCache{64 << 20};
 inline constexpr ByteCount kMaxCache{std::uint64_t{16} << 30};
-// Of a session, from which on memory may be encoded, a move may come to post-copy, and vms of a
-// group share pages.
+// Of a session, from which on memory may be encoded, a move may come to post-copy, vms of a group
+// share pages, and a transfer takes several lanes.
 inline constexpr unsigned kCodecProtocol = 2;
 inline constexpr unsigned kPostcopyProtocol = 3;
 inline constexpr unsigned kGroupProtocol = 4;
+inline constexpr unsigned kLanesProtocol = 5;
 // What vms of a group share, before the target compresses it.
 inline constexpr ByteCount kMostShared{std::uint64_t{1} << 30};
 
@@ -59,6 +60,7 @@ struct SourceRecord {
   std::uint64_t bandwidth_bits_per_second = 0;  // 0: no cap
   bool hold = false;
   bool background = false;
+  std::uint8_t lanes = 0;  // 0: as many as the path is thought to need
   bool compact = true;
   bool known = true;                // what the target knows of the vm is not sent
   ByteCount cache = kDefaultCache;  // of pages, at each end

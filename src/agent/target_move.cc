@@ -239,12 +239,12 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
       TransferLink::Events{
           .mark = {},
           .lane_lost =
-              [this](const std::string& reason) {
+              [this](stream::LaneNumber lane, const std::string& reason) {
                 if (machine_.state() == TargetState::owner && !record_.memory_follows) {
                   return end_link();
                 }
-                spdlog::warn("vm {}: lane from {} lost ({}), waiting for another",
-                             record_.spec.name, record_.from, reason);
+                spdlog::warn("vm {}: lane {} from {} lost ({}), waiting for another",
+                             record_.spec.name, lane, record_.from, reason);
               },
           .package_verified =
               [this] {
@@ -352,10 +352,11 @@ void TargetMove::use_recovered(std::unique_ptr<os::ByteStream> qemu, PeerRequest
       context_.loop, transfer_, stream::Role::kTarget, std::nullopt,
       TransferLink::Events{.mark = {},
                            .lane_lost =
-                               [this](const std::string& reason) {
+                               [this](stream::LaneNumber lane, const std::string& reason) {
                                  if (!record_.memory_follows) return end_link();
-                                 spdlog::warn("vm {}: lane from {} lost ({}), waiting for another",
-                                              record_.spec.name, record_.from, reason);
+                                 spdlog::warn(
+                                     "vm {}: lane {} from {} lost ({}), waiting for another",
+                                     record_.spec.name, lane, record_.from, reason);
                                },
                            .memory_verified = {},
                            .failed =
@@ -373,8 +374,9 @@ void TargetMove::lost(const std::string& reason) {
   vm->kill();
 }
 
-// The source closes the lane when all is over. The link is calling us: it goes afterwards.
+// The source closes its lanes when all is over. The link is calling us: it goes afterwards.
 void TargetMove::end_link() {
+  if (link_->has_lane()) return;
   context_.loop.post([this, alive = std::weak_ptr(alive_)] {
     if (!alive.expired()) link_.reset();
   });
@@ -398,8 +400,9 @@ void TargetMove::look_at_guest() {
   }
 }
 
-void TargetMove::use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early) {
-  if (link_) link_->use_lane(std::move(lane), early);
+void TargetMove::use_lane(stream::LaneNumber number, std::unique_ptr<os::ByteStream> lane,
+                          BytesView early) {
+  if (link_) link_->use_lane(number, std::move(lane), early);
 }
 
 void TargetMove::commit(PeerRequest request, std::optional<Nanoseconds> behind) {

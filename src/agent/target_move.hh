@@ -55,7 +55,7 @@ class TargetMove final {
   bool carries(const stream::TransferId& transfer) const { return transfer == transfer_; }
   bool memory_follows() const { return record_.memory_follows; }
   // A lane of our transfer; `early` was read from it already.
-  void use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early);
+  void use_lane(stream::LaneNumber number, std::unique_ptr<os::ByteStream> lane, BytesView early);
   // Owner or refused, and nothing left to do.
   bool settled() const;
 

@@ -9,12 +9,13 @@ namespace godwit::agent {
 using stream::kKnownStream;
 using stream::kMemoryStream;
 using stream::kReturnPathStream;
+using stream::LaneNumber;
 using stream::StreamId;
 
 namespace {
 
 constexpr std::size_t kLaneRead = 256 << 10;
-// Lane bytes taken per wake-up before other events get their turn.
+// Bytes of a lane taken per wake-up before other events get their turn.
 constexpr std::size_t kLaneBurst = 4 << 20;
 
 constexpr std::size_t kHurriedRead = 64 << 10;
@@ -198,8 +199,7 @@ MutableBytes TransferLink::room_for_qemu() {
 bool TransferLink::is_far_behind() const {
   std::uint64_t most = bound_.most.bytes;
   if (bound_.beyond) {
-    const std::uint64_t in_network = pace_ ? pace_->in_network().bytes : 0;
-    most = std::max(most, in_network + bound_.beyond->bytes);
+    most = std::max(most, in_network().bytes + bound_.beyond->bytes);
   }
   return transfer_.stats().out.at(outgoing_).backlog() >= most;
 }
@@ -221,66 +221,104 @@ bool TransferLink::fill_from_qemu() {
   return true;
 }
 
-void TransferLink::use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early) {
-  if (lane_) drop_lane("replaced by a newer lane");
-  lane_ = std::move(lane);
-  if (is_source()) pace_ = std::make_unique<PacedSocket>(loop_, *lane_);
-  transfer_.lane_up(loop_.now());
+void TransferLink::use_lane(LaneNumber number, std::unique_ptr<os::ByteStream> stream,
+                            BytesView early, std::size_t of) {
+  drop_lane(number, "replaced by a newer lane");
+  Lane& lane = lanes_[number];
+  lane.stream = std::move(stream);
+  if (is_source()) lane.pace = std::make_unique<PacedSocket>(loop_, *lane.stream, of);
+  transfer_.lane_up(number, loop_.now());
   if (!early.empty()) {
-    if (const auto fed = transfer_.feed(early, loop_.now()); !fed)
-      return drop_lane(fed.error().text);
+    if (const auto fault = transfer_.feed(number, early, loop_.now())) {
+      return drop_lane(number, fault->why.text);
+    }
   }
-  lane_->start({.readable = [this] { read_lane(); },
-                .writable = [this] { pump(); },
-                .closed =
-                    [this](const std::string& reason) {
-                      drop_lane(reason.empty() ? "closed by the peer" : reason);
-                    }});
+  // One that was dropped lives until the loop's next turn.
+  const auto is_this = [this, number, stream = lane.stream.get()] {
+    const auto found = lanes_.find(number);
+    return found != lanes_.end() && found->second.stream.get() == stream;
+  };
+  lane.stream->start({.readable =
+                          [this, number, is_this] {
+                            if (is_this()) read_lane(number);
+                          },
+                      .writable =
+                          [this, number, is_this] {
+                            if (!is_this()) return;
+                            lanes_[number].is_full = false;
+                            pump();
+                          },
+                      .closed =
+                          [this, number, is_this](const std::string& reason) {
+                            if (is_this())
+                              drop_lane(number, reason.empty() ? "closed by the peer" : reason);
+                          }});
   pump();
 }
 
-void TransferLink::read_lane() {
+void TransferLink::read_lane(LaneNumber number) {
   static thread_local Bytes buffer(kLaneRead);
   std::size_t taken = 0;
-  while (lane_ && taken < kLaneBurst) {
-    const std::size_t count = lane_->read(buffer);
+  while (lanes_.contains(number) && taken < kLaneBurst) {
+    const std::size_t count = lanes_[number].stream->read(buffer);
     if (count == 0) break;
     taken += count;
-    const auto fed = transfer_.feed(BytesView(buffer).first(count), loop_.now());
-    if (!fed) return drop_lane(fed.error().text);
+    if (const auto fault = transfer_.feed(number, BytesView(buffer).first(count), loop_.now())) {
+      return drop_lane(number, fault->why.text);
+    }
   }
   if (taken >= kLaneBurst) {
-    loop_.post([this, alive = std::weak_ptr(alive_)] {
-      if (!alive.expired()) read_lane();
+    loop_.post([this, number, alive = std::weak_ptr(alive_)] {
+      if (!alive.expired()) read_lane(number);
     });
   }
   pump();
 }
 
-void TransferLink::drop_lane(const std::string& reason) {
-  if (!lane_) return;
-  pace_.reset();
+void TransferLink::drop_lane(LaneNumber number, const std::string& reason) {
+  const auto found = lanes_.find(number);
+  if (found == lanes_.end()) return;
   // The stream may be calling us: let it go after it has returned.
-  loop_.post([dropped = std::shared_ptr<os::ByteStream>(std::move(lane_))] {});
-  transfer_.lane_down(loop_.now());
+  found->second.pace.reset();
+  loop_.post([dropped = std::shared_ptr<os::ByteStream>(std::move(found->second.stream))] {});
+  lanes_.erase(found);
+  transfer_.lane_down(number, loop_.now());
   arm();
-  if (!transfer_.failed() && events_.lane_lost) events_.lane_lost(reason);
+  if (!transfer_.failed() && events_.lane_lost) events_.lane_lost(number, reason);
 }
 
-void TransferLink::doubt_lane() {
+void TransferLink::doubt_lanes() {
   doubt_ = loop_.after(kDoubt, [this, since = loop_.now()] {
-    if (transfer_.last_heard() < since) drop_lane("nothing heard since the path changed");
+    for (LaneNumber number = 0; number < stream::kMaxLanes; ++number) {
+      if (lanes_.contains(number) && transfer_.last_heard(number) < since) {
+        drop_lane(number, "nothing heard since the path changed");
+      }
+    }
   });
 }
 
-void TransferLink::write_lane() {
-  while (lane_) {
-    const BytesView next = transfer_.peek(loop_.now());
-    if (next.empty()) return;
-    const std::size_t written = lane_->write(next);
-    transfer_.advance(written);
-    if (pace_) pace_->wrote();
-    if (written < next.size()) return;  // `writable` follows
+ByteCount TransferLink::in_network() const {
+  ByteCount all;
+  for (const auto& [number, lane] : lanes_) {
+    if (lane.pace) all.bytes += lane.pace->in_network().bytes;
+  }
+  return all;
+}
+
+// In turns, so that lanes with room share what there is.
+void TransferLink::write_lanes() {
+  for (bool more = true; more;) {
+    more = false;
+    for (auto& [number, lane] : lanes_) {
+      if (lane.is_full) continue;
+      const BytesView next = transfer_.peek(number, loop_.now());
+      if (next.empty()) continue;
+      const std::size_t written = lane.stream->write(next);
+      transfer_.advance(number, written);
+      if (lane.pace) lane.pace->wrote();
+      lane.is_full = written < next.size();
+      more = more || !lane.is_full;
+    }
   }
 }
 
@@ -304,7 +342,7 @@ void TransferLink::pump() {
         }
       }
     }
-    write_lane();
+    write_lanes();
     if (alive.expired()) return;
   }
   pumping_ = false;
@@ -312,13 +350,11 @@ void TransferLink::pump() {
 }
 
 void TransferLink::arm() {
-  // What is due may have to wait for room in the lane: then `writable` comes first.
+  // What is due may have to wait for room in a lane: then `writable` comes first.
   timer_ = loop_.at(std::max(transfer_.next_tick(), loop_.now() + kLeastTick), [this] {
     const std::weak_ptr alive(alive_);
-    const auto ticked = transfer_.tick(loop_.now());
-    if (alive.expired()) return;
-    if (!ticked) return drop_lane(ticked.error().text);
-    pump();
+    while (const auto fault = transfer_.tick(loop_.now())) drop_lane(fault->lane, fault->why.text);
+    if (!alive.expired()) pump();
   });
 }
 

@@ -1,16 +1,17 @@
 #pragma once
-// Joins the three ends of one transfer at one agent: QEMU's unix socket, the resumable transfer,
-// and the lane (TLS over TCP) to the other agent.
+// Joins the ends of one transfer at one agent: QEMU's unix socket, the resumable transfer, and its
+// lanes (TLS over TCP) to the other agent.
 //
-//   source:  QEMU --memory--> [encoder] --> transfer --lane--> ...
-//                 <-------- return path --- transfer <--------
+//   source:  QEMU --memory--> [encoder] --> transfer ==lanes==> ...
+//                 <-------- return path --- transfer <=========
 //   target:  the same with the directions exchanged, and a decoder
 //
 // Both roles are the same code: each writes one stream and consumes the other. The source paces its
-// lane just below what the path carries (stream/pacer.hh), so that wires are not drowned. Control
-// thread: at 400 Mbit/s the lane takes a small part of a core (bench/RESULTS.md); encoder and
+// lanes just below what the path carries (stream/pacer.hh), so that wires are not drowned. Control
+// thread: at 400 Mbit/s the lanes take a small part of a core (bench/RESULTS.md); encoder and
 // decoder have threads of their own.
 #include <functional>
+#include <map>
 #include <memory>
 
 #include "agent/decode_stage.hh"
@@ -27,8 +28,9 @@ class TransferLink final : public stream::TransferSink {
  public:
   struct Events {
     std::function<void(const stream::QemuMark&)> mark;  // in the memory stream, at the source
-    std::function<void(std::string)> lane_lost;         // bring another with use_lane()
-    std::function<void()> known_learnt{};               // at the source: all that the target knows
+    // Bring another with use_lane().
+    std::function<void(stream::LaneNumber, std::string)> lane_lost;
+    std::function<void()> known_learnt{};  // at the source: all that the target knows
     // At the target, of a post-copy: all that the vm needs to run came, and sums agree.
     std::function<void()> package_verified{};
     std::function<void()> memory_verified;    // the target took all, sums agree; both roles
@@ -55,16 +57,18 @@ class TransferLink final : public stream::TransferSink {
   ~TransferLink() override;
 
   void use_qemu(std::unique_ptr<os::ByteStream> qemu);
-  // `early`: bytes that were read from the lane to see which transfer it is for.
-  void use_lane(std::unique_ptr<os::ByteStream> lane, BytesView early = {});
-  // The path to the peer changed: the lane is dropped unless the peer is heard by it soon.
-  void doubt_lane();
+  // In the place of what had its number. `early`: bytes that were read from it to see which
+  // transfer it is for; `of`: how many lanes there are meant to be.
+  void use_lane(stream::LaneNumber number, std::unique_ptr<os::ByteStream> lane,
+                BytesView early = {}, std::size_t of = 1);
+  // The path to the peer changed: lanes are dropped by which the peer is not heard soon.
+  void doubt_lanes();
   // Of the link: TCP, IP and TLS included.
   void set_bandwidth(std::optional<BitRate> cap);
   // Leaves in QEMU's socket what comes after the first `bytes` of its stream; nullopt: no longer.
   void take_only(std::optional<ByteCount> bytes);
   // Leaves QEMU's stream in its socket while the consumer at the peer is behind by so much, in
-  // bytes as the lane carries them, and by `beyond` more than the network holds.
+  // bytes as lanes carry them, and by `beyond` more than the network holds.
   struct Backlog {
     ByteCount most;
     std::optional<ByteCount> beyond{};  // nullopt: what the network holds counts like the rest
@@ -82,7 +86,7 @@ class TransferLink final : public stream::TransferSink {
   void abort(const std::string& why);
   void throw_away_after_abort() { throws_away_ = true; }
 
-  bool has_lane() const { return lane_ != nullptr; }
+  bool has_lane() const { return !lanes_.empty(); }
   stream::TransferStats stats() const { return transfer_.stats(); }
   Memory memory();
   // Nothing where nothing is encoded.
@@ -98,8 +102,9 @@ class TransferLink final : public stream::TransferSink {
   bool is_source() const { return role_ == stream::Role::kSource; }
   void release_qemu();
   void qemu_closed(const std::string& reason);
-  void read_lane();
-  void drop_lane(const std::string& reason);
+  void read_lane(stream::LaneNumber number);
+  void drop_lane(stream::LaneNumber number, const std::string& reason);
+  ByteCount in_network() const;
   class PlainMarks;
   void mark(const stream::QemuMark& mark);
   MutableBytes writers_room();
@@ -115,7 +120,7 @@ class TransferLink final : public stream::TransferSink {
   bool fill_from_qemu();  // true when bytes came
   std::size_t write_to_qemu(BytesView bytes);
   void maybe_verified();
-  void write_lane();
+  void write_lanes();
   void pump();
   void arm();
 
@@ -126,7 +131,12 @@ class TransferLink final : public stream::TransferSink {
   Events events_;
   stream::Transfer transfer_;
   std::unique_ptr<os::ByteStream> qemu_;
-  std::unique_ptr<os::ByteStream> lane_;
+  struct Lane {
+    std::unique_ptr<os::ByteStream> stream;
+    std::unique_ptr<PacedSocket> pace;  // at the source
+    bool is_full = false;               // until it is `writable`
+  };
+  std::map<stream::LaneNumber, Lane> lanes_;
   std::optional<ByteCount> take_only_;
   Backlog bound_{.most = {stream::kMemoryWindow}};
   bool hurries_ = false;
@@ -145,7 +155,6 @@ class TransferLink final : public stream::TransferSink {
   std::uint64_t acked_ = 0;  // of QEMU's bytes, as rate_ knows
   bool pumping_ = false;
   os::Loop::Timer timer_, doubt_;
-  std::unique_ptr<PacedSocket> pace_;  // of lane_, at the source
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -52,8 +52,8 @@ class TransferLinkTest : public testing::TestWithParam<std::optional<codec::Sett
   }
   void connect() {
     lane_ = std::make_unique<os::MemoryLink>();
-    source_.use_lane(lane_->take_a());
-    target_.use_lane(lane_->take_b());
+    source_.use_lane(0, lane_->take_a());
+    target_.use_lane(0, lane_->take_b());
   }
   bool run_until(const std::function<bool()>& done) {
     return os::run_until(loop_, [&] {
@@ -76,22 +76,24 @@ class TransferLinkTest : public testing::TestWithParam<std::optional<codec::Sett
   std::unique_ptr<os::MemoryLink> lane_;
   int verified_ = 0, lanes_lost_ = 0;
   std::vector<stream::QemuMark> marks_;
-  TransferLink source_{loop_,
-                       kId,
-                       stream::Role::kSource,
-                       coding(),
-                       {.mark = [this](const stream::QemuMark& mark) { marks_.push_back(mark); },
-                        .lane_lost = [this](const std::string&) { ++lanes_lost_; },
-                        .memory_verified = [this] { ++verified_; },
-                        .failed = [](const std::string& why) { ADD_FAILURE() << why; }}};
-  TransferLink target_{loop_,
-                       kId,
-                       stream::Role::kTarget,
-                       coding(),
-                       {.mark = {},
-                        .lane_lost = [this](const std::string&) { ++lanes_lost_; },
-                        .memory_verified = [this] { ++verified_; },
-                        .failed = [](const std::string& why) { ADD_FAILURE() << why; }}};
+  TransferLink source_{
+      loop_,
+      kId,
+      stream::Role::kSource,
+      coding(),
+      {.mark = [this](const stream::QemuMark& mark) { marks_.push_back(mark); },
+       .lane_lost = [this](stream::LaneNumber, const std::string&) { ++lanes_lost_; },
+       .memory_verified = [this] { ++verified_; },
+       .failed = [](const std::string& why) { ADD_FAILURE() << why; }}};
+  TransferLink target_{
+      loop_,
+      kId,
+      stream::Role::kTarget,
+      coding(),
+      {.mark = {},
+       .lane_lost = [this](stream::LaneNumber, const std::string&) { ++lanes_lost_; },
+       .memory_verified = [this] { ++verified_; },
+       .failed = [](const std::string& why) { ADD_FAILURE() << why; }}};
 };
 
 const stream::TransferId TransferLinkTest::kId = stream::TransferId::from(Bytes(16, std::byte{7}));
@@ -180,7 +182,7 @@ struct KnowingLinks {
     source = std::make_unique<TransferLink>(
         loop, kId, stream::Role::kSource, TransferLink::Coding{.settings = settings},
         TransferLink::Events{.mark = {},
-                             .lane_lost = [](const std::string&) {},
+                             .lane_lost = [](stream::LaneNumber, const std::string&) {},
                              .known_learnt = [this] { learnt = true; },
                              .memory_verified = [this] { ++verified; },
                              .failed = [this](const std::string& why) { failure = why; }});
@@ -188,13 +190,13 @@ struct KnowingLinks {
         loop, kId, stream::Role::kTarget,
         TransferLink::Coding{.settings = settings, .known = pages},
         TransferLink::Events{.mark = {},
-                             .lane_lost = [](const std::string&) {},
+                             .lane_lost = [](stream::LaneNumber, const std::string&) {},
                              .memory_verified = [this] { ++verified; },
                              .failed = [](const std::string&) {}});
     source->use_qemu(from.take_b());
     target->use_qemu(to.take_a());
-    source->use_lane(lane.take_a());
-    target->use_lane(lane.take_b());
+    source->use_lane(0, lane.take_a());
+    target->use_lane(0, lane.take_b());
   }
   bool run_until(const std::function<bool()>& done) {
     return os::run_until(loop, [&] {

@@ -13,6 +13,7 @@ namespace {
 struct Move {
   std::vector<std::string> vms;
   std::string to, max_downtime, bandwidth, on_diverge, stop_policy, on_restart, cache, at;
+  unsigned lanes = 0;
   bool dry_run = false, hold = false, background = false, detach = false, wait = false;
   bool no_compact = false, no_known = false, in_order = false;
 };
@@ -36,6 +37,7 @@ json body_of(const Move& move) {
   if (move.no_compact) body["compact"] = false;
   if (move.no_known) body["known"] = false;
   if (move.background) body["background"] = true;
+  if (move.lanes != 0) body["lanes"] = move.lanes;
   if (!move.at.empty()) body["at"] = utc_text(parse_when(move.at, std::time(nullptr)).value());
   return body;
 }
@@ -102,6 +104,11 @@ void add_migrate(CLI::App& app, Context& context) {
   verb->add_flag(
       "--background", move->background,
       "Take a quarter of the path: the vm and its wires come first, the move takes longer");
+  verb->add_option(
+          "--lanes", move->lanes,
+          "Connections that share the transfer (default: 1 where the kernel has BBR, else 8); "
+          "two fill a long path a little better, and keep a queue in it that wires feel")
+      ->check(CLI::Range(1, 16));
   add_size(*verb, "--cache", move->cache,
            "Memory for pages that were sent, at each end: what comes again is a few bytes "
            "(default 64MiB; the vms of a group divide it)");

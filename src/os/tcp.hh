@@ -13,11 +13,11 @@ bool set_congestion_control(const Fd& fd, const std::string& name);
 std::string congestion_control(const Fd& fd);  // empty for what is not TCP
 // Caps the sending rate inside the kernel (SO_MAX_PACING_RATE); zero lifts the cap.
 bool set_pacing_rate(const Fd& fd, BitRate rate);
-// Bounds the bytes the kernel takes beyond what it can send now (TCP_NOTSENT_LOWAT), so that what
-// is urgent does not queue behind them.
 // Room for what is sent and not acknowledged, beyond the kernel's limit (SO_SNDBUFFORCE) where we
 // may, else up to it. The kernel counts its own structures, too, and grows it no more by itself.
 bool set_send_buffer(const Fd& fd, ByteCount bytes);
+// Bounds the bytes the kernel takes beyond what it can send now (TCP_NOTSENT_LOWAT), so that what
+// is urgent does not queue behind them.
 bool set_not_sent_low_water(const Fd& fd, ByteCount bytes);
 // Fails the connection when sent bytes stay unacknowledged for so long (TCP_USER_TIMEOUT, RFC
 // 5482).

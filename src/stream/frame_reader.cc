@@ -29,12 +29,21 @@ bool FrameReader::fill(BytesView& input, std::size_t until) {
 FramePart FrameReader::data(BytesView& input) {
   const std::size_t count = std::min<std::size_t>(input.size(), header_.length - payload_done_);
   if (count == 0) return {};
-  FramePart part{.kind = FramePart::Kind::kData, .header = header_, .bytes = input.first(count)};
-  part.first = payload_done_ == 0;
+  const bool is_whole = count == header_.length;
+  FramePart part{.kind = FramePart::Kind::kData,
+                 .header = header_,
+                 .bytes = input.first(count),
+                 .offset = payload_done_};
+  if (payload_done_ == 0 && !is_whole) sum_.begin(checksum_seed(header_));
+  if (!is_whole) sum_.update(part.bytes);
   payload_done_ += count;
   part.last = payload_done_ == header_.length;
   input = input.subspan(count);
-  if (part.last) has_header_ = false, held_ = 0;
+  if (!part.last) return part;
+  has_header_ = false;
+  held_ = 0;
+  part.intact =
+      (is_whole ? payload_checksum(header_, part.bytes) : sum_.value()) == header_.checksum;
   return part;
 }
 
@@ -45,11 +54,7 @@ FramePart FrameReader::small() {
   if (payload_checksum(header_, payload) != header_.checksum) {
     return {.kind = FramePart::Kind::kBad};
   }
-  return {.kind = FramePart::Kind::kFrame,
-          .header = header_,
-          .bytes = payload,
-          .first = true,
-          .last = true};
+  return {.kind = FramePart::Kind::kFrame, .header = header_, .bytes = payload};
 }
 
 }  // namespace godwit::stream

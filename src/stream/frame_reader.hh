@@ -4,6 +4,7 @@
 // belongs.
 #include <array>
 
+#include "stream/stream_hash.hh"
 #include "stream/transfer_frame.hh"
 
 namespace godwit::stream {
@@ -12,22 +13,21 @@ struct FramePart {
   enum class Kind {
     kNothing,  // the input is used up
     kFrame,    // a whole frame that is not DATA, its sum verified
-    kData,     // a part of a DATA payload; its sum is the receiver's to verify
+    kData,     // a part of a DATA payload
     kBad,      // not a frame, or a wrong sum: the lane is of no more use
   };
   Kind kind = Kind::kNothing;
   FrameHeader header{};
-  BytesView bytes{};   // valid until the next call, or as long as the input
-  bool first = false;  // of the parts of a DATA frame
-  bool last = false;
+  BytesView bytes{};       // valid until the next call, or as long as the input
+  std::size_t offset = 0;  // of `bytes` in the payload of DATA
+  bool last = false;       // of its parts
+  bool intact = false;     // the payload's sum is right; told with the last
 };
 
 class FrameReader final {
  public:
   // Takes the next part off the front of `input`.
   FramePart next(BytesView& input);
-  // Forgets a frame begun: the lane died in it.
-  void reset() { *this = FrameReader(); }
 
  private:
   bool fill(BytesView& input, std::size_t until);
@@ -38,6 +38,7 @@ class FrameReader final {
   bool has_header_ = false;
   std::size_t held_ = 0;          // bytes in buffer_
   std::size_t payload_done_ = 0;  // of a DATA frame
+  Checksum sum_;                  // of these
   std::array<std::byte, kFrameHeader + kMaxSmallPayload> buffer_{};
 };
 

@@ -3,27 +3,33 @@
 #include <algorithm>
 
 namespace godwit::stream {
+namespace {
 
-InStream::Verdict InStream::begin(const FrameHeader& header) const {
-  // In order and without gaps: a lane is a reliable stream, so anything else is a fault.
-  if (end_ || header.sequence != received_) return Verdict::kLaneFault;
-  const std::uint64_t after = received_ - delivered_ + header.length;
-  return after <= ring_.capacity() ? Verdict::kGood : Verdict::kLaneFault;
+// More than a peer's lanes make: half a window of the shortest bulk frames is 1,024.
+constexpr std::size_t kMostGaps = 4096;
+
+}  // namespace
+
+bool InStream::may_come(const FrameHeader& header) const {
+  const std::uint64_t end = header.sequence + header.length;
+  const std::uint64_t window = delivered_ + ring_.capacity();
+  return end > header.sequence && end <= std::min(window, end_.value_or(window));
 }
 
-void InStream::store(BytesView bytes) {
-  if (partial_ == 0 && delivered_ == received_) ring_.rewind(received_);
-  ring_.write(received_ + partial_, bytes);
-  partial_ += bytes.size();
+void InStream::store(std::uint64_t position, BytesView bytes) {
+  if (bytes.empty()) return;
+  if (stored_ <= delivered_) ring_.rewind(delivered_);
+  ring_.write(position, bytes);
+  stored_ = std::max(stored_, position + bytes.size());
 }
 
 InStream::Verdict InStream::finish(const FrameHeader& header) {
-  const BytesView head = std::as_const(ring_).at(received_, partial_);
-  const BytesView tail = std::as_const(ring_).at(received_ + head.size(), partial_ - head.size());
-  if (payload_checksum(header, head, tail) != header.checksum) return Verdict::kCorrupt;
-  received_ += partial_;
-  partial_ = 0;
-  return Verdict::kGood;
+  beyond_.add(std::max(received_, header.sequence), header.sequence + header.length);
+  if (!beyond_.empty() && beyond_.first().from == received_) {
+    received_ = beyond_.first().to;
+    beyond_.remove_below(received_);
+  }
+  return beyond_.count() > kMostGaps ? Verdict::kLaneFault : Verdict::kGood;
 }
 
 void InStream::delivered(BytesView bytes) {
@@ -32,10 +38,11 @@ void InStream::delivered(BytesView bytes) {
 }
 
 InStream::Verdict InStream::end(std::uint64_t total, BytesView digest) {
-  if (total != received_ || digest.size() != digest_.size()) return Verdict::kLaneFault;
+  const std::uint64_t known = beyond_.empty() ? received_ : beyond_.last().to;
+  if (total < known || digest.size() != digest_.size()) return Verdict::kLaneFault;
   StreamDigest claimed;
   std::copy_n(digest.begin(), claimed.size(), claimed.begin());
-  if (end_ && claimed != digest_) return Verdict::kCorrupt;  // repeated on a new lane, but another
+  if (end_ && (total != *end_ || claimed != digest_)) return Verdict::kCorrupt;
   end_ = total;
   digest_ = claimed;
   return Verdict::kGood;

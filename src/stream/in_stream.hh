@@ -1,16 +1,17 @@
 #pragma once
-// The receiving end of one stream: verified bytes in order, kept until the consumer takes them.
+// The receiving end of one stream: verified bytes, kept until the consumer takes them in order.
 //
-//      delivered        received     (part of a frame)    delivered + window
-//   -----|--- waiting -----|-------- unverified -----|------------|
+//      delivered        received                                  delivered + window
+//   -----|--- waiting -----|--- gap ---|--- beyond it ---|-----------|
 //
-// The peer keeps within the window, so waiting bytes are bounded by it whatever the consumer does.
+// Frames come in order on each lane, and in any order over several. The peer keeps within the
+// window, so what is kept is bounded by it whatever the consumer does.
+#include <algorithm>
 #include <optional>
-#include <string>
 
-#include "base/result.hh"
 #include "stream/byte_ring.hh"
 #include "stream/frame_reader.hh"
+#include "stream/intervals.hh"
 #include "stream/stream_hash.hh"
 
 namespace godwit::stream {
@@ -37,15 +38,13 @@ class InStream final {
   // Compares the sum over all delivered bytes with the writer's.
   Verdict verify_end();
 
-  void lane_died() { partial_ = 0; }
-
-  std::uint64_t received() const { return received_; }
+  std::uint64_t received() const { return received_; }  // without a gap
   std::uint64_t delivered() const { return delivered_; }
   bool ended() const { return ended_; }
 
  private:
-  Verdict begin(const FrameHeader& header) const;
-  void store(BytesView bytes);
+  bool may_come(const FrameHeader& header) const;
+  void store(std::uint64_t position, BytesView bytes);
   Verdict finish(const FrameHeader& header);
   void delivered(BytesView bytes);
 
@@ -53,7 +52,8 @@ class InStream final {
   StreamHash hash_;  // of what was delivered
   std::uint64_t delivered_ = 0;
   std::uint64_t received_ = 0;
-  std::size_t partial_ = 0;  // bytes of the current frame, behind received_
+  Intervals beyond_;          // received too, after a gap
+  std::uint64_t stored_ = 0;  // nothing was ever written to the ring from here on
   std::optional<std::uint64_t> end_;
   StreamDigest digest_{};
   bool ended_ = false;
@@ -61,24 +61,23 @@ class InStream final {
 
 template <class Consumer>
 InStream::Verdict InStream::data(const FramePart& part, Consumer&& consumer) {
-  if (part.first) {
-    if (const Verdict verdict = begin(part.header); verdict != Verdict::kGood) return verdict;
-  }
-  BytesView bytes = part.bytes;
-  if (part.first && part.last && delivered_ == received_) {
-    if (payload_checksum(part.header, bytes) != part.header.checksum) return Verdict::kCorrupt;
-    received_ += bytes.size();
-    const std::size_t taken = consumer(bytes);
-    delivered(bytes.first(taken));
-    if (taken < bytes.size()) {
-      ring_.rewind(delivered_);
-      ring_.write(delivered_, bytes.subspan(taken));
-    }
+  const FrameHeader& header = part.header;
+  if (part.offset == 0 && !may_come(header)) return Verdict::kLaneFault;
+  const bool is_next = delivered_ == received_ && header.sequence == received_;
+  if (is_next && part.bytes.size() == header.length && stored_ <= received_) {
+    if (!part.intact) return Verdict::kCorrupt;
+    received_ += header.length;
+    const std::size_t taken = consumer(part.bytes);
+    delivered(part.bytes.first(taken));
+    store(delivered_, part.bytes.subspan(taken));
     return Verdict::kGood;
   }
-  store(bytes);
+  const std::uint64_t position = header.sequence + part.offset;
+  const std::uint64_t known = received_ - std::min(received_, position);
+  store(position + known, part.bytes.subspan(std::min<std::uint64_t>(known, part.bytes.size())));
   if (!part.last) return Verdict::kGood;
-  if (const Verdict verdict = finish(part.header); verdict != Verdict::kGood) return verdict;
+  if (!part.intact) return Verdict::kCorrupt;
+  if (const Verdict verdict = finish(header); verdict != Verdict::kGood) return verdict;
   deliver(consumer);
   return Verdict::kGood;
 }

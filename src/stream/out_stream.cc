@@ -9,11 +9,12 @@ namespace godwit::stream {
 OutStream::OutStream(std::size_t window, std::size_t unsent_limit)
     : unsent_limit_(unsent_limit), ring_(window) {}
 
-MutableBytes OutStream::space() {
+MutableBytes OutStream::space(std::uint64_t keep_from) {
   if (ended_) return {};
-  if (acked_ == offered_) ring_.rewind(offered_);
-  const std::uint64_t unsent = offered_ - sent_;
-  const std::uint64_t kept = offered_ - acked_;
+  const std::uint64_t kept_from = std::min(acked_, keep_from);
+  if (kept_from == offered_) ring_.rewind(offered_);
+  const std::uint64_t unsent = offered_ - sent();
+  const std::uint64_t kept = offered_ - kept_from;
   if (unsent >= unsent_limit_) return {};
   return ring_.at(offered_, std::min(unsent_limit_ - unsent, ring_.capacity() - kept));
 }
@@ -29,18 +30,22 @@ void OutStream::commit(std::size_t count) {
 void OutStream::end() { ended_ = true; }
 
 FrameHeader OutStream::next_data(StreamId id, std::size_t most) {
-  const std::size_t length = std::min<std::uint64_t>(most, offered_ - sent_);
-  const BytesView head = ring_.at(sent_, length);
-  const BytesView tail = ring_.at(sent_ + head.size(), length - head.size());
+  const bool is_again = !again_.empty();
+  const auto [from, to] = is_again ? again_.first() : Intervals::Range{sent_, offered_};
+  const std::size_t length = std::min<std::uint64_t>(most, to - from);
+  const BytesView head = ring_.at(from, length);
+  const BytesView tail = ring_.at(from + head.size(), length - head.size());
   FrameHeader header{.kind = FrameKind::kData,
                      .stream = id,
                      .length = static_cast<std::uint32_t>(length),
-                     .sequence = sent_};
+                     .sequence = from};
   header.checksum = payload_checksum(header, head, tail);
-  const std::uint64_t after = sent_ + length;
-  resent_ += std::min(after, high_) - std::min(sent_, high_);
-  sent_ = after;
-  high_ = std::max(high_, sent_);
+  if (is_again) {
+    again_.remove_below(from + length);
+    resent_ += length;
+  } else {
+    sent_ += length;
+  }
   return header;
 }
 
@@ -50,23 +55,24 @@ void OutStream::append_end(StreamId id, Bytes& out) {
   end_sent_ = true;
 }
 
+void OutStream::lost(std::uint64_t from, std::uint64_t to) {
+  again_.add(std::max(from, acked_), to);
+}
+
+void OutStream::end_lost() { end_sent_ = end_acked_; }
+
 bool OutStream::acknowledge(std::uint64_t delivered, bool ended) {
-  if (delivered < acked_ || delivered > sent_) return false;
-  // An END may be acknowledged on a later lane than it was sent on.
-  if (ended && (!ended_ || delivered != offered_)) return false;
-  acked_ = delivered;
-  end_acked_ = end_acked_ || ended;
+  if (!received(delivered, ended)) return false;
+  acked_ = std::max(acked_, delivered);
   return true;
 }
 
-bool OutStream::resume_from(std::uint64_t received, bool ended) {
-  if (received < acked_ || received > high_) return false;
-  if (ended && (!ended_ || received != offered_)) return false;
-  if (end_acked_ && !ended) return false;
-  sent_ = received;
-  end_sent_ = false;
+bool OutStream::received(std::uint64_t position, bool ended) {
+  if (position > sent_) return false;
+  if (ended && (!ended_ || position != offered_)) return false;
+  again_.remove_below(position);
   if (ended) {
-    acked_ = received;
+    acked_ = position;
     end_sent_ = end_acked_ = true;
   }
   return true;

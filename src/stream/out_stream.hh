@@ -4,10 +4,9 @@
 //      acked            sent            offered          acked + window
 //   -----|-- in flight --|--- unsent -----|----- room ------|
 //
-// A lane that died moves `sent` back to what the peer has received; nothing else changes.
-#include <optional>
-
+// What was on a lane that died, and may not have arrived, is sent again before anything else.
 #include "stream/byte_ring.hh"
+#include "stream/intervals.hh"
 #include "stream/stream_hash.hh"
 #include "stream/transfer_frame.hh"
 
@@ -18,28 +17,33 @@ class OutStream final {
   OutStream(std::size_t window, std::size_t unsent_limit);
 
   // Writer's side. space(): contiguous room; empty: not now. commit(): `count` bytes of it are
-  // filled.
-  MutableBytes space();
+  // filled. Bytes from `keep_from` on stay where they are, acknowledged or not.
+  MutableBytes space(std::uint64_t keep_from);
   void commit(std::size_t count);
   void end();  // no more bytes will come
 
   // Lane's side.
-  bool has_data() const { return sent_ < offered_; }
-  bool wants_end() const { return ended_ && !end_sent_ && sent_ == offered_; }
-  // DATA of the next at most `most` bytes, as sent from now on; its payload stays at payload().
+  bool has_data() const { return !again_.empty() || sent_ < offered_; }
+  bool wants_end() const { return ended_ && !end_sent_ && !has_data(); }
+  // DATA of at most `most` bytes, as sent from now on; its payload stays at payload().
   FrameHeader next_data(StreamId id, std::size_t most);
   void append_end(StreamId id, Bytes& out);
   BytesView payload(std::uint64_t position, std::size_t most) const {
     return ring_.at(position, most);
   }
 
-  // ACK: false when it claims bytes never sent or takes back what was acknowledged.
+  // These bytes, or the END, were on a lane that died.
+  void lost(std::uint64_t from, std::uint64_t to);
+  void end_lost();
+
+  // ACK: false when it claims what was never sent. One from another lane may come late: it says
+  // nothing then.
   bool acknowledge(std::uint64_t delivered, bool ended);
-  // HELLO of a new lane; false when the peer's position is not one that this side can go on from.
-  bool resume_from(std::uint64_t received, bool ended);
+  // HELLO of a new lane: not to be sent again; false when this was never sent.
+  bool received(std::uint64_t position, bool ended);
 
   std::uint64_t offered() const { return offered_; }
-  std::uint64_t sent() const { return sent_; }
+  std::uint64_t sent() const { return sent_ - again_.bytes(); }
   std::uint64_t acked() const { return acked_; }
   std::uint64_t resent() const { return resent_; }
   bool ended() const { return ended_; }
@@ -50,8 +54,8 @@ class OutStream final {
   ByteRing ring_;
   StreamHash hash_;
   std::uint64_t acked_ = 0;
-  std::uint64_t sent_ = 0;
-  std::uint64_t high_ = 0;  // the most that was ever sent
+  std::uint64_t sent_ = 0;  // at least once
+  Intervals again_;         // of these, to be sent again
   std::uint64_t offered_ = 0;
   std::uint64_t resent_ = 0;
   bool ended_ = false;

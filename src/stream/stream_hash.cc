@@ -29,6 +29,20 @@ StreamDigest StreamHash::digest() const {
   return digest;
 }
 
+Checksum::Checksum() : state_(XXH3_createState()) {
+  if (!state_) throw std::bad_alloc();
+}
+
+void Checksum::begin(std::uint64_t seed) {
+  CHECK(XXH3_64bits_reset_withSeed(state_.get(), seed) == XXH_OK);
+}
+
+void Checksum::update(BytesView bytes) {
+  CHECK(XXH3_64bits_update(state_.get(), bytes.data(), bytes.size()) == XXH_OK);
+}
+
+std::uint64_t Checksum::value() const { return XXH3_64bits_digest(state_.get()); }
+
 std::uint64_t checksum(std::uint64_t seed, BytesView head, BytesView tail) {
   if (tail.empty()) return XXH3_64bits_withSeed(head.data(), head.size(), seed);
   XXH3_state_t state;

@@ -20,11 +20,24 @@ class StreamHash final {
   void update(BytesView bytes);
   StreamDigest digest() const;
 
- private:
   struct Free {
     void operator()(XXH3_state_s* state) const;
   };
+
+ private:
   std::unique_ptr<XXH3_state_s, Free> state_;
+};
+
+// checksum() of bytes that come in parts.
+class Checksum final {
+ public:
+  Checksum();
+  void begin(std::uint64_t seed);
+  void update(BytesView bytes);
+  std::uint64_t value() const;
+
+ private:
+  std::unique_ptr<XXH3_state_s, StreamHash::Free> state_;
 };
 
 // XXH3-64 with a seed of `head` followed by `tail` (a frame that wraps around a ring is two spans).

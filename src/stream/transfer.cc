@@ -22,7 +22,7 @@ std::vector<StreamSpec> compact_vm_streams() {
 }
 
 Transfer::Transfer(TransferConfig config, TransferSink& sink, Instant now)
-    : config_(std::move(config)), sink_(sink), lane_changed_(now) {
+    : config_(std::move(config)), sink_(sink), alone_since_(now) {
   CHECK(config_.streams.size() <= kMaxStreams);
   for (const StreamSpec& spec : config_.streams) {
     if (spec.writer == config_.role) {
@@ -47,7 +47,20 @@ Transfer::In* Transfer::find_in(StreamId stream) {
 }
 
 MutableBytes Transfer::space(StreamId stream) {
-  return failed_ ? MutableBytes{} : out(stream).stream.space();
+  if (failed_) return {};
+  Out& writer = out(stream);
+  return writer.stream.space(keep_from(writer));
+}
+
+// What a lane is about to take stays, though it may have arrived by another before that one died.
+std::uint64_t Transfer::keep_from(const Out& out) const {
+  std::uint64_t from = UINT64_MAX;
+  for (const auto& lane : lanes_) {
+    if (lane && lane->payload.left > 0 && lane->payload.out == &out) {
+      from = std::min(from, lane->payload.position);
+    }
+  }
+  return from;
 }
 
 void Transfer::commit(StreamId stream, std::size_t count) { out(stream).stream.commit(count); }
@@ -75,56 +88,72 @@ void Transfer::set_bandwidth(std::optional<BitRate> cap, Instant now) {
   bucket_.set_rate(cap, now);
 }
 
-void Transfer::lane_up(Instant now) {
-  if (has_lane()) lane_down(now);
-  lane_ = Lane::kGreeting;
-  lane_changed_ = last_heard_ = now;
-  ++lanes_;
-  append_hello();
+void Transfer::lane_up(LaneNumber number, Instant now) {
+  lane_down(number, now);
+  Lane& lane = *(lanes_[number] = std::make_unique<Lane>());
+  lane.last_heard = now;
+  for (const auto& out : outs_) lane.acked_before.push_back(out->stream.acked());
+  ++lanes_used_;
+  append_hello(number);
 }
 
-void Transfer::lane_down(Instant now) {
-  if (!has_lane()) return;
-  lane_ = Lane::kDown;
-  lane_changed_ = now;
-  reader_.reset();
-  small_.clear();
-  small_taken_ = 0;
-  payload_ = {};
-  pong_.reset();
-  waits_for_tokens_ = false;
-  for (auto& in : ins_) {
-    in->stream.lane_died();
-    in->ack_due.reset();
-  }
-}
-
-Result<> Transfer::tick(Instant now) {
-  rate_.pass(now, lane_limited());
-  if (failed_) return {};
-  if (!has_lane()) {
-    if (now - lane_changed_ >= config_.patience && !finished()) {
-      give_up({fmt::format("transfer {}: no connection to the peer for {}", config_.id.text(),
-                           to_text(config_.patience))},
-              false);
+void Transfer::lane_down(LaneNumber number, Instant now) {
+  if (!has_lane(number)) return;
+  for (const Lane::Sent& sent : lanes_[number]->sent) {
+    if (sent.is_end()) {
+      sent.out->stream.end_lost();
+    } else {
+      sent.out->stream.lost(sent.from, sent.to);
     }
-    return {};
   }
-  if (now - last_heard_ >= kLaneSilence) {
-    return lane_fault(now, fmt::format("nothing heard for {}", to_text(Nanoseconds(kLaneSilence))));
+  lanes_[number].reset();
+  alone_since_ = now;
+  for (auto& in : ins_) {  // the last ACK may have been on it
+    in->ack_due.reset();
+    if (!has_lane()) continue;
+    in->ack_due = now;
+    in->told_end = false;
   }
-  return {};
+}
+
+bool Transfer::has_lane() const {
+  return std::ranges::any_of(lanes_, [](const auto& lane) { return lane != nullptr; });
+}
+
+Instant Transfer::last_heard(LaneNumber lane) const { return lanes_.at(lane)->last_heard; }
+
+std::optional<LaneFault> Transfer::tick(Instant now) {
+  rate_.pass(now, lane_limited());
+  if (failed_) return std::nullopt;
+  if (!has_lane() && now - alone_since_ >= config_.patience && !finished()) {
+    give_up({fmt::format("transfer {}: no connection to the peer for {}", config_.id.text(),
+                         to_text(config_.patience))},
+            false);
+  }
+  for (LaneNumber lane = 0; lane < kMaxLanes; ++lane) {
+    if (has_lane(lane) && now - last_heard(lane) >= kLaneSilence) {
+      return lane_fault(lane, now,
+                        fmt::format("nothing heard for {}", to_text(Nanoseconds(kLaneSilence))));
+    }
+  }
+  return std::nullopt;
 }
 
 Instant Transfer::next_tick() const {
-  if (!has_lane()) return failed_ ? Instant::max() : lane_changed_ + config_.patience;
-  Instant next = last_heard_ + kLaneSilence;
-  if (lane_ != Lane::kUp || failed_) return next;
-  next = std::min(next, last_ping_ + kPingInterval);
-  for (const auto& in : ins_) {
-    if (in->ack_due) next = std::min(next, *in->ack_due);
+  if (!has_lane()) return failed_ ? Instant::max() : alone_since_ + config_.patience;
+  Instant next = Instant::max();
+  bool greeted = false;
+  for (const auto& lane : lanes_) {
+    if (!lane) continue;
+    next = std::min(next, lane->last_heard + kLaneSilence);
+    if (!lane->greeted || failed_) continue;
+    greeted = true;
+    next = std::min(next, lane->last_ping + kPingInterval);
+    if (lane->waits_for_tokens) next = std::min(next, bucket_.ready_at());
   }
-  if (waits_for_tokens_) next = std::min(next, bucket_.ready_at());
+  for (const auto& in : ins_) {
+    if (greeted && in->ack_due) next = std::min(next, *in->ack_due);
+  }
   return next;
 }
 
@@ -141,16 +170,19 @@ void Transfer::give_up(Error why, bool tell_peer) {
 }
 
 bool Transfer::lane_limited() const {
-  return lane_ == Lane::kUp && (payload_.left > 0 || std::ranges::any_of(outs_, [](auto& o) {
-                                  return o->stream.has_data();
-                                }));
+  const bool has_data = std::ranges::any_of(outs_, [](auto& o) { return o->stream.has_data(); });
+  return std::ranges::any_of(lanes_, [&](const auto& lane) {
+    return lane && lane->greeted && (has_data || lane->payload.left > 0);
+  });
 }
 
 bool Transfer::finished() const {
   const bool out_done = std::ranges::all_of(outs_, [](auto& o) { return o->stream.end_acked(); });
   const bool in_done =
       std::ranges::all_of(ins_, [](auto& i) { return i->stream.ended() && i->told_end; });
-  return !failed_ && out_done && in_done && small_taken_ == small_.size();
+  const bool all_said = std::ranges::all_of(
+      lanes_, [](const auto& lane) { return !lane || lane->small_taken == lane->small.size(); });
+  return !failed_ && out_done && in_done && all_said;
 }
 
 TransferStats Transfer::stats() const {
@@ -164,7 +196,9 @@ TransferStats Transfer::stats() const {
   }
   stats.lane_bytes_out = lane_bytes_out_;
   stats.lane_bytes_in = lane_bytes_in_;
-  stats.lanes = lanes_;
+  stats.lanes = lanes_used_;
+  stats.lanes_up = static_cast<std::uint32_t>(
+      std::ranges::count_if(lanes_, [](const auto& lane) { return lane && lane->greeted; }));
   stats.delivery_rate = rate_.rate();
   stats.lane_rtt = lane_rtt_;
   return stats;

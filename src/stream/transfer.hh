@@ -1,29 +1,31 @@
 #pragma once
-// One transfer: the streams of one migration between two agents, over one lane at a time,
+// One transfer: the streams of one migration between two agents, over one lane or several,
 // resumable.
 //
-//   QEMU -> space()/commit() -> OutStream ring -> DATA -> lane -> FrameReader -> InStream ->
+//   QEMU -> space()/commit() -> OutStream ring -> DATA -> lanes -> FrameReader -> InStream ->
 //   deliver()
 //                                  ^ kept until ACK                                |
 //                                  +------------------- ACK <----------------------+
 //
-// A lane is any reliable byte stream (TLS over TCP). It may die at any byte: each side tells the
-// other in HELLO what it has received, and goes on from there. Bytes that the consumer does not
-// take wait at the receiver, bounded by the window; then the sender stops taking from its writer:
-// QEMU only sees a slow socket. Every DATA frame carries XXH3-64, and END carries XXH3-128 of all
-// bytes as the writer wrote them, compared with all bytes as the consumer took them (invariant 3).
+// A lane is any reliable byte stream (TLS over TCP). Whichever has room carries the next frame; the
+// receiver puts them in order. A lane may die at any byte: what was on it and is not acknowledged
+// goes by the others, or by the next that comes; in HELLO each side tells what it has, which need
+// not be sent again. Bytes that the consumer does not take wait at the receiver, bounded by the
+// window; then the sender stops taking from its writer: QEMU only sees a slow socket. Every DATA
+// frame carries XXH3-64, and END carries XXH3-128 of all bytes as the writer wrote them, compared
+// with all bytes as the consumer took them (invariant 3).
 //
 // Pure: no I/O, no clock; owned by one thread. Callbacks of the sink must not call back into the
 // transfer. After each feed/take/consumer_ready the owner looks whether there is space() again and
 // whether take() has something, and arms one timer for next_tick(). Bytes:
 // docs/protocol/transfer.md.
+#include <array>
 #include <map>
 #include <memory>
 #include <optional>
 
 #include "base/units.hh"
 #include "stream/delivery_rate.hh"
-#include "stream/frame_reader.hh"
 #include "stream/in_stream.hh"
 #include "stream/out_stream.hh"
 #include "stream/token_bucket.hh"
@@ -47,7 +49,7 @@ inline constexpr std::size_t kAckEvery = 256 << 10;
 inline constexpr milliseconds kAckDelay{2};
 inline constexpr seconds kPingInterval{2};
 inline constexpr seconds kLaneSilence{15};                // then the lane is dead
-inline constexpr std::chrono::minutes kLanePatience{10};  // without a lane; then the transfer fails
+inline constexpr std::chrono::minutes kLanePatience{10};  // without any; then the transfer fails
 
 // What goes first when several streams have something.
 enum class Priority : std::uint8_t { kControl, kReturnPath, kFinalMemory, kMemory };
@@ -99,8 +101,16 @@ struct TransferStats {
   std::map<StreamId, InStats> in;
   std::uint64_t lane_bytes_out = 0, lane_bytes_in = 0;  // with frame headers and re-sent bytes
   std::uint32_t lanes = 0;                              // used so far
-  BitRate delivery_rate;                                // of acknowledged bytes; zero: unknown yet
-  std::optional<Nanoseconds> lane_rtt;                  // with queueing in both directions
+  std::uint32_t lanes_up = 0;
+  BitRate delivery_rate;                // of acknowledged bytes; zero: unknown yet
+  std::optional<Nanoseconds> lane_rtt;  // the last that was measured; with queueing, both ways
+};
+
+// A lane that is of no more use: the transfer has let go of it, as in lane_down(). Close it and
+// bring another, unless the transfer has failed().
+struct LaneFault {
+  LaneNumber lane = 0;
+  Error why;
 };
 
 class Transfer final {
@@ -121,21 +131,22 @@ class Transfer final {
   // Consumer: it takes bytes again after it took fewer than given.
   void consumer_ready(StreamId stream, Instant now);
 
-  // Lane. An error from feed() or tick() means: close this lane (the transfer has let go of it
-  // already, as in lane_down) and bring another, unless failed().
-  void lane_up(Instant now);
-  void lane_down(Instant now);
-  bool has_lane() const { return lane_ != Lane::kDown; }
-  Result<> feed(BytesView from_lane, Instant now);
+  // Lanes, each by its number; one that comes up takes the place of its number's.
+  void lane_up(LaneNumber lane, Instant now);
+  void lane_down(LaneNumber lane, Instant now);
+  bool has_lane() const;
+  bool has_lane(LaneNumber lane) const { return lanes_.at(lane) != nullptr; }
+  std::optional<LaneFault> feed(LaneNumber lane, BytesView from_lane, Instant now);
   // Without a copy: the next bytes for the lane (empty: nothing now), then how many it took. A
   // view is valid until the next call of any other function.
-  BytesView peek(Instant now);
-  void advance(std::size_t count);
+  BytesView peek(LaneNumber lane, Instant now);
+  void advance(LaneNumber lane, std::size_t count);
   // With a copy: fills `into` from its front, returns bytes written.
-  std::size_t take(MutableBytes into, Instant now);
+  std::size_t take(LaneNumber lane, MutableBytes into, Instant now);
+  // By this lane, which is up, or when it came up.
+  Instant last_heard(LaneNumber lane) const;
 
-  Result<> tick(Instant now);
-  Instant last_heard() const { return last_heard_; }  // by the lane, or when it came up
+  std::optional<LaneFault> tick(Instant now);  // call until there is none
   Instant next_tick() const;  // never in the past for long: call tick() and then take()
 
   // All lane bytes count; nullopt: no cap. Urgent frames do not wait for it.
@@ -154,30 +165,26 @@ class Transfer final {
  private:
   struct Out;
   struct In;
-  enum class Lane { kDown, kGreeting, kUp };
-  struct Payload {  // the rest of a DATA frame whose header was sent
-    Out* out = nullptr;
-    std::uint64_t position = 0;
-    std::size_t left = 0;
-  };
+  struct Lane;
 
   Out& out(StreamId stream) const;
+  std::uint64_t keep_from(const Out& out) const;
   // Receiving: transfer_receive.cc
-  Result<> handle(const FramePart& part, Instant now);
-  Result<> handle_hello(const FramePart& part, Instant now);
+  Result<> handle(Lane& lane, const FramePart& part, Instant now);
+  Result<> handle_hello(Lane& lane, const FramePart& part, Instant now);
   Result<> handle_data(const FramePart& part, Instant now);
-  Result<> handle_ack(const FrameHeader& header, Instant now);
+  Result<> handle_ack(const FrameHeader& header);
   Result<> handle_end(const FramePart& part, Instant now);
   Result<> judge(In& in, InStream::Verdict verdict, Instant now);
   std::size_t consume(In& in, BytesView bytes);
   void after_delivery(In& in, Instant now);
   In* find_in(StreamId stream);
-  Result<> lane_fault(Instant now, std::string what);
+  LaneFault lane_fault(LaneNumber lane, Instant now, const std::string& what);
   // Sending: transfer_send.cc
-  void schedule(Instant now);
-  void append_hello();
-  void append_acks(Instant now);
-  void append_data(Instant now);
+  void schedule(Lane& lane, Instant now);
+  void append_hello(LaneNumber number);
+  void append_acks(Lane& lane, Instant now);
+  void append_data(Lane& lane, Instant now);
   bool is_bulk(const Out& out) const;
   std::size_t frame_limit(const Out& out) const;
   Out* next_out();
@@ -192,22 +199,13 @@ class Transfer final {
   std::optional<Error> failed_;
   std::optional<std::string> reset_;  // still to be told to the peer
 
-  Lane lane_ = Lane::kDown;
-  FrameReader reader_;
-  Bytes small_;  // whole small frames and DATA headers on their way to the lane
-  std::size_t small_taken_ = 0;
-  Payload payload_;
+  std::array<std::unique_ptr<Lane>, kMaxLanes> lanes_;
   TokenBucket bucket_;
-  bool waits_for_tokens_ = false;
   DeliveryRate rate_;
 
-  Instant lane_changed_{};  // up or down since
-  Instant last_heard_{};
-  Instant last_ping_{};
-  std::uint64_t pings_ = 0;            // number of the last
-  std::optional<std::uint64_t> pong_;  // still to be answered
+  Instant alone_since_{};  // without a lane
   std::uint64_t lane_bytes_out_ = 0, lane_bytes_in_ = 0;
-  std::uint32_t lanes_ = 0;
+  std::uint32_t lanes_used_ = 0;
   std::optional<Nanoseconds> lane_rtt_;
 };
 

@@ -25,13 +25,16 @@ void encode_identity(const FrameHeader& header, std::byte* at) {
 
 }  // namespace
 
-std::uint64_t payload_checksum(const FrameHeader& header, BytesView head, BytesView tail) {
+std::uint64_t checksum_seed(const FrameHeader& header) {
   std::array<std::byte, 16> identity;
   encode_identity(header, identity.data());
   // Two fixed words into one seed; the multiplier (golden ratio) keeps them from cancelling.
-  const auto seed = from_big_endian<std::uint64_t>(identity.data()) * 0x9E3779B97F4A7C15u ^
-                    from_big_endian<std::uint64_t>(identity.data() + 8);
-  return checksum(seed, head, tail);
+  return from_big_endian<std::uint64_t>(identity.data()) * 0x9E3779B97F4A7C15u ^
+         from_big_endian<std::uint64_t>(identity.data() + 8);
+}
+
+std::uint64_t payload_checksum(const FrameHeader& header, BytesView head, BytesView tail) {
+  return checksum(checksum_seed(header), head, tail);
 }
 
 void encode(const FrameHeader& header, MutableBytes out) {
@@ -68,11 +71,12 @@ void append_frame(Bytes& out, FrameHeader header, BytesView payload) {
 }
 
 Bytes encode(const Hello& hello) {
-  CHECK(hello.incoming.size() <= kMaxStreams);
+  CHECK(hello.incoming.size() <= kMaxStreams && hello.lane < kMaxLanes);
   Bytes out;
   Writer writer(out);
   writer.u32(kHelloMagic).u8(hello.version).u8(static_cast<std::uint8_t>(hello.role));
-  writer.u16(static_cast<std::uint16_t>(hello.incoming.size())).bytes(hello.transfer.bytes);
+  writer.u8(hello.lane).u8(static_cast<std::uint8_t>(hello.incoming.size()));
+  writer.bytes(hello.transfer.bytes);
   for (const Hello::Incoming& each : hello.incoming) {
     writer.u8(each.stream).u8(each.ended ? 1 : 0).u16(0).u64(each.next_expected);
   }
@@ -92,7 +96,9 @@ Result<Hello> decode_hello(BytesView payload) {
   const std::uint8_t role = reader.u8();
   if (role != 1 && role != 2) return fail("transfer lane: HELLO with unknown role {}", role);
   hello.role = Role{role};
-  const std::size_t count = reader.u16();
+  hello.lane = reader.u8();
+  if (hello.lane >= kMaxLanes) return fail("transfer lane: HELLO of lane number {}", hello.lane);
+  const std::size_t count = reader.u8();
   if (count > kMaxStreams) return fail("transfer lane: HELLO names {} streams", count);
   if (const BytesView id = reader.bytes(16); !id.empty()) hello.transfer = TransferId::from(id);
   for (std::size_t i = 0; i < count; ++i) {

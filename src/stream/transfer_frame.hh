@@ -13,12 +13,14 @@ namespace godwit::stream {
 
 using TransferId = Id<struct TransferTag>;
 using StreamId = std::uint8_t;
+using LaneNumber = std::uint8_t;  // 0 to kMaxLanes - 1; a new lane takes the place of its number's
 
 inline constexpr std::uint8_t kTransferVersion = 1;
 inline constexpr std::size_t kFrameHeader = 24;            // bytes
 inline constexpr std::size_t kMaxDataPayload = 256 << 10;  // bytes; more is refused
 inline constexpr std::size_t kMaxSmallPayload = 1 << 10;   // bytes, of every other frame
 inline constexpr std::size_t kMaxStreams = 32;             // per transfer
+inline constexpr std::size_t kMaxLanes = 16;               // per transfer, at a time
 inline constexpr std::size_t kMaxResetText = 512;          // bytes
 
 enum class FrameKind : std::uint8_t {
@@ -43,6 +45,7 @@ struct FrameHeader {
 };
 
 // The seed binds the payload's sum to the header: a frame at a wrong place does not verify.
+std::uint64_t checksum_seed(const FrameHeader& header);
 std::uint64_t payload_checksum(const FrameHeader& header, BytesView head, BytesView tail = {});
 void encode(const FrameHeader& header, MutableBytes header_bytes);
 // nullopt: unknown kind or flag, or a length beyond the bound of its kind.
@@ -56,11 +59,12 @@ struct Hello {
   struct Incoming {  // one stream that the sender of the HELLO receives
     StreamId stream = 0;
     bool ended = false;
-    std::uint64_t next_expected = 0;  // bytes received in order, delivered or not
+    std::uint64_t next_expected = 0;  // bytes received without a gap, delivered or not
     bool operator==(const Incoming&) const = default;
   };
   std::uint8_t version = kTransferVersion;
   Role role{};
+  LaneNumber lane = 0;
   TransferId transfer{};
   std::vector<Incoming> incoming{};
   bool operator==(const Hello&) const = default;

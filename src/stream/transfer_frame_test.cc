@@ -129,8 +129,8 @@ TEST(FrameReader, CutsAnyChunksIntoTheSameFrames) {
         if (part.kind == FramePart::Kind::kNothing) break;
         ASSERT_NE(part.kind, FramePart::Kind::kBad);
         pings += part.kind == FramePart::Kind::kFrame;
-        firsts += part.kind == FramePart::Kind::kData && part.first;
-        lasts += part.kind == FramePart::Kind::kData && part.last;
+        firsts += part.kind == FramePart::Kind::kData && part.offset == 0;
+        lasts += part.kind == FramePart::Kind::kData && part.last && part.intact;
         if (part.kind == FramePart::Kind::kData) data_bytes += part.bytes.size();
       }
     }
@@ -138,6 +138,21 @@ TEST(FrameReader, CutsAnyChunksIntoTheSameFrames) {
     EXPECT_EQ(firsts, 20u);
     EXPECT_EQ(lasts, 20u);
     EXPECT_EQ(data_bytes, 20'000u);
+  }
+}
+
+TEST(FrameReader, TellsOfAWrongSumHoweverThePayloadComes) {
+  FrameHeader header{.kind = FrameKind::kData, .stream = 1, .length = 6};
+  header.checksum = payload_checksum(header, as_bytes("memory"));
+  Bytes lane(kFrameHeader);
+  encode(header, lane);
+  append(lane, as_bytes("mcmory"));
+  for (const std::size_t cut : {lane.size(), lane.size() - 3}) {
+    FrameReader reader;
+    BytesView first = BytesView(lane).first(cut), rest = BytesView(lane).subspan(cut);
+    FramePart part = reader.next(first);
+    if (!rest.empty()) part = reader.next(rest);
+    EXPECT_TRUE(part.last && !part.intact) << cut;
   }
 }
 

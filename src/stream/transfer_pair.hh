@@ -1,5 +1,5 @@
 #pragma once
-// Test double: two transfers joined by an in-memory lane with random chunk sizes, which can die at
+// Test double: two transfers joined by in-memory lanes with random chunk sizes, which can die at
 // any byte. Time moves only when told. Used by tests and benchmarks.
 #include <functional>
 #include <random>
@@ -35,28 +35,39 @@ inline Bytes random_bytes(std::size_t count, std::mt19937_64& random) {
 
 class TransferPair final {
  public:
-  explicit TransferPair(std::uint64_t seed = 1, std::vector<StreamSpec> streams = vm_streams())
+  explicit TransferPair(std::uint64_t seed = 1, std::vector<StreamSpec> streams = vm_streams(),
+                        LaneNumber lane_count = 1)
       : random(seed),
         source({.id = kId, .role = Role::kSource, .streams = streams}, source_sink, now),
-        target({.id = kId, .role = Role::kTarget, .streams = streams}, target_sink, now) {}
+        target({.id = kId, .role = Role::kTarget, .streams = streams}, target_sink, now),
+        lanes(lane_count) {}
 
+  void connect(LaneNumber lane) {
+    lanes.at(lane) = {};
+    source.lane_up(lane, now);
+    target.lane_up(lane, now);
+  }
   void connect() {
-    to_target.clear(), to_source.clear();
-    source.lane_up(now);
-    target.lane_up(now);
+    for (LaneNumber lane = 0; lane < lanes.size(); ++lane) connect(lane);
   }
-  // The bytes on their way are lost; each side may notice first.
+  // The bytes on their way are lost.
+  void cut(LaneNumber lane) {
+    lanes.at(lane) = {};
+    source.lane_down(lane, now);
+    target.lane_down(lane, now);
+  }
   void cut() {
-    to_target.clear(), to_source.clear();
-    source.lane_down(now);
-    target.lane_down(now);
+    for (LaneNumber lane = 0; lane < lanes.size(); ++lane) cut(lane);
   }
-  // Moves a random number of bytes, at most `most`, each way; returns whether any moved.
+  // Moves a random number of bytes, at most `most`, each way on each lane, which starts anywhere;
+  // returns whether any moved.
   bool step(std::size_t most = 64 << 10) {
-    const bool out = move(source, to_target, most);
-    const bool back = move(target, to_source, most);
-    const bool arrived = arrive(to_target, target, most);
-    return arrive(to_source, source, most) || arrived || out || back;
+    bool moved = false;
+    const std::size_t first = lanes.size() > 1 ? random() % lanes.size() : 0;
+    for (std::size_t i = 0; i < lanes.size(); ++i) {
+      moved = step_lane(static_cast<LaneNumber>((first + i) % lanes.size()), most) || moved;
+    }
+    return moved;
   }
   // Steps until nothing moves, time standing still but for 1 ms after each quiet step.
   void settle(int quiet_steps = 5) {
@@ -77,27 +88,37 @@ class TransferPair final {
   Instant now = Instant{} + seconds(1000);
   RecordingSink source_sink, target_sink;
   Transfer source, target;
-  Bytes to_target, to_source;  // on the lane
+  struct Lane {
+    Bytes to_target, to_source;  // on their way
+  };
+  std::vector<Lane> lanes;
   std::vector<std::string> lane_faults;
   // Given each chunk before it goes onto the lane.
   std::function<void(MutableBytes)> tamper;
 
  private:
   std::size_t some(std::size_t most) { return 1 + random() % most; }
-  void note(const Result<>& result) {
-    if (!result) lane_faults.push_back(result.error().text);
+  void note(const std::optional<LaneFault>& fault) {
+    if (fault) lane_faults.push_back(fault->why.text);
   }
-  bool move(Transfer& from, Bytes& lane, std::size_t most) {
+  bool step_lane(LaneNumber number, std::size_t most) {
+    Lane& lane = lanes[number];
+    const bool out = move(source, number, lane.to_target, most);
+    const bool back = move(target, number, lane.to_source, most);
+    const bool arrived = arrive(lane.to_target, target, number, most);
+    return arrive(lane.to_source, source, number, most) || arrived || out || back;
+  }
+  bool move(Transfer& from, LaneNumber number, Bytes& lane, std::size_t most) {
     Bytes chunk(some(most));
-    chunk.resize(from.take(chunk, now));
+    chunk.resize(from.take(number, chunk, now));
     if (tamper) tamper(chunk);
     append(lane, chunk);
     return !chunk.empty();
   }
-  bool arrive(Bytes& lane, Transfer& to, std::size_t most) {
+  bool arrive(Bytes& lane, Transfer& to, LaneNumber number, std::size_t most) {
     if (lane.empty()) return false;
     const std::size_t count = std::min(lane.size(), some(most));
-    note(to.feed(BytesView(lane).first(count), now));
+    note(to.feed(number, BytesView(lane).first(count), now));
     lane.erase(lane.begin(), lane.begin() + static_cast<std::ptrdiff_t>(count));
     return true;
   }

@@ -15,34 +15,37 @@ std::string printable(std::string_view text) {
 
 }  // namespace
 
-Result<> Transfer::feed(BytesView from_lane, Instant now) {
+std::optional<LaneFault> Transfer::feed(LaneNumber number, BytesView from_lane, Instant now) {
   rate_.pass(now, lane_limited());
-  if (!has_lane()) return {};  // the end of a lane that was given up
+  if (!has_lane(number)) return std::nullopt;  // the end of a lane that was given up
+  Lane& lane = *lanes_[number];
   lane_bytes_in_ += from_lane.size();
-  if (!from_lane.empty()) last_heard_ = now;
+  if (!from_lane.empty()) lane.last_heard = now;
   while (!failed_) {
-    const FramePart part = reader_.next(from_lane);
+    const FramePart part = lane.reader.next(from_lane);
     if (part.kind == FramePart::Kind::kNothing) break;
     if (part.kind == FramePart::Kind::kBad) {
-      return lane_fault(now, "a frame with a bad header or checksum");
+      return lane_fault(number, now, "a frame with a bad header or checksum");
     }
-    if (auto handled = handle(part, now); !handled) return handled;
+    if (const auto handled = handle(lane, part, now); !handled) {
+      return lane_fault(number, now, handled.error().text);
+    }
   }
-  return {};
+  return std::nullopt;
 }
 
-Result<> Transfer::handle(const FramePart& part, Instant now) {
+Result<> Transfer::handle(Lane& lane, const FramePart& part, Instant now) {
   const FrameHeader& header = part.header;
-  if ((lane_ == Lane::kGreeting) != (header.kind == FrameKind::kHello)) {
-    return lane_fault(now, "HELLO missing or repeated");
+  if (lane.greeted == (header.kind == FrameKind::kHello)) {
+    return fail("HELLO missing or repeated");
   }
   switch (header.kind) {
     case FrameKind::kHello:
-      return handle_hello(part, now);
+      return handle_hello(lane, part, now);
     case FrameKind::kData:
       return handle_data(part, now);
     case FrameKind::kAck:
-      return handle_ack(header, now);
+      return handle_ack(header);
     case FrameKind::kEnd:
       return handle_end(part, now);
     case FrameKind::kReset:
@@ -51,67 +54,73 @@ Result<> Transfer::handle(const FramePart& part, Instant now) {
               false);
       return {};
     case FrameKind::kPing:
-      pong_ = header.sequence;
+      lane.pong = header.sequence;
       return {};
     case FrameKind::kPong:
-      if (header.sequence == pings_) lane_rtt_ = now - last_ping_;
+      if (header.sequence == lane.pings) lane_rtt_ = now - lane.last_ping;
       return {};
   }
-  return lane_fault(now, "an unknown frame");
+  return fail("an unknown frame");
 }
 
-Result<> Transfer::handle_hello(const FramePart& part, Instant now) {
+// The peer may not know of our last acknowledgements, nor what came by other lanes since it wrote
+// this; but a target that was reached by a new lane knows all that it had acknowledged before.
+Result<> Transfer::handle_hello(Lane& lane, const FramePart& part, Instant now) {
   const Result<Hello> hello = decode_hello(part.bytes);
-  if (!hello) return lane_fault(now, hello.error().text);
-  if (hello->transfer != config_.id) return lane_fault(now, "the lane belongs to another transfer");
-  if (hello->role == config_.role) return lane_fault(now, "the peer claims this side's role");
-  if (hello->incoming.size() != outs_.size()) {
-    return lane_fault(now, "the peer expects other streams");
-  }
+  if (!hello) return std::unexpected(hello.error());
+  if (hello->transfer != config_.id) return fail("the lane belongs to another transfer");
+  if (hello->role == config_.role) return fail("the peer claims this side's role");
+  if (hello->incoming.size() != outs_.size()) return fail("the peer expects other streams");
   for (const Hello::Incoming& each : hello->incoming) {
     const auto found =
         std::ranges::find_if(outs_, [&](auto& o) { return o->spec.id == each.stream; });
-    if (found == outs_.end()) return lane_fault(now, "the peer expects an unknown stream");
-    if (!(*found)->stream.resume_from(each.next_expected, each.ended)) {
-      give_up({fmt::format(
-                  "transfer {}: the peer wants stream {} from byte {}, this side can go on "
-                  "from {} only: the peer lost its state; start the migration again",
-                  config_.id.text(), each.stream, each.next_expected, (*found)->stream.acked())},
-              true);
+    if (found == outs_.end()) return fail("the peer expects an unknown stream");
+    Out& out = **found;
+    const std::uint64_t before = lane.acked_before[std::size_t(found - outs_.begin())];
+    const bool has_less = config_.role == Role::kSource && each.next_expected < before;
+    if (has_less || !out.stream.received(each.next_expected, each.ended)) {
+      give_up(
+          {fmt::format("transfer {}: the peer wants stream {} from byte {}, this side can go on "
+                       "from {} only: the peer lost its state; start the migration again",
+                       config_.id.text(), each.stream, each.next_expected, out.stream.acked())},
+          true);
       return {};
     }
-    if (each.ended && !std::exchange((*found)->told, true)) sink_.end_acknowledged(each.stream);
+    if (each.ended && !std::exchange(out.told, true)) sink_.end_acknowledged(each.stream);
   }
-  lane_ = Lane::kUp;
-  last_ping_ = now - kPingInterval;         // the first goes at once and finds the RTT
+  lane.greeted = true;
+  lane.last_ping = now - kPingInterval;     // the first goes at once and finds the RTT
   for (auto& in : ins_) in->ack_due = now;  // the peer may not have heard the last ones
   return {};
 }
 
 Result<> Transfer::handle_data(const FramePart& part, Instant now) {
   In* in = find_in(part.header.stream);
-  if (in == nullptr) return lane_fault(now, "DATA for an unknown stream");
+  if (in == nullptr) return fail("DATA for an unknown stream");
   const auto verdict = in->stream.data(part, [&](BytesView bytes) { return consume(*in, bytes); });
   return judge(*in, verdict, now);
 }
 
 Result<> Transfer::handle_end(const FramePart& part, Instant now) {
   In* in = find_in(part.header.stream);
-  if (in == nullptr) return lane_fault(now, "END of an unknown stream");
+  if (in == nullptr) return fail("END of an unknown stream");
   in->told_end = false;
   return judge(*in, in->stream.end(part.header.sequence, part.bytes), now);
 }
 
-Result<> Transfer::handle_ack(const FrameHeader& header, Instant now) {
+Result<> Transfer::handle_ack(const FrameHeader& header) {
   const auto found =
       std::ranges::find_if(outs_, [&](auto& o) { return o->spec.id == header.stream; });
-  if (found == outs_.end()) return lane_fault(now, "ACK for an unknown stream");
+  if (found == outs_.end()) return fail("ACK for an unknown stream");
   Out& out = **found;
   const std::uint64_t before = out.stream.acked();
   if (!out.stream.acknowledge(header.sequence, (header.flags & kFlagEnded) != 0)) {
-    return lane_fault(now, "ACK of bytes that were not sent");
+    return fail("ACK of bytes that were not sent");
   }
-  rate_.acknowledged(header.sequence - before);
+  rate_.acknowledged(out.stream.acked() - before);
+  for (auto& lane : lanes_) {
+    while (lane && !lane->sent.empty() && lane->sent.front().is_acked()) lane->sent.pop_front();
+  }
   if (out.stream.end_acked() && !std::exchange(out.told, true)) {
     sink_.end_acknowledged(out.spec.id);
   }
@@ -139,8 +148,7 @@ Result<> Transfer::judge(In& in, InStream::Verdict verdict, Instant now) {
       after_delivery(in, now);
       return {};
     case InStream::Verdict::kLaneFault:
-      return lane_fault(
-          now, fmt::format("stream {}: bytes out of order or beyond the window", in.spec.id));
+      return fail("stream {}: bytes beyond the window or the end", in.spec.id);
     case InStream::Verdict::kCorrupt:
       give_up({fmt::format("transfer {}: checksum mismatch in stream {} near byte {}: what arrived "
                            "is not what was sent; check the memory of both hosts",
@@ -171,9 +179,10 @@ void Transfer::after_delivery(In& in, Instant now) {
   }
 }
 
-Result<> Transfer::lane_fault(Instant now, std::string what) {
-  lane_down(now);
-  return fail("transfer {}: lane closed: {}", config_.id.text(), what);
+LaneFault Transfer::lane_fault(LaneNumber lane, Instant now, const std::string& what) {
+  lane_down(lane, now);
+  return {.lane = lane,
+          .why = {fmt::format("transfer {}: lane closed: {}", config_.id.text(), what)}};
 }
 
 }  // namespace godwit::stream

@@ -54,6 +54,35 @@ def test_dry_run_touches_nothing(fleet):
     assert fleet.last_migration("e1", vm) is None and fleet.last_migration("w1", vm) is None
 
 
+def busy_lanes(fleet):
+    """Both ports of the connections over the WAN on which e1 has something to send, the busiest first."""
+    rows = [row.split() for row in
+            fleet.lab.exec("e1", "ss", "-Htn", "dst", ADDRESSES["w1"]).stdout.splitlines()]
+    busy = sorted(((int(row[2]), [end.rsplit(":", 1)[1] for end in row[3:5]]) for row in rows), reverse=True)
+    return [" . ".join(ports) for queued, ports in busy if queued > 4096]
+
+
+def test_lanes_share_a_move_and_any_may_die(fleet):
+    vm = fleet.run_vm(memory="192MiB", dirty="5mbit", nic=False)
+    identifier = fleet.begin_move(vm, "e1", "w1", "--lanes", "4", "--no-compact", "--bandwidth", "60mbit")
+
+    def lanes_up():
+        return fleet.migration("e1", identifier).get("progress", {}).get("lanes_up")
+
+    wait_until(lambda: lanes_up() == 4, 20, "four lanes")
+    ports = wait_until(lambda: len(busy := busy_lanes(fleet)) > 1 and busy[:2], 20, "two at work")
+    fleet.lab.exec("e1", "nft", "add table inet dead; add chain inet dead out { type filter hook output priority 0; }; "
+                   f"add rule inet dead out tcp sport . tcp dport {{ {', '.join(ports)} }} reject with tcp reset")
+    wait_until(lambda: fleet.log("e1").count("connecting again") == 2, 10,
+               lambda: f"the loss of two: {fleet.logs()}")
+    wait_until(lambda: lanes_up() == 4, 10, "two others in their place")
+    fleet.godwit("e1", "migration", "set", identifier, "--bandwidth", "400mbit")
+    fleet.godwit("e1", "migration", "wait", identifier)
+    assert fleet.where(vm.name) == ["w1"]
+    sent = fleet.migration("e1", identifier)["report"]["bytes"]
+    assert sent["wan"] < 1.05 * sent["memory_stream"]
+
+
 def test_hold_stays_ready_until_cutover(fleet):
     vm = fleet.run_vm()
     with Observer(vm):

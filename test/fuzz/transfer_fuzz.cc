@@ -20,7 +20,7 @@ class Script {
       : input_(std::as_bytes(std::span(data, size))),
         transfer_({.id = kId, .role = Role::kTarget, .streams = kStreams}, sink_, now_) {}
   void run() {
-    transfer_.lane_up(now_);
+    transfer_.lane_up(0, now_);
     while (input_.remaining() > 0) {
       step();
       check();
@@ -29,7 +29,7 @@ class Script {
 
  private:
   void step() {
-    switch (input_.u8() % 10) {
+    switch (input_.u8() % 12) {
       case 0:
         feed(input_.bytes(std::min<std::size_t>(input_.u8(), input_.remaining())));
         break;
@@ -55,13 +55,17 @@ class Script {
         (void)transfer_.tick(now_);
         break;
       case 8:
-        transfer_.lane_up(now_);
+        lane_ = input_.u8() % 3;
+        if (input_.u8() % 2 == 0) transfer_.lane_down(lane_, now_);
+        break;
+      case 9:
+        transfer_.lane_up(lane_ = input_.u8() % 3, now_);
         break;
       default:
         if (input_.u8() < 16) transfer_.end(2);
     }
   }
-  void feed(BytesView bytes) { (void)transfer_.feed(bytes, now_); }
+  void feed(BytesView bytes) { (void)transfer_.feed(lane_, bytes, now_); }
   void hello() {
     Hello hello{.role = Role::kSource, .transfer = kId};
     hello.incoming.push_back({2, (input_.u8() & 1) != 0, input_.u16()});
@@ -75,7 +79,7 @@ class Script {
     header.stream = input_.u8() % 4;
     header.flags = input_.u8() % 2;
     // Near the right place, so that the interesting paths are reached.
-    header.sequence = transfer_.stats().in[1].received + input_.u8() % 3;
+    header.sequence = transfer_.stats().in[1].received + input_.u8() % 3 * 100;
     if (header.kind == FrameKind::kAck) header.sequence = input_.u16();
     const BytesView payload =
         input_.bytes(std::min<std::size_t>(input_.u16() % 2000, input_.remaining()));
@@ -90,7 +94,7 @@ class Script {
   }
   void take() {
     Bytes out(1 + input_.u16());
-    if (transfer_.take(out, now_) > out.size()) std::abort();
+    if (transfer_.take(lane_, out, now_) > out.size()) std::abort();
   }
   void check() {
     const TransferStats stats = transfer_.stats();
@@ -107,6 +111,7 @@ class Script {
   Reader input_;
   Instant now_ = Instant{} + seconds(1000);
   test::RecordingSink sink_;
+  LaneNumber lane_ = 0;
   Transfer transfer_;
 };
 
