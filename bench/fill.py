@@ -29,6 +29,7 @@ LOAD = Load(memory="512MiB", dirty="400mbit", working_set="400MiB")
 BEGINNING_S = 6  # the first pages, many of them zero, and TCP's start
 PEERS = {"qemu-plain": Settings(),
          "qemu-multifd": Settings(("multifd",), {"multifd-channels": 4})}
+LANES = {"godwit": (), "godwit-2-lanes": ("--lanes", "2")}
 LEAST_PERCENT = 95
 
 
@@ -90,8 +91,9 @@ class Bench:
         with Lab(self.options.lab) as lab:
             godwit = Godwit(lab, LOAD)
             godwit.start()
-            self._measure(lab, "godwit", lambda: godwit.move(HOSTS["west"], subprocess.DEVNULL, ("--no-compact",),
-                                                             self.limit_s))
+            for system, lanes in LANES.items():
+                self._measure(lab, system, lambda: godwit.move(HOSTS["west"], subprocess.DEVNULL,
+                                                               ("--no-compact", *lanes), self.limit_s))
             return godwit.qemu_argv()
 
     def peers(self, argv):
