@@ -6,8 +6,7 @@
 namespace godwit::agent {
 namespace {
 
-// Coded bytes given to the decoder at once, and what it makes of them before QEMU has to take it: a
-// few bytes may stand for a megabyte of pages.
+// Coded bytes given to the decoder at once, and what it makes of them before QEMU has to take it.
 constexpr std::size_t kMostCoded = 256 << 10;
 constexpr std::size_t kMostRaw = 2 << 20;
 
@@ -28,9 +27,24 @@ DecodeStage::~DecodeStage() {
 
 std::size_t DecodeStage::take(BytesView coded) {
   if (working_ || more_ || raw_.size() > 1) return 0;
-  const std::size_t count = std::min(coded.size(), kMostCoded);
+  const std::size_t count = up_to_batch_end(coded.first(std::min(coded.size(), kMostCoded)));
   work(coded.first(count));
   return count;
+}
+
+std::size_t DecodeStage::up_to_batch_end(BytesView coded) {
+  std::size_t count = 0;
+  if (to_come_ == 0) {
+    count = std::min(coded.size(), codec::BatchHeader::kSize - header_.size());
+    append(header_, coded.first(count));
+    if (header_.size() < codec::BatchHeader::kSize) return count;
+    const auto header = codec::parse_header(header_);
+    header_.clear();
+    to_come_ = header ? header->coded : 0;  // the decoder tells what is wrong with it
+  }
+  const std::size_t rest = std::min(coded.size() - count, to_come_);
+  to_come_ -= rest;
+  return count + rest;
 }
 
 void DecodeStage::work(BytesView coded) {

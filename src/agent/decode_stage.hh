@@ -25,7 +25,8 @@ class DecodeStage final {
               Events events);
   ~DecodeStage();
 
-  // Bytes taken; fewer than given: no more until `changed`.
+  // Bytes taken, none of a batch before QEMU has taken all but the last of what came before, so
+  // that what was taken tells how far QEMU is. Fewer than given: no more until `changed`.
   std::size_t take(BytesView coded);
   BytesView raw() const;
   void took(std::size_t count);
@@ -42,6 +43,7 @@ class DecodeStage final {
     bool more = false, checkpointed = false, verified = false;
     std::optional<Error> error;
   };
+  std::size_t up_to_batch_end(BytesView coded);
   void work(BytesView coded);
   void came(Outcome outcome);
 
@@ -50,6 +52,8 @@ class DecodeStage final {
   std::shared_ptr<SharedReader> group_;
   codec::Decoder decoder_;  // the worker's
   bool working_ = false, more_ = false, checkpointed_ = false, verified_ = false;
+  Bytes header_;              // of the batch that is coming, as far as it came
+  std::size_t to_come_ = 0;   // bytes of it, after the header
   Bytes coded_;               // memory for the next piece
   std::vector<Bytes> spare_;  // and for what it becomes: new pages cost
   std::deque<Bytes> raw_;

@@ -19,6 +19,13 @@ Bytes reuse(std::vector<Bytes>& spare) {
   return bytes;
 }
 
+std::uint64_t memory_of(const codec::Stats& stats) {
+  constexpr std::uint64_t kPage = 4096;
+  std::uint64_t bytes = 0;
+  for (const codec::EncodingStats& each : stats.by_encoding) bytes += each.raw;
+  return bytes + stats.by_encoding[std::to_underlying(codec::Encoding::kZero)].pages * kPage;
+}
+
 }  // namespace
 
 EncodeStage::EncodeStage(os::Loop& control, const codec::Settings& settings,
@@ -97,9 +104,11 @@ void EncodeStage::came(Result result) {
   spare_chunks_.push_back(std::move(result.chunk.bytes));
   stats_ = result.stats;
   if (!result.coded.bytes.empty()) {
-    coded_end_ += result.coded.bytes.size();
+    encoded_ = {.raw = result.coded.raw_end,
+                .coded = encoded_.coded + result.coded.bytes.size(),
+                .memory = memory_of(stats_)};
     coded_bytes_ += result.coded.bytes.size();
-    ends_.emplace_back(coded_end_, result.coded.raw_end);
+    ends_.push_back(encoded_);
     coded_.push_back(std::move(result.coded.bytes));
   }
   const std::weak_ptr alive(alive_);
@@ -124,8 +133,9 @@ void EncodeStage::took(std::size_t count) {
 }
 
 std::uint64_t EncodeStage::raw_until(std::uint64_t position) {
-  while (!ends_.empty() && ends_.front().first <= position) {
-    raw_until_ = ends_.front().second;
+  while (!ends_.empty() && ends_.front().coded <= position) {
+    raw_until_ = ends_.front().raw;
+    memory_until_ = ends_.front().memory;
     ends_.pop_front();
   }
   return raw_until_;

@@ -45,8 +45,16 @@ class EncodeStage final {
   // All is coded and taken.
   bool ended() const { return finished_ && in_worker_ == 0 && coded_.empty(); }
   std::uint64_t raw() const { return raw_; }
+  // What has come out so far: of so many of QEMU's bytes so many for the lane.
+  struct Encoded {
+    std::uint64_t raw = 0, coded = 0;
+    std::uint64_t memory = 0;  // of the vm: a page of zeros is a page
+  };
+  Encoded encoded() const { return encoded_; }
+  std::size_t waiting() const { return coded_bytes_; }  // in coded()
   // Of QEMU's bytes, those that the first `position` coded bytes stand for. Positions go up.
   std::uint64_t raw_until(std::uint64_t position);
+  std::uint64_t memory_taken() const { return memory_until_; }  // as raw_until() was last asked
   // Call often: the level follows what limits, the encoder or the lane.
   void adapt(bool lane_busy);
   const codec::Stats& stats() const { return stats_; }  // of a moment ago
@@ -80,9 +88,9 @@ class EncodeStage final {
   std::size_t coded_bytes_ = 0;  // in coded_, not taken
   std::size_t in_worker_ = 0;    // chunks
   std::uint64_t raw_ = 0;
-  std::uint64_t coded_end_ = 0;
-  std::deque<std::pair<std::uint64_t, std::uint64_t>> ends_;  // coded, raw
-  std::uint64_t raw_until_ = 0;
+  Encoded encoded_;
+  std::deque<Encoded> ends_;
+  std::uint64_t raw_until_ = 0, memory_until_ = 0;
   bool open_ = false;  // bytes came that were not flushed
   bool finished_ = false;
   codec::LevelControl level_;

@@ -25,6 +25,8 @@ class PacedSocket final {
   // the path's measure where a lost segment holds up what is behind it.
   ByteCount in_network() const { return unacknowledged_.most(); }
   static constexpr Nanoseconds kMemory = milliseconds(500);
+  // The most that TCP measured lately, also in the bursts of a sender that had little to send.
+  BitRate delivered() const { return pacer_.delivered(); }
 
  private:
   void pace();

@@ -29,6 +29,12 @@ constexpr std::uint64_t kMostThrottlePercent = 99;
 constexpr std::uint64_t kHeldPerSecond = 4;  // of what remains
 constexpr ByteCount kHeldLeast{2 << 20};
 
+// How much a round has to have had to say what becomes of a byte, the least that is believed of it,
+// and a margin: rounds differ.
+constexpr double kLeastShareOf = 256 << 10;
+constexpr double kLeastShare = 1.0 / 64;
+constexpr double kShareMargin = 1.25;
+
 // Of QEMU's bytes, those that were given to the lane and not yet acknowledged.
 double in_flight(const stream::TransferStats& stats, BitRate memory) {
   const stream::OutStats& out = stats.out.at(stream::kMemoryStream);
@@ -255,8 +261,9 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
   const TransferLink::Memory memory = link_->memory();
   hold_back(stats.delivery_rate);
   // Held back, the lane shows less than the last pages will have.
-  const BitRate rate =
-      settings_.background ? unhindered(memory.rate, stats.delivery_rate) : memory.rate;
+  const BitRate rate = settings_.background ? unhindered(memory.memory_rate, stats.delivery_rate)
+                                            : memory.memory_rate;
+  const stream::OutStats& out = stats.out.at(stream::kMemoryStream);
   const double page = static_cast<double>(info.page_bytes);
   const migrate::MemorySample sample{
       .at = loop_.now(),
@@ -264,19 +271,27 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
       .remaining_bytes = static_cast<double>(info.remaining_bytes),
       .since_sync = loop_.now() - synced_,
       .dirty_bytes_per_second = static_cast<double>(info.dirty_pages_per_second) * page,
-      .backlog_bytes = static_cast<double>(memory.backlog()),
+      .backlog_bytes = static_cast<double>(memory.encoded.memory - memory.memory_taken +
+                                           memory.offered - memory.encoded.raw),
       .in_flight_bytes = in_flight(stats, rate),
       .delivered_bytes_per_second = rate.bytes_per_second(),
+      .lane_share = lane_share(info.dirty_sync_count, memory),
+      .lane_backlog_bytes = static_cast<double>(memory.lane_backlog),
+      .lane_in_flight_bytes = static_cast<double>(out.sent - out.acked),
+      .lane_bytes_per_second =
+          (settings_.background ? path_rate_ : link_->path_rate()).bytes_per_second(),
       .rtt = peers_.rtt(settings_.to),
       .sent_bytes = static_cast<double>(memory.offered),
       .memory_bytes = static_cast<double>(info.total_bytes)};
   const auto verdict = policy_.judge(sample);
   migrate::MemorySample on_the_lane = sample;
+  on_the_lane.lane_bytes_per_second = 0;
   on_the_lane.delivered_bytes_per_second =
       (settings_.background ? path_rate_ : stats.delivery_rate).bytes_per_second();
   link_->bound_backlog(
       {.most = whole(migrate::most_backlog(on_the_lane, policy_.limits(), migrate::PauseCosts{})),
-       .beyond = whole(migrate::least_waiting(on_the_lane))});
+       .beyond = whole(migrate::least_waiting(on_the_lane)),
+       .memory = whole(migrate::most_memory_behind(sample))});
   progress_ = {.round = info.dirty_sync_count,
                .remaining_bytes = info.remaining_bytes,
                .sent_bytes = memory.acked,
@@ -318,6 +333,22 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
   }
   predicted_pause_ = verdict.pause_now;
   stop_guest();
+}
+
+// As the last round showed it that had nothing but changes. In the first there are pages of zeros,
+// and pages that the target knows.
+double SourceMemory::lane_share(std::uint64_t round, const TransferLink::Memory& memory) {
+  const EncodeStage::Encoded& encoded = memory.encoded;
+  if (round < 2) changes_begin_ = memory.offered;
+  if (round == share_round_) return lane_share_;
+  const auto raw = static_cast<double>(encoded.raw - round_began_.raw);
+  const auto coded = static_cast<double>(encoded.coded - round_began_.coded);
+  if (share_round_ >= 2 && round_began_.raw >= changes_begin_ && raw >= kLeastShareOf) {
+    lane_share_ = std::clamp(kShareMargin * coded / raw, kLeastShare, 1.0);
+  }
+  share_round_ = round;
+  round_began_ = encoded;
+  return lane_share_;
 }
 
 void SourceMemory::start_postcopy() {

@@ -98,6 +98,7 @@ class SourceMemory final {
   BitRate background_cap() const;
   BitRate unhindered(BitRate memory, BitRate lane) const;
   void go_all_out();
+  double lane_share(std::uint64_t round, const TransferLink::Memory& memory);
   Instant happened_at(const qemu::QmpEvent& event) const;
   void end_round(Instant now);
   void mark(const stream::QemuMark& mark);
@@ -123,8 +124,12 @@ class SourceMemory final {
   bool aborting_ = false, ended_running_ = false;
   bool told_converged_ = false, told_diverged_ = false;
   Progress progress_;
-  BitRate path_rate_;                           // the best that was delivered
-  Instant synced_{};                            // QEMU's last sync of its dirty bitmap
+  BitRate path_rate_;  // the best that was delivered
+  Instant synced_{};   // QEMU's last sync of its dirty bitmap
+  double lane_share_ = 1;
+  std::uint64_t share_round_ = 0;
+  EncodeStage::Encoded round_began_;
+  std::uint64_t changes_begin_ = 0;             // in QEMU's stream: the second round
   std::optional<Nanoseconds> predicted_pause_;  // as the guest was stopped
   std::vector<migrate::Round> rounds_;
   Instant round_start_{};

@@ -25,6 +25,9 @@ constexpr std::size_t kHungry = 64 << 10;  // 1 ms at 500 Mbit/s
 // headers of IP and TCP are 52, of a TLS record of 16 KiB and 22 bytes the latter.
 constexpr double kPayloadShare = 1448.0 / 1500 * 16384 / (16384 + 22);
 
+// The best that TCP measured is of one round trip: up to 1.5 times what the path carries (seen).
+constexpr double kMostIsMean = 0.5;
+
 constexpr Nanoseconds kLeastTick = milliseconds(1);
 // Two of the transfer's pings.
 constexpr Nanoseconds kDoubt = stream::kPingInterval * 2 + milliseconds(500);
@@ -127,12 +130,33 @@ TransferLink::Memory TransferLink::memory() {
   const stream::OutStats out = transfer_.stats().out.at(outgoing_);
   Memory memory{.offered = encode_ ? encode_->raw() : out.offered,
                 .acked = encode_ ? encode_->raw_until(out.acked) : out.acked,
-                .rate = {}};
+                .rate = {},
+                .encoded = encode_ ? encode_->encoded()
+                                   : EncodeStage::Encoded{.raw = out.offered,
+                                                          .coded = out.offered,
+                                                          .memory = out.offered},
+                .memory_taken = encode_ ? encode_->memory_taken() : out.acked,
+                .memory_rate = {},
+                .lane_backlog = out.backlog() + (encode_ ? encode_->waiting() : 0)};
   rate_.acknowledged(memory.acked - std::exchange(acked_, memory.acked));
   if (encode_) encode_->adapt(out.unsent() > 0);
   rate_.pass(loop_.now(), out.unsent() > 0 || (encode_ && encode_->busy()));
   memory.rate = rate_.rate();
+  memory_rate_.acknowledged(memory.memory_taken -
+                            std::exchange(memory_taken_, memory.memory_taken));
+  memory_rate_.pass(loop_.now(), out.backlog() > 0 || (encode_ && encode_->busy()));
+  memory.memory_rate = memory_rate_.rate();
   return memory;
+}
+
+BitRate TransferLink::path_rate() const {
+  double most = 0;
+  for (const auto& [number, lane] : lanes_) {
+    if (lane.pace) most += static_cast<double>(lane.pace->delivered().bits_per_second);
+  }
+  BitRate rate{static_cast<std::uint64_t>(most * kMostIsMean)};
+  rate = std::max(rate, transfer_.stats().delivery_rate);
+  return cap_ ? std::min(rate, *cap_) : rate;
 }
 
 MutableBytes TransferLink::writers_room() {
@@ -201,7 +225,10 @@ bool TransferLink::is_far_behind() const {
   if (bound_.beyond) {
     most = std::max(most, in_network().bytes + bound_.beyond->bytes);
   }
-  return transfer_.stats().out.at(outgoing_).backlog() >= most;
+  const bool behind_in_memory =
+      bound_.memory && encode_ &&
+      encode_->encoded().memory - encode_->memory_taken() >= bound_.memory->bytes;
+  return behind_in_memory || transfer_.stats().out.at(outgoing_).backlog() >= most;
 }
 
 bool TransferLink::fill_from_qemu() {
@@ -363,6 +390,7 @@ void TransferLink::set_bandwidth(std::optional<BitRate> cap) {
     cap->bits_per_second =
         static_cast<std::uint64_t>(static_cast<double>(cap->bits_per_second) * kPayloadShare);
   }
+  cap_ = cap;
   transfer_.set_bandwidth(cap, loop_.now());
   arm();
 }

@@ -42,7 +42,11 @@ class TransferLink final : public stream::TransferSink {
     std::uint64_t offered = 0;  // by QEMU
     std::uint64_t acked = 0;    // of these, taken by the target
     std::uint64_t backlog() const { return offered - acked; }
-    BitRate rate;  // lately, while there was a backlog; zero: unknown yet
+    BitRate rate;                    // lately, while there was a backlog; zero: unknown yet
+    EncodeStage::Encoded encoded;    // so far; the same thrice where nothing is encoded
+    std::uint64_t memory_taken = 0;  // by the target, of encoded.memory
+    BitRate memory_rate;             // of this, as `rate`
+    std::uint64_t lane_backlog = 0;  // of the encoded bytes, not yet taken by the target
   };
 
   struct Coding {
@@ -72,6 +76,7 @@ class TransferLink final : public stream::TransferSink {
   struct Backlog {
     ByteCount most;
     std::optional<ByteCount> beyond{};  // nullopt: what the network holds counts like the rest
+    std::optional<ByteCount> memory{};  // and of the vm's memory, of which much may be few bytes
   };
   void bound_backlog(Backlog bound);
   // The same, and what is encoded at once is bounded, too: for post-copy, where the vm waits for
@@ -89,6 +94,8 @@ class TransferLink final : public stream::TransferSink {
   bool has_lane() const { return !lanes_.empty(); }
   stream::TransferStats stats() const { return transfer_.stats(); }
   Memory memory();
+  // What the path carries, as far as it was used, within the cap; zero: unknown yet.
+  BitRate path_rate() const;
   // Nothing where nothing is encoded.
   const codec::Stats* encoded() const { return encode_ ? &encode_->stats() : nullptr; }
 
@@ -138,6 +145,7 @@ class TransferLink final : public stream::TransferSink {
   };
   std::map<stream::LaneNumber, Lane> lanes_;
   std::optional<ByteCount> take_only_;
+  std::optional<BitRate> cap_;
   Backlog bound_{.most = {stream::kMemoryWindow}};
   bool hurries_ = false;
   bool qemu_readable_ = false;
@@ -151,8 +159,9 @@ class TransferLink final : public stream::TransferSink {
   std::shared_ptr<const codec::KnownPages> known_;  // to be told still
   std::size_t known_told_ = 0;                      // bytes
   bool tells_known_;
-  stream::DeliveryRate rate_;
-  std::uint64_t acked_ = 0;  // of QEMU's bytes, as rate_ knows
+  stream::DeliveryRate rate_, memory_rate_;
+  std::uint64_t acked_ = 0;         // of QEMU's bytes, as rate_ knows
+  std::uint64_t memory_taken_ = 0;  // as memory_rate_ knows
   bool pumping_ = false;
   os::Loop::Timer timer_, doubt_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

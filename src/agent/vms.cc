@@ -11,6 +11,7 @@
 #include "agent/preflight.hh"
 #include "os/random.hh"
 #include "os/socket.hh"
+#include "os/tcp.hh"
 #include "qemu/accelerator.hh"
 #include "qemu/commands.hh"
 #include "qemu/launch.hh"
@@ -19,6 +20,9 @@ namespace godwit::agent {
 namespace {
 
 constexpr Nanoseconds kLastMoments = seconds(1);  // from SIGKILL to the end of a QEMU
+
+// The kernel's default holds a hundred megabytes of a vm's pages of zeros.
+constexpr ByteCount kUnreadByQemu{32 << 10};
 
 }  // namespace
 
@@ -149,6 +153,7 @@ Result<Vms::Incoming> Vms::run_incoming(const qemu::VmSpec& spec, const Migratio
     return fail("host {} has a vm '{}' of its own", config_.name, spec.name);
   }
   os::SocketPair pair = os::make_socket_pair();
+  os::set_send_buffer(pair.ours, kUnreadByQemu);
   auto launched =
       launch(spec, Arrival{.incoming_fd = pair.theirs.number(), .migration = migration});
   if (launched) launched->stream = std::move(pair.ours);

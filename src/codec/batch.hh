@@ -15,6 +15,8 @@ namespace godwit::codec {
 // Bytes of QEMU's stream that a batch is closed after. Larger ones compress better and come later:
 // 1 MiB is 20 ms of what QEMU writes at 400 Mbit/s.
 inline constexpr std::size_t kBatchBytes = 1 << 20;
+// A page of zeros is 9 bytes of it, and a page for who takes it: 2,048 of them fill a batch.
+inline constexpr std::size_t kZeroPageWeight = 512;
 // Bounds of what a decoder takes; an opaque item and a page beyond kBatchBytes, and their
 // operations.
 inline constexpr std::size_t kMaxRaw = 2 * kBatchBytes;

@@ -186,6 +186,31 @@ TEST(Codec, TellsHowFarItIs) {
   EXPECT_EQ(marks.back(), (stream::QemuMark{stream::QemuMark::Kind::kEnd, raw.size()}));
 }
 
+// They are next to nothing on the lane, and pages for the target: its word that it has a batch must
+// not be about half a gigabyte of them.
+TEST(Codec, ABatchHoldsFewPagesOfZeros) {
+  namespace format = stream::qemu_format;
+  constexpr std::uint64_t kPages = 10'000, kPage = 4096;
+  Bytes raw;
+  Writer writer(raw);
+  writer.u32(format::kMagic).u32(format::kVersion);
+  writer.u8(format::kSectionStart).u32(2).text8("ram").u32(0).u32(format::kRamVersion);
+  writer.u64(kPages * kPage | format::kRamMemorySize).text8("a").u64(kPages * kPage);
+  for (std::uint64_t i = 0; i < kPages; ++i) {
+    writer.u64(i * kPage | format::kRamZero | (i > 0 ? format::kRamContinue : 0));
+    if (i == 0) writer.text8("a");
+    writer.u8(0);
+  }
+  const Bytes coded = encode(raw, kSmall, raw.size());
+  std::size_t batches = 0;
+  for (std::size_t at = 0; at < coded.size(); ++batches) {
+    const auto header = parse_header(BytesView(coded).subspan(at, BatchHeader::kSize));
+    ASSERT_TRUE(header);
+    at += BatchHeader::kSize + header->coded;
+  }
+  EXPECT_GE(batches, kPages * kZeroPageWeight / kBatchBytes);
+}
+
 // Every byte in turn: an error, or at least never `verified`.
 TEST(Codec, AFlippedByteIsFound) {
   MadeUpGuest guest(11, 12);

@@ -82,10 +82,11 @@ void Encoder::opaque(BytesView bytes) {
     run_.pages += part.size();
     append(literals_, part);
     batch_raw_ += part.size();
+    batch_weight_ += part.size();
     charge(Encoding::kOpaque);
     count(Encoding::kOpaque, part.size());
     bytes = bytes.subspan(part.size());
-    if (batch_raw_ >= kBatchBytes) close_batch();
+    if (batch_weight_ >= kBatchBytes) close_batch();
   }
 }
 
@@ -117,9 +118,10 @@ void Encoder::page(const stream::PageRecord& record) {
   last_block_ = record.block;
   next_number_ = number + 1;
   batch_raw_ += raw_size(record);
+  batch_weight_ += zero ? kZeroPageWeight : raw_size(record);
   charge(choice.encoding);
   count(choice.encoding, raw_size(record));
-  if (batch_raw_ >= kBatchBytes) close_batch();
+  if (batch_weight_ >= kBatchBytes) close_batch();
 }
 
 // The cheapest that will do; its arguments and literals are written.
@@ -272,7 +274,7 @@ void Encoder::close_batch() {
   out_.raw_end = stats_.raw;
   operations_.clear();
   literals_.clear();
-  batch_raw_ = 0;
+  batch_raw_ = batch_weight_ = 0;
   charged_ = 0;
 }
 

@@ -127,7 +127,8 @@ class Encoder final : private stream::QemuSink {
   Bytes arguments_, head_;  // of the page at hand
   bool checkpoints_ = false;
   std::uint64_t batch_raw_ = 0;
-  std::size_t charged_ = 0;  // of plain(): counted as some encoding's
+  std::size_t batch_weight_ = 0;  // of what the target has to do: kZeroPageWeight
+  std::size_t charged_ = 0;       // of plain(): counted as some encoding's
 
   Coded out_;
   std::vector<stream::QemuMark> marks_;

@@ -1,6 +1,7 @@
 #include "migrate/policy.hh"
 
 #include <algorithm>
+#include <array>
 
 namespace godwit::migrate {
 namespace {
@@ -15,11 +16,41 @@ Nanoseconds fixed_cost(const MemorySample& sample, const PauseCosts& costs) {
          duration_cast<Nanoseconds>(sample.rtt * costs.commit_round_trips);
 }
 
-// What still waits for its turn on the path. What is in flight takes no time of its own: the round
-// trips count for it.
-double waiting_bytes(const MemorySample& sample) {
-  const double path = sample.delivered_bytes_per_second * to_seconds(sample.rtt);
-  return std::max(0.0, sample.backlog_bytes - std::min(sample.in_flight_bytes, path));
+// What a pause has to wait for: memory through the encoder into the target's QEMU, and what the
+// lanes carry of it. The slower decides.
+struct Flow {
+  double share;  // of a byte of memory that is dirty
+  double backlog_bytes, in_flight_bytes, bytes_per_second;
+  Nanoseconds rtt;
+
+  // What still waits for its turn on the path. What is in flight takes no time of its own: the
+  // round trips count for it.
+  double waiting_bytes() const {
+    const double path = bytes_per_second * to_seconds(rtt);
+    return std::max(0.0, backlog_bytes - std::min(in_flight_bytes, path));
+  }
+  double seconds(double bytes) const { return bytes / bytes_per_second; }
+};
+
+// One of them twice where nothing is known of the lanes.
+std::array<Flow, 2> flows(const MemorySample& sample) {
+  const Flow memory{.share = 1,
+                    .backlog_bytes = sample.backlog_bytes,
+                    .in_flight_bytes = sample.in_flight_bytes,
+                    .bytes_per_second = sample.delivered_bytes_per_second,
+                    .rtt = sample.rtt};
+  if (sample.lane_bytes_per_second <= 0) return {memory, memory};
+  return {memory, Flow{.share = sample.lane_share,
+                       .backlog_bytes = sample.lane_backlog_bytes,
+                       .in_flight_bytes = sample.lane_in_flight_bytes,
+                       .bytes_per_second = sample.lane_bytes_per_second,
+                       .rtt = sample.rtt}};
+}
+
+// How fast memory that was changed moves.
+double changed_bytes_per_second(const MemorySample& sample) {
+  const auto [memory, lane] = flows(sample);
+  return std::min(memory.bytes_per_second / memory.share, lane.bytes_per_second / lane.share);
 }
 
 Nanoseconds from_seconds(double value) {
@@ -27,15 +58,21 @@ Nanoseconds from_seconds(double value) {
 }
 
 bool dirties_too_much(const MemorySample& sample) {
-  return sample.dirty_bytes_per_second > kDivergeShare * sample.delivered_bytes_per_second;
+  return sample.dirty_bytes_per_second > kDivergeShare * changed_bytes_per_second(sample);
+}
+
+// What of a flow fits into the pause.
+double pause_holds(const Flow& flow, Nanoseconds left, const PauseCosts& costs) {
+  return to_seconds(left) * flow.bytes_per_second * kAllowedShare - costs.device_state_bytes;
 }
 
 // Bytes of memory that can still move in the pause, on their way already or not.
 double pause_holds(const MemorySample& sample, const PauseLimits& limits, const PauseCosts& costs) {
   const Nanoseconds left = limits.max_downtime - fixed_cost(sample, costs);
   if (left <= Nanoseconds(0)) return 0;
-  return to_seconds(left) * sample.delivered_bytes_per_second * kAllowedShare -
-         costs.device_state_bytes;
+  const auto [memory, lane] = flows(sample);
+  return std::min(pause_holds(memory, left, costs) / memory.share,
+                  pause_holds(lane, left, costs) / lane.share);
 }
 
 }  // namespace
@@ -64,13 +101,23 @@ std::optional<OnDiverge> on_diverge(std::string_view text) {
 
 Nanoseconds predicted_pause(const MemorySample& sample, double bytes, const PauseCosts& costs) {
   if (sample.delivered_bytes_per_second <= 0) return kMaxQemuDowntimeLimit;
-  const double moved = bytes + waiting_bytes(sample) + costs.device_state_bytes;
-  return fixed_cost(sample, costs) + from_seconds(moved / sample.delivered_bytes_per_second);
+  double longest = 0;
+  for (const Flow& flow : flows(sample)) {
+    const double moved = bytes * flow.share + flow.waiting_bytes() + costs.device_state_bytes;
+    longest = std::max(longest, flow.seconds(moved));
+  }
+  return fixed_cost(sample, costs) + from_seconds(longest);
 }
 
 double allowed_bytes(const MemorySample& sample, const PauseLimits& limits,
                      const PauseCosts& costs) {
-  return std::max(0.0, pause_holds(sample, limits, costs) - waiting_bytes(sample));
+  const Nanoseconds left = limits.max_downtime - fixed_cost(sample, costs);
+  if (left <= Nanoseconds(0)) return 0;
+  const auto [memory, lane] = flows(sample);
+  const auto allowed = [&](const Flow& flow) {
+    return (pause_holds(flow, left, costs) - flow.waiting_bytes()) / flow.share;
+  };
+  return std::max(0.0, std::min(allowed(memory), allowed(lane)));
 }
 
 double least_waiting(const MemorySample& sample) {
@@ -86,6 +133,11 @@ double most_backlog(const MemorySample& sample, const PauseLimits& limits,
   if (sample.round < 2) return most;
   const double path = rate * to_seconds(sample.rtt) + least_waiting(sample);
   return std::min(most, std::max(path, pause_holds(sample, limits, costs) / 2));
+}
+
+double most_memory_behind(const MemorySample& sample) {
+  return std::max(kLeastMemoryBehind,
+                  sample.delivered_bytes_per_second * to_seconds(sample.rtt + kMemoryBehind));
 }
 
 double most_postcopy_backlog(BitRate delivered, Nanoseconds rtt) {
@@ -120,16 +172,20 @@ void StopJudge::note_round(const MemorySample& sample) {
 StopJudge::Verdict StopJudge::judge(const MemorySample& sample) {
   const double allowed = allowed_bytes(sample, limits_, costs_);
   note_round(sample);
-  const double rate = sample.delivered_bytes_per_second;
 
   Verdict verdict;
-  if (rate <= 0) return verdict;
+  if (sample.delivered_bytes_per_second <= 0) return verdict;
   // At the end of this round the guest has dirtied again what it could in the time it takes.
-  const double round_seconds = (sample.remaining_bytes + sample.backlog_bytes) / rate;
+  double round_seconds = 0;
+  for (const Flow& flow : flows(sample)) {
+    const double bytes = sample.remaining_bytes * flow.share + flow.backlog_bytes;
+    round_seconds = std::max(round_seconds, flow.seconds(bytes));
+  }
   const double next = sample.dirty_bytes_per_second * round_seconds;
   verdict.predicted_pause =
       predicted_pause(sample, std::min(sample.remaining_bytes, std::max(next, 0.0)), costs_);
-  const double gain = std::max(0.1, 1.0 - sample.dirty_bytes_per_second / rate);
+  const double gain =
+      std::max(0.1, 1.0 - sample.dirty_bytes_per_second / changed_bytes_per_second(sample));
   verdict.eta = from_seconds(round_seconds / gain);
 
   const Effort effort{.rounds = sample.round - std::min(sample.round, counted_from_),

@@ -29,7 +29,14 @@ struct MemorySample {
   double dirty_bytes_per_second = 0;      // QEMU's estimate at its last sync; 0 before the second
   double backlog_bytes = 0;               // read from QEMU, not yet acknowledged by the target
   double in_flight_bytes = 0;             // of these, given to the path
-  double delivered_bytes_per_second = 0;  // what the target acknowledged lately
+  double delivered_bytes_per_second = 0;  // what the target acknowledged lately, at best
+  // The same of what the lanes carry. Much of a first round is a few bytes there (pages of zeros,
+  // or that the target knows), what the guest changes is not: memory's rate of then is not its rate
+  // now.
+  double lane_share = 1;             // bytes on the lanes of a byte of memory that was changed
+  double lane_backlog_bytes = 0;     // encoded, not yet acknowledged
+  double lane_in_flight_bytes = 0;   // of these, given to the path
+  double lane_bytes_per_second = 0;  // what the path carries; 0: unknown
   Nanoseconds rtt{};
   double sent_bytes = 0;    // of QEMU's stream
   double memory_bytes = 0;  // of the guest
@@ -67,6 +74,10 @@ double most_backlog(const MemorySample& sample, const PauseLimits& limits, const
 // up what is behind it for a round trip: then the network holds more than most_backlog() takes the
 // path for, and with that as the only bound the lane ran dry.
 double least_waiting(const MemorySample& sample);
+
+// How far it may be behind in memory of the vm, where much of that is few bytes: a page of zeros
+// costs who takes it a page.
+double most_memory_behind(const MemorySample& sample);
 
 // As most_backlog(), in post-copy: a page that the guest waits for comes after all of it.
 double most_postcopy_backlog(BitRate delivered, Nanoseconds rtt);
@@ -128,6 +139,8 @@ inline constexpr Nanoseconds kWaitsAtLeast = milliseconds(20);
 inline constexpr double kLeastWaits = 192 << 10;
 inline constexpr double kMostWaits = 512 << 10;
 inline constexpr double kPostcopyWaits = 64 << 10;
+inline constexpr Nanoseconds kMemoryBehind = milliseconds(100);
+inline constexpr double kLeastMemoryBehind = 16 << 20;
 
 inline constexpr Nanoseconds kMaxQemuDowntimeLimit = seconds(2000);  // QEMU takes no more
 

@@ -56,6 +56,22 @@ TEST(Policy, WhatIsInFlightDoesNotWait) {
   EXPECT_EQ(allowed_bytes(busy, {}, {}), allowed_bytes(waiting, {}, {}) - 2 * kMega);
 }
 
+// Pages that the target knows came at 500 MB/s; what the guest changes crosses a lane of 10.
+TEST(Policy, TheSlowerOfMemoryAndLaneDecides) {
+  auto thin = sample(2, 1 * kMega, 0);
+  thin.delivered_bytes_per_second = 500 * kMega;
+  EXPECT_LT(predicted_pause(thin, 1 * kMega, {}), milliseconds(100));
+  thin.lane_bytes_per_second = 10 * kMega;
+  thin.lane_share = 0.5;
+  // 90 ms, and 0.76 MB with the device state.
+  EXPECT_EQ(duration_cast<milliseconds>(predicted_pause(thin, 1 * kMega, {})), milliseconds(166));
+  // 210 ms at 10 MB/s, 0.8 of it, less the device state, of which half a byte is one of memory.
+  EXPECT_NEAR(allowed_bytes(thin, {}, {}), 2 * (0.210 * 10 * kMega * 0.8 - 256 * 1024), 1);
+  thin.lane_backlog_bytes = 1 * kMega;
+  EXPECT_NEAR(allowed_bytes(thin, {}, {}), 2 * (0.210 * 10 * kMega * 0.8 - 256 * 1024 - kMega), 1);
+  EXPECT_EQ(most_memory_behind(thin), 0.140 * 500 * kMega);
+}
+
 // 1 MB is in flight at 100 Mbit/s and 80 ms: a quiet guest's move must still fit.
 TEST(Policy, AThinLongPathLeavesRoomForAQuietGuest) {
   auto thin = sample(2, 0, 0);

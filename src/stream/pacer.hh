@@ -63,6 +63,7 @@ class Pacer final {
   // Call every few milliseconds while there is something to send.
   BitRate update(const PathSample& sample);
   BitRate rate() const { return rate_; }
+  BitRate delivered() const { return delivered_.most(); }  // the most within kMemory or two
   bool ramping() const { return ramping_; }
 
  private:
