@@ -41,7 +41,6 @@ class TransferLink final : public stream::TransferSink {
   struct Memory {
     std::uint64_t offered = 0;  // by QEMU
     std::uint64_t acked = 0;    // of these, taken by the target
-    std::uint64_t backlog() const { return offered - acked; }
     BitRate rate;                    // lately, while there was a backlog; zero: unknown yet
     EncodeStage::Encoded encoded;    // so far; the same thrice where nothing is encoded
     std::uint64_t memory_taken = 0;  // by the target, of encoded.memory

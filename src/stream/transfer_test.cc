@@ -58,24 +58,20 @@ TEST(Transfer, AnEmptyStreamEndsToo) {
   EXPECT_THAT(pair.target_sink.ended, ElementsAre(kMemoryStream));
 }
 
-// The property of resuming: whatever the chunks, the appetite and the moments of death, the
-// consumer gets exactly the writer's bytes.
-class TransferSurvives : public testing::TestWithParam<std::uint64_t> {};
-
-TEST_P(TransferSurvives, LaneDeathsAndSlowConsumers) {
-  // A small window, so that every bound is met within a few hundred kilobytes.
-  TransferPair pair(GetParam(), {{1, Role::kSource, Priority::kMemory, 64 << 10, 32 << 10},
-                                 {2, Role::kTarget, Priority::kReturnPath, 4 << 10, 4 << 10}});
-  const Bytes memory = random_bytes(pair.random() % 600'000, pair.random);
-  const Bytes answers = random_bytes(pair.random() % 20'000, pair.random);
-  std::size_t memory_at = 0, answers_at = 0, cuts = 0;
-  bool connected = false;
-  for (int round = 0; !pair.source.finished() || !pair.target.finished(); ++round) {
-    ASSERT_LT(round, 200'000);
+// Both streams on their way through whatever happens to the lanes, in steps, with any appetite. A
+// small window, so that every bound is met within a few hundred kilobytes.
+struct OnTheirWay {
+  OnTheirWay(std::uint64_t seed, LaneNumber lanes)
+      : pair(seed,
+             {{1, Role::kSource, Priority::kMemory, kWindow, 32 << 10},
+              {2, Role::kTarget, Priority::kReturnPath, 4 << 10, 4 << 10}},
+             lanes) {}
+  bool finished() const { return pair.source.finished() && pair.target.finished(); }
+  void step() {
+    ASSERT_LT(++steps, 200'000);
     ASSERT_THAT(pair.source_sink.failures, IsEmpty());
     ASSERT_THAT(pair.target_sink.failures, IsEmpty());
     ASSERT_THAT(pair.lane_faults, IsEmpty());
-    if (!connected) pair.connect(), connected = true;
     memory_at += pair.source.offer(1, BytesView(memory).subspan(memory_at));
     answers_at += pair.target.offer(2, BytesView(answers).subspan(answers_at));
     if (memory_at == memory.size()) pair.source.end(1);
@@ -86,18 +82,40 @@ TEST_P(TransferSurvives, LaneDeathsAndSlowConsumers) {
     if (pair.random() % 2 == 0) pair.source.consumer_ready(2, pair.now);
     pair.step(8'000);
     pair.advance(milliseconds(pair.random() % 3));
-    if (cuts < 30 && pair.random() % 20 == 0) {
-      pair.cut();
-      connected = false;
-      ++cuts;
-    }
-    const OutStats out = pair.source.stats().out[1];
-    ASSERT_LE(out.backlog(), 64u << 10);
+    ASSERT_LE(pair.source.stats().out[1].backlog(), kWindow);
   }
-  EXPECT_EQ(pair.target_sink.taken_bytes[1], memory);
-  EXPECT_EQ(pair.source_sink.taken_bytes[2], answers);
-  EXPECT_THAT(pair.target_sink.ended, ElementsAre(1));
-  EXPECT_THAT(pair.source_sink.acknowledged, ElementsAre(1));
+  void expect_all_there() {
+    EXPECT_EQ(pair.target_sink.taken_bytes[1], memory);
+    EXPECT_EQ(pair.source_sink.taken_bytes[2], answers);
+    EXPECT_THAT(pair.target_sink.ended, ElementsAre(1));
+    EXPECT_THAT(pair.source_sink.acknowledged, ElementsAre(1));
+  }
+
+  static constexpr std::size_t kWindow = 64 << 10;
+  TransferPair pair;
+  const Bytes memory = random_bytes(pair.random() % 600'000, pair.random);
+  const Bytes answers = random_bytes(pair.random() % 20'000, pair.random);
+  std::size_t memory_at = 0, answers_at = 0;
+  int steps = 0;
+};
+
+// The property of resuming: whatever the chunks, the appetite and the moments of death, the
+// consumer gets exactly the writer's bytes.
+class TransferSurvives : public testing::TestWithParam<std::uint64_t> {};
+
+TEST_P(TransferSurvives, LaneDeathsAndSlowConsumers) {
+  OnTheirWay streams(GetParam(), 1);
+  TransferPair& pair = streams.pair;
+  bool connected = false;
+  for (int cuts = 0; !streams.finished();) {
+    if (!connected) pair.connect(), connected = true;
+    ASSERT_NO_FATAL_FAILURE(streams.step());
+    if (cuts >= 30 || pair.random() % 20 != 0) continue;
+    pair.cut();
+    connected = false;
+    ++cuts;
+  }
+  streams.expect_all_there();
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, TransferSurvives, testing::Range<std::uint64_t>(1, 61));
@@ -107,29 +125,11 @@ class TransferOverLanes : public testing::TestWithParam<std::uint64_t> {};
 
 TEST_P(TransferOverLanes, SurvivesTheDeathOfAny) {
   const auto count = static_cast<LaneNumber>(2 + GetParam() % 4);
-  TransferPair pair(GetParam(),
-                    {{1, Role::kSource, Priority::kMemory, 64 << 10, 32 << 10},
-                     {2, Role::kTarget, Priority::kReturnPath, 4 << 10, 4 << 10}},
-                    count);
-  const Bytes memory = random_bytes(pair.random() % 600'000, pair.random);
-  const Bytes answers = random_bytes(pair.random() % 20'000, pair.random);
-  std::size_t memory_at = 0, answers_at = 0, cuts = 0;
+  OnTheirWay streams(GetParam(), count);
+  TransferPair& pair = streams.pair;
   pair.connect();
-  for (int round = 0; !pair.source.finished() || !pair.target.finished(); ++round) {
-    ASSERT_LT(round, 200'000);
-    ASSERT_THAT(pair.source_sink.failures, IsEmpty());
-    ASSERT_THAT(pair.target_sink.failures, IsEmpty());
-    ASSERT_THAT(pair.lane_faults, IsEmpty());
-    memory_at += pair.source.offer(1, BytesView(memory).subspan(memory_at));
-    answers_at += pair.target.offer(2, BytesView(answers).subspan(answers_at));
-    if (memory_at == memory.size()) pair.source.end(1);
-    if (answers_at == answers.size()) pair.target.end(2);
-    pair.target_sink.appetite = pair.random() % 3 == 0 ? 0 : pair.random() % 5'000;
-    pair.source_sink.appetite = pair.random() % 2'000;
-    if (pair.random() % 2 == 0) pair.target.consumer_ready(1, pair.now);
-    if (pair.random() % 2 == 0) pair.source.consumer_ready(2, pair.now);
-    pair.step(8'000);
-    pair.advance(milliseconds(pair.random() % 3));
+  for (int cuts = 0; !streams.finished();) {
+    ASSERT_NO_FATAL_FAILURE(streams.step());
     const auto lane = static_cast<LaneNumber>(pair.random() % count);
     const bool is_dead = !pair.source.has_lane(lane) || !pair.target.has_lane(lane);
     if (is_dead && pair.random() % 10 == 0) pair.connect(lane);
@@ -146,10 +146,7 @@ TEST_P(TransferOverLanes, SurvivesTheDeathOfAny) {
         pair.cut(lane);
     }
   }
-  EXPECT_EQ(pair.target_sink.taken_bytes[1], memory);
-  EXPECT_EQ(pair.source_sink.taken_bytes[2], answers);
-  EXPECT_THAT(pair.target_sink.ended, ElementsAre(1));
-  EXPECT_THAT(pair.source_sink.acknowledged, ElementsAre(1));
+  streams.expect_all_there();
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, TransferOverLanes, testing::Range<std::uint64_t>(1, 201));
