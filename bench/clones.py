@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "demo"))
 from debian_guest import debian_guest  # noqa: E402
 from memory import LINKS, QUICK_LINK, RETURN, QEMUS, say  # noqa: E402
 from stage import (HOSTS, MAX_DOWNTIME_MS, MOVE_LIMIT_S, Lab, Load, guest_image, performed,  # noqa: E402
-                   wait_until, write_rows)
+                   wait_until, warm_memory, write_rows)
 from stock import MIGRATION_PORT, StockVm  # noqa: E402
 from usage import PYTHON, Usage  # noqa: E402
 
@@ -36,6 +36,7 @@ COUNT = 4
 PEERS = {name: QEMUS[name] for name in ("qemu-plain", "qemu-multifd-zstd")}
 UNITS = {"total_s": "s", "pause_ms": "ms", "spread_ms": "ms", "wan_bytes": "bytes", "cpu_s": "s", "rss_mib": "MiB"}
 BOOT_LIMIT_S, LOOK_S, IDLE = 600, 3.0, 0.3  # of a CPU each: an emulated one sleeps at 0.2
+WARM_BYTES = 6 << 30
 
 
 class Clones:
@@ -105,6 +106,7 @@ def wait_until_idle(lab, host):
 
 def measured(lab, move):
     """`move` returns what it knows itself."""
+    warm_memory(WARM_BYTES)
     with Usage(lab, HOSTS["east"], HOSTS["west"]) as usage:
         before = lab.wan()
         figures = move()

@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT / "demo"))
 
 from debian_guest import READY_PORT, REDIS_PORT, debian_guest  # noqa: E402
 from stage import (HOSTS, VM_ADDRESS, Client, Godwit, Lab, Load, StageError, gaps_ms,  # noqa: E402
-                   performed, wait_until, write_rows)
+                   performed, wait_until, warm_memory, write_rows)
 from stock import NotConverged, Settings, Stock  # noqa: E402
 from usage import PYTHON, Usage  # noqa: E402
 
@@ -59,6 +59,7 @@ RETURN = Settings(("auto-converge",), {"downtime-limit": 5000})
 QUICK = {"workloads": ("idle", "redis"), "links": ("465mbit-27ms",), "losses": ("0%",),
          "systems": ("godwit", "qemu-plain", "qemu-xbzrle512", "qemu-multifd-zstd")}
 BOOT_LIMIT_S = 300
+WARM_BYTES = 3 << 30
 PROBE = ("--rate", "200", "--connections", "0")
 AGREE_WITHIN = 0.08  # headers of TCP, IP and TLS are 4 to 6 %
 UNITS = {"completed": "bool", "total_s": "s", "pause_ms": "ms", "blackout_ms": "ms", "wan_bytes": "bytes",
@@ -203,6 +204,8 @@ class Bench:
 
     def _keep(self, lab, client, case, system, move):
         """Measures move(), which returns (total_s, pause_ms, report), or None if it was given up."""
+        warm_memory(WARM_BYTES)
+
         def counted():
             with Usage(lab, HOSTS["east"], HOSTS["west"]) as usage:
                 before = lab.wan()

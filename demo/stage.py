@@ -11,6 +11,7 @@ stretches of plain time are windows in which the client watches.
 
 import contextlib
 import json
+import mmap
 import os
 import pathlib
 import queue
@@ -34,6 +35,8 @@ SHORTEST_IDLE_S = 5.0
 COMMAND_LIMIT_S = 60
 MOVE_LIMIT_S = 120
 POLL_S = 0.05
+MADV_POPULATE_WRITE = 23  # Linux 5.14
+WARM_BYTES = 3 << 29  # a vm of 512 MiB, and what agents keep of it
 
 
 class StageError(Exception):
@@ -85,6 +88,19 @@ def all_kept(promises):
     for text, value, most in promises:
         print(f"  {'kept' if value <= most else 'BROKEN':<7} {text:<52} {value:.2f} <= {most:.2f}", flush=True)
     return all(value <= most for _, value, most in promises)
+
+
+def warm_memory(size):
+    """Has free memory of the machine touched, about `size` bytes of it.
+
+    A vm whose host takes free pages back within seconds (balloon, free page reporting) pays for each
+    page it touches first, here 2 s per GiB instead of 0.1 (2026-11). A move fills new memory at its
+    target: whoever moved first would pay, and whoever came next find the memory that he left.
+    """
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with mmap.mmap(-1, min(size, available // 2), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        memory.madvise(MADV_POPULATE_WRITE)
 
 
 @contextlib.contextmanager
@@ -408,6 +424,7 @@ def gaps_ms(window):
 
 def measure(lab, client, case, system, move):
     """Measures move(), which returns (total_s, pause_ms, report), and an equal window after it."""
+    warm_memory(WARM_BYTES)
     wan, cpu = lab.wan(), {host: lab.cpu_s(host) for host in HOSTS.values()}
     (total_s, pause_ms, report), window = client.watch(case, move)
     wan = lab.wan().since(wan)

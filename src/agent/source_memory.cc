@@ -29,12 +29,6 @@ constexpr std::uint64_t kMostThrottlePercent = 99;
 constexpr std::uint64_t kHeldPerSecond = 4;  // of what remains
 constexpr ByteCount kHeldLeast{2 << 20};
 
-// How much a round has to have had to say what becomes of a byte, the least that is believed of it,
-// and a margin: rounds differ.
-constexpr double kLeastShareOf = 256 << 10;
-constexpr double kLeastShare = 1.0 / 64;
-constexpr double kShareMargin = 1.25;
-
 // Of QEMU's bytes, those that were given to the lane and not yet acknowledged.
 double in_flight(const stream::TransferStats& stats, BitRate memory) {
   const stream::OutStats& out = stats.out.at(stream::kMemoryStream);
@@ -275,11 +269,13 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
                                            memory.offered - memory.encoded.raw),
       .in_flight_bytes = in_flight(stats, rate),
       .delivered_bytes_per_second = rate.bytes_per_second(),
-      .lane_share = lane_share(info.dirty_sync_count, memory),
+      .lane_share = lane_share_.at(
+          info.dirty_sync_count,
+          {.offered = memory.offered, .raw = memory.encoded.raw, .coded = memory.encoded.coded}),
       .lane_backlog_bytes = static_cast<double>(memory.lane_backlog),
       .lane_in_flight_bytes = static_cast<double>(out.sent - out.acked),
       .lane_bytes_per_second =
-          (settings_.background ? path_rate_ : link_->path_rate()).bytes_per_second(),
+          (settings_.background ? unhindered_rate_ : link_->path_rate()).bytes_per_second(),
       .rtt = peers_.rtt(settings_.to),
       .sent_bytes = static_cast<double>(memory.offered),
       .memory_bytes = static_cast<double>(info.total_bytes)};
@@ -287,7 +283,7 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
   migrate::MemorySample on_the_lane = sample;
   on_the_lane.lane_bytes_per_second = 0;
   on_the_lane.delivered_bytes_per_second =
-      (settings_.background ? path_rate_ : stats.delivery_rate).bytes_per_second();
+      (settings_.background ? unhindered_rate_ : stats.delivery_rate).bytes_per_second();
   link_->bound_backlog(
       {.most = whole(migrate::most_backlog(on_the_lane, policy_.limits(), migrate::PauseCosts{})),
        .beyond = whole(migrate::least_waiting(on_the_lane)),
@@ -335,22 +331,6 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
   stop_guest();
 }
 
-// As the last round showed it that had nothing but changes. In the first there are pages of zeros,
-// and pages that the target knows.
-double SourceMemory::lane_share(std::uint64_t round, const TransferLink::Memory& memory) {
-  const EncodeStage::Encoded& encoded = memory.encoded;
-  if (round < 2) changes_begin_ = memory.offered;
-  if (round == share_round_) return lane_share_;
-  const auto raw = static_cast<double>(encoded.raw - round_began_.raw);
-  const auto coded = static_cast<double>(encoded.coded - round_began_.coded);
-  if (share_round_ >= 2 && round_began_.raw >= changes_begin_ && raw >= kLeastShareOf) {
-    lane_share_ = std::clamp(kShareMargin * coded / raw, kLeastShare, 1.0);
-  }
-  share_round_ = round;
-  round_began_ = encoded;
-  return lane_share_;
-}
-
 void SourceMemory::start_postcopy() {
   stop_asked_ = true;
   go_all_out();
@@ -388,14 +368,15 @@ void SourceMemory::look_at_rest() {
 // leaves most of it, and of the CPUs that feed it, to the guests.
 void SourceMemory::hold_back(BitRate delivered) {
   if (!settings_.background) return;
-  const bool known = delivered > path_rate_;
-  path_rate_ = std::max(path_rate_, delivered);
+  const bool known = delivered > unhindered_rate_;
+  unhindered_rate_ = std::max(unhindered_rate_, delivered);
   if (!known) return;
   link_->set_bandwidth(background_cap());
 }
 
 BitRate SourceMemory::background_cap() const {
-  BitRate cap = std::max(kLeastBackground, BitRate{path_rate_.bits_per_second / kBackgroundShare});
+  BitRate cap =
+      std::max(kLeastBackground, BitRate{unhindered_rate_.bits_per_second / kBackgroundShare});
   if (settings_.bandwidth) cap = std::min(cap, *settings_.bandwidth);
   return cap;
 }
@@ -403,8 +384,8 @@ BitRate SourceMemory::background_cap() const {
 // What the path would carry of memory if all of it were ours.
 BitRate SourceMemory::unhindered(BitRate memory, BitRate lane) const {
   if (lane.bits_per_second == 0) return memory;
-  const double share =
-      static_cast<double>(path_rate_.bits_per_second) / static_cast<double>(lane.bits_per_second);
+  const double share = static_cast<double>(unhindered_rate_.bits_per_second) /
+                       static_cast<double>(lane.bits_per_second);
   return {static_cast<std::uint64_t>(static_cast<double>(memory.bits_per_second) * share)};
 }
 
@@ -495,7 +476,7 @@ void SourceMemory::set_limits(migrate::PauseLimits limits) {
 
 void SourceMemory::set_bandwidth(std::optional<BitRate> cap) {
   settings_.bandwidth = cap;
-  path_rate_ = {};  // in the background: found out anew
+  unhindered_rate_ = {};  // in the background: found out anew
   if (link_) link_->set_bandwidth(cap);
 }
 

@@ -10,6 +10,7 @@
 #include "agent/peers.hh"
 #include "agent/transfer_link.hh"
 #include "agent/vm.hh"
+#include "migrate/lane_share.hh"
 #include "migrate/policy.hh"
 #include "migrate/report.hh"
 #include "os/socket.hh"
@@ -98,7 +99,6 @@ class SourceMemory final {
   BitRate background_cap() const;
   BitRate unhindered(BitRate memory, BitRate lane) const;
   void go_all_out();
-  double lane_share(std::uint64_t round, const TransferLink::Memory& memory);
   Instant happened_at(const qemu::QmpEvent& event) const;
   void end_round(Instant now);
   void mark(const stream::QemuMark& mark);
@@ -124,12 +124,9 @@ class SourceMemory final {
   bool aborting_ = false, ended_running_ = false;
   bool told_converged_ = false, told_diverged_ = false;
   Progress progress_;
-  BitRate path_rate_;  // the best that was delivered
-  Instant synced_{};   // QEMU's last sync of its dirty bitmap
-  double lane_share_ = 1;
-  std::uint64_t share_round_ = 0;
-  EncodeStage::Encoded round_began_;
-  std::uint64_t changes_begin_ = 0;             // in QEMU's stream: the second round
+  BitRate unhindered_rate_;  // in the background: the best that was delivered
+  Instant synced_{};         // QEMU's last sync of its dirty bitmap
+  migrate::LaneShare lane_share_;
   std::optional<Nanoseconds> predicted_pause_;  // as the guest was stopped
   std::vector<migrate::Round> rounds_;
   Instant round_start_{};
