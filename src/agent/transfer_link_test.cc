@@ -8,7 +8,6 @@
 #include "codec/made_up_guest.hh"
 #include "os/memory_stream.hh"
 #include "os/test_wait.hh"
-#include "stream/qemu_format.hh"
 
 namespace godwit::agent {
 namespace {
@@ -238,18 +237,8 @@ TEST(TransferLinkKnown, ATargetThatSaysItKnowsMoreThanThereIsIsLeft) {
 
 // Next to nothing on the lane, 9 bytes each for QEMU, and pages for the kernel that clears them.
 TEST(TransferLinkZeros, WhatASlowQemuHasNotTakenIsNotSaidToBeTaken) {
-  namespace format = stream::qemu_format;
-  constexpr std::uint64_t kPages = 60'000, kPage = 4096;
-  Bytes memory;
-  Writer writer(memory);
-  writer.u32(format::kMagic).u32(format::kVersion);
-  writer.u8(format::kSectionStart).u32(2).text8("ram").u32(0).u32(format::kRamVersion);
-  writer.u64(kPages * kPage | format::kRamMemorySize).text8("a").u64(kPages * kPage);
-  for (std::uint64_t i = 0; i < kPages; ++i) {
-    writer.u64(i * kPage | format::kRamZero | (i > 0 ? format::kRamContinue : 0));
-    if (i == 0) writer.text8("a");
-    writer.u8(0);
-  }
+  constexpr std::uint64_t kPages = 60'000, kPage = codec::MadeUpGuest::kPage;
+  const Bytes memory = codec::stream_of_zero_pages(kPages);
   KnowingLinks links(500);
   Qemu out(links.from.take_a());
   const auto slow = links.to.take_b();  // takes nothing

@@ -9,6 +9,23 @@
 
 namespace godwit::codec {
 
+// The beginning of a stream: the first round of a guest of whose memory all pages are zero.
+inline Bytes stream_of_zero_pages(std::uint64_t pages) {
+  namespace format = stream::qemu_format;
+  constexpr std::uint64_t kPage = format::kDefaultPageSize;
+  Bytes out;
+  Writer writer(out);
+  writer.u32(format::kMagic).u32(format::kVersion);
+  writer.u8(format::kSectionStart).u32(2).text8("ram").u32(0).u32(format::kRamVersion);
+  writer.u64(pages * kPage | format::kRamMemorySize).text8("a").u64(pages * kPage);
+  for (std::uint64_t i = 0; i < pages; ++i) {
+    writer.u64(i * kPage | format::kRamZero | (i > 0 ? format::kRamContinue : 0));
+    if (i == 0) writer.text8("a");
+    writer.u8(0);
+  }
+  return out;
+}
+
 class MadeUpGuest final {
  public:
   static constexpr std::size_t kPage = stream::qemu_format::kDefaultPageSize;

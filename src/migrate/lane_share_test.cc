@@ -38,6 +38,13 @@ TEST(LaneShare, WhatIsEncodedLateIsNotTakenForChanges) {
                    1.25 * 0.25);
 }
 
+TEST(LaneShare, ARoundThatCostNextToNothingIsNotBelieved) {
+  LaneShare share;
+  share.at(1, {.offered = kMega, .raw = kMega, .coded = kMega});
+  share.at(2, {.offered = kMega, .raw = kMega, .coded = kMega});
+  EXPECT_EQ(share.at(3, {.offered = 9 * kMega, .raw = 9 * kMega, .coded = kMega}), 1.0 / 64);
+}
+
 TEST(LaneShare, AShortRoundChangesNothing) {
   LaneShare share;
   share.at(1, {.offered = kMega, .raw = kMega, .coded = kMega});
