@@ -22,10 +22,11 @@ MAY_LINK = {
     "store": {"base", "os"},
     "doctor": {"base", "os", "crypto", "http", "qemu"},
     "migrate": {"base"},
+    "nbd": {"base"},
     "manual": {"base"},
 }
 # No syscalls, no clock, no threads, no randomness: time, bytes and a sink are given.
-PURE = {"wire", "net", "stream", "codec", "migrate", "translate"}
+PURE = {"wire", "net", "stream", "codec", "migrate", "nbd", "translate"}
 IMPURE_HEADERS = re.compile(
     r"(sys/|unistd\.h|fcntl\.h|poll\.h|arpa/|thread|mutex|random|fstream|filesystem)")
 
