@@ -82,6 +82,8 @@ void add_options(CLI::App& app, Config& config) {
   app.add_option("--image-dir", config.image_dir,
                  "What vms that remote users start may boot; one tenant's below its TENANT")
       ->capture_default_str();
+  app.add_option("--disk-dir", config.disk_dir, "Disks of vms, and the image library")
+      ->capture_default_str();
   app.add_option_function<std::string>(
          "--known-memory",
          [&config](const std::string& text) { config.known_memory = parse_known_memory(text); },

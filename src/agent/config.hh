@@ -33,6 +33,8 @@ struct Config {
   std::filesystem::path run_dir = "/run/godwit";
   // What remote users' vms may boot; not below state_dir, which QEMU's user cannot enter.
   std::filesystem::path image_dir = "/var/lib/godwit-images";
+  // Vms' disks and the image library; beside state_dir for the same reason.
+  std::filesystem::path disk_dir = "/var/lib/godwit-disks";
   ByteCount known_memory{};  // see KnownMemory; parse_command_line() has a default
   HookPolicy hooks;
   bool ignore_failed_hooks = false;  // of pre-pause, which otherwise end the move
@@ -42,6 +44,8 @@ struct Config {
   std::filesystem::path store() const { return state_dir / "agent.db"; }
   std::filesystem::path audit() const { return state_dir / "audit.log"; }
   std::filesystem::path vm_dir(const std::string& vm) const { return run_dir / "vms" / vm; }
+  std::filesystem::path library() const { return disk_dir / "images"; }
+  std::filesystem::path vm_disks() const { return disk_dir / "vms"; }
 };
 
 // Parses godwitd's arguments; exits for --help and --version. Throws SetupError.

@@ -52,6 +52,9 @@ const Config& with_directories(const Config& config) {
   // QEMU's user passes through to its own vm's directory.
   make_private_directory(config.run_dir, std::filesystem::perms(0711));
   make_private_directory(config.run_dir / "vms", std::filesystem::perms(0711));
+  for (const auto& disks : {config.disk_dir, config.library(), config.vm_disks()}) {
+    make_private_directory(disks, std::filesystem::perms(0711));
+  }
   return config;
 }
 
