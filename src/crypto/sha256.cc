@@ -16,6 +16,24 @@ Sha256 sha256(BytesView bytes) {
   return digest;
 }
 
+void Sha256Stream::Free::operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
+
+Sha256Stream::Sha256Stream() : context_(EVP_MD_CTX_new()) {
+  CHECK(context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
+}
+
+void Sha256Stream::add(BytesView bytes) {
+  CHECK(EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()) == 1);
+}
+
+Sha256 Sha256Stream::finish() {
+  Sha256 digest;
+  unsigned int size = 0;
+  auto* out = reinterpret_cast<unsigned char*>(digest.data());
+  CHECK(EVP_DigestFinal_ex(context_.get(), out, &size) == 1 && size == digest.size());
+  return digest;
+}
+
 bool equal_in_constant_time(BytesView a, BytesView b) {
   return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }
