@@ -4,6 +4,7 @@
 // parts, and answers. What a caller's tenant must not see is absent for it.
 #include "agent/audit.hh"
 #include "agent/fleet.hh"
+#include "agent/images.hh"
 #include "agent/metrics.hh"
 #include "agent/migrations.hh"
 #include "agent/network.hh"
@@ -20,6 +21,7 @@ struct Parts {
   const Config& config;
   Fleet& fleet;
   Network& network;
+  Images& images;
   Vms& vms;
   Migrations& migrations;
   Recordings& recordings;
@@ -33,6 +35,7 @@ struct Parts {
 void add_routes(http::Server& server, Parts parts);
 
 // By noun; called by add_routes().
+void add_image_routes(http::Server& server, Parts parts);
 void add_vm_routes(http::Server& server, Parts parts);
 void add_network_routes(http::Server& server, Parts parts);
 void add_migration_routes(http::Server& server, Parts parts);

@@ -20,6 +20,7 @@ constexpr Nanoseconds kRefusalInterval = seconds(10);
 // kernel's command line may be secrets.
 constexpr std::array kTold = {"name",
                               "vm",
+                              "file",
                               "to",
                               "a",
                               "b",

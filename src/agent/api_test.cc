@@ -12,6 +12,7 @@
 
 #include "base/test_directory.hh"
 #include "os/memory_stream.hh"
+#include "os/test_wait.hh"
 
 namespace godwit::agent {
 namespace {
@@ -30,6 +31,7 @@ Config config_in(const std::filesystem::path& directory) {
   config.state_dir = directory;
   config.run_dir = config.state_dir / "run";
   config.image_dir = config.state_dir / "images";
+  config.disk_dir = config.state_dir / "disks";
   return config;
 }
 
@@ -58,6 +60,7 @@ class ApiTest : public testing::Test {
                          .config = config_,
                          .fleet = fleet_,
                          .network = network_,
+                         .images = images_,
                          .vms = vms_,
                          .migrations = migrations_,
                          .recordings = recordings_,
@@ -133,6 +136,7 @@ class ApiTest : public testing::Test {
   Network network_{loop_, config_, *store_, wires_, events_};
   Fleet fleet_{loop_, config_, *store_, events_, {}};
   Users users_{config_, *store_, fleet_};
+  Images images_{loop_, config_, *store_, events_};
   Vms vms_{loop_, config_, *store_, network_, events_};
   KnownMemory known_{loop_, ByteCount{0}};
   Migrations migrations_{{.loop = loop_,
@@ -287,6 +291,35 @@ TEST_F(ApiTest, RemoteUsersBootFilesOfTheImageDirectoryOnly) {
   EXPECT_NE(status(red_, own), 403);
   EXPECT_NE(status(all_, shared), 403);
   EXPECT_NE(status(root_, "/etc/hostname"), 403);
+}
+
+TEST_F(ApiTest, AnotherTenantsImageIsAbsentUnlessItIsPublic) {
+  std::filesystem::create_directories(config_.library());
+  // QEMU's user, who looks at images, passes through.
+  std::filesystem::permissions(directory_.path(), std::filesystem::perms(0711));
+  images_.start([](const std::string&) { return std::vector<std::string>{"red-vm", "blue-vm"}; });
+  const auto source = (config_.state_dir / "disk").string();
+  std::ofstream(source) << "content";
+  for (const auto& [name, tenant, is_public] :
+       {std::tuple("reds", "red", false), {"blues", "blue", false}, {"all", "blue", true}}) {
+    const Json wish = {{"name", name}, {"file", source}, {"tenant", tenant}, {"public", is_public}};
+    ASSERT_EQ(ask(root_, "POST", "/v1/images", wish).status, 202);
+    ASSERT_TRUE(os::run_until(loop_, [&] { return images_.usable(name, tenant).has_value(); }));
+  }
+  EXPECT_EQ(names(red_, "/v1/images"), (std::set<std::string>{"all", "reds"}));
+  EXPECT_EQ(names(all_, "/v1/images"), (std::set<std::string>{"all", "blues", "reds"}));
+  EXPECT_EQ(ask(red_, "GET", "/v1/images/all").body["used_by"], Json({"red-vm"}));
+  EXPECT_EQ(ask(all_, "GET", "/v1/images/all").body["used_by"], Json({"red-vm", "blue-vm"}));
+  for (const auto& [method, tail] : {std::pair("DELETE", ""), {"POST", "/verify"}}) {
+    EXPECT_EQ(ask(red_, method, std::string("/v1/images/blues") + tail).status, 404);
+    EXPECT_EQ(ask(red_, method, std::string("/v1/images/all") + tail).status, 403);
+  }
+  const auto used = ask(red_, "DELETE", "/v1/images/reds");
+  EXPECT_EQ(used.status, 409);
+  EXPECT_THAT(used.text, testing::Not(HasSubstr("blue-vm")));
+  EXPECT_THAT(ask(all_, "DELETE", "/v1/images/all").text, HasSubstr("red-vm, blue-vm"));
+  EXPECT_EQ(ask(red_, "POST", "/v1/images", {{"name", "own"}, {"file", source}}).status, 403)
+      << "not in the image directory";
 }
 
 TEST_F(ApiTest, AUserThatAsksTooOftenIsToldToWait) {

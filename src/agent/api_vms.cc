@@ -1,9 +1,7 @@
 // Routes of vms and migrations.
-#include <array>
-#include <filesystem>
-
 #include "agent/api.hh"
 #include "agent/api_answers.hh"
+#include "agent/api_files.hh"
 #include "agent/console.hh"
 
 namespace godwit::agent {
@@ -32,34 +30,12 @@ std::optional<nlohmann::json> migration_of(Parts parts, const Request& request,
   return std::nullopt;
 }
 
-// The agent reads what a vm boots as root: a remote user names files of the image directory only
-// (one tenant's user: of the tenant's part), or any file of the host could be read inside a vm.
-Result<> check_files(const Config& config, const std::string& tenant, const nlohmann::json& body) {
-  const auto images = config.image_dir / tenant;
-  for (const char* key : {"kernel", "initrd", "image"}) {
-    const std::string named = text_field_or(body, key, "");
-    if (named.empty()) continue;
-    std::error_code error;
-    const auto real = std::filesystem::canonical(named, error);  // through all links
-    const auto directory = std::filesystem::weakly_canonical(images, error);
-    const auto inside = real.lexically_relative(directory);
-    if (real.empty() || inside.empty() || *inside.begin() == ".." || inside == ".") {
-      return fail(
-          "{}: '{}' is not a file in {} of host {}, which is where remote users' vms boot "
-          "from",
-          key, named, images.string(), config.name);
-    }
-  }
-  return {};
-}
-
 void run_vm(Parts parts, const Request& request, Responder responder) {
   auto body = body_of(request, responder);
   if (!body || !claim_tenant(request, *body, responder)) return;
-  if (request.caller->remote()) {
-    const auto files = check_files(parts.config, request.caller->tenant, *body);
-    if (!files) return responder.error(kForbidden, files.error().text);
-  }
+  const auto files =
+      check_files(parts.config, *request.caller, *body, {"kernel", "initrd", "image"});
+  if (!files) return responder.error(kForbidden, files.error().text);
   const auto vm = parts.vms.run(*body);
   if (!vm) return responder.error(kConflict, vm.error().text);
   responder.json(201, *parts.vms.show((*vm)->name()));

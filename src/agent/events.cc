@@ -12,7 +12,12 @@ namespace godwit::agent {
 namespace {
 
 bool is_of_a_tenant(std::string_view name) {
-  return name == "port" || name == "wire" || name == "vm" || name == "migration";
+  return name == "port" || name == "wire" || name == "vm" || name == "migration" || name == "image";
+}
+
+// Whether a listener of one tenant may know it.
+bool is_for(const std::string& tenant, std::string_view name, const nlohmann::json& data) {
+  return !is_of_a_tenant(name) || data.value("tenant", "") == tenant || data.value("public", false);
 }
 
 }  // namespace
@@ -28,8 +33,7 @@ std::string Events::id_of(std::uint64_t number) const { return fmt::format("{}-{
 // False when the listener is gone.
 bool Events::tell(const Listener& listener, std::uint64_t number) const {
   const Kept& event = kept_[kept_.size() - (next_ - number)];
-  if (!listener.tenant.empty() && is_of_a_tenant(event.name) &&
-      event.data.value("tenant", "") != listener.tenant) {
+  if (!listener.tenant.empty() && !is_for(listener.tenant, event.name, event.data)) {
     return listener.stream->open();
   }
   return listener.stream->push(event.name, event.data, id_of(number));

@@ -84,6 +84,7 @@ class Agent final {
         network_(loop_, config, *store_, wires_, events_),
         fleet_(loop_, config, *store_, events_, fleet_handlers()),
         users_(config, *store_, fleet_),
+        images_(loop_, config, *store_, events_),
         vms_(loop_, config, *store_, network_, events_),
         known_(loop_, config.known_memory),
         migrations_({.loop = loop_,
@@ -132,6 +133,7 @@ class Agent final {
       loop_.stop();
     });
     network_.start();
+    images_.start([](const std::string&) { return std::vector<std::string>{}; });
     vms_.start();
     migrations_.start();
     network_.sweep_nics();
@@ -164,6 +166,7 @@ class Agent final {
                          .config = config_,
                          .fleet = fleet_,
                          .network = network_,
+                         .images = images_,
                          .vms = vms_,
                          .migrations = migrations_,
                          .recordings = recordings_,
@@ -240,6 +243,7 @@ class Agent final {
   Network network_;
   Fleet fleet_;
   Users users_;
+  Images images_;
   Vms vms_;
   KnownMemory known_;
   Migrations migrations_;
