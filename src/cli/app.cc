@@ -38,6 +38,7 @@ void build(CLI::App& app, Context& context) {
   add_port(app, context);
   add_connect(app, context);
   add_wire(app, context);
+  add_image(app, context);
   add_vm(app, context);
   add_migrate(app, context);
   add_migration(app, context);

@@ -29,6 +29,10 @@ TEST_F(CliTest, MistakesInTheArgumentsExit2AndAskNobody) {
       {"vm", "run", "web", "--memory", "512", "--kernel", "/bin/sh"},
       {"vm", "run", "web", "--kernel", "/nonexistent"},
       {"vm", "run", "web", "--kernel", "/bin/sh", "--cpus", "0"},
+      {"image", "add", "base"},
+      {"image", "add", "base", "/nonexistent"},
+      {"image", "add", "base", "/bin/sh", "--format", "vmdk"},
+      {"image", "add", "base", "/bin/sh", "--sha256", "abc"},
       {"migrate", "web"},
       {"migrate", "web", "--to", "west", "--max-downtime", "300"},
       {"migrate", "web", "--to", "west", "--bandwidth", "200Mbps"},
@@ -85,6 +89,7 @@ TEST_F(CliTest, HelpExitsZero) {
 TEST_F(CliTest, WordsAreCompletedFromTheTreeAndNamesFromTheAgent) {
   agent.answer("GET /v1/vms", {{{"name", "web"}, {"state", "running"}}, {{"name", "db"}}});
   agent.answer("GET /v1/hosts", {{{"name", "e1"}, {"site", "east"}, {"state", "self"}}});
+  agent.answer("GET /v1/images", {{{"name", "base"}, {"state", "ready"}}});
   agent.start();
   started = true;
   const auto completed = [&](std::vector<std::string> words) {
@@ -102,6 +107,8 @@ TEST_F(CliTest, WordsAreCompletedFromTheTreeAndNamesFromTheAgent) {
   EXPECT_EQ(completed({"migrate", "--on-diverge=pa"}), "--on-diverge=pause\t\n");
   EXPECT_EQ(completed({"vm", "run", "x", "--kernel", ""}), ":file\n");
   EXPECT_EQ(completed({"vm", "show", "web", ""}), "") << "it takes one name";
+  EXPECT_EQ(completed({"image", "rm", ""}), "base\tready\n");
+  EXPECT_EQ(completed({"image", "add", "x", ""}), ":file\n");
   EXPECT_EQ(completed({"wire", "show", ""}), "") << "the agent refuses";
   EXPECT_TRUE(completed({"vm", "stop", "--"}).contains("--force\t"));
   EXPECT_TRUE(completed({""}).contains("migrate\t"));
@@ -148,13 +155,13 @@ TEST_F(CliTest, TablesAlign) {
 TEST_F(CliTest, EveryReadPrintsTheAgentsJson) {
   const json list = json::array({{{"id", "m1"}, {"name", "web"}, {"state", "up"}}});
   const json object = {{"id", "m1"}, {"name", "web"}, {"state", "done"}};
-  for (const char* path : {"hosts", "ports", "wires", "vms", "migrations"}) {
+  for (const char* path : {"hosts", "ports", "wires", "vms", "images", "migrations"}) {
     agent.answer(fmt::format("GET /v1/{}", path), list);
   }
-  for (const char* path : {"host", "vms/web", "migrations/m1"}) {
+  for (const char* path : {"host", "vms/web", "images/web", "migrations/m1"}) {
     agent.answer(fmt::format("GET /v1/{}", path), object);
   }
-  for (const char* noun : {"host", "port", "wire", "vm", "migration"}) {
+  for (const char* noun : {"host", "port", "wire", "vm", "image", "migration"}) {
     const auto ran = godwit({noun, "ls", "--json"});
     EXPECT_EQ(ran.status, 0) << noun << ": " << ran.err;
     EXPECT_EQ(json::parse(ran.out), list) << noun;
@@ -162,6 +169,7 @@ TEST_F(CliTest, EveryReadPrintsTheAgentsJson) {
   }
   const std::vector<std::vector<std::string>> shows = {{"host", "show"},
                                                        {"vm", "show", "web"},
+                                                       {"image", "show", "web"},
                                                        {"migration", "show", "m1"},
                                                        {"migration", "wait", "m1"},
                                                        {"migration", "watch", "m1"}};
@@ -213,6 +221,71 @@ TEST_F(CliTest, VmRunSendsWhatWasMeant) {
             {"kernel", "/bin/sh"},
             {"append", "console=ttyS0 quiet"},
             {"nics", {{{"port", "web0"}}, {{"port", "web1"}, {"mac", "52:54:00:00:00:01"}}}}}));
+}
+
+json image(const char* state, std::uint64_t done = 0) {
+  return {{"name", "base"},          {"tenant", "default"},   {"public", true},
+          {"format", "qcow2"},       {"size_bytes", 4 << 20}, {"virtual_size_bytes", 8 << 20},
+          {"sha256", "5ca1ab1e"},    {"state", state},        {"done_bytes", done},
+          {"used_by", {"web", "db"}}};
+}
+
+TEST_F(CliTest, AnImageIsWaitedForUntilItIsReady) {
+  agent.answer("POST /v1/images", image("copying"), 202);
+  agent.answer("GET /v1/images/base", image("copying", 1 << 20));
+  agent.answer("GET /v1/images/base", image("ready"));
+  agent.answer("GET /v1/images", json::array({image("ready")}));
+  const std::string sum(64, 'a');
+  const auto ran = godwit({"image", "add", "base", "/bin/../bin/sh", "--format", "qcow2",
+                           "--sha256", sum, "--public", "--tenant", "red"});
+  EXPECT_EQ(ran.status, 0) << ran.err;
+  EXPECT_EQ(ran.out, "image base is ready: qcow2, a disk of 8 MiB, SHA-256 5ca1ab1e\n");
+  EXPECT_TRUE(ran.err.starts_with("copying    0 B of 4 MiB\n")) << ran.err;
+  EXPECT_EQ(agent.body_of("POST /v1/images"), json({{"name", "base"},
+                                                    {"file", "/bin/sh"},
+                                                    {"format", "qcow2"},
+                                                    {"sha256", sum},
+                                                    {"tenant", "red"},
+                                                    {"public", true}}));
+  EXPECT_EQ(godwit({"image", "ls"}).out,
+            "IMAGE  FORMAT   SIZE   FILE  STATE  USED BY  TENANT\n"
+            "base   qcow2   8 MiB  4 MiB  ready  web,db   default (public)\n");
+}
+
+TEST_F(CliTest, AnImageThatFailsIsToldAndLeftNowhere) {
+  json failed = image("failed");
+  failed["error"] = "/bin/sh has the SHA-256 5ca1ab1e";
+  agent.answer("POST /v1/images", image("copying"), 202);
+  agent.answer("GET /v1/images/base", failed);
+  agent.answer("DELETE /v1/images/base", json::object());
+  const auto ran = godwit({"image", "add", "base", "/bin/sh"});
+  EXPECT_EQ(ran.status, 1);
+  EXPECT_TRUE(ran.err.ends_with("godwit: image base: /bin/sh has the SHA-256 5ca1ab1e\n"))
+      << ran.err;
+  EXPECT_EQ(agent.asked().back().what, "DELETE /v1/images/base");
+}
+
+TEST_F(CliTest, CtrlCRemovesTheImageThatWasBegun) {
+  agent.answer("POST /v1/images", image("copying"), 202);
+  agent.answer("GET /v1/images/base", image("copying"));
+  agent.answer("DELETE /v1/images/base", json::object());
+  agent.when("GET /v1/images/base", [] { ::kill(::getpid(), SIGINT); });
+  const auto ran = godwit({"image", "add", "base", "/bin/sh"});
+  EXPECT_EQ(ran.status, 1);
+  EXPECT_TRUE(ran.err.contains("interrupted: image base is removed")) << ran.err;
+  EXPECT_EQ(agent.asked().back().what, "DELETE /v1/images/base");
+}
+
+TEST_F(CliTest, ADamagedImageIsAFailure) {
+  json damaged = image("damaged");
+  damaged["error"] = "another sum";
+  agent.answer("POST /v1/images/base/verify", image("verifying"), 202);
+  agent.answer("GET /v1/images/base", damaged);
+  agent.answer("GET /v1/images/base", image("ready"));
+  const auto ran = godwit({"image", "verify", "base"});
+  EXPECT_EQ(ran.status, 1);
+  EXPECT_TRUE(ran.err.contains("image base is damaged: another sum")) << ran.err;
+  EXPECT_EQ(godwit({"image", "verify", "base"}).out, "image base is as it was added\n");
 }
 
 TEST_F(CliTest, ARefusedRecordingLeavesNoFileAndNoFileIsWrittenOver) {

@@ -82,6 +82,7 @@ Candidates names_of(const std::string& kind, const Context& context) {
   if (kind == "MIGRATION") add_names(out, context.fetch("/v1/migrations"), "id", "vm");
   if (kind == "WIRE") add_names(out, context.fetch("/v1/wires"), "id", "state");
   if (kind == "PORT") add_names(out, context.fetch("/v1/ports"), "name", "kind");
+  if (kind == "IMAGE") add_names(out, context.fetch("/v1/images"), "name", "state");
   if (kind == "USER") add_names(out, context.fetch("/v1/users"), "name", "role");
   if (kind == "HOST" || kind == "PORT" || kind == "DESTINATION") {
     const json hosts = context.fetch("/v1/hosts");

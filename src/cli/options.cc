@@ -1,5 +1,7 @@
 #include "cli/options.hh"
 
+#include <filesystem>
+
 #include "base/id.hh"
 #include "base/units.hh"
 
@@ -56,6 +58,22 @@ CLI::Option* add_name(CLI::App& app, const std::string& name, std::string& value
 CLI::Option* add_names(CLI::App& app, const std::string& name, std::vector<std::string>& values,
                        const std::string& help) {
   return app.add_option(name, values, help)->check(check_name);
+}
+
+void set_path(const Context& context, json& body, const std::string& key, std::string path) {
+  if (path.empty()) return;
+  if (context.is_remote()) {
+    if (!path.starts_with('/')) {
+      throw CLI::ValidationError(
+          key, fmt::format("'{}' is on another host: give its path from /", path));
+    }
+  } else {
+    if (!std::filesystem::exists(path)) {
+      throw CLI::ValidationError(key, fmt::format("there is no file '{}'", path));
+    }
+    path = std::filesystem::absolute(path).lexically_normal().string();
+  }
+  body[key] = path;
 }
 
 void set_if_given(json& body, const std::string& key, const std::string& value) {

@@ -25,6 +25,9 @@ CLI::Option* add_names(CLI::App& app, const std::string& name, std::vector<std::
 
 // Sets body[key] when the user gave something.
 void set_if_given(json& body, const std::string& key, const std::string& value);
+// Likewise for a file of the agent's host, which has another working directory, and may be another
+// machine. Throws CLI::ValidationError.
+void set_path(const Context& context, json& body, const std::string& key, std::string path);
 
 // The nouns and verbs, one file each; called once by app.cc.
 void add_host(CLI::App& app, Context& context);
@@ -32,6 +35,7 @@ void add_join(CLI::App& app, Context& context);
 void add_port(CLI::App& app, Context& context);
 void add_connect(CLI::App& app, Context& context);
 void add_wire(CLI::App& app, Context& context);
+void add_image(CLI::App& app, Context& context);
 void add_vm(CLI::App& app, Context& context);
 void add_migrate(CLI::App& app, Context& context);
 void add_migration(CLI::App& app, Context& context);

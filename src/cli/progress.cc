@@ -37,6 +37,10 @@ std::string progress_line(const json& progress) {
     line +=
         fmt::format("  {} left", to_text(ByteCount{whole(number_of(progress, "remaining_bytes"))}));
   }
+  if (has(progress, "done_bytes")) {
+    line += fmt::format("  {} of {}", bytes_of(progress, "done_bytes"),
+                        bytes_of(progress, "size_bytes"));
+  }
   if (has(progress, "rate_bps")) {
     line += "  " + to_text(BitRate{whole(number_of(progress, "rate_bps"))});
     const double effective = number_of(progress, "effective_rate_bps");

@@ -1,6 +1,6 @@
 #pragma once
-// The progress of a migration on standard error: one live line on a terminal, else a line whenever
-// the phase or round changes and every few seconds.
+// The progress of a migration, or of an image, on standard error: one live line on a terminal, else
+// a line whenever the phase or round changes and every few seconds.
 #include <iosfwd>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -10,6 +10,7 @@
 namespace godwit::cli {
 
 // "copying  round 3  45.2 MiB left  387 Mbit/s  ETA 1.20 s  pause ~210 ms"
+// "verifying  1.2 GiB of 4 GiB  3.1 Gbit/s  ETA 7.7 s"
 std::string progress_line(const nlohmann::json& progress);
 
 class Progress final {

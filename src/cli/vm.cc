@@ -1,5 +1,4 @@
 // godwit vm run|ls|show|console|stop|rm
-#include <filesystem>
 #include <ostream>
 
 #include "base/units.hh"
@@ -67,23 +66,6 @@ json nic_of(const std::string& text) {
   json nic = {{"port", text.substr(0, comma)}};
   if (comma != std::string::npos) nic["mac"] = text.substr(comma + kMac.size());
   return nic;
-}
-
-// A file of the agent's host, which has another working directory, and may be another machine.
-void set_path(const Context& context, json& body, const std::string& key, std::string path) {
-  if (path.empty()) return;
-  if (context.is_remote()) {
-    if (!path.starts_with('/')) {
-      throw CLI::ValidationError(
-          key, fmt::format("'{}' is on another host: give its path from /", path));
-    }
-  } else {
-    if (!std::filesystem::exists(path)) {
-      throw CLI::ValidationError(key, fmt::format("there is no file '{}'", path));
-    }
-    path = std::filesystem::absolute(path).lexically_normal().string();
-  }
-  body[key] = path;
 }
 
 void run_vm(Context& context, const NewVm& vm) {
