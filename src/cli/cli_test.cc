@@ -252,6 +252,18 @@ TEST_F(CliTest, AnImageIsWaitedForUntilItIsReady) {
             "base   qcow2   8 MiB  4 MiB  ready  web,db   default (public)\n");
 }
 
+TEST_F(CliTest, OnATerminalTheCopyOfAnImageIsALineWithItsRate) {
+  agent.answer("POST /v1/images", image("copying"), 202);
+  agent.answer("GET /v1/images/base", image("copying", 1 << 20));
+  agent.answer("GET /v1/images/base", image("ready"));
+  agent.start();
+  started = true;
+  const auto ran = run_cli(agent.socket(), {"image", "add", "base", "/bin/sh"}, true);
+  EXPECT_EQ(ran.status, 0) << ran.err;
+  EXPECT_TRUE(ran.err.contains("copying    1 MiB of 4 MiB  ")) << ran.err;
+  EXPECT_TRUE(ran.err.contains("bit/s  ETA ")) << ran.err;
+}
+
 TEST_F(CliTest, AnImageThatFailsIsToldAndLeftNowhere) {
   json failed = image("failed");
   failed["error"] = "/bin/sh has the SHA-256 5ca1ab1e";
