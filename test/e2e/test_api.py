@@ -263,6 +263,13 @@ def test_an_operator_moves_a_vm_from_afar(fleet, users):
     ask("GET", "/v1/vms/{name}/recording", 400, host="w1", name=vm.name)
     ask("POST", "/v1/vms/{name}/stop", host="w1", name=vm.name, body={"force": True})
     ask("DELETE", "/v1/vms/{name}", host="w1", name=vm.name)
+    ask("POST", "/v1/images", 202, body={"name": "base", "file": f"{fleet.guest}/initrd.img"})
+    wait_until(lambda: ask("GET", "/v1/images/{name}", name="base")["state"] == "ready", 20, "a copy")
+    ask("POST", "/v1/images", 409, body={"name": "base", "file": f"{fleet.guest}/initrd.img"})
+    ask("POST", "/v1/images/{name}/verify", 202, name="base")
+    assert len(ask("GET", "/v1/images")) == 1
+    ask("DELETE", "/v1/images/{name}", name="base")
+    ask("DELETE", "/v1/images/{name}", 404, name="base")
     ask("POST", "/v1/users", 409, body={"name": "x", "role": "root", "csr": ""})
     ask("DELETE", "/v1/users/{name}", name="nobody")
     documented = {(method, path) for path, operations in document.json["paths"].items()
