@@ -356,6 +356,7 @@ std::vector<nlohmann::json> Images::list() {
   }
   for (const auto& [name, unfinished] : unfinished_) by_name[name] = describe(unfinished);
   std::vector<nlohmann::json> all;
+  all.reserve(by_name.size());
   for (auto& [name, json] : by_name) all.push_back(std::move(json));
   return all;
 }
