@@ -119,7 +119,7 @@ std::optional<Request> Connection::accept(const RequestHeader& header) {
 // False: not now, as the Outbox is full, or never.
 bool Connection::refuse(const RequestHeader& header, ErrorCode error) {
   const std::size_t payload = header.command == Command::kWrite ? header.length : 0;
-  if (payload >= kMaxSkipped) {
+  if (payload > kMaxSkipped) {
     give_up(
         {fmt::format("nbd: a WRITE of {} bytes, at most {} may be", payload, kMaxPayload.bytes)});
     return false;
