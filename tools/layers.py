@@ -23,10 +23,11 @@ MAY_LINK = {
     "doctor": {"base", "os", "crypto", "http", "qemu"},
     "migrate": {"base"},
     "nbd": {"base"},
+    "disk": {"base"},
     "manual": {"base"},
 }
 # No syscalls, no clock, no threads, no randomness: time, bytes and a sink are given.
-PURE = {"wire", "net", "stream", "codec", "migrate", "nbd", "translate"}
+PURE = {"wire", "net", "stream", "codec", "migrate", "nbd", "disk", "translate"}
 IMPURE_HEADERS = re.compile(
     r"(sys/|unistd\.h|fcntl\.h|poll\.h|arpa/|thread|mutex|random|fstream|filesystem)")
 

@@ -1,0 +1,235 @@
+#include "disk/outbound.hh"
+
+#include <algorithm>
+
+#include "base/check.hh"
+
+namespace godwit::disk {
+namespace {
+
+bool overlaps(Extent a, Extent b) { return a.offset < b.end() && b.offset < a.end(); }
+
+bool is_zero(BytesView bytes) {
+  return std::ranges::all_of(bytes, [](std::byte each) { return each == std::byte{0}; });
+}
+
+}  // namespace
+
+std::string_view to_text(Mode mode) {
+  switch (mode) {
+    case Mode::async_then_sync:
+      return "async-then-sync";
+    case Mode::sync:
+      return "sync";
+    case Mode::async:
+      return "async";
+  }
+  return "?";
+}
+
+Result<Mode> parse_mode(std::string_view text) {
+  for (const Mode mode : {Mode::async_then_sync, Mode::sync, Mode::async}) {
+    if (text == to_text(mode)) return mode;
+  }
+  return fail("\"{}\" is no mode for disks: async-then-sync, sync or async", text);
+}
+
+Outbound::Outbound(const std::vector<ByteCount>& disks, Mode mode, OutboundSink& sink)
+    : mode_(mode),
+      sink_(sink),
+      wanted_synchronous_(mode == Mode::sync),
+      synchronous_(wanted_synchronous_) {
+  CHECK(disks.size() <= kMaxDisksOnTheWay);
+  for (const ByteCount size : disks) maps_.emplace_back(size);
+}
+
+// ---- the guest's writes ----
+
+void Outbound::written(WriteToken token, std::uint64_t offset, BytesView data, Instant now) {
+  const Extent extent{.offset = offset, .length = data.size()};
+  if (!synchronous_) {
+    mark(token.disk, extent);
+    return sink_.answer(token);
+  }
+  mark_what_is_read(token.disk, extent);
+  send_and_wait({.kind = RecordKind::kWrite, .disk = token.disk, .extent = extent, .data = data},
+                token, now);
+}
+
+void Outbound::zeroed(WriteToken token, Extent extent, Instant now) {
+  if (!synchronous_) {
+    mark(token.disk, extent);
+    return sink_.answer(token);
+  }
+  mark_what_is_read(token.disk, extent);
+  // NBD's are up to 4 GiB long. The last of several answers for all.
+  while (extent.length > kMaxRecordLength) {
+    send({.kind = RecordKind::kZero,
+          .disk = token.disk,
+          .extent = {.offset = extent.offset, .length = kMaxRecordLength}});
+    extent.offset += kMaxRecordLength;
+    extent.length -= kMaxRecordLength;
+  }
+  send_and_wait({.kind = RecordKind::kZero, .disk = token.disk, .extent = extent}, token, now);
+}
+
+void Outbound::discarded(WriteToken token, Extent extent) {
+  mark(token.disk, extent);
+  sink_.answer(token);
+}
+
+void Outbound::flushed(WriteToken token, Instant now) {
+  if (!synchronous_) return sink_.answer(token);
+  send_and_wait({.kind = RecordKind::kFlush}, token, now);
+}
+
+// What is being read may be of before: it is read again.
+void Outbound::mark_what_is_read(std::uint8_t disk, Extent extent) {
+  for (const Read& read : reads_) {
+    if (read.disk != disk || !overlaps(read.extent, extent)) continue;
+    const std::uint64_t from = std::max(read.extent.offset, extent.offset);
+    mark(disk, {.offset = from, .length = std::min(read.extent.end(), extent.end()) - from});
+  }
+}
+
+bool Outbound::is_read(std::uint8_t disk, Extent extent) const {
+  return std::ranges::any_of(
+      reads_, [&](const Read& read) { return read.disk == disk && overlaps(read.extent, extent); });
+}
+
+// Two reads of one block could be done in either order.
+std::optional<Extent> Outbound::next_to_read(std::uint8_t disk) {
+  const auto extent = maps_[disk].take(kReadBytes);
+  if (!extent || !is_read(disk, *extent)) return extent;
+  mark(disk, *extent);
+  return std::nullopt;
+}
+
+void Outbound::send(const Record& record) {
+  sink_.send(record);
+  ++sent_;
+  unacked_.push_back({.bytes = kRecordHeader + record.data.size(), .token = {}, .extent = {}});
+  unacked_bytes_ += unacked_.back().bytes;
+}
+
+void Outbound::send_and_wait(const Record& record, WriteToken token, Instant now) {
+  send(record);
+  Sent& last = unacked_.back();
+  last.token = token;
+  last.waits = true;
+  last.extent = record.extent;
+  last.at = now;
+}
+
+// ---- what the target lacks ----
+
+void Outbound::read_done(std::uint8_t disk, Extent extent, BytesView data) {
+  const auto found = std::ranges::find_if(
+      reads_, [&](const Read& read) { return read.disk == disk && read.extent == extent; });
+  CHECK(found != reads_.end() && data.size() == extent.length, "a read of disk {} at {}", disk,
+        extent.offset);
+  reads_.erase(found);
+  reading_bytes_ -= extent.length;
+  send_as_it_is(disk, extent, data);
+}
+
+// Runs of blocks with something in them, and of zeroes; without what was written since, which is
+// marked: it could not be older at the target than what is there already.
+void Outbound::send_as_it_is(std::uint8_t disk, Extent extent, BytesView data) {
+  const auto block = [&](std::uint64_t from) {
+    return data.subspan(from, std::min<std::uint64_t>(kBlockBytes, data.size() - from));
+  };
+  const auto kind_at = [&](std::uint64_t from) -> std::optional<RecordKind> {
+    if (maps_[disk].is_dirty(extent.offset + from)) return std::nullopt;
+    return is_zero(block(from)) ? RecordKind::kZero : RecordKind::kWrite;
+  };
+  std::uint64_t at = 0;
+  while (at < data.size()) {
+    const auto kind = kind_at(at);
+    std::uint64_t end = at + block(at).size();
+    while (end < data.size() && kind_at(end) == kind) end += block(end).size();
+    if (kind) {
+      send({.kind = *kind,
+            .disk = disk,
+            .extent = {.offset = extent.offset + at, .length = end - at},
+            .data = kind == RecordKind::kWrite ? data.subspan(at, end - at) : BytesView{}});
+    }
+    at = end;
+  }
+}
+
+void Outbound::pump(std::uint64_t room, Instant now) {
+  if (is_late(now)) fall_back();
+  if (end_sent_) return;
+  if (wanted_synchronous_ && acked_ >= in_step_after_) synchronous_ = true;
+  std::size_t without = 0;  // disks in turn that had nothing
+  while (reading_bytes_ < room && reads_.size() < kMaxReads && without < maps_.size()) {
+    const auto disk = static_cast<std::uint8_t>(next_disk_++ % maps_.size());
+    const auto extent = next_to_read(disk);
+    without = extent ? 0 : without + 1;
+    if (!extent) continue;
+    reads_.push_back({.disk = disk, .extent = *extent});
+    reading_bytes_ += extent->length;
+    sink_.read(disk, *extent);
+  }
+  if (finishing_ && dirty_bytes() == 0 && reads_.empty()) {
+    send({.kind = RecordKind::kEnd});
+    end_sent_ = true;
+  }
+}
+
+// ---- acknowledgements ----
+
+bool Outbound::acknowledged(std::uint64_t records) {
+  if (records > sent_) return false;
+  while (acked_ < records) {
+    const Sent sent = unacked_.front();
+    unacked_.pop_front();
+    unacked_bytes_ -= sent.bytes;
+    ++acked_;
+    if (sent.waits) sink_.answer(sent.token);
+  }
+  return true;
+}
+
+bool Outbound::is_late(Instant now) const {
+  const auto waits = std::ranges::find(unacked_, true, &Sent::waits);
+  return waits != unacked_.end() && now - waits->at >= kPatience;
+}
+
+// They are on their way, and in order: nothing has to be sent again.
+void Outbound::fall_back() {
+  synchronous_ = false;
+  in_step_after_ = sent_;
+  answer_all();
+}
+
+void Outbound::answer_all() {
+  for (Sent& sent : unacked_) {
+    if (std::exchange(sent.waits, false)) sink_.answer(sent.token);
+  }
+}
+
+void Outbound::let_go() {
+  wanted_synchronous_ = synchronous_ = false;
+  answer_all();
+}
+
+void Outbound::keep_in_step() {
+  if (mode_ == Mode::async || wanted_synchronous_ || finishing_) return;
+  wanted_synchronous_ = synchronous_ = true;
+}
+
+// What QEMU still says, as it lets go of the tap, is answered at once.
+void Outbound::finish() {
+  let_go();
+  finishing_ = true;
+}
+
+std::uint64_t Outbound::dirty_bytes() const {
+  std::uint64_t sum = 0;
+  for (const DirtyMap& map : maps_) sum += map.dirty_bytes();
+  return sum;
+}
+
+}  // namespace godwit::disk

@@ -1,0 +1,201 @@
+// A guest that writes at random while its disks are on their way, over a link that is cut at
+// random: what is at the target in the end is what the guest wrote, and every write that it was
+// told is done synchronously is there at that moment.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <functional>
+#include <map>
+#include <random>
+#include <tuple>
+
+#include "disk/inbound.hh"
+#include "disk/outbound.hh"
+
+namespace godwit::disk {
+namespace {
+
+constexpr std::uint64_t kDiskBytes = 24 * kBlockBytes + 512;
+constexpr std::size_t kDisks = 2;
+
+class Way final : OutboundSink, InboundSink {
+ public:
+  Way(unsigned seed, Mode mode) : random_(seed), outbound_(sizes(), mode, *this) {
+    for (auto& disk : source_) {
+      disk.resize(kDiskBytes);
+      scribble(disk);
+    }
+    for (auto& disk : target_) disk.resize(kDiskBytes);
+    for (std::uint8_t disk = 0; disk < kDisks; ++disk) {
+      outbound_.mark(disk, {.offset = 0, .length = kDiskBytes});
+    }
+  }
+
+  void run() {
+    for (int step = 0; step < 1000; ++step) {
+      if (step == 500) outbound_.keep_in_step();
+      do_something();
+    }
+    cut_ = false;
+    outbound_.finish();
+    for (int step = 0; step < 20'000 && !outbound_.finished(); ++step) drive();
+    ASSERT_TRUE(outbound_.finished());
+    EXPECT_TRUE(inbound_.ended());
+    EXPECT_EQ(source_[0], target_[0]);
+    EXPECT_EQ(source_[1], target_[1]);
+  }
+  std::uint64_t checked() const { return checked_; }
+
+ private:
+  static std::vector<ByteCount> sizes() { return {{kDiskBytes}, {kDiskBytes}}; }
+  std::uint64_t below(std::uint64_t bound) { return random_() % bound; }
+
+  void scribble(Bytes& disk) {
+    for (std::uint64_t at = 0; at + 512 <= disk.size(); at += 512) {
+      if (below(3) != 0) std::memset(disk.data() + at, static_cast<int>(below(256)), 512);
+    }
+  }
+
+  void do_something() {
+    now_ += milliseconds(below(40));
+    if (below(100) == 0) cut_ = !cut_;
+    if (below(2) == 0) guest();
+    drive();
+  }
+
+  void guest() {
+    const auto disk = static_cast<std::uint8_t>(below(kDisks));
+    const std::uint64_t sectors = kDiskBytes / 512, first = below(sectors);
+    const Extent extent{.offset = first * 512,
+                        .length = 512 * (1 + below(std::min<std::uint64_t>(sectors - first, 200)))};
+    const WriteToken token{.disk = disk, .request = ++requests_};
+    const bool sync = outbound_.synchronous();
+    Bytes data(extent.length, std::byte(static_cast<unsigned char>(below(255) + 1)));
+    const std::uint64_t what = below(6);
+    if (what <= 1) std::ranges::fill(data, std::byte{0});
+    std::ranges::copy(data, source_[disk].begin() + static_cast<std::ptrdiff_t>(extent.offset));
+    std::erase_if(promised_, [&](const auto& each) {
+      const auto& [its_disk, its_extent, its_data] = each.second;
+      return its_disk == disk && its_extent.offset < extent.end() &&
+             extent.offset < its_extent.end();
+    });
+    if (sync && what != 1) promised_[requests_] = {disk, extent, data};
+    if (what == 0) {
+      outbound_.zeroed(token, extent, now_);
+    } else if (what == 1) {
+      outbound_.discarded(token, extent);
+    } else {
+      outbound_.written(token, extent.offset, data, now_);
+    }
+    if (below(8) == 0) outbound_.flushed({.disk = disk, .request = ++requests_}, now_);
+  }
+
+  void drive() {
+    outbound_.pump(below(4) * kBlockBytes + 1, now_);
+    finish_a_read();
+    if (!cut_) deliver();
+    finish_some_work();
+    if (cut_ || below(3) != 0) return;
+    by_acknowledgement_ = true;
+    ASSERT_TRUE(outbound_.acknowledged(inbound_.made()));
+    by_acknowledgement_ = false;
+  }
+
+  // OutboundSink. What is read is of some moment until it is told.
+  void read(std::uint8_t disk, Extent extent) override {
+    reads_.push_back({disk, extent, slice(source_[disk], extent)});
+  }
+  void finish_a_read() {
+    if (reads_.empty() || below(2) == 0) return;
+    auto& [disk, extent, data] = reads_.front();
+    outbound_.read_done(disk, extent, data);
+    reads_.pop_front();
+  }
+  void send(const Record& record) override { append(record, stream_); }
+  void answer(WriteToken token) override {
+    const auto found = promised_.find(token.request);
+    if (found == promised_.end()) return;
+    const auto [disk, extent, data] = found->second;
+    promised_.erase(found);
+    if (!by_acknowledgement_) return;  // a fall-back promises less
+    ++checked_;
+    EXPECT_EQ(slice(target_[disk], extent), data) << "write " << token.request;
+  }
+
+  // InboundSink
+  void write(std::uint64_t number, std::uint8_t disk, std::uint64_t offset,
+             BytesView data) override {
+    work_.push_back({number, [this, disk, offset, data] {
+                       std::ranges::copy(
+                           data, target_[disk].begin() + static_cast<std::ptrdiff_t>(offset));
+                     }});
+  }
+  void zero(std::uint64_t number, std::uint8_t disk, Extent extent) override {
+    work_.push_back({number, [this, disk, extent] {
+                       std::memset(target_[disk].data() + extent.offset, 0, extent.length);
+                     }});
+  }
+  void flush(std::uint64_t number) override {
+    work_.push_back({number, [] {}});
+  }
+
+  void deliver() {
+    const std::size_t count = below(stream_.size() + 1);
+    ASSERT_TRUE(inbound_.push(BytesView(stream_).first(count)));
+    stream_.erase(stream_.begin(), stream_.begin() + static_cast<std::ptrdiff_t>(count));
+  }
+  void finish_some_work() {
+    while (!work_.empty() && below(4) != 0) {
+      const auto at = work_.begin() + static_cast<std::ptrdiff_t>(below(work_.size()));
+      const auto [number, work] = *at;
+      work_.erase(at);
+      work();
+      inbound_.done(number);
+    }
+  }
+
+  static Bytes slice(const Bytes& disk, Extent extent) {
+    const auto from = disk.begin() + static_cast<std::ptrdiff_t>(extent.offset);
+    return {from, from + static_cast<std::ptrdiff_t>(extent.length)};
+  }
+
+  struct Reading {
+    std::uint8_t disk;
+    Extent extent;
+    Bytes data;
+  };
+  struct Working {
+    std::uint64_t number;
+    std::function<void()> work;
+  };
+
+  std::mt19937_64 random_;
+  Instant now_{};
+  std::array<Bytes, kDisks> source_, target_;
+  Outbound outbound_;
+  Inbound inbound_{sizes(), *this};
+  std::deque<Reading> reads_;
+  Bytes stream_;
+  std::deque<Working> work_;
+  // Synchronous writes without an answer, which no later one has touched.
+  std::map<std::uint64_t, std::tuple<std::uint8_t, Extent, Bytes>> promised_;
+  bool by_acknowledgement_ = false;
+  std::uint64_t requests_ = 0, checked_ = 0;
+  bool cut_ = false;
+};
+
+TEST(DiskWayProperty, TheTargetHasWhatTheGuestWrote) {
+  std::uint64_t checked = 0;
+  for (unsigned seed = 0; seed < 3; ++seed) {
+    for (const Mode mode : {Mode::async_then_sync, Mode::sync, Mode::async}) {
+      Way way(seed, mode);
+      way.run();
+      if (::testing::Test::HasFailure()) FAIL() << "seed " << seed << " " << to_text(mode);
+      checked += way.checked();
+    }
+  }
+  EXPECT_GT(checked, 50u) << "writes were answered by their acknowledgement";
+}
+
+}  // namespace
+}  // namespace godwit::disk
