@@ -21,6 +21,11 @@ std::vector<StreamSpec> compact_vm_streams() {
   return streams;
 }
 
+std::vector<StreamSpec> disk_streams() {
+  return {{kDiskStream, Role::kSource, Priority::kMemory, kDiskWindow, kUnsentLimit},
+          {kDiskAckStream, Role::kTarget, Priority::kReturnPath, kDiskAckWindow, kDiskAckWindow}};
+}
+
 Transfer::Transfer(TransferConfig config, TransferSink& sink, Instant now)
     : config_(std::move(config)), sink_(sink), alone_since_(now) {
   CHECK(config_.streams.size() <= kMaxStreams);

@@ -36,6 +36,8 @@ namespace godwit::stream {
 inline constexpr std::size_t kMemoryWindow = 32 << 20;
 inline constexpr std::size_t kReturnPathWindow = 256 << 10;
 inline constexpr std::size_t kKnownWindow = 4 << 20;  // names of 1 GiB of pages
+inline constexpr std::size_t kDiskWindow = 32 << 20;  // as memory's
+inline constexpr std::size_t kDiskAckWindow = 64 << 10;
 // Bytes taken from the writer and not yet given to the lane. Small, as all of them are part of the
 // pause once the guest is stopped: 20 ms at 400 Mbit/s.
 inline constexpr std::size_t kUnsentLimit = 1 << 20;
@@ -51,7 +53,7 @@ inline constexpr seconds kPingInterval{2};
 inline constexpr seconds kLaneSilence{15};                // then the lane is dead
 inline constexpr std::chrono::minutes kLanePatience{10};  // without any; then the transfer fails
 
-// What goes first when several streams have something.
+// What goes first when several streams have something; those that are equal take turns.
 enum class Priority : std::uint8_t { kControl, kReturnPath, kFinalMemory, kMemory };
 
 struct StreamSpec {
@@ -64,9 +66,13 @@ struct StreamSpec {
 inline constexpr StreamId kMemoryStream = 1;      // source -> target
 inline constexpr StreamId kReturnPathStream = 2;  // target -> source
 inline constexpr StreamId kKnownStream = 3;       // target -> source
+inline constexpr StreamId kDiskStream = 4;        // source -> target
+inline constexpr StreamId kDiskAckStream = 5;     // target -> source
 std::vector<StreamSpec> vm_streams();
 // With what the target knows of the vm's memory.
 std::vector<StreamSpec> compact_vm_streams();
+// Beside those of a vm with disks.
+std::vector<StreamSpec> disk_streams();
 
 struct TransferConfig {
   TransferId id;
@@ -206,6 +212,7 @@ class Transfer final {
   Instant alone_since_{};  // without a lane
   std::uint64_t lane_bytes_out_ = 0, lane_bytes_in_ = 0;
   std::uint32_t lanes_used_ = 0;
+  std::uint64_t turns_ = 0;
   std::optional<Nanoseconds> lane_rtt_;
 };
 

@@ -11,7 +11,8 @@ struct Transfer::Out {
   explicit Out(const StreamSpec& spec_) : spec(spec_), stream(spec_.window, spec_.unsent_limit) {}
   StreamSpec spec;
   OutStream stream;
-  bool told = false;  // the sink, of the end's acknowledgement
+  bool told = false;       // the sink, of the end's acknowledgement
+  std::uint64_t turn = 0;  // when it last had one
 };
 
 struct Transfer::In {

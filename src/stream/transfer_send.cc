@@ -115,8 +115,10 @@ Transfer::Out* Transfer::next_out() {
   Out* best = nullptr;
   for (auto& out : outs_) {
     if (!out->stream.has_data() && !out->stream.wants_end()) continue;
-    if (best == nullptr || out->spec.priority < best->spec.priority) best = out.get();
+    const auto rank = [](const Out& each) { return std::pair(each.spec.priority, each.turn); };
+    if (best == nullptr || rank(*out) < rank(*best)) best = out.get();
   }
+  if (best != nullptr) best->turn = ++turns_;
   return best;
 }
 

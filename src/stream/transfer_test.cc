@@ -446,5 +446,19 @@ TEST(Transfer, PrioritiesDecideWhoGoesFirst) {
   EXPECT_EQ(pair.source.stats().out[1].sent, 0u);
 }
 
+TEST(Transfer, EqualPrioritiesTakeTurns) {
+  TransferPair pair(1, {{1, Role::kSource, Priority::kMemory, 1 << 20, 1 << 20},
+                        {2, Role::kSource, Priority::kMemory, 1 << 20, 1 << 20}});
+  pair.connect();
+  pair.settle();
+  const Bytes block(600'000);
+  pair.source.offer(1, block);
+  pair.source.offer(2, block);
+  Bytes lane(600'000);
+  pair.source.take(0, lane, pair.now);
+  EXPECT_GE(pair.source.stats().out[1].sent, 2 * kBulkFrame);
+  EXPECT_GE(pair.source.stats().out[2].sent, 2 * kBulkFrame);
+}
+
 }  // namespace
 }  // namespace godwit::stream
