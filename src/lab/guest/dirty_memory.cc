@@ -2,22 +2,12 @@
 
 #include <algorithm>
 
+#include "lab/guest/pattern.hh"
+
 namespace godwit::lab {
 namespace {
 
 constexpr std::uint64_t kNanosecondsPerSecond = 1'000'000'000;
-
-std::uint64_t seed_of(std::size_t page, std::uint32_t generation) {
-  return (page + 1) * 0x9e3779b97f4a7c15ULL ^ (generation + 1ULL) * 0xbf58476d1ce4e5b9ULL;
-}
-
-// xorshift64: cheap, and no page compresses to nothing.
-std::uint64_t next_word(std::uint64_t& state) {
-  state ^= state << 13U;
-  state ^= state >> 7U;
-  state ^= state << 17U;
-  return state;
-}
 
 }  // namespace
 

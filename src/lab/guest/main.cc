@@ -1,10 +1,11 @@
 // godwit-guest: what runs inside the lab's vm, or as an ordinary process in tests.
 //
 //   TCP 7007  echo                    UDP 7007  lab/guest/protocol.hh: account, echo, stream
-//   TCP 7008  control, a line each:   "report [CLIENT [FROM LIMIT]]", "check", "dirty RATE"
+//   TCP 7008  control, a line each:   "report [CLIENT [FROM LIMIT]]", "check", "dirty RATE",
+//                                     "forget" the slowest write
 //
 // One thread: every millisecond of the vm's time it takes what came, counts, sends what is due and
-// dirties memory.
+// dirties memory. Another one writes to a disk, if there is one to be written to.
 #include <poll.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -15,9 +16,11 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <sstream>
 
+#include "lab/guest/dirty_disk.hh"
 #include "lab/guest/dirty_memory.hh"
 #include "lab/guest/netstat.hh"
 #include "lab/guest/sockets.hh"
@@ -35,6 +38,8 @@ struct Options {
   std::uint16_t control_port = kControlPort;
   std::uint64_t dirty_bytes_per_second = 0;
   std::uint64_t working_set_bytes = 16ULL << 20;
+  std::string disk;  // to be written to; empty: none
+  std::uint64_t disk_bytes_per_second = 0;
 };
 
 struct Unit {
@@ -72,6 +77,8 @@ bool apply(Options& options, std::string_view name, std::string_view value) {
   if (name == "--port") return take(options.port, port());
   if (name == "--control-port") return take(options.control_port, port());
   if (name == "--dirty") return take(options.dirty_bytes_per_second, parse(value, kRates));
+  if (name == "--disk") return options.disk = value, true;
+  if (name == "--disk-rate") return take(options.disk_bytes_per_second, parse(value, kRates));
   if (name == "--working-set") return take(options.working_set_bytes, parse(value, kSizes));
   return false;
 }
@@ -83,6 +90,9 @@ class Guest final {
         echo_(options.port, echo_handler),
         control_(options.control_port, line_handler([this](auto& line) { return answer(line); })),
         memory_(options.working_set_bytes, options.dirty_bytes_per_second),
+        disk_(options.disk_bytes_per_second == 0
+                  ? nullptr
+                  : std::make_unique<DirtyDisk>(options.disk, options.disk_bytes_per_second)),
         timer_(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)) {
     const itimerspec period{.it_interval = {0, 1'000'000}, .it_value = {0, 1'000'000}};
     if (timer_ < 0 || ::timerfd_settime(timer_, 0, &period, nullptr) != 0) exit_with("timerfd");
@@ -118,14 +128,16 @@ class Guest final {
     std::string verb;
     words >> verb;
     if (verb == "check") memory_.check_all();
+    if (verb == "check" && disk_) disk_->check_all();
+    if (verb == "forget" && disk_) disk_->forget_slowest();
     if (verb == "dirty") {
       std::string rate;
       words >> rate;
       const auto parsed = parse(rate, kRates);
       if (!parsed) return R"({"error":"dirty RATE, e.g. 5mbit"})";
       memory_.set_rate(*parsed);
-    } else if (verb != "report" && verb != "check") {
-      return R"({"error":"commands: report [CLIENT [FROM LIMIT]], check, dirty RATE"})";
+    } else if (verb != "report" && verb != "check" && verb != "forget") {
+      return R"({"error":"commands: report [CLIENT [FROM LIMIT]], check, forget, dirty RATE"})";
     }
     std::uint64_t client = 0;
     std::uint64_t from = 0;
@@ -147,13 +159,15 @@ class Guest final {
         << R"(,"dirty":{"bytes":)" << memory_.bytes()            //
         << R"(,"pages_written":)" << memory_.pages_written()     //
         << R"(,"damaged":)" << memory_.damaged_pages()           //
-        << R"(},"tcp":{"timeouts":)" << tcp.timeouts             //
-        << R"(,"retransmissions":)" << tcp.retransmissions       //
-        << R"(,"resets_received":)" << tcp.resets_received       //
-        << R"(},"udp_drops":{"received":)" << udp.received       //
-        << R"(,"sent":)" << udp.sent                             //
-        << R"(},"echo":{"accepted":)" << echo_.accepted()        //
-        << R"(,"bytes":)" << echo_.bytes()                       //
+        << R"(},"disk":{"written":)" << (disk_ ? disk_->written() : 0) << R"(,"damaged":)"
+        << (disk_ ? disk_->damaged() : 0) << R"(,"slowest_us":)"
+        << (disk_ ? disk_->slowest_us() : 0) << R"(},"tcp":{"timeouts":)" << tcp.timeouts  //
+        << R"(,"retransmissions":)" << tcp.retransmissions                                 //
+        << R"(,"resets_received":)" << tcp.resets_received                                 //
+        << R"(},"udp_drops":{"received":)" << udp.received                                 //
+        << R"(,"sent":)" << udp.sent                                                       //
+        << R"(},"echo":{"accepted":)" << echo_.accepted()                                  //
+        << R"(,"bytes":)" << echo_.bytes()                                                 //
         << R"(},"client":)" << udp_.report(client, from, limit) << "}";
     return out.str();
   }
@@ -162,6 +176,7 @@ class Guest final {
   TcpService echo_;
   TcpService control_;
   DirtyMemory memory_;
+  std::unique_ptr<DirtyDisk> disk_;
   int timer_;
   std::uint64_t skipped_ticks_ = 0;
 };
@@ -173,7 +188,7 @@ int guest_main(int argc, char** argv) {
     if (i + 1 >= argc || !apply(options, argv[i], argv[i + 1])) {
       std::fprintf(stderr,
                    "usage: godwit-guest [--port N] [--control-port N] [--dirty 5mbit]"
-                   " [--working-set 64MiB]\n");
+                   " [--working-set 64MiB] [--disk /dev/vda --disk-rate 5mbit]\n");
       return 2;
     }
   }

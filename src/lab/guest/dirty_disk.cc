@@ -1,0 +1,85 @@
+#include "lab/guest/dirty_disk.hh"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+
+#include "lab/guest/pattern.hh"
+
+namespace godwit::lab {
+
+void DirtyDisk::Free::operator()(std::uint64_t* words) const { std::free(words); }
+
+DirtyDisk::DirtyDisk(const std::string& path, std::uint64_t bytes_per_second)
+    : fd_(::open(path.c_str(), O_RDWR | O_DIRECT | O_DSYNC | O_CLOEXEC)),
+      bytes_per_second_(bytes_per_second),
+      block_(static_cast<std::uint64_t*>(std::aligned_alloc(kBlockBytes, kBlockBytes))),
+      generations_(kBlocks) {
+  if (fd_ < 0) {
+    std::perror(path.c_str());
+    std::exit(1);
+  }
+  thread_ = std::thread([this] { run(); });
+}
+
+DirtyDisk::~DirtyDisk() {
+  ends_ = true;
+  thread_.join();
+  ::close(fd_);
+}
+
+void DirtyDisk::run() {
+  using Clock = std::chrono::steady_clock;
+  const auto interval = std::chrono::nanoseconds(1'000'000'000 * kBlockBytes / bytes_per_second_);
+  auto due = Clock::now();
+  while (!ends_) {
+    const auto begun = Clock::now();
+    {
+      const std::lock_guard lock(mutex_);
+      write_one();
+    }
+    const auto took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - begun);
+    slowest_us_ = std::max<std::uint64_t>(slowest_us_, static_cast<std::uint64_t>(took.count()));
+    due = std::max(due + interval, Clock::now() - interval);
+    std::this_thread::sleep_until(due);
+  }
+}
+
+void DirtyDisk::write_one() {
+  const std::size_t number = next_word(random_) % kBlocks;
+  if (!is_intact(number)) ++damaged_;
+  std::uint64_t state = seed_of(number, ++generations_[number]);
+  for (std::size_t i = 0; i < kWords; ++i) block_[i] = next_word(state);
+  const auto at = static_cast<off_t>(number * kBlockBytes);
+  if (::pwrite(fd_, block_.get(), kBlockBytes, at) != static_cast<ssize_t>(kBlockBytes)) {
+    ++damaged_;
+  }
+  ++written_;
+}
+
+bool DirtyDisk::is_intact(std::size_t number) {
+  if (generations_[number] == 0) return true;
+  const auto at = static_cast<off_t>(number * kBlockBytes);
+  if (::pread(fd_, block_.get(), kBlockBytes, at) != static_cast<ssize_t>(kBlockBytes)) {
+    return false;
+  }
+  std::uint64_t state = seed_of(number, generations_[number]);
+  for (std::size_t i = 0; i < kWords; ++i) {
+    if (block_[i] != next_word(state)) return false;
+  }
+  return true;
+}
+
+std::uint64_t DirtyDisk::check_all() {
+  const std::lock_guard lock(mutex_);
+  for (std::size_t i = 0; i < kBlocks; ++i) {
+    if (!is_intact(i)) ++damaged_;
+  }
+  return damaged_;
+}
+
+}  // namespace godwit::lab

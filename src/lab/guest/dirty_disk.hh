@@ -1,0 +1,53 @@
+#pragma once
+// Writes to a disk at a chosen rate, block by block at random, each on stable storage before the
+// next, and checks what it reads against memory: a block's words follow from its number and from
+// how often it was written, which memory knows. After a move that lost a write, or made one twice,
+// the two do not agree. A thread of its own, as each write waits.
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace godwit::lab {
+
+class DirtyDisk final {
+ public:
+  static constexpr std::size_t kBlockBytes = 4096;
+  static constexpr std::size_t kBlocks = 8192;  // 32 MiB from the front
+
+  // A block device or a file, as large as that at least.
+  DirtyDisk(const std::string& path, std::uint64_t bytes_per_second);
+  ~DirtyDisk();
+
+  std::uint64_t written() const { return written_; }  // blocks
+  std::uint64_t damaged() const { return damaged_; }
+  std::uint64_t slowest_us() const { return slowest_us_; }  // of all writes, or since
+  void forget_slowest() { slowest_us_ = 0; }
+  // Reads every block that was written; returns the total of damaged ones seen so far.
+  std::uint64_t check_all();
+
+ private:
+  struct Free {
+    void operator()(std::uint64_t* words) const;
+  };
+  static constexpr std::size_t kWords = kBlockBytes / sizeof(std::uint64_t);
+
+  void run();
+  void write_one();
+  bool is_intact(std::size_t number);
+
+  int fd_;
+  std::uint64_t bytes_per_second_;
+  std::mutex mutex_;                              // of what follows
+  std::unique_ptr<std::uint64_t[], Free> block_;  // aligned, for O_DIRECT
+  std::vector<std::uint32_t> generations_;
+  std::uint64_t random_ = 88172645463325252ULL;
+  std::atomic<std::uint64_t> written_ = 0, damaged_ = 0, slowest_us_ = 0;
+  std::atomic<bool> ends_ = false;
+  std::thread thread_;
+};
+
+}  // namespace godwit::lab
