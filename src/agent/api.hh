@@ -3,6 +3,7 @@
 // in docs/protocol/api.md and openapi.json. Thin: each route parses, calls one of the agent's
 // parts, and answers. What a caller's tenant must not see is absent for it.
 #include "agent/audit.hh"
+#include "agent/disks.hh"
 #include "agent/fleet.hh"
 #include "agent/images.hh"
 #include "agent/metrics.hh"
@@ -22,6 +23,7 @@ struct Parts {
   Fleet& fleet;
   Network& network;
   Images& images;
+  Disks& disks;
   Vms& vms;
   Migrations& migrations;
   Recordings& recordings;

@@ -61,6 +61,7 @@ class ApiTest : public testing::Test {
                          .fleet = fleet_,
                          .network = network_,
                          .images = images_,
+                         .disks = disks_,
                          .vms = vms_,
                          .migrations = migrations_,
                          .recordings = recordings_,
@@ -137,13 +138,15 @@ class ApiTest : public testing::Test {
   Fleet fleet_{loop_, config_, *store_, events_, {}};
   Users users_{config_, *store_, fleet_};
   Images images_{loop_, config_, *store_, events_};
-  Vms vms_{loop_, config_, *store_, network_, events_};
+  Disks disks_{config_, *store_, images_};
+  Vms vms_{loop_, config_, *store_, network_, disks_, events_};
   KnownMemory known_{loop_, ByteCount{0}};
   Migrations migrations_{{.loop = loop_,
                           .config = config_,
                           .store = *store_,
                           .network = network_,
                           .vms = vms_,
+                          .disks = disks_,
                           .known = known_,
                           .peers = fleet_,
                           .events = events_},

@@ -47,7 +47,41 @@ void remove_vm(Parts parts, const Request& request, Responder responder) {
   if (parts.migrations.is_moving(name)) {
     return responder.error(kConflict, fmt::format("vm {} is migrating: abort that first", name));
   }
-  answer(responder, parts.vms.remove(name));
+  const auto disks = request.query.find("disks");
+  if (disks == request.query.end()) return answer(responder, parts.vms.remove(name, std::nullopt));
+  if (disks->second != "remove" && disks->second != "keep") {
+    return responder.error(kBadRequest, "disks: remove or keep", 2);
+  }
+  answer(responder, parts.vms.remove(name, disks->second == "remove"));
+}
+
+// The vm, or what it left here when it moved away.
+void purge_vm(Parts parts, const Request& request, Responder responder) {
+  const std::string& name = request.parameter("name");
+  bool had_left = false;
+  for (const auto& disk : seen(request, parts.disks.list_left())) {
+    if (disk["vm"] != name) continue;
+    parts.disks.purge_left(name, disk["tenant"]);
+    had_left = true;
+  }
+  if (had_left && !parts.vms.show(name)) return answer(responder, Result<>{});
+  if (!vm_of(parts, request, responder)) return;
+  if (parts.migrations.is_moving(name)) {
+    return responder.error(kConflict, fmt::format("vm {} is migrating: abort that first", name));
+  }
+  answer(responder, parts.vms.remove(name, true));
+}
+
+std::vector<nlohmann::json> all_disks(Parts parts) {
+  std::vector<nlohmann::json> all;
+  for (const auto& vm : parts.vms.list()) {
+    for (const auto& disk : vm["disks"]) {
+      all.push_back(disk);
+      all.back()["vm_state"] = vm["state"];
+    }
+  }
+  for (auto& disk : parts.disks.list_left()) all.push_back(std::move(disk));
+  return all;
 }
 
 void attach_console(Parts parts, const Request& request, Responder responder) {
@@ -78,6 +112,20 @@ void add_vm_routes(http::Server& server, Parts parts) {
     const bool force = body->contains("force") && (*body)["force"] == true;
     parts.vms.stop(request.parameter("name"), force,
                    [to = shared(responder)](const Result<>& result) { answer(*to, result); });
+  });
+  server.route("POST", "/v1/vms/{name}/start",
+               [parts](const Request& request, Responder responder) {
+                 if (!vm_of(parts, request, responder)) return;
+                 const auto vm = parts.vms.start(request.parameter("name"));
+                 if (!vm) return responder.error(kConflict, vm.error().text);
+                 responder.json(200, *parts.vms.show((*vm)->name()));
+               });
+  server.route("POST", "/v1/vms/{name}/purge",
+               [parts](const Request& request, Responder responder) {
+                 purge_vm(parts, request, std::move(responder));
+               });
+  server.route("GET", "/v1/disks", [parts](const Request& request, Responder responder) {
+    responder.json(200, seen(request, all_disks(parts)));
   });
   server.route("DELETE", "/v1/vms/{name}", [parts](const Request& request, Responder responder) {
     remove_vm(parts, request, std::move(responder));

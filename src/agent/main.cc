@@ -85,13 +85,15 @@ class Agent final {
         fleet_(loop_, config, *store_, events_, fleet_handlers()),
         users_(config, *store_, fleet_),
         images_(loop_, config, *store_, events_),
-        vms_(loop_, config, *store_, network_, events_),
+        disks_(config, *store_, images_),
+        vms_(loop_, config, *store_, network_, disks_, events_),
         known_(loop_, config.known_memory),
         migrations_({.loop = loop_,
                      .config = config,
                      .store = *store_,
                      .network = network_,
                      .vms = vms_,
+                     .disks = disks_,
                      .known = known_,
                      .peers = fleet_,
                      .events = events_},
@@ -133,7 +135,7 @@ class Agent final {
       loop_.stop();
     });
     network_.start();
-    images_.start([](const std::string&) { return std::vector<std::string>{}; });
+    images_.start([this](const std::string& image) { return disks_.vms_on(image); });
     vms_.start();
     migrations_.start();
     network_.sweep_nics();
@@ -167,6 +169,7 @@ class Agent final {
                          .fleet = fleet_,
                          .network = network_,
                          .images = images_,
+                         .disks = disks_,
                          .vms = vms_,
                          .migrations = migrations_,
                          .recordings = recordings_,
@@ -244,6 +247,7 @@ class Agent final {
   Fleet fleet_;
   Users users_;
   Images images_;
+  Disks disks_;
   Vms vms_;
   KnownMemory known_;
   Migrations migrations_;

@@ -15,7 +15,7 @@ namespace {
 
 using qemu::MigrationStatus;
 
-constexpr Nanoseconds kLookInterval = milliseconds(250);
+constexpr Nanoseconds kMemoryLook = milliseconds(250);
 constexpr Nanoseconds kAgain = seconds(1);
 // The target's QEMU has to see its old connection closed; it may be in the middle of a page.
 constexpr Nanoseconds kAttemptInterval = milliseconds(50);
@@ -76,7 +76,7 @@ void MemoryRescue::act(const qemu::MigrationInfo& info) {
     default:
       break;
   }
-  timer_ = loop_.after(kLookInterval, [this] { look(); });
+  timer_ = loop_.after(kMemoryLook, [this] { look(); });
 }
 
 void MemoryRescue::ask_target() {
@@ -166,7 +166,7 @@ void TargetRescue::recover(Recovered recovered) {
 }
 
 void TargetRescue::attempt() {
-  const auto socket = qemu::make_recovery_socket(vm_.paths());
+  const auto socket = qemu::place_for_socket(vm_.paths().recovery());
   if (!socket) return finish(std::unexpected(socket.error()));
   qemu::migrate_recover(
       *qmp_, "unix:" + socket->string(),

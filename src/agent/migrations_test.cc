@@ -101,13 +101,16 @@ class MigrationsTest : public testing::Test {
   NoPeers peers_;
   WireThread wires_{loop_, "w1", {}, {.control = [](auto&&...) {}, .event = [](auto&&...) {}}};
   Network network_{loop_, config_, *store_, wires_, events_};
-  Vms vms_{loop_, config_, *store_, network_, events_};
+  Images images_{loop_, config_, *store_, events_};
+  Disks disks_{config_, *store_, images_};
+  Vms vms_{loop_, config_, *store_, network_, disks_, events_};
   KnownMemory known_{loop_, ByteCount{0}};
   Migrations migrations_{{.loop = loop_,
                           .config = config_,
                           .store = *store_,
                           .network = network_,
                           .vms = vms_,
+                          .disks = disks_,
                           .known = known_,
                           .peers = peers_,
                           .events = events_},

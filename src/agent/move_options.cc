@@ -47,6 +47,10 @@ Result<ByteCount> cache_field(const nlohmann::json& request) {
   return cache;
 }
 
+Result<disk::Mode> disk_mode_field(const nlohmann::json& request) {
+  return disk::parse_mode(text_field_or(request, "disk_mode", ""));
+}
+
 Result<std::uint8_t> lanes_field(const nlohmann::json& request) {
   const auto& given = request.at("lanes");
   if (given.is_number_unsigned() && given >= 1 && given <= stream::kMaxLanes) {
@@ -90,6 +94,7 @@ Result<> read_options(const nlohmann::json& request, SourceRecord& record) {
         read(request, "cache", cache_field, record.cache), read_flag(request, "hold", record.hold),
         read_flag(request, "background", record.background),
         read(request, "lanes", lanes_field, record.lanes),
+        read(request, "disk_mode", disk_mode_field, record.disk_mode),
         read_flag(request, "compact", record.compact), read_flag(request, "known", record.known)}) {
     if (!done) return done;
   }

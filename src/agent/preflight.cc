@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <memory>
 
@@ -36,6 +37,11 @@ std::vector<Check> local_checks(const SourceMove::Context& context, Vm& vm, cons
                        : failed("session", fmt::format("no session with host {}: is its agent "
                                                        "running, is TCP port {} open?",
                                                        to, context.config.port)));
+  const bool knows_disks = context.peers.is_up(to) && context.peers.protocol(to) >= kDiskProtocol;
+  if (!vm.spec().disks.empty() && !knows_disks) {
+    checks.push_back(failed(
+        "disks", fmt::format("the agent of host {} is too old to take disks: upgrade it", to)));
+  }
   if (!wish.postcopy) return checks;
   if (!wish.compact) {
     checks.push_back(failed("postcopy",
@@ -62,6 +68,17 @@ Check postcopy_check(const std::string& self) {
                                         self));
 }
 
+// What the vm's disks take at the source; more is written while they move.
+Check room_check(const Config& config, ByteCount needed) {
+  std::error_code error;
+  const auto space = std::filesystem::space(config.vm_disks(), error);
+  const ByteCount free{error ? 0 : static_cast<std::uint64_t>(space.available)};
+  const std::string figures =
+      fmt::format("the vm's disks take {}, host {} has {} free in {}", to_text(needed), config.name,
+                  to_text(free), config.vm_disks().string());
+  return needed < free ? passed("room", figures) : failed("room", figures);
+}
+
 std::vector<Check> parse_checks(const nlohmann::json& reply) {
   std::vector<Check> checks;
   for (const auto& check : array_field(reply, "checks")) {
@@ -81,6 +98,7 @@ void ask_target(const SourceMove::Context& context, Vm& vm, const std::string& t
   const nlohmann::json body = {{"spec", qemu::to_json(vm.spec())},
                                {"peers", peers},
                                {"path_mtu", kAskedPathMtu},
+                               {"disk_bytes", context.disks.used_bytes(vm.spec()).bytes},
                                {"postcopy", wish.postcopy}};
   context.peers.request(
       to, "migration.preflight", body,
@@ -132,8 +150,9 @@ void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to
   }
   const std::string name = vm.name();
   qemu::unsupported_devices(
-      vm.qmp(), [context, name, to, wish, checks = std::move(checks),
-                 done = std::move(done)](const Result<std::vector<std::string>>& found) mutable {
+      vm.qmp(), vm.spec().disks.size(),
+      [context, name, to, wish, checks = std::move(checks),
+       done = std::move(done)](const Result<std::vector<std::string>>& found) mutable {
         Vm* still = context.vms.find(name);
         if (!found || still == nullptr) {
           checks.push_back(failed("devices", found ? "QEMU ended" : found.error().text));
@@ -172,6 +191,12 @@ nlohmann::json answer_preflight(const SourceMove::Context& context, const std::s
                                                   "rename it",
                                                   self, nic.name)));
     }
+  }
+  for (const auto& reason : context.disks.refusals(*spec)) {
+    checks.push_back(failed("disks", reason));
+  }
+  if (!spec->disks.empty()) {
+    checks.push_back(room_check(context.config, ByteCount{qemu::unsigned_at(body, "disk_bytes")}));
   }
   for (const std::string& path : {spec->kernel, spec->initrd, spec->image}) {
     if (!path.empty() && !is_readable(path)) {

@@ -69,7 +69,10 @@ SourceMemory::SourceMemory(os::Loop& loop, Vm& vm, Peers& peers, Settings settin
                    [this](stream::LaneNumber number, auto lane) {
                      link_->use_lane(number, std::move(lane), {}, settings_.lanes);
                    },
-               .failed = [this](std::string why) { events_.failed(std::move(why)); }}) {
+               .failed =
+                   [this](std::string why) {
+                     if (!aborting_) events_.failed(std::move(why));
+                   }}) {
   subscription_ = vm_.subscribe(
       {.event = [this](const qemu::QmpEvent& event) { on_event(event); }, .died = {}});
   outgoing_ = std::make_unique<qemu::OutgoingMigration>(
@@ -128,6 +131,8 @@ void SourceMemory::start() {
                                  maybe_continue();
                                },
                            .memory_verified = {},
+                           .disks = settings_.has_disks ? events_.disk_acks : nullptr,
+                           .disks_room = settings_.has_disks ? events_.disks_room : nullptr,
                            .failed =
                                [this](const std::string& why) {
                                  if (!aborting_) events_.failed(why);
@@ -137,7 +142,13 @@ void SourceMemory::start() {
   link_->take_only(kBeforePrepared);
   link_->bound_backlog({.most = whole(migrate::kLeastBacklogBytes)});
   dialer_.dial();
+  if (!settings_.has_disks) begin();
+}
+
+void SourceMemory::begin() {
+  begun_ = true;
   begin_qemu();
+  maybe_continue();
 }
 
 void SourceMemory::continue_all() {
@@ -147,7 +158,7 @@ void SourceMemory::continue_all() {
 
 // What the target knows need not be sent: that is heard first.
 void SourceMemory::maybe_continue() {
-  if (!prepared_ || !known_learnt_ || continued_) return;
+  if (!begun_ || !prepared_ || !known_learnt_ || continued_) return;
   continued_ = true;
   milestones_.copying = round_start_ = loop_.now();
   link_->take_only(std::nullopt);
@@ -323,6 +334,7 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
   if (!switchover_allowed_ || stop_asked_) return;
   const bool anyway = told_diverged_ && policy_.limits().pause_on_diverge && verdict.best_now;
   if (!anyway && !verdict.stop_now) return;
+  if (!events_.may_pause()) return;
   if (anyway && settings_.postcopy) {
     predicted_pause_ = migrate::predicted_pause(sample, 0, migrate::PauseCosts{});
     return start_postcopy();
@@ -333,6 +345,7 @@ void SourceMemory::judge(const qemu::MigrationInfo& info) {
 
 void SourceMemory::start_postcopy() {
   stop_asked_ = true;
+  events_.about_to_stop();
   go_all_out();
   link_->hurry(whole(migrate::most_postcopy_backlog(progress_.rate, peers_.rtt(settings_.to))));
   qemu::stop(vm_.qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
@@ -399,6 +412,7 @@ void SourceMemory::go_all_out() {
 // the main loop. QEMU then finds that all that is left fits, and goes on to pre-switchover.
 void SourceMemory::stop_guest() {
   stop_asked_ = true;
+  events_.about_to_stop();
   go_all_out();
   const auto check = [this] {
     return [this, alive = std::weak_ptr(alive_)](const Result<>& done) {

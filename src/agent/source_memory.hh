@@ -31,6 +31,7 @@ class SourceMemory final {
     bool hold = false;        // kept in step until the switch-over is allowed
     bool background = false;  // what the guest and its wires need comes first
     std::size_t lanes = 1;
+    bool has_disks = false;                      // whose bytes come first: see begin()
     std::optional<TransferLink::Coding> coding;  // none: the memory stream passes as it is
   };
   struct Events {
@@ -41,6 +42,11 @@ class SourceMemory final {
     std::function<void()> completed;
     std::function<void(std::string)> failed;
     std::function<void()> running;  // after abort(), or QEMU's own decision
+    // Of a vm with disks.
+    std::function<std::size_t(BytesView)> disk_acks{};  // TransferLink::Events::disks
+    std::function<void()> disks_room{};
+    std::function<bool()> may_pause = [] { return true; };  // for them
+    std::function<void()> about_to_stop = [] {};
   };
   struct Progress {
     std::uint64_t round = 0, remaining_bytes = 0, sent_bytes = 0, total_bytes = 0;
@@ -58,6 +64,9 @@ class SourceMemory final {
   // Begins while the target prepares itself: QEMU's dirty log, the lane, and what the lane carries
   // until it has found out what the path carries. All that is left follows after continue_all().
   void start();
+  // Of a vm with disks, when they are nearly there: QEMU's part, which start() did not begin.
+  void begin();
+  TransferLink& link() { return *link_; }  // from start() on
   void continue_all();
   // From now on the vCPUs are stopped when the policy says so; after `diverged`, with
   // pause_on_diverge, whatever the pause will be.
@@ -119,8 +128,8 @@ class SourceMemory final {
   std::unique_ptr<qemu::OutgoingMigration> outgoing_;
   Vm::Subscription subscription_;
   os::Loop::Timer poll_timer_, stand_timer_;
-  bool prepared_ = false, known_learnt_ = false, continued_ = false, switchover_allowed_ = false,
-       stop_asked_ = false, stopped_ = false;
+  bool begun_ = false, prepared_ = false, known_learnt_ = false, continued_ = false,
+       switchover_allowed_ = false, stop_asked_ = false, stopped_ = false;
   bool aborting_ = false, ended_running_ = false;
   bool told_converged_ = false, told_diverged_ = false;
   Progress progress_;

@@ -93,11 +93,13 @@ void SourceMove::perform_surely(SourceEffect effect) {
         if (!alive.expired()) ports_armed();
       });
     case SourceEffect::pause_ports:
+      if (disks_) disks_->settle();
       return context_.network.plug(record_.ports, [this, alive = std::weak_ptr(alive_)] {
         if (!alive.expired()) pause_ports();
       });
     case SourceEffect::continue_switchover:
-      return memory_->proceed();
+      proceeds_ = true;
+      return proceed();
     case SourceEffect::commit_target:
       return commit_target();
     case SourceEffect::cancel_memory:
@@ -123,12 +125,13 @@ void SourceMove::perform_surely(SourceEffect effect) {
     case SourceEffect::tell_lost:
       return tell_lost();
     case SourceEffect::forget_guest:
+      disks_.reset();
       memory_.reset();
       rescue_.reset();
       subscription_.reset();
       // After a restart this may be said again, when the vm has long come back.
       if (context_.vms.is_process(record_.vm, record_.process)) {
-        context_.vms.forget(record_.vm, Vms::Teardown::by_caller);
+        context_.vms.moved_away(record_.vm, record_.to);
       }
       return;
     case SourceEffect::wait:
@@ -178,7 +181,9 @@ void SourceMove::tell_followers() {
   if (state != SourceState::aborted) return;
   // It refers to the vm, which may be removed from now on; and it may be calling us.
   context_.loop.post([this, alive = std::weak_ptr(alive_)] {
-    if (!alive.expired()) memory_.reset();
+    if (alive.expired()) return;
+    disks_.reset();
+    memory_.reset();
   });
 }
 
@@ -254,6 +259,7 @@ void SourceMove::start_memory() {
                                   .hold = record_.hold,
                                   .background = record_.background,
                                   .lanes = lanes(),
+                                  .has_disks = !vm->spec().disks.empty(),
                                   .coding = std::nullopt};
   if (const auto coding = codec()) settings.coding = {.settings = *coding};
   if (const auto place = shared_place()) {
@@ -264,15 +270,63 @@ void SourceMove::start_memory() {
   }
   memory_ = std::make_unique<SourceMemory>(
       context_.loop, *vm, context_.peers, std::move(settings), milestones_,
-      SourceMemory::Events{.converged = [this] { feed(SourceEvent::converged); },
-                           .diverged = [this](std::string why) { diverged(std::move(why)); },
-                           .pre_switchover = [this] { feed(SourceEvent::at_pre_switchover); },
-                           .follows = [this] { feed(SourceEvent::memory_follows); },
-                           .completed = [this] { memory_completed(); },
-                           .failed = [this](std::string why) { memory_failed(std::move(why)); },
-                           .running = [this] { resumed(); }});
+      SourceMemory::Events{
+          .converged =
+              [this] {
+                memory_converged_ = true;
+                maybe_converged();
+              },
+          .diverged = [this](std::string why) { diverged(std::move(why)); },
+          .pre_switchover = [this] { feed(SourceEvent::at_pre_switchover); },
+          .follows = [this] { feed(SourceEvent::memory_follows); },
+          .completed = [this] { memory_completed(); },
+          .failed = [this](std::string why) { memory_failed(std::move(why)); },
+          .running = [this] { resumed(); },
+          .disk_acks = [this](BytesView acks) { return disks_ ? disks_->take(acks) : acks.size(); },
+          .disks_room =
+              [this] {
+                if (disks_) disks_->room();
+              },
+          .may_pause = [this] { return !disks_ || disks_->may_pause(); },
+          .about_to_stop =
+              [this] {
+                if (disks_) disks_->let_go();
+              }});
   memory_->start();
+  if (!vm->spec().disks.empty()) start_disks(*vm);
   publish_progress();
+}
+
+void SourceMove::start_disks(Vm& vm) {
+  disks_ = std::make_unique<DiskSource>(
+      context_.loop, vm, memory_->link(), record_.disk_mode,
+      DiskSource::Events{.begun = [this] { milestones_.disks = context_.loop.now(); },
+                         .ready = [this] { memory_->begin(); },
+                         .in_step = [this] { maybe_converged(); },
+                         .settled =
+                             [this] {
+                               disks_settled_ = true;
+                               milestones_.disks_settled = context_.loop.now();
+                               proceed();
+                             },
+                         .failed = [this](std::string why) { memory_failed(std::move(why)); }});
+  disks_->start();
+}
+
+void SourceMove::maybe_converged() {
+  if (memory_converged_ && (!disks_ || disks_->may_pause())) feed(SourceEvent::converged);
+}
+
+// What the guest wrote last is at the target before its memory is.
+void SourceMove::proceed() {
+  if (proceeds_ && (!disks_ || disks_settled_)) memory_->proceed();
+}
+
+// QEMU's part of it ends meanwhile, and is harmless until then.
+void SourceMove::let_go_of_disks() {
+  disks_.reset();
+  Vm* vm = context_.vms.find(record_.vm);
+  if (vm != nullptr && !vm->spec().disks.empty()) DiskSource::clean_up(*vm, [] {});
 }
 
 std::size_t SourceMove::lanes() const {
@@ -402,6 +456,10 @@ void SourceMove::owned(const nlohmann::json& reply) {
   milestones_.resume_at_target = Nanoseconds(qemu::unsigned_at(reply, "resume_ns"));
   if (memory_) {
     memory_->fill(report_);
+    if (disks_) {
+      const auto disks = disks_->progress();
+      report_.disks = {.total_bytes = disks.total_bytes, .sent_bytes = disks.sent_bytes};
+    }
     migrate::fill_times(report_, milestones_);
     if (const Vm* vm = context_.vms.find(record_.vm)) report_.source_cpu_seconds = cpu_spent(*vm);
     report_.target_cpu_seconds = qemu::number_at(reply, "cpu_s");
@@ -438,6 +496,7 @@ void SourceMove::recover_memory() {
                                                                 : nullptr;
   if (vm == nullptr) return feed(SourceEvent::guest_died);
   vm->leave();
+  disks_.reset();
   // It may be calling us.
   context_.loop.post([gone = std::shared_ptr<SourceMemory>(std::move(memory_))] {});
   MemoryRescue::Settings settings{.id = record_.id, .to = record_.to, .bandwidth = {}};
@@ -462,6 +521,7 @@ void SourceMove::tell_lost() {
 void SourceMove::resume_guest() {
   Vm* vm = context_.vms.find(record_.vm);
   if (vm == nullptr) return feed(SourceEvent::guest_died);
+  let_go_of_disks();
   if (!memory_) {
     // After a restart, or before memory ever moved: whatever QEMU is doing, it ends in running.
     memory_ = std::make_unique<SourceMemory>(
@@ -494,7 +554,10 @@ void SourceMove::memory_failed(std::string why) {
   }
   // The guest must run again: QEMU is asked until it does, or dies.
   spdlog::error("migration {}: {}; trying again", record_.id.text(), why);
-  retry_ = context_.loop.after(migrate::kResumeRetry, [this] { resume_guest(); });
+  retry_ = context_.loop.after(migrate::kResumeRetry, [this] {
+    // If it runs by now, QEMU may have another move of this vm under way.
+    if (machine_.state() == SourceState::aborting) resume_guest();
+  });
 }
 
 void SourceMove::abort_target() {
@@ -609,6 +672,18 @@ nlohmann::json SourceMove::describe() const {
   return json;
 }
 
+nlohmann::json SourceMove::disk_progress() const {
+  const auto disks = disks_->progress();
+  return {{"phase", !disks.ready        ? "copying"
+                    : disks.synchronous ? "in-step"
+                                        : "asynchronous"},
+          {"total_bytes", disks.total_bytes},
+          {"remaining_bytes", disks.remaining_bytes},
+          {"sent_bytes", disks.sent_bytes},
+          {"rate_bps", disks.rate.bits_per_second},
+          {"eta_s", static_cast<double>(disks.eta.count()) / 1e9}};
+}
+
 nlohmann::json SourceMove::progress() const {
   nlohmann::json json = {{"phase", shown_state()}};
   if (rescue_) {
@@ -622,6 +697,7 @@ nlohmann::json SourceMove::progress() const {
                {"sent_bytes", progress.sent_bytes},
                {"lane_up", progress.lanes_up > 0},
                {"lanes_up", progress.lanes_up}});
+  if (disks_) json["disks"] = disk_progress();
   migrate::Report so_far;
   memory_->fill(so_far);
   json["encodings"] = migrate::to_json(so_far.encodings);

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "agent/clock.hh"
+#include "agent/disk_source.hh"
 #include "agent/events.hh"
 #include "agent/hooks.hh"
 #include "agent/known_memory.hh"
@@ -30,6 +31,7 @@ class SourceMove final {
     store::Store& store;
     Network& network;
     Vms& vms;
+    Disks& disks;
     KnownMemory& known;
     Peers& peers;
     Events& events;
@@ -68,6 +70,7 @@ class SourceMove final {
   nlohmann::json describe() const;
   // The event "progress": phase, and once memory is copied round, remaining_bytes, rate_bps, ...
   nlohmann::json progress() const;
+  nlohmann::json disk_progress() const;
   bool over() const { return machine_.over(); }
   // Not even memory is to follow.
   bool handed_over() const;
@@ -80,6 +83,10 @@ class SourceMove final {
   void recorded();
   void prepare_target();
   void start_memory();
+  void start_disks(Vm& vm);
+  void maybe_converged();
+  void proceed();
+  void let_go_of_disks();
   migrate::PauseLimits limits() const;
   std::size_t lanes() const;
   void diverged(std::string why);
@@ -114,6 +121,8 @@ class SourceMove final {
   migrate::EventQueue<migrate::Source> queue_;
   Vm::Subscription subscription_;
   std::unique_ptr<SourceMemory> memory_;
+  std::unique_ptr<DiskSource> disks_;  // after memory_, whose link it uses
+  bool memory_converged_ = false, disks_settled_ = false, proceeds_ = false;
   std::unique_ptr<MemoryRescue> rescue_;
   bool memory_broken_ = false;
   std::unique_ptr<HookRun> hooks_;

@@ -45,6 +45,7 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"hold", record.hold},
           {"background", record.background},
           {"lanes", record.lanes},
+          {"disk_mode", disk::to_text(record.disk_mode)},
           {"compact", record.compact},
           {"known", record.known},
           {"cache_bytes", record.cache.bytes},
@@ -85,6 +86,7 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.hold = json.value("hold", false);
   record.background = json.value("background", false);
   record.lanes = json.value("lanes", std::uint8_t{0});
+  record.disk_mode = disk::parse_mode(json.value("disk_mode", "")).value_or(record.disk_mode);
   record.compact = json.value("compact", true);
   record.known = json.value("known", true);
   record.cache.bytes = json.value("cache_bytes", kDefaultCache.bytes);

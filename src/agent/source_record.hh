@@ -8,6 +8,7 @@
 
 #include "agent/records.hh"
 #include "codec/encoder.hh"
+#include "disk/outbound.hh"
 #include "migrate/policy.hh"
 
 namespace godwit::agent {
@@ -16,11 +17,12 @@ namespace godwit::agent {
 inline constexpr ByteCount kDefaultCache{64 << 20};
 inline constexpr ByteCount kMaxCache{std::uint64_t{16} << 30};
 // Of a session, from which on memory may be encoded, a move may come to post-copy, vms of a group
-// share pages, and a transfer takes several lanes.
+// share pages, a transfer takes several lanes, and disks move.
 inline constexpr unsigned kCodecProtocol = 2;
 inline constexpr unsigned kPostcopyProtocol = 3;
 inline constexpr unsigned kGroupProtocol = 4;
 inline constexpr unsigned kLanesProtocol = 5;
+inline constexpr unsigned kDiskProtocol = 6;
 // What vms of a group share, before the target compresses it.
 inline constexpr ByteCount kMostShared{std::uint64_t{1} << 30};
 
@@ -60,6 +62,7 @@ struct SourceRecord {
   std::uint64_t bandwidth_bits_per_second = 0;  // 0: no cap
   bool hold = false;
   bool background = false;
+  disk::Mode disk_mode = disk::Mode::async_then_sync;
   std::uint8_t lanes = 0;  // 0: as many as the path is thought to need
   bool compact = true;
   bool known = true;                // what the target knows of the vm is not sent

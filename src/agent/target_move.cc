@@ -109,6 +109,7 @@ void TargetMove::perform_surely(TargetEffect effect) {
       subscription_.reset();
       incoming_.reset();
       rescue_.reset();
+      disks_.reset();
       if (link_) link_->abort(machine_.reason());
       if (preparing_) std::exchange(preparing_, {})->answer(fail("{}", machine_.reason()));
       // Another vm may have the name by now, or had it before us.
@@ -185,9 +186,9 @@ void TargetMove::discard_guest() {
   Vm* vm = guest();
   if (vm == nullptr || !link_ || in_postcopy_) {
     if (context_.vms.is_arriving(record_.spec.name, record_.id)) {
-      context_.vms.forget(record_.spec.name);
+      return context_.vms.forget(record_.spec.name);
     }
-    return;
+    return context_.vms.discard_disks(record_.spec.id);
   }
   const os::ProcessIdentity process = vm->process().identity();
   context_.vms.forget(record_.spec.name, Vms::Teardown::by_caller);
@@ -234,6 +235,10 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
   if (codec_) {
     coding = {.settings = *codec_, .known = std::move(known), .group = std::move(group_)};
   }
+  std::function<std::size_t(BytesView)> take_disks;
+  if (!record_.spec.disks.empty()) {
+    take_disks = [this](BytesView bytes) { return disks_ ? disks_->take(bytes) : bytes.size(); };
+  }
   link_ = std::make_unique<TransferLink>(
       context_.loop, transfer_, stream::Role::kTarget, std::move(coding),
       TransferLink::Events{
@@ -256,13 +261,16 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
                 stream_verified_ = true;
                 maybe_loaded();
               },
+          .disks = take_disks,
           .failed = [this](std::string why) { feed(TargetEvent::load_failed, std::move(why)); }});
   link_->use_qemu(os::adopt_stream(context_.loop, std::move(incoming.stream), "QEMU"));
+  if (!record_.spec.disks.empty()) start_disks(vm);
   incoming_ = std::make_unique<qemu::IncomingMigration>(
       vm.qmp(), qemu::IncomingMigration::Events{
                     .listening =
                         [this] {
                           listening_ = true;
+                          if (disks_) disks_->start(*link_);
                           maybe_prepared();
                         },
                     .loaded =
@@ -287,6 +295,19 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
     rescue_ready_ = true;
     maybe_prepared();
   });
+}
+
+void TargetMove::start_disks(Vm& vm) {
+  disks_ready_ = false;
+  disks_ = std::make_unique<DiskTarget>(
+      context_.loop, vm,
+      DiskTarget::Events{
+          .ready =
+              [this] {
+                disks_ready_ = true;
+                maybe_prepared();
+              },
+          .failed = [this](std::string why) { feed(TargetEvent::load_failed, std::move(why)); }});
 }
 
 // ---- the memory that follows in post-copy ----
@@ -336,6 +357,7 @@ void TargetMove::recover(PeerRequest request, const stream::TransferId& transfer
     return request.answer(nlohmann::json{{"complete", true}});
   }
   if (link_ && transfer_ == transfer) return request.answer(nlohmann::json{{"recovers", true}});
+  disks_.reset();
   link_.reset();  // QEMU sees its connection closed
   transfer_ = transfer;
   if (!rescue_) {
@@ -378,12 +400,14 @@ void TargetMove::lost(const std::string& reason) {
 void TargetMove::end_link() {
   if (link_->has_lane()) return;
   context_.loop.post([this, alive = std::weak_ptr(alive_)] {
-    if (!alive.expired()) link_.reset();
+    if (alive.expired()) return;
+    disks_.reset();
+    link_.reset();
   });
 }
 
 void TargetMove::maybe_prepared() {
-  if (listening_ && ports_held_ && rescue_ready_) feed(TargetEvent::prepared);
+  if (listening_ && ports_held_ && rescue_ready_ && disks_ready_) feed(TargetEvent::prepared);
 }
 
 void TargetMove::maybe_loaded() {

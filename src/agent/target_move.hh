@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/disk_target.hh"
 #include "agent/memory_rescue.hh"
 #include "agent/source_move.hh"
 #include "agent/transfer_link.hh"
@@ -74,6 +75,7 @@ class TargetMove final {
   bool hold_ports();
   Vm* guest();
   void start_incoming(Vms::Incoming incoming, std::shared_ptr<const codec::KnownPages> known);
+  void start_disks(Vm& vm);
   void follow(Vm& vm);
   void look_at_guest();
   void end_link();
@@ -111,6 +113,8 @@ class TargetMove final {
   std::shared_ptr<SharedReader> group_;   // until the link has it
   stream::TransferId transfer_;           // that link_ is of
   std::unique_ptr<TransferLink> link_;
+  std::unique_ptr<DiskTarget> disks_;  // of link_
+  bool disks_ready_ = true;
   std::unique_ptr<TargetRescue> rescue_;
   bool rescue_ready_ = false, in_postcopy_ = false, runs_ = false;
   bool listening_ = false, ports_held_ = false, guest_loaded_ = false, stream_verified_ = false;

@@ -6,6 +6,8 @@
 
 namespace godwit::agent {
 
+using stream::kDiskAckStream;
+using stream::kDiskStream;
 using stream::kKnownStream;
 using stream::kMemoryStream;
 using stream::kReturnPathStream;
@@ -31,6 +33,13 @@ constexpr double kMostIsMean = 0.5;
 constexpr Nanoseconds kLeastTick = milliseconds(1);
 // Two of the transfer's pings.
 constexpr Nanoseconds kDoubt = stream::kPingInterval * 2 + milliseconds(500);
+
+std::vector<stream::StreamSpec> streams_of(bool coded, bool disks) {
+  auto streams = coded ? stream::compact_vm_streams() : stream::vm_streams();
+  if (!disks) return streams;
+  for (const stream::StreamSpec& each : stream::disk_streams()) streams.push_back(each);
+  return streams;
+}
 
 }  // namespace
 
@@ -58,7 +67,7 @@ TransferLink::TransferLink(os::Loop& loop, const stream::TransferId& id, stream:
       events_(std::move(events)),
       transfer_({.id = id,
                  .role = role,
-                 .streams = coding ? stream::compact_vm_streams() : stream::vm_streams()},
+                 .streams = streams_of(coding.has_value(), events_.disks != nullptr)},
                 *this, loop.now()),
       known_(coding ? coding->known : nullptr),
       tells_known_(!is_source() && coding) {
@@ -349,6 +358,29 @@ void TransferLink::write_lanes() {
   }
 }
 
+// ---- disks ----
+
+std::size_t TransferLink::offer_disks(BytesView bytes) {
+  const std::size_t taken = transfer_.offer(is_source() ? kDiskStream : kDiskAckStream, bytes);
+  if (taken > 0) pump();
+  return taken;
+}
+
+void TransferLink::end_disks() {
+  if (std::exchange(disks_ended_, true)) return;
+  transfer_.end(is_source() ? kDiskStream : kDiskAckStream);
+  pump();
+}
+
+void TransferLink::take_disks() {
+  transfer_.consumer_ready(is_source() ? kDiskAckStream : kDiskStream, loop_.now());
+  pump();
+}
+
+std::uint64_t TransferLink::unsent_of_disks() const {
+  return transfer_.stats().out.at(is_source() ? kDiskStream : kDiskAckStream).unsent();
+}
+
 // Moves what can move. Not re-entered: callbacks of the streams may end up here again.
 void TransferLink::pump() {
   if (pumping_) return;
@@ -373,6 +405,8 @@ void TransferLink::pump() {
     if (alive.expired()) return;
   }
   pumping_ = false;
+  if (events_.disks_room) events_.disks_room();
+  if (alive.expired()) return;
   arm();
 }
 
@@ -420,6 +454,7 @@ void TransferLink::release_qemu() {
 
 std::size_t TransferLink::deliver(StreamId stream, BytesView bytes) {
   if (stream == kKnownStream) return learn(bytes);
+  if (stream == kDiskStream || stream == kDiskAckStream) return events_.disks(bytes);
   return decode_ ? decode_->take(bytes) : write_to_qemu(bytes);
 }
 

@@ -33,14 +33,18 @@ class TransferLink final : public stream::TransferSink {
     std::function<void()> known_learnt{};  // at the source: all that the target knows
     // At the target, of a post-copy: all that the vm needs to run came, and sums agree.
     std::function<void()> package_verified{};
-    std::function<void()> memory_verified;    // the target took all, sums agree; both roles
+    std::function<void()> memory_verified;  // the target took all, sums agree; both roles
+    // What comes for the vm's disks: records at the target, acknowledgements at the source; how
+    // much was taken. Less than given: no more until take_disks(). Not to call back into here.
+    std::function<std::size_t(BytesView)> disks{};
+    std::function<void()> disks_room{};       // offer_disks() may take more than before
     std::function<void(std::string)> failed;  // given up; once
   };
 
   // QEMU's memory stream as it passes, in its own bytes whatever they are encoded as.
   struct Memory {
-    std::uint64_t offered = 0;  // by QEMU
-    std::uint64_t acked = 0;    // of these, taken by the target
+    std::uint64_t offered = 0;       // by QEMU
+    std::uint64_t acked = 0;         // of these, taken by the target
     BitRate rate;                    // lately, while there was a backlog; zero: unknown yet
     EncodeStage::Encoded encoded;    // so far; the same thrice where nothing is encoded
     std::uint64_t memory_taken = 0;  // by the target, of encoded.memory
@@ -54,7 +58,7 @@ class TransferLink final : public stream::TransferSink {
     std::shared_ptr<const codec::KnownPages> known{};  // at the target, of the vm's memory
     std::shared_ptr<SharedReader> group{};             // at the target
   };
-  // Without `coding` the memory stream passes as it is.
+  // Without `coding` the memory stream passes as it is. With events.disks: of a vm with disks.
   TransferLink(os::Loop& loop, const stream::TransferId& id, stream::Role role,
                std::optional<Coding> coding, Events events);
   ~TransferLink() override;
@@ -81,6 +85,12 @@ class TransferLink final : public stream::TransferSink {
   // The same, and what is encoded at once is bounded, too: for post-copy, where the vm waits for
   // what QEMU writes next, behind all that is on its way.
   void hurry(ByteCount most);
+  // For the vm's disks, the other way: how much was taken.
+  std::size_t offer_disks(BytesView bytes);
+  void end_disks();
+  void take_disks();
+  // Of what was offered, not yet given to a lane.
+  std::uint64_t unsent_of_disks() const;
   // The vm's memory waits for no other vm's any more, see codec::Encoder.
   void leave_group() {
     if (encode_) encode_->leave_group();
@@ -161,7 +171,7 @@ class TransferLink final : public stream::TransferSink {
   stream::DeliveryRate rate_, memory_rate_;
   std::uint64_t acked_ = 0;         // of QEMU's bytes, as rate_ knows
   std::uint64_t memory_taken_ = 0;  // as memory_rate_ knows
-  bool pumping_ = false;
+  bool pumping_ = false, disks_ended_ = false;
   os::Loop::Timer timer_, doubt_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -26,9 +26,14 @@ constexpr ByteCount kUnreadByQemu{32 << 10};
 
 }  // namespace
 
-Vms::Vms(os::Loop& loop, const Config& config, store::Store& store, Network& network,
+Vms::Vms(os::Loop& loop, const Config& config, store::Store& store, Network& network, Disks& disks,
          Events& events)
-    : loop_(loop), config_(config), store_(store), network_(network), events_(events) {}
+    : loop_(loop),
+      config_(config),
+      store_(store),
+      network_(network),
+      disks_(disks),
+      events_(events) {}
 
 void Vms::start() {
   const auto probe =
@@ -126,6 +131,10 @@ Result<qemu::VmSpec> Vms::spec_of(const nlohmann::json& request) {
     if (request.contains(key) && !request[key].is_null()) spec[key] = request[key];
   }
   spec["nics"] = nics;
+  spec["disks"] = nlohmann::json::array();
+  const auto disks = disks_.specs_of(array_field(request, "disks"), tenant);
+  if (!disks) return std::unexpected(disks.error());
+  for (const auto& disk : *disks) spec["disks"].push_back(qemu::to_json(disk));
   auto checked = qemu::vm_spec_from_json(spec);
   if (checked) checked->memory = qemu::trackable_memory(checked->memory, host_);
   return checked;
@@ -143,20 +152,40 @@ Result<Vm*> Vms::run(const nlohmann::json& request) {
   if (const auto reasons = qemu::refusals(*spec, host(), config_.name); !reasons.empty()) {
     return fail("vm {} cannot run here: {}", spec->name, fmt::join(reasons, "; "));
   }
+  if (auto made = disks_.make(*spec); !made) return std::unexpected(made.error());
   const auto launched = launch(*spec, std::nullopt);
-  if (!launched) return std::unexpected(launched.error());
-  return launched->vm;
+  if (launched) return launched->vm;
+  store_.erase("vm", spec->name);
+  disks_.remove(spec->id);
+  return std::unexpected(launched.error());
+}
+
+Result<Vm*> Vms::start(const std::string& name) {
+  const auto document = store_.find("vm", name);
+  if (!document) return fail("there is no vm '{}' on host {}", name, config_.name);
+  if (Vm* running = find(name)) return running;
+  const VmRecord record = vm_record(*document);
+  const auto launched = launch(record.spec, std::nullopt);
+  if (launched) return launched->vm;
+  store_.put("vm", name, to_json(record));
+  return std::unexpected(launched.error());
 }
 
 Result<Vms::Incoming> Vms::run_incoming(const qemu::VmSpec& spec, const MigrationId& migration) {
-  if (store_.find("vm", spec.name)) {
+  if (store_.find("vm", spec.name) || has(spec.id)) {
     return fail("host {} has a vm '{}' of its own", config_.name, spec.name);
   }
+  if (auto made = disks_.make(spec); !made) return std::unexpected(made.error());
   os::SocketPair pair = os::make_socket_pair();
   os::set_send_buffer(pair.ours, kUnreadByQemu);
   auto launched =
       launch(spec, Arrival{.incoming_fd = pair.theirs.number(), .migration = migration});
-  if (launched) launched->stream = std::move(pair.ours);
+  if (!launched) {
+    store_.erase("vm", spec.name);
+    disks_.remove(spec.id);
+    return launched;
+  }
+  launched->stream = std::move(pair.ours);
   return launched;
 }
 
@@ -200,6 +229,7 @@ Result<Vms::Incoming> Vms::launch(const qemu::VmSpec& spec, const std::optional<
     qemu::Launched launched =
         qemu::launch(spec, {.paths = {config_.vm_dir(spec.name)},
                             .tap_fds = fds,
+                            .disks = disks_.paths(spec),
                             .incoming_fd = incoming_fd,
                             .before_start = [&](const os::ProcessIdentity& process) {
                               fault_point("vm", "starting", "record", Moment::before);
@@ -214,7 +244,6 @@ Result<Vms::Incoming> Vms::launch(const qemu::VmSpec& spec, const std::optional<
     publish(spec, arrival ? "incoming" : "started");
     return Incoming{.vm = vm, .stream = {}, .uri = launched.incoming_uri};
   } catch (const SetupError& error) {
-    store_.erase("vm", spec.name);
     qemu::remove_files({config_.vm_dir(spec.name)});
     give_back();
     return fail("cannot start vm {}: {}", spec.name, error.what());
@@ -250,15 +279,29 @@ void Vms::ended(const std::string& name) {
   for (const auto& done : waiting.mapped()) done({});
 }
 
-Result<> Vms::remove(const std::string& name) {
+Result<> Vms::remove(const std::string& name, std::optional<bool> with_disks) {
   if (!store_.find("vm", name)) return fail("there is no vm '{}' on host {}", name, config_.name);
   if (find(name) != nullptr) {
     return fail("vm {} is running: stop it first (godwit vm stop {})", name, name);
   }
   const auto document = store_.find("vm", name);
-  for (const auto& nic : vm_record(*document).spec.nics) network_.release_nic(nic.port);
+  const qemu::VmSpec spec = vm_record(*document).spec;
+  if (!spec.disks.empty() && !with_disks) {
+    return fail(
+        "vm {} has {} disks: remove them too (godwit vm purge {}), or keep their files "
+        "(godwit vm rm {} --keep-disks)",
+        name, spec.disks.size(), name, name);
+  }
+  for (const auto& nic : spec.nics) network_.release_nic(nic.port);
   forget(name);
+  if (with_disks == true) disks_.remove(spec.id);
+  if (with_disks == false) disks_.leave(spec, "");
   return {};
+}
+
+void Vms::moved_away(const std::string& name, const std::string& to) {
+  if (const auto document = store_.find("vm", name)) disks_.leave(vm_record(*document).spec, to);
+  forget(name, Teardown::by_caller);
 }
 
 void Vms::forget(const std::string& name, Teardown teardown) {
@@ -280,6 +323,7 @@ void Vms::forget(const std::string& name, Teardown teardown) {
   ended(name);
   store_.erase("vm", name);
   qemu::remove_files({config_.vm_dir(name)});
+  if (const VmRecord record = vm_record(*document); record.arriving) disks_.remove(record.spec.id);
   publish(vm_record(*document).spec, "removed");
 }
 
@@ -295,6 +339,7 @@ nlohmann::json Vms::describe(const VmRecord& record, Vm* vm) {
     nics.push_back({{"port", nic.name}, {"mac", nic.mac}});
   }
   json["nics"] = nics;
+  json["disks"] = disks_.list_of(record.spec);
   json["memory"] = record.spec.memory.bytes;
   json["host"] = config_.name;
   json["state"] = vm != nullptr ? vm->state() : "stopped";
@@ -311,6 +356,16 @@ std::vector<nlohmann::json> Vms::list() {
     all.push_back(describe(vm_record(document.body), find(document.key)));
   }
   return all;
+}
+
+bool Vms::has(const VmId& id) {
+  return std::ranges::any_of(store_.list("vm"), [&](const auto& document) {
+    return vm_record(document.body).spec.id == id;
+  });
+}
+
+void Vms::discard_disks(const VmId& id) {
+  if (!has(id)) disks_.remove(id);
 }
 
 std::optional<nlohmann::json> Vms::show(const std::string& name) {

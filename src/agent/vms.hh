@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "agent/config.hh"
+#include "agent/disks.hh"
 #include "agent/events.hh"
 #include "agent/vm.hh"
 #include "qemu/host.hh"
@@ -22,13 +23,16 @@ void kill_qemu(const os::ProcessIdentity& process);
 
 class Vms final {
  public:
-  Vms(os::Loop& loop, const Config& config, store::Store& store, Network& network, Events& events);
+  Vms(os::Loop& loop, const Config& config, store::Store& store, Network& network, Disks& disks,
+      Events& events);
 
   // Probes the accelerator and QEMU (blocks for some seconds the first time), adopts what runs.
   void start();
 
   // POST /v1/vms. The error says what to change; nothing is left behind.
   Result<Vm*> run(const nlohmann::json& request);
+  // Again, one that has stopped, with its disks.
+  Result<Vm*> start(const std::string& name);
   // A waiting QEMU for a vm that moves here; its ports are HELD already.
   struct Incoming {
     Vm* vm = nullptr;
@@ -36,6 +40,9 @@ class Vms final {
     std::string uri;  // for qemu::IncomingMigration
   };
   Result<Incoming> run_incoming(const qemu::VmSpec& spec, const MigrationId& migration);
+  // Of an arrival that was never one: what may be there of its disks. Not those of a vm that is
+  // here.
+  void discard_disks(const VmId& id);
   // The waiting guest of this migration, alive or not; nothing once it has run here.
   bool is_arriving(const std::string& name, const MigrationId& migration);
   // It runs here: from now on it is a vm like any other.
@@ -45,17 +52,21 @@ class Vms final {
   // Presses the ACPI power button, which a guest may ignore; with `force` SIGKILL, and `done` when
   // QEMU has ended.
   void stop(const std::string& name, bool force, std::function<void(Result<>)> done);
-  // Removes a stopped vm; its ports stay, free for others.
-  Result<> remove(const std::string& name);
+  // Removes a stopped vm; its ports stay, free for others. One with disks needs a word on them.
+  Result<> remove(const std::string& name, std::optional<bool> with_disks);
   // For migrations: forgets the vm, whose ports are the migration's matter, and ends QEMU if it
-  // lives, unless the caller will do that (soon: a vm of that name may come back).
+  // lives, unless the caller will do that (soon: a vm of that name may come back). Disks of one
+  // that never ran here go with it, others stay.
   enum class Teardown { now, by_caller };
   void forget(const std::string& name, Teardown teardown = Teardown::now);
+  // The same, of one that runs at the host `to` now: its disks here are of the past.
+  void moved_away(const std::string& name, const std::string& to);
 
   Vm* find(const std::string& name);
   // Running or not, as the API shows it.
   std::vector<nlohmann::json> list();
   std::optional<nlohmann::json> show(const std::string& name);
+  bool has(const VmId& id);  // running or not, under whatever name
   // The host's name in front of a path of its own: where the console listens.
   const qemu::HostCapabilities& host();
   const std::string& notice() const { return notice_; }
@@ -78,6 +89,7 @@ class Vms final {
   const Config& config_;
   store::Store& store_;
   Network& network_;
+  Disks& disks_;
   Events& events_;
   qemu::HostCapabilities host_;
   std::string notice_;

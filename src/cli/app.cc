@@ -40,6 +40,7 @@ void build(CLI::App& app, Context& context) {
   add_wire(app, context);
   add_image(app, context);
   add_vm(app, context);
+  add_disk(app, context);
   add_migrate(app, context);
   add_migration(app, context);
   add_user(app, context);

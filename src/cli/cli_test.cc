@@ -200,6 +200,27 @@ TEST_F(CliTest, RefusalsKeepTheirTextAndTheirExitStatus) {
   EXPECT_EQ(godwit({"vm", "show", "none"}).status, 1);
 }
 
+TEST_F(CliTest, VmRunTakesDisksApart) {
+  agent.answer("POST /v1/vms", {{"name", "db"}, {"state", "running"}}, 201);
+  const auto ran = godwit({"vm", "run", "db", "--disk", "root,image=debian", "--disk",
+                           "data,size=8GiB,format=raw,bus=scsi"});
+  EXPECT_EQ(ran.status, 0) << ran.err;
+  EXPECT_EQ(
+      agent.body_of("POST /v1/vms")["disks"],
+      json::array({{{"name", "root"}, {"image", "debian"}},
+                   {{"name", "data"}, {"size", "8GiB"}, {"format", "raw"}, {"bus", "scsi"}}}));
+  const auto refused = godwit({"vm", "run", "db", "--disk", "root,siz=8GiB"});
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_NE(refused.err.find("'siz=8GiB'"), std::string::npos) << refused.err;
+}
+
+TEST_F(CliTest, AVmWithDisksIsRemovedWithAWordOnThem) {
+  agent.answer("DELETE /v1/vms/db", json::object());
+  agent.answer("POST /v1/vms/db/purge", json::object());
+  EXPECT_EQ(godwit({"vm", "rm", "db", "--keep-disks"}).status, 0);
+  EXPECT_EQ(godwit({"vm", "purge", "db"}).out, "vm db and its disks removed\n");
+}
+
 TEST_F(CliTest, VmRunSendsWhatWasMeant) {
   agent.answer("POST /v1/vms",
                {{"name", "web"},

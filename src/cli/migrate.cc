@@ -14,6 +14,7 @@ struct Move {
   std::vector<std::string> vms;
   std::string to, max_downtime, bandwidth, on_diverge, stop_policy, on_restart, cache, at;
   unsigned lanes = 0;
+  std::string disk_mode;
   bool dry_run = false, hold = false, background = false, detach = false, wait = false;
   bool no_compact = false, no_known = false, in_order = false;
 };
@@ -38,6 +39,7 @@ json body_of(const Move& move) {
   if (move.no_known) body["known"] = false;
   if (move.background) body["background"] = true;
   if (move.lanes != 0) body["lanes"] = move.lanes;
+  set_if_given(body, "disk_mode", move.disk_mode);
   if (!move.at.empty()) body["at"] = utc_text(parse_when(move.at, std::time(nullptr)).value());
   return body;
 }
@@ -109,6 +111,12 @@ void add_migrate(CLI::App& app, Context& context) {
           "Connections that share the transfer (default: 1 where the kernel has BBR, else 8); "
           "two fill a long path a little better, and keep a queue in it that wires feel")
       ->check(CLI::Range(1, 16));
+  verb->add_option(
+          "--disk-mode", move->disk_mode,
+          "When a guest's writes to its disks are done: here while most is copied, then at "
+          "both hosts (async-then-sync, the default), at both from the start (sync), or "
+          "here until it is paused (async: no write waits for the link)")
+      ->check(CLI::IsMember({"async-then-sync", "sync", "async"}));
   add_size(*verb, "--cache", move->cache,
            "Memory for pages that were sent, at each end: what comes again is a few bytes "
            "(default 64MiB; the vms of a group divide it)");

@@ -23,6 +23,21 @@ bool has(const json& object, const char* key) {
   return found != object.end() && found->is_number();
 }
 
+// Nothing once the disks only follow the guest.
+std::string disks_of(const json& progress) {
+  const json disks = progress.value("disks", json::object());
+  const std::string phase = disks.value("phase", "");
+  if (phase.empty()) return {};
+  const std::string left =
+      to_text(ByteCount{whole(number_of(disks, "remaining_bytes"))}) + " of disks left";
+  if (phase == "copying") {
+    return fmt::format("  {}  {}  ETA {:.1f} s", left,
+                       to_text(BitRate{whole(number_of(disks, "rate_bps"))}),
+                       number_of(disks, "eta_s"));
+  }
+  return phase == "in-step" ? "  disks in step" : "  " + left;
+}
+
 std::string step_of(const json& progress) {
   std::string step = fmt::format("{:<9}", text_of(progress, "phase"));
   if (number_of(progress, "round") > 0) step += "  round " + text_of(progress, "round");
@@ -32,7 +47,7 @@ std::string step_of(const json& progress) {
 }  // namespace
 
 std::string progress_line(const json& progress) {
-  std::string line = step_of(progress);
+  std::string line = step_of(progress) + disks_of(progress);
   if (has(progress, "remaining_bytes") && number_of(progress, "round") > 0) {
     line +=
         fmt::format("  {} left", to_text(ByteCount{whole(number_of(progress, "remaining_bytes"))}));

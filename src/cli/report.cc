@@ -45,6 +45,11 @@ class Sum final {
 std::string total_part(const json& report) {
   Sum total;
   total.add("preparation", number_of(report, "preparation_ms"));
+  if (const auto disks = report.find("disks"); disks != report.end()) {
+    total.add("disks", number_of(*disks, "copy_s") * 1e3,
+              fmt::format("  {:>9}, {} sent", bytes_of(*disks, "total_bytes"),
+                          bytes_of(*disks, "sent_bytes")));
+  }
   for (const json& round : report.value("rounds", json::array())) {
     total.add("round " + text_of(round, "round"), number_of(round, "ms"),
               fmt::format("  {:>9}", bytes_of(round, "bytes")));
@@ -59,6 +64,7 @@ std::string pause_part(const json& report) {
   pause.add("final memory", number_of(parts, "final_memory_ms"));
   pause.add("device state", number_of(parts, "device_state_ms"));
   pause.add("network", number_of(parts, "network_ms"));
+  if (parts.contains("disks_ms")) pause.add("disks", number_of(parts, "disks_ms"));
   pause.add("commit", number_of(parts, "commit_ms"));
   pause.add("resume", number_of(parts, "resume_ms"));
   return pause.close("between these", "pause", number_of(report, "pause_ms"));

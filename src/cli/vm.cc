@@ -3,6 +3,7 @@
 
 #include "base/units.hh"
 #include "cli/console.hh"
+#include "cli/disk.hh"
 #include "cli/options.hh"
 #include "cli/table.hh"
 
@@ -13,7 +14,8 @@ struct NewVm {
   std::string name, memory = "512MiB", kernel, initrd, append, image, tenant;
   unsigned cpus = 1;
   bool guest_agent = false;
-  std::vector<std::string> nics;  // "PORT" or "PORT,mac=52:54:00:..."
+  std::vector<std::string> nics;   // "PORT" or "PORT,mac=52:54:00:..."
+  std::vector<std::string> disks;  // "NAME,size=8GiB", "NAME,image=debian,bus=scsi"
 };
 
 std::string uptime(const json& vm) {
@@ -58,6 +60,8 @@ void show_vm(Context& context, const std::string& name) {
     nics.row({text_of(nic, "port"), text_of(nic, "mac")});
   }
   context.io.out << '\n' << nics.text("no NICs");
+  const json disks = vm.value("disks", json::array());
+  if (!disks.empty()) context.io.out << '\n' << disk_table(disks).text("");
 }
 
 json nic_of(const std::string& text) {
@@ -72,6 +76,7 @@ void run_vm(Context& context, const NewVm& vm) {
   json body = {{"name", vm.name}, {"memory", vm.memory}, {"cpus", vm.cpus}};
   body["nics"] = json::array();
   for (const std::string& nic : vm.nics) body["nics"].push_back(nic_of(nic));
+  for (const std::string& disk : vm.disks) body["disks"].push_back(disk_of(disk));
   set_path(context, body, "kernel", vm.kernel);
   set_path(context, body, "initrd", vm.initrd);
   set_path(context, body, "image", vm.image);
@@ -98,7 +103,13 @@ void add_run(CLI::App& noun, Context& context) {
       ->type_name("FILE")
       ->needs(kernel);
   run->add_option("--append", vm->append, "Kernel command line")->needs(kernel);
-  run->add_option("--image", vm->image, "Disk image to boot")->type_name("FILE");
+  run->add_option("--disk", vm->disks,
+                  "A disk: NAME,size=SIZE or NAME,image=IMAGE (see godwit image), and format=qcow2 "
+                  "or raw, bus=virtio or scsi; repeat for more, the first is booted from")
+      ->type_name("DISK")
+      ->allow_extra_args(false);
+  run->add_option("--image", vm->image, "Raw disk image to boot, read-only, the same on each host")
+      ->type_name("FILE");
   run->add_option("--nic", vm->nics, "Port for a NIC: PORT[,mac=MAC]; repeat for more")
       ->type_name("PORT")
       ->allow_extra_args(false);
@@ -107,8 +118,8 @@ void add_run(CLI::App& noun, Context& context) {
   add_name(*run, "--tenant", vm->tenant, "Tenant (default: default)")->type_name("TENANT");
   add_json(*run, context);
   run->callback([&context, vm] {
-    if (vm->kernel.empty() && vm->image.empty()) {
-      throw CLI::ValidationError("vm run", "nothing to boot: give --kernel or --image");
+    if (vm->kernel.empty() && vm->image.empty() && vm->disks.empty()) {
+      throw CLI::ValidationError("vm run", "nothing to boot: give --kernel, --disk or --image");
     }
     run_vm(context, *vm);
   });
@@ -148,10 +159,26 @@ void add_vm(CLI::App& app, Context& context) {
     context.say(fmt::format("vm {} {}", *name, *force ? "stopped" : "was asked to shut down"));
   });
 
-  add_on_vm(*noun, "rm", "Remove a stopped vm", name)->callback([&context, name] {
-    context.remove(path_of("vms", *name));
+  add_on_vm(*noun, "start", "Start one again that has stopped", name)->callback([&context, name] {
+    const json vm = context.post(path_of("vms", *name, "start"), json::object());
+    context.say(fmt::format("vm {} is {}", *name, text_of(vm, "state")));
+  });
+
+  auto* rm = add_on_vm(*noun, "rm", "Remove a stopped vm", name);
+  const auto keep_disks = std::make_shared<bool>(false);
+  rm->add_flag("--keep-disks", *keep_disks, "Leave its disks' files where they are");
+  rm->callback([&context, name, keep_disks] {
+    context.remove(path_of("vms", *name) + (*keep_disks ? "?disks=keep" : ""));
     context.say(fmt::format("vm {} removed", *name));
   });
+
+  add_on_vm(*noun, "purge",
+            "Remove a stopped vm with its disks, or the disks that it left when it moved away",
+            name)
+      ->callback([&context, name] {
+        context.post(path_of("vms", *name, "purge"), json::object());
+        context.say(fmt::format("vm {} and its disks removed", *name));
+      });
 }
 
 }  // namespace godwit::cli

@@ -8,17 +8,24 @@ namespace godwit::migrate {
 void fill_times(Report& report, const Milestones& at) {
   const Nanoseconds zero{};
   const auto between = [&](Instant from, Instant to) { return std::max(zero, to - from); };
-  const Instant memory_ended = std::clamp(at.memory_ended, at.ports_paused, at.completed);
+  const bool has_disks = at.disks_settled != Instant{};
+  const Instant settled = has_disks ? std::max(at.disks_settled, at.ports_paused) : at.ports_paused;
+  const Instant memory_ended =
+      std::clamp(at.memory_ended, settled, std::max(settled, at.completed));
   const Instant pre_switchover = std::clamp(at.pre_switchover, at.stopped, at.ports_paused);
   const Instant running = std::max(at.completed, at.owned - at.rtt / 2);
 
-  report.preparation = between(at.begun, at.copying);
+  report.preparation = between(at.begun, has_disks ? at.disks : at.copying);
+  if (has_disks) {
+    DiskReport& disks = report.disks ? *report.disks : report.disks.emplace();
+    disks.copying = between(at.disks, at.copying);
+    disks.settling = between(at.ports_paused, settled);
+  }
   report.copying = between(at.copying, at.stopped);
   report.pause = between(at.stopped, running);
   report.total = between(at.begun, running);
   report.network = between(pre_switchover, at.ports_paused);
-  report.final_memory =
-      between(at.stopped, pre_switchover) + between(at.ports_paused, memory_ended);
+  report.final_memory = between(at.stopped, pre_switchover) + between(settled, memory_ended);
   report.device_state = between(memory_ended, at.completed);
   report.resume = std::min(at.resume_at_target, between(at.completed, running));
   report.commit = between(at.completed, running) - report.resume;
@@ -57,6 +64,13 @@ nlohmann::json to_json(const Report& report) {
       {"bytes", {{"memory_stream", report.memory_bytes}, {"wan", report.wan_bytes}}},
       {"held", {{"frames", report.held_frames}, {"dropped", report.held_dropped}}},
       {"cpu_s", {{"source", report.source_cpu_seconds}, {"target", report.target_cpu_seconds}}}};
+  if (report.disks) {
+    json["pause"]["disks_ms"] = to_ms(report.disks->settling);
+    json["disks"] = {{"total_bytes", report.disks->total_bytes},
+                     {"sent_bytes", report.disks->sent_bytes},
+                     {"copy_s", to_ms(report.disks->copying) / 1e3},
+                     {"settle_ms", to_ms(report.disks->settling)}};
+  }
   if (report.memory_followed) json["memory_followed_ms"] = to_ms(*report.memory_followed);
   if (report.predicted_pause) {
     json["prediction"] = {{"pause_ms", to_ms(*report.predicted_pause)},

@@ -20,10 +20,12 @@ struct Round {
 // Readings taken as the hand-over passes them; zero = not reached.
 struct Milestones {
   Instant begun{};
+  Instant disks{};                 // the vm's disks, if it has any: copying them began
   Instant copying{};               // first byte asked of QEMU
   Instant stopped{};               // STOP: the vCPUs stand
   Instant pre_switchover{};        // QEMU waits for the ports; most of what was dirty has left
   Instant ports_paused{};          // last frames forwarded, EOF sent
+  Instant disks_settled{};         // all of them is at the target, on stable storage
   Instant memory_ended{};          // the last RAM section has passed the relay
   Instant completed{};             // QEMU: the target has loaded everything
   Instant owned{};                 // the target's word that it runs
@@ -38,13 +40,22 @@ struct EncodingUse {
   std::uint64_t bytes = 0, encoded_bytes = 0;
 };
 
+// Of a vm with disks.
+struct DiskReport {
+  std::uint64_t total_bytes = 0;  // that the target lacked as the move began
+  std::uint64_t sent_bytes = 0;   // for them and for what the guest wrote meanwhile, compressed
+  Nanoseconds copying{};          // until the memory's turn came
+  Nanoseconds settling{};         // the part of the pause that only they took
+};
+
 struct Report {
   Nanoseconds preparation{}, copying{}, pause{}, total{};
   std::optional<Nanoseconds> memory_followed;  // post-copy: from there on, until it had all
   std::optional<Nanoseconds> predicted_pause;  // as the guest was stopped; none if QEMU stopped it
-  // Parts of the pause. network: draining the guest's frames; final_memory: the last dirty pages;
-  // device_state: the rest of QEMU's stream, its load and the word back; commit: journals and the
-  // message; resume: cont at the target.
+  std::optional<DiskReport> disks;
+  // Parts of the pause, with disks->settling. network: draining the guest's frames; final_memory:
+  // the last dirty pages; device_state: the rest of QEMU's stream, its load and the word back;
+  // commit: journals and the message; resume: cont at the target.
   Nanoseconds network{}, final_memory{}, device_state{}, commit{}, resume{};
   std::vector<Round> rounds;
   std::vector<EncodingUse> encodings;  // empty: none was used

@@ -1,5 +1,8 @@
 #include "qemu/argv.hh"
 
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
 #include "base/check.hh"
 
 namespace godwit::qemu {
@@ -62,14 +65,66 @@ void add_boot(Arguments& argv, const VmSpec& spec) {
   if (!spec.initrd.empty()) add(argv, {"-initrd", spec.initrd});
   if (!spec.append.empty()) add(argv, {"-append", spec.append});
   if (!spec.image.empty()) {
-    // snapshot-free and read-only: a disk that is written to must migrate, which is not built yet.
     add(argv,
         {"-blockdev",
-         fmt::format("driver=raw,node-name=disk0,read-only=on,file.driver=file,"
+         fmt::format("driver=raw,node-name=image,read-only=on,file.driver=file,"
                      "file.locking=off,file.filename={}",
                      escape_option(spec.image)),
          "-device",
-         fmt::format("virtio-blk-pci,id=disk0-dev,drive=disk0,bus=pcie.0,addr={:#x}", kDiskSlot)});
+         fmt::format("virtio-blk-pci,id=image-dev,drive=image,bus=pcie.0,addr={:#x}", kImageSlot)});
+  }
+}
+
+// A file, and its format on top of it; `both` are options of either.
+void add_node(Arguments& argv, const std::string& node, const std::filesystem::path& path,
+              nlohmann::json both, const nlohmann::json& options) {
+  nlohmann::json file = both;
+  file.update({{"driver", "file"}, {"node-name", node + "-file"}, {"filename", path.string()}});
+  both.update({{"node-name", node}, {"file", node + "-file"}});
+  both.update(options);
+  add(argv, {"-blockdev", file.dump(), "-blockdev", both.dump()});
+}
+
+// What the guest discards or zeroes takes no room. Which image an overlay is on is said here, not
+// by what stands in its file.
+void add_disk_nodes(Arguments& argv, const DiskSpec& disk, const DiskPaths& paths,
+                    const std::string& node) {
+  const auto format = [](DiskFormat of, const nlohmann::json& backing) {
+    nlohmann::json options = {{"driver", to_text(of)}};
+    if (of == DiskFormat::qcow2) options["backing"] = backing;
+    return options;
+  };
+  nlohmann::json backing;
+  if (!disk.image.name.empty()) {
+    backing = node + "-image";
+    add_node(argv, node + "-image", paths.image, {{"read-only", true}},
+             format(disk.image.format, nullptr));
+  }
+  nlohmann::json options = format(disk.format, backing);
+  options["detect-zeroes"] = "unmap";
+  add_node(argv, node, paths.file, {{"discard", "unmap"}}, options);
+}
+
+void add_disks(Arguments& argv, const VmSpec& spec, const std::vector<DiskPaths>& paths) {
+  CHECK(paths.size() == spec.disks.size(), "vm {}: {} paths for {} disks", spec.name, paths.size(),
+        spec.disks.size());
+  if (std::ranges::find(spec.disks, DiskBus::scsi, &DiskSpec::bus) != spec.disks.end()) {
+    add(argv, {"-device", fmt::format("virtio-scsi-pci,id=scsi,bus=pcie.0,addr={:#x},"
+                                      "disable-legacy=on",
+                                      kScsiSlot)});
+  }
+  for (std::size_t i = 0; i < spec.disks.size(); ++i) {
+    const DiskSpec& disk = spec.disks[i];
+    const std::string node = disk_node(i);
+    add_disk_nodes(argv, disk, paths[i], node);
+    const std::string place =
+        disk.bus == DiskBus::scsi
+            ? fmt::format("scsi-hd,bus=scsi.0,scsi-id={}", i)
+            : fmt::format("virtio-blk-pci,bus=pcie.0,addr={:#x},disable-legacy=on",
+                          kFirstDiskSlot + i);
+    const std::string boot = spec.kernel.empty() ? fmt::format(",bootindex={}", i + 1) : "";
+    add(argv, {"-device", fmt::format("{0},id={1}-dev,drive={1},serial={2}{3}", place, node,
+                                      disk.name, boot)});
   }
 }
 
@@ -106,6 +161,7 @@ std::vector<std::string> qemu_argv(const VmSpec& spec, const QemuInput& input) {
   add_machine(argv, spec);
   add_monitor_and_console(argv, input);
   add_boot(argv, spec);
+  add_disks(argv, spec, input.disks);
   add_nics(argv, spec, input.tap_fds);
   if (spec.guest_agent) add_guest_agent(argv, input);
   if (input.incoming_fd) {

@@ -14,9 +14,11 @@ namespace godwit::qemu {
 inline constexpr std::string_view kQemuBinary = "qemu-system-x86_64";
 // PCI slots on the root bus: NIC i sits at kFirstNicSlot + i. Below are QEMU's own (host bridge 0;
 // q35 keeps 0x1f for the ICH9).
-inline constexpr unsigned kDiskSlot = 0x02;
+inline constexpr unsigned kImageSlot = 0x02;
 inline constexpr unsigned kFirstNicSlot = 0x03;
 inline constexpr unsigned kGuestAgentSlot = 0x10;
+inline constexpr unsigned kFirstDiskSlot = 0x11;  // of virtio disks
+inline constexpr unsigned kScsiSlot = kFirstDiskSlot + kMaxDisks;
 
 // The files of one vm on one host, all in its own directory.
 struct VmPaths {
@@ -28,6 +30,8 @@ struct VmPaths {
   std::filesystem::path rescue() const { return directory / "rescue.sock"; }
   // QEMU makes its socket in there.
   std::filesystem::path recovery() const { return directory / "recovery"; }
+  std::filesystem::path blocks() const { return directory / "blocks"; }  // the same, for disks
+  std::filesystem::path tap() const { return directory / "tap.sock"; }   // of disks that leave
   std::filesystem::path migration() const { return directory / "migrate.sock"; }  // while it leaves
   // Copies for QEMU's user, where it may not read the originals.
   std::filesystem::path kernel() const { return directory / "kernel"; }
@@ -40,8 +44,9 @@ struct QemuInput {
   std::string binary{kQemuBinary};
   int qmp_fd = 3;
   int console_fd = 4;
-  std::vector<int> tap_fds;  // one per NIC
-  int guest_agent_fd = -1;   // if the vm has the channel
+  std::vector<int> tap_fds;        // one per NIC
+  std::vector<DiskPaths> disks{};  // one per disk
+  int guest_agent_fd = -1;         // if the vm has the channel
   // The target of a migration: a connected stream socket, read after migrate-incoming; afterwards
   // the vm stays paused until cont.
   std::optional<int> incoming_fd = std::nullopt;

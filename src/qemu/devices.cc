@@ -1,6 +1,9 @@
 #include "qemu/devices.hh"
 
 #include <memory>
+#include <set>
+
+#include "qemu/disk_spec.hh"
 
 #include "qemu/json.hh"
 
@@ -64,12 +67,16 @@ void add_tpms(const json& reply, Survey& survey) {
   }
 }
 
-void add_disks(const json& reply, Survey& survey) {
+void add_disks(const json& reply, std::size_t own, Survey& survey) {
+  std::set<std::string> moves;
+  for (std::size_t i = 0; i < own; ++i) moves.insert(disk_node(i));
   for (const json& disk : reply) {
     const json& inserted = member(disk, "inserted");
     if (!inserted.is_object() || flag_at(inserted, "ro")) continue;
-    survey.obstacles.push_back(fmt::format("disk {} is writable: disks are not migrated yet",
-                                           text_at(inserted, "node-name")));
+    const std::string node = text_at(inserted, "node-name");
+    if (moves.contains(node)) continue;
+    survey.obstacles.push_back(
+        fmt::format("disk {} is writable and not one of the vm's (vm run --disk)", node));
   }
 }
 
@@ -88,7 +95,7 @@ std::string_view why_unsupported(std::string_view qom_type) {
   return {};
 }
 
-void unsupported_devices(Qmp& qmp, Answer<std::vector<std::string>> answer) {
+void unsupported_devices(Qmp& qmp, std::size_t disks, Answer<std::vector<std::string>> answer) {
   const auto survey = std::make_shared<Survey>();
   survey->answer = std::move(answer);
   const auto ask = [&qmp, &survey](std::string_view command, json arguments, auto take) {
@@ -102,7 +109,8 @@ void unsupported_devices(Qmp& qmp, Answer<std::vector<std::string>> answer) {
   ask("qom-list", {{"path", "/machine/peripheral"}}, add_peripherals);
   ask("qom-list", {{"path", "/machine/peripheral-anon"}}, add_peripherals);
   ask("query-tpm", nullptr, add_tpms);
-  ask("query-block", nullptr, add_disks);
+  ask("query-block", nullptr,
+      [disks](const json& reply, Survey& to) { add_disks(reply, disks, to); });
   ask("query-migrate", nullptr, add_blocked);
 }
 

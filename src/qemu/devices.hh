@@ -13,7 +13,8 @@ namespace godwit::qemu {
 std::string_view why_unsupported(std::string_view qom_type);
 
 // One line per obstacle: devices of /machine/peripheral[-anon], query-tpm, query-block (writable
-// disks), hot-plugged memory, and whatever QEMU itself names as blocking. Empty = none.
-void unsupported_devices(Qmp& qmp, Answer<std::vector<std::string>> answer);
+// disks beyond the vm's own first `disks`), hot-plugged memory, and whatever QEMU itself names as
+// blocking. Empty = none.
+void unsupported_devices(Qmp& qmp, std::size_t disks, Answer<std::vector<std::string>> answer);
 
 }  // namespace godwit::qemu

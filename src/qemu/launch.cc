@@ -125,6 +125,9 @@ Launched launch(const VmSpec& spec, const LaunchInput& input) {
   if (input.tap_fds.size() != spec.nics.size()) {
     fail_setup("vm {} has {} NICs but {} TAPs", spec.name, spec.nics.size(), input.tap_fds.size());
   }
+  if (input.disks.size() != spec.disks.size()) {
+    fail_setup("vm {} has {} disks but {} files", spec.name, spec.disks.size(), input.disks.size());
+  }
   Launched launched;
   os::Command command;
   command.user = qemu_user(launched.notices);
@@ -142,6 +145,7 @@ Launched launch(const VmSpec& spec, const LaunchInput& input) {
                  .qmp_fd = kFirstPassedFd,
                  .console_fd = kFirstPassedFd + 1,
                  .tap_fds = {},
+                 .disks = input.disks,
                  .guest_agent_fd = -1,
                  .incoming_fd = {},
                  .rescue_fd = -1};
@@ -158,11 +162,12 @@ Launched launch(const VmSpec& spec, const LaunchInput& input) {
   if (input.incoming_fd) {
     qemu.incoming_fd = command.fds.back().target + 1;
     command.fds.push_back({*input.incoming_fd, *qemu.incoming_fd});
-    command.umask = 0007;  // what it makes in recovery() is its group's, in which an agent may be
     qemu.rescue_fd = *qemu.incoming_fd + 1;
     command.fds.push_back({rescue.number(), qemu.rescue_fd});
     launched.incoming_uri = fmt::format("fd:{}", *qemu.incoming_fd);
   }
+  // What it makes in recovery() and blocks() is its group's, in which an agent may be.
+  command.umask = 0007;
   command.argv = qemu_argv(as_seen, qemu);
   command.stdout_fd = log.number();
   command.stderr_fd = log.number();
@@ -186,14 +191,14 @@ Result<> grant_to_qemu(const fs::path& path) {
   return {};
 }
 
-Result<fs::path> make_recovery_socket(const VmPaths& paths) {
+Result<fs::path> place_for_socket(const fs::path& directory) {
   std::error_code error;
-  fs::create_directory(paths.recovery(), error);
-  if (error) return fail("cannot make {}: {}", paths.recovery().string(), error.message());
-  if (auto done = grant_to_qemu(paths.recovery()); !done) return std::unexpected(done.error());
-  fs::permissions(paths.recovery(), fs::perms::owner_exec | fs::perms::group_exec,
-                  fs::perm_options::add, error);
-  const fs::path socket = paths.recovery() / "socket";
+  fs::create_directory(directory, error);
+  if (error) return fail("cannot make {}: {}", directory.string(), error.message());
+  if (auto done = grant_to_qemu(directory); !done) return std::unexpected(done.error());
+  fs::permissions(directory, fs::perms::owner_exec | fs::perms::group_exec, fs::perm_options::add,
+                  error);
+  const fs::path socket = directory / "socket";
   fs::remove(socket, error);
   return socket;
 }
@@ -211,12 +216,13 @@ std::string log_tail(const VmPaths& paths) {
 
 void remove_files(const VmPaths& paths) {
   std::error_code ignored;
-  for (const fs::path& path :
-       {paths.qmp(), paths.console(), paths.guest_agent(), paths.rescue(), paths.migration(),
-        paths.kernel(), paths.initrd(), paths.log(), fs::path(paths.log().string() + ".1")}) {
+  for (const fs::path& path : {paths.qmp(), paths.console(), paths.guest_agent(), paths.rescue(),
+                               paths.migration(), paths.tap(), paths.kernel(), paths.initrd(),
+                               paths.log(), fs::path(paths.log().string() + ".1")}) {
     fs::remove(path, ignored);
   }
   fs::remove_all(paths.recovery(), ignored);
+  fs::remove_all(paths.blocks(), ignored);
   fs::remove(paths.directory, ignored);
 }
 

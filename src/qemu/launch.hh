@@ -18,8 +18,9 @@ inline constexpr std::string_view kQemuUsers[] = {"godwit-qemu", "nobody"};
 inline constexpr std::size_t kLogTail = 2000;
 
 struct LaunchInput {
-  VmPaths paths;             // the directory is made
-  std::vector<int> tap_fds;  // borrowed; one per NIC, with IFF_VNET_HDR
+  VmPaths paths;                   // the directory is made
+  std::vector<int> tap_fds;        // borrowed; one per NIC, with IFF_VNET_HDR
+  std::vector<DiskPaths> disks{};  // one per disk, each QEMU's (grant_to_qemu)
   // For the target of a migration: one end of a socket pair, whose other end feeds the stream in
   // and takes the return path out. Borrowed.
   std::optional<int> incoming_fd = std::nullopt;
@@ -41,8 +42,8 @@ Launched launch(const VmSpec& spec, const LaunchInput& input);
 // migration is to write into ("unix:PATH"); its directory must be traversable.
 Result<> grant_to_qemu(const std::filesystem::path& path);
 
-// Where QEMU may make a socket: an earlier one is removed.
-Result<std::filesystem::path> make_recovery_socket(const VmPaths& paths);
+// Where QEMU may make a socket: in a directory of its own, for which an earlier one is removed.
+Result<std::filesystem::path> place_for_socket(const std::filesystem::path& directory);
 
 // What QEMU said last, for errors; empty without a log.
 std::string log_tail(const VmPaths& paths);

@@ -94,8 +94,8 @@ Result<> check(const VmSpec& spec) {
         std::pair{"image", &spec.image}}) {
     if (auto ok = check_path(field, *path); !ok) return ok;
   }
-  if (spec.kernel.empty() && spec.image.empty()) {
-    return fail("vm {} has nothing to boot: give a kernel or an image", spec.name);
+  if (spec.kernel.empty() && spec.image.empty() && spec.disks.empty()) {
+    return fail("vm {} has nothing to boot: give a kernel, a disk or an image", spec.name);
   }
   if (spec.kernel.empty() && (!spec.initrd.empty() || !spec.append.empty())) {
     return fail("initrd and append need a kernel");
@@ -103,6 +103,7 @@ Result<> check(const VmSpec& spec) {
   if (spec.append.size() > kMaxAppend || !is_printable(spec.append)) {
     return fail("append must be at most {} printable characters", kMaxAppend);
   }
+  if (auto ok = check(spec.disks); !ok) return ok;
   return check_nics(spec);
 }
 
@@ -111,6 +112,8 @@ json to_json(const VmSpec& spec) {
   for (const NicSpec& nic : spec.nics) {
     nics.push_back({{"port", nic.port.text()}, {"name", nic.name}, {"mac", nic.mac}});
   }
+  json disks = json::array();
+  for (const DiskSpec& disk : spec.disks) disks.push_back(to_json(disk));
   return {{"id", spec.id.text()},
           {"name", spec.name},
           {"tenant", spec.tenant},
@@ -124,6 +127,7 @@ json to_json(const VmSpec& spec) {
           {"append", spec.append},
           {"image", spec.image},
           {"guest_agent", spec.guest_agent},
+          {"disks", std::move(disks)},
           {"nics", std::move(nics)}};
 }
 
@@ -147,6 +151,14 @@ Result<VmSpec> vm_spec_from_json(const json& object) {
   spec.append = text_at(object, "append");
   spec.image = text_at(object, "image");
   spec.guest_agent = flag_at(object, "guest_agent");
+  // An agent of a version before says nothing of disks.
+  if (const json& disks = member(object, "disks"); disks.is_array()) {
+    for (const json& each : disks) {
+      auto disk = disk_spec_from_json(each);
+      if (!disk) return std::unexpected(disk.error());
+      spec.disks.push_back(*std::move(disk));
+    }
+  }
   const json& nics = member(object, "nics");
   if (!nics.is_array()) return fail("nics of vm {} must be an array", spec.name);
   for (const json& nic : nics) {

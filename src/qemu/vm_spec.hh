@@ -9,6 +9,7 @@
 
 #include "base/id.hh"
 #include "base/units.hh"
+#include "qemu/disk_spec.hh"
 
 namespace godwit::qemu {
 
@@ -47,9 +48,10 @@ struct VmSpec {
   std::string kernel;  // paths on the host; empty = none
   std::string initrd;
   std::string append;
-  std::string image;          // raw disk image; read-only until disks migrate
-  bool guest_agent = false;   // a channel to qemu-guest-agent
-  std::vector<NicSpec> nics;  // in PCI order
+  std::string image;            // raw disk image on the host, read-only: it stays where it is
+  std::vector<DiskSpec> disks;  // of its own, which move with it; the first is booted from
+  bool guest_agent = false;     // a channel to qemu-guest-agent
+  std::vector<NicSpec> nics;    // in PCI order
   bool operator==(const VmSpec&) const = default;
 };
 

@@ -1,0 +1,316 @@
+#include "agent/disk_source.hh"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "qemu/block_jobs.hh"
+#include "qemu/launch.hh"
+
+namespace godwit::agent {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr Nanoseconds kLook = 100ms;
+// Taken from QEMU and not yet by a lane: enough to keep compression and lanes busy. While the guest
+// waits for its writes, which queue behind it, less.
+constexpr std::uint64_t kMostWaiting = 2 << 20;
+constexpr std::uint64_t kMostWaitingInStep = 256 << 10;
+// So much goes within a second of memory's own way, and is what the memory may begin with.
+constexpr std::uint64_t kLittle = 8 << 20;
+// Of asynchronous disks, as a guest that writes never has none left.
+constexpr std::uint64_t kLittleAtPause = 1 << 20;
+// The guest writes as much as the lanes carry: only synchronously what is left gets less.
+constexpr Nanoseconds kNoLess = 3s;
+constexpr double kIsLess = 0.95;
+constexpr std::uint64_t kScanAtOnce = 1U << 30;  // bytes of a disk; QEMU tells of no more
+constexpr double kRateMemory = 0.8;              // of what the rate was a look ago
+
+std::vector<nbd::Export> exports_of(const qemu::VmSpec& spec) {
+  std::vector<nbd::Export> exports;
+  for (std::size_t i = 0; i < spec.disks.size(); ++i) {
+    exports.push_back({.name = qemu::disk_node(i), .size = spec.disks[i].size});
+  }
+  return exports;
+}
+
+}  // namespace
+
+DiskSource::DiskSource(os::Loop& loop, Vm& vm, TransferLink& link, disk::Mode mode, Events events)
+    : loop_(loop),
+      vm_(vm),
+      link_(link),
+      mode_(mode),
+      events_(std::move(events)),
+      outbound_(qemu::sizes_of(vm.spec().disks), mode, *this),
+      packer_(loop, [this] { pump(); }) {}
+
+DiskSource::~DiskSource() = default;
+
+void DiskSource::clean_up(Vm& vm, std::function<void()> done) {
+  const std::size_t disks = vm.spec().disks.size();
+  qemu::untap_disks(vm.qmp(), disks,
+                    [&vm, alive = vm.qmp().lifetime(), done = std::move(done)](const Result<>&) {
+                      if (alive.expired()) return done();
+                      qemu::stop_exports(vm.qmp(), [done](const Result<>&) { done(); });
+                    });
+}
+
+void DiskSource::fail_with(const std::string& why) {
+  if (std::exchange(failed_, true) || settled_) return;
+  look_timer_.reset();
+  // It may be one of our parts that tells us.
+  loop_.post([this, why, alive = std::weak_ptr(alive_)] {
+    if (!alive.expired()) events_.failed(fmt::format("disks of vm {}: {}", vm_.name(), why));
+  });
+}
+
+// ---- beginning: QEMU's exports, our clients, the tap, then what there is ----
+
+void DiskSource::start() {
+  clean_up(vm_, [this, alive = std::weak_ptr(alive_)] {
+    if (alive.expired()) return;
+    const auto socket = qemu::place_for_socket(vm_.paths().blocks());
+    if (!socket) return fail_with(socket.error().text);
+    qemu::export_disks(vm_.qmp(), *socket, vm_.spec().disks.size(), qemu::Access::read,
+                       [this, alive, path = socket->string()](const Result<>& done) {
+                         if (alive.expired()) return;
+                         if (!done) return fail_with(done.error().text);
+                         connect_clients(path);
+                       });
+  });
+}
+
+void DiskSource::connect_clients(const std::string& socket) {
+  for (std::size_t i = 0; i < vm_.spec().disks.size(); ++i) {
+    clients_.push_back(std::make_unique<qemu::BlockClient>(
+        loop_, socket, qemu::disk_node(i), [this](const Result<>& done) {
+          if (!done) return fail_with(done.error().text);
+          if (++connected_ == vm_.spec().disks.size()) tap();
+        }));
+  }
+}
+
+void DiskSource::tap() {
+  try {
+    tap_ = std::make_unique<DiskTap>(
+        loop_, vm_.paths().tap().string(), exports_of(vm_.spec()),
+        DiskTap::Events{.write = [this](const DiskTap::Write& write) { written(write); },
+                        .lost =
+                            [this](const std::string& why) {
+                              if (!settling_) fail_with("QEMU's mirror ended: " + why);
+                            }});
+  } catch (const SetupError& error) {
+    return fail_with(error.what());
+  }
+  qemu::tap_disks(vm_.qmp(), vm_.paths().tap(), vm_.spec().disks.size(),
+                  [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
+                    if (alive.expired()) return;
+                    if (!done) return fail_with(done.error().text);
+                    tapped_ = true;
+                    to_scan_ = vm_.spec().disks.size();
+                    for (std::size_t i = 0; i < to_scan_; ++i) scan(i, 0);
+                  });
+}
+
+// What the target has not: it begins with an empty disk, or with the image that ours is on.
+void DiskSource::scan(std::size_t disk, std::uint64_t offset) {
+  const std::uint64_t rest = vm_.spec().disks[disk].size.bytes - offset;
+  clients_[disk]->status(offset, std::min(rest, kScanAtOnce),
+                         [this, disk, offset](const auto& parts) {
+                           if (!parts) return fail_with(parts.error().text);
+                           scanned(disk, offset, *parts);
+                         });
+}
+
+void DiskSource::scanned(std::size_t disk, std::uint64_t offset,
+                         const std::vector<qemu::BlockClient::Part>& parts) {
+  const std::uint64_t begun_at = offset;
+  const bool is_overlay = !vm_.spec().disks[disk].image.name.empty();
+  for (const auto& part : parts) {
+    const bool lacks = is_overlay ? part.own : !part.zero;
+    if (lacks) {
+      outbound_.mark(static_cast<std::uint8_t>(disk), {.offset = offset, .length = part.length});
+    }
+    offset += part.length;
+  }
+  if (offset == begun_at) return fail_with("QEMU does not tell what is on them");
+  if (offset < vm_.spec().disks[disk].size.bytes) return scan(disk, offset);
+  if (--to_scan_ > 0) return;
+  total_bytes_ = outbound_.remaining_bytes();
+  spdlog::info("vm {}: {} on its disks to copy", vm_.name(), to_text(ByteCount{total_bytes_}));
+  least_since_ = looked_ = loop_.now();
+  events_.begun();
+  look();
+}
+
+// ---- the guest's writes ----
+
+void DiskSource::written(const DiskTap::Write& write) {
+  const disk::WriteToken token{.disk = static_cast<std::uint8_t>(write.disk),
+                               .request = write.number};
+  const disk::Extent extent{.offset = write.request.offset, .length = write.request.length};
+  switch (write.request.command) {
+    case nbd::Command::kWrite:
+      outbound_.written(token, extent.offset, write.request.payload, loop_.now());
+      break;
+    case nbd::Command::kWriteZeroes:
+      outbound_.zeroed(token, extent, loop_.now());
+      break;
+    case nbd::Command::kTrim:
+      outbound_.discarded(token, extent);
+      break;
+    default:
+      outbound_.flushed(token, loop_.now());
+      break;
+  }
+  pump();
+}
+
+void DiskSource::answer(disk::WriteToken token) { tap_->answer(token.request); }
+
+// ---- what goes out ----
+
+void DiskSource::read(std::uint8_t disk, disk::Extent extent) {
+  auto data = std::make_shared<Bytes>(extent.length);
+  clients_[disk]->read(extent.offset, *data, [this, disk, extent, data](const Result<>& done) {
+    if (!done) return fail_with(done.error().text);
+    handled_bytes_ += extent.length;
+    outbound_.read_done(disk, extent, *data);
+    pump();
+  });
+}
+
+void DiskSource::send(const disk::Record& record) { append(record, records_); }
+
+std::size_t DiskSource::take(BytesView acknowledgements) {
+  append(ack_, acknowledgements);
+  const std::size_t whole = ack_.size() / disk::kAckBytes * disk::kAckBytes;
+  if (whole == 0) return acknowledgements.size();
+  const auto records = from_big_endian<std::uint64_t>(ack_.data() + whole - disk::kAckBytes);
+  ack_.erase(ack_.begin(), ack_.begin() + static_cast<std::ptrdiff_t>(whole));
+  // Not from within the transfer.
+  loop_.post([this, records, alive = std::weak_ptr(alive_)] {
+    if (alive.expired()) return;
+    if (!outbound_.acknowledged(records)) return fail_with("the target acknowledges what is not");
+    pump();
+    maybe_settled();
+  });
+  return acknowledgements.size();
+}
+
+void DiskSource::pump() {
+  if (pumping_ || failed_ || settled_) return;
+  pumping_ = true;
+  const std::uint64_t most = outbound_.synchronous() ? kMostWaitingInStep : kMostWaiting;
+  const std::uint64_t waiting = packer_.waiting() + link_.unsent_of_disks();
+  if (to_scan_ == 0 && tapped_) {
+    outbound_.pump(most - std::min(most, waiting), loop_.now());
+  }
+  if (!records_.empty()) packer_.push(std::exchange(records_, {}));
+  offer();
+  pumping_ = false;
+  if (settling_) maybe_settled();
+}
+
+void DiskSource::offer() {
+  while (!packer_.coded().empty()) {
+    const std::size_t taken = link_.offer_disks(packer_.coded());
+    packer_.took(taken);
+    if (taken == 0) return;
+  }
+  if (settling_ && outbound_.end_sent() && packer_.idle()) link_.end_disks();
+}
+
+// ---- when the memory may follow, and when the guest may stand ----
+
+void DiskSource::look() {
+  const Instant now = loop_.now();
+  const double passed = std::chrono::duration<double>(now - looked_).count();
+  if (passed > 0) {
+    const double rate = static_cast<double>(handled_bytes_ - handled_before_) / passed;
+    rate_ = rate_ == 0 ? rate : rate_ * kRateMemory + rate * (1 - kRateMemory);
+    handled_before_ = handled_bytes_;
+    looked_ = now;
+  }
+  packer_.adapt(link_.unsent_of_disks() > 0);
+  const std::uint64_t remaining = outbound_.remaining_bytes();
+  const bool is_stuck = outbound_.acked() == std::exchange(acked_before_, outbound_.acked());
+  if (static_cast<double>(remaining) < static_cast<double>(least_remaining_) * kIsLess) {
+    least_remaining_ = remaining;
+    least_since_ = now;
+  } else if (is_stuck) {
+    least_since_ = now;  // the lanes are down: it says nothing of the guest
+  }
+  const bool never_less = now - least_since_ >= kNoLess;
+  if (!ready_ && (remaining <= kLittle || never_less)) {
+    ready_ = true;
+    outbound_.keep_in_step();
+    spdlog::info("vm {}: disks {}, {} left", vm_.name(),
+                 outbound_.synchronous() ? "in step" : "copied", to_text(ByteCount{remaining}));
+    events_.ready();
+  }
+  pump();
+  if (const bool may = may_pause(); may != std::exchange(could_pause_, may) && may) {
+    events_.in_step();
+  }
+  look_timer_ = loop_.after(kLook, [this] { look(); });
+}
+
+bool DiskSource::may_pause() const {
+  if (!ready_) return false;
+  if (mode_ == disk::Mode::async) return outbound_.remaining_bytes() <= kLittleAtPause;
+  return outbound_.in_step();
+}
+
+// ---- the end ----
+
+void DiskSource::let_go() {
+  look_timer_.reset();
+  outbound_.let_go();
+}
+
+void DiskSource::settle() {
+  settling_ = true;
+  look_timer_.reset();
+  outbound_.finish();
+  qemu::untap_disks(vm_.qmp(), vm_.spec().disks.size(),
+                    [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
+                      if (alive.expired()) return;
+                      if (!done) return fail_with(done.error().text);
+                      untapped_ = true;
+                      maybe_settled();
+                    });
+  pump();
+}
+
+void DiskSource::maybe_settled() {
+  if (!settling_ || settled_ || failed_) return;
+  if (outbound_.end_sent() && untapped_ && !std::exchange(unexporting_, true)) {
+    qemu::stop_exports(vm_.qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>&) {
+      if (alive.expired()) return;
+      unexported_ = true;
+      maybe_settled();
+    });
+  }
+  if (!unexported_ || !outbound_.finished()) return;
+  settled_ = true;
+  events_.settled();
+}
+
+DiskSource::Progress DiskSource::progress() const {
+  Progress progress{.total_bytes = total_bytes_,
+                    .remaining_bytes = outbound_.remaining_bytes(),
+                    .sent_bytes = packer_.coded_bytes(),
+                    .rate = {static_cast<std::uint64_t>(rate_ * 8)},
+                    .ready = ready_,
+                    .synchronous = outbound_.synchronous()};
+  if (rate_ > 0) {
+    progress.eta = std::chrono::duration_cast<Nanoseconds>(
+        std::chrono::duration<double>(static_cast<double>(progress.remaining_bytes) / rate_));
+  }
+  return progress;
+}
+
+}  // namespace godwit::agent

@@ -1,0 +1,103 @@
+#pragma once
+// The disks of a vm on their way out, beside its memory and by the same transfer:
+//
+//   guest's writes --NBD--> DiskTap --> disk::Outbound --> DiskPacker --> TransferLink
+//   QEMU's exports <--NBD-- BlockClient <-- reads '            '<-- acknowledgements
+//
+// Owned by a SourceMove; control thread, compression in one of its own. QEMU's disk is whole until
+// the target owns the vm: whatever fails here, the guest goes on.
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "agent/disk_coding.hh"
+#include "agent/disk_tap.hh"
+#include "agent/transfer_link.hh"
+#include "agent/vm.hh"
+#include "disk/outbound.hh"
+#include "qemu/block_client.hh"
+
+namespace godwit::agent {
+
+class DiskSource final : disk::OutboundSink {
+ public:
+  struct Events {
+    std::function<void()> begun;    // what there is to copy is known
+    std::function<void()> ready;    // so little is left that the memory may follow; once
+    std::function<void()> in_step;  // may_pause() is true again
+    std::function<void()> settled;  // after settle(): all is at the target, on stable storage
+    std::function<void(std::string)> failed;
+  };
+  struct Progress {
+    std::uint64_t total_bytes = 0;      // that had to go when it began
+    std::uint64_t remaining_bytes = 0;  // by now, with what the guest has written since
+    std::uint64_t sent_bytes = 0;       // for them by the lanes, compressed
+    BitRate rate;                       // of the disks' bytes
+    bool ready = false, synchronous = false;
+    Nanoseconds eta{};
+  };
+
+  // `link` has to outlive it. Its disks' bytes go to take().
+  DiskSource(os::Loop& loop, Vm& vm, TransferLink& link, disk::Mode mode, Events events);
+  ~DiskSource() override;
+
+  void start();
+  std::size_t take(BytesView acknowledgements);
+  void room() { pump(); }  // in the link
+  // What is left fits the pause: nothing, where they are kept in step.
+  bool may_pause() const;
+  // The guest is about to be stopped.
+  void let_go();
+  // The guest stands: the rest goes, and QEMU lets go of its disks' taps.
+  void settle();
+  Progress progress() const;
+
+  // QEMU's part of what a DiskSource of this vm began, also of an agent before; harmless.
+  static void clean_up(Vm& vm, std::function<void()> done);
+
+ private:
+  // disk::OutboundSink
+  void read(std::uint8_t disk, disk::Extent extent) override;
+  void send(const disk::Record& record) override;
+  void answer(disk::WriteToken token) override;
+
+  void connect_clients(const std::string& socket);
+  void tap();
+  void scan(std::size_t disk, std::uint64_t offset);
+  void scanned(std::size_t disk, std::uint64_t offset,
+               const std::vector<qemu::BlockClient::Part>& parts);
+  void written(const DiskTap::Write& write);
+  void pump();
+  void offer();
+  void look();
+  void maybe_settled();
+  void fail_with(const std::string& why);
+
+  os::Loop& loop_;
+  Vm& vm_;
+  TransferLink& link_;
+  disk::Mode mode_;
+  Events events_;
+  std::vector<std::unique_ptr<qemu::BlockClient>> clients_;
+  std::unique_ptr<DiskTap> tap_;
+  disk::Outbound outbound_;
+  DiskPacker packer_;
+  Bytes records_;  // for the next batch
+  Bytes ack_;      // as far as it came
+  std::size_t connected_ = 0, to_scan_ = 0;
+  bool tapped_ = false, ready_ = false, could_pause_ = false, pumping_ = false;
+  bool settling_ = false, untapped_ = false, unexporting_ = false, unexported_ = false,
+       settled_ = false, failed_ = false;
+  std::uint64_t total_bytes_ = 0;
+  // For when it is ready, and for what is told.
+  std::uint64_t least_remaining_ = ~std::uint64_t{0};
+  std::uint64_t acked_before_ = 0;
+  Instant least_since_{}, looked_{};
+  double rate_ = 0;  // bytes of the disks per second
+  std::uint64_t handled_bytes_ = 0, handled_before_ = 0;
+  os::Loop::Timer look_timer_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace godwit::agent

@@ -1,0 +1,140 @@
+#include "agent/disk_target.hh"
+
+#include <spdlog/spdlog.h>
+
+#include "qemu/block_jobs.hh"
+#include "qemu/launch.hh"
+
+namespace godwit::agent {
+DiskTarget::DiskTarget(os::Loop& loop, Vm& vm, Events events)
+    : loop_(loop),
+      vm_(vm),
+      events_(std::move(events)),
+      inbound_(qemu::sizes_of(vm.spec().disks), *this),
+      unpacker_(loop, [this](const Result<Bytes>& records) { came(records); }) {}
+
+DiskTarget::~DiskTarget() = default;
+
+void DiskTarget::fail_with(const std::string& why) {
+  if (std::exchange(failed_, true)) return;
+  // It may be one of our parts that tells us.
+  loop_.post([this, why, alive = std::weak_ptr(alive_)] {
+    if (!alive.expired()) events_.failed(fmt::format("disks of vm {}: {}", vm_.name(), why));
+  });
+}
+
+void DiskTarget::start(TransferLink& link) {
+  link_ = &link;
+  const auto socket = qemu::place_for_socket(vm_.paths().blocks());
+  if (!socket) return fail_with(socket.error().text);
+  qemu::export_disks(
+      vm_.qmp(), *socket, vm_.spec().disks.size(), qemu::Access::write,
+      [this, alive = std::weak_ptr(alive_), path = socket->string()](const Result<>& done) {
+        if (alive.expired()) return;
+        if (!done) return fail_with(done.error().text);
+        connect_clients(path);
+      });
+}
+
+void DiskTarget::connect_clients(const std::string& socket) {
+  for (std::size_t i = 0; i < vm_.spec().disks.size(); ++i) {
+    clients_.push_back(std::make_unique<qemu::BlockClient>(
+        loop_, socket, qemu::disk_node(i), [this, i](const Result<>& done) {
+          if (!done) return fail_with(done.error().text);
+          if (clients_[i]->size() != vm_.spec().disks[i].size) {
+            return fail_with(fmt::format("{} has {} instead of {} bytes", vm_.spec().disks[i].name,
+                                         clients_[i]->size().bytes,
+                                         vm_.spec().disks[i].size.bytes));
+          }
+          if (++connected_ < clients_.size()) return;
+          ready_ = true;
+          events_.ready();
+          if (std::exchange(took_less_, false)) link_->take_disks();
+        }));
+  }
+}
+
+// From within the transfer.
+std::size_t DiskTarget::take(BytesView coded) {
+  if (failed_) return coded.size();
+  const bool has_room = ready_ && !inbound_.is_behind();
+  const std::size_t taken = has_room ? unpacker_.take(coded) : 0;
+  took_less_ = taken < coded.size();
+  return taken;
+}
+
+void DiskTarget::came(const Result<Bytes>& records) {
+  if (failed_) return;
+  if (!records) return fail_with(records.error().text);
+  if (const auto good = inbound_.push(*records); !good) return fail_with(good.error().text);
+  if (!inbound_.is_behind() && std::exchange(took_less_, false)) link_->take_disks();
+}
+
+qemu::BlockClient::Done DiskTarget::when_done(std::uint64_t number) {
+  return [this, number](const Result<>& done) {
+    if (failed_) return;
+    if (!done) return fail_with(done.error().text);
+    made(number);
+  };
+}
+
+void DiskTarget::write(std::uint64_t number, std::uint8_t disk, std::uint64_t offset,
+                       BytesView data) {
+  clients_[disk]->write(offset, data, when_done(number));
+}
+
+void DiskTarget::zero(std::uint64_t number, std::uint8_t disk, disk::Extent extent) {
+  clients_[disk]->zero(extent.offset, extent.length, when_done(number));
+}
+
+void DiskTarget::flush(std::uint64_t number) {
+  const auto left = std::make_shared<std::size_t>(clients_.size());
+  for (const auto& client : clients_) {
+    client->flush([this, left, number](const Result<>& done) {
+      if (failed_) return;
+      if (!done) return fail_with(done.error().text);
+      if (--*left == 0) made(number);
+    });
+  }
+}
+
+void DiskTarget::made(std::uint64_t number) {
+  inbound_.done(number);
+  if (inbound_.ended()) return close();
+  acknowledge();
+  if (!inbound_.is_behind() && std::exchange(took_less_, false)) link_->take_disks();
+}
+
+// QEMU's guest may have its disks for itself before the source hears of the end.
+void DiskTarget::close() {
+  if (std::exchange(closing_, true)) return;
+  // One of them is telling us.
+  loop_.post([this, alive = std::weak_ptr(alive_)] {
+    if (alive.expired()) return;
+    clients_.clear();
+    qemu::stop_exports(vm_.qmp(), [this, alive](const Result<>& done) {
+      if (alive.expired()) return;
+      if (!done) return fail_with(done.error().text);
+      closed_ = true;
+      acknowledge();
+    });
+  });
+}
+
+// Once for all that are made in one round of the loop.
+void DiskTarget::acknowledge() {
+  if (std::exchange(acknowledging_, true)) return;
+  loop_.post([this, alive = std::weak_ptr(alive_)] {
+    if (alive.expired()) return;
+    acknowledging_ = false;
+    if (failed_ || (closing_ && !closed_)) return;
+    if (inbound_.made() != std::exchange(acknowledged_, inbound_.made())) {
+      Writer(ack_).u64(inbound_.made());
+    }
+    const std::size_t taken = link_->offer_disks(ack_);
+    ack_.erase(ack_.begin(), ack_.begin() + static_cast<std::ptrdiff_t>(taken));
+    if (closed_ && ack_.empty()) link_->end_disks();
+  });
+}
+
+}  // namespace godwit::agent

@@ -1,0 +1,65 @@
+#pragma once
+// The disks of a vm as they come in, beside its memory and by the same transfer:
+//
+//   TransferLink --> DiskUnpacker --> disk::Inbound --> BlockClient --NBD--> QEMU's exports
+//        '<-- acknowledgements: how many records QEMU has made
+//
+// Owned by a TargetMove; control thread, decompression in one of its own.
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "agent/disk_coding.hh"
+#include "agent/transfer_link.hh"
+#include "agent/vm.hh"
+#include "disk/inbound.hh"
+#include "qemu/block_client.hh"
+
+namespace godwit::agent {
+
+class DiskTarget final : disk::InboundSink {
+ public:
+  struct Events {
+    std::function<void()> ready;  // QEMU's disks can be written
+    std::function<void(std::string)> failed;
+  };
+
+  // `vm` waits for its migration, its disks are new. Their bytes go to take().
+  DiskTarget(os::Loop& loop, Vm& vm, Events events);
+  ~DiskTarget() override;
+
+  void start(TransferLink& link);
+  std::size_t take(BytesView coded);
+
+ private:
+  // disk::InboundSink
+  void write(std::uint64_t number, std::uint8_t disk, std::uint64_t offset,
+             BytesView data) override;
+  void zero(std::uint64_t number, std::uint8_t disk, disk::Extent extent) override;
+  void flush(std::uint64_t number) override;
+
+  void connect_clients(const std::string& socket);
+  void came(const Result<Bytes>& records);
+  qemu::BlockClient::Done when_done(std::uint64_t number);
+  void made(std::uint64_t number);
+  void close();
+  void acknowledge();
+  void fail_with(const std::string& why);
+
+  os::Loop& loop_;
+  Vm& vm_;
+  TransferLink* link_ = nullptr;
+  Events events_;
+  std::vector<std::unique_ptr<qemu::BlockClient>> clients_;
+  disk::Inbound inbound_;
+  DiskUnpacker unpacker_;
+  std::size_t connected_ = 0;
+  bool ready_ = false, took_less_ = false, closing_ = false, closed_ = false, failed_ = false;
+  bool acknowledging_ = false;
+  std::uint64_t acknowledged_ = 0;
+  Bytes ack_;  // what the link has not taken yet
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace godwit::agent

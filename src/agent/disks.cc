@@ -1,0 +1,201 @@
+#include "agent/disks.hh"
+
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "agent/records.hh"
+#include "qemu/json.hh"
+#include "qemu/make_disk.hh"
+
+namespace godwit::agent {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kLeft = "left-disks";  // kind, by the vm's id: {spec, to}
+constexpr blkcnt_t kBlock = 512;             // of st_blocks, inode(7)
+
+// Zero for what is not there.
+std::uint64_t allocated(const fs::path& file) {
+  struct stat status{};
+  return ::stat(file.c_str(), &status) == 0 ? static_cast<std::uint64_t>(status.st_blocks * kBlock)
+                                            : 0;
+}
+
+Result<qemu::DiskSpec> parse(const nlohmann::json& asked) {
+  qemu::DiskSpec disk;
+  disk.name = qemu::text_at(asked, "name");
+  const auto format = qemu::parse_disk_format(text_field_or(asked, "format", "qcow2"));
+  if (!format) return std::unexpected(format.error());
+  const auto bus = qemu::parse_disk_bus(text_field_or(asked, "bus", "virtio"));
+  if (!bus) return std::unexpected(bus.error());
+  disk.format = *format;
+  disk.bus = *bus;
+  if (!asked.contains("size")) return disk;
+  const auto size = parse_byte_count(text_field_or(asked, "size", ""));
+  if (!size) return fail("disk {}: {}", disk.name, size.error().text);
+  disk.size = *size;
+  return disk;
+}
+
+}  // namespace
+
+Disks::Disks(const Config& config, store::Store& store, Images& images)
+    : config_(config), store_(store), images_(images) {}
+
+fs::path Disks::directory(const VmId& id) const { return config_.vm_disks() / id.text(); }
+
+fs::path Disks::file_of(const VmId& id, const qemu::DiskSpec& disk) const {
+  return directory(id) / fmt::format("{}.{}", disk.name, qemu::to_text(disk.format));
+}
+
+Result<std::vector<qemu::DiskSpec>> Disks::specs_of(const nlohmann::json& disks,
+                                                    const std::string& tenant) {
+  std::vector<qemu::DiskSpec> specs;
+  for (const nlohmann::json& asked : disks) {
+    auto disk = parse(asked);
+    if (!disk) return std::unexpected(disk.error());
+    if (const std::string image = text_field_or(asked, "image", ""); !image.empty()) {
+      const auto found = images_.usable(image, tenant);
+      if (!found) return fail("disk {}: {}", disk->name, found.error().text);
+      disk->image = {.name = image,
+                     .format = *qemu::parse_disk_format(found->format),
+                     .sha256 = found->sha256};
+      if (disk->size.bytes == 0) disk->size = found->virtual_size;
+      if (disk->size < found->virtual_size) {
+        return fail("disk {}: a size of {} is less than the {} of image {}", disk->name,
+                    to_text(disk->size), to_text(found->virtual_size), image);
+      }
+    } else if (disk->size.bytes == 0) {
+      return fail("disk {}: give a size, like size=8GiB, or an image", disk->name);
+    }
+    specs.push_back(*std::move(disk));
+  }
+  if (auto ok = qemu::check(specs); !ok) return std::unexpected(ok.error());
+  return specs;
+}
+
+std::vector<std::string> Disks::refusals(const qemu::VmSpec& spec) {
+  std::vector<std::string> reasons;
+  for (const qemu::DiskSpec& disk : spec.disks) {
+    if (disk.image.name.empty()) continue;
+    const auto image = images_.usable(disk.image.name, spec.tenant);
+    if (!image) {
+      reasons.push_back(
+          fmt::format("disk {} is on the image {}, which host {} has not: {}; add it "
+                      "there (godwit image add)",
+                      disk.name, disk.image.name, config_.name, image.error().text));
+    } else if (image->sha256 != disk.image.sha256) {
+      reasons.push_back(
+          fmt::format("disk {} is on an image {} with the SHA-256 {}, that of host "
+                      "{} is another: {}",
+                      disk.name, disk.image.name, disk.image.sha256, config_.name, image->sha256));
+    }
+  }
+  return reasons;
+}
+
+Result<> Disks::make(const qemu::VmSpec& spec) {
+  if (spec.disks.empty()) return {};
+  if (const auto reasons = refusals(spec); !reasons.empty()) return fail("{}", reasons.front());
+  remove(spec.id);
+  std::error_code error;
+  fs::create_directories(directory(spec.id), error);
+  if (!error) fs::permissions(directory(spec.id), fs::perms{0711}, error);
+  if (error) return fail("cannot make {}: {}", directory(spec.id).string(), error.message());
+  const auto paths = this->paths(spec);
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    if (auto made = qemu::make_disk(spec.disks[i], paths[i]); !made) {
+      remove(spec.id);
+      return made;
+    }
+  }
+  return {};
+}
+
+std::vector<qemu::DiskPaths> Disks::paths(const qemu::VmSpec& spec) const {
+  std::vector<qemu::DiskPaths> paths;
+  for (const qemu::DiskSpec& disk : spec.disks) {
+    paths.push_back({.file = file_of(spec.id, disk), .image = {}});
+    if (disk.image.name.empty()) continue;
+    paths.back().image = images_.path({.name = disk.image.name,
+                                       .tenant = {},
+                                       .format = std::string(qemu::to_text(disk.image.format)),
+                                       .size = {},
+                                       .virtual_size = {},
+                                       .sha256 = {}});
+  }
+  return paths;
+}
+
+std::vector<std::string> Disks::vms_on(const std::string& image) {
+  std::vector<std::string> names;
+  const auto look = [&](const nlohmann::json& spec) {
+    const auto vm = qemu::vm_spec_from_json(spec);
+    const auto is_on = [&](const qemu::DiskSpec& disk) { return disk.image.name == image; };
+    if (vm && std::ranges::any_of(vm->disks, is_on)) names.push_back(vm->name);
+  };
+  for (const auto& document : store_.list("vm")) look(qemu::member(document.body, "spec"));
+  for (const auto& document : store_.list(kLeft)) look(qemu::member(document.body, "spec"));
+  return names;
+}
+
+void Disks::remove(const VmId& id) {
+  std::error_code ignored;
+  fs::remove_all(directory(id), ignored);
+  store_.erase(kLeft, id.text());
+}
+
+ByteCount Disks::used_bytes(const qemu::VmSpec& spec) const {
+  ByteCount sum;
+  for (const qemu::DiskSpec& disk : spec.disks) sum.bytes += allocated(file_of(spec.id, disk));
+  return sum;
+}
+
+void Disks::leave(const qemu::VmSpec& spec, const std::string& to) {
+  if (spec.disks.empty()) return;
+  store_.put(kLeft, spec.id.text(), {{"spec", qemu::to_json(spec)}, {"to", to}});
+}
+
+void Disks::purge_left(const std::string& vm, const std::string& tenant) {
+  for (const auto& document : store_.list(kLeft)) {
+    const auto spec = qemu::vm_spec_from_json(qemu::member(document.body, "spec"));
+    if (spec && spec->name == vm && spec->tenant == tenant) remove(spec->id);
+  }
+}
+
+nlohmann::json Disks::describe(const qemu::VmSpec& spec, const qemu::DiskSpec& disk) const {
+  const fs::path file = file_of(spec.id, disk);
+  return {{"vm", spec.name},
+          {"tenant", spec.tenant},
+          {"name", disk.name},
+          {"format", qemu::to_text(disk.format)},
+          {"bus", qemu::to_text(disk.bus)},
+          {"size_bytes", disk.size.bytes},
+          {"used_bytes", allocated(file)},
+          {"image", disk.image.name},
+          {"path", file.string()}};
+}
+
+std::vector<nlohmann::json> Disks::list_of(const qemu::VmSpec& spec) const {
+  std::vector<nlohmann::json> all;
+  for (const qemu::DiskSpec& disk : spec.disks) all.push_back(describe(spec, disk));
+  return all;
+}
+
+std::vector<nlohmann::json> Disks::list_left() {
+  std::vector<nlohmann::json> all;
+  for (const auto& document : store_.list(kLeft)) {
+    const auto spec = qemu::vm_spec_from_json(qemu::member(document.body, "spec"));
+    if (!spec) continue;
+    for (nlohmann::json& disk : list_of(*spec)) {
+      disk["moved_to"] = qemu::text_at(document.body, "to");
+      all.push_back(std::move(disk));
+    }
+  }
+  return all;
+}
+
+}  // namespace godwit::agent

@@ -1,0 +1,57 @@
+#pragma once
+// The disks of this host's vms, in files: made with a vm, removed with it, and left behind by one
+// that moved away, until its operator purges them.
+//
+//   DISK_DIR/vms/VM-ID/DISK.FORMAT      QEMU's; the id is the vm's own, wherever it runs
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "agent/config.hh"
+#include "agent/images.hh"
+#include "qemu/vm_spec.hh"
+#include "store/store.hh"
+
+namespace godwit::agent {
+
+class Disks final {
+ public:
+  Disks(const Config& config, store::Store& store, Images& images);
+
+  // For a vm that begins here: {name, size?, image?, format?, bus?} as the API has it, checked
+  // against the library; a disk from an image is as large as that unless it says more.
+  Result<std::vector<qemu::DiskSpec>> specs_of(const nlohmann::json& disks,
+                                               const std::string& tenant);
+  // What cannot be made here, one line each: images that are missing or others, too little room.
+  std::vector<std::string> refusals(const qemu::VmSpec& spec);
+  // New and empty, in the place of what a vm of this id left here. None is left when one fails.
+  Result<> make(const qemu::VmSpec& spec);
+  // Where they are, or will be.
+  std::vector<qemu::DiskPaths> paths(const qemu::VmSpec& spec) const;
+  // Names of vms with a disk on this image, of those that moved away and left theirs too.
+  std::vector<std::string> vms_on(const std::string& image);
+  // Of a vm with this id, whatever they are of.
+  void remove(const VmId& id);
+
+  // What they take of this host's room.
+  ByteCount used_bytes(const qemu::VmSpec& spec) const;
+
+  // The vm has moved away: its disks here are of the past.
+  void leave(const qemu::VmSpec& spec, const std::string& to);
+  // Removes what vms of this name and tenant left.
+  void purge_left(const std::string& vm, const std::string& tenant);
+  // As the API shows them: those of a vm here, and those that were left.
+  std::vector<nlohmann::json> list_of(const qemu::VmSpec& spec) const;
+  std::vector<nlohmann::json> list_left();
+
+ private:
+  std::filesystem::path directory(const VmId& id) const;
+  std::filesystem::path file_of(const VmId& id, const qemu::DiskSpec& disk) const;
+  nlohmann::json describe(const qemu::VmSpec& spec, const qemu::DiskSpec& disk) const;
+
+  const Config& config_;
+  store::Store& store_;
+  Images& images_;
+};
+
+}  // namespace godwit::agent

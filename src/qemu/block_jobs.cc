@@ -1,0 +1,136 @@
+#include "qemu/block_jobs.hh"
+
+#include <algorithm>
+
+#include "qemu/disk_spec.hh"
+#include "qemu/json.hh"
+
+namespace godwit::qemu {
+namespace {
+
+using nlohmann::json;
+
+constexpr Nanoseconds kLookAgain = milliseconds(1);  // whether jobs have ended
+
+struct Step {
+  std::string command;
+  json arguments;
+  bool may_fail = false;
+};
+
+// One after the other, up to the first that fails.
+class Sequence final : public std::enable_shared_from_this<Sequence> {
+ public:
+  Sequence(Qmp& qmp, std::vector<Step> steps, Done done)
+      : qmp_(qmp), alive_(qmp.lifetime()), steps_(std::move(steps)), done_(std::move(done)) {}
+  void next() {
+    if (at_ == steps_.size()) return done_({});
+    const Step& step = steps_[at_++];
+    qmp_.execute(step.command, step.arguments,
+                 [self = shared_from_this(), may_fail = step.may_fail](Result<json> reply) {
+                   if (!reply && !may_fail) return self->done_(std::unexpected(reply.error()));
+                   if (!self->alive_.expired()) self->next();
+                 });
+  }
+
+ private:
+  Qmp& qmp_;
+  std::weak_ptr<const bool> alive_;
+  std::vector<Step> steps_;
+  std::size_t at_ = 0;
+  Done done_;
+};
+
+void run(Qmp& qmp, std::vector<Step> steps, Done done) {
+  std::make_shared<Sequence>(qmp, std::move(steps), std::move(done))->next();
+}
+
+json unix_address(const std::filesystem::path& socket) {
+  return {{"type", "unix"}, {"path", socket.string()}};
+}
+
+std::string tap_node(std::size_t index) { return fmt::format("godwit-tap{}", index); }
+
+bool is_ours(const json& job) { return text_at(job, "device").starts_with("godwit-tap"); }
+
+void remove_tap_nodes(Qmp& qmp, std::size_t disks, Done done) {
+  std::vector<Step> steps;
+  for (std::size_t i = 0; i < disks; ++i) {
+    steps.push_back({"blockdev-del", {{"node-name", tap_node(i)}}, true});
+  }
+  run(qmp, std::move(steps), std::move(done));
+}
+
+// A job that was cancelled ends soon.
+void await_untapped(Qmp& qmp, std::size_t disks, Done done) {
+  qmp.execute("query-block-jobs", nullptr,
+              [&qmp, disks, done = std::move(done)](Result<json> jobs) mutable {
+                if (!jobs) return done(std::unexpected(jobs.error()));
+                if (std::ranges::none_of(*jobs, is_ours)) {
+                  return remove_tap_nodes(qmp, disks, std::move(done));
+                }
+                auto timer = std::make_shared<os::Loop::Timer>();
+                *timer = qmp.loop().after(kLookAgain, [&qmp, disks, alive = qmp.lifetime(), timer,
+                                                       done = std::move(done)]() mutable {
+                  if (!alive.expired()) await_untapped(qmp, disks, std::move(done));
+                });
+              });
+}
+
+}  // namespace
+
+void export_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks, Access access,
+                  Done done) {
+  const json address = {{"type", "unix"}, {"data", {{"path", socket.string()}}}};
+  std::vector<Step> steps{{"nbd-server-stop", nullptr, true},
+                          {"nbd-server-start", {{"addr", address}}}};
+  for (std::size_t i = 0; i < disks; ++i) {
+    const std::string node = disk_node(i);
+    steps.push_back({"block-export-add",
+                     {{"type", "nbd"},
+                      {"id", "godwit-" + node},
+                      {"node-name", node},
+                      {"name", node},
+                      {"writable", access == Access::write},
+                      {"allocation-depth", access == Access::read}}});
+  }
+  run(qmp, std::move(steps), std::move(done));
+}
+
+void stop_exports(Qmp& qmp, Done done) {
+  run(qmp, {{"nbd-server-stop", nullptr, true}}, std::move(done));
+}
+
+// A tap that fails ends by itself, and the guest never hears of it (on-target-error=report).
+void tap_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks, Done done) {
+  std::vector<Step> steps;
+  for (std::size_t i = 0; i < disks; ++i) {
+    steps.push_back({"blockdev-add",
+                     {{"driver", "nbd"},
+                      {"node-name", tap_node(i)},
+                      {"server", unix_address(socket)},
+                      {"export", disk_node(i)}}});
+    steps.push_back({"blockdev-mirror",
+                     {{"job-id", tap_node(i)},
+                      {"device", disk_node(i)},
+                      {"target", tap_node(i)},
+                      {"sync", "none"},
+                      {"copy-mode", "write-blocking"},
+                      {"on-source-error", "report"},
+                      {"on-target-error", "report"}}});
+  }
+  run(qmp, std::move(steps), std::move(done));
+}
+
+void untap_disks(Qmp& qmp, std::size_t disks, Done done) {
+  std::vector<Step> steps;
+  for (std::size_t i = 0; i < disks; ++i) {
+    steps.push_back({"block-job-cancel", {{"device", tap_node(i)}, {"force", true}}, true});
+  }
+  run(qmp, std::move(steps), [&qmp, disks, done = std::move(done)](Result<> asked) mutable {
+    if (!asked) return done(asked);
+    await_untapped(qmp, disks, std::move(done));
+  });
+}
+
+}  // namespace godwit::qemu

@@ -1,0 +1,48 @@
+#include "qemu/make_disk.hh"
+
+#include <fcntl.h>
+
+#include "os/child.hh"
+#include "qemu/launch.hh"
+
+namespace godwit::qemu {
+namespace {
+
+constexpr Nanoseconds kQemuImgLimit = seconds(20);
+
+Result<> run_qemu_img(const DiskSpec& disk, const DiskPaths& paths) {
+  std::vector<std::string> notices;
+  os::Command command{.argv = {"qemu-img", "create", "-q", "-f", std::string(to_text(disk.format))},
+                      .user = qemu_user(notices),
+                      .cwd = "/"};
+  if (!disk.image.name.empty()) {
+    command.argv.insert(command.argv.end(), {"-b", paths.image.string(), "-F",
+                                             std::string(to_text(disk.image.format))});
+  }
+  command.argv.insert(command.argv.end(), {paths.file.string(), std::to_string(disk.size.bytes)});
+  const auto done = os::run(std::move(command), {}, kQemuImgLimit);
+  if (!done) return std::unexpected(done.error());
+  if (done->status.success()) return {};
+  return fail("qemu-img: {}: {}", done->status.text(), done->err);
+}
+
+}  // namespace
+
+Result<> make_disk(const DiskSpec& disk, const DiskPaths& paths) {
+  const auto why = [&](const std::string& what) {
+    return fail("cannot make disk {} in {}: {}", disk.name, paths.file.string(), what);
+  };
+  {
+    const os::Fd file(
+        ::open(paths.file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (!file) return why(errno_text("create it"));
+  }
+  auto done = grant_to_qemu(paths.file);
+  if (done) done = run_qemu_img(disk, paths);
+  if (done) return done;
+  std::error_code ignored;
+  std::filesystem::remove(paths.file, ignored);
+  return why(done.error().text);
+}
+
+}  // namespace godwit::qemu
