@@ -275,6 +275,7 @@ class Load:
     working_set: str = "64MiB"
     initrd: pathlib.Path | None = None  # None: the lab's own
     words: str = ""                     # further ones of the kernel's command line
+    disks: tuple = ()                   # as `vm run --disk` takes them
 
     def append(self, mtu=1500):
         # Where the kernel unpacks itself decides whether 8 MiB of its image stay behind as pages to
@@ -300,6 +301,7 @@ class Godwit:
         self.lab.run(self.host, "godwit", "vm", "run", VM, "--memory", self.load.memory,
                      "--kernel", kernel, "--initrd", self.load.initrd or initrd,
                      "--append", self.load.append(),
+                     *(word for disk in self.load.disks for word in ("--disk", disk)),
                      "--nic", VM_PORT)
         self.lab.run("client", "godwit", "port", "add", CLIENT_PORT, "--uplink",
                      "--address", f"{CLIENT_ADDRESS}/24")
@@ -344,7 +346,7 @@ class Godwit:
         self.lab.run("client", "godwit", "disconnect", CLIENT_PORT, VM_PORT)
         self.lab.run("client", "godwit", "port", "rm", CLIENT_PORT)
         self.lab.run(self.host, "godwit", "vm", "stop", VM, "--force")
-        self.lab.run(self.host, "godwit", "vm", "rm", VM)
+        self.lab.run(self.host, "godwit", "vm", "purge", VM)
 
 
 WAYS = ("to_vm", "from_vm")

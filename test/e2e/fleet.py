@@ -189,17 +189,19 @@ class Fleet:
     # ---- vms ----
 
     def run_vm(self, host="e1", memory="96MiB", dirty="5mbit", working_set="8MiB", nic=True,
-               guest_agent=False):
+               guest_agent=False, disks=(), disk="vda", disk_rate="0bit"):
         """A vm that answers at its address; wired to the client unless nic is False."""
         self.vms += 1
         vm = Vm(self, f"vm{self.vms}", f"10.9.{self.vms}", nic)
         options = ["--nic", vm.port] if nic else []
         options += ["--guest-agent"] if guest_agent else []
+        options += [word for each in disks for word in ("--disk", each)]
         initrd = "initrd-agent.img" if guest_agent else "initrd.img"
         self.godwit(host, "vm", "run", vm.name, "--memory", memory,
                     "--kernel", self.guest / "vmlinuz", "--initrd", self.guest / initrd,
                     "--append", f"console=ttyS0 quiet godwit.ip={vm.address}/24 "
-                    f"godwit.dirty={dirty} godwit.working-set={working_set}", *options)
+                    f"godwit.dirty={dirty} godwit.working-set={working_set} "
+                    f"godwit.disk={disk} godwit.disk-rate={disk_rate}", *options)
         if nic:
             self.godwit("client", "port", "add", vm.uplink, "--uplink", "--address",
                         f"{vm.net}.1/24")
@@ -336,7 +338,9 @@ class Fleet:
         for host in self.sites:
             for name in self.vms_of(host):
                 self.godwit(host, "vm", "stop", name, "--force", expect=None)
-                self.godwit(host, "vm", "rm", name, expect=None)
+                self.godwit(host, "vm", "purge", name, expect=None)
+            for left in self.get(host, "/disks"):
+                self.godwit(host, "vm", "purge", left["vm"], expect=None)
         for host in self.sites:
             for wire in self.json(host, "wire", "ls"):
                 self.godwit(host, "disconnect", f"{wire['a']['host']}/{wire['a']['port']}",
@@ -372,16 +376,21 @@ class Vm:
     def wait_until_it_answers(self, limit_s=BOOT_LIMIT_S):
         wait_until(self.ping, limit_s, lambda: f"{self.name} at {self.address}: {self.fleet.logs()}")
 
-    def counter(self):
-        """The vm's memory counter, by its control port; None if it does not answer."""
-        code = ("import socket,sys,json\n"
+    def ask(self, verb, limit_s=2):
+        """What the vm answers on its control port; None if it does not."""
+        code = ("import socket,sys\n"
                 "s = socket.create_connection((sys.argv[1], 7008), 2)\n"
-                "s.settimeout(2)\n"
-                "s.sendall(b'report\\n')\n"
-                "print(json.loads(s.makefile().readline())['counter'])\n")
-        done = self.fleet.lab.exec("client", "/usr/bin/python3", "-c", code, self.address,
-                                   check=False)
-        return int(done.stdout) if done.returncode == 0 else None
+                "s.settimeout(float(sys.argv[3]))\n"
+                "s.sendall(sys.argv[2].encode() + b'\\n')\n"
+                "print(s.makefile().readline())\n")
+        done = self.fleet.lab.exec("client", "/usr/bin/python3", "-c", code, self.address, verb,
+                                   str(limit_s), check=False)
+        return json.loads(done.stdout) if done.returncode == 0 else None
+
+    def counter(self):
+        """The vm's memory counter."""
+        report = self.ask("report")
+        return report and report["counter"]
 
     def clock_error_ms(self):
         """How far the vm's wall clock is ahead of ours, by the quickest of some answers."""

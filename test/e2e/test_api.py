@@ -147,7 +147,7 @@ def test_an_operator_moves_a_vm_from_afar(fleet, users):
         document.check(method, route, status, text)
         return json.loads(text)
 
-    vm = fleet.run_vm()
+    vm = fleet.run_vm(disks=["root,size=64MiB"])
     before = parse_metrics(unix(fleet, "e1", "GET", "/metrics")[1])
     assert [v["name"] for v in remote_json(fleet, "olga", "e1", "vm", "ls")] == [vm.name]
     assert [p["name"] for p in remote_json(fleet, "olga", "client", "port", "ls")] == [vm.uplink]
@@ -262,7 +262,13 @@ def test_an_operator_moves_a_vm_from_afar(fleet, users):
     ask("POST", "/v1/vms", 409, body={"name": "Bad Name"})
     ask("GET", "/v1/vms/{name}/recording", 400, host="w1", name=vm.name)
     ask("POST", "/v1/vms/{name}/stop", host="w1", name=vm.name, body={"force": True})
-    ask("DELETE", "/v1/vms/{name}", host="w1", name=vm.name)
+    ask("POST", "/v1/vms/{name}/start", host="w1", name=vm.name)
+    assert ask("GET", "/v1/disks", host="w1")[0]["vm_state"] in ("running", "paused")
+    ask("POST", "/v1/vms/{name}/stop", host="w1", name=vm.name, body={"force": True})
+    ask("DELETE", "/v1/vms/{name}", 409, host="w1", name=vm.name)  # without a word on its disk
+    ask("POST", "/v1/vms/{name}/purge", host="w1", name=vm.name)
+    ask("POST", "/v1/vms/{name}/purge", 404, host="w1", name=vm.name)
+    assert ask("GET", "/v1/disks") == []  # what it left there went as it was about to come back
     ask("POST", "/v1/images", 202, body={"name": "base", "file": f"{fleet.guest}/initrd.img"})
     wait_until(lambda: ask("GET", "/v1/images/{name}", name="base")["state"] == "ready", 20, "a copy")
     ask("POST", "/v1/images", 409, body={"name": "base", "file": f"{fleet.guest}/initrd.img"})
@@ -478,7 +484,7 @@ print('slow ones cut', flush=True)
 
 COMPLETIONS = {
     "godwit mig": {"migrate", "migration"},
-    "godwit vm st": {"stop"},
+    "godwit vm st": {"start", "stop"},
     "godwit migrate --on-diverge ": {"abort", "pause", "throttle", "postcopy"},
     "godwit migrate --on-diverge=p": {"pause", "postcopy"},
     "godwit port rm lan": {"lan-a", "lan-b"},

@@ -97,6 +97,7 @@ def test_quick_start_of_the_readme(machines):
     assert vm_states(machines["east"]) == {}
     assert vm_states(machines["west"]) == {"web": "running"}
     users(machines["west"])
+    a_disk_moves(machines["west"], machines["east"])
 
 
 @pytest.mark.thorough
@@ -108,6 +109,17 @@ def test_an_installed_host(machines):
     restarts_leave_vms_alone(west)
     doctor_has_no_complaint(west)
     removal_and_purge(east)
+
+
+def a_disk_moves(source, target):
+    """Between agents that are not root, and QEMUs that are users of their own."""
+    source.run("godwit", "vm", "run", "db", "--memory", "128MiB", "--kernel", "/var/lib/guest/vmlinuz",
+               "--initrd", "/var/lib/guest/initrd.img", "--disk", "data,size=64MiB")
+    source.run("godwit", "migrate", "db", "--to", "east", "--max-downtime", "3s")
+    assert vm_states(target) == {"db": "running"}
+    disk = ask(target, "disk", "ls")[0]
+    assert target.run("stat", "-c", "%U:%G %a", disk["path"]).stdout.strip() == "godwit:godwit-qemu 660"
+    source.run("godwit", "vm", "purge", "db")
 
 
 def users(machine):

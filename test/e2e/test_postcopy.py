@@ -12,6 +12,7 @@ import signal
 import pytest
 from conftest import wait_until
 from fleet import HOSTS, Fleet, Observer, Probe
+from test_disks import expect_intact, written
 
 SETTING = pathlib.Path("/proc/sys/vm/unprivileged_userfaultfd")
 DIVERGES = {"dirty": "200mbit", "working_set": "12MiB"}
@@ -171,3 +172,13 @@ def test_preflight_says_what_is_missing(fleet):
     refused = fleet.godwit("e1", "migrate", vm.name, "--to", "w1", *POSTCOPY, "60mbit",
                            "--no-compact", expect=3)
     assert "--no-compact" in refused.stderr
+
+
+def test_disks_are_whole_before_memory_follows(fleet):
+    vm = fleet.run_vm(**DIVERGES, disks=["root,size=64MiB"], disk_rate="1mbit")
+    wait_until(lambda: written(vm) > 100, 60, "writes of the guest")
+    identifier = begin(fleet, vm)
+    fleet.wait_for_state("e1", identifier, "draining", "done")
+    report = fleet.migration("e1", identifier)["report"]
+    assert report["memory_followed_ms"] > 0 and report["disks"]["sent_bytes"] > 0
+    expect_intact(vm)

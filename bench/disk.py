@@ -1,0 +1,229 @@
+#!/usr/bin/python3
+"""What it costs to move a vm with its disk to a host that has nothing of it.
+
+The disk is raw, sparse, and holds programs and libraries of this machine. Systems: Godwit; qemu-mirror, QEMU's own
+blockdev-mirror to an export of the target's QEMU and then its pre-copy, as libvirt's --copy-storage-all does; offline,
+what `zstd --long` makes of the disk's contents, which is less than any copy of a running vm can cost.
+
+  total_s          from the command to the vm running at the target
+  wan_bytes        both ways
+  pause_ms         the vCPUs stand
+  write_max_ms     the guest's slowest write on stable storage during the move (the pause is part of it)
+  disk_identical   1: what the guest did not write meanwhile is at the target what it was
+  blocks_damaged   of those that the guest wrote meanwhile and read again there
+
+Exit status 1 if a move of Godwit's failed, or a disk was not what it was.
+"""
+
+import argparse
+import hashlib
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "demo"))
+
+from disks import disk_of  # noqa: E402
+from stage import (COMMAND_LIMIT_S, HOSTS, WARM_BYTES, Client, Godwit, Lab, Load, StageError,  # noqa: E402
+                   performed, wait_until, warm_memory, write_rows)
+from stock import NotConverged, Settings, Stock  # noqa: E402
+
+LINKS = {  # each queue holds a round trip or so
+    "465mbit-27ms": ("rate=465mbit", "delay=13.5ms", "loss=0%", "queue=27ms"),
+    "100mbit-80ms": ("rate=100mbit", "delay=40ms", "loss=0%", "queue=100ms"),
+}
+CASES = {"first-idle": "0bit", "first-random": "8mbit"}  # the guest's writes
+CONTENT = pathlib.Path("/var/tmp/godwit-bench-disk.raw")
+CONTENT_BYTES = 256 << 20
+DISK = "data,size=2GiB,format=raw"
+WRITTEN_BYTES = 32 << 20  # by the guest, from the front
+NBD_PORT = 4750
+MOVE_LIMIT_S = 240
+
+
+def say(text=""):
+    print(text, flush=True)
+
+
+def make_content():
+    """Files as a disk has them, one after the other."""
+    tar = subprocess.Popen(["tar", "-cf", "-", "-C", "/usr", "lib", "bin", "share"], stdout=subprocess.PIPE,
+                           stderr=subprocess.DEVNULL)
+    with open(CONTENT, "wb") as file:
+        while file.tell() < CONTENT_BYTES and (part := tar.stdout.read(1 << 20)):
+            file.write(part[:CONTENT_BYTES - file.tell()])
+    tar.kill()
+    tar.wait()
+
+
+def offline_bytes():
+    """None without the program zstd."""
+    try:
+        done = subprocess.run(["zstd", "-3", "--long", "-c", CONTENT], stdout=subprocess.PIPE, check=True)
+    except FileNotFoundError:
+        return None
+    return len(done.stdout)
+
+
+def untouched(path):
+    with open(path, "rb") as file:
+        file.seek(WRITTEN_BYTES)
+        return hashlib.sha256(file.read(CONTENT_BYTES - WRITTEN_BYTES)).hexdigest()
+
+
+def untouched_at(lab, host, path):
+    return lab.run(host, "sh", "-ec", f"tail -c +{WRITTEN_BYTES + 1} {path} | "
+                   f"head -c {CONTENT_BYTES - WRITTEN_BYTES} | sha256sum").split()[0]
+
+
+def fill(lab, path):
+    """The guest has not looked at its disk yet."""
+    lab.run(HOSTS["east"], "dd", f"if={CONTENT}", f"of={path}", "bs=1M", "conv=notrunc", "status=none")
+
+
+def measured(lab, path, writes, move):
+    """`move` returns (total_s, pause_ms)."""
+    warm_memory(WARM_BYTES)
+    with Client(lab):
+        if writes:
+            wait_until(lambda: disk_of(lab, "report")["written"] > 500, COMMAND_LIMIT_S, "writes of the guest")
+        disk_of(lab, "forget")
+        before = lab.wan()
+        total_s, pause_ms = move()
+        wan_bytes = lab.wan().since(before).bytes
+        slowest_ms = disk_of(lab, "report")["slowest_us"] / 1e3
+        damaged = disk_of(lab, "check")["damaged"]
+    identical = untouched_at(lab, HOSTS["west"], path) == untouched(CONTENT)
+    return {"total_s": (total_s, "s"), "wan_bytes": (wan_bytes, "bytes"), "pause_ms": (pause_ms, "ms"),
+            "write_max_ms": (slowest_ms, "ms"), "blocks_damaged": (damaged, "blocks"),
+            "disk_identical": (int(identical), "bool")}
+
+
+def load_of(rate):
+    return Load(memory="256MiB", dirty="2mbit", working_set="4MiB", disks=(DISK,),
+                words=f"godwit.disk=vda godwit.disk-rate={rate}")
+
+
+def with_godwit(options, link, rate):
+    """(what was measured, QEMU's command line)"""
+    with Lab(options.lab) as lab:
+        lab.set_link(*LINKS[link])
+        godwit = Godwit(lab, load_of(rate))
+        godwit.start()
+        path = lab.ask(HOSTS["east"], "disk", "ls")[0]["path"]
+        fill(lab, path)
+
+        def move():
+            begun = time.monotonic()
+            report = godwit.move(HOSTS["west"], progress=subprocess.DEVNULL, limit_s=MOVE_LIMIT_S)[0]["report"]
+            return time.monotonic() - begun, report["pause_ms"]
+        argv = godwit.qemu_argv()
+        return measured(lab, path, rate != "0bit", move), argv
+
+
+class Mirroring(Stock):
+    """As libvirt does it: the disk first, then memory, and the job ends while the vCPUs stand."""
+
+    def move_all(self, host):
+        begun = time.monotonic()
+        self.vm.forget_events()
+        address, uri = self.addresses[host], f"tcp:{self.addresses[host]}:{self.port}"
+        target = self._qemu(host, "-incoming", "defer")
+        settings = Settings(capabilities=("pause-before-switchover",))
+        try:
+            self._set(self.vm, settings)
+            self._set(target, Settings())
+            self._qmp(target, "migrate-incoming", uri=uri)
+            server = {"type": "inet", "data": {"host": address, "port": str(NBD_PORT)}}
+            self._qmp(target, "nbd-server-start", addr=server)
+            self._qmp(target, "block-export-add", id="disk", type="nbd", **{"node-name": "disk0"}, writable=True)
+            self._qmp(self.vm, "blockdev-add", driver="nbd", **{"node-name": "there"}, export="disk0",
+                      server={"type": "inet", "host": address, "port": str(NBD_PORT)})
+            self._qmp(self.vm, "blockdev-mirror", device="disk0", target="there", sync="full",
+                      **{"job-id": "copy"})
+            self.vm.event_s("BLOCK_JOB_READY", MOVE_LIMIT_S)
+            self._qmp(self.vm, "migrate", uri=uri)
+            wait_until(lambda: self._account()["status"] == "pre-switchover", MOVE_LIMIT_S, "pre-switchover")
+            self._qmp(self.vm, "block-job-cancel", device="copy")
+            self.vm.event_s("BLOCK_JOB_COMPLETED", MOVE_LIMIT_S)
+            self._qmp(target, "nbd-server-stop")
+            self._qmp(self.vm, "migrate-continue", state="pre-switchover")
+            self._completed(begun + MOVE_LIMIT_S)
+            resumed = target.event_s("RESUME")
+        except BaseException:
+            target.end()
+            raise
+        total_s, pause_ms = time.monotonic() - begun, (resumed - self.vm.event_s("STOP")) * 1000
+        self._left, self.vm = self.vm, target
+        return total_s, pause_ms
+
+
+def with_mirror(options, link, rate, argv):
+    blockdevs = [json.loads(word) for word in argv if word.startswith("{")]
+    path = next(node["filename"] for node in blockdevs if node.get("driver") == "file")
+    with Lab(options.lab, agents=False) as lab:
+        lab.set_link(*LINKS[link])
+        for host in HOSTS.values():
+            lab.run(host, "sh", "-ec", f"mkdir -p $(dirname {path}); truncate -s 2G {path}")
+        fill(lab, path)
+        stock = Mirroring(lab, load_of(rate), argv)
+        try:
+            stock.start()
+            return measured(lab, path, rate != "0bit", lambda: stock.move_all(HOSTS["west"]))
+        finally:
+            stock.stop()
+
+
+def show(case, system, metrics):
+    say(f"  {case:<28}{system:<13}{metrics['total_s'][0]:6.1f} s {metrics['wan_bytes'][0] / 1e6:7.1f} MB  "
+        f"pause {metrics['pause_ms'][0]:4.0f} ms  slowest write {metrics['write_max_ms'][0]:4.0f} ms  "
+        f"identical {metrics['disk_identical'][0]}, damaged {metrics['blocks_damaged'][0]}")
+
+
+def rows_of(case, system, metrics):
+    return [{"bench": "disk", "case": case, "system": system, "metric": metric, "value": value, "unit": unit}
+            for metric, (value, unit) in metrics.items()]
+
+
+def run(options):
+    rows, good = [], True
+    make_content()
+    try:
+        if (bound := offline_bytes()) is not None:
+            rows += rows_of("first", "offline", {"wan_bytes": (bound, "bytes")})
+            say(f"  offline bound: {CONTENT_BYTES / 1e6:.0f} MB of files are {bound / 1e6:.1f} MB by zstd -3 --long")
+        for link in list(LINKS)[:1] if options.quick else LINKS:
+            for name, rate in CASES.items():
+                case = f"{name}-{link}"
+                metrics, argv = with_godwit(options, link, rate)
+                rows += rows_of(case, "godwit", metrics)
+                show(case, "godwit", metrics)
+                good = good and metrics["disk_identical"][0] == 1 and metrics["blocks_damaged"][0] == 0
+                try:
+                    metrics = with_mirror(options, link, rate, argv)
+                except (NotConverged, StageError) as error:
+                    say(f"  {case:<28}qemu-mirror  failed: {str(error).splitlines()[0]}")
+                    continue
+                rows += rows_of(case, "qemu-mirror", metrics)
+                show(case, "qemu-mirror", metrics)
+    finally:
+        CONTENT.unlink(missing_ok=True)
+        if options.json:
+            write_rows(options.json, rows)
+    return good
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="./dev bench disk", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the first link only")
+    parser.add_argument("--json", metavar="FILE", help="writes the rows")
+    parser.add_argument("--lab", default="bench-disk", metavar="NAME", help="the lab's name")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(performed("bench disk", lambda: run(arguments())))

@@ -1,0 +1,103 @@
+#!/usr/bin/python3
+"""A vm moves with its disks: one is an overlay on an image that both hosts have, one is its own. The
+guest writes to the latter all the time, each block on stable storage before the next.
+
+Exit status: 0 every promise was kept, 1 one was broken or something failed, 2 usage, 130 Ctrl-C.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+
+from stage import HOSTS, VM, VM_ADDRESS, WAYS, Client, Godwit, Lab, Load, all_kept, demonstrated, wait_until
+
+IMAGE_MIB = 128
+RATE = "4mbit"      # of the guest's writes
+CHECK_LIMIT_S = 60
+# A write whose word from the target does not come is done without it.
+MOST_WAIT_MS = 2200
+# Of the image nothing crosses; of the other disk, what the guest writes: 32 MiB of noise at most.
+MOST_SENT_MB = 48
+IMAGE = "/var/lib/base.raw"
+NOISE = ("import random, sys\n"
+         "same = random.Random(1)\n"
+         "with open(sys.argv[1], 'wb') as file:\n"
+         f"    for _ in range({IMAGE_MIB}):\n"
+         "        file.write(same.randbytes(1 << 20))\n")
+ASK = ("import socket, sys\n"
+       "s = socket.create_connection((sys.argv[1], 7008), 5)\n"
+       f"s.settimeout({CHECK_LIMIT_S})\n"
+       "s.sendall(sys.argv[2].encode() + b'\\n')\n"
+       "print(s.makefile().readline())\n")
+
+
+def say(text=""):
+    print(text, flush=True)
+
+
+def introduce():
+    say(f"""
+    east: client, e1 ==== 400 Mbit/s, 40 ms RTT ==== west: w1
+
+  vm      {VM}, at e1: disk root, an overlay on the image base ({IMAGE_MIB} MiB, at both hosts), and
+          disk data, to which the guest writes at {RATE}, at random, and remembers what must be where
+  job     e1 -> w1, and back
+""")
+
+
+def disk_of(lab, verb):
+    """What the guest says of its disk; after "check" it has read all that it ever wrote."""
+    return json.loads(lab.run("client", "/usr/bin/python3", "-c", ASK, VM_ADDRESS, verb))["disk"]
+
+
+def move(lab, client, godwit, target):
+    """(the report, the client's window, damaged blocks, the guest's slowest write in ms)"""
+    disk_of(lab, "forget")  # from here on its slowest write is one of the move
+    (migration, text), window = client.watch(f"to-{target}", lambda: godwit.move(target))
+    slowest = disk_of(lab, "report")["slowest_us"] / 1e3
+    say(text)
+    damaged = disk_of(lab, "check")["damaged"]
+    say(f"  the guest reads back what it wrote: {damaged} blocks are not as it left them; its slowest write "
+        f"took {slowest:.0f} ms\n")
+    return migration["report"], window, damaged, slowest
+
+
+def show(options):
+    with contextlib.ExitStack() as stack:
+        lab = stack.enter_context(Lab(options.lab))
+        introduce()
+        for host in HOSTS.values():
+            lab.run(host, "/usr/bin/python3", "-c", NOISE, IMAGE)
+            lab.run(host, "godwit", "image", "add", "base", IMAGE, "--format", "raw")
+        godwit = Godwit(lab, Load(memory="256MiB", dirty="2mbit", working_set="4MiB",
+                                  disks=("root,image=base", "data,size=1GiB"),
+                                  words=f"godwit.disk=vdb godwit.disk-rate={RATE}"))
+        godwit.start()
+        client = stack.enter_context(Client(lab))
+        wait_until(lambda: disk_of(lab, "report")["written"] > 1000, 60, "writes of the guest")
+        moves = [move(lab, client, godwit, HOSTS["west"])]
+        say("what it left at e1:\n" + lab.run("e1", "godwit", "disk", "ls"))
+        moves.append(move(lab, client, godwit, HOSTS["east"]))
+        total = client.stop()
+    reports, windows, damaged, slowest = zip(*moves)
+    return all_kept([
+        ("blocks of the disk that are not as the guest wrote them", sum(damaged), 0),
+        ("MB sent for the disks, the most of a move",
+         max(report["disks"]["sent_bytes"] for report in reports) / 1e6, MOST_SENT_MB),
+        ("pause for the disks alone, ms", max(report["disks"]["settle_ms"] for report in reports), 60),
+        ("the guest's slowest write, ms (its clock stands in the pause)", max(slowest), MOST_WAIT_MS),
+        ("frames lost in two moves", sum(window[way]["lost"] for window in windows for way in WAYS), 0),
+        ("TCP connections reset", total["tcp"]["resets"], 0),
+    ])
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="./dev demo disks", description=__doc__)
+    parser.add_argument("--lab", default="demo-disks", metavar="NAME", help="the lab's name")
+    options = parser.parse_args()
+    return demonstrated(lambda: show(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

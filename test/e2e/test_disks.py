@@ -1,0 +1,207 @@
+"""Disks of vms, which move with them. Topology: fleet.py. The guest writes to a disk at random, each
+block on stable storage before the next, and knows in its memory what must be where."""
+
+import pytest
+from conftest import wait_until
+
+CHECK_LIMIT_S = 60
+WRITTEN = 500  # blocks of 4 KiB, before it moves
+
+
+def run_writer(fleet, *disks, disk="vda", rate="8mbit", **options):
+    vm = fleet.run_vm(disks=disks or ["root,size=128MiB"], disk=disk, disk_rate=rate, **options)
+    wait_until(lambda: written(vm) > WRITTEN, 60, "writes of the guest")
+    return vm
+
+
+def written(vm):
+    """Blocks, by the guest's word; 0 while it has none."""
+    return (vm.ask("report") or {"disk": {"written": 0}})["disk"]["written"]
+
+
+def expect_intact(vm):
+    """The guest reads all that it has ever written to its disk, and goes on."""
+    disk = wait_until(lambda: vm.ask("check", CHECK_LIMIT_S), 20, "the guest's word")["disk"]
+    assert disk["damaged"] == 0 < disk["written"], disk
+    wait_until(lambda: written(vm) > disk["written"], 10, "more writes")
+
+
+def disks_at(fleet, host):
+    return {(disk["vm"], disk["name"]): disk for disk in fleet.get(host, "/disks")}
+
+
+def files_at(fleet, host):
+    return fleet.lab.exec(host, "find", "/var/lib/godwit-disks/vms", "-type", "f").stdout.split()
+
+
+def phase_of_disks(fleet, host, move):
+    migration = fleet.migration(host, move) or {}
+    return migration.get("progress", {}).get("disks", {}).get("phase")
+
+
+def begin_slow_move(fleet, vm, *options, rate="3mbit"):
+    """One whose disks take some seconds: of a cluster that is in use most is zeroes."""
+    move = fleet.begin_move(vm, "e1", "w1", "--bandwidth", rate, *options)
+    wait_until(lambda: phase_of_disks(fleet, "e1", move) in ("copying", "in-step"), 20,
+               "disks that are copied")
+    return move
+
+
+def test_a_disk_moves_with_its_vm_and_back(fleet):
+    vm = run_writer(fleet)
+    there = fleet.move(vm, "e1", "w1")
+    assert fleet.where(vm.name) == ["w1"]
+    expect_intact(vm)
+    assert disks_at(fleet, "e1")[vm.name, "root"]["moved_to"] == "w1"
+    fleet.move(vm, "w1", "e1")
+    expect_intact(vm)
+    assert "moved_to" not in disks_at(fleet, "e1")[vm.name, "root"]
+    fleet.godwit("w1", "vm", "purge", vm.name)
+    assert disks_at(fleet, "w1") == {} and files_at(fleet, "w1") == []
+    report = there["report"]
+    assert report["disks"]["sent_bytes"] > 0
+    assert abs(sum(report["pause"].values()) - report["pause_ms"]) < 1
+
+
+@pytest.mark.thorough
+def test_several_disks_on_both_buses_and_in_both_formats(fleet):
+    vm = run_writer(fleet, "data,size=64MiB,format=raw,bus=scsi", "more,size=48MiB,bus=scsi",
+                    "root,size=64MiB", disk="sda")
+    fleet.move(vm, "e1", "w1")
+    expect_intact(vm)
+    assert len(files_at(fleet, "w1")) == 3
+
+
+def test_of_an_overlay_only_what_is_its_own_crosses(fleet):
+    """The image is at both hosts; the guest has overwritten some of it."""
+    noise = ("import random\n"
+             "with open('/var/lib/base.raw', 'wb') as file:\n"
+             "    file.write(random.Random(1).randbytes(64 << 20))\n")
+    for host in ("e1", "w1"):
+        fleet.lab.exec(host, "/usr/bin/python3", "-c", noise)
+        fleet.godwit(host, "image", "add", "base", "/var/lib/base.raw", "--format", "raw")
+    vm = run_writer(fleet, "root,image=base", rate="2mbit")
+    moved = fleet.move(vm, "e1", "w1")
+    expect_intact(vm)
+    assert moved["report"]["disks"]["sent_bytes"] < 48 << 20, "the image is 64 MiB of noise"
+    assert fleet.godwit("w1", "image", "rm", "base", expect=1).stderr.count(vm.name) == 1
+    # Of the image, what the guest has not written: at both hosts the same.
+    fleet.godwit("w1", "vm", "stop", vm.name, "--force")
+    there = fleet.lab.exec("w1", "sh", "-ec", "cd /var/lib/godwit-disks/vms/*; "
+                           "qemu-img convert -O raw root.qcow2 /tmp/there.raw; "
+                           "tail -c 16777216 /tmp/there.raw | sha256sum").stdout
+    assert there == fleet.lab.exec("e1", "sh", "-c", "tail -c 16777216 /var/lib/base.raw | "
+                                   "sha256sum").stdout
+
+
+@pytest.mark.thorough
+def test_a_host_without_the_image_is_told_so_before(fleet):
+    fleet.lab.exec("e1", "sh", "-ec", "truncate -s 64M /var/lib/empty.raw")
+    fleet.godwit("e1", "image", "add", "only-here", "/var/lib/empty.raw", "--format", "raw")
+    vm = run_writer(fleet, "root,image=only-here")
+    refused = fleet.godwit("e1", "migrate", vm.name, "--to", "w1", expect=3)
+    assert "image only-here" in refused.stderr and "godwit image add" in refused.stderr
+    expect_intact(vm)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_other_modes(fleet, mode):
+    vm = run_writer(fleet)
+    fleet.move(vm, "e1", "w1", "--disk-mode", mode)
+    expect_intact(vm)
+
+
+def test_aborted_while_it_is_copied(fleet):
+    vm = run_writer(fleet)
+    move = begin_slow_move(fleet, vm)
+    fleet.godwit("e1", "migration", "abort", move)
+    fleet.wait_for_state("e1", move, "aborted")
+    expect_intact(vm)
+    wait_until(lambda: files_at(fleet, "w1") == [], 20, "an end of the partial disk")
+    fleet.move(vm, "e1", "w1")
+    expect_intact(vm)
+
+
+@pytest.mark.parametrize("victim", [pytest.param("e1", marks=pytest.mark.thorough), "w1"])
+def test_an_agent_is_killed_while_disks_are_copied(fleet, victim):
+    vm = run_writer(fleet)
+    begin_slow_move(fleet, vm, "--on-restart", "abort")
+    fleet.restart_agent(victim)  # meanwhile nobody answers for the mirror: the guest goes on with its own disk
+    wait_until(lambda: fleet.sees_all("e1") and fleet.sees_all("client"), 40, "sessions")
+    vm.wait_until_it_answers()
+    expect_intact(vm)
+    wait_until(lambda: files_at(fleet, "w1") == [], 30,
+               lambda: f"an end of the partial disk: {fleet.logs()}")
+    fleet.move(vm, "e1", "w1")
+    expect_intact(vm)
+
+
+@pytest.mark.thorough
+def test_the_source_s_agent_is_killed_and_goes_on_with_another_move(fleet):
+    vm = run_writer(fleet)
+    begin_slow_move(fleet, vm, rate="20mbit")
+    fleet.restart_agent("e1")
+    wait_until(lambda: fleet.where(vm.name) == ["w1"], 60, lambda: f"the vm at w1: {fleet.logs()}")
+    vm.wait_until_it_answers()
+    expect_intact(vm)
+
+
+def test_a_cut_link_holds_the_guest_s_writes_up_once(fleet):
+    vm = run_writer(fleet)
+    move = fleet.begin_move(vm, "e1", "w1", "--hold", *fleet.PATIENT)
+    fleet.wait_for_state("e1", move, "ready")
+    assert phase_of_disks(fleet, "e1", move) == "in-step"
+    link = fleet.lab.ls()["links"][0]["name"]
+    fleet.lab.run("cut", link)
+    try:
+        wait_until(lambda: phase_of_disks(fleet, "e1", move) == "asynchronous", 10, "the fall-back")
+    finally:
+        fleet.lab.run("heal", link)
+    wait_until(lambda: phase_of_disks(fleet, "e1", move) == "in-step", 40, "disks in step again")
+    fleet.godwit("e1", "migration", "cutover", move)
+    fleet.wait_for_state("e1", move, "committed", "draining", "done")
+    expect_intact(vm)
+
+
+@pytest.fixture
+def small_target(fleet):
+    """Where w1 has its vms' disks is room for as much as is asked for, in MiB."""
+    place = "/var/lib/godwit-disks/vms"
+    yield lambda size: fleet.lab.exec("w1", "mount", "-t", "tmpfs", "-o",
+                                      f"size={size}m,mode=711", "tmpfs", place)
+    fleet.lab.exec("w1", "umount", "-l", place)
+
+
+def test_no_room_at_the_target_is_told_before(fleet, small_target):
+    vm = run_writer(fleet)
+    small_target(1)
+    refused = fleet.godwit("e1", "migrate", vm.name, "--to", "w1", expect=3)
+    assert "has 1 MiB free in /var/lib/godwit-disks/vms" in refused.stderr, refused.stderr
+
+
+@pytest.mark.thorough
+def test_a_disk_that_fills_up_at_the_target_ends_the_move(fleet, small_target):
+    vm = run_writer(fleet)
+    small_target(64)
+    move = begin_slow_move(fleet, vm)
+    fleet.lab.exec("w1", "dd", "if=/dev/zero", "of=/var/lib/godwit-disks/vms/filler", check=False)
+    aborted = fleet.wait_for_state("e1", move, "aborted")
+    assert "No space left" in aborted["reason"], aborted
+    expect_intact(vm)
+    wait_until(lambda: [f for f in files_at(fleet, "w1") if "filler" not in f] == [], 20,
+               "an end of the partial disk")
+
+
+def test_a_stopped_vm_keeps_its_disks(fleet):
+    vm = run_writer(fleet)
+    fleet.godwit("e1", "vm", "stop", vm.name, "--force")
+    refused = fleet.godwit("e1", "vm", "rm", vm.name, expect=1)
+    assert "vm purge" in refused.stderr and "--keep-disks" in refused.stderr
+    fleet.godwit("e1", "vm", "start", vm.name)
+    vm.wait_until_it_answers()
+    fleet.godwit("e1", "vm", "stop", vm.name, "--force")
+    fleet.godwit("e1", "vm", "rm", vm.name, "--keep-disks")
+    assert len(files_at(fleet, "e1")) == 1
+    fleet.godwit("e1", "vm", "purge", vm.name)
+    assert files_at(fleet, "e1") == []
