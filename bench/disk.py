@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "demo"))
 
 from disks import disk_of  # noqa: E402
 from stage import (COMMAND_LIMIT_S, HOSTS, WARM_BYTES, Client, Godwit, Lab, Load, StageError,  # noqa: E402
-                   performed, wait_until, warm_memory, write_rows)
+                   build_directory, performed, wait_until, warm_memory, write_rows)
 from stock import NotConverged, Settings, Stock  # noqa: E402
 
 LINKS = {  # each queue holds a round trip or so
@@ -36,7 +36,7 @@ LINKS = {  # each queue holds a round trip or so
     "100mbit-80ms": ("rate=100mbit", "delay=40ms", "loss=0%", "queue=100ms"),
 }
 CASES = {"first-idle": "0bit", "first-random": "8mbit"}  # the guest's writes
-CONTENT = pathlib.Path("/var/tmp/godwit-bench-disk.raw")
+CONTENT = build_directory() / "bench-disk.raw"
 CONTENT_BYTES = 256 << 20
 DISK = "data,size=2GiB,format=raw"
 WRITTEN_BYTES = 32 << 20  # by the guest, from the front
