@@ -24,6 +24,9 @@ constexpr std::uint64_t kLittleAtPause = 1 << 20;
 // The guest writes as much as the lanes carry: only synchronously what is left gets less.
 constexpr Nanoseconds kNoLess = 3s;
 constexpr double kIsLess = 0.95;
+// In the pause all that the target holds back has to be written: once it is in step, no more than
+// of so long.
+constexpr Nanoseconds kFlushEvery = 1s;
 constexpr std::uint64_t kScanAtOnce = 1U << 30;  // bytes of a disk; QEMU tells of no more
 constexpr double kRateMemory = 0.8;              // of what the rate was a look ago
 
@@ -250,6 +253,10 @@ void DiskSource::look() {
     spdlog::info("vm {}: disks {}, {} left", vm_.name(),
                  outbound_.synchronous() ? "in step" : "copied", to_text(ByteCount{remaining}));
     events_.ready();
+  }
+  if (ready_ && now - flushed_ >= kFlushEvery) {
+    flushed_ = now;
+    outbound_.flush_ahead();
   }
   pump();
   if (const bool may = may_pause(); may != std::exchange(could_pause_, may) && may) {

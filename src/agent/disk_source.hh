@@ -93,7 +93,7 @@ class DiskSource final : disk::OutboundSink {
   // For when it is ready, and for what is told.
   std::uint64_t least_remaining_ = ~std::uint64_t{0};
   std::uint64_t acked_before_ = 0;
-  Instant least_since_{}, looked_{};
+  Instant least_since_{}, looked_{}, flushed_{};
   double rate_ = 0;  // bytes of the disks per second
   std::uint64_t handled_bytes_ = 0, handled_before_ = 0;
   os::Loop::Timer look_timer_;

@@ -143,6 +143,15 @@ TEST_F(DiskOutbound, WhatIsDiscardedIsRead) {
   EXPECT_EQ(heard_.reads.size(), 1u);
 }
 
+TEST_F(DiskOutbound, AFlushAheadAnswersNobody) {
+  make(Mode::sync);
+  outbound_->flush_ahead();
+  ASSERT_EQ(heard_.sent.size(), 1u);
+  EXPECT_EQ(heard_.sent[0].kind, RecordKind::kFlush);
+  EXPECT_TRUE(outbound_->acknowledged(1));
+  EXPECT_THAT(heard_.answered, IsEmpty());
+}
+
 TEST_F(DiskOutbound, ThoseOfAGuestThatIsAboutToStopAreAnswered) {
   make(Mode::sync);
   write(1);
