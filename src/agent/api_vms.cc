@@ -41,12 +41,25 @@ void run_vm(Parts parts, const Request& request, Responder responder) {
   responder.json(201, *parts.vms.show((*vm)->name()));
 }
 
-void remove_vm(Parts parts, const Request& request, Responder responder) {
-  if (!vm_of(parts, request, responder)) return;
+// False: there is no such vm, or a move has it, which may run elsewhere by now; that was answered.
+bool is_at_rest(Parts parts, const Request& request, Responder& responder) {
+  if (!vm_of(parts, request, responder)) return false;
   const std::string& name = request.parameter("name");
-  if (parts.migrations.is_moving(name)) {
-    return responder.error(kConflict, fmt::format("vm {} is migrating: abort that first", name));
-  }
+  if (!parts.migrations.is_moving(name)) return true;
+  responder.error(kConflict, fmt::format("vm {} is migrating: abort that first", name));
+  return false;
+}
+
+void start_vm(Parts parts, const Request& request, Responder responder) {
+  if (!is_at_rest(parts, request, responder)) return;
+  const auto vm = parts.vms.start(request.parameter("name"));
+  if (!vm) return responder.error(kConflict, vm.error().text);
+  responder.json(200, *parts.vms.show((*vm)->name()));
+}
+
+void remove_vm(Parts parts, const Request& request, Responder responder) {
+  if (!is_at_rest(parts, request, responder)) return;
+  const std::string& name = request.parameter("name");
   const auto disks = request.query.find("disks");
   if (disks == request.query.end()) return answer(responder, parts.vms.remove(name, std::nullopt));
   if (disks->second != "remove" && disks->second != "keep") {
@@ -55,7 +68,8 @@ void remove_vm(Parts parts, const Request& request, Responder responder) {
   answer(responder, parts.vms.remove(name, disks->second == "remove"));
 }
 
-// The vm, or what it left here when it moved away.
+// What vms of this name left here when they moved away; where there is nothing of the kind, the vm.
+// Never both at once: who clears away what was left has another vm of the name, which stays.
 void purge_vm(Parts parts, const Request& request, Responder responder) {
   const std::string& name = request.parameter("name");
   bool had_left = false;
@@ -64,12 +78,8 @@ void purge_vm(Parts parts, const Request& request, Responder responder) {
     parts.disks.purge_left(name, disk["tenant"]);
     had_left = true;
   }
-  if (had_left && !parts.vms.show(name)) return answer(responder, Result<>{});
-  if (!vm_of(parts, request, responder)) return;
-  if (parts.migrations.is_moving(name)) {
-    return responder.error(kConflict, fmt::format("vm {} is migrating: abort that first", name));
-  }
-  answer(responder, parts.vms.remove(name, true));
+  if (had_left) return answer(responder, Result<>{});
+  if (is_at_rest(parts, request, responder)) answer(responder, parts.vms.remove(name, true));
 }
 
 std::vector<nlohmann::json> all_disks(Parts parts) {
@@ -115,10 +125,7 @@ void add_vm_routes(http::Server& server, Parts parts) {
   });
   server.route("POST", "/v1/vms/{name}/start",
                [parts](const Request& request, Responder responder) {
-                 if (!vm_of(parts, request, responder)) return;
-                 const auto vm = parts.vms.start(request.parameter("name"));
-                 if (!vm) return responder.error(kConflict, vm.error().text);
-                 responder.json(200, *parts.vms.show((*vm)->name()));
+                 start_vm(parts, request, std::move(responder));
                });
   server.route("POST", "/v1/vms/{name}/purge",
                [parts](const Request& request, Responder responder) {

@@ -165,6 +165,7 @@ Result<Vm*> Vms::start(const std::string& name) {
   if (!document) return fail("there is no vm '{}' on host {}", name, config_.name);
   if (Vm* running = find(name)) return running;
   const VmRecord record = vm_record(*document);
+  if (record.arriving) return fail("vm {} has not come whole: it runs at its source", name);
   const auto launched = launch(record.spec, std::nullopt);
   if (launched) return launched->vm;
   store_.put("vm", name, to_json(record));

@@ -31,7 +31,7 @@ class Vms final {
 
   // POST /v1/vms. The error says what to change; nothing is left behind.
   Result<Vm*> run(const nlohmann::json& request);
-  // Again, one that has stopped, with its disks.
+  // Again, one that has stopped, with its disks. Not one that moves, which may run elsewhere.
   Result<Vm*> start(const std::string& name);
   // A waiting QEMU for a vm that moves here; its ports are HELD already.
   struct Incoming {

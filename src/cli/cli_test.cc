@@ -218,7 +218,7 @@ TEST_F(CliTest, AVmWithDisksIsRemovedWithAWordOnThem) {
   agent.answer("DELETE /v1/vms/db", json::object());
   agent.answer("POST /v1/vms/db/purge", json::object());
   EXPECT_EQ(godwit({"vm", "rm", "db", "--keep-disks"}).status, 0);
-  EXPECT_EQ(godwit({"vm", "purge", "db"}).out, "vm db and its disks removed\n");
+  EXPECT_EQ(godwit({"vm", "purge", "db"}).out, "disks of vm db removed\n");
 }
 
 TEST_F(CliTest, VmRunSendsWhatWasMeant) {

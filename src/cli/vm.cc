@@ -173,11 +173,11 @@ void add_vm(CLI::App& app, Context& context) {
   });
 
   add_on_vm(*noun, "purge",
-            "Remove a stopped vm with its disks, or the disks that it left when it moved away",
+            "Remove the disks that it left when it moved away; else a stopped vm with its disks",
             name)
       ->callback([&context, name] {
         context.post(path_of("vms", *name, "purge"), json::object());
-        context.say(fmt::format("vm {} and its disks removed", *name));
+        context.say(fmt::format("disks of vm {} removed", *name));
       });
 }
 

@@ -193,6 +193,34 @@ def test_a_disk_that_fills_up_at_the_target_ends_the_move(fleet, small_target):
                "an end of the partial disk")
 
 
+def test_a_vm_that_died_while_it_moves_is_not_started(fleet):
+    """Its target may own it by then: here it waits for the source's word."""
+    vm = run_writer(fleet)
+    fleet.restart_agent("w1", "target.owner.run_guest.before")
+    move = fleet.begin_move(vm, "e1", "w1", *fleet.PATIENT)
+    wait_until(lambda: fleet.agent_stopped("w1"), 60, "the target's agent, frozen as owner")
+    fleet.godwit("e1", "vm", "stop", vm.name, "--force")
+    wait_until(lambda: fleet.vms_of("e1")[vm.name]["state"] == "stopped", 10, "the end of QEMU")
+    for verb in ("start", "purge"):
+        assert "is migrating" in fleet.godwit("e1", "vm", verb, vm.name, expect=1).stderr
+    fleet.restart_agent("w1")
+    fleet.wait_for_state("e1", move, "committed", "draining", "done")
+    assert fleet.where(vm.name) == ["w1"]
+    expect_intact(vm)
+
+
+@pytest.mark.thorough
+def test_what_was_left_goes_without_a_vm_of_the_same_name(fleet):
+    vm = run_writer(fleet)
+    fleet.move(vm, "e1", "w1")
+    fleet.godwit("e1", "vm", "run", vm.name, "--kernel", fleet.guest / "vmlinuz", "--initrd",
+                 fleet.guest / "initrd.img", "--disk", "root,size=16MiB")
+    fleet.godwit("e1", "vm", "stop", vm.name, "--force")
+    assert len(files_at(fleet, "e1")) == 2
+    fleet.godwit("e1", "vm", "purge", vm.name)
+    assert fleet.vms_of("e1")[vm.name]["state"] == "stopped" and len(files_at(fleet, "e1")) == 1
+
+
 def test_a_stopped_vm_keeps_its_disks(fleet):
     vm = run_writer(fleet)
     fleet.godwit("e1", "vm", "stop", vm.name, "--force")
