@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstring>
 #include <functional>
 #include <nlohmann/json.hpp>
 
@@ -29,11 +28,6 @@ constexpr std::size_t kMostWords = 500;  // bytes of what qemu-img says that an 
 // errno's error, of this attempt on this file.
 std::unexpected<Error> failed_to(std::string_view attempt, const fs::path& file) {
   return fail("{}", errno_text(fmt::format("{} {}", attempt, file.string())));
-}
-
-bool is_all_zeros(BytesView bytes) {
-  return bytes.front() == std::byte{0} &&
-         std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
 }
 
 // The file that is made: it has holes where zeros would be, and goes unless it is kept.

@@ -25,6 +25,12 @@ inline std::string_view as_text(BytesView bytes) {
 inline Bytes to_bytes(BytesView view) { return {view.begin(), view.end()}; }
 inline void append(Bytes& to, BytesView view) { to.insert(to.end(), view.begin(), view.end()); }
 
+// As memcmp(3) compares; true of none.
+inline bool is_all_zeros(BytesView bytes) {
+  return bytes.empty() || (bytes.front() == std::byte{0} &&
+                           std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
+}
+
 std::string to_hex(BytesView bytes);
 // Empty when the text is not an even number of hex digits.
 Bytes from_hex(std::string_view hex);

@@ -28,6 +28,17 @@ TEST(Reader, ErrorSticks) {
   EXPECT_FALSE(in.finished());
 }
 
+TEST(Zeros, OneOtherByteAnywhereIsFound) {
+  Bytes bytes(100);
+  EXPECT_TRUE(is_all_zeros(bytes));
+  EXPECT_TRUE(is_all_zeros({}));
+  for (auto& each : bytes) {
+    each = std::byte{1};
+    EXPECT_FALSE(is_all_zeros(bytes));
+    each = std::byte{0};
+  }
+}
+
 TEST(Hex, RefusesOddAndForeignDigits) {
   EXPECT_TRUE(from_hex("abc").empty());
   EXPECT_TRUE(from_hex("zz").empty());

@@ -18,6 +18,8 @@ struct Extent {
   bool operator==(const Extent&) const = default;
 };
 
+inline bool overlaps(Extent a, Extent b) { return a.offset < b.end() && b.offset < a.end(); }
+
 class DirtyMap final {
  public:
   // Of a disk of so many bytes, all clean. The last block may be a part of one.

@@ -34,13 +34,12 @@ Result<> Inbound::push(BytesView bytes) {
 // A flush begins when all before it is done; what comes behind it may begin meanwhile.
 bool Inbound::may_begin(std::size_t index) const {
   const Work& work = work_[index];
-  return std::all_of(
-      work_.begin(), work_.begin() + static_cast<std::ptrdiff_t>(index), [&](const Work& before) {
-        if (before.done || is_flush(before.kind)) return true;
-        if (is_flush(work.kind)) return false;
-        return before.disk != work.disk || before.extent.offset >= work.extent.end() ||
-               work.extent.offset >= before.extent.end();
-      });
+  return std::all_of(work_.begin(), work_.begin() + static_cast<std::ptrdiff_t>(index),
+                     [&](const Work& before) {
+                       if (before.done || is_flush(before.kind)) return true;
+                       if (is_flush(work.kind)) return false;
+                       return before.disk != work.disk || !overlaps(before.extent, work.extent);
+                     });
 }
 
 void Inbound::begin() {

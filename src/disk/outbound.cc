@@ -5,16 +5,6 @@
 #include "base/check.hh"
 
 namespace godwit::disk {
-namespace {
-
-bool overlaps(Extent a, Extent b) { return a.offset < b.end() && b.offset < a.end(); }
-
-bool is_zero(BytesView bytes) {
-  return std::ranges::all_of(bytes, [](std::byte each) { return each == std::byte{0}; });
-}
-
-}  // namespace
-
 std::string_view to_text(Mode mode) {
   switch (mode) {
     case Mode::async_then_sync:
@@ -141,7 +131,7 @@ void Outbound::send_as_it_is(std::uint8_t disk, Extent extent, BytesView data) {
   };
   const auto kind_at = [&](std::uint64_t from) -> std::optional<RecordKind> {
     if (maps_[disk].is_dirty(extent.offset + from)) return std::nullopt;
-    return is_zero(block(from)) ? RecordKind::kZero : RecordKind::kWrite;
+    return is_all_zeros(block(from)) ? RecordKind::kZero : RecordKind::kWrite;
   };
   std::uint64_t at = 0;
   while (at < data.size()) {

@@ -21,7 +21,6 @@ const std::vector<ByteCount> kDisks = {{3ULL << 30}, {4 * kBlockBytes + 512}};
 void require(bool good) {
   if (!good) std::abort();
 }
-bool overlaps(Extent a, Extent b) { return a.offset < b.end() && b.offset < a.end(); }
 
 // Hostile bytes into an Inbound.
 class Target final : InboundSink {
