@@ -51,6 +51,16 @@ inline std::vector<nlohmann::json> seen(const http::Request& request,
   return things;
 }
 
+// The thing, if the caller may know of it; else the 404 was sent. `noun`: as in `godwit NOUN ls`.
+inline std::optional<nlohmann::json> known(std::optional<nlohmann::json> thing, bool is_visible,
+                                           std::string_view noun, const std::string& name,
+                                           const std::string& host, http::Responder& responder) {
+  if (thing && is_visible) return thing;
+  responder.error(kNotFound, fmt::format("there is no {0} '{1}' on host {2}; see godwit {0} ls", noun,
+                                         name, host));
+  return std::nullopt;
+}
+
 // A new thing is of the caller's tenant, if it has one. False: asked for another, the 403 was sent.
 inline bool claim_tenant(const http::Request& request, nlohmann::json& body,
                          http::Responder& responder) {

@@ -35,11 +35,9 @@ nlohmann::json as_seen(Parts parts, const Request& request, nlohmann::json image
 
 // The image as the agent knows it, or the 404 was sent.
 std::optional<nlohmann::json> image_of(Parts parts, const Request& request, Responder& responder) {
-  auto image = parts.images.show(request.parameter("name"));
-  if (image && may_use(request, *image)) return image;
-  responder.error(kNotFound, fmt::format("there is no image '{}' on host {}; see godwit image ls",
-                                         request.parameter("name"), parts.config.name));
-  return std::nullopt;
+  const std::string& name = request.parameter("name");
+  const auto image = parts.images.show(name);
+  return known(image, image && may_use(request, *image), "image", name, parts.config.name, responder);
 }
 
 // One that the caller may change, or the 404 or 403 was sent.

@@ -13,21 +13,16 @@ using http::Responder;
 
 // The vm as the API shows it, or the 404 was sent.
 std::optional<nlohmann::json> vm_of(Parts parts, const Request& request, Responder& responder) {
-  auto vm = parts.vms.show(request.parameter("name"));
-  if (vm && sees(request, *vm)) return vm;
-  responder.error(kNotFound, fmt::format("there is no vm '{}' on host {}; see godwit vm ls",
-                                         request.parameter("name"), parts.config.name));
-  return std::nullopt;
+  const std::string& name = request.parameter("name");
+  const auto vm = parts.vms.show(name);
+  return known(vm, vm && sees(request, *vm), "vm", name, parts.config.name, responder);
 }
 
 std::optional<nlohmann::json> migration_of(Parts parts, const Request& request,
                                            Responder& responder) {
-  auto migration = parts.migrations.show(request.parameter("id"));
-  if (migration && sees(request, *migration)) return migration;
-  responder.error(kNotFound,
-                  fmt::format("there is no migration '{}' on host {}; see godwit migration ls",
-                              request.parameter("id"), parts.config.name));
-  return std::nullopt;
+  const std::string& id = request.parameter("id");
+  const auto move = parts.migrations.show(id);
+  return known(move, move && sees(request, *move), "migration", id, parts.config.name, responder);
 }
 
 void run_vm(Parts parts, const Request& request, Responder responder) {
