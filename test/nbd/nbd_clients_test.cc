@@ -30,7 +30,7 @@ class NbdClients : public testing::Test {
  protected:
   void SetUp() override {
     for (const char* program : {"nbdinfo", "nbdcopy", "qemu-img", "qemu-io"}) {
-      if (!is_installed(program)) GTEST_SKIP() << "needs " << program << ": ./dev setup";
+      ASSERT_TRUE(is_installed(program)) << "needs " << program << ": ./dev setup";
     }
     std::mt19937_64 random(1);
     data_.resize(kDiskBytes);
