@@ -1,6 +1,8 @@
 """Disks of vms, which move with them. Topology: fleet.py. The guest writes to a disk at random, each
 block on stable storage before the next, and knows in its memory what must be where."""
 
+import subprocess
+
 import pytest
 from conftest import wait_until
 
@@ -219,6 +221,33 @@ def test_what_was_left_goes_without_a_vm_of_the_same_name(fleet):
     assert len(files_at(fleet, "e1")) == 2
     fleet.godwit("e1", "vm", "purge", vm.name)
     assert fleet.vms_of("e1")[vm.name]["state"] == "stopped" and len(files_at(fleet, "e1")) == 1
+
+
+# A boot sector that says so on the serial port, again and again: xor ax,ax; mov ds,ax; mov si,text;
+# next: lodsb; test al,al; jz -> mov si; mov dx,0x3f8; out dx,al; jmp next; text.
+BOOT_SECTOR = bytes.fromhex("31c0 8ed8 be147c ac 84c0 7406 baf803 ee ebf5 ebf0") + b"booted from the disk\r\n\0"
+
+
+def says_that_it_booted(fleet, host, name):
+    console = fleet.popen(host, fleet.bin / "godwit", "vm", "console", name, stdin=subprocess.PIPE)
+    try:
+        return any("booted from the disk" in line for line in console.stdout)
+    finally:
+        console.kill()
+        console.communicate()
+
+
+def test_a_vm_boots_from_its_disk_and_goes_on_elsewhere(fleet):
+    code = ("import sys\n"
+            "with open('/var/lib/boot.raw', 'wb') as file:\n"
+            "    file.write(bytes.fromhex(sys.argv[1]).ljust(510, b'\\0') + b'\\x55\\xaa' + bytes(1 << 20))\n")
+    for host in ("e1", "w1"):
+        fleet.lab.exec(host, "/usr/bin/python3", "-c", code, BOOT_SECTOR.hex())
+        fleet.godwit(host, "image", "add", "boot", "/var/lib/boot.raw", "--format", "raw")
+    fleet.godwit("e1", "vm", "run", "bare", "--memory", "64MiB", "--disk", "root,image=boot,size=8MiB")
+    assert says_that_it_booted(fleet, "e1", "bare")
+    fleet.godwit("e1", "migrate", "bare", "--to", "w1", *fleet.PATIENT)
+    assert says_that_it_booted(fleet, "w1", "bare")
 
 
 def test_a_stopped_vm_keeps_its_disks(fleet):
