@@ -47,18 +47,16 @@ DiskSource::DiskSource(os::Loop& loop, Vm& vm, TransferLink& link, disk::Mode mo
       mode_(mode),
       events_(std::move(events)),
       outbound_(qemu::sizes_of(vm.spec().disks), mode, *this),
-      packer_(loop, [this] { pump(); }) {}
-
-DiskSource::~DiskSource() = default;
-
-void DiskSource::clean_up(Vm& vm, std::function<void()> done) {
-  const std::size_t disks = vm.spec().disks.size();
-  qemu::untap_disks(vm.qmp(), disks,
-                    [&vm, alive = vm.qmp().lifetime(), done = std::move(done)](const Result<>&) {
-                      if (alive.expired()) return done();
-                      qemu::stop_exports(vm.qmp(), [done](const Result<>&) { done(); });
-                    });
+      packer_(loop, [this] { pump(); }) {
+  link_.use_disks({.bytes = [this](BytesView acks) { return take(acks); },
+                   // With nothing to send it may take what it likes, many times a millisecond.
+                   .room =
+                       [this] {
+                         if (!packer_.coded().empty() || outbound_.dirty_bytes() > 0) pump();
+                       }});
 }
+
+DiskSource::~DiskSource() { link_.use_disks({}); }
 
 void DiskSource::fail_with(const std::string& why) {
   if (std::exchange(failed_, true) || settled_) return;
@@ -71,18 +69,26 @@ void DiskSource::fail_with(const std::string& why) {
 
 // ---- beginning: QEMU's exports, our clients, the tap, then what there is ----
 
+// An earlier move of the vm may have left taps and exports, or they may be about to end.
 void DiskSource::start() {
-  clean_up(vm_, [this, alive = std::weak_ptr(alive_)] {
-    if (alive.expired()) return;
-    const auto socket = qemu::place_for_socket(vm_.paths().blocks());
-    if (!socket) return fail_with(socket.error().text);
-    qemu::export_disks(vm_.qmp(), *socket, vm_.spec().disks.size(), qemu::Access::read,
-                       [this, alive, path = socket->string()](const Result<>& done) {
-                         if (alive.expired()) return;
-                         if (!done) return fail_with(done.error().text);
-                         connect_clients(path);
-                       });
-  });
+  qemu::untap_disks(vm_.qmp(), vm_.spec().disks.size(),
+                    [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
+                      if (alive.expired()) return;
+                      if (!done) return fail_with(done.error().text);
+                      serve();
+                    });
+}
+
+void DiskSource::serve() {
+  const auto socket = qemu::place_for_socket(vm_.paths().blocks());
+  if (!socket) return fail_with(socket.error().text);
+  qemu::export_disks(
+      vm_.qmp(), *socket, vm_.spec().disks.size(), qemu::Access::read,
+      [this, alive = std::weak_ptr(alive_), path = socket->string()](const Result<>& done) {
+        if (alive.expired()) return;
+        if (!done) return fail_with(done.error().text);
+        connect_clients(path);
+      });
 }
 
 void DiskSource::connect_clients(const std::string& socket) {

@@ -38,13 +38,11 @@ class DiskSource final : disk::OutboundSink {
     Nanoseconds eta{};
   };
 
-  // `link` has to outlive it. Its disks' bytes go to take().
+  // `link` has to outlive it.
   DiskSource(os::Loop& loop, Vm& vm, TransferLink& link, disk::Mode mode, Events events);
   ~DiskSource() override;
 
   void start();
-  std::size_t take(BytesView acknowledgements);
-  void room() { pump(); }  // in the link
   // What is left fits the pause: nothing, where they are kept in step.
   bool may_pause() const;
   // The guest is about to be stopped.
@@ -53,21 +51,20 @@ class DiskSource final : disk::OutboundSink {
   void settle();
   Progress progress() const;
 
-  // QEMU's part of what a DiskSource of this vm began, also of an agent before; harmless.
-  static void clean_up(Vm& vm, std::function<void()> done);
-
  private:
   // disk::OutboundSink
   void read(std::uint8_t disk, disk::Extent extent) override;
   void send(const disk::Record& record) override;
   void answer(disk::WriteToken token) override;
 
+  void serve();
   void connect_clients(const std::string& socket);
   void tap();
   void scan(std::size_t disk, std::uint64_t offset);
   void scanned(std::size_t disk, std::uint64_t offset,
                const std::vector<qemu::BlockClient::Part>& parts);
   void written(const DiskTap::Write& write);
+  std::size_t take(BytesView acknowledgements);
   void pump();
   void offer();
   void look();

@@ -6,14 +6,17 @@
 #include "qemu/launch.hh"
 
 namespace godwit::agent {
-DiskTarget::DiskTarget(os::Loop& loop, Vm& vm, Events events)
+DiskTarget::DiskTarget(os::Loop& loop, Vm& vm, TransferLink& link, Events events)
     : loop_(loop),
       vm_(vm),
+      link_(link),
       events_(std::move(events)),
       inbound_(qemu::sizes_of(vm.spec().disks), *this),
-      unpacker_(loop, [this](const Result<Bytes>& records) { came(records); }) {}
+      unpacker_(loop, [this](const Result<Bytes>& records) { came(records); }) {
+  link_.use_disks({.bytes = [this](BytesView coded) { return take(coded); }});
+}
 
-DiskTarget::~DiskTarget() = default;
+DiskTarget::~DiskTarget() { link_.use_disks({}); }
 
 void DiskTarget::fail_with(const std::string& why) {
   if (std::exchange(failed_, true)) return;
@@ -23,8 +26,7 @@ void DiskTarget::fail_with(const std::string& why) {
   });
 }
 
-void DiskTarget::start(TransferLink& link) {
-  link_ = &link;
+void DiskTarget::start() {
   const auto socket = qemu::place_for_socket(vm_.paths().blocks());
   if (!socket) return fail_with(socket.error().text);
   qemu::export_disks(
@@ -49,7 +51,7 @@ void DiskTarget::connect_clients(const std::string& socket) {
           if (++connected_ < clients_.size()) return;
           ready_ = true;
           events_.ready();
-          if (std::exchange(took_less_, false)) link_->take_disks();
+          if (std::exchange(took_less_, false)) link_.take_disks();
         }));
   }
 }
@@ -67,7 +69,7 @@ void DiskTarget::came(const Result<Bytes>& records) {
   if (failed_) return;
   if (!records) return fail_with(records.error().text);
   if (const auto good = inbound_.push(*records); !good) return fail_with(good.error().text);
-  if (!inbound_.is_behind() && std::exchange(took_less_, false)) link_->take_disks();
+  if (!inbound_.is_behind() && std::exchange(took_less_, false)) link_.take_disks();
 }
 
 qemu::BlockClient::Done DiskTarget::when_done(std::uint64_t number) {
@@ -102,7 +104,7 @@ void DiskTarget::made(std::uint64_t number) {
   inbound_.done(number);
   if (inbound_.ended()) return close();
   acknowledge();
-  if (!inbound_.is_behind() && std::exchange(took_less_, false)) link_->take_disks();
+  if (!inbound_.is_behind() && std::exchange(took_less_, false)) link_.take_disks();
 }
 
 // QEMU's guest may have its disks for itself before the source hears of the end.
@@ -131,9 +133,9 @@ void DiskTarget::acknowledge() {
     if (inbound_.made() != std::exchange(acknowledged_, inbound_.made())) {
       Writer(ack_).u64(inbound_.made());
     }
-    const std::size_t taken = link_->offer_disks(ack_);
+    const std::size_t taken = link_.offer_disks(ack_);
     ack_.erase(ack_.begin(), ack_.begin() + static_cast<std::ptrdiff_t>(taken));
-    if (closed_ && ack_.empty()) link_->end_disks();
+    if (closed_ && ack_.empty()) link_.end_disks();
   });
 }
 

@@ -25,12 +25,11 @@ class DiskTarget final : disk::InboundSink {
     std::function<void(std::string)> failed;
   };
 
-  // `vm` waits for its migration, its disks are new. Their bytes go to take().
-  DiskTarget(os::Loop& loop, Vm& vm, Events events);
+  // `vm` waits for its migration, its disks are new; `link` has to outlive this.
+  DiskTarget(os::Loop& loop, Vm& vm, TransferLink& link, Events events);
   ~DiskTarget() override;
 
-  void start(TransferLink& link);
-  std::size_t take(BytesView coded);
+  void start();
 
  private:
   // disk::InboundSink
@@ -39,6 +38,7 @@ class DiskTarget final : disk::InboundSink {
   void zero(std::uint64_t number, std::uint8_t disk, disk::Extent extent) override;
   void flush(std::uint64_t number) override;
 
+  std::size_t take(BytesView coded);
   void connect_clients(const std::string& socket);
   void came(const Result<Bytes>& records);
   qemu::BlockClient::Done when_done(std::uint64_t number);
@@ -49,7 +49,7 @@ class DiskTarget final : disk::InboundSink {
 
   os::Loop& loop_;
   Vm& vm_;
-  TransferLink* link_ = nullptr;
+  TransferLink& link_;
   Events events_;
   std::vector<std::unique_ptr<qemu::BlockClient>> clients_;
   disk::Inbound inbound_;

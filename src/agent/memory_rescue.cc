@@ -96,7 +96,7 @@ void MemoryRescue::ask_target() {
 void MemoryRescue::connect(const stream::TransferId& transfer) {
   connected_ = true;
   link_ = std::make_unique<TransferLink>(
-      loop_, transfer, stream::Role::kSource, std::nullopt,
+      loop_, transfer, stream::Role::kSource, TransferLink::Disks::none, std::nullopt,
       TransferLink::Events{.mark = {},
                            .lane_lost = [this](stream::LaneNumber lane,
                                                const std::string&) { dialer_->dial_later(lane); },

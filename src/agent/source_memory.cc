@@ -117,7 +117,8 @@ void SourceMemory::on_ended(const qemu::OutgoingMigration::End& end) {
 void SourceMemory::start() {
   known_learnt_ = !settings_.coding;
   link_ = std::make_unique<TransferLink>(
-      loop_, stream::TransferId::from(settings_.id.bytes), stream::Role::kSource, settings_.coding,
+      loop_, stream::TransferId::from(settings_.id.bytes), stream::Role::kSource,
+      settings_.has_disks ? TransferLink::Disks::some : TransferLink::Disks::none, settings_.coding,
       TransferLink::Events{.mark = [this](const stream::QemuMark& each) { mark(each); },
                            .lane_lost =
                                [this](stream::LaneNumber lane, const std::string& reason) {
@@ -131,8 +132,6 @@ void SourceMemory::start() {
                                  maybe_continue();
                                },
                            .memory_verified = {},
-                           .disks = settings_.has_disks ? events_.disk_acks : nullptr,
-                           .disks_room = settings_.has_disks ? events_.disks_room : nullptr,
                            .failed =
                                [this](const std::string& why) {
                                  if (!aborting_) events_.failed(why);

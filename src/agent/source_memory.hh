@@ -41,11 +41,8 @@ class SourceMemory final {
     std::function<void()> follows{};  // post-copy: what the guest needs to run has left
     std::function<void()> completed;
     std::function<void(std::string)> failed;
-    std::function<void()> running;  // after abort(), or QEMU's own decision
-    // Of a vm with disks.
-    std::function<std::size_t(BytesView)> disk_acks{};  // TransferLink::Events::disks
-    std::function<void()> disks_room{};
-    std::function<bool()> may_pause = [] { return true; };  // for them
+    std::function<void()> running;                          // after abort(), or QEMU's own decision
+    std::function<bool()> may_pause = [] { return true; };  // of a vm with disks: for them
     std::function<void()> about_to_stop = [] {};
   };
   struct Progress {

@@ -8,6 +8,7 @@
 #include "agent/move_queue.hh"
 #include "migrate/bounds.hh"
 #include "os/wall_clock.hh"
+#include "qemu/block_jobs.hh"
 #include "qemu/commands.hh"
 #include "qemu/json.hh"
 #include "qemu/receive_ring.hh"
@@ -270,28 +271,22 @@ void SourceMove::start_memory() {
   }
   memory_ = std::make_unique<SourceMemory>(
       context_.loop, *vm, context_.peers, std::move(settings), milestones_,
-      SourceMemory::Events{
-          .converged =
-              [this] {
-                memory_converged_ = true;
-                maybe_converged();
-              },
-          .diverged = [this](std::string why) { diverged(std::move(why)); },
-          .pre_switchover = [this] { feed(SourceEvent::at_pre_switchover); },
-          .follows = [this] { feed(SourceEvent::memory_follows); },
-          .completed = [this] { memory_completed(); },
-          .failed = [this](std::string why) { memory_failed(std::move(why)); },
-          .running = [this] { resumed(); },
-          .disk_acks = [this](BytesView acks) { return disks_ ? disks_->take(acks) : acks.size(); },
-          .disks_room =
-              [this] {
-                if (disks_) disks_->room();
-              },
-          .may_pause = [this] { return !disks_ || disks_->may_pause(); },
-          .about_to_stop =
-              [this] {
-                if (disks_) disks_->let_go();
-              }});
+      SourceMemory::Events{.converged =
+                               [this] {
+                                 memory_converged_ = true;
+                                 maybe_converged();
+                               },
+                           .diverged = [this](std::string why) { diverged(std::move(why)); },
+                           .pre_switchover = [this] { feed(SourceEvent::at_pre_switchover); },
+                           .follows = [this] { feed(SourceEvent::memory_follows); },
+                           .completed = [this] { memory_completed(); },
+                           .failed = [this](std::string why) { memory_failed(std::move(why)); },
+                           .running = [this] { resumed(); },
+                           .may_pause = [this] { return !disks_ || disks_->may_pause(); },
+                           .about_to_stop =
+                               [this] {
+                                 if (disks_) disks_->let_go();
+                               }});
   memory_->start();
   if (!vm->spec().disks.empty()) start_disks(*vm);
   publish_progress();
@@ -322,11 +317,11 @@ void SourceMove::proceed() {
   if (proceeds_ && (!disks_ || disks_settled_)) memory_->proceed();
 }
 
-// QEMU's part of it ends meanwhile, and is harmless until then.
-void SourceMove::let_go_of_disks() {
+// Also of those that an earlier agent began; QEMU's part ends meanwhile, and is harmless until
+// then.
+void SourceMove::let_go_of_disks(Vm& vm) {
   disks_.reset();
-  Vm* vm = context_.vms.find(record_.vm);
-  if (vm != nullptr && !vm->spec().disks.empty()) DiskSource::clean_up(*vm, [] {});
+  if (!vm.spec().disks.empty()) qemu::abandon_disks(vm.qmp(), vm.spec().disks.size());
 }
 
 std::size_t SourceMove::lanes() const {
@@ -521,7 +516,7 @@ void SourceMove::tell_lost() {
 void SourceMove::resume_guest() {
   Vm* vm = context_.vms.find(record_.vm);
   if (vm == nullptr) return feed(SourceEvent::guest_died);
-  let_go_of_disks();
+  let_go_of_disks(*vm);
   if (!memory_) {
     // After a restart, or before memory ever moved: whatever QEMU is doing, it ends in running.
     memory_ = std::make_unique<SourceMemory>(

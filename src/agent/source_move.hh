@@ -86,7 +86,7 @@ class SourceMove final {
   void start_disks(Vm& vm);
   void maybe_converged();
   void proceed();
-  void let_go_of_disks();
+  void let_go_of_disks(Vm& vm);
   migrate::PauseLimits limits() const;
   std::size_t lanes() const;
   void diverged(std::string why);

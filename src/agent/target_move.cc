@@ -235,12 +235,10 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
   if (codec_) {
     coding = {.settings = *codec_, .known = std::move(known), .group = std::move(group_)};
   }
-  std::function<std::size_t(BytesView)> take_disks;
-  if (!record_.spec.disks.empty()) {
-    take_disks = [this](BytesView bytes) { return disks_ ? disks_->take(bytes) : bytes.size(); };
-  }
   link_ = std::make_unique<TransferLink>(
-      context_.loop, transfer_, stream::Role::kTarget, std::move(coding),
+      context_.loop, transfer_, stream::Role::kTarget,
+      record_.spec.disks.empty() ? TransferLink::Disks::none : TransferLink::Disks::some,
+      std::move(coding),
       TransferLink::Events{
           .mark = {},
           .lane_lost =
@@ -261,7 +259,6 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
                 stream_verified_ = true;
                 maybe_loaded();
               },
-          .disks = take_disks,
           .failed = [this](std::string why) { feed(TargetEvent::load_failed, std::move(why)); }});
   link_->use_qemu(os::adopt_stream(context_.loop, std::move(incoming.stream), "QEMU"));
   if (!record_.spec.disks.empty()) start_disks(vm);
@@ -270,7 +267,7 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
                     .listening =
                         [this] {
                           listening_ = true;
-                          if (disks_) disks_->start(*link_);
+                          if (disks_) disks_->start();
                           maybe_prepared();
                         },
                     .loaded =
@@ -300,7 +297,7 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
 void TargetMove::start_disks(Vm& vm) {
   disks_ready_ = false;
   disks_ = std::make_unique<DiskTarget>(
-      context_.loop, vm,
+      context_.loop, vm, *link_,
       DiskTarget::Events{
           .ready =
               [this] {
@@ -371,7 +368,7 @@ void TargetMove::recover(PeerRequest request, const stream::TransferId& transfer
 
 void TargetMove::use_recovered(std::unique_ptr<os::ByteStream> qemu, PeerRequest request) {
   link_ = std::make_unique<TransferLink>(
-      context_.loop, transfer_, stream::Role::kTarget, std::nullopt,
+      context_.loop, transfer_, stream::Role::kTarget, TransferLink::Disks::none, std::nullopt,
       TransferLink::Events{.mark = {},
                            .lane_lost =
                                [this](stream::LaneNumber lane, const std::string& reason) {

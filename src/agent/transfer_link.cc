@@ -59,16 +59,15 @@ class TransferLink::PlainMarks final : public stream::QemuSink {
 };
 
 TransferLink::TransferLink(os::Loop& loop, const stream::TransferId& id, stream::Role role,
-                           std::optional<Coding> coding, Events events)
+                           Disks disks, std::optional<Coding> coding, Events events)
     : loop_(loop),
       role_(role),
       outgoing_(is_source() ? kMemoryStream : kReturnPathStream),
       incoming_(is_source() ? kReturnPathStream : kMemoryStream),
       events_(std::move(events)),
-      transfer_({.id = id,
-                 .role = role,
-                 .streams = streams_of(coding.has_value(), events_.disks != nullptr)},
-                *this, loop.now()),
+      transfer_(
+          {.id = id, .role = role, .streams = streams_of(coding.has_value(), disks == Disks::some)},
+          *this, loop.now()),
       known_(coding ? coding->known : nullptr),
       tells_known_(!is_source() && coding) {
   if (is_source() && coding) {
@@ -405,7 +404,7 @@ void TransferLink::pump() {
     if (alive.expired()) return;
   }
   pumping_ = false;
-  if (events_.disks_room) events_.disks_room();
+  if (disks_.room) disks_.room();
   if (alive.expired()) return;
   arm();
 }
@@ -454,7 +453,9 @@ void TransferLink::release_qemu() {
 
 std::size_t TransferLink::deliver(StreamId stream, BytesView bytes) {
   if (stream == kKnownStream) return learn(bytes);
-  if (stream == kDiskStream || stream == kDiskAckStream) return events_.disks(bytes);
+  if (stream == kDiskStream || stream == kDiskAckStream) {
+    return disks_.bytes ? disks_.bytes(bytes) : bytes.size();  // nobody's any more
+  }
   return decode_ ? decode_->take(bytes) : write_to_qemu(bytes);
 }
 

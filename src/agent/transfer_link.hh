@@ -33,11 +33,7 @@ class TransferLink final : public stream::TransferSink {
     std::function<void()> known_learnt{};  // at the source: all that the target knows
     // At the target, of a post-copy: all that the vm needs to run came, and sums agree.
     std::function<void()> package_verified{};
-    std::function<void()> memory_verified;  // the target took all, sums agree; both roles
-    // What comes for the vm's disks: records at the target, acknowledgements at the source; how
-    // much was taken. Less than given: no more until take_disks(). Not to call back into here.
-    std::function<std::size_t(BytesView)> disks{};
-    std::function<void()> disks_room{};       // offer_disks() may take more than before
+    std::function<void()> memory_verified;    // the target took all, sums agree; both roles
     std::function<void(std::string)> failed;  // given up; once
   };
 
@@ -58,8 +54,9 @@ class TransferLink final : public stream::TransferSink {
     std::shared_ptr<const codec::KnownPages> known{};  // at the target, of the vm's memory
     std::shared_ptr<SharedReader> group{};             // at the target
   };
-  // Without `coding` the memory stream passes as it is. With events.disks: of a vm with disks.
-  TransferLink(os::Loop& loop, const stream::TransferId& id, stream::Role role,
+  // Without `coding` the memory stream passes as it is.
+  enum class Disks { none, some };
+  TransferLink(os::Loop& loop, const stream::TransferId& id, stream::Role role, Disks disks,
                std::optional<Coding> coding, Events events);
   ~TransferLink() override;
 
@@ -85,7 +82,15 @@ class TransferLink final : public stream::TransferSink {
   // The same, and what is encoded at once is bounded, too: for post-copy, where the vm waits for
   // what QEMU writes next, behind all that is on its way.
   void hurry(ByteCount most);
-  // For the vm's disks, the other way: how much was taken.
+  // Who has the vm's disks, until use_disks({}).
+  struct DiskEvents {
+    // Records at the target, acknowledgements at the source: how much was taken. Less than given:
+    // no more until take_disks(). Not to call back into here.
+    std::function<std::size_t(BytesView)> bytes{};
+    std::function<void()> room{};  // offer_disks() may take more than before
+  };
+  void use_disks(DiskEvents events) { disks_ = std::move(events); }
+  // The other way: how much was taken.
   std::size_t offer_disks(BytesView bytes);
   void end_disks();
   void take_disks();
@@ -145,6 +150,7 @@ class TransferLink final : public stream::TransferSink {
   stream::StreamId outgoing_;
   stream::StreamId incoming_;
   Events events_;
+  DiskEvents disks_;
   stream::Transfer transfer_;
   std::unique_ptr<os::ByteStream> qemu_;
   struct Lane {

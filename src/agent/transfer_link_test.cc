@@ -80,6 +80,7 @@ class TransferLinkTest : public testing::TestWithParam<std::optional<codec::Sett
       loop_,
       kId,
       stream::Role::kSource,
+      TransferLink::Disks::none,
       coding(),
       {.mark = [this](const stream::QemuMark& mark) { marks_.push_back(mark); },
        .lane_lost = [this](stream::LaneNumber, const std::string&) { ++lanes_lost_; },
@@ -89,6 +90,7 @@ class TransferLinkTest : public testing::TestWithParam<std::optional<codec::Sett
       loop_,
       kId,
       stream::Role::kTarget,
+      TransferLink::Disks::none,
       coding(),
       {.mark = {},
        .lane_lost = [this](stream::LaneNumber, const std::string&) { ++lanes_lost_; },
@@ -180,14 +182,14 @@ struct KnowingLinks {
     pages->seal();
     codec::Settings settings{.cache = 1 << 20, .most_known = most, .window_bits = 20};
     source = std::make_unique<TransferLink>(
-        loop, kId, stream::Role::kSource, TransferLink::Coding{.settings = settings},
+        loop, kId, stream::Role::kSource, disks, TransferLink::Coding{.settings = settings},
         TransferLink::Events{.mark = {},
                              .lane_lost = [](stream::LaneNumber, const std::string&) {},
                              .known_learnt = [this] { learnt = true; },
                              .memory_verified = [this] { ++verified; },
                              .failed = [this](const std::string& why) { failure = why; }});
     target = std::make_unique<TransferLink>(
-        loop, kId, stream::Role::kTarget,
+        loop, kId, stream::Role::kTarget, disks,
         TransferLink::Coding{.settings = settings, .known = pages},
         TransferLink::Events{.mark = {},
                              .lane_lost = [](stream::LaneNumber, const std::string&) {},
@@ -206,6 +208,7 @@ struct KnowingLinks {
   }
 
   const stream::TransferId kId = stream::TransferId::from(Bytes(16, std::byte{7}));
+  const TransferLink::Disks disks = TransferLink::Disks::some;
   codec::MadeUpGuest guest{3, 500};
   os::Loop loop;
   os::MemoryLink from, to, lane;
@@ -227,6 +230,37 @@ TEST(TransferLinkKnown, WhatTheTargetKnowsIsOnlyNamed) {
       links.source->encoded()->by_encoding[std::to_underlying(codec::Encoding::kKnown)];
   EXPECT_GT(known.pages, 200U);
   EXPECT_LT(links.source->stats().out.at(stream::kMemoryStream).offered, 20'000U);
+}
+
+TEST(TransferLinkDisks, WhatIsNotTakenComesWhenItIsWanted) {
+  KnowingLinks links(500);
+  std::size_t appetite = 100;
+  Bytes came, answered;
+  links.target->use_disks({.bytes = [&](BytesView bytes) {
+    const std::size_t taken = std::min(bytes.size(), appetite);
+    append(came, bytes.first(taken));
+    appetite -= taken;
+    return taken;
+  }});
+  bool had_room = false;
+  links.source->use_disks({.bytes =
+                               [&](BytesView bytes) {
+                                 append(answered, bytes);
+                                 return bytes.size();
+                               },
+                           .room = [&] { had_room = true; }});
+  const Bytes records(500, std::byte{3});
+  EXPECT_EQ(links.source->offer_disks(records), records.size());
+  ASSERT_TRUE(links.run_until([&] { return came.size() == 100 && had_room; }));
+  appetite = 1000;
+  links.target->take_disks();
+  EXPECT_EQ(came, records);
+  links.target->offer_disks(Bytes(8));
+  ASSERT_TRUE(links.run_until([&] { return answered.size() == 8; }));
+  links.target->use_disks({});  // whoever had them is gone
+  EXPECT_EQ(links.source->offer_disks(records), records.size());
+  ASSERT_TRUE(links.run_until(
+      [&] { return links.source->stats().out.at(stream::kDiskStream).backlog() == 0; }));
 }
 
 TEST(TransferLinkKnown, ATargetThatSaysItKnowsMoreThanThereIsIsLeft) {

@@ -11,6 +11,7 @@ namespace {
 using nlohmann::json;
 
 constexpr Nanoseconds kLookAgain = milliseconds(1);  // whether jobs have ended
+constexpr int kMostLooks = 5000;
 
 struct Step {
   std::string command;
@@ -53,6 +54,14 @@ std::string tap_node(std::size_t index) { return fmt::format("godwit-tap{}", ind
 
 bool is_ours(const json& job) { return text_at(job, "device").starts_with("godwit-tap"); }
 
+std::vector<Step> cancel_taps(std::size_t disks) {
+  std::vector<Step> steps;
+  for (std::size_t i = 0; i < disks; ++i) {
+    steps.push_back({"block-job-cancel", {{"device", tap_node(i)}, {"force", true}}, true});
+  }
+  return steps;
+}
+
 void remove_tap_nodes(Qmp& qmp, std::size_t disks, Done done) {
   std::vector<Step> steps;
   for (std::size_t i = 0; i < disks; ++i) {
@@ -62,17 +71,18 @@ void remove_tap_nodes(Qmp& qmp, std::size_t disks, Done done) {
 }
 
 // A job that was cancelled ends soon.
-void await_untapped(Qmp& qmp, std::size_t disks, Done done) {
+void await_untapped(Qmp& qmp, std::size_t disks, int looks, Done done) {
+  if (looks == 0) return done(fail("vm {}: QEMU's mirror jobs do not end", qmp.vm()));
   qmp.execute("query-block-jobs", nullptr,
-              [&qmp, disks, done = std::move(done)](Result<json> jobs) mutable {
+              [&qmp, disks, looks, done = std::move(done)](Result<json> jobs) mutable {
                 if (!jobs) return done(std::unexpected(jobs.error()));
                 if (std::ranges::none_of(*jobs, is_ours)) {
                   return remove_tap_nodes(qmp, disks, std::move(done));
                 }
                 auto timer = std::make_shared<os::Loop::Timer>();
-                *timer = qmp.loop().after(kLookAgain, [&qmp, disks, alive = qmp.lifetime(), timer,
-                                                       done = std::move(done)]() mutable {
-                  if (!alive.expired()) await_untapped(qmp, disks, std::move(done));
+                *timer = qmp.loop().after(kLookAgain, [&qmp, disks, looks, alive = qmp.lifetime(),
+                                                       timer, done = std::move(done)]() mutable {
+                  if (!alive.expired()) await_untapped(qmp, disks, looks - 1, std::move(done));
                 });
               });
 }
@@ -123,14 +133,16 @@ void tap_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks,
 }
 
 void untap_disks(Qmp& qmp, std::size_t disks, Done done) {
-  std::vector<Step> steps;
-  for (std::size_t i = 0; i < disks; ++i) {
-    steps.push_back({"block-job-cancel", {{"device", tap_node(i)}, {"force", true}}, true});
-  }
-  run(qmp, std::move(steps), [&qmp, disks, done = std::move(done)](Result<> asked) mutable {
+  run(qmp, cancel_taps(disks), [&qmp, disks, done = std::move(done)](Result<> asked) mutable {
     if (!asked) return done(asked);
-    await_untapped(qmp, disks, std::move(done));
+    await_untapped(qmp, disks, kMostLooks, std::move(done));
   });
+}
+
+void abandon_disks(Qmp& qmp, std::size_t disks) {
+  std::vector<Step> steps = cancel_taps(disks);
+  steps.push_back({"nbd-server-stop", nullptr, true});
+  run(qmp, std::move(steps), [](const Result<>&) {});
 }
 
 }  // namespace godwit::qemu

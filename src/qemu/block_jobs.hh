@@ -23,7 +23,11 @@ void stop_exports(Qmp& qmp, Done done);
 // From when `done` is called every write goes to the NBD server at `socket`, too: to its exports of
 // the nodes' names and of the disks' sizes. When that ends the guest goes on alone.
 void tap_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks, Done done);
-// Harmless where there is no tap, or one of an earlier agent.
+// `done` when it has ended. Harmless where there is no tap, or one of an earlier agent.
 void untap_disks(Qmp& qmp, std::size_t disks, Done done);
+
+// Ends taps and exports without waiting for it. Who comes next waits, in untap_disks(): a wait of
+// ours could end when his have begun, and take them away.
+void abandon_disks(Qmp& qmp, std::size_t disks);
 
 }  // namespace godwit::qemu
