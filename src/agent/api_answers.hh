@@ -56,8 +56,8 @@ inline std::optional<nlohmann::json> known(std::optional<nlohmann::json> thing, 
                                            std::string_view noun, const std::string& name,
                                            const std::string& host, http::Responder& responder) {
   if (thing && is_visible) return thing;
-  responder.error(kNotFound, fmt::format("there is no {0} '{1}' on host {2}; see godwit {0} ls", noun,
-                                         name, host));
+  responder.error(kNotFound, fmt::format("there is no {0} '{1}' on host {2}; see godwit {0} ls",
+                                         noun, name, host));
   return std::nullopt;
 }
 

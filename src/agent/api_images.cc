@@ -37,7 +37,8 @@ nlohmann::json as_seen(Parts parts, const Request& request, nlohmann::json image
 std::optional<nlohmann::json> image_of(Parts parts, const Request& request, Responder& responder) {
   const std::string& name = request.parameter("name");
   const auto image = parts.images.show(name);
-  return known(image, image && may_use(request, *image), "image", name, parts.config.name, responder);
+  return known(image, image && may_use(request, *image), "image", name, parts.config.name,
+               responder);
 }
 
 // One that the caller may change, or the 404 or 403 was sent.
