@@ -23,7 +23,7 @@ MAY_LINK = {
     "doctor": {"base", "os", "crypto", "http", "qemu"},
     "migrate": {"base"},
     "nbd": {"base"},
-    "disk": {"base"},
+    "disk": {"base", "crypto"},
     "manual": {"base"},
 }
 # No syscalls, no clock, no threads, no randomness: time, bytes and a sink are given.

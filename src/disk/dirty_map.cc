@@ -25,28 +25,30 @@ void DirtyMap::mark(Extent extent) {
   }
 }
 
-// blocks_ when there is none.
-std::uint64_t DirtyMap::next_dirty(std::uint64_t from) const {
-  for (std::uint64_t at = from; at < blocks_; at = (at / 64 + 1) * 64) {
+// `end` when there is none.
+std::uint64_t DirtyMap::next_dirty(std::uint64_t from, std::uint64_t end) const {
+  for (std::uint64_t at = from; at < end; at = (at / 64 + 1) * 64) {
     const std::uint64_t word = bits_[at / 64] >> (at % 64);
-    if (word != 0) return at + static_cast<std::uint64_t>(std::countr_zero(word));
+    if (word != 0) return std::min(at + static_cast<std::uint64_t>(std::countr_zero(word)), end);
   }
-  return blocks_;
+  return end;
 }
 
-std::optional<Extent> DirtyMap::take(std::uint64_t most) {
+std::optional<Extent> DirtyMap::take(std::uint64_t most, std::uint64_t end) {
   if (dirty_ == 0) return std::nullopt;
-  std::uint64_t first = next_dirty(cursor_);
-  if (first == blocks_) first = next_dirty(0);
-  std::uint64_t end = first;
-  while (end < blocks_ && (end - first) * kBlockBytes < most && test(end)) {
-    bits_[end / 64] &= ~(std::uint64_t{1} << (end % 64));
+  const std::uint64_t end_block = std::min((end + kBlockBytes - 1) / kBlockBytes, blocks_);
+  std::uint64_t first = next_dirty(cursor_, end_block);
+  if (first >= end_block) first = next_dirty(0, end_block);
+  if (first == end_block) return std::nullopt;
+  std::uint64_t last = first;  // behind what is taken
+  while (last < end_block && (last - first) * kBlockBytes < most && test(last)) {
+    bits_[last / 64] &= ~(std::uint64_t{1} << (last % 64));
     --dirty_;
-    ++end;
+    ++last;
   }
-  cursor_ = end;
+  cursor_ = last;
   const std::uint64_t offset = first * kBlockBytes;
-  return Extent{.offset = offset, .length = std::min(end * kBlockBytes, size_) - offset};
+  return Extent{.offset = offset, .length = std::min(last * kBlockBytes, size_) - offset};
 }
 
 }  // namespace godwit::disk

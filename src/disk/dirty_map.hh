@@ -27,9 +27,10 @@ class DirtyMap final {
 
   // Every block that the extent touches; it must be within the disk, CHECKed.
   void mark(Extent extent);
-  // The next dirty blocks, in turn over the whole disk, at most `most` bytes (a multiple of
-  // kBlockBytes), which are clean from now on.
-  std::optional<Extent> take(std::uint64_t most);
+  // The next dirty blocks, in turn over the disk below `end` (of a block, or of the disk), at most
+  // `most` bytes (a multiple of kBlockBytes), which are clean from now on.
+  std::optional<Extent> take(std::uint64_t most, std::uint64_t end);
+  std::optional<Extent> take(std::uint64_t most) { return take(most, size_); }
 
   ByteCount size() const { return {size_}; }
   std::uint64_t dirty_blocks() const { return dirty_; }
@@ -38,7 +39,7 @@ class DirtyMap final {
 
  private:
   bool test(std::uint64_t block) const { return (bits_[block / 64] >> (block % 64) & 1) != 0; }
-  std::uint64_t next_dirty(std::uint64_t from) const;
+  std::uint64_t next_dirty(std::uint64_t from, std::uint64_t end) const;
 
   std::uint64_t size_, blocks_;
   std::vector<std::uint64_t> bits_;

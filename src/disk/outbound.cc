@@ -5,6 +5,7 @@
 #include "base/check.hh"
 
 namespace godwit::disk {
+
 std::string_view to_text(Mode mode) {
   switch (mode) {
     case Mode::async_then_sync:
@@ -31,6 +32,37 @@ Outbound::Outbound(const std::vector<ByteCount>& disks, Mode mode, OutboundSink&
       synchronous_(wanted_synchronous_) {
   CHECK(disks.size() <= kMaxDisksOnTheWay);
   for (const ByteCount size : disks) maps_.emplace_back(size);
+}
+
+// ---- what the target has already ----
+
+void Outbound::compare(BytesView key) {
+  CHECK(seeds_.empty() && sent_ == 0 && reads_.empty());
+  digest_.emplace(key);
+  for (const DirtyMap& map : maps_) seeds_.emplace_back(map.size());
+}
+
+bool Outbound::learn(const SeedPart& part) {
+  if (part.disk >= seeds_.size() || !seeds_[part.disk].learn(part)) return false;
+  const std::uint64_t end = seeds_[part.disk].known_to();
+  if (!part.digests.empty()) mark(part.disk, {.offset = part.offset, .length = end - part.offset});
+  return true;
+}
+
+bool Outbound::wants_digests() const {
+  std::size_t kept = 0;
+  for (const Seed& seed : seeds_) kept += seed.digests_kept();
+  return kept < kMostDigestsKept;
+}
+
+bool Outbound::all_known() const { return std::ranges::all_of(seeds_, &Seed::is_known); }
+
+bool Outbound::is_there(std::uint8_t disk, std::uint64_t offset, BytesView block) {
+  const Digest* theirs = seeds_.empty() ? nullptr : seeds_[disk].digest_at(offset);
+  if (theirs == nullptr || (*digest_)(block) != *theirs) return false;
+  seeds_[disk].forget(offset);
+  same_bytes_ += block.size();
+  return true;
 }
 
 // ---- the guest's writes ----
@@ -89,13 +121,15 @@ bool Outbound::is_read(std::uint8_t disk, Extent extent) const {
 
 // Two reads of one block could be done in either order.
 std::optional<Extent> Outbound::next_to_read(std::uint8_t disk) {
-  const auto extent = maps_[disk].take(kReadBytes);
+  const std::uint64_t end = seeds_.empty() ? maps_[disk].size().bytes : seeds_[disk].known_to();
+  const auto extent = maps_[disk].take(kReadBytes, end);
   if (!extent || !is_read(disk, *extent)) return extent;
   mark(disk, *extent);
   return std::nullopt;
 }
 
 void Outbound::send(const Record& record) {
+  if (!seeds_.empty()) seeds_[record.disk].change(record.extent);
   sink_.send(record);
   ++sent_;
   unacked_.push_back({.bytes = kRecordHeader + record.data.size(), .token = {}, .extent = {}});
@@ -123,21 +157,28 @@ void Outbound::read_done(std::uint8_t disk, Extent extent, BytesView data) {
   send_as_it_is(disk, extent, data);
 }
 
-// Runs of blocks with something in them, and of zeroes; without what was written since, which is
-// marked: it could not be older at the target than what is there already.
+// None: it does not go. What was written since is marked: it could not be older at the target than
+// what is there already.
+std::optional<RecordKind> Outbound::kind_of(std::uint8_t disk, std::uint64_t offset,
+                                            BytesView block) {
+  if (maps_[disk].is_dirty(offset) || is_there(disk, offset, block)) return std::nullopt;
+  return is_all_zeros(block) ? RecordKind::kZero : RecordKind::kWrite;
+}
+
+// Runs of blocks with something in them, and of zeroes.
 void Outbound::send_as_it_is(std::uint8_t disk, Extent extent, BytesView data) {
-  const auto block = [&](std::uint64_t from) {
-    return data.subspan(from, std::min<std::uint64_t>(kBlockBytes, data.size() - from));
+  const auto size_at = [&](std::uint64_t at) {
+    return std::min<std::uint64_t>(kBlockBytes, data.size() - at);
   };
-  const auto kind_at = [&](std::uint64_t from) -> std::optional<RecordKind> {
-    if (maps_[disk].is_dirty(extent.offset + from)) return std::nullopt;
-    return is_all_zeros(block(from)) ? RecordKind::kZero : RecordKind::kWrite;
+  const auto kind_at = [&](std::uint64_t at) {
+    return kind_of(disk, extent.offset + at, data.subspan(at, size_at(at)));
   };
   std::uint64_t at = 0;
+  auto next_kind = kind_at(0);
   while (at < data.size()) {
-    const auto kind = kind_at(at);
-    std::uint64_t end = at + block(at).size();
-    while (end < data.size() && kind_at(end) == kind) end += block(end).size();
+    const auto kind = next_kind;
+    std::uint64_t end = at + size_at(at);
+    while (end < data.size() && (next_kind = kind_at(end)) == kind) end += size_at(end);
     if (kind) {
       send({.kind = *kind,
             .disk = disk,
@@ -162,7 +203,7 @@ void Outbound::pump(std::uint64_t room, Instant now) {
     reading_bytes_ += extent->length;
     sink_.read(disk, *extent);
   }
-  if (finishing_ && dirty_bytes() == 0 && reads_.empty()) {
+  if (finishing_ && dirty_bytes() == 0 && reads_.empty() && all_known()) {
     send({.kind = RecordKind::kEnd});
     end_sent_ = true;
   }

@@ -18,6 +18,7 @@
 
 #include "disk/dirty_map.hh"
 #include "disk/record.hh"
+#include "disk/seed.hh"
 
 namespace godwit::disk {
 
@@ -50,6 +51,15 @@ class Outbound final {
 
   Outbound(const std::vector<ByteCount>& disks, Mode mode, OutboundSink& sink);
 
+  // The target has disks already, and tells of them in learn(), with digests of this key: nothing
+  // is read before it is known what is there. To be called first.
+  void compare(BytesView key);
+  // False: not in order. wants_digests(): not too many at a time.
+  bool learn(const SeedPart& part);
+  bool wants_digests() const;
+  // Bytes that did not go, as they were found there.
+  std::uint64_t same_bytes() const { return same_bytes_; }
+
   // The target lacks this; before it is told otherwise it has all.
   void mark(std::uint8_t disk, Extent extent) { maps_[disk].mark(extent); }
 
@@ -78,12 +88,16 @@ class Outbound final {
   void finish();
   bool end_sent() const { return end_sent_; }
   bool finished() const { return end_sent_ && acked_ == sent_ && dirty_bytes() == 0; }
+  // Everything that differs is marked; see compare().
+  bool all_known() const;
 
   std::uint64_t dirty_bytes() const;
   // Not yet known to be at the target: dirty, being read, or on its way.
   std::uint64_t remaining_bytes() const { return dirty_bytes() + reading_bytes_ + unacked_bytes_; }
   // Synchronous, and nothing but what is in flight is missing.
-  bool in_step() const { return synchronous_ && dirty_bytes() == 0 && reads_.empty(); }
+  bool in_step() const {
+    return synchronous_ && dirty_bytes() == 0 && reads_.empty() && all_known();
+  }
   bool synchronous() const { return synchronous_; }
   std::uint64_t acked() const { return acked_; }  // records
   std::uint64_t sent() const { return sent_; }
@@ -107,11 +121,16 @@ class Outbound final {
   bool is_read(std::uint8_t disk, Extent extent) const;
   std::optional<Extent> next_to_read(std::uint8_t disk);
   void send_as_it_is(std::uint8_t disk, Extent extent, BytesView data);
+  std::optional<RecordKind> kind_of(std::uint8_t disk, std::uint64_t offset, BytesView block);
+  bool is_there(std::uint8_t disk, std::uint64_t offset, BytesView block);
   void fall_back();
   void answer_all();
   bool is_late(Instant now) const;
 
   std::vector<DirtyMap> maps_;
+  std::vector<Seed> seeds_;  // none: the target's disks are new
+  std::optional<crypto::KeyedHash> digest_;
+  std::uint64_t same_bytes_ = 0;
   Mode mode_;
   OutboundSink& sink_;
   std::vector<Read> reads_;

@@ -1,6 +1,6 @@
 // Disks on their way. By the first bit of the input either a hostile peer's stream of records,
-// whose sink answers in any order, or a script of what a guest, its QEMU, the link and a target do
-// to the source's side.
+// whose sink answers in any order, or a script of what a guest, its QEMU, the link and a target,
+// which may have disks already, do to the source's side.
 #include <algorithm>
 #include <cstdlib>
 #include <map>
@@ -141,7 +141,11 @@ class Source final : OutboundSink {
   explicit Source(Reader& input)
       : input_(input),
         reader_(kDisks),
-        outbound_(kDisks, Mode{static_cast<std::uint8_t>(input.u8() % 3)}, *this) {}
+        outbound_(kDisks, Mode{static_cast<std::uint8_t>(input.u8() % 3)}, *this) {
+    if (input.u8() % 2 != 0) return;
+    outbound_.compare(kKey);
+    compares_ = true;
+  }
   void run() {
     while (input_.remaining() > 0) {
       step();
@@ -156,7 +160,7 @@ class Source final : OutboundSink {
   static constexpr std::uint64_t kMostWritten = 2 * kBlockBytes;
 
   void step() {
-    switch (input_.u8() % 12) {
+    switch (input_.u8() % 14) {
       case 0:
       case 1:
         return write();
@@ -183,6 +187,10 @@ class Source final : OutboundSink {
       case 10:
         if (!finishing_) outbound_.keep_in_step();
         return;
+      case 11:
+        return learn();
+      case 12:
+        return learn_bytes();
       default:
         if (input_.u8() % 16 == 0) finish();
     }
@@ -241,6 +249,30 @@ class Source final : OutboundSink {
     require(outbound_.acknowledged(acked) == (acked <= sent_));
     require(outbound_.acked() == (acked <= sent_ ? std::max(acked, before) : before));
   }
+  // Of what read_some() may find, of others, in any order.
+  void learn() {
+    const auto disk = static_cast<std::uint8_t>(input_.u8() % kDisks.size());
+    const std::uint64_t blocks = (kDisks[disk].bytes + kBlockBytes - 1) / kBlockBytes;
+    const std::uint64_t first = input_.u8() % blocks;
+    SeedPart part{.disk = disk, .offset = first * kBlockBytes};
+    part.digests.resize(std::min<std::uint64_t>(input_.u8() % 8, blocks - first));
+    for (Digest& digest : part.digests) {
+      digest = digest_(BytesView(input_.u8() % 2 == 0 ? kZeroes : kOnes).first(kBlockBytes));
+    }
+    learn(part);
+  }
+  void learn(const SeedPart& part) {
+    std::uint64_t& known_to = known_to_[part.disk];
+    const bool is_good = compares_ && part.offset >= known_to;
+    require(outbound_.learn(part) == is_good);
+    if (!is_good) return;
+    known_to = std::min(part.offset + part.digests.size() * kBlockBytes, kDisks[part.disk].bytes);
+  }
+  void learn_bytes() {
+    const std::size_t count = std::min<std::size_t>(input_.u8(), input_.remaining());
+    seed_reader_.push(input_.bytes(count));
+    for (auto part = seed_reader_.next(); part && *part; part = seed_reader_.next()) learn(**part);
+  }
   void finish() {
     outbound_.finish();
     finishing_ = true;
@@ -253,6 +285,11 @@ class Source final : OutboundSink {
   void end() {
     finish();
     room_ = kPlenty;
+    for (std::uint8_t disk = 0; compares_ && disk < kDisks.size(); ++disk) {
+      require(outbound_.all_known() ==
+              (known_to_[0] == kDisks[0].bytes && known_to_[1] == kDisks[1].bytes));
+      learn({.disk = disk, .offset = kDisks[disk].bytes});
+    }
     for (int turn = 0; turn < kMostTurns && !outbound_.finished(); ++turn) {
       pump();
       for (const auto& [disk, extent] : std::exchange(reads_, {})) {
@@ -271,6 +308,7 @@ class Source final : OutboundSink {
 
   // OutboundSink
   void read(std::uint8_t disk, Extent extent) override {
+    require(!compares_ || extent.end() <= known_to_[disk]);
     for (const auto& [other, its] : reads_) require(other != disk || !overlaps(its, extent));
     reads_.push_back({disk, extent});
     require(reads_.size() <= Outbound::kMaxReads && extent.length <= Outbound::kReadBytes);
@@ -287,6 +325,7 @@ class Source final : OutboundSink {
   }
   void answer(WriteToken token) override { require(asked_.erase(token.request) == 1); }
 
+  static inline const Bytes kKey = Bytes(crypto::KeyedHash::kKeySize);
   static inline const Bytes kZeroes = Bytes(kMostWritten);
   static inline const Bytes kOnes = Bytes(Outbound::kReadBytes, std::byte{1});
   Reader& input_;
@@ -297,6 +336,10 @@ class Source final : OutboundSink {
   std::uint64_t requests_ = 0, sent_ = 0;
   bool finishing_ = false, ended_ = false;
   RecordReader reader_;
+  SeedReader seed_reader_{kDisks};
+  crypto::KeyedHash digest_{kKey};
+  std::vector<std::uint64_t> known_to_ = std::vector<std::uint64_t>(kDisks.size());
+  bool compares_ = false;
   Outbound outbound_;
 };
 
