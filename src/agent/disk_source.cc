@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "agent/disk_scan.hh"
 #include "qemu/block_jobs.hh"
 #include "qemu/launch.hh"
 
@@ -24,11 +25,10 @@ constexpr std::uint64_t kLittleAtPause = 1 << 20;
 // The guest writes as much as the lanes carry: only synchronously what is left gets less.
 constexpr Nanoseconds kNoLess = 3s;
 constexpr double kIsLess = 0.95;
-// In the pause all that the target holds back has to be written: once it is in step, no more than
-// of so long.
+// What the target holds back has to be written in the pause, and is lost if its host dies, or its
+// QEMU, which holds back where a qcow2 has things: no more than of so long.
 constexpr Nanoseconds kFlushEvery = 1s;
-constexpr std::uint64_t kScanAtOnce = 1U << 30;  // bytes of a disk; QEMU tells of no more
-constexpr double kRateMemory = 0.8;              // of what the rate was a look ago
+constexpr double kRateMemory = 0.8;  // of what the rate was a look ago
 
 std::vector<nbd::Export> exports_of(const qemu::VmSpec& spec) {
   std::vector<nbd::Export> exports;
@@ -47,8 +47,11 @@ DiskSource::DiskSource(os::Loop& loop, Vm& vm, TransferLink& link, disk::Mode mo
       mode_(mode),
       events_(std::move(events)),
       outbound_(qemu::sizes_of(vm.spec().disks), mode, *this),
-      packer_(loop, [this] { pump(); }) {
+      packer_(loop, [this] { pump(); }),
+      seed_reader_(qemu::sizes_of(vm.spec().disks)) {
+  outbound_.compare(link_.seed_key());
   link_.use_disks({.bytes = [this](BytesView acks) { return take(acks); },
+                   .seeds = [this](BytesView parts) { return take_seeds(parts); },
                    // With nothing to send it may take what it likes, many times a millisecond.
                    .room =
                        [this] {
@@ -119,36 +122,25 @@ void DiskSource::tap() {
                     if (!done) return fail_with(done.error().text);
                     tapped_ = true;
                     to_scan_ = vm_.spec().disks.size();
-                    for (std::size_t i = 0; i < to_scan_; ++i) scan(i, 0);
+                    for (std::uint8_t i = 0; i < vm_.spec().disks.size(); ++i) scan(i);
                   });
 }
 
-// What the target has not: it begins with an empty disk, or with the image that ours is on.
-void DiskSource::scan(std::size_t disk, std::uint64_t offset) {
-  const std::uint64_t rest = vm_.spec().disks[disk].size.bytes - offset;
-  clients_[disk]->status(offset, std::min(rest, kScanAtOnce),
-                         [this, disk, offset](const auto& parts) {
-                           if (!parts) return fail_with(parts.error().text);
-                           scanned(disk, offset, *parts);
-                         });
+// What a new disk lacks, or one on the image that ours is on.
+void DiskSource::scan(std::uint8_t disk) {
+  scan_disk(
+      *clients_[disk], vm_.spec().disks[disk],
+      [this, disk](disk::Extent extent) { outbound_.mark(disk, extent); },
+      [this](const Result<>& done) {
+        if (!done) return fail_with(done.error().text);
+        if (--to_scan_ == 0) scanned();
+      });
 }
 
-void DiskSource::scanned(std::size_t disk, std::uint64_t offset,
-                         const std::vector<qemu::BlockClient::Part>& parts) {
-  const std::uint64_t begun_at = offset;
-  const bool is_overlay = !vm_.spec().disks[disk].image.name.empty();
-  for (const auto& part : parts) {
-    const bool lacks = is_overlay ? part.own : !part.zero;
-    if (lacks) {
-      outbound_.mark(static_cast<std::uint8_t>(disk), {.offset = offset, .length = part.length});
-    }
-    offset += part.length;
-  }
-  if (offset == begun_at) return fail_with("QEMU does not tell what is on them");
-  if (offset < vm_.spec().disks[disk].size.bytes) return scan(disk, offset);
-  if (--to_scan_ > 0) return;
+void DiskSource::scanned() {
   total_bytes_ = outbound_.remaining_bytes();
-  spdlog::info("vm {}: {} on its disks to copy", vm_.name(), to_text(ByteCount{total_bytes_}));
+  spdlog::info("vm {}: {} on its disks to copy or to compare", vm_.name(),
+               to_text(ByteCount{total_bytes_}));
   least_since_ = looked_ = loop_.now();
   events_.begun();
   look();
@@ -209,6 +201,28 @@ std::size_t DiskSource::take(BytesView acknowledgements) {
   return acknowledgements.size();
 }
 
+// Not from within the transfer. Some at a time: they are looked up until their blocks are read.
+std::size_t DiskSource::take_seeds(BytesView parts) {
+  seeds_wait_ = !outbound_.wants_digests();
+  if (seeds_wait_) return 0;
+  seed_reader_.push(parts);
+  if (std::exchange(learning_, true)) return parts.size();
+  loop_.post([this, alive = std::weak_ptr(alive_)] {
+    if (!alive.expired()) learn();
+  });
+  return parts.size();
+}
+
+void DiskSource::learn() {
+  learning_ = false;
+  auto part = seed_reader_.next();
+  for (; part && *part; part = seed_reader_.next()) {
+    if (!outbound_.learn(**part)) return fail_with("the target tells what it has in no order");
+  }
+  if (!part) return fail_with(part.error().text);
+  pump();
+}
+
 void DiskSource::pump() {
   if (pumping_ || failed_ || settled_) return;
   pumping_ = true;
@@ -218,6 +232,10 @@ void DiskSource::pump() {
     outbound_.pump(most - std::min(most, waiting), loop_.now());
   }
   if (!records_.empty()) packer_.push(std::exchange(records_, {}));
+  if (seeds_wait_ && outbound_.wants_digests()) {
+    seeds_wait_ = false;
+    link_.take_seeds();
+  }
   offer();
   pumping_ = false;
   if (settling_) maybe_settled();
@@ -253,14 +271,16 @@ void DiskSource::look() {
     least_since_ = now;  // the lanes are down: it says nothing of the guest
   }
   const bool never_less = now - least_since_ >= kNoLess;
-  if (!ready_ && (remaining <= kLittle || never_less)) {
+  const bool little = remaining <= kLittle && outbound_.all_known();
+  if (!ready_ && (little || never_less)) {
     ready_ = true;
     outbound_.keep_in_step();
-    spdlog::info("vm {}: disks {}, {} left", vm_.name(),
-                 outbound_.synchronous() ? "in step" : "copied", to_text(ByteCount{remaining}));
+    spdlog::info("vm {}: disks {}, {} left, {} were at the target", vm_.name(),
+                 outbound_.synchronous() ? "in step" : "copied", to_text(ByteCount{remaining}),
+                 to_text(ByteCount{outbound_.same_bytes()}));
     events_.ready();
   }
-  if (ready_ && now - flushed_ >= kFlushEvery) {
+  if (now - flushed_ >= kFlushEvery) {
     flushed_ = now;
     outbound_.flush_ahead();
   }
@@ -273,7 +293,9 @@ void DiskSource::look() {
 
 bool DiskSource::may_pause() const {
   if (!ready_) return false;
-  if (mode_ == disk::Mode::async) return outbound_.remaining_bytes() <= kLittleAtPause;
+  if (mode_ == disk::Mode::async) {
+    return outbound_.all_known() && outbound_.remaining_bytes() <= kLittleAtPause;
+  }
   return outbound_.in_step();
 }
 
@@ -316,6 +338,7 @@ DiskSource::Progress DiskSource::progress() const {
   Progress progress{.total_bytes = total_bytes_,
                     .remaining_bytes = outbound_.remaining_bytes(),
                     .sent_bytes = packer_.coded_bytes(),
+                    .same_bytes = outbound_.same_bytes(),
                     .rate = {static_cast<std::uint64_t>(rate_ * 8)},
                     .ready = ready_,
                     .synchronous = outbound_.synchronous()};

@@ -3,6 +3,7 @@
 //
 //   guest's writes --NBD--> DiskTap --> disk::Outbound --> DiskPacker --> TransferLink
 //   QEMU's exports <--NBD-- BlockClient <-- reads '            '<-- acknowledgements
+//                                                              '<-- what the target has already
 //
 // Owned by a SourceMove; control thread, compression in one of its own. QEMU's disk is whole until
 // the target owns the vm: whatever fails here, the guest goes on.
@@ -33,6 +34,7 @@ class DiskSource final : disk::OutboundSink {
     std::uint64_t total_bytes = 0;      // that had to go when it began
     std::uint64_t remaining_bytes = 0;  // by now, with what the guest has written since
     std::uint64_t sent_bytes = 0;       // for them by the lanes, compressed
+    std::uint64_t same_bytes = 0;       // found at the target
     BitRate rate;                       // of the disks' bytes
     bool ready = false, synchronous = false;
     Nanoseconds eta{};
@@ -60,11 +62,12 @@ class DiskSource final : disk::OutboundSink {
   void serve();
   void connect_clients(const std::string& socket);
   void tap();
-  void scan(std::size_t disk, std::uint64_t offset);
-  void scanned(std::size_t disk, std::uint64_t offset,
-               const std::vector<qemu::BlockClient::Part>& parts);
+  void scan(std::uint8_t disk);
+  void scanned();
   void written(const DiskTap::Write& write);
   std::size_t take(BytesView acknowledgements);
+  std::size_t take_seeds(BytesView parts);
+  void learn();
   void pump();
   void offer();
   void look();
@@ -82,6 +85,8 @@ class DiskSource final : disk::OutboundSink {
   DiskPacker packer_;
   Bytes records_;  // for the next batch
   Bytes ack_;      // as far as it came
+  disk::SeedReader seed_reader_;
+  bool seeds_wait_ = false, learning_ = false;
   std::size_t connected_ = 0, to_scan_ = 0;
   bool tapped_ = false, ready_ = false, could_pause_ = false, pumping_ = false;
   bool settling_ = false, untapped_ = false, unexporting_ = false, unexported_ = false,

@@ -6,6 +6,7 @@
 #include "qemu/launch.hh"
 
 namespace godwit::agent {
+
 DiskTarget::DiskTarget(os::Loop& loop, Vm& vm, TransferLink& link, Events events)
     : loop_(loop),
       vm_(vm),
@@ -13,7 +14,11 @@ DiskTarget::DiskTarget(os::Loop& loop, Vm& vm, TransferLink& link, Events events
       events_(std::move(events)),
       inbound_(qemu::sizes_of(vm.spec().disks), *this),
       unpacker_(loop, [this](const Result<Bytes>& records) { came(records); }) {
-  link_.use_disks({.bytes = [this](BytesView coded) { return take(coded); }});
+  link_.use_disks({.bytes = [this](BytesView coded) { return take(coded); },
+                   .room =
+                       [this] {
+                         if (seeds_) seeds_->room();
+                       }});
 }
 
 DiskTarget::~DiskTarget() { link_.use_disks({}); }
@@ -51,6 +56,8 @@ void DiskTarget::connect_clients(const std::string& socket) {
           if (++connected_ < clients_.size()) return;
           ready_ = true;
           events_.ready();
+          seeds_.emplace(clients_, vm_.spec().disks, link_,
+                         [this](const std::string& why) { fail_with(why); });
           if (std::exchange(took_less_, false)) link_.take_disks();
         }));
   }

@@ -2,7 +2,8 @@
 // The disks of a vm as they come in, beside its memory and by the same transfer:
 //
 //   TransferLink --> DiskUnpacker --> disk::Inbound --> BlockClient --NBD--> QEMU's exports
-//        '<-- acknowledgements: how many records QEMU has made
+//        '<-- acknowledgements: how many records QEMU has made                |
+//        '<-- DiskSeeds: what was there before them  <------------------------'
 //
 // Owned by a TargetMove; control thread, decompression in one of its own.
 #include <functional>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "agent/disk_coding.hh"
+#include "agent/disk_seeds.hh"
 #include "agent/transfer_link.hh"
 #include "agent/vm.hh"
 #include "disk/inbound.hh"
@@ -25,7 +27,7 @@ class DiskTarget final : disk::InboundSink {
     std::function<void(std::string)> failed;
   };
 
-  // `vm` waits for its migration, its disks are new; `link` has to outlive this.
+  // `vm` waits for its migration; `link` has to outlive this.
   DiskTarget(os::Loop& loop, Vm& vm, TransferLink& link, Events events);
   ~DiskTarget() override;
 
@@ -51,7 +53,8 @@ class DiskTarget final : disk::InboundSink {
   Vm& vm_;
   TransferLink& link_;
   Events events_;
-  std::vector<std::unique_ptr<qemu::BlockClient>> clients_;
+  std::optional<DiskSeeds> seeds_;
+  DiskSeeds::Clients clients_;
   disk::Inbound inbound_;
   DiskUnpacker unpacker_;
   std::size_t connected_ = 0;

@@ -14,8 +14,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kLeft = "left-disks";  // kind, by the vm's id: {spec, to}
-constexpr blkcnt_t kBlock = 512;             // of st_blocks, inode(7)
+// Kind, by the vm's id: {spec, to} of one that moved to that host, or was removed; {spec, from} of
+// one that has not come whole from that host.
+constexpr const char* kLeft = "left-disks";
+constexpr ByteCount kNothing{1 << 20};  // what new files take at most
+constexpr blkcnt_t kBlock = 512;        // of st_blocks, inode(7)
+
+// The other of the two is null, or not there.
+bool is_unfinished(const nlohmann::json& left) { return !qemu::text_at(left, "from").empty(); }
 
 // Zero for what is not there.
 std::uint64_t allocated(const fs::path& file) {
@@ -97,14 +103,19 @@ std::vector<std::string> Disks::refusals(const qemu::VmSpec& spec) {
   return reasons;
 }
 
+Result<> Disks::make_directory(const VmId& id) const {
+  std::error_code error;
+  fs::create_directories(directory(id), error);
+  if (!error) fs::permissions(directory(id), fs::perms{0711}, error);
+  if (error) return fail("cannot make {}: {}", directory(id).string(), error.message());
+  return {};
+}
+
 Result<> Disks::make(const qemu::VmSpec& spec) {
   if (spec.disks.empty()) return {};
   if (const auto reasons = refusals(spec); !reasons.empty()) return fail("{}", reasons.front());
   remove(spec.id);
-  std::error_code error;
-  fs::create_directories(directory(spec.id), error);
-  if (!error) fs::permissions(directory(spec.id), fs::perms{0711}, error);
-  if (error) return fail("cannot make {}: {}", directory(spec.id).string(), error.message());
+  if (auto made = make_directory(spec.id); !made) return made;
   const auto paths = this->paths(spec);
   for (std::size_t i = 0; i < paths.size(); ++i) {
     if (auto made = qemu::make_disk(spec.disks[i], paths[i]); !made) {
@@ -113,6 +124,75 @@ Result<> Disks::make(const qemu::VmSpec& spec) {
     }
   }
   return {};
+}
+
+bool Disks::is_here(const VmId& id) {
+  return std::ranges::any_of(store_.list("vm"), [&](const auto& document) {
+    return vm_record(document.body).spec.id == id;
+  });
+}
+
+std::vector<bool> Disks::there(const qemu::VmSpec& spec) {
+  std::vector<bool> there(spec.disks.size());
+  const auto document = store_.find(kLeft, spec.id.text());
+  const auto left =
+      document ? qemu::vm_spec_from_json(qemu::member(*document, "spec")) : fail("none");
+  if (!left || left->tenant != spec.tenant) return there;
+  for (std::size_t i = 0; i < there.size(); ++i) {
+    const qemu::DiskSpec& disk = spec.disks[i];
+    const auto found = std::ranges::find(left->disks, disk.name, &qemu::DiskSpec::name);
+    there[i] = found != left->disks.end() && found->format == disk.format &&
+               found->size == disk.size && found->image.name == disk.image.name &&
+               found->image.sha256 == disk.image.sha256 && fs::exists(file_of(spec.id, disk));
+  }
+  return there;
+}
+
+ByteCount Disks::there_already(const qemu::VmSpec& spec) {
+  ByteCount sum;
+  const std::vector<bool> there = this->there(spec);
+  for (std::size_t i = 0; i < there.size(); ++i) {
+    if (there[i]) sum.bytes += allocated(file_of(spec.id, spec.disks[i]));
+  }
+  return sum;
+}
+
+Result<> Disks::receive(const qemu::VmSpec& spec, const std::string& from) {
+  if (spec.disks.empty()) return {};
+  if (const auto reasons = refusals(spec); !reasons.empty()) return fail("{}", reasons.front());
+  const std::vector<bool> there = this->there(spec);
+  if (std::ranges::none_of(there, std::identity{})) remove(spec.id);
+  // Whoever finds files knows of what they are.
+  store_.put(kLeft, spec.id.text(),
+             {{"spec", qemu::to_json(spec)}, {"from", from}, {"to", nullptr}});
+  if (auto made = make_directory(spec.id); !made) return made;
+  const auto paths = this->paths(spec);
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    if (there[i]) continue;
+    std::error_code ignored;
+    fs::remove(paths[i].file, ignored);
+    if (auto made = qemu::make_disk(spec.disks[i], paths[i]); !made) {
+      break_off(spec.id);
+      return made;
+    }
+  }
+  return {};
+}
+
+void Disks::arrived(const VmId& id) { store_.erase(kLeft, id.text()); }
+
+void Disks::remove_unfinished(const VmId& id) {
+  const auto document = store_.find(kLeft, id.text());
+  if (!is_here(id) && document && is_unfinished(*document)) remove(id);
+}
+
+void Disks::break_off(const VmId& id) {
+  const auto document = store_.find(kLeft, id.text());
+  if (is_here(id) || (document && !is_unfinished(*document)))
+    return;  // it never came as far as here
+  const auto spec =
+      document ? qemu::vm_spec_from_json(qemu::member(*document, "spec")) : fail("none");
+  if (!spec || used_bytes(*spec) <= kNothing) remove(id);
 }
 
 std::vector<qemu::DiskPaths> Disks::paths(const qemu::VmSpec& spec) const {
@@ -156,13 +236,13 @@ ByteCount Disks::used_bytes(const qemu::VmSpec& spec) const {
 
 void Disks::leave(const qemu::VmSpec& spec, const std::string& to) {
   if (spec.disks.empty()) return;
-  store_.put(kLeft, spec.id.text(), {{"spec", qemu::to_json(spec)}, {"to", to}});
+  store_.put(kLeft, spec.id.text(), {{"spec", qemu::to_json(spec)}, {"to", to}, {"from", nullptr}});
 }
 
 void Disks::purge_left(const std::string& vm, const std::string& tenant) {
   for (const auto& document : store_.list(kLeft)) {
     const auto spec = qemu::vm_spec_from_json(qemu::member(document.body, "spec"));
-    if (spec && spec->name == vm && spec->tenant == tenant) remove(spec->id);
+    if (spec && spec->name == vm && spec->tenant == tenant && !is_here(spec->id)) remove(spec->id);
   }
 }
 
@@ -189,9 +269,11 @@ std::vector<nlohmann::json> Disks::list_left() {
   std::vector<nlohmann::json> all;
   for (const auto& document : store_.list(kLeft)) {
     const auto spec = qemu::vm_spec_from_json(qemu::member(document.body, "spec"));
-    if (!spec) continue;
+    if (!spec || is_here(spec->id)) continue;
     for (nlohmann::json& disk : list_of(*spec)) {
-      disk["moved_to"] = qemu::text_at(document.body, "to");
+      const bool unfinished = is_unfinished(document.body);
+      disk[unfinished ? "unfinished_from" : "moved_to"] =
+          qemu::text_at(document.body, unfinished ? "from" : "to");
       all.push_back(std::move(disk));
     }
   }

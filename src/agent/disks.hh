@@ -1,6 +1,7 @@
 #pragma once
 // The disks of this host's vms, in files: made with a vm, removed with it, and left behind by one
-// that moved away, until its operator purges them.
+// that moved away or whose move to here broke off, until it comes again or its operator purges
+// them.
 //
 //   DISK_DIR/vms/VM-ID/DISK.FORMAT      QEMU's; the id is the vm's own, wherever it runs
 #include <nlohmann/json_fwd.hpp>
@@ -24,12 +25,23 @@ class Disks final {
                                                const std::string& tenant);
   // What cannot be made here, one line each: images that are missing or others, too little room.
   std::vector<std::string> refusals(const qemu::VmSpec& spec);
-  // New and empty, in the place of what a vm of this id left here. None is left when one fails.
+  // New and empty. None is left when one fails.
   Result<> make(const qemu::VmSpec& spec);
+  // For a vm that comes from the host `from`: what it left here, or what came of it before, stays,
+  // for the move to make the same as there; what is not there, or another disk, is made anew.
+  Result<> receive(const qemu::VmSpec& spec, const std::string& from);
+  void arrived(const VmId& id);
+  // It did not arrive: what came stays for the next move, if it is more than nothing.
+  void break_off(const VmId& id);
+  void remove_unfinished(const VmId& id);
+  // What receive() would find.
+  ByteCount there_already(const qemu::VmSpec& spec);
   // Where they are, or will be.
   std::vector<qemu::DiskPaths> paths(const qemu::VmSpec& spec) const;
   // Names of vms with a disk on this image, of those that moved away and left theirs too.
   std::vector<std::string> vms_on(const std::string& image);
+  // There is a vm with this id, that runs, stands, or waits for its memory.
+  bool is_here(const VmId& id);
   // Of a vm with this id, whatever they are of.
   void remove(const VmId& id);
 
@@ -38,7 +50,7 @@ class Disks final {
 
   // The vm has moved away: its disks here are of the past.
   void leave(const qemu::VmSpec& spec, const std::string& to);
-  // Removes what vms of this name and tenant left.
+  // Removes what vms of this name and tenant left, unless they are on their way here.
   void purge_left(const std::string& vm, const std::string& tenant);
   // As the API shows them: those of a vm here, and those that were left.
   std::vector<nlohmann::json> list_of(const qemu::VmSpec& spec) const;
@@ -47,6 +59,9 @@ class Disks final {
  private:
   std::filesystem::path directory(const VmId& id) const;
   std::filesystem::path file_of(const VmId& id, const qemu::DiskSpec& disk) const;
+  Result<> make_directory(const VmId& id) const;
+  // Of these disks, in their order, which are there to receive into.
+  std::vector<bool> there(const qemu::VmSpec& spec);
   nlohmann::json describe(const qemu::VmSpec& spec, const qemu::DiskSpec& disk) const;
 
   const Config& config_;

@@ -203,7 +203,7 @@ Result<> Migrations::abort(const std::string& id) {
       state == SourceState::done) {
     return fail("migration {} is done: migrate back instead", id);
   }
-  (*move)->feed(SourceEvent::abort_requested, "aborted on request");
+  (*move)->give_up();
   return {};
 }
 
@@ -272,7 +272,8 @@ void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
     return found->second->commit(std::move(request), behind_field(body));
   }
   if (request.method == "migration.abort") {
-    return found->second->abort(std::move(request), text_field_or(body, "reason", "aborted"));
+    return found->second->abort(std::move(request), text_field_or(body, "reason", "aborted"),
+                                qemu::flag_at(body, "given_up"));
   }
   if (request.method == "migration.recover") {
     const auto transfer = id_field<stream::TransferId>(body, "transfer");

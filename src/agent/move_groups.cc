@@ -172,9 +172,7 @@ void MoveGroups::follow(const MigrationId& id, std::shared_ptr<http::EventStream
 Result<> MoveGroups::abort(const MigrationId& id) {
   const Group& group = groups_.at(id);
   if (is_over(group)) return fail("migration {} is over: migrate back instead", id.text());
-  for (SourceMove* move : moves_of(group)) {
-    move->feed(SourceEvent::abort_requested, "aborted on request");
-  }
+  for (SourceMove* move : moves_of(group)) move->give_up();
   return {};
 }
 

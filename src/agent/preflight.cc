@@ -68,15 +68,17 @@ Check postcopy_check(const std::string& self) {
                                         self));
 }
 
-// What the vm's disks take at the source; more is written while they move.
-Check room_check(const Config& config, ByteCount needed) {
+// What the vm's disks take at the source; more is written while they move. What is here of them
+// already is written over.
+Check room_check(const Config& config, ByteCount needed, ByteCount here) {
   std::error_code error;
   const auto space = std::filesystem::space(config.vm_disks(), error);
   const ByteCount free{error ? 0 : static_cast<std::uint64_t>(space.available)};
   const std::string figures =
-      fmt::format("the vm's disks take {}, host {} has {} free in {}", to_text(needed), config.name,
-                  to_text(free), config.vm_disks().string());
-  return needed < free ? passed("room", figures) : failed("room", figures);
+      fmt::format("the vm's disks take {}, host {} has {} free in {}{}", to_text(needed),
+                  config.name, to_text(free), config.vm_disks().string(),
+                  here.bytes == 0 ? "" : fmt::format(", and {} of them already", to_text(here)));
+  return needed.bytes < free.bytes + here.bytes ? passed("room", figures) : failed("room", figures);
 }
 
 std::vector<Check> parse_checks(const nlohmann::json& reply) {
@@ -196,7 +198,8 @@ nlohmann::json answer_preflight(const SourceMove::Context& context, const std::s
     checks.push_back(failed("disks", reason));
   }
   if (!spec->disks.empty()) {
-    checks.push_back(room_check(context.config, ByteCount{qemu::unsigned_at(body, "disk_bytes")}));
+    checks.push_back(room_check(context.config, ByteCount{qemu::unsigned_at(body, "disk_bytes")},
+                                context.disks.there_already(*spec)));
   }
   for (const std::string& path : {spec->kernel, spec->initrd, spec->image}) {
     if (!path.empty() && !is_readable(path)) {

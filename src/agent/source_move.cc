@@ -453,7 +453,9 @@ void SourceMove::owned(const nlohmann::json& reply) {
     memory_->fill(report_);
     if (disks_) {
       const auto disks = disks_->progress();
-      report_.disks = {.total_bytes = disks.total_bytes, .sent_bytes = disks.sent_bytes};
+      report_.disks = {.total_bytes = disks.total_bytes,
+                       .sent_bytes = disks.sent_bytes,
+                       .same_bytes = disks.same_bytes};
     }
     migrate::fill_times(report_, milestones_);
     if (const Vm* vm = context_.vms.find(record_.vm)) report_.source_cpu_seconds = cpu_spent(*vm);
@@ -555,9 +557,15 @@ void SourceMove::memory_failed(std::string why) {
   });
 }
 
+void SourceMove::give_up() {
+  record_.given_up = true;
+  feed(SourceEvent::abort_requested, "aborted on request");
+}
+
 void SourceMove::abort_target() {
   context_.peers.request(
-      record_.to, "migration.abort", {{"id", record_.id.text()}, {"reason", machine_.reason()}},
+      record_.to, "migration.abort",
+      {{"id", record_.id.text()}, {"reason", machine_.reason()}, {"given_up", record_.given_up}},
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
         if (alive.expired()) return;
         if (reply) return feed(SourceEvent::abort_heard);
@@ -675,6 +683,7 @@ nlohmann::json SourceMove::disk_progress() const {
           {"total_bytes", disks.total_bytes},
           {"remaining_bytes", disks.remaining_bytes},
           {"sent_bytes", disks.sent_bytes},
+          {"same_bytes", disks.same_bytes},
           {"rate_bps", disks.rate.bits_per_second},
           {"eta_s", static_cast<double>(disks.eta.count()) / 1e9}};
 }

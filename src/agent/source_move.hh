@@ -47,6 +47,7 @@ class SourceMove final {
   void hooks_ended(const HookOutcome& outcome);
   void clock_corrected(const ClockReport& report);
   void feed(migrate::SourceEvent event, std::string text = {});
+  void give_up();  // as an operator wants it
   void doubt_lanes() {
     if (memory_) memory_->doubt_lanes();
   }

@@ -53,6 +53,7 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"resume", record.resume},
           {"resumes", record.resumes},
           {"resumed_as", record.resumed_as},
+          {"given_up", record.given_up},
           {"group", to_json(record.group)},
           {"handed_over_ms", record.handed_over_ms},
           {"epoch", record.epoch},
@@ -95,6 +96,7 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.resume = json.value("resume", false);
   record.resumes = json.value("resumes", "");
   record.resumed_as = json.value("resumed_as", "");
+  record.given_up = json.value("given_up", false);
   record.group = group_place(json.value("group", nlohmann::json()));
   record.handed_over_ms = json.value("handed_over_ms", std::int64_t{0});
   record.epoch = json.value("epoch", Epoch{0});

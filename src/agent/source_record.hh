@@ -76,6 +76,7 @@ struct SourceRecord {
   Epoch epoch = 0;                  // of the ports at the target
   std::vector<PortId> ports;
   os::ProcessIdentity process;  // the vm's QEMU here; a vm that came back has another
+  bool given_up = false;        // by an operator
   bool abort_told = true;       // false while the target has not heard of an abort
   bool memory_follows = false;  // post-copy: QEMU here has some of it still
   nlohmann::json report;        // once done

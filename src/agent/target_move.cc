@@ -114,6 +114,7 @@ void TargetMove::perform_surely(TargetEffect effect) {
       if (preparing_) std::exchange(preparing_, {})->answer(fail("{}", machine_.reason()));
       // Another vm may have the name by now, or had it before us.
       discard_guest();
+      if (!keeps_disks_) context_.disks.remove_unfinished(record_.spec.id);
       return context_.network.discard_held(std::exchange(holding_, {}));
     case TargetEffect::notify_failed:
       return notify_failed();
@@ -180,15 +181,15 @@ bool TargetMove::hold_ports() {
   return true;
 }
 
-// What came of its memory need not come again; what is missing in post-copy could not be read. Our
-// end of QEMU's stream stays open meanwhile, as QEMU ends when it closes.
+// What came of its memory, and of its disks, need not come again; what is missing in post-copy
+// could not be read. Our end of QEMU's stream stays open meanwhile, as QEMU ends when it closes.
 void TargetMove::discard_guest() {
   Vm* vm = guest();
   if (vm == nullptr || !link_ || in_postcopy_) {
     if (context_.vms.is_arriving(record_.spec.name, record_.id)) {
       return context_.vms.forget(record_.spec.name);
     }
-    return context_.vms.discard_disks(record_.spec.id);
+    return context_.disks.break_off(record_.spec.id);
   }
   const os::ProcessIdentity process = vm->process().identity();
   context_.vms.forget(record_.spec.name, Vms::Teardown::by_caller);
@@ -208,7 +209,7 @@ void TargetMove::prepare_guest() {
 
 void TargetMove::prepare_guest(std::shared_ptr<const codec::KnownPages> known) {
   if (machine_.state() != TargetState::preparing || !hold_ports()) return;
-  auto incoming = context_.vms.run_incoming(record_.spec, record_.id);
+  auto incoming = context_.vms.run_incoming(record_.spec, record_.id, record_.from);
   if (!incoming) return feed(TargetEvent::load_failed, incoming.error().text);
   start_incoming(std::move(*incoming), std::move(known));
 }
@@ -298,13 +299,16 @@ void TargetMove::start_disks(Vm& vm) {
   disks_ready_ = false;
   disks_ = std::make_unique<DiskTarget>(
       context_.loop, vm, *link_,
-      DiskTarget::Events{
-          .ready =
-              [this] {
-                disks_ready_ = true;
-                maybe_prepared();
-              },
-          .failed = [this](std::string why) { feed(TargetEvent::load_failed, std::move(why)); }});
+      DiskTarget::Events{.ready =
+                             [this] {
+                               disks_ready_ = true;
+                               maybe_prepared();
+                             },
+                         .failed =
+                             [this](std::string why) {
+                               keeps_disks_ = false;  // they are full, or worse
+                               feed(TargetEvent::load_failed, std::move(why));
+                             }});
 }
 
 // ---- the memory that follows in post-copy ----
@@ -433,7 +437,12 @@ void TargetMove::commit(PeerRequest request, std::optional<Nanoseconds> behind) 
   feed(TargetEvent::commit);
 }
 
-void TargetMove::abort(PeerRequest request, const std::string& reason) {
+void TargetMove::abort(PeerRequest request, const std::string& reason, bool given_up) {
+  if (given_up) keeps_disks_ = false;
+  // The transfer's own word may have been here first.
+  if (given_up && machine_.state() == TargetState::refused) {
+    context_.disks.remove_unfinished(record_.spec.id);
+  }
   waiting_.push_back(std::move(request));
   feed(TargetEvent::abort, reason);
 }
@@ -441,6 +450,7 @@ void TargetMove::abort(PeerRequest request, const std::string& reason) {
 Result<> TargetMove::give_up() {
   if (machine_.state() == TargetState::refused) return {};
   if (settled()) return fail("vm {} has arrived: migrate it back instead", record_.spec.name);
+  keeps_disks_ = false;
   feed(TargetEvent::give_up, "aborted on request at host " + context_.config.name);
   return {};
 }

@@ -45,7 +45,8 @@ class TargetMove final {
                std::shared_ptr<SharedReader> group);
   // migration.commit; behind: how long the vm's clock has stood still, if the source knows.
   void commit(PeerRequest request, std::optional<Nanoseconds> behind);
-  void abort(PeerRequest request, const std::string& reason);  // migration.abort
+  // migration.abort; given_up: as an operator wants it, who wants nothing of it here.
+  void abort(PeerRequest request, const std::string& reason, bool given_up);
   Result<> give_up();           // the operator's wish, before it owns the guest
   Result<> source_destroyed();  // the operator's word: run what has come whole
   void restart();
@@ -114,7 +115,7 @@ class TargetMove final {
   stream::TransferId transfer_;           // that link_ is of
   std::unique_ptr<TransferLink> link_;
   std::unique_ptr<DiskTarget> disks_;  // of link_
-  bool disks_ready_ = true;
+  bool disks_ready_ = true, keeps_disks_ = true;
   std::unique_ptr<TargetRescue> rescue_;
   bool rescue_ready_ = false, in_postcopy_ = false, runs_ = false;
   bool listening_ = false, ports_held_ = false, guest_loaded_ = false, stream_verified_ = false;

@@ -4,9 +4,12 @@
 
 #include <algorithm>
 
+#include "crypto/keyed_hash.hh"
+
 namespace godwit::agent {
 
 using stream::kDiskAckStream;
+using stream::kDiskSeedStream;
 using stream::kDiskStream;
 using stream::kKnownStream;
 using stream::kMemoryStream;
@@ -365,6 +368,12 @@ std::size_t TransferLink::offer_disks(BytesView bytes) {
   return taken;
 }
 
+std::size_t TransferLink::offer_seeds(BytesView bytes) {
+  const std::size_t taken = transfer_.offer(kDiskSeedStream, bytes);
+  if (taken > 0) pump();
+  return taken;
+}
+
 void TransferLink::end_disks() {
   if (std::exchange(disks_ended_, true)) return;
   transfer_.end(is_source() ? kDiskStream : kDiskAckStream);
@@ -374,6 +383,17 @@ void TransferLink::end_disks() {
 void TransferLink::take_disks() {
   transfer_.consumer_ready(is_source() ? kDiskAckStream : kDiskStream, loop_.now());
   pump();
+}
+
+void TransferLink::take_seeds() {
+  transfer_.consumer_ready(kDiskSeedStream, loop_.now());
+  pump();
+}
+
+Bytes TransferLink::seed_key() const {
+  Bytes key = to_bytes(transfer_.id().bytes);
+  key.resize(crypto::KeyedHash::kKeySize);
+  return key;
 }
 
 std::uint64_t TransferLink::unsent_of_disks() const {
@@ -456,6 +476,7 @@ std::size_t TransferLink::deliver(StreamId stream, BytesView bytes) {
   if (stream == kDiskStream || stream == kDiskAckStream) {
     return disks_.bytes ? disks_.bytes(bytes) : bytes.size();  // nobody's any more
   }
+  if (stream == kDiskSeedStream) return disks_.seeds ? disks_.seeds(bytes) : bytes.size();
   return decode_ ? decode_->take(bytes) : write_to_qemu(bytes);
 }
 

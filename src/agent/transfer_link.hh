@@ -87,13 +87,17 @@ class TransferLink final : public stream::TransferSink {
     // Records at the target, acknowledgements at the source: how much was taken. Less than given:
     // no more until take_disks(). Not to call back into here.
     std::function<std::size_t(BytesView)> bytes{};
+    // At the source, likewise: what the target has already.
+    std::function<std::size_t(BytesView)> seeds{};
     std::function<void()> room{};  // offer_disks() may take more than before
   };
   void use_disks(DiskEvents events) { disks_ = std::move(events); }
   // The other way: how much was taken.
   std::size_t offer_disks(BytesView bytes);
+  std::size_t offer_seeds(BytesView bytes);  // at the target
   void end_disks();
   void take_disks();
+  void take_seeds();
   // Of what was offered, not yet given to a lane.
   std::uint64_t unsent_of_disks() const;
   // The vm's memory waits for no other vm's any more, see codec::Encoder.
@@ -105,6 +109,8 @@ class TransferLink final : public stream::TransferSink {
   void abort(const std::string& why);
   void throw_away_after_abort() { throws_away_ = true; }
 
+  // Digests of what the target has of the disks are made with this key: it need not be secret.
+  Bytes seed_key() const;
   bool has_lane() const { return !lanes_.empty(); }
   stream::TransferStats stats() const { return transfer_.stats(); }
   Memory memory();

@@ -172,18 +172,19 @@ Result<Vm*> Vms::start(const std::string& name) {
   return std::unexpected(launched.error());
 }
 
-Result<Vms::Incoming> Vms::run_incoming(const qemu::VmSpec& spec, const MigrationId& migration) {
-  if (store_.find("vm", spec.name) || has(spec.id)) {
+Result<Vms::Incoming> Vms::run_incoming(const qemu::VmSpec& spec, const MigrationId& migration,
+                                        const std::string& from) {
+  if (store_.find("vm", spec.name) || disks_.is_here(spec.id)) {
     return fail("host {} has a vm '{}' of its own", config_.name, spec.name);
   }
-  if (auto made = disks_.make(spec); !made) return std::unexpected(made.error());
+  if (auto made = disks_.receive(spec, from); !made) return std::unexpected(made.error());
   os::SocketPair pair = os::make_socket_pair();
   os::set_send_buffer(pair.ours, kUnreadByQemu);
   auto launched =
       launch(spec, Arrival{.incoming_fd = pair.theirs.number(), .migration = migration});
   if (!launched) {
     store_.erase("vm", spec.name);
-    disks_.remove(spec.id);
+    disks_.break_off(spec.id);
     return launched;
   }
   launched->stream = std::move(pair.ours);
@@ -198,6 +199,7 @@ bool Vms::is_arriving(const std::string& name, const MigrationId& migration) {
 void Vms::arrived(const std::string& name) {
   const auto found = vms_.find(name);
   if (found == vms_.end() || !found->second->record().arriving) return;
+  disks_.arrived(found->second->spec().id);
   found->second->record().arriving.reset();
   save(*found->second);
 }
@@ -324,7 +326,9 @@ void Vms::forget(const std::string& name, Teardown teardown) {
   ended(name);
   store_.erase("vm", name);
   qemu::remove_files({config_.vm_dir(name)});
-  if (const VmRecord record = vm_record(*document); record.arriving) disks_.remove(record.spec.id);
+  if (const VmRecord record = vm_record(*document); record.arriving) {
+    disks_.break_off(record.spec.id);
+  }
   publish(vm_record(*document).spec, "removed");
 }
 
@@ -357,16 +361,6 @@ std::vector<nlohmann::json> Vms::list() {
     all.push_back(describe(vm_record(document.body), find(document.key)));
   }
   return all;
-}
-
-bool Vms::has(const VmId& id) {
-  return std::ranges::any_of(store_.list("vm"), [&](const auto& document) {
-    return vm_record(document.body).spec.id == id;
-  });
-}
-
-void Vms::discard_disks(const VmId& id) {
-  if (!has(id)) disks_.remove(id);
 }
 
 std::optional<nlohmann::json> Vms::show(const std::string& name) {

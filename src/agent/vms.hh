@@ -39,10 +39,8 @@ class Vms final {
     os::Fd stream;    // memory goes in here, the return path comes out
     std::string uri;  // for qemu::IncomingMigration
   };
-  Result<Incoming> run_incoming(const qemu::VmSpec& spec, const MigrationId& migration);
-  // Of an arrival that was never one: what may be there of its disks. Not those of a vm that is
-  // here.
-  void discard_disks(const VmId& id);
+  Result<Incoming> run_incoming(const qemu::VmSpec& spec, const MigrationId& migration,
+                                const std::string& from);
   // The waiting guest of this migration, alive or not; nothing once it has run here.
   bool is_arriving(const std::string& name, const MigrationId& migration);
   // It runs here: from now on it is a vm like any other.
@@ -55,8 +53,8 @@ class Vms final {
   // Removes a stopped vm; its ports stay, free for others. One with disks needs a word on them.
   Result<> remove(const std::string& name, std::optional<bool> with_disks);
   // For migrations: forgets the vm, whose ports are the migration's matter, and ends QEMU if it
-  // lives, unless the caller will do that (soon: a vm of that name may come back). Disks of one
-  // that never ran here go with it, others stay.
+  // lives, unless the caller will do that (soon: a vm of that name may come back). Of disks of one
+  // that never ran here see Disks::break_off(), others stay.
   enum class Teardown { now, by_caller };
   void forget(const std::string& name, Teardown teardown = Teardown::now);
   // The same, of one that runs at the host `to` now: its disks here are of the past.
@@ -66,7 +64,6 @@ class Vms final {
   // Running or not, as the API shows it.
   std::vector<nlohmann::json> list();
   std::optional<nlohmann::json> show(const std::string& name);
-  bool has(const VmId& id);  // running or not, under whatever name
   // The host's name in front of a path of its own: where the console listens.
   const qemu::HostCapabilities& host();
   const std::string& notice() const { return notice_; }

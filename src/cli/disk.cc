@@ -9,6 +9,9 @@ namespace godwit::cli {
 namespace {
 
 std::string state_of(const json& disk) {
+  if (disk.contains("unfinished_from")) {
+    return "left, unfinished move from " + disk.value("unfinished_from", "");
+  }
   if (!disk.contains("moved_to")) return disk.value("vm_state", "in use");
   const std::string to = disk.value("moved_to", "");
   return to.empty() ? "left, vm removed" : "left, moved to " + to;

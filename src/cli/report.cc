@@ -47,8 +47,8 @@ std::string total_part(const json& report) {
   total.add("preparation", number_of(report, "preparation_ms"));
   if (const auto disks = report.find("disks"); disks != report.end()) {
     total.add("disks", number_of(*disks, "copy_s") * 1e3,
-              fmt::format("  {:>9}, {} sent", bytes_of(*disks, "total_bytes"),
-                          bytes_of(*disks, "sent_bytes")));
+              fmt::format("  {:>9}, {} there already, {} sent", bytes_of(*disks, "total_bytes"),
+                          bytes_of(*disks, "same_bytes"), bytes_of(*disks, "sent_bytes")));
   }
   for (const json& round : report.value("rounds", json::array())) {
     total.add("round " + text_of(round, "round"), number_of(round, "ms"),

@@ -79,7 +79,8 @@ class Outbound final {
 
   // From now on synchronous, unless the mode says never: what differs does not grow any more.
   void keep_in_step();
-  // What the target has by now goes to its stable storage, so that little is left for the end.
+  // What the target has by now goes to its stable storage, so that little is left for the end and
+  // much is there for another move if this one breaks off.
   void flush_ahead() { send({.kind = RecordKind::kFlush}); }
   // The guest is about to be stopped, for which QEMU waits until all its writes are answered: they
   // are, and on their way.

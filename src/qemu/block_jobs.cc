@@ -102,7 +102,7 @@ void export_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t dis
                       {"node-name", node},
                       {"name", node},
                       {"writable", access == Access::write},
-                      {"allocation-depth", access == Access::read}}});
+                      {"allocation-depth", true}}});
   }
   run(qmp, std::move(steps), std::move(done));
 }

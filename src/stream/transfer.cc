@@ -23,7 +23,8 @@ std::vector<StreamSpec> compact_vm_streams() {
 
 std::vector<StreamSpec> disk_streams() {
   return {{kDiskStream, Role::kSource, Priority::kMemory, kDiskWindow, kUnsentLimit},
-          {kDiskAckStream, Role::kTarget, Priority::kReturnPath, kDiskAckWindow, kDiskAckWindow}};
+          {kDiskAckStream, Role::kTarget, Priority::kReturnPath, kDiskAckWindow, kDiskAckWindow},
+          {kDiskSeedStream, Role::kTarget, Priority::kMemory, kDiskSeedWindow, kDiskSeedWindow}};
 }
 
 Transfer::Transfer(TransferConfig config, TransferSink& sink, Instant now)

@@ -38,6 +38,7 @@ inline constexpr std::size_t kReturnPathWindow = 256 << 10;
 inline constexpr std::size_t kKnownWindow = 4 << 20;  // names of 1 GiB of pages
 inline constexpr std::size_t kDiskWindow = 32 << 20;  // as memory's
 inline constexpr std::size_t kDiskAckWindow = 64 << 10;
+inline constexpr std::size_t kDiskSeedWindow = 256 << 10;  // digests of 1 GiB of disks
 // Bytes taken from the writer and not yet given to the lane. Small, as all of them are part of the
 // pause once the guest is stopped: 20 ms at 400 Mbit/s.
 inline constexpr std::size_t kUnsentLimit = 1 << 20;
@@ -68,6 +69,7 @@ inline constexpr StreamId kReturnPathStream = 2;  // target -> source
 inline constexpr StreamId kKnownStream = 3;       // target -> source
 inline constexpr StreamId kDiskStream = 4;        // source -> target
 inline constexpr StreamId kDiskAckStream = 5;     // target -> source
+inline constexpr StreamId kDiskSeedStream = 6;    // target -> source
 std::vector<StreamSpec> vm_streams();
 // With what the target knows of the vm's memory.
 std::vector<StreamSpec> compact_vm_streams();

@@ -1,6 +1,7 @@
 """Disks of vms, which move with them. Topology: fleet.py. The guest writes to a disk at random, each
 block on stable storage before the next, and knows in its memory what must be where."""
 
+import json
 import subprocess
 
 import pytest
@@ -36,6 +37,13 @@ def files_at(fleet, host):
     return fleet.lab.exec(host, "find", "/var/lib/godwit-disks/vms", "-type", "f").stdout.split()
 
 
+def clusters_written(fleet, host):
+    """By the file's own tables, which QEMU writes when it is told to flush."""
+    told = fleet.lab.exec(host, "sh", "-c", "qemu-img map -U --output=json /var/lib/godwit-disks/vms/*/root.qcow2",
+                          check=False)
+    return sum(part["length"] for part in json.loads(told.stdout or "[]") if part["data"]) >> 16
+
+
 def phase_of_disks(fleet, host, move):
     migration = fleet.migration(host, move) or {}
     return migration.get("progress", {}).get("disks", {}).get("phase")
@@ -49,20 +57,43 @@ def begin_slow_move(fleet, vm, *options, rate="3mbit"):
     return move
 
 
+# Beside what the guest writes to all the time a disk that it never looks at, of which the first 24 of 32 MiB
+# are noise.
+WITH_DATA = ("root,size=128MiB", "data,size=32MiB,format=raw")
+DATA = "/var/lib/godwit-disks/vms/*/data.raw"
+NOISE_MIB = 24
+
+
+def write_noise(fleet, host, at_mib, size_mib):
+    fleet.lab.exec(host, "sh", "-ec", f"dd if=/dev/urandom of=$(echo {DATA}) conv=notrunc bs=1M "
+                   f"seek={at_mib} count={size_mib} iflag=fullblock")
+
+
+def sum_of_data(fleet, host):
+    return fleet.lab.exec(host, "sh", "-ec", f"sha256sum < $(echo {DATA})").stdout
+
+
 def test_a_disk_moves_with_its_vm_and_back(fleet):
-    vm = run_writer(fleet)
-    there = fleet.move(vm, "e1", "w1")
+    """What it left there is compared, not trusted: of that, only what differs goes back."""
+    vm = run_writer(fleet, *WITH_DATA)
+    write_noise(fleet, "e1", 0, NOISE_MIB)
+    noise = sum_of_data(fleet, "e1")
+    there = fleet.move(vm, "e1", "w1")["report"]
     assert fleet.where(vm.name) == ["w1"]
     expect_intact(vm)
     assert disks_at(fleet, "e1")[vm.name, "root"]["moved_to"] == "w1"
-    fleet.move(vm, "w1", "e1")
+    write_noise(fleet, "e1", 3, 1)
+    write_noise(fleet, "e1", 30, 1)  # where the vm has zeroes
+    back = fleet.move(vm, "w1", "e1")["report"]
     expect_intact(vm)
+    assert sum_of_data(fleet, "e1") == sum_of_data(fleet, "w1") == noise
     assert "moved_to" not in disks_at(fleet, "e1")[vm.name, "root"]
     fleet.godwit("w1", "vm", "purge", vm.name)
     assert disks_at(fleet, "w1") == {} and files_at(fleet, "w1") == []
-    report = there["report"]
-    assert report["disks"]["sent_bytes"] > 0
-    assert abs(sum(report["pause"].values()) - report["pause_ms"]) < 1
+    assert there["disks"]["sent_bytes"] > NOISE_MIB << 20 and there["disks"]["same_bytes"] == 0
+    assert back["disks"]["same_bytes"] >= (NOISE_MIB - 1) << 20
+    assert back["disks"]["sent_bytes"] < there["disks"]["sent_bytes"] - ((NOISE_MIB - 2) << 20)
+    assert abs(sum(there["pause"].values()) - there["pause_ms"]) < 1
 
 
 @pytest.mark.thorough
@@ -127,16 +158,28 @@ def test_aborted_while_it_is_copied(fleet):
 
 @pytest.mark.parametrize("victim", [pytest.param("e1", marks=pytest.mark.thorough), "w1"])
 def test_an_agent_is_killed_while_disks_are_copied(fleet, victim):
-    vm = run_writer(fleet)
-    begin_slow_move(fleet, vm, "--on-restart", "abort")
+    """The next move goes on with what came, unless its operator wants nothing of it."""
+    vm = run_writer(fleet, *WITH_DATA)
+    write_noise(fleet, "e1", 0, NOISE_MIB)
+    move = begin_slow_move(fleet, vm, "--on-restart", "abort", rate="12mbit")
+    wait_until(lambda: disks_at(fleet, "w1").get((vm.name, "data"), {}).get("used_bytes", 0) > 4 << 20, 30,
+               "some of a disk")
+    wait_until(lambda: clusters_written(fleet, "w1") > 0, 30, "some of the other, flushed")
     fleet.restart_agent(victim)  # meanwhile nobody answers for the mirror: the guest goes on with its own disk
     wait_until(lambda: fleet.sees_all("e1") and fleet.sees_all("client"), 40, "sessions")
     vm.wait_until_it_answers()
     expect_intact(vm)
-    wait_until(lambda: files_at(fleet, "w1") == [], 30,
-               lambda: f"an end of the partial disk: {fleet.logs()}")
-    fleet.move(vm, "e1", "w1")
+    fleet.wait_for_state("e1", move, "aborted")
+    wait_until(lambda: disks_at(fleet, "w1").get((vm.name, "root"), {}).get("unfinished_from") == "e1", 30,
+               lambda: f"a disk that is kept: {fleet.logs()}")
+    assert "unfinished move from e1" in fleet.godwit("w1", "disk", "ls").stdout
+    if victim == "e1":
+        fleet.godwit("w1", "vm", "purge", vm.name)
+        assert files_at(fleet, "w1") == []
+    report = fleet.move(vm, "e1", "w1")["report"]
+    assert (report["disks"]["same_bytes"] > 4 << 20) == (victim == "w1"), report
     expect_intact(vm)
+    assert "unfinished_from" not in disks_at(fleet, "w1")[vm.name, "root"]
 
 
 @pytest.mark.thorough

@@ -1,0 +1,44 @@
+#include "agent/disk_scan.hh"
+
+#include <memory>
+
+namespace godwit::agent {
+namespace {
+
+constexpr std::uint64_t kScanAtOnce = 1U << 30;  // bytes; QEMU tells of no more
+
+struct Scan {
+  qemu::BlockClient& client;
+  std::uint64_t size;  // bytes
+  bool is_overlay;
+  std::function<void(disk::Extent)> has;
+  qemu::BlockClient::Done done;
+};
+
+void go_on(const std::shared_ptr<Scan>& scan, std::uint64_t offset) {
+  if (offset == scan->size) return scan->done({});
+  scan->client.status(offset, std::min(scan->size - offset, kScanAtOnce),
+                      [scan, offset](const auto& parts) {
+                        if (!parts) return scan->done(std::unexpected(parts.error()));
+                        std::uint64_t at = offset;
+                        for (const auto& part : *parts) {
+                          const bool has = scan->is_overlay ? part.own : !part.zero;
+                          if (has) scan->has({.offset = at, .length = part.length});
+                          at += part.length;
+                        }
+                        if (at == offset)
+                          return scan->done(fail("QEMU does not tell what is on it"));
+                        go_on(scan, at);
+                      });
+}
+
+}  // namespace
+
+void scan_disk(qemu::BlockClient& client, const qemu::DiskSpec& disk,
+               std::function<void(disk::Extent)> has, qemu::BlockClient::Done done) {
+  go_on(std::make_shared<Scan>(client, disk.size.bytes, !disk.image.name.empty(), std::move(has),
+                               std::move(done)),
+        0);
+}
+
+}  // namespace godwit::agent

@@ -1,0 +1,17 @@
+#pragma once
+// What a disk of a vm has of its own, as its QEMU tells: not what reads as zeroes; of an overlay,
+// not what its image has.
+#include <functional>
+
+#include "disk/dirty_map.hh"
+#include "qemu/block_client.hh"
+#include "qemu/disk_spec.hh"
+
+namespace godwit::agent {
+
+// `has` is called for each such part, from the beginning on; `done` at the end, or with an error.
+// Nothing is called once the client is gone.
+void scan_disk(qemu::BlockClient& client, const qemu::DiskSpec& disk,
+               std::function<void(disk::Extent)> has, qemu::BlockClient::Done done);
+
+}  // namespace godwit::agent
