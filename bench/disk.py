@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""What it costs to move a vm with its disk to a host that has nothing of it.
+"""What it costs to move a vm with its disk to a host that has nothing of it, and back to what it left.
 
 The disk is raw, sparse, and holds programs and libraries of this machine. Systems: Godwit; qemu-mirror, QEMU's own
 blockdev-mirror to an export of the target's QEMU and then its pre-copy, as libvirt's --copy-storage-all does; offline,
@@ -35,7 +35,9 @@ LINKS = {  # each queue holds a round trip or so
     "465mbit-27ms": ("rate=465mbit", "delay=13.5ms", "loss=0%", "queue=27ms"),
     "100mbit-80ms": ("rate=100mbit", "delay=40ms", "loss=0%", "queue=100ms"),
 }
-CASES = {"first-idle": "0bit", "first-random": "8mbit"}  # the guest's writes
+CASES = {"idle": "0bit", "random": "8mbit"}  # the guest's writes
+# Which host a vm moves to; what it left at the first is there when it comes back.
+WAYS = {"first": HOSTS["west"], "back": HOSTS["east"]}
 CONTENT = build_directory() / "bench-disk.raw"
 CONTENT_BYTES = 256 << 20
 DISK = "data,size=2GiB,format=raw"
@@ -84,8 +86,8 @@ def fill(lab, path):
     lab.run(HOSTS["east"], "dd", f"if={CONTENT}", f"of={path}", "bs=1M", "conv=notrunc", "status=none")
 
 
-def measured(lab, path, writes, move):
-    """`move` returns (total_s, pause_ms)."""
+def measured(lab, path, writes, host, move):
+    """Of a move to `host`; `move` returns (total_s, pause_ms)."""
     warm_memory(WARM_BYTES)
     with Client(lab):
         if writes:
@@ -96,7 +98,7 @@ def measured(lab, path, writes, move):
         wan_bytes = lab.wan().since(before).bytes
         slowest_ms = disk_of(lab, "report")["slowest_us"] / 1e3
         damaged = disk_of(lab, "check")["damaged"]
-    identical = untouched_at(lab, HOSTS["west"], path) == untouched(CONTENT)
+    identical = untouched_at(lab, host, path) == untouched(CONTENT)
     return {"total_s": (total_s, "s"), "wan_bytes": (wan_bytes, "bytes"), "pause_ms": (pause_ms, "ms"),
             "write_max_ms": (slowest_ms, "ms"), "blocks_damaged": (damaged, "blocks"),
             "disk_identical": (int(identical), "bool")}
@@ -108,7 +110,7 @@ def load_of(rate):
 
 
 def with_godwit(options, link, rate):
-    """(what was measured, QEMU's command line)"""
+    """(what was measured by way, QEMU's command line)"""
     with Lab(options.lab) as lab:
         lab.set_link(*LINKS[link])
         godwit = Godwit(lab, load_of(rate))
@@ -116,12 +118,13 @@ def with_godwit(options, link, rate):
         path = lab.ask(HOSTS["east"], "disk", "ls")[0]["path"]
         fill(lab, path)
 
-        def move():
+        def move(host):
             begun = time.monotonic()
-            report = godwit.move(HOSTS["west"], progress=subprocess.DEVNULL, limit_s=MOVE_LIMIT_S)[0]["report"]
+            report = godwit.move(host, progress=subprocess.DEVNULL, limit_s=MOVE_LIMIT_S)[0]["report"]
             return time.monotonic() - begun, report["pause_ms"]
         argv = godwit.qemu_argv()
-        return measured(lab, path, rate != "0bit", move), argv
+        return {way: measured(lab, path, rate != "0bit", host, lambda host=host: move(host))
+                for way, host in WAYS.items()}, argv
 
 
 class Mirroring(Stock):
@@ -172,7 +175,8 @@ def with_mirror(options, link, rate, argv):
         stock = Mirroring(lab, load_of(rate), argv)
         try:
             stock.start()
-            return measured(lab, path, rate != "0bit", lambda: stock.move_all(HOSTS["west"]))
+            return {way: measured(lab, path, rate != "0bit", host, lambda host=host: stock.move_all(host))
+                    for way, host in WAYS.items()}
         finally:
             stock.stop()
 
@@ -181,6 +185,17 @@ def show(case, system, metrics):
     say(f"  {case:<28}{system:<13}{metrics['total_s'][0]:6.1f} s {metrics['wan_bytes'][0] / 1e6:7.1f} MB  "
         f"pause {metrics['pause_ms'][0]:4.0f} ms  slowest write {metrics['write_max_ms'][0]:4.0f} ms  "
         f"identical {metrics['disk_identical'][0]}, damaged {metrics['blocks_damaged'][0]}")
+
+
+def told(name, link, system, by_way):
+    """The rows; all disks are what they have to be."""
+    rows = []
+    for way, metrics in by_way.items():
+        case = f"{way}-{name}-{link}"
+        show(case, system, metrics)
+        rows += rows_of(case, system, metrics)
+    return rows, all(metrics["disk_identical"][0] == 1 and metrics["blocks_damaged"][0] == 0
+                     for metrics in by_way.values())
 
 
 def rows_of(case, system, metrics):
@@ -197,18 +212,13 @@ def run(options):
             say(f"  offline bound: {CONTENT_BYTES / 1e6:.0f} MB of files are {bound / 1e6:.1f} MB by zstd -3 --long")
         for link in list(LINKS)[:1] if options.quick else LINKS:
             for name, rate in CASES.items():
-                case = f"{name}-{link}"
-                metrics, argv = with_godwit(options, link, rate)
-                rows += rows_of(case, "godwit", metrics)
-                show(case, "godwit", metrics)
-                good = good and metrics["disk_identical"][0] == 1 and metrics["blocks_damaged"][0] == 0
+                by_way, argv = with_godwit(options, link, rate)
+                more, is_good = told(name, link, "godwit", by_way)
+                rows, good = rows + more, good and is_good
                 try:
-                    metrics = with_mirror(options, link, rate, argv)
+                    rows += told(name, link, "qemu-mirror", with_mirror(options, link, rate, argv))[0]
                 except (NotConverged, StageError) as error:
-                    say(f"  {case:<28}qemu-mirror  failed: {str(error).splitlines()[0]}")
-                    continue
-                rows += rows_of(case, "qemu-mirror", metrics)
-                show(case, "qemu-mirror", metrics)
+                    say(f"  {name}-{link:<23}qemu-mirror  failed: {str(error).splitlines()[0]}")
     finally:
         CONTENT.unlink(missing_ok=True)
         if options.json:

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""A vm moves with its disks: one is an overlay on an image that both hosts have, one is its own. The
-guest writes to the latter all the time, each block on stable storage before the next.
+"""A vm moves with its disks, and back to what it left: one is an overlay on an image that both hosts have, two
+are its own. The guest writes to one of these all the time, each block on stable storage before the next.
 
 Exit status: 0 every promise was kept, 1 one was broken or something failed, 2 usage, 130 Ctrl-C.
 """
@@ -17,8 +17,9 @@ RATE = "4mbit"      # of the guest's writes
 CHECK_LIMIT_S = 60
 # A write whose word from the target does not come is done without it.
 MOST_WAIT_MS = 2200
-# Of the image nothing crosses; of the other disk, what the guest writes: 32 MiB of noise at most.
+# Of the image nothing crosses; of the disk that the guest writes to, 32 MiB of noise at most.
 MOST_SENT_MB = 48
+ARCHIVE_MIB = 64  # of noise; crosses once
 IMAGE = "/var/lib/base.raw"
 NOISE = ("import random, sys\n"
          "same = random.Random(1)\n"
@@ -41,8 +42,9 @@ def introduce():
     east: client, e1 ==== 400 Mbit/s, 40 ms RTT ==== west: w1
 
   vm      {VM}, at e1: disk root, an overlay on the image base ({IMAGE_MIB} MiB, at both hosts), and
-          disk data, to which the guest writes at {RATE}, at random, and remembers what must be where
-  job     e1 -> w1, and back
+          disk data, to which the guest writes at {RATE}, at random, and remembers what must be where;
+          disk archive, {ARCHIVE_MIB} MiB of noise
+  job     e1 -> w1, and back, to what it left there: of that only what differs crosses
 """)
 
 
@@ -71,9 +73,12 @@ def show(options):
             lab.run(host, "/usr/bin/python3", "-c", NOISE, IMAGE)
             lab.run(host, "godwit", "image", "add", "base", IMAGE, "--format", "raw")
         godwit = Godwit(lab, Load(memory="256MiB", dirty="2mbit", working_set="4MiB",
-                                  disks=("root,image=base", "data,size=1GiB"),
+                                  disks=("root,image=base", "data,size=1GiB", f"archive,size={ARCHIVE_MIB}MiB,format=raw"),
                                   words=f"godwit.disk=vdb godwit.disk-rate={RATE}"))
         godwit.start()
+        archive = next(disk["path"] for disk in lab.ask("e1", "disk", "ls") if disk["name"] == "archive")
+        lab.run("e1", "dd", "if=/dev/urandom", f"of={archive}", "bs=1M", f"count={ARCHIVE_MIB}", "conv=notrunc",
+                "status=none")
         client = stack.enter_context(Client(lab))
         wait_until(lambda: disk_of(lab, "report")["written"] > 1000, 60, "writes of the guest")
         moves = [move(lab, client, godwit, HOSTS["west"])]
@@ -83,8 +88,8 @@ def show(options):
     reports, windows, damaged, slowest = zip(*moves)
     return all_kept([
         ("blocks of the disk that are not as the guest wrote them", sum(damaged), 0),
-        ("MB sent for the disks, the most of a move",
-         max(report["disks"]["sent_bytes"] for report in reports) / 1e6, MOST_SENT_MB),
+        ("MB sent for the disks", reports[0]["disks"]["sent_bytes"] / 1e6, MOST_SENT_MB + ARCHIVE_MIB * 1.05),
+        ("MB sent for the disks on the way back", reports[1]["disks"]["sent_bytes"] / 1e6, MOST_SENT_MB),
         ("pause for the disks alone, ms", max(report["disks"]["settle_ms"] for report in reports), 60),
         ("the guest's slowest write, ms (its clock stands in the pause)", max(slowest), MOST_WAIT_MS),
         ("frames lost in two moves", sum(window[way]["lost"] for window in windows for way in WAYS), 0),
