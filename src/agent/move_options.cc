@@ -95,6 +95,7 @@ Result<> read_options(const nlohmann::json& request, SourceRecord& record) {
         read_flag(request, "background", record.background),
         read(request, "lanes", lanes_field, record.lanes),
         read(request, "disk_mode", disk_mode_field, record.disk_mode),
+        read_flag(request, "delete_source", record.delete_source),
         read_flag(request, "compact", record.compact), read_flag(request, "known", record.known)}) {
     if (!done) return done;
   }

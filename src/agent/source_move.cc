@@ -132,7 +132,8 @@ void SourceMove::perform_surely(SourceEffect effect) {
       subscription_.reset();
       // After a restart this may be said again, when the vm has long come back.
       if (context_.vms.is_process(record_.vm, record_.process)) {
-        context_.vms.moved_away(record_.vm, record_.to);
+        context_.vms.moved_away(record_.vm, record_.to,
+                                record_.delete_source ? Vms::PastDisks::go : Vms::PastDisks::stay);
       }
       return;
     case SourceEffect::wait:

@@ -302,9 +302,13 @@ Result<> Vms::remove(const std::string& name, std::optional<bool> with_disks) {
   return {};
 }
 
-void Vms::moved_away(const std::string& name, const std::string& to) {
-  if (const auto document = store_.find("vm", name)) disks_.leave(vm_record(*document).spec, to);
+void Vms::moved_away(const std::string& name, const std::string& to, PastDisks past) {
+  const auto document = store_.find("vm", name);
+  if (!document) return;
+  const qemu::VmSpec spec = vm_record(*document).spec;
+  disks_.leave(spec, to);
   forget(name, Teardown::by_caller);
+  if (past == PastDisks::go) disks_.remove(spec.id);
 }
 
 void Vms::forget(const std::string& name, Teardown teardown) {

@@ -58,7 +58,8 @@ class Vms final {
   enum class Teardown { now, by_caller };
   void forget(const std::string& name, Teardown teardown = Teardown::now);
   // The same, of one that runs at the host `to` now: its disks here are of the past.
-  void moved_away(const std::string& name, const std::string& to);
+  enum class PastDisks { stay, go };
+  void moved_away(const std::string& name, const std::string& to, PastDisks past);
 
   Vm* find(const std::string& name);
   // Running or not, as the API shows it.

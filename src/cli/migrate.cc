@@ -15,6 +15,7 @@ struct Move {
   std::string to, max_downtime, bandwidth, on_diverge, stop_policy, on_restart, cache, at;
   unsigned lanes = 0;
   std::string disk_mode;
+  bool delete_source = false;
   bool dry_run = false, hold = false, background = false, detach = false, wait = false;
   bool no_compact = false, no_known = false, in_order = false;
 };
@@ -38,6 +39,7 @@ json body_of(const Move& move) {
   if (move.no_compact) body["compact"] = false;
   if (move.no_known) body["known"] = false;
   if (move.background) body["background"] = true;
+  if (move.delete_source) body["delete_source"] = true;
   if (move.lanes != 0) body["lanes"] = move.lanes;
   set_if_given(body, "disk_mode", move.disk_mode);
   if (!move.at.empty()) body["at"] = utc_text(parse_when(move.at, std::time(nullptr)).value());
@@ -117,6 +119,10 @@ void add_migrate(CLI::App& app, Context& context) {
           "both hosts (async-then-sync, the default), at both from the start (sync), or "
           "here until it is paused (async: no write waits for the link)")
       ->check(CLI::IsMember({"async-then-sync", "sync", "async"}));
+  verb->add_flag(
+      "--delete-source", move->delete_source,
+      "Remove the vm's disks here once it runs there; without it they stay, as they were "
+      "then, until godwit vm purge");
   add_size(*verb, "--cache", move->cache,
            "Memory for pages that were sent, at each end: what comes again is a few bytes "
            "(default 64MiB; the vms of a group divide it)");

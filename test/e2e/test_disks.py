@@ -238,6 +238,7 @@ def test_a_disk_that_fills_up_at_the_target_ends_the_move(fleet, small_target):
                "an end of the partial disk")
 
 
+@pytest.mark.thorough
 def test_a_vm_that_died_while_it_moves_is_not_started(fleet):
     """Its target may own it by then: here it waits for the source's word."""
     vm = run_writer(fleet)
@@ -289,12 +290,13 @@ def test_a_vm_boots_from_its_disk_and_goes_on_elsewhere(fleet):
         fleet.godwit(host, "image", "add", "boot", "/var/lib/boot.raw", "--format", "raw")
     fleet.godwit("e1", "vm", "run", "bare", "--memory", "64MiB", "--disk", "root,image=boot,size=8MiB")
     assert says_that_it_booted(fleet, "e1", "bare")
-    fleet.godwit("e1", "migrate", "bare", "--to", "w1", *fleet.PATIENT)
+    fleet.godwit("e1", "migrate", "bare", "--to", "w1", "--delete-source", *fleet.PATIENT)
     assert says_that_it_booted(fleet, "w1", "bare")
+    assert ("bare", "root") not in disks_at(fleet, "e1") and files_at(fleet, "e1") == []
 
 
 def test_a_stopped_vm_keeps_its_disks(fleet):
-    vm = run_writer(fleet)
+    vm = fleet.run_vm(disks=["root,size=16MiB"])
     fleet.godwit("e1", "vm", "stop", vm.name, "--force")
     refused = fleet.godwit("e1", "vm", "rm", vm.name, expect=1)
     assert "vm purge" in refused.stderr and "--keep-disks" in refused.stderr
