@@ -92,7 +92,7 @@ def test_a_disk_moves_with_its_vm_and_back(fleet):
     assert disks_at(fleet, "w1") == {} and files_at(fleet, "w1") == []
     assert there["disks"]["sent_bytes"] > NOISE_MIB << 20 and there["disks"]["same_bytes"] == 0
     assert back["disks"]["same_bytes"] >= (NOISE_MIB - 1) << 20
-    assert back["disks"]["sent_bytes"] < there["disks"]["sent_bytes"] - ((NOISE_MIB - 2) << 20)
+    assert back["disks"]["sent_bytes"] < there["disks"]["sent_bytes"] - (8 << 20)
     assert abs(sum(there["pause"].values()) - there["pause_ms"]) < 1
 
 
@@ -162,15 +162,15 @@ def test_an_agent_is_killed_while_disks_are_copied(fleet, victim):
     vm = run_writer(fleet, *WITH_DATA)
     write_noise(fleet, "e1", 0, NOISE_MIB)
     move = begin_slow_move(fleet, vm, "--on-restart", "abort", rate="12mbit")
-    wait_until(lambda: disks_at(fleet, "w1").get((vm.name, "data"), {}).get("used_bytes", 0) > 4 << 20, 30,
+    wait_until(lambda: disks_at(fleet, "w1").get((vm.name, "data"), {}).get("used_bytes", 0) > 8 << 20, 60,
                "some of a disk")
-    wait_until(lambda: clusters_written(fleet, "w1") > 0, 30, "some of the other, flushed")
+    wait_until(lambda: clusters_written(fleet, "w1") > 0, 60, "some of the other, flushed")
     fleet.restart_agent(victim)  # meanwhile nobody answers for the mirror: the guest goes on with its own disk
     wait_until(lambda: fleet.sees_all("e1") and fleet.sees_all("client"), 40, "sessions")
     vm.wait_until_it_answers()
     expect_intact(vm)
     fleet.wait_for_state("e1", move, "aborted")
-    wait_until(lambda: disks_at(fleet, "w1").get((vm.name, "root"), {}).get("unfinished_from") == "e1", 30,
+    wait_until(lambda: disks_at(fleet, "w1").get((vm.name, "root"), {}).get("unfinished_from") == "e1", 60,
                lambda: f"a disk that is kept: {fleet.logs()}")
     assert "unfinished move from e1" in fleet.godwit("w1", "disk", "ls").stdout
     if victim == "e1":

@@ -191,8 +191,8 @@ def test_half_open_connections_are_bounded(fleet):
         attack.wait()
 
 
-@pytest.mark.parametrize("kind", ["garbage", "forged", *(
-    pytest.param(kind, marks=pytest.mark.thorough) for kind in ("replayed", "half-open"))])
+@pytest.mark.parametrize("kind", ["forged", *(
+    pytest.param(kind, marks=pytest.mark.thorough) for kind in ("garbage", "replayed", "half-open"))])
 def test_a_flood_costs_no_legitimate_frame(fleet, kind):
     """At full rate, from a host of the fleet's own network. What the socket's buffer could not hold is
     counted by the kernel; nothing else is missing."""

@@ -174,6 +174,7 @@ def test_preflight_says_what_is_missing(fleet):
     assert "--no-compact" in refused.stderr
 
 
+@thorough  # in the gate disks move by pre-copy
 def test_disks_are_whole_before_memory_follows(fleet):
     vm = fleet.run_vm(**DIVERGES, disks=["root,size=64MiB"], disk_rate="1mbit")
     wait_until(lambda: written(vm) > 100, 60, "writes of the guest")
