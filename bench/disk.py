@@ -175,8 +175,11 @@ def with_mirror(options, link, rate, argv):
         stock = Mirroring(lab, load_of(rate), argv)
         try:
             stock.start()
-            return {way: measured(lab, path, rate != "0bit", host, lambda host=host: stock.move_all(host))
-                    for way, host in WAYS.items()}
+            by_way = {}
+            for way, host in WAYS.items():
+                by_way[way] = measured(lab, path, rate != "0bit", host, lambda host=host: stock.move_all(host))
+                stock.end_source()
+            return by_way
         finally:
             stock.stop()
 
