@@ -145,9 +145,17 @@ def test_other_modes(fleet, mode):
     expect_intact(vm)
 
 
+def wait_until_some_came(fleet, vm):
+    """Of the disk data: more than a move that breaks off throws away."""
+    wait_until(lambda: disks_at(fleet, "w1").get((vm.name, "data"), {}).get("used_bytes", 0) > 8 << 20, 60,
+               "some of a disk")
+
+
 def test_aborted_while_it_is_copied(fleet):
-    vm = run_writer(fleet)
-    move = begin_slow_move(fleet, vm)
+    vm = run_writer(fleet, *WITH_DATA)
+    write_noise(fleet, "e1", 0, NOISE_MIB)
+    move = begin_slow_move(fleet, vm, rate="12mbit")
+    wait_until_some_came(fleet, vm)
     fleet.godwit("e1", "migration", "abort", move)
     fleet.wait_for_state("e1", move, "aborted")
     expect_intact(vm)
@@ -162,8 +170,7 @@ def test_an_agent_is_killed_while_disks_are_copied(fleet, victim):
     vm = run_writer(fleet, *WITH_DATA)
     write_noise(fleet, "e1", 0, NOISE_MIB)
     move = begin_slow_move(fleet, vm, "--on-restart", "abort", rate="12mbit")
-    wait_until(lambda: disks_at(fleet, "w1").get((vm.name, "data"), {}).get("used_bytes", 0) > 8 << 20, 60,
-               "some of a disk")
+    wait_until_some_came(fleet, vm)
     wait_until(lambda: clusters_written(fleet, "w1") > 0, 60, "some of the other, flushed")
     fleet.restart_agent(victim)  # meanwhile nobody answers for the mirror: the guest goes on with its own disk
     wait_until(lambda: fleet.sees_all("e1") and fleet.sees_all("client"), 40, "sessions")
@@ -227,9 +234,11 @@ def test_no_room_at_the_target_is_told_before(fleet, small_target):
 
 @pytest.mark.thorough
 def test_a_disk_that_fills_up_at_the_target_ends_the_move(fleet, small_target):
-    vm = run_writer(fleet)
+    vm = run_writer(fleet, *WITH_DATA)
+    write_noise(fleet, "e1", 0, NOISE_MIB)
     small_target(64)
-    move = begin_slow_move(fleet, vm)
+    move = begin_slow_move(fleet, vm, rate="12mbit")
+    wait_until_some_came(fleet, vm)
     fleet.lab.exec("w1", "dd", "if=/dev/zero", "of=/var/lib/godwit-disks/vms/filler", check=False)
     aborted = fleet.wait_for_state("e1", move, "aborted")
     assert "No space left" in aborted["reason"], aborted
