@@ -136,6 +136,12 @@ void Outbound::send(const Record& record) {
   unacked_bytes_ += unacked_.back().bytes;
 }
 
+void Outbound::flush_ahead() {
+  if (sent_ == flushed_) return;
+  send({.kind = RecordKind::kFlush});
+  flushed_ = sent_;
+}
+
 void Outbound::send_and_wait(const Record& record, WriteToken token, Instant now) {
   send(record);
   Sent& last = unacked_.back();

@@ -80,8 +80,8 @@ class Outbound final {
   // From now on synchronous, unless the mode says never: what differs does not grow any more.
   void keep_in_step();
   // What the target has by now goes to its stable storage, so that little is left for the end and
-  // much is there for another move if this one breaks off.
-  void flush_ahead() { send({.kind = RecordKind::kFlush}); }
+  // much is there for another move if this one breaks off. Nothing where nothing went since.
+  void flush_ahead();
   // The guest is about to be stopped, for which QEMU waits until all its writes are answered: they
   // are, and on their way.
   void let_go();
@@ -137,6 +137,7 @@ class Outbound final {
   std::vector<Read> reads_;
   std::deque<Sent> unacked_;
   std::uint64_t sent_ = 0, acked_ = 0;  // records
+  std::uint64_t flushed_ = 0;           // records, with the last flush ahead
   std::uint64_t in_step_after_ = 0;     // records; acknowledged before it is synchronous again
   std::uint64_t reading_bytes_ = 0, unacked_bytes_ = 0;
   std::size_t next_disk_ = 0;

@@ -143,13 +143,22 @@ TEST_F(DiskOutbound, WhatIsDiscardedIsRead) {
   EXPECT_EQ(heard_.reads.size(), 1u);
 }
 
-TEST_F(DiskOutbound, AFlushAheadAnswersNobody) {
+TEST_F(DiskOutbound, AFlushAheadAnswersNobodyAndIsOfSomething) {
   make(Mode::sync);
   outbound_->flush_ahead();
-  ASSERT_EQ(heard_.sent.size(), 1u);
-  EXPECT_EQ(heard_.sent[0].kind, RecordKind::kFlush);
+  EXPECT_TRUE(heard_.sent.empty());
+  write(1);
+  outbound_->flush_ahead();
+  outbound_->flush_ahead();
+  ASSERT_EQ(heard_.sent.size(), 2u);
+  EXPECT_EQ(heard_.sent[1].kind, RecordKind::kFlush);
   EXPECT_TRUE(outbound_->acknowledged(1));
-  EXPECT_THAT(heard_.answered, IsEmpty());
+  EXPECT_THAT(heard_.answered, ElementsAre(1));
+  EXPECT_TRUE(outbound_->acknowledged(2));
+  EXPECT_THAT(heard_.answered, ElementsAre(1));
+  write(2);
+  outbound_->flush_ahead();
+  EXPECT_EQ(heard_.sent.size(), 4u);
 }
 
 TEST_F(DiskOutbound, ThoseOfAGuestThatIsAboutToStopAreAnswered) {
