@@ -31,7 +31,7 @@ class DiskSource final : disk::OutboundSink {
     std::function<void(std::string)> failed;
   };
   struct Progress {
-    std::uint64_t total_bytes = 0;      // that had to go when it began
+    std::uint64_t total_bytes = 0;      // to send or to compare when it began
     std::uint64_t remaining_bytes = 0;  // by now, with what the guest has written since
     std::uint64_t sent_bytes = 0;       // for them by the lanes, compressed
     std::uint64_t same_bytes = 0;       // found at the target

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 // Kind, by the vm's id: {spec, to} of one that moved to that host, or was removed; {spec, from} of
 // one that has not come whole from that host.
 constexpr const char* kLeft = "left-disks";
-constexpr ByteCount kNothing{1 << 20};  // what new files take at most
+constexpr ByteCount kNothing{1 << 20};  // what a new file takes at most
 constexpr blkcnt_t kBlock = 512;        // of st_blocks, inode(7)
 
 // The other of the two is null, or not there.
@@ -192,7 +192,7 @@ void Disks::break_off(const VmId& id) {
     return;  // it never came as far as here
   const auto spec =
       document ? qemu::vm_spec_from_json(qemu::member(*document, "spec")) : fail("none");
-  if (!spec || used_bytes(*spec) <= kNothing) remove(id);
+  if (!spec || used_bytes(*spec).bytes <= spec->disks.size() * kNothing.bytes) remove(id);
 }
 
 std::vector<qemu::DiskPaths> Disks::paths(const qemu::VmSpec& spec) const {

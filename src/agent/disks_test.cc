@@ -71,6 +71,9 @@ TEST_F(DisksTest, WhatCameOfAMoveThatBrokeOffIsThereForTheNext) {
 }
 
 TEST_F(DisksTest, OfNothingNothingIsKept) {
+  for (int i = 0; i < 6; ++i) {
+    spec_.disks.push_back({.name = fmt::format("more{}", i), .size = {8 * kMebibyte}});
+  }
   ASSERT_TRUE(disks_.receive(spec_, "e1"));
   disks_.break_off(spec_.id);
   EXPECT_TRUE(left().empty());

@@ -306,7 +306,8 @@ void Vms::moved_away(const std::string& name, const std::string& to, PastDisks p
   const auto document = store_.find("vm", name);
   if (!document) return;
   const qemu::VmSpec spec = vm_record(*document).spec;
-  disks_.leave(spec, to);
+  disks_.leave(spec,
+               to);  // even if they are about to go: whoever finds files knows of what they are
   forget(name, Teardown::by_caller);
   if (past == PastDisks::go) disks_.remove(spec.id);
 }

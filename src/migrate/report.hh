@@ -42,7 +42,7 @@ struct EncodingUse {
 
 // Of a vm with disks.
 struct DiskReport {
-  std::uint64_t total_bytes = 0;  // that the target lacked as the move began
+  std::uint64_t total_bytes = 0;  // to send or to compare as the move began
   std::uint64_t sent_bytes = 0;   // for them and for what the guest wrote meanwhile, compressed
   std::uint64_t same_bytes = 0;   // of the first, or what the target had and the source not
   Nanoseconds copying{};          // until the memory's turn came
