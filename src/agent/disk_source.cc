@@ -253,6 +253,7 @@ void DiskSource::offer() {
 // ---- when the memory may follow, and when the guest may stand ----
 
 void DiskSource::look() {
+  const std::weak_ptr alive(alive_);  // what is told here may be the end of the move
   const Instant now = loop_.now();
   const double passed = std::chrono::duration<double>(now - looked_).count();
   if (passed > 0) {
@@ -279,6 +280,7 @@ void DiskSource::look() {
                  outbound_.synchronous() ? "in step" : "copied", to_text(ByteCount{remaining}),
                  to_text(ByteCount{outbound_.same_bytes()}));
     events_.ready();
+    if (alive.expired()) return;
   }
   if (now - flushed_ >= kFlushEvery) {
     flushed_ = now;
@@ -287,6 +289,7 @@ void DiskSource::look() {
   pump();
   if (const bool may = may_pause(); may != std::exchange(could_pause_, may) && may) {
     events_.in_step();
+    if (alive.expired()) return;
   }
   look_timer_ = loop_.after(kLook, [this] { look(); });
 }

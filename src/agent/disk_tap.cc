@@ -18,23 +18,31 @@ DiskTap::DiskTap(os::Loop& loop, const std::string& path, std::vector<nbd::Expor
   }
 }
 
-DiskTap::~DiskTap() = default;
+// What was just answered may keep one a little longer: it must not call us any more.
+DiskTap::~DiskTap() {
+  for (const auto& client : clients_) client->gone = true;
+}
 
 void DiskTap::accept(std::unique_ptr<os::ByteStream> stream) {
   auto client = std::make_shared<Client>(disks_);
   client->stream = std::move(stream);
   clients_.push_back(client);
-  client->stream->start({.readable = [this, raw = std::weak_ptr(client)] { drive(raw.lock()); },
-                         .writable =
-                             [this, raw = std::weak_ptr(client)] {
-                               const auto self = raw.lock();
-                               self->full = false;
-                               drive(self);
-                             },
-                         .closed =
-                             [this, raw = std::weak_ptr(client)](const std::string& reason) {
-                               drop(raw.lock(), reason.empty() ? "closed by QEMU" : reason);
-                             }});
+  const auto with = [raw = std::weak_ptr(client)](auto&& call) {
+    if (const auto self = raw.lock(); !self->gone) call(self);
+  };
+  client->stream->start(
+      {.readable = [this, with] { with([this](auto& self) { drive(self); }); },
+       .writable =
+           [this, with] {
+             with([this](auto& self) {
+               self->full = false;
+               drive(self);
+             });
+           },
+       .closed =
+           [this, with](const std::string& reason) {
+             with([&](auto& self) { drop(self, reason.empty() ? "closed by QEMU" : reason); });
+           }});
   drive(client);
 }
 
