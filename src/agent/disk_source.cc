@@ -86,7 +86,7 @@ void DiskSource::serve() {
   const auto socket = qemu::place_for_socket(vm_.paths().blocks());
   if (!socket) return fail_with(socket.error().text);
   qemu::export_disks(
-      vm_.qmp(), *socket, vm_.spec().disks.size(), qemu::Access::read,
+      vm_.qmp(), *socket, vm_.spec().disks.size(),
       [this, alive = std::weak_ptr(alive_), path = socket->string()](const Result<>& done) {
         if (alive.expired()) return;
         if (!done) return fail_with(done.error().text);

@@ -2,17 +2,18 @@
 
 #include <spdlog/spdlog.h>
 
-#include "qemu/block_jobs.hh"
 #include "qemu/launch.hh"
 
 namespace godwit::agent {
 
-DiskTarget::DiskTarget(os::Loop& loop, Vm& vm, TransferLink& link, Events events)
+DiskTarget::DiskTarget(os::Loop& loop, qemu::VmSpec vm, std::vector<qemu::DiskPaths> paths,
+                       TransferLink& link, Events events)
     : loop_(loop),
-      vm_(vm),
+      vm_(std::move(vm)),
+      paths_(std::move(paths)),
       link_(link),
       events_(std::move(events)),
-      inbound_(qemu::sizes_of(vm.spec().disks), *this),
+      inbound_(qemu::sizes_of(vm_.disks), *this),
       unpacker_(loop, [this](const Result<Bytes>& records) { came(records); }) {
   link_.use_disks({.bytes = [this](BytesView coded) { return take(coded); },
                    .room =
@@ -27,40 +28,46 @@ void DiskTarget::fail_with(const std::string& why) {
   if (std::exchange(failed_, true)) return;
   // It may be one of our parts that tells us.
   loop_.post([this, why, alive = std::weak_ptr(alive_)] {
-    if (!alive.expired()) events_.failed(fmt::format("disks of vm {}: {}", vm_.name(), why));
+    if (!alive.expired()) events_.failed(fmt::format("disks of vm {}: {}", vm_.name, why));
   });
 }
 
-void DiskTarget::start() {
-  const auto socket = qemu::place_for_socket(vm_.paths().blocks());
+void DiskTarget::start(const std::filesystem::path& directory) {
+  const auto socket = qemu::place_for_socket(directory);
   if (!socket) return fail_with(socket.error().text);
-  qemu::export_disks(
-      vm_.qmp(), *socket, vm_.spec().disks.size(), qemu::Access::write,
-      [this, alive = std::weak_ptr(alive_), path = socket->string()](const Result<>& done) {
-        if (alive.expired()) return;
-        if (!done) return fail_with(done.error().text);
-        connect_clients(path);
-      });
+  try {
+    daemon_ = std::make_unique<qemu::StorageDaemon>(
+        loop_, vm_.disks, paths_, *socket, [this](const std::string& why) { fail_with(why); });
+  } catch (const SetupError& error) {
+    return fail_with(error.what());
+  }
+  connect_clients(socket->string());
 }
 
 void DiskTarget::connect_clients(const std::string& socket) {
-  for (std::size_t i = 0; i < vm_.spec().disks.size(); ++i) {
+  for (std::size_t i = 0; i < vm_.disks.size(); ++i) {
     clients_.push_back(std::make_unique<qemu::BlockClient>(
         loop_, socket, qemu::disk_node(i), [this, i](const Result<>& done) {
-          if (!done) return fail_with(done.error().text);
-          if (clients_[i]->size() != vm_.spec().disks[i].size) {
-            return fail_with(fmt::format("{} has {} instead of {} bytes", vm_.spec().disks[i].name,
-                                         clients_[i]->size().bytes,
-                                         vm_.spec().disks[i].size.bytes));
+          if (!done) return not_served(done.error().text);
+          const qemu::DiskSpec& disk = vm_.disks[i];
+          if (clients_[i]->size() != disk.size) {
+            return fail_with(fmt::format("{} has {} instead of {} bytes", disk.name,
+                                         clients_[i]->size().bytes, disk.size.bytes));
           }
           if (++connected_ < clients_.size()) return;
           ready_ = true;
           events_.ready();
-          seeds_.emplace(clients_, vm_.spec().disks, link_,
+          seeds_.emplace(clients_, vm_.disks, link_,
                          [this](const std::string& why) { fail_with(why); });
           if (std::exchange(took_less_, false)) link_.take_disks();
         }));
   }
+}
+
+// It may have ended, and said why.
+void DiskTarget::not_served(const std::string& why) {
+  daemon_->stop(
+      [this, why](const Result<>& ended) { fail_with(ended ? why : ended.error().text); });
 }
 
 // From within the transfer.
@@ -121,8 +128,7 @@ void DiskTarget::close() {
   loop_.post([this, alive = std::weak_ptr(alive_)] {
     if (alive.expired()) return;
     clients_.clear();
-    qemu::stop_exports(vm_.qmp(), [this, alive](const Result<>& done) {
-      if (alive.expired()) return;
+    daemon_->stop([this](const Result<>& done) {
       if (!done) return fail_with(done.error().text);
       closed_ = true;
       acknowledge();

@@ -1,9 +1,9 @@
 #pragma once
 // The disks of a vm as they come in, beside its memory and by the same transfer:
 //
-//   TransferLink --> DiskUnpacker --> disk::Inbound --> BlockClient --NBD--> QEMU's exports
-//        '<-- acknowledgements: how many records QEMU has made                |
-//        '<-- DiskSeeds: what was there before them  <------------------------'
+//   TransferLink --> DiskUnpacker --> disk::Inbound --> BlockClient --NBD--> qemu::StorageDaemon
+//        '<-- acknowledgements: how many records it has made                   |
+//        '<-- DiskSeeds: what was there before them  <-------------------------'
 //
 // Owned by a TargetMove; control thread, decompression in one of its own.
 #include <functional>
@@ -14,24 +14,27 @@
 #include "agent/disk_coding.hh"
 #include "agent/disk_seeds.hh"
 #include "agent/transfer_link.hh"
-#include "agent/vm.hh"
 #include "disk/inbound.hh"
 #include "qemu/block_client.hh"
+#include "qemu/storage_daemon.hh"
+#include "qemu/vm_spec.hh"
 
 namespace godwit::agent {
 
 class DiskTarget final : disk::InboundSink {
  public:
   struct Events {
-    std::function<void()> ready;  // QEMU's disks can be written
+    std::function<void()> ready;  // they can be written
     std::function<void(std::string)> failed;
   };
 
-  // `vm` waits for its migration; `link` has to outlive this.
-  DiskTarget(os::Loop& loop, Vm& vm, TransferLink& link, Events events);
+  // Of `vm`, in these files; `link` has to outlive this.
+  DiskTarget(os::Loop& loop, qemu::VmSpec vm, std::vector<qemu::DiskPaths> paths,
+             TransferLink& link, Events events);
   ~DiskTarget() override;
 
-  void start();
+  // With a socket in this directory, which is made.
+  void start(const std::filesystem::path& directory);
 
  private:
   // disk::InboundSink
@@ -42,6 +45,7 @@ class DiskTarget final : disk::InboundSink {
 
   std::size_t take(BytesView coded);
   void connect_clients(const std::string& socket);
+  void not_served(const std::string& why);
   void came(const Result<Bytes>& records);
   qemu::BlockClient::Done when_done(std::uint64_t number);
   void made(std::uint64_t number);
@@ -50,9 +54,11 @@ class DiskTarget final : disk::InboundSink {
   void fail_with(const std::string& why);
 
   os::Loop& loop_;
-  Vm& vm_;
+  qemu::VmSpec vm_;
+  std::vector<qemu::DiskPaths> paths_;
   TransferLink& link_;
   Events events_;
+  std::unique_ptr<qemu::StorageDaemon> daemon_;
   std::optional<DiskSeeds> seeds_;
   DiskSeeds::Clients clients_;
   disk::Inbound inbound_;

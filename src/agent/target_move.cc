@@ -262,13 +262,13 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
               },
           .failed = [this](std::string why) { feed(TargetEvent::load_failed, std::move(why)); }});
   link_->use_qemu(os::adopt_stream(context_.loop, std::move(incoming.stream), "QEMU"));
-  if (!record_.spec.disks.empty()) start_disks(vm);
+  if (!record_.spec.disks.empty()) start_disks();
   incoming_ = std::make_unique<qemu::IncomingMigration>(
       vm.qmp(), qemu::IncomingMigration::Events{
                     .listening =
-                        [this] {
+                        [this, blocks = vm.paths().blocks()] {
                           listening_ = true;
-                          if (disks_) disks_->start();
+                          if (disks_) disks_->start(blocks);
                           maybe_prepared();
                         },
                     .loaded =
@@ -295,10 +295,10 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
   });
 }
 
-void TargetMove::start_disks(Vm& vm) {
+void TargetMove::start_disks() {
   disks_ready_ = false;
   disks_ = std::make_unique<DiskTarget>(
-      context_.loop, vm, *link_,
+      context_.loop, record_.spec, context_.disks.paths(record_.spec), *link_,
       DiskTarget::Events{.ready =
                              [this] {
                                disks_ready_ = true;

@@ -76,7 +76,7 @@ class TargetMove final {
   bool hold_ports();
   Vm* guest();
   void start_incoming(Vms::Incoming incoming, std::shared_ptr<const codec::KnownPages> known);
-  void start_disks(Vm& vm);
+  void start_disks();
   void follow(Vm& vm);
   void look_at_guest();
   void end_link();

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.hh"
+#include "qemu/disk_nodes.hh"
 
 namespace godwit::qemu {
 namespace {
@@ -75,36 +76,6 @@ void add_boot(Arguments& argv, const VmSpec& spec) {
   }
 }
 
-// A file, and its format on top of it; `both` are options of either.
-void add_node(Arguments& argv, const std::string& node, const std::filesystem::path& path,
-              nlohmann::json both, const nlohmann::json& options) {
-  nlohmann::json file = both;
-  file.update({{"driver", "file"}, {"node-name", node + "-file"}, {"filename", path.string()}});
-  both.update({{"node-name", node}, {"file", node + "-file"}});
-  both.update(options);
-  add(argv, {"-blockdev", file.dump(), "-blockdev", both.dump()});
-}
-
-// What the guest discards or zeroes takes no room. Which image an overlay is on is said here, not
-// by what stands in its file.
-void add_disk_nodes(Arguments& argv, const DiskSpec& disk, const DiskPaths& paths,
-                    const std::string& node) {
-  const auto format = [](DiskFormat of, const nlohmann::json& backing) {
-    nlohmann::json options = {{"driver", to_text(of)}};
-    if (of == DiskFormat::qcow2) options["backing"] = backing;
-    return options;
-  };
-  nlohmann::json backing;
-  if (!disk.image.name.empty()) {
-    backing = node + "-image";
-    add_node(argv, node + "-image", paths.image, {{"read-only", true}},
-             format(disk.image.format, nullptr));
-  }
-  nlohmann::json options = format(disk.format, backing);
-  options["detect-zeroes"] = "unmap";
-  add_node(argv, node, paths.file, {{"discard", "unmap"}}, options);
-}
-
 void add_disks(Arguments& argv, const VmSpec& spec, const std::vector<DiskPaths>& paths) {
   CHECK(paths.size() == spec.disks.size(), "vm {}: {} paths for {} disks", spec.name, paths.size(),
         spec.disks.size());
@@ -116,7 +87,7 @@ void add_disks(Arguments& argv, const VmSpec& spec, const std::vector<DiskPaths>
   for (std::size_t i = 0; i < spec.disks.size(); ++i) {
     const DiskSpec& disk = spec.disks[i];
     const std::string node = disk_node(i);
-    add_disk_nodes(argv, disk, paths[i], node);
+    for (auto& each : disk_nodes(disk, paths[i], node)) add(argv, {"-blockdev", std::move(each)});
     const std::string place =
         disk.bus == DiskBus::scsi
             ? fmt::format("scsi-hd,bus=scsi.0,scsi-id={}", i)

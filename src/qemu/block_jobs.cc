@@ -89,8 +89,7 @@ void await_untapped(Qmp& qmp, std::size_t disks, int looks, Done done) {
 
 }  // namespace
 
-void export_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks, Access access,
-                  Done done) {
+void export_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks, Done done) {
   const json address = {{"type", "unix"}, {"data", {{"path", socket.string()}}}};
   std::vector<Step> steps{{"nbd-server-stop", nullptr, true},
                           {"nbd-server-start", {{"addr", address}}}};
@@ -101,7 +100,6 @@ void export_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t dis
                       {"id", "godwit-" + node},
                       {"node-name", node},
                       {"name", node},
-                      {"writable", access == Access::write},
                       {"allocation-depth", true}}});
   }
   run(qmp, std::move(steps), std::move(done));

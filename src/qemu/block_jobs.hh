@@ -12,11 +12,9 @@
 
 namespace godwit::qemu {
 
-enum class Access { read, write };
 // QEMU's NBD server listens at `socket`, where QEMU's user may make one; each disk is an export of
-// its node's name. For reading: with allocation depths, see BlockClient::status().
-void export_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks, Access access,
-                  Done done);
+// its node's name, for reading, with allocation depths (BlockClient::status()).
+void export_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks, Done done);
 // Ends its connections too. Harmless where there is none.
 void stop_exports(Qmp& qmp, Done done);
 

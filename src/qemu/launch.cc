@@ -22,27 +22,8 @@ namespace fs = std::filesystem;
 
 constexpr int kFirstPassedFd = 3;  // after stdin, stdout and stderr
 
-// One QMP client and one console client at a time; more queue up here.
-constexpr int kListenBacklog = 4;
-
-os::Fd listen_at(const fs::path& path) {
-  sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
-  const std::string text = path.string();
-  if (text.size() >= sizeof address.sun_path) {
-    fail_setup("socket path {} is longer than {} bytes: choose a shorter --run-dir", text,
-               sizeof address.sun_path - 1);
-  }
-  std::ranges::copy(text, address.sun_path);
-  ::unlink(text.c_str());
-  os::Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!fd) fail_setup("{}", errno_text("socket"));
-  if (::fchmod(fd.number(), 0600) != 0 ||
-      ::bind(fd.number(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
-      ::listen(fd.number(), kListenBacklog) != 0) {
-    fail_setup("{}", errno_text("listen at " + text));
-  }
-  return fd;
-}
+// One QMP client and one console client at a time; more queue up here. Of disks all may come.
+constexpr int kListenBacklog = kMaxDisks;
 
 // Whether a user of a user namespace exists outside (user_namespaces(7)): lines "inside outside
 // count".
@@ -99,6 +80,25 @@ void make_directory(const fs::path& path) {
 }
 
 }  // namespace
+
+os::Fd listen_at(const fs::path& path) {
+  sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+  const std::string text = path.string();
+  if (text.size() >= sizeof address.sun_path) {
+    fail_setup("socket path {} is longer than {} bytes: choose a shorter --run-dir", text,
+               sizeof address.sun_path - 1);
+  }
+  std::ranges::copy(text, address.sun_path);
+  ::unlink(text.c_str());
+  os::Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd) fail_setup("{}", errno_text("socket"));
+  if (::fchmod(fd.number(), 0600) != 0 ||
+      ::bind(fd.number(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
+      ::listen(fd.number(), kListenBacklog) != 0) {
+    fail_setup("{}", errno_text("listen at " + text));
+  }
+  return fd;
+}
 
 std::optional<os::Command::User> qemu_user(std::vector<std::string>& notices) {
   if (!os::has_capability(CAP_SETUID) || !os::has_capability(CAP_SETGID)) return std::nullopt;

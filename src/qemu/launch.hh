@@ -38,6 +38,9 @@ struct Launched {
 // Throws SetupError. An earlier log is kept as qemu.log.1.
 Launched launch(const VmSpec& spec, const LaunchInput& input);
 
+// A unix socket of ours that listens at `path`, for a process that is given it. Throws SetupError.
+os::Fd listen_at(const std::filesystem::path& path);
+
 // Lets QEMU's user connect to a unix socket of ours at `path`, e.g. the one that the source of a
 // migration is to write into ("unix:PATH"); its directory must be traversable.
 Result<> grant_to_qemu(const std::filesystem::path& path);

@@ -1,0 +1,16 @@
+#pragma once
+// The block nodes of a disk, as QEMU and its storage daemon take them.
+#include <string>
+#include <vector>
+
+#include "qemu/disk_spec.hh"
+
+namespace godwit::qemu {
+
+// Values of -blockdev, in their order; the last is the disk, with the name `node`. What is
+// discarded or zeroed takes no room. Which image an overlay is on is said here, not by what stands
+// in its file.
+std::vector<std::string> disk_nodes(const DiskSpec& disk, const DiskPaths& paths,
+                                    const std::string& node);
+
+}  // namespace godwit::qemu
