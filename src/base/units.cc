@@ -65,8 +65,9 @@ constexpr std::array kByteUnits = {Unit{"B", 1},
                                    Unit{"TB", 1e12}};
 constexpr std::array kRateUnits = {Unit{"bit", 1}, Unit{"kbit", 1e3}, Unit{"mbit", 1e6},
                                    Unit{"gbit", 1e9}};
-constexpr std::array kTimeUnits = {Unit{"ns", 1},  Unit{"us", 1e3},   Unit{"ms", 1e6},
-                                   Unit{"s", 1e9}, Unit{"min", 60e9}, Unit{"h", 3600e9}};
+constexpr std::array kTimeUnits = {Unit{"ns", 1},    Unit{"us", 1e3},   Unit{"ms", 1e6},
+                                   Unit{"s", 1e9},   Unit{"min", 60e9}, Unit{"m", 60e9},
+                                   Unit{"h", 3600e9}};
 
 }  // namespace
 
