@@ -137,7 +137,7 @@ void Outbound::send(const Record& record) {
 }
 
 void Outbound::flush_ahead() {
-  if (sent_ == flushed_) return;
+  if (end_sent_ || sent_ == flushed_) return;
   send({.kind = RecordKind::kFlush});
   flushed_ = sent_;
 }

@@ -161,6 +161,16 @@ TEST_F(DiskOutbound, AFlushAheadAnswersNobodyAndIsOfSomething) {
   EXPECT_EQ(heard_.sent.size(), 4u);
 }
 
+TEST_F(DiskOutbound, NothingGoesBehindTheEnd) {
+  make(Mode::async);
+  outbound_->finish();
+  pump();
+  ASSERT_EQ(heard_.sent.size(), 1u);
+  EXPECT_EQ(heard_.sent[0].kind, RecordKind::kEnd);
+  outbound_->flush_ahead();
+  EXPECT_EQ(heard_.sent.size(), 1u);
+}
+
 TEST_F(DiskOutbound, ThoseOfAGuestThatIsAboutToStopAreAnswered) {
   make(Mode::sync);
   write(1);
