@@ -10,6 +10,7 @@
 #include "agent/migrations.hh"
 #include "agent/network.hh"
 #include "agent/recording.hh"
+#include "agent/replicas.hh"
 #include "agent/users.hh"
 #include "agent/vms.hh"
 #include "http/server.hh"
@@ -25,6 +26,7 @@ struct Parts {
   Images& images;
   Disks& disks;
   Vms& vms;
+  Replicas& replicas;
   Migrations& migrations;
   Recordings& recordings;
   store::Store& store;
@@ -41,6 +43,7 @@ void add_image_routes(http::Server& server, Parts parts);
 void add_vm_routes(http::Server& server, Parts parts);
 void add_network_routes(http::Server& server, Parts parts);
 void add_migration_routes(http::Server& server, Parts parts);
+void add_replica_routes(http::Server& server, Parts parts);
 
 // docs/protocol/openapi.json, compiled in.
 extern const std::string_view kOpenApiDocument;

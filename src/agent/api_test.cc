@@ -63,6 +63,7 @@ class ApiTest : public testing::Test {
                          .images = images_,
                          .disks = disks_,
                          .vms = vms_,
+                         .replicas = replicas_,
                          .migrations = migrations_,
                          .recordings = recordings_,
                          .store = *store_,
@@ -140,6 +141,15 @@ class ApiTest : public testing::Test {
   Images images_{loop_, config_, *store_, events_};
   Disks disks_{config_, *store_, images_};
   Vms vms_{loop_, config_, *store_, network_, disks_, events_};
+  static std::vector<std::string> no_hosts(const std::string&) { return {}; }
+  Replicas replicas_{{.loop = loop_,
+                      .config = config_,
+                      .store = *store_,
+                      .vms = vms_,
+                      .disks = disks_,
+                      .peers = fleet_,
+                      .events = events_},
+                     no_hosts};
   KnownMemory known_{loop_, ByteCount{0}};
   Migrations migrations_{{.loop = loop_,
                           .config = config_,
@@ -147,10 +157,11 @@ class ApiTest : public testing::Test {
                           .network = network_,
                           .vms = vms_,
                           .disks = disks_,
+                          .replicas = replicas_,
                           .known = known_,
                           .peers = fleet_,
                           .events = events_},
-                         [](const std::string&) { return std::vector<std::string>{}; }};
+                         no_hosts};
   Recordings recordings_{loop_, vms_, migrations_};
   Audit audit_{config_.audit()};
   bool revoked_ = false;

@@ -45,6 +45,16 @@ bool is_at_rest(Parts parts, const Request& request, Responder& responder) {
   return false;
 }
 
+// The same, for one that is to go.
+bool may_go(Parts parts, const Request& request, Responder& responder) {
+  if (!is_at_rest(parts, request, responder)) return false;
+  const std::string& name = request.parameter("name");
+  if (!parts.replicas.has(name)) return true;
+  responder.error(kConflict,
+                  fmt::format("vm {0} has a replica: first godwit replica rm {0}", name));
+  return false;
+}
+
 void start_vm(Parts parts, const Request& request, Responder responder) {
   if (!is_at_rest(parts, request, responder)) return;
   const auto vm = parts.vms.start(request.parameter("name"));
@@ -53,7 +63,7 @@ void start_vm(Parts parts, const Request& request, Responder responder) {
 }
 
 void remove_vm(Parts parts, const Request& request, Responder responder) {
-  if (!is_at_rest(parts, request, responder)) return;
+  if (!may_go(parts, request, responder)) return;
   const std::string& name = request.parameter("name");
   const auto disks = request.query.find("disks");
   if (disks == request.query.end()) return answer(responder, parts.vms.remove(name, std::nullopt));
@@ -70,11 +80,12 @@ void purge_vm(Parts parts, const Request& request, Responder responder) {
   bool had_left = false;
   for (const auto& disk : seen(request, parts.disks.list_left())) {
     if (disk["vm"] != name) continue;
+    parts.replicas.make_way(name, disk["tenant"]);
     parts.disks.purge_left(name, disk["tenant"]);
     had_left = true;
   }
   if (had_left) return answer(responder, Result<>{});
-  if (is_at_rest(parts, request, responder)) answer(responder, parts.vms.remove(name, true));
+  if (may_go(parts, request, responder)) answer(responder, parts.vms.remove(name, true));
 }
 
 std::vector<nlohmann::json> all_disks(Parts parts) {

@@ -7,23 +7,28 @@ namespace {
 
 constexpr std::uint64_t kScanAtOnce = 1U << 30;  // bytes; QEMU tells of no more
 
-struct Scan {
+struct Scanning {
   qemu::BlockClient& client;
   std::uint64_t size;  // bytes
   bool is_overlay;
+  Scan what;
   std::function<void(disk::Extent)> has;
   qemu::BlockClient::Done done;
 };
 
-void go_on(const std::shared_ptr<Scan>& scan, std::uint64_t offset) {
+bool has(const Scanning& scan, const qemu::BlockClient::Part& part) {
+  if (scan.what == Scan::dirty) return part.dirty;
+  return scan.is_overlay ? part.own : !part.zero;
+}
+
+void go_on(const std::shared_ptr<Scanning>& scan, std::uint64_t offset) {
   if (offset == scan->size) return scan->done({});
   scan->client.status(offset, std::min(scan->size - offset, kScanAtOnce),
                       [scan, offset](const auto& parts) {
                         if (!parts) return scan->done(std::unexpected(parts.error()));
                         std::uint64_t at = offset;
                         for (const auto& part : *parts) {
-                          const bool has = scan->is_overlay ? part.own : !part.zero;
-                          if (has) scan->has({.offset = at, .length = part.length});
+                          if (has(*scan, part)) scan->has({.offset = at, .length = part.length});
                           at += part.length;
                         }
                         if (at == offset)
@@ -34,10 +39,10 @@ void go_on(const std::shared_ptr<Scan>& scan, std::uint64_t offset) {
 
 }  // namespace
 
-void scan_disk(qemu::BlockClient& client, const qemu::DiskSpec& disk,
+void scan_disk(qemu::BlockClient& client, const qemu::DiskSpec& disk, Scan what,
                std::function<void(disk::Extent)> has, qemu::BlockClient::Done done) {
-  go_on(std::make_shared<Scan>(client, disk.size.bytes, !disk.image.name.empty(), std::move(has),
-                               std::move(done)),
+  go_on(std::make_shared<Scanning>(client, disk.size.bytes, !disk.image.name.empty(), what,
+                                   std::move(has), std::move(done)),
         0);
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 // What a disk of a vm has of its own, as its QEMU tells: not what reads as zeroes; of an overlay,
-// not what its image has.
+// not what its image has. Or what a bitmap of it says has changed.
 #include <functional>
 
 #include "disk/dirty_map.hh"
@@ -9,9 +9,10 @@
 
 namespace godwit::agent {
 
+enum class Scan { own, dirty };
 // `has` is called for each such part, from the beginning on; `done` at the end, or with an error.
 // Nothing is called once the client is gone.
-void scan_disk(qemu::BlockClient& client, const qemu::DiskSpec& disk,
+void scan_disk(qemu::BlockClient& client, const qemu::DiskSpec& disk, Scan what,
                std::function<void(disk::Extent)> has, qemu::BlockClient::Done done);
 
 }  // namespace godwit::agent

@@ -19,7 +19,7 @@ void DiskSeeds::scan() {
   if (disk_ == disks_.size()) return;
   there_.emplace(disks_[disk_].size);
   scan_disk(
-      *clients_[disk_], disks_[disk_],
+      *clients_[disk_], disks_[disk_], Scan::own,
       [this, alive = std::weak_ptr(alive_)](disk::Extent extent) {
         if (!alive.expired()) there_->mark(extent);
       },

@@ -40,16 +40,17 @@ std::vector<nbd::Export> exports_of(const qemu::VmSpec& spec) {
 
 }  // namespace
 
-DiskSource::DiskSource(os::Loop& loop, Vm& vm, TransferLink& link, disk::Mode mode, Events events)
+DiskSource::DiskSource(os::Loop& loop, Vm& vm, TransferLink& link, What what, Events events)
     : loop_(loop),
       vm_(vm),
       link_(link),
-      mode_(mode),
+      what_(std::move(what)),
       events_(std::move(events)),
-      outbound_(qemu::sizes_of(vm.spec().disks), mode, *this),
+      outbound_(qemu::sizes_of(vm.spec().disks),
+                once() ? disk::Mode::async : std::get<disk::Mode>(what_), *this),
       packer_(loop, [this] { pump(); }),
       seed_reader_(qemu::sizes_of(vm.spec().disks)) {
-  outbound_.compare(link_.seed_key());
+  if (!bitmap()) outbound_.compare(link_.seed_key());
   link_.use_disks({.bytes = [this](BytesView acks) { return take(acks); },
                    .seeds = [this](BytesView parts) { return take_seeds(parts); },
                    // With nothing to send it may take what it likes, many times a millisecond.
@@ -74,6 +75,7 @@ void DiskSource::fail_with(const std::string& why) {
 
 // An earlier move of the vm may have left taps and exports, or they may be about to end.
 void DiskSource::start() {
+  if (once()) return serve();  // which a move would not be beside
   qemu::untap_disks(vm_.qmp(), vm_.spec().disks.size(),
                     [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
                       if (alive.expired()) return;
@@ -86,7 +88,7 @@ void DiskSource::serve() {
   const auto socket = qemu::place_for_socket(vm_.paths().blocks());
   if (!socket) return fail_with(socket.error().text);
   qemu::export_disks(
-      vm_.qmp(), *socket, vm_.spec().disks.size(),
+      vm_.qmp(), *socket, vm_.spec().disks.size(), bitmap(),
       [this, alive = std::weak_ptr(alive_), path = socket->string()](const Result<>& done) {
         if (alive.expired()) return;
         if (!done) return fail_with(done.error().text);
@@ -97,10 +99,12 @@ void DiskSource::serve() {
 void DiskSource::connect_clients(const std::string& socket) {
   for (std::size_t i = 0; i < vm_.spec().disks.size(); ++i) {
     clients_.push_back(std::make_unique<qemu::BlockClient>(
-        loop_, socket, qemu::disk_node(i), [this](const Result<>& done) {
+        loop_, socket, qemu::disk_node(i),
+        [this](const Result<>& done) {
           if (!done) return fail_with(done.error().text);
-          if (++connected_ == vm_.spec().disks.size()) tap();
-        }));
+          if (++connected_ == vm_.spec().disks.size()) once() ? scan() : tap();
+        },
+        bitmap()));
   }
 }
 
@@ -120,16 +124,20 @@ void DiskSource::tap() {
                   [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
                     if (alive.expired()) return;
                     if (!done) return fail_with(done.error().text);
-                    tapped_ = true;
-                    to_scan_ = vm_.spec().disks.size();
-                    for (std::uint8_t i = 0; i < vm_.spec().disks.size(); ++i) scan(i);
+                    scan();
                   });
 }
 
-// What a new disk lacks, or one on the image that ours is on.
+void DiskSource::scan() {
+  scanning_ = true;
+  to_scan_ = vm_.spec().disks.size();
+  for (std::uint8_t i = 0; i < vm_.spec().disks.size(); ++i) scan(i);
+}
+
+// What a new disk lacks, or one on the image that ours is on; of a replica, what it lacks.
 void DiskSource::scan(std::uint8_t disk) {
   scan_disk(
-      *clients_[disk], vm_.spec().disks[disk],
+      *clients_[disk], vm_.spec().disks[disk], bitmap() ? Scan::dirty : Scan::own,
       [this, disk](disk::Extent extent) { outbound_.mark(disk, extent); },
       [this](const Result<>& done) {
         if (!done) return fail_with(done.error().text);
@@ -142,6 +150,10 @@ void DiskSource::scanned() {
   spdlog::info("vm {}: {} on its disks to copy or to compare", vm_.name(),
                to_text(ByteCount{total_bytes_}));
   least_since_ = looked_ = loop_.now();
+  if (once()) {
+    settling_ = untapped_ = true;
+    outbound_.finish();
+  }
   events_.begun();
   look();
 }
@@ -228,7 +240,7 @@ void DiskSource::pump() {
   pumping_ = true;
   const std::uint64_t most = outbound_.synchronous() ? kMostWaitingInStep : kMostWaiting;
   const std::uint64_t waiting = packer_.waiting() + link_.unsent_of_disks();
-  if (to_scan_ == 0 && tapped_) {
+  if (to_scan_ == 0 && scanning_) {
     outbound_.pump(most - std::min(most, waiting), loop_.now());
   }
   if (!records_.empty()) packer_.push(std::exchange(records_, {}));
@@ -273,7 +285,7 @@ void DiskSource::look() {
   }
   const bool never_less = now - least_since_ >= kNoLess;
   const bool little = remaining <= kLittle && outbound_.all_known();
-  if (!ready_ && (little || never_less)) {
+  if (!ready_ && !once() && (little || never_less)) {
     ready_ = true;
     outbound_.keep_in_step();
     spdlog::info("vm {}: disks {}, {} left, {} were at the target", vm_.name(),
@@ -291,12 +303,12 @@ void DiskSource::look() {
     events_.in_step();
     if (alive.expired()) return;
   }
-  look_timer_ = loop_.after(kLook, [this] { look(); });
+  if (!settled_) look_timer_ = loop_.after(kLook, [this] { look(); });
 }
 
 bool DiskSource::may_pause() const {
   if (!ready_) return false;
-  if (mode_ == disk::Mode::async) {
+  if (what_ == What(disk::Mode::async)) {
     return outbound_.all_known() && outbound_.remaining_bytes() <= kLittleAtPause;
   }
   return outbound_.in_step();
@@ -334,7 +346,11 @@ void DiskSource::maybe_settled() {
   }
   if (!unexported_ || !outbound_.finished()) return;
   settled_ = true;
-  events_.settled();
+  look_timer_.reset();
+  // It may be the end of this.
+  loop_.post([this, alive = std::weak_ptr(alive_)] {
+    if (!alive.expired()) events_.settled();
+  });
 }
 
 DiskSource::Progress DiskSource::progress() const {
@@ -345,7 +361,7 @@ DiskSource::Progress DiskSource::progress() const {
                     .rate = {static_cast<std::uint64_t>(rate_ * 8)},
                     .ready = ready_,
                     .synchronous = outbound_.synchronous()};
-  if (rate_ > 0) {
+  if (rate_ >= 1) {
     progress.eta = std::chrono::duration_cast<Nanoseconds>(
         std::chrono::duration<double>(static_cast<double>(progress.remaining_bytes) / rate_));
   }

@@ -1,15 +1,17 @@
 #pragma once
-// The disks of a vm on their way out, beside its memory and by the same transfer:
+// The disks of a vm on their way out, beside its memory and by the same transfer, or alone, for a
+// replica:
 //
 //   guest's writes --NBD--> DiskTap --> disk::Outbound --> DiskPacker --> TransferLink
 //   QEMU's exports <--NBD-- BlockClient <-- reads '            '<-- acknowledgements
 //                                                              '<-- what the target has already
 //
-// Owned by a SourceMove; control thread, compression in one of its own. QEMU's disk is whole until
-// the target owns the vm: whatever fails here, the guest goes on.
+// Owned by a SourceMove or ReplicaSource; control thread, compression in one of its own. QEMU's
+// disk is whole until the target owns the vm: whatever fails here, the guest goes on.
 #include <functional>
 #include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "agent/disk_coding.hh"
@@ -40,8 +42,15 @@ class DiskSource final : disk::OutboundSink {
     Nanoseconds eta{};
   };
 
+  // Of a replica: what is there as it begins, and no word of what is written meanwhile.
+  struct Once {
+    std::optional<std::string> bitmap{};  // only what is in it; else all that the target lacks
+    bool operator==(const Once&) const = default;
+  };
+  using What = std::variant<disk::Mode, Once>;
+
   // `link` has to outlive it.
-  DiskSource(os::Loop& loop, Vm& vm, TransferLink& link, disk::Mode mode, Events events);
+  DiskSource(os::Loop& loop, Vm& vm, TransferLink& link, What what, Events events);
   ~DiskSource() override;
 
   void start();
@@ -49,7 +58,7 @@ class DiskSource final : disk::OutboundSink {
   bool may_pause() const;
   // The guest is about to be stopped.
   void let_go();
-  // The guest stands: the rest goes, and QEMU lets go of its disks' taps.
+  // The guest stands: the rest goes, and QEMU lets go of its disks' taps. (Once: done by itself.)
   void settle();
   Progress progress() const;
 
@@ -59,9 +68,12 @@ class DiskSource final : disk::OutboundSink {
   void send(const disk::Record& record) override;
   void answer(disk::WriteToken token) override;
 
+  const Once* once() const { return std::get_if<Once>(&what_); }
+  std::optional<std::string> bitmap() const { return once() ? once()->bitmap : std::nullopt; }
   void serve();
   void connect_clients(const std::string& socket);
   void tap();
+  void scan();
   void scan(std::uint8_t disk);
   void scanned();
   void written(const DiskTap::Write& write);
@@ -77,7 +89,7 @@ class DiskSource final : disk::OutboundSink {
   os::Loop& loop_;
   Vm& vm_;
   TransferLink& link_;
-  disk::Mode mode_;
+  What what_;
   Events events_;
   std::vector<std::unique_ptr<qemu::BlockClient>> clients_;
   std::unique_ptr<DiskTap> tap_;
@@ -88,7 +100,7 @@ class DiskSource final : disk::OutboundSink {
   disk::SeedReader seed_reader_;
   bool seeds_wait_ = false, learning_ = false;
   std::size_t connected_ = 0, to_scan_ = 0;
-  bool tapped_ = false, ready_ = false, could_pause_ = false, pumping_ = false;
+  bool scanning_ = false, ready_ = false, could_pause_ = false, pumping_ = false;
   bool settling_ = false, untapped_ = false, unexporting_ = false, unexported_ = false,
        settled_ = false, failed_ = false;
   std::uint64_t total_bytes_ = 0;

@@ -7,10 +7,11 @@
 namespace godwit::agent {
 
 DiskTarget::DiskTarget(os::Loop& loop, qemu::VmSpec vm, std::vector<qemu::DiskPaths> paths,
-                       TransferLink& link, Events events)
+                       Seeds seeds, TransferLink& link, Events events)
     : loop_(loop),
       vm_(std::move(vm)),
       paths_(std::move(paths)),
+      wanted_(seeds),
       link_(link),
       events_(std::move(events)),
       inbound_(qemu::sizes_of(vm_.disks), *this),
@@ -57,8 +58,10 @@ void DiskTarget::connect_clients(const std::string& socket) {
           if (++connected_ < clients_.size()) return;
           ready_ = true;
           events_.ready();
-          seeds_.emplace(clients_, vm_.disks, link_,
-                         [this](const std::string& why) { fail_with(why); });
+          if (wanted_ == Seeds::all) {
+            seeds_.emplace(clients_, vm_.disks, link_,
+                           [this](const std::string& why) { fail_with(why); });
+          }
           if (std::exchange(took_less_, false)) link_.take_disks();
         }));
   }
@@ -131,6 +134,7 @@ void DiskTarget::close() {
     daemon_->stop([this](const Result<>& done) {
       if (!done) return fail_with(done.error().text);
       closed_ = true;
+      if (events_.closed) events_.closed();
       acknowledge();
     });
   });

@@ -5,7 +5,7 @@
 //        '<-- acknowledgements: how many records it has made                   |
 //        '<-- DiskSeeds: what was there before them  <-------------------------'
 //
-// Owned by a TargetMove; control thread, decompression in one of its own.
+// Owned by a TargetMove or ReplicaTarget; control thread, decompression in one of its own.
 #include <functional>
 #include <memory>
 #include <string>
@@ -24,12 +24,15 @@ namespace godwit::agent {
 class DiskTarget final : disk::InboundSink {
  public:
   struct Events {
-    std::function<void()> ready;  // they can be written
+    std::function<void()> ready;     // they can be written
+    std::function<void()> closed{};  // all is made, on stable storage, and nobody has them open
     std::function<void(std::string)> failed;
   };
 
   // Of `vm`, in these files; `link` has to outlive this.
-  DiskTarget(os::Loop& loop, qemu::VmSpec vm, std::vector<qemu::DiskPaths> paths,
+  // Seeds::none: the source knows what differs, and does not ask what is here.
+  enum class Seeds { all, none };
+  DiskTarget(os::Loop& loop, qemu::VmSpec vm, std::vector<qemu::DiskPaths> paths, Seeds seeds,
              TransferLink& link, Events events);
   ~DiskTarget() override;
 
@@ -56,6 +59,7 @@ class DiskTarget final : disk::InboundSink {
   os::Loop& loop_;
   qemu::VmSpec vm_;
   std::vector<qemu::DiskPaths> paths_;
+  Seeds wanted_;
   TransferLink& link_;
   Events events_;
   std::unique_ptr<qemu::StorageDaemon> daemon_;

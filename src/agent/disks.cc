@@ -15,7 +15,8 @@ namespace {
 namespace fs = std::filesystem;
 
 // Kind, by the vm's id: {spec, to} of one that moved to that host, or was removed; {spec, from} of
-// one that has not come whole from that host.
+// one that has not come whole from that host, or, with {replica, synced}, of which that host keeps
+// a replica here.
 constexpr const char* kLeft = "left-disks";
 constexpr ByteCount kNothing{1 << 20};  // what a new file takes at most
 constexpr blkcnt_t kBlock = 512;        // of st_blocks, inode(7)
@@ -164,7 +165,37 @@ Result<> Disks::receive(const qemu::VmSpec& spec, const std::string& from) {
   if (std::ranges::none_of(there, std::identity{})) remove(spec.id);
   // Whoever finds files knows of what they are.
   store_.put(kLeft, spec.id.text(),
-             {{"spec", qemu::to_json(spec)}, {"from", from}, {"to", nullptr}});
+             {{"spec", qemu::to_json(spec)},
+              {"from", from},
+              {"to", nullptr},
+              {"replica", nullptr},
+              {"synced", nullptr}});
+  return receive_into(spec, there);
+}
+
+Result<bool> Disks::receive_replica(const qemu::VmSpec& spec, const std::string& from,
+                                    const std::string& synced) {
+  const auto before = store_.find(kLeft, spec.id.text());
+  const bool whole = std::ranges::all_of(there(spec), std::identity{});
+  const bool same =
+      !synced.empty() && whole && before && qemu::text_at(*before, "synced") == synced;
+  if (auto done = receive(spec, from); !done) return std::unexpected(done.error());
+  store_.put(kLeft, spec.id.text(), {{"replica", true}, {"synced", same ? synced : ""}});
+  return same;
+}
+
+void Disks::replica_synced(const VmId& id, const std::string& word) {
+  store_.put(kLeft, id.text(), {{"synced", word}});
+}
+
+void Disks::remove_replica(const VmId& id, const std::string& from) {
+  const auto document = store_.find(kLeft, id.text());
+  const bool is_theirs =
+      document && qemu::flag_at(*document, "replica") && qemu::text_at(*document, "from") == from;
+  if (is_theirs && !is_here(id)) remove(id);
+}
+
+Result<> Disks::receive_into(const qemu::VmSpec& spec, const std::vector<bool>& there) {
   if (auto made = make_directory(spec.id); !made) return made;
   const auto paths = this->paths(spec);
   for (std::size_t i = 0; i < paths.size(); ++i) {
@@ -270,10 +301,11 @@ std::vector<nlohmann::json> Disks::list_left() {
   for (const auto& document : store_.list(kLeft)) {
     const auto spec = qemu::vm_spec_from_json(qemu::member(document.body, "spec"));
     if (!spec || is_here(spec->id)) continue;
+    const bool is_of_move = !qemu::flag_at(document.body, "replica");
+    const bool unfinished = is_unfinished(document.body);
+    const char* what = unfinished ? (is_of_move ? "unfinished_from" : "replica_from") : "moved_to";
     for (nlohmann::json& disk : list_of(*spec)) {
-      const bool unfinished = is_unfinished(document.body);
-      disk[unfinished ? "unfinished_from" : "moved_to"] =
-          qemu::text_at(document.body, unfinished ? "from" : "to");
+      disk[what] = qemu::text_at(document.body, unfinished ? "from" : "to");
       all.push_back(std::move(disk));
     }
   }

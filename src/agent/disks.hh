@@ -30,6 +30,13 @@ class Disks final {
   // For a vm that comes from the host `from`: what it left here, or what came of it before, stays,
   // for the move to make the same as there; what is not there, or another disk, is made anew.
   Result<> receive(const qemu::VmSpec& spec, const std::string& from);
+  // The same for a replica. True: all of it is as replica_synced() with this word left it, or came
+  // after that in a run that `synced` knows of; an empty word is nobody's.
+  Result<bool> receive_replica(const qemu::VmSpec& spec, const std::string& from,
+                               const std::string& synced);
+  void replica_synced(const VmId& id, const std::string& word);
+  // That `from` made here, unless the vm has come.
+  void remove_replica(const VmId& id, const std::string& from);
   void arrived(const VmId& id);
   // It did not arrive: what came stays for the next move, if it is more than nothing.
   void break_off(const VmId& id);
@@ -60,6 +67,8 @@ class Disks final {
   std::filesystem::path directory(const VmId& id) const;
   std::filesystem::path file_of(const VmId& id, const qemu::DiskSpec& disk) const;
   Result<> make_directory(const VmId& id) const;
+  // Makes what is not there.
+  Result<> receive_into(const qemu::VmSpec& spec, const std::vector<bool>& there);
   // Of these disks, in their order, which are there to receive into.
   std::vector<bool> there(const qemu::VmSpec& spec);
   nlohmann::json describe(const qemu::VmSpec& spec, const qemu::DiskSpec& disk) const;

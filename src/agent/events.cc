@@ -12,7 +12,8 @@ namespace godwit::agent {
 namespace {
 
 bool is_of_a_tenant(std::string_view name) {
-  return name == "port" || name == "wire" || name == "vm" || name == "migration" || name == "image";
+  return name == "port" || name == "wire" || name == "vm" || name == "migration" ||
+         name == "image" || name == "replica";
 }
 
 // Whether a listener of one tenant may know it.

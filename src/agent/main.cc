@@ -51,7 +51,9 @@ const Config& with_directories(const Config& config) {
   make_private_directory(config.state_dir, std::filesystem::perms::owner_all);
   // QEMU's user passes through to its own vm's directory.
   make_private_directory(config.run_dir, std::filesystem::perms(0711));
-  make_private_directory(config.run_dir / "vms", std::filesystem::perms(0711));
+  for (const char* each : {"vms", "replicas"}) {
+    make_private_directory(config.run_dir / each, std::filesystem::perms(0711));
+  }
   for (const auto& disks : {config.disk_dir, config.library(), config.vm_disks()}) {
     make_private_directory(disks, std::filesystem::perms(0711));
   }
@@ -87,6 +89,14 @@ class Agent final {
         images_(loop_, config, *store_, events_),
         disks_(config, *store_, images_),
         vms_(loop_, config, *store_, network_, disks_, events_),
+        replicas_({.loop = loop_,
+                   .config = config,
+                   .store = *store_,
+                   .vms = vms_,
+                   .disks = disks_,
+                   .peers = fleet_,
+                   .events = events_},
+                  [this](const std::string& name) { return fleet_.hosts_called(name); }),
         known_(loop_, config.known_memory),
         migrations_({.loop = loop_,
                      .config = config,
@@ -94,6 +104,7 @@ class Agent final {
                      .network = network_,
                      .vms = vms_,
                      .disks = disks_,
+                     .replicas = replicas_,
                      .known = known_,
                      .peers = fleet_,
                      .events = events_},
@@ -138,6 +149,7 @@ class Agent final {
     images_.start([this](const std::string& image) { return disks_.vms_on(image); });
     vms_.start();
     migrations_.start();
+    replicas_.start();
     network_.sweep_nics();
     fleet_.start();
     users_.start();
@@ -171,6 +183,7 @@ class Agent final {
                          .images = images_,
                          .disks = disks_,
                          .vms = vms_,
+                         .replicas = replicas_,
                          .migrations = migrations_,
                          .recordings = recordings_,
                          .store = *store_,
@@ -202,6 +215,7 @@ class Agent final {
                                     wire_addresses(fleet_, session));
                   network_.on_session_up(session.peer());
                   migrations_.on_session_up(session.peer());
+                  replicas_.on_session_up(session.peer());
                   if (users_.revocations().empty()) return;
                   const auto told = session.push(Users::kPush, {{"pem", users_.revocations()}});
                   if (!told) spdlog::warn("host {}: {}", session.peer(), told.error().text);
@@ -211,6 +225,9 @@ class Agent final {
                 [this](PeerRequest request, const nlohmann::json& body) {
                   if (request.method.starts_with("migration.")) {
                     return migrations_.on_request(std::move(request), body);
+                  }
+                  if (request.method.starts_with("replica.")) {
+                    return replicas_.on_request(std::move(request), body);
                   }
                   network_.on_request(std::move(request), body);
                 },
@@ -249,6 +266,7 @@ class Agent final {
   Images images_;
   Disks disks_;
   Vms vms_;
+  Replicas replicas_;
   KnownMemory known_;
   Migrations migrations_;
   Recordings recordings_;

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/move_options.hh"
+#include "agent/replicas.hh"
 #include "os/wall_clock.hh"
 #include "qemu/json.hh"
 
@@ -380,7 +381,8 @@ void Migrations::read_lane(std::uint64_t key) {
     });
     if (move != targets_.end()) {
       move->second->use_lane((*hello)->lane, std::move(lane.stream), lane.early);
-    } else {
+    } else if (!*hello ||
+               !context_.replicas.use_lane(lane.peer, **hello, lane.stream, lane.early)) {
       spdlog::warn("a lane from {} is for no migration here", lane.peer);
     }
     // The stream is calling us: it goes after it has returned.

@@ -6,6 +6,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "agent/replicas.hh"
+
 namespace godwit::agent {
 namespace {
 
@@ -104,6 +106,15 @@ class MigrationsTest : public testing::Test {
   Images images_{loop_, config_, *store_, events_};
   Disks disks_{config_, *store_, images_};
   Vms vms_{loop_, config_, *store_, network_, disks_, events_};
+  static std::vector<std::string> no_hosts(const std::string&) { return {}; }
+  Replicas replicas_{{.loop = loop_,
+                      .config = config_,
+                      .store = *store_,
+                      .vms = vms_,
+                      .disks = disks_,
+                      .peers = peers_,
+                      .events = events_},
+                     no_hosts};
   KnownMemory known_{loop_, ByteCount{0}};
   Migrations migrations_{{.loop = loop_,
                           .config = config_,
@@ -111,10 +122,11 @@ class MigrationsTest : public testing::Test {
                           .network = network_,
                           .vms = vms_,
                           .disks = disks_,
+                          .replicas = replicas_,
                           .known = known_,
                           .peers = peers_,
                           .events = events_},
-                         [](const std::string&) { return std::vector<std::string>{}; }};
+                         no_hosts};
 };
 
 TEST_F(MigrationsTest, ARefusedMoveOfLongAgoLeavesTheVmThatCameLater) {

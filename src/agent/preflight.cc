@@ -81,16 +81,6 @@ Check room_check(const Config& config, ByteCount needed, ByteCount here) {
   return needed.bytes < free.bytes + here.bytes ? passed("room", figures) : failed("room", figures);
 }
 
-std::vector<Check> parse_checks(const nlohmann::json& reply) {
-  std::vector<Check> checks;
-  for (const auto& check : array_field(reply, "checks")) {
-    checks.push_back({.name = text_field_or(check, "name", "?"),
-                      .ok = qemu::flag_at(check, "ok"),
-                      .detail = text_field_or(check, "detail", "")});
-  }
-  return checks;
-}
-
 void ask_target(const SourceMove::Context& context, Vm& vm, const std::string& to, Wish wish,
                 std::vector<Check> checks, std::function<void(std::vector<Check>)> done) {
   nlohmann::json peers = nlohmann::json::array();
@@ -126,6 +116,24 @@ nlohmann::json to_json(const std::vector<Check>& checks) {
     array.push_back({{"name", check.name}, {"ok", check.ok}, {"detail", check.detail}});
   }
   return array;
+}
+
+std::vector<Check> parse_checks(const nlohmann::json& reply) {
+  std::vector<Check> checks;
+  for (const auto& check : array_field(reply, "checks")) {
+    checks.push_back({.name = text_field_or(check, "name", "?"),
+                      .ok = qemu::flag_at(check, "ok"),
+                      .detail = text_field_or(check, "detail", "")});
+  }
+  return checks;
+}
+
+std::vector<Check> disk_checks(const Config& config, Disks& disks, const qemu::VmSpec& vm,
+                               ByteCount needed) {
+  std::vector<Check> checks;
+  for (const auto& reason : disks.refusals(vm)) checks.push_back(failed("disks", reason));
+  if (!vm.disks.empty()) checks.push_back(room_check(config, needed, disks.there_already(vm)));
+  return checks;
 }
 
 bool all_ok(const std::vector<Check>& checks) {
@@ -194,12 +202,9 @@ nlohmann::json answer_preflight(const SourceMove::Context& context, const std::s
                                                   self, nic.name)));
     }
   }
-  for (const auto& reason : context.disks.refusals(*spec)) {
-    checks.push_back(failed("disks", reason));
-  }
-  if (!spec->disks.empty()) {
-    checks.push_back(room_check(context.config, ByteCount{qemu::unsigned_at(body, "disk_bytes")},
-                                context.disks.there_already(*spec)));
+  const ByteCount disk_bytes{qemu::unsigned_at(body, "disk_bytes")};
+  for (auto& check : disk_checks(context.config, context.disks, *spec, disk_bytes)) {
+    checks.push_back(std::move(check));
   }
   for (const std::string& path : {spec->kernel, spec->initrd, spec->image}) {
     if (!path.empty() && !is_readable(path)) {

@@ -18,6 +18,11 @@ struct Check {
 nlohmann::json to_json(const std::vector<Check>& checks);
 // A file that the agent may open.
 bool is_readable(const std::string& path);
+// As a peer answered them, {checks}.
+std::vector<Check> parse_checks(const nlohmann::json& reply);
+// What of a vm's disks keeps this host from taking them: images, and room for `needed`.
+std::vector<Check> disk_checks(const Config& config, Disks& disks, const qemu::VmSpec& vm,
+                               ByteCount needed);
 bool all_ok(const std::vector<Check>& checks);
 std::string failures(const std::vector<Check>& checks);
 

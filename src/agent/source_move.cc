@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/move_queue.hh"
+#include "agent/replicas.hh"
 #include "migrate/bounds.hh"
 #include "os/wall_clock.hh"
 #include "qemu/block_jobs.hh"
@@ -46,6 +47,8 @@ SourceMove::SourceMove(const Context& context, SourceRecord record)
                            [this](SourceEffect effect) { return perform(effect); })) {
   milestones_.begun = context_.loop.now();
   if (Vm* vm = context_.vms.find(record_.vm)) follow(*vm);
+  const bool has_begun = record_.state != SourceState::planned && !migrate::is_final(record_.state);
+  if (has_begun) hold_replicas();
 }
 
 void SourceMove::follow(Vm& vm) {
@@ -82,6 +85,7 @@ void SourceMove::perform_surely(SourceEffect effect) {
       context_.store.put("migration-source", record_.id.text(), journal_entry());
       return recorded();
     case SourceEffect::prepare_target:
+      hold_replicas();
       return prepare_target();
     case SourceEffect::start_memory:
       return start_memory();
@@ -130,6 +134,7 @@ void SourceMove::perform_surely(SourceEffect effect) {
       memory_.reset();
       rescue_.reset();
       subscription_.reset();
+      replicas_held_.reset();
       // After a restart this may be said again, when the vm has long come back.
       if (context_.vms.is_process(record_.vm, record_.process)) {
         context_.vms.moved_away(record_.vm, record_.to,
@@ -186,7 +191,14 @@ void SourceMove::tell_followers() {
     if (alive.expired()) return;
     disks_.reset();
     memory_.reset();
+    replicas_held_.reset();
   });
+}
+
+void SourceMove::hold_replicas() {
+  if (const Vm* vm = context_.vms.find(record_.vm)) {
+    replicas_held_ = context_.replicas.hold(vm->spec().id);
+  }
 }
 
 void SourceMove::wait() {

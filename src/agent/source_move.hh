@@ -23,6 +23,8 @@
 
 namespace godwit::agent {
 
+class Replicas;
+
 class SourceMove final {
  public:
   struct Context {
@@ -32,6 +34,7 @@ class SourceMove final {
     Network& network;
     Vms& vms;
     Disks& disks;
+    Replicas& replicas;
     KnownMemory& known;
     Peers& peers;
     Events& events;
@@ -84,6 +87,7 @@ class SourceMove final {
   void recorded();
   void prepare_target();
   void start_memory();
+  void hold_replicas();
   void start_disks(Vm& vm);
   void maybe_converged();
   void proceed();
@@ -122,7 +126,8 @@ class SourceMove final {
   migrate::EventQueue<migrate::Source> queue_;
   Vm::Subscription subscription_;
   std::unique_ptr<SourceMemory> memory_;
-  std::unique_ptr<DiskSource> disks_;  // after memory_, whose link it uses
+  std::shared_ptr<const bool> replicas_held_;  // while the move is under way
+  std::unique_ptr<DiskSource> disks_;          // after memory_, whose link it uses
   bool memory_converged_ = false, disks_settled_ = false, proceeds_ = false;
   std::unique_ptr<MemoryRescue> rescue_;
   bool memory_broken_ = false;

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/move_queue.hh"
+#include "agent/replicas.hh"
 #include "migrate/bounds.hh"
 #include "qemu/kept_socket.hh"
 
@@ -209,6 +210,7 @@ void TargetMove::prepare_guest() {
 
 void TargetMove::prepare_guest(std::shared_ptr<const codec::KnownPages> known) {
   if (machine_.state() != TargetState::preparing || !hold_ports()) return;
+  context_.replicas.make_way(record_.spec.id);
   auto incoming = context_.vms.run_incoming(record_.spec, record_.id, record_.from);
   if (!incoming) return feed(TargetEvent::load_failed, incoming.error().text);
   start_incoming(std::move(*incoming), std::move(known));
@@ -298,7 +300,8 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
 void TargetMove::start_disks() {
   disks_ready_ = false;
   disks_ = std::make_unique<DiskTarget>(
-      context_.loop, record_.spec, context_.disks.paths(record_.spec), *link_,
+      context_.loop, record_.spec, context_.disks.paths(record_.spec), DiskTarget::Seeds::all,
+      *link_,
       DiskTarget::Events{.ready =
                              [this] {
                                disks_ready_ = true;

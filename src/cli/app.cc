@@ -41,6 +41,7 @@ void build(CLI::App& app, Context& context) {
   add_image(app, context);
   add_vm(app, context);
   add_disk(app, context);
+  add_replica(app, context);
   add_migrate(app, context);
   add_migration(app, context);
   add_user(app, context);

@@ -12,6 +12,7 @@ std::string state_of(const json& disk) {
   if (disk.contains("unfinished_from")) {
     return "left, unfinished move from " + disk.value("unfinished_from", "");
   }
+  if (disk.contains("replica_from")) return "replica of " + disk.value("replica_from", "") + "'s";
   if (!disk.contains("moved_to")) return disk.value("vm_state", "in use");
   const std::string to = disk.value("moved_to", "");
   return to.empty() ? "left, vm removed" : "left, moved to " + to;

@@ -38,6 +38,7 @@ void add_wire(CLI::App& app, Context& context);
 void add_image(CLI::App& app, Context& context);
 void add_vm(CLI::App& app, Context& context);
 void add_disk(CLI::App& app, Context& context);
+void add_replica(CLI::App& app, Context& context);
 void add_migrate(CLI::App& app, Context& context);
 void add_migration(CLI::App& app, Context& context);
 void add_user(CLI::App& app, Context& context);

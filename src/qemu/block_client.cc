@@ -11,6 +11,8 @@ namespace {
 
 constexpr const char* kAllocationDepth = "qemu:allocation-depth";
 constexpr std::uint32_t kOwnDepth = 1;
+constexpr const char* kDirtyBitmap = "qemu:dirty-bitmap:";
+constexpr std::uint32_t kDirty = 1;
 
 // What one metadata context says: so many bytes are of this kind.
 struct Entry {
@@ -34,6 +36,17 @@ std::vector<BlockClient::Part> merge(const std::vector<Entry>& allocation,
     d_done += length;
     if (a_done == allocation[a].length) ++a, a_done = 0;
     if (d_done == depth[d].length) ++d, d_done = 0;
+  }
+  return parts;
+}
+
+std::vector<BlockClient::Part> dirty_parts(const std::vector<Entry>& bitmap, std::uint64_t most) {
+  std::vector<BlockClient::Part> parts;
+  for (std::uint64_t total = 0; const Entry& each : bitmap) {
+    const std::uint64_t length = std::min(each.length, most - total);
+    if (length == 0) break;
+    parts.push_back({.length = length, .dirty = (each.value & kDirty) != 0});
+    total += length;
   }
   return parts;
 }
@@ -81,17 +94,23 @@ struct BlockClient::StatusCall {
 };
 
 BlockClient::BlockClient(os::Loop& loop, const std::string& socket, std::string export_name,
-                         Done ready)
+                         Done ready, const std::optional<std::string>& bitmap)
     : loop_(loop),
       socket_(socket),
       export_(std::move(export_name)),
+      tells_dirty_(bitmap.has_value()),
       ready_(std::move(ready)),
       handle_(nbd_create()) {
-  const bool begun = handle_ != nullptr &&  //
-                     nbd_set_export_name(handle_, export_.c_str()) == 0 &&
-                     nbd_add_meta_context(handle_, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0 &&
-                     nbd_add_meta_context(handle_, kAllocationDepth) == 0 &&
-                     nbd_aio_connect_unix(handle_, socket.c_str()) == 0;
+  std::vector<std::string> contexts{LIBNBD_CONTEXT_BASE_ALLOCATION, kAllocationDepth};
+  if (bitmap) contexts = {kDirtyBitmap + *bitmap};
+  const bool begun =
+      handle_ != nullptr &&  //
+      nbd_set_export_name(handle_, export_.c_str()) == 0 &&
+      std::ranges::all_of(contexts,
+                          [this](const auto& context) {
+                            return nbd_add_meta_context(handle_, context.c_str()) == 0;
+                          }) &&
+      nbd_aio_connect_unix(handle_, socket.c_str()) == 0;
   const int fd = begun ? nbd_aio_get_fd(handle_) : -1;
   if (fd < 0) {
     loop_.post([this, alive = std::weak_ptr(alive_), why = std::string(nbd_get_error())] {
@@ -181,10 +200,12 @@ void BlockClient::flush(Done done) {
 
 void BlockClient::status(std::uint64_t offset, std::uint64_t length, Parts parts) {
   auto told = std::make_shared<StatusCall>();
-  const auto call = begin([told, length, parts = std::move(parts)](Result<> done) mutable {
-    if (!done) return parts(std::unexpected(done.error()));
-    parts(merge(told->allocation, told->depth, length));
-  });
+  const auto call = begin(
+      [told, length, tells_dirty = tells_dirty_, parts = std::move(parts)](Result<> done) mutable {
+        if (!done) return parts(std::unexpected(done.error()));
+        if (tells_dirty) return parts(dirty_parts(told->allocation, length));
+        parts(merge(told->allocation, told->depth, length));
+      });
   issued(call, nbd_aio_block_status(handle_, length, offset, StatusCall::callback(told),
                                     Call::callback(call), 0));
 }

@@ -3,6 +3,7 @@
 // the protocol. Answers come from the loop, never from within a call, in any order.
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,11 +24,14 @@ class BlockClient final {
     std::uint64_t length = 0;  // bytes
     bool zero = false;         // reads as zeroes
     bool own = false;          // in the disk's own file, not in what that is an overlay on
+    bool dirty = false;        // in the bitmap that was asked for
   };
   using Parts = std::move_only_function<void(Result<std::vector<Part>>)>;
 
   // `ready` is called once. Later failures are those of the requests.
-  BlockClient(os::Loop& loop, const std::string& socket, std::string export_name, Done ready);
+  // With the name of a dirty bitmap of the export status() tells of that, and of nothing else.
+  BlockClient(os::Loop& loop, const std::string& socket, std::string export_name, Done ready,
+              const std::optional<std::string>& bitmap = std::nullopt);
   ~BlockClient();
   BlockClient(const BlockClient&) = delete;
   BlockClient& operator=(const BlockClient&) = delete;
@@ -54,6 +58,7 @@ class BlockClient final {
 
   os::Loop& loop_;
   std::string socket_, export_;
+  bool tells_dirty_;
   Done ready_;
   nbd_handle* handle_;
   os::Fd fd_;  // the handle's, duplicated

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "qemu/command_sequence.hh"
 #include "qemu/disk_spec.hh"
 #include "qemu/json.hh"
 
@@ -12,39 +13,6 @@ using nlohmann::json;
 
 constexpr Nanoseconds kLookAgain = milliseconds(1);  // whether jobs have ended
 constexpr int kMostLooks = 5000;
-
-struct Step {
-  std::string command;
-  json arguments;
-  bool may_fail = false;
-};
-
-// One after the other, up to the first that fails.
-class Sequence final : public std::enable_shared_from_this<Sequence> {
- public:
-  Sequence(Qmp& qmp, std::vector<Step> steps, Done done)
-      : qmp_(qmp), alive_(qmp.lifetime()), steps_(std::move(steps)), done_(std::move(done)) {}
-  void next() {
-    if (at_ == steps_.size()) return done_({});
-    const Step& step = steps_[at_++];
-    qmp_.execute(step.command, step.arguments,
-                 [self = shared_from_this(), may_fail = step.may_fail](Result<json> reply) {
-                   if (!reply && !may_fail) return self->done_(std::unexpected(reply.error()));
-                   if (!self->alive_.expired()) self->next();
-                 });
-  }
-
- private:
-  Qmp& qmp_;
-  std::weak_ptr<const bool> alive_;
-  std::vector<Step> steps_;
-  std::size_t at_ = 0;
-  Done done_;
-};
-
-void run(Qmp& qmp, std::vector<Step> steps, Done done) {
-  std::make_shared<Sequence>(qmp, std::move(steps), std::move(done))->next();
-}
 
 json unix_address(const std::filesystem::path& socket) {
   return {{"type", "unix"}, {"path", socket.string()}};
@@ -89,7 +57,8 @@ void await_untapped(Qmp& qmp, std::size_t disks, int looks, Done done) {
 
 }  // namespace
 
-void export_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks, Done done) {
+void export_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks,
+                  const std::optional<std::string>& bitmap, Done done) {
   const json address = {{"type", "unix"}, {"data", {{"path", socket.string()}}}};
   std::vector<Step> steps{{"nbd-server-stop", nullptr, true},
                           {"nbd-server-start", {{"addr", address}}}};
@@ -100,7 +69,8 @@ void export_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t dis
                       {"id", "godwit-" + node},
                       {"node-name", node},
                       {"name", node},
-                      {"allocation-depth", true}}});
+                      {"allocation-depth", true},
+                      {"bitmaps", bitmap ? json::array({*bitmap}) : json::array()}}});
   }
   run(qmp, std::move(steps), std::move(done));
 }

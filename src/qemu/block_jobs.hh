@@ -13,8 +13,10 @@
 namespace godwit::qemu {
 
 // QEMU's NBD server listens at `socket`, where QEMU's user may make one; each disk is an export of
-// its node's name, for reading, with allocation depths (BlockClient::status()).
-void export_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks, Done done);
+// its node's name, for reading, with what BlockClient::status() asks for: allocation depths, and
+// the bitmap of that name, which each has and which does not change.
+void export_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks,
+                  const std::optional<std::string>& bitmap, Done done);
 // Ends its connections too. Harmless where there is none.
 void stop_exports(Qmp& qmp, Done done);
 

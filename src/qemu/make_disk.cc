@@ -10,20 +10,24 @@ namespace {
 
 constexpr Nanoseconds kQemuImgLimit = seconds(20);
 
-Result<> run_qemu_img(const DiskSpec& disk, const DiskPaths& paths) {
+Result<> run_qemu_img(std::vector<std::string> arguments) {
   std::vector<std::string> notices;
-  os::Command command{.argv = {"qemu-img", "create", "-q", "-f", std::string(to_text(disk.format))},
-                      .user = qemu_user(notices),
-                      .cwd = "/"};
-  if (!disk.image.name.empty()) {
-    command.argv.insert(command.argv.end(), {"-b", paths.image.string(), "-F",
-                                             std::string(to_text(disk.image.format))});
-  }
-  command.argv.insert(command.argv.end(), {paths.file.string(), std::to_string(disk.size.bytes)});
+  os::Command command{.argv = {"qemu-img"}, .user = qemu_user(notices), .cwd = "/"};
+  command.argv.insert(command.argv.end(), arguments.begin(), arguments.end());
   const auto done = os::run(std::move(command), {}, kQemuImgLimit);
   if (!done) return std::unexpected(done.error());
   if (done->status.success()) return {};
   return fail("qemu-img: {}: {}", done->status.text(), done->err);
+}
+
+Result<> create(const DiskSpec& disk, const DiskPaths& paths) {
+  std::vector<std::string> arguments{"create", "-q", "-f", std::string(to_text(disk.format))};
+  if (!disk.image.name.empty()) {
+    arguments.insert(arguments.end(),
+                     {"-b", paths.image.string(), "-F", std::string(to_text(disk.image.format))});
+  }
+  arguments.insert(arguments.end(), {paths.file.string(), std::to_string(disk.size.bytes)});
+  return run_qemu_img(std::move(arguments));
 }
 
 }  // namespace
@@ -38,11 +42,16 @@ Result<> make_disk(const DiskSpec& disk, const DiskPaths& paths) {
     if (!file) return why(errno_text("create it"));
   }
   auto done = grant_to_qemu(paths.file);
-  if (done) done = run_qemu_img(disk, paths);
+  if (done) done = create(disk, paths);
   if (done) return done;
   std::error_code ignored;
   std::filesystem::remove(paths.file, ignored);
   return why(done.error().text);
+}
+
+void remove_bitmap(const DiskSpec& disk, const DiskPaths& paths, const std::string& name) {
+  if (disk.format != DiskFormat::qcow2) return;
+  (void)run_qemu_img({"bitmap", "--remove", "-f", "qcow2", paths.file.string(), name});
 }
 
 }  // namespace godwit::qemu

@@ -9,4 +9,7 @@ namespace godwit::qemu {
 // left behind when it fails. Blocks for some hundredths of a second.
 Result<> make_disk(const DiskSpec& disk, const DiskPaths& paths);
 
+// A dirty bitmap in the file of a disk that no QEMU has open; harmless where there is none.
+void remove_bitmap(const DiskSpec& disk, const DiskPaths& paths, const std::string& name);
+
 }  // namespace godwit::qemu

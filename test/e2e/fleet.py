@@ -336,6 +336,8 @@ class Fleet:
         self.calm()
         self.standing = None
         for host in self.sites:
+            for replica in self.get(host, "/replicas"):
+                self.godwit(host, "replica", "rm", replica["vm"], "--to", replica["to"], "--force", expect=None)
             for name in self.vms_of(host):
                 self.godwit(host, "vm", "stop", name, "--force", expect=None)
                 self.godwit(host, "vm", "purge", name, expect=None)

@@ -239,6 +239,20 @@ def test_an_operator_moves_a_vm_from_afar(fleet, users):
     fleet.wait_for_state("w1", identifier, "aborted")
     assert not any(n.startswith("godwit_migration_encoding") for n, _ in running())
 
+    def replica(method, status, route="", **more):
+        return ask(method, "/v1/replicas/{vm}/{to}" + route, status, host="w1", vm=vm.name, to="e1", **more)
+
+    ask("POST", "/v1/replicas", 404, host="w1", body={"vm": "nobody", "to": "e1"})
+    ask("POST", "/v1/replicas", 400, host="w1", body={"vm": vm.name, "to": "e1", "every": "soon"})
+    ask("POST", "/v1/replicas", 201, host="w1", body={"vm": vm.name, "to": "e1", "every": "1h"})
+    wait_until(lambda: replica("GET", 200)["runs"], 40, "a replica")
+    ask("POST", "/v1/replicas", 200, host="w1", body={"vm": vm.name, "to": "e1", "rate": "100mbit"})
+    replica("POST", 200, "/sync")
+    assert ask("GET", "/v1/disks")[0]["replica_from"] == "w1"
+    assert len(ask("GET", "/v1/replicas", host="w1")) == 1
+    replica("DELETE", 200)
+    for method, route in (("GET", ""), ("POST", "/sync"), ("DELETE", "")):
+        replica(method, 404, route)
     # Real answers are what is documented.
     for host in ("e1", "w1", "client"):
         for route in ("/v1/host", "/v1/hosts", "/v1/ports", "/v1/wires", "/v1/vms", "/v1/migrations",

@@ -1,0 +1,497 @@
+#include "agent/replicas.hh"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "agent/preflight.hh"
+#include "os/wall_clock.hh"
+#include "qemu/dirty_bitmaps.hh"
+#include "qemu/json.hh"
+#include "qemu/make_disk.hh"
+
+namespace godwit::agent {
+namespace {
+
+constexpr const char* kKind = "replica";
+constexpr Nanoseconds kLook = seconds(1);
+constexpr Nanoseconds kCountEvery = seconds(5);
+constexpr Nanoseconds kRetry = seconds(10);
+constexpr Nanoseconds kAskTimeout = seconds(15);
+constexpr std::size_t kMostComing = 64;
+constexpr double kNanoseconds = 1e9;
+
+nlohmann::json to_json(const ReplicaRecord& record) {
+  return {{"vm_id", record.vm_id.text()},     {"vm", record.vm},
+          {"tenant", record.tenant},          {"to", record.to},
+          {"every_ns", record.every.count()}, {"rate_bps", record.rate.bits_per_second},
+          {"synced", record.synced},          {"synced_at", record.synced_at}};
+}
+
+ReplicaRecord replica_record(const nlohmann::json& json) {
+  const auto id = id_field<VmId>(json, "vm_id");
+  if (!id) fail_setup("the agent's store holds a damaged replica: {}", json.dump());
+  return {.vm_id = *id,
+          .vm = text_field_or(json, "vm", ""),
+          .tenant = text_field_or(json, "tenant", ""),
+          .to = text_field_or(json, "to", ""),
+          .every = Nanoseconds(qemu::unsigned_at(json, "every_ns")),
+          .rate = {qemu::unsigned_at(json, "rate_bps")},
+          .synced = text_field_or(json, "synced", ""),
+          .synced_at = static_cast<std::int64_t>(qemu::unsigned_at(json, "synced_at"))};
+}
+
+double to_seconds(Nanoseconds time) { return static_cast<double>(time.count()) / kNanoseconds; }
+
+Result<> read_settings(const nlohmann::json& request, ReplicaRecord& record) {
+  if (request.contains("every")) {
+    const auto every = parse_duration(text_field_or(request, "every", ""));
+    if (!every) return std::unexpected(every.error());
+    if (*every < kLeastEvery || *every > kMostEvery) {
+      return fail("every {}: from {} to {} can be", to_text(*every), to_text(kLeastEvery),
+                  to_text(kMostEvery));
+    }
+    record.every = *every;
+  }
+  if (!request.contains("rate")) return {};
+  const auto rate = parse_bit_rate(text_field_or(request, "rate", ""));
+  if (!rate) return std::unexpected(rate.error());
+  record.rate = *rate;
+  return {};
+}
+
+nlohmann::json to_json(const DiskSource::Progress& progress) {
+  return {
+      {"total_bytes", progress.total_bytes},       {"remaining_bytes", progress.remaining_bytes},
+      {"sent_bytes", progress.sent_bytes},         {"same_bytes", progress.same_bytes},
+      {"rate_bps", progress.rate.bits_per_second}, {"eta_s", to_seconds(progress.eta)}};
+}
+
+}  // namespace
+
+Replicas::Replicas(const Context& context, HostSearch::HostsCalled hosts_called)
+    : context_(context), search_(context.loop, context.peers, std::move(hosts_called)) {}
+
+void Replicas::start() {
+  for (const auto& document : context_.store.list(kKind)) {
+    replicas_[document.key].record = replica_record(document.body);
+  }
+  look();
+}
+
+std::string Replicas::key_of(const VmId& vm, const std::string& to) { return vm.text() + " " + to; }
+
+void Replicas::save(const ReplicaRecord& record) {
+  context_.store.put(kKind, key_of(record.vm_id, record.to), to_json(record));
+}
+
+const Replicas::Replica* Replicas::find(const std::string& vm, const std::string& to) const {
+  const auto found = std::ranges::find_if(replicas_, [&](const auto& each) {
+    return each.second.record.vm == vm && each.second.record.to == to;
+  });
+  return found == replicas_.end() ? nullptr : &found->second;
+}
+
+Replicas::Replica* Replicas::find(const std::string& vm, const std::string& to) {
+  return const_cast<Replica*>(std::as_const(*this).find(vm, to));
+}
+
+bool Replicas::has(const std::string& vm) const {
+  return std::ranges::any_of(replicas_,
+                             [&](const auto& each) { return each.second.record.vm == vm; });
+}
+
+// ---- what operators ask for ----
+
+void Replicas::add(const nlohmann::json& request, const std::string& tenant,
+                   http::Responder responder) {
+  const auto name = text_field(request, "vm");
+  if (!name) return responder.error(400, name.error().text, 2);
+  const auto to = text_field(request, "to");
+  if (!to) return responder.error(400, to.error().text, 2);
+  Vm* vm = context_.vms.find(*name);
+  if (vm == nullptr || vm->record().arriving || (!tenant.empty() && vm->spec().tenant != tenant)) {
+    return responder.error(
+        404, fmt::format("there is no running vm '{}' on host {}; see godwit vm ls", *name,
+                         context_.config.name));
+  }
+  if (vm->spec().disks.empty()) {
+    return responder.error(409, fmt::format("vm {} has no disks to replicate", *name), 3);
+  }
+  ReplicaRecord wanted;
+  wanted.vm_id = vm->spec().id;
+  wanted.vm = *name;
+  wanted.tenant = vm->spec().tenant;
+  if (auto read = read_settings(request, wanted); !read) {
+    return responder.error(400, read.error().text, 2);
+  }
+  const auto body = nlohmann::json{{"spec", qemu::to_json(vm->spec())},
+                                   {"disk_bytes", context_.disks.used_bytes(vm->spec()).bytes}};
+  search_.start(
+      *to,
+      [this, body](const std::string& host, HostSearch::Checked checked) {
+        if (context_.peers.protocol(host) < kReplicaProtocol) {
+          return checked(std::vector<Check>{
+              {.name = "agent",
+               .ok = false,
+               .detail =
+                   fmt::format("the agent of host {} is too old for replicas: upgrade it", host)}});
+        }
+        context_.peers.request(
+            host, "replica.check", body,
+            [checked](const Result<nlohmann::json>& reply) {
+              if (!reply) return checked(std::unexpected(reply.error()));
+              checked(parse_checks(*reply));
+            },
+            kAskTimeout);
+      },
+      [this, wanted, settings = request,
+       to = std::make_shared<http::Responder>(std::move(responder))](
+          Result<HostSearch::Outcome> found) mutable {
+        if (!found) return to->error(409, found.error().text, 3);
+        wanted.to = found->host;
+        accept(wanted, found->checks, *to);
+      });
+}
+
+void Replicas::accept(ReplicaRecord wanted, const std::vector<Check>& checks,
+                      http::Responder& responder) {
+  if (!all_ok(checks)) {
+    return responder.json(409, {{"error", "refused, nothing was changed: " + failures(checks)},
+                                {"exit", 3},
+                                {"checks", godwit::agent::to_json(checks)}});
+  }
+  const std::string key = key_of(wanted.vm_id, wanted.to);
+  const auto before = replicas_.find(key);
+  const bool is_new = before == replicas_.end();
+  if (!is_new) {
+    wanted.synced = before->second.record.synced;
+    wanted.synced_at = before->second.record.synced_at;
+  }
+  if (auto done = context_.store.record(kKind, key, to_json(wanted)); !done) {
+    return responder.error(409, done.error().text);
+  }
+  replicas_[key].record = wanted;
+  context_.events.publish("replica", {{"vm", wanted.vm},
+                                      {"tenant", wanted.tenant},
+                                      {"to", wanted.to},
+                                      {"event", is_new ? "added" : "changed"}});
+  look(key, replicas_[key]);
+  responder.json(is_new ? 201 : 200, describe(replicas_[key]));
+}
+
+nlohmann::json Replicas::describe(const Replica& replica) const {
+  const ReplicaRecord& record = replica.record;
+  const char* state = !replica.run              ? (replica.reason.empty() ? "waiting" : "hindered")
+                      : replica.run->compares() ? "copying"
+                                                : "updating";
+  nlohmann::json json = {{"vm", record.vm},      {"tenant", record.tenant},
+                         {"to", record.to},      {"every_s", to_seconds(record.every)},
+                         {"runs", replica.runs}, {"state", state}};
+  if (record.rate.bits_per_second != 0) json["rate_bps"] = record.rate.bits_per_second;
+  if (!replica.reason.empty()) json["reason"] = replica.reason;
+  if (record.synced_at != 0) {
+    json["synced_at"] = record.synced_at;
+    json["behind_s"] = os::wall_clock_seconds() - record.synced_at;
+  }
+  if (replica.behind_bytes) json["behind_bytes"] = *replica.behind_bytes;
+  if (replica.run) {
+    if (const auto progress = replica.run->progress()) json["progress"] = to_json(*progress);
+  }
+  if (!replica.last.is_null()) json["last_run"] = replica.last;
+  return json;
+}
+
+std::vector<nlohmann::json> Replicas::list() const {
+  std::vector<nlohmann::json> all;
+  for (const auto& [key, replica] : replicas_) all.push_back(describe(replica));
+  return all;
+}
+
+std::optional<nlohmann::json> Replicas::show(const std::string& vm, const std::string& to) const {
+  const Replica* replica = find(vm, to);
+  return replica != nullptr ? std::optional(describe(*replica)) : std::nullopt;
+}
+
+Result<> Replicas::sync(const std::string& vm, const std::string& to) {
+  Replica* replica = find(vm, to);
+  if (replica == nullptr) return fail("there is no replica of vm {} at host {}", vm, to);
+  if (replica->run) return {};
+  if (const std::string why = hindrance(*replica); !why.empty()) return fail("{}", why);
+  replica->due = {};
+  look(key_of(replica->record.vm_id, to), *replica);
+  return {};
+}
+
+void Replicas::remove(const std::string& vm, const std::string& to, bool force,
+                      std::function<void(Result<>)> done) {
+  Replica* replica = find(vm, to);
+  if (replica == nullptr) return done(fail("there is no replica of vm {} at host {}", vm, to));
+  const ReplicaRecord record = replica->record;
+  if (is_held(record.vm_id)) return done(fail("vm {} is migrating: wait until it has", vm));
+  replica->run.reset();
+  replica->due = context_.loop.now() + kRetry;
+  context_.peers.request(
+      to, "replica.remove", {{"vm_id", record.vm_id.text()}},
+      [this, record, force, done = std::move(done)](const Result<nlohmann::json>& reply) {
+        if (!reply && !force) {
+          return done(
+              fail("host {}: {}; what is there stays, nothing was changed (--force forgets "
+                   "it here)",
+                   record.to, reply.error().text));
+        }
+        forget_bitmaps(record);
+        forget(key_of(record.vm_id, record.to));
+        done({});
+      },
+      kAskTimeout);
+}
+
+void Replicas::forget_bitmaps(const ReplicaRecord& record) {
+  const std::string bitmap = ReplicaSource::bitmap(record.to);
+  Vm* vm = context_.vms.find(record.vm);
+  if (vm != nullptr && vm->spec().id == record.vm_id) {
+    return qemu::forget_changes(vm->qmp(), vm->spec().disks.size(), bitmap, [](const Result<>&) {});
+  }
+  const auto document = context_.store.find("vm", record.vm);
+  if (!document) return;
+  const qemu::VmSpec spec = vm_record(*document).spec;
+  if (spec.id != record.vm_id) return;
+  const auto paths = context_.disks.paths(spec);
+  for (std::size_t i = 0; i < paths.size(); ++i) {
+    for (const auto& name : {bitmap, qemu::taken_bitmap(bitmap)}) {
+      qemu::remove_bitmap(spec.disks[i], paths[i], name);
+    }
+  }
+}
+
+void Replicas::forget(const std::string& key) {
+  const auto found = replicas_.find(key);
+  if (found == replicas_.end()) return;
+  const ReplicaRecord& record = found->second.record;
+  context_.events.publish(
+      "replica",
+      {{"vm", record.vm}, {"tenant", record.tenant}, {"to", record.to}, {"event", "removed"}});
+  replicas_.erase(found);
+  context_.store.erase(kKind, key);
+}
+
+// ---- run after run ----
+
+Replicas::Hold Replicas::hold(const VmId& vm) {
+  for (auto& [key, replica] : replicas_) {
+    if (replica.record.vm_id == vm) replica.run.reset();
+  }
+  make_way(vm);
+  auto word = std::make_shared<const bool>(true);
+  held_[vm] = word;
+  return word;
+}
+
+bool Replicas::is_held(const VmId& vm) const {
+  const auto found = held_.find(vm);
+  return found != held_.end() && !found->second.expired();
+}
+
+void Replicas::look() {
+  std::erase_if(held_, [](const auto& each) { return each.second.expired(); });
+  std::vector<std::string> keys;
+  for (const auto& [key, replica] : replicas_) keys.push_back(key);
+  for (const auto& key : keys) {
+    if (const auto found = replicas_.find(key); found != replicas_.end()) look(key, found->second);
+  }
+  timer_ = context_.loop.after(kLook, [this] { look(); });
+}
+
+// Why no run can begin; empty: it can.
+std::string Replicas::hindrance(const Replica& replica) {
+  const ReplicaRecord& record = replica.record;
+  Vm* vm = context_.vms.find(record.vm);
+  if (vm == nullptr || !vm->alive()) return fmt::format("vm {} is stopped", record.vm);
+  if (vm->record().arriving || is_held(record.vm_id)) {
+    return fmt::format("vm {} is migrating", record.vm);
+  }
+  if (!context_.peers.is_up(record.to)) return fmt::format("no session with host {}", record.to);
+  const bool has_run = std::ranges::any_of(replicas_, [&](const auto& each) {
+    return each.second.run && each.second.record.vm_id == record.vm_id;
+  });
+  return has_run ? fmt::format("another replica of vm {} is being written", record.vm) : "";
+}
+
+void Replicas::look(const std::string& key, Replica& replica) {
+  const ReplicaRecord& record = replica.record;
+  const auto document = context_.store.find("vm", record.vm);
+  if (!document || vm_record(*document).spec.id != record.vm_id) return end_of_vm(key, replica);
+  if (replica.run) return;
+  Vm* vm = context_.vms.find(record.vm);
+  const Instant now = context_.loop.now();
+  if (vm != nullptr && vm->alive() && now - replica.counted >= kCountEvery)
+    count(key, replica, *vm);
+  if (now < replica.due) return;
+  replica.reason = hindrance(replica);
+  if (replica.reason.empty()) run(key, replica, *vm);
+}
+
+void Replicas::count(const std::string& key, Replica& replica, Vm& vm) {
+  replica.counted = context_.loop.now();
+  qemu::count_changes(vm.qmp(), vm.spec().disks.size(), ReplicaSource::bitmap(replica.record.to),
+                      [this, key](const Result<std::optional<std::uint64_t>>& bytes) {
+                        const auto found = replicas_.find(key);
+                        if (found == replicas_.end() || !bytes) return;
+                        const bool known = !found->second.record.synced.empty();
+                        found->second.behind_bytes = known ? *bytes : std::nullopt;
+                      });
+}
+
+void Replicas::run(const std::string& key, Replica& replica, Vm& vm) {
+  replica.began = context_.loop.now();
+  replica.run_began = os::wall_clock_seconds();
+  replica.run = std::make_unique<ReplicaSource>(
+      context_.loop, vm, context_.peers,
+      ReplicaSource::Settings{.to = replica.record.to,
+                              .synced = replica.record.synced,
+                              .bandwidth = replica.record.rate},
+      ReplicaSource::Events{.begun =
+                                [this, key] {
+                                  ReplicaRecord& record = replicas_.at(key).record;
+                                  record.synced.clear();
+                                  save(record);
+                                },
+                            .ended = [this, key](const Result<>& result) { ended(key, result); }});
+  replica.run->start();
+}
+
+void Replicas::ended(const std::string& key, const Result<>& result) {
+  Replica& replica = replicas_.at(key);
+  ReplicaRecord& record = replica.record;
+  const Instant now = context_.loop.now();
+  replica.counted = {};
+  if (result) {
+    record.synced = replica.run->word();
+    record.synced_at = replica.run_began;
+    save(record);
+    ++replica.runs;
+    replica.last = to_json(*replica.run->progress());
+    replica.last["seconds"] = to_seconds(now - replica.began);
+    replica.reason.clear();
+    replica.due = replica.began + record.every;
+  } else {
+    replica.reason = result.error().text;
+    replica.due = now + std::min(kRetry, record.every);
+    spdlog::warn("replica of vm {} at {}: {}; trying again", record.vm, record.to, replica.reason);
+  }
+  // It is telling us.
+  context_.loop.post([gone = std::shared_ptr<ReplicaSource>(std::move(replica.run))] {});
+}
+
+// It has moved away, where this is its replica or not, or was removed.
+void Replicas::end_of_vm(const std::string& key, Replica& replica) {
+  const ReplicaRecord& record = replica.record;
+  const Instant now = context_.loop.now();
+  if (!context_.peers.is_up(record.to) || now < replica.ask_again) return;
+  replica.run.reset();
+  replica.ask_again = now + kRetry;
+  context_.peers.request(
+      record.to, "replica.remove", {{"vm_id", record.vm_id.text()}},
+      [this, key](const Result<nlohmann::json>& reply) {
+        if (reply) forget(key);
+      },
+      kAskTimeout);
+}
+
+// ---- those that come ----
+
+void Replicas::make_way(const VmId& vm) {
+  std::erase_if(coming_, [&](const auto& each) { return each.second->run().vm.id == vm; });
+}
+
+void Replicas::make_way(const std::string& vm, const std::string& tenant) {
+  std::erase_if(coming_, [&](const auto& each) {
+    return each.second->run().vm.name == vm && each.second->run().vm.tenant == tenant;
+  });
+}
+
+void Replicas::on_session_up(const std::string& peer) {
+  search_.on_session_up(peer);
+  for (auto& [key, replica] : replicas_) {
+    if (replica.run && replica.record.to == peer) replica.run->look_for_target();
+  }
+}
+
+void Replicas::on_request(PeerRequest request, const nlohmann::json& body) {
+  if (request.method == "replica.check") {
+    const auto spec = qemu::vm_spec_from_json(qemu::member(body, "spec"));
+    if (!spec) return request.answer(std::unexpected(spec.error()));
+    return request.answer(nlohmann::json{
+        {"checks",
+         godwit::agent::to_json(disk_checks(context_.config, context_.disks, *spec,
+                                            ByteCount{qemu::unsigned_at(body, "disk_bytes")}))}});
+  }
+  if (request.method == "replica.begin") return take_in(std::move(request), body);
+  if (request.method == "replica.knows") {
+    const auto id = id_field<stream::TransferId>(body, "id");
+    return request.answer(nlohmann::json{{"known", id && coming_.contains(*id)}});
+  }
+  if (request.method == "replica.end") {
+    if (const auto id = id_field<stream::TransferId>(body, "id")) {
+      const auto found = coming_.find(*id);
+      if (found != coming_.end() && found->second->run().from == request.peer) coming_.erase(found);
+    }
+    return request.answer(nlohmann::json::object());
+  }
+  if (request.method == "replica.remove") {
+    const auto id = id_field<VmId>(body, "vm_id");
+    if (!id) return request.answer(std::unexpected(id.error()));
+    std::erase_if(coming_, [&](const auto& each) {
+      return each.second->run().vm.id == *id && each.second->run().from == request.peer;
+    });
+    context_.disks.remove_replica(*id, request.peer);
+    return request.answer(nlohmann::json::object());
+  }
+  request.answer(fail("unknown request {}", request.method));
+}
+
+void Replicas::take_in(PeerRequest request, const nlohmann::json& body) {
+  const auto id = id_field<stream::TransferId>(body, "id");
+  if (!id) return request.answer(std::unexpected(id.error()));
+  const auto spec = qemu::vm_spec_from_json(qemu::member(body, "spec"));
+  if (!spec) return request.answer(std::unexpected(spec.error()));
+  if (context_.disks.is_here(spec->id)) {
+    return request.answer(fail("vm {} itself is here", spec->name));
+  }
+  if (coming_.contains(*id)) return request.answer(fail("replica run {} was begun", id->text()));
+  make_way(spec->id);
+  if (coming_.size() >= kMostComing) return request.answer(fail("too many replicas come here"));
+  const auto same =
+      context_.disks.receive_replica(*spec, request.peer, text_field_or(body, "synced", ""));
+  if (!same) return request.answer(std::unexpected(same.error()));
+  const auto asked = std::make_shared<std::optional<PeerRequest>>(std::move(request));
+  const auto answer = [asked](Result<nlohmann::json> reply) {
+    if (*asked) std::exchange(*asked, std::nullopt)->answer(std::move(reply));
+  };
+  coming_[*id] = std::make_unique<ReplicaTarget>(
+      context_.loop,
+      ReplicaTarget::Run{.id = *id, .from = (*asked)->peer, .vm = *spec, .same = *same},
+      context_.disks.paths(*spec), context_.config.run_dir / "replicas" / spec->id.text(),
+      ReplicaTarget::Events{
+          .ready = [answer, same = *same] { answer(nlohmann::json{{"same", same}}); },
+          .closed = [this, id = *id,
+                     vm = spec->id] { context_.disks.replica_synced(vm, id.text()); },
+          .failed =
+              [this, id = *id, name = spec->name, answer](const std::string& why) {
+                spdlog::warn("replica of vm {}: {}", name, why);
+                answer(fail("{}", why));
+                context_.loop.post([this, id] { coming_.erase(id); });
+              }});
+}
+
+bool Replicas::use_lane(const std::string& peer, const stream::Hello& hello,
+                        std::unique_ptr<os::ByteStream>& lane, BytesView early) {
+  const auto found = coming_.find(hello.transfer);
+  if (found == coming_.end() || found->second->run().from != peer) return false;
+  found->second->use_lane(hello.lane, std::move(lane), early);
+  return true;
+}
+
+}  // namespace godwit::agent

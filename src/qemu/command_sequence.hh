@@ -1,0 +1,20 @@
+#pragma once
+// QMP commands, one after the other.
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "qemu/commands.hh"
+
+namespace godwit::qemu {
+
+struct Step {
+  std::string command;
+  nlohmann::json arguments;
+  bool may_fail = false;
+};
+
+// Up to the first that fails; `done` is called once, unless the connection's owner goes before.
+void run(Qmp& qmp, std::vector<Step> steps, Done done);
+
+}  // namespace godwit::qemu
