@@ -16,7 +16,7 @@ from crash import RACES, Case, Matrix, NotReached
 from fleet import ADDRESSES, Observer, Probe
 
 thorough = pytest.mark.thorough
-CASES_PER_RUN = 12
+CASES_PER_RUN = 10
 AFTER_RELEASE = "source.released.commit_target.before"
 
 
@@ -123,7 +123,7 @@ def expect_at_target(fleet, vm, identifier):
 
 # ---- the WAN ----
 
-@thorough  # 35 s; the dozen above cuts too
+@thorough  # 35 s; those above cut, too
 def test_cut_while_copying_is_survived(fleet):
     with watched(fleet) as vm:
         identifier = begin(fleet, vm, "--bandwidth", "60mbit")

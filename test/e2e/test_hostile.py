@@ -281,6 +281,7 @@ DIVERGING = {"memory": "96MiB", "dirty": "300mbit", "working_set": "20MiB", "nic
 SLOWLY = ("--to", "w1", "--no-compact", "--bandwidth", "70mbit")
 
 
+@pytest.mark.thorough  # 36 s; one that diverges is in test_postcopy.py
 def test_a_move_that_does_not_converge_is_aborted(fleet):
     vm = fleet.run_vm(**DIVERGING)
     with Observer(vm):
