@@ -174,6 +174,7 @@ class ApiTest : public testing::Test {
                     .network = network_,
                     .vms = vms_,
                     .migrations = migrations_,
+                    .replicas = replicas_,
                     .gate = gate_},
                    events_};
   http::Server server_{loop_};

@@ -121,6 +121,7 @@ class Agent final {
                   .network = network_,
                   .vms = vms_,
                   .migrations = migrations_,
+                  .replicas = replicas_,
                   .gate = gate_},
                  events_),
         server_(loop_) {

@@ -98,6 +98,7 @@ void Metrics::text(const std::string& tenant, std::function<void(std::string)> d
       write_wire_thread(out, stats);
       write_moves(out, tenant);
       write_running(out, tenant);
+      write_replicas(out, tenant);
       write_pauses(out, tenant);
       done(out.text());
     });
@@ -247,6 +248,25 @@ void Metrics::write_moves(Exposition& out, const std::string& tenant) const {
     out.sample(static_cast<double>(moves.memory_bytes), {{"tenant", owner}, {"kind", "memory"}});
     out.sample(static_cast<double>(moves.wan_bytes), {{"tenant", owner}, {"kind", "wan"}});
   }
+}
+
+void Metrics::write_replicas(Exposition& out, const std::string& tenant) const {
+  auto replicas = sources_.replicas.list();
+  std::erase_if(replicas, [&](const nlohmann::json& replica) {
+    return !tenant.empty() && replica.value("tenant", "") != tenant;
+  });
+  const auto family = [&](const char* name, const char* help, const char* key) {
+    out.family(name, "gauge", help);
+    for (const auto& replica : replicas) {
+      if (!replica.contains(key)) continue;
+      out.sample(number(replica, key), {{"vm", replica.value("vm", "")},
+                                        {"to", replica.value("to", "")},
+                                        {"tenant", replica.value("tenant", "")}});
+    }
+  };
+  family("godwit_replica_behind_seconds", "Since the last run that came whole began.", "behind_s");
+  family("godwit_replica_behind_bytes", "Written by the guest since then, in blocks of 64 KiB.",
+         "behind_bytes");
 }
 
 // Of each migration while its memory crosses.

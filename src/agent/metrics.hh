@@ -13,6 +13,7 @@
 #include "agent/exposition.hh"
 #include "agent/fleet.hh"
 #include "agent/migrations.hh"
+#include "agent/replicas.hh"
 
 namespace godwit::agent {
 
@@ -28,6 +29,7 @@ class Metrics final {
     Network& network;
     Vms& vms;
     Migrations& migrations;
+    const Replicas& replicas;
     const ApiGate& gate;
   };
   Metrics(Sources sources, Events& events);
@@ -57,6 +59,7 @@ class Metrics final {
   static void write_wires(Exposition& out, const nlohmann::json& wires);
   static void write_wire_thread(Exposition& out, const WireThread::Stats& stats);
   std::vector<nlohmann::json> running() const;
+  void write_replicas(Exposition& out, const std::string& tenant) const;
   void write_moves(Exposition& out, const std::string& tenant) const;
   void write_running(Exposition& out, const std::string& tenant) const;
   void write_pauses(Exposition& out, const std::string& tenant) const;

@@ -250,6 +250,7 @@ def test_an_operator_moves_a_vm_from_afar(fleet, users):
     replica("POST", 200, "/sync")
     assert ask("GET", "/v1/disks")[0]["replica_from"] == "w1"
     assert len(ask("GET", "/v1/replicas", host="w1")) == 1
+    assert value(running(), "godwit_replica_behind_seconds", vm=vm.name, to="e1", tenant="default") < 60
     replica("DELETE", 200)
     for method, route in (("GET", ""), ("POST", "/sync"), ("DELETE", "")):
         replica(method, 404, route)
