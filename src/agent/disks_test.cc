@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -35,13 +37,15 @@ class DisksTest : public testing::Test {
   void write(std::size_t index, std::uint64_t bytes) {
     std::ofstream(file(index), std::ios::binary | std::ios::in) << std::string(bytes, 'x');
   }
-  // By disk: "moved to w2", "unfinished from e1".
+  // By disk: "moved to w2", "unfinished from e1", "replica from e1".
   std::map<std::string, std::string> left() {
     std::map<std::string, std::string> left;
     for (const auto& disk : disks_.list_left()) {
-      left[disk["name"]] = disk.contains("moved_to")
-                               ? "moved to " + disk["moved_to"].get<std::string>()
-                               : "unfinished from " + disk["unfinished_from"].get<std::string>();
+      for (const auto* what : {"moved to ", "unfinished from ", "replica from "}) {
+        std::string key(what, std::strlen(what) - 1);
+        std::ranges::replace(key, ' ', '_');
+        if (disk.contains(key)) left[disk["name"]] = what + disk[key].get<std::string>();
+      }
     }
     return left;
   }
@@ -116,6 +120,47 @@ TEST_F(DisksTest, AnotherTenantFindsNothing) {
   EXPECT_EQ(disks_.there_already(spec_).bytes, 0u);
   ASSERT_TRUE(disks_.receive(spec_, "e1"));
   EXPECT_EQ(std::ifstream(file(1)).get(), '\0');
+}
+
+TEST_F(DisksTest, AReplicaIsAsTheLastRunLeftItIfNothingElseWroteIt) {
+  EXPECT_EQ(disks_.receive_replica(spec_, "e1", "").value(), false);
+  EXPECT_EQ(left()["data"], "replica from e1");
+  EXPECT_EQ(disks_.receive_replica(spec_, "e1", "").value(), false) << "no run came whole";
+  disks_.replica_synced(spec_.id, "run 1");
+  EXPECT_EQ(disks_.receive_replica(spec_, "e1", "run 0").value(), false);
+  disks_.replica_synced(spec_.id, "run 1");
+  EXPECT_EQ(disks_.receive_replica(spec_, "e1", "run 1").value(), true);
+  EXPECT_EQ(disks_.receive_replica(spec_, "e1", "run 1").value(), true) << "of one that broke off";
+
+  fs::remove(file(0));
+  EXPECT_EQ(disks_.receive_replica(spec_, "e1", "run 1").value(), false);
+  disks_.replica_synced(spec_.id, "run 2");
+  ASSERT_TRUE(disks_.receive(spec_, "e1")) << "the vm itself begins to come";
+  write(1, 2 * kMebibyte);
+  disks_.break_off(spec_.id);
+  EXPECT_EQ(left()["data"], "unfinished from e1");
+  EXPECT_EQ(disks_.receive_replica(spec_, "e1", "run 2").value(), false);
+  EXPECT_EQ(std::ifstream(file(1)).get(), 'x') << "what came is compared";
+}
+
+TEST_F(DisksTest, AReplicaIsRemovedForWhoKeepsItUnlessTheVmHasCome) {
+  ASSERT_TRUE(disks_.receive_replica(spec_, "e1", ""));
+  disks_.remove_replica(spec_.id, "e2");
+  EXPECT_EQ(left()["root"], "replica from e1");
+  const VmRecord here{.spec = spec_, .process = {}, .stopped = {}, .arriving = {}};
+  store_->put("vm", "web", to_json(here));
+  disks_.remove_replica(spec_.id, "e1");
+  EXPECT_TRUE(fs::exists(file(0)));
+  store_->erase("vm", "web");
+  disks_.remove_replica(spec_.id, "e1");
+  EXPECT_FALSE(fs::exists(file(0)));
+  EXPECT_TRUE(left().empty());
+
+  ASSERT_TRUE(disks_.receive(spec_, "e1"));
+  write(1, 2 * kMebibyte);
+  disks_.break_off(spec_.id);
+  disks_.remove_replica(spec_.id, "e1");
+  EXPECT_EQ(left()["data"], "unfinished from e1") << "a move's, which is no replica";
 }
 
 TEST_F(DisksTest, WhatIsOnItsWayIsNotPurged) {
