@@ -28,6 +28,8 @@ class ReplicaTarget final {
   ReplicaTarget(os::Loop& loop, Run run, std::vector<qemu::DiskPaths> paths,
                 const std::filesystem::path& directory, Events events);
 
+  ~ReplicaTarget();
+
   const Run& run() const { return run_; }
   void use_lane(stream::LaneNumber number, std::unique_ptr<os::ByteStream> lane, BytesView early) {
     link_.use_lane(number, std::move(lane), early);
@@ -39,8 +41,9 @@ class ReplicaTarget final {
   os::Loop& loop_;
   Run run_;
   Events events_;
+  std::filesystem::path directory_;
   TransferLink link_;
-  DiskTarget disks_;
+  std::optional<DiskTarget> disks_;
   bool failed_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

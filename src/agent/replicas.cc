@@ -177,8 +177,8 @@ void Replicas::accept(ReplicaRecord wanted, const std::vector<Check>& checks,
                                       {"tenant", wanted.tenant},
                                       {"to", wanted.to},
                                       {"event", is_new ? "added" : "changed"}});
-  look(key, replicas_[key]);
   responder.json(is_new ? 201 : 200, describe(replicas_[key]));
+  look(key, replicas_[key]);
 }
 
 nlohmann::json Replicas::describe(const Replica& replica) const {
@@ -241,6 +241,7 @@ void Replicas::remove(const std::string& vm, const std::string& to, bool force,
                    "it here)",
                    record.to, reply.error().text));
         }
+        if (is_held(record.vm_id)) return done(fail("vm {} migrates by now", record.vm));
         forget_bitmaps(record);
         forget(key_of(record.vm_id, record.to));
         done({});

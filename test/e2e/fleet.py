@@ -285,7 +285,7 @@ class Fleet:
     def left_at(self, host):
         """Everything of vms and moves that lies about in a host, as text."""
         script = ("ip -o link | cut -d: -f2 | sort; nft list tables 2>/dev/null; "
-                  "ls -A /run/godwit/vms; find /tmp /run/godwit -name '*.sock' | sort")
+                  "ls -A /run/godwit/vms /run/godwit/replicas; find /tmp /run/godwit -name '*.sock' | sort")
         return (self.lab.exec(host, "sh", "-c", script).stdout +
                 "".join(f"qemu {pid} of {name}\n" for pid, name in self.guests(host)))
 

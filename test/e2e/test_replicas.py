@@ -79,6 +79,7 @@ def test_a_replica_outlives_its_guest_and_nothing_is_left_of_one_that_is_removed
     expect_only_changes(sync(fleet, vm))
     fleet.godwit("e1", "replica", "rm", vm.name)
     assert files_at(fleet, "w1") == [] and disks_at(fleet, "w1") == {}
+    assert fleet.lab.exec("w1", "ls", "-A", "/run/godwit/replicas").stdout == ""
     assert replica_of(fleet, vm) is None
     end_guest(fleet)
     assert bitmaps_at(fleet, "e1") == []
