@@ -164,6 +164,7 @@ void DiskSource::written(const DiskTap::Write& write) {
   const disk::WriteToken token{.disk = static_cast<std::uint8_t>(write.disk),
                                .request = write.number};
   const disk::Extent extent{.offset = write.request.offset, .length = write.request.length};
+  hearing_ = true;
   switch (write.request.command) {
     case nbd::Command::kWrite:
       outbound_.written(token, extent.offset, write.request.payload, loop_.now());
@@ -178,10 +179,17 @@ void DiskSource::written(const DiskTap::Write& write) {
       outbound_.flushed(token, loop_.now());
       break;
   }
+  hearing_ = false;
   pump();
 }
 
-void DiskSource::answer(disk::WriteToken token) { tap_->answer(token.request); }
+void DiskSource::answer(disk::WriteToken token) {
+  const Nanoseconds took = tap_->answer(token.request);
+  if (hearing_) return;  // answered at once
+  ++writes_;
+  writes_took_ += took;
+  slowest_write_ = std::max(slowest_write_, took);
+}
 
 // ---- what goes out ----
 
@@ -360,7 +368,9 @@ DiskSource::Progress DiskSource::progress() const {
                     .same_bytes = outbound_.same_bytes(),
                     .rate = {static_cast<std::uint64_t>(rate_ * 8)},
                     .ready = ready_,
-                    .synchronous = outbound_.synchronous()};
+                    .synchronous = outbound_.synchronous(),
+                    .mean_write = writes_ > 0 ? writes_took_ / writes_ : Nanoseconds(0),
+                    .slowest_write = slowest_write_};
   if (rate_ >= 1) {
     progress.eta = std::chrono::duration_cast<Nanoseconds>(
         std::chrono::duration<double>(static_cast<double>(progress.remaining_bytes) / rate_));

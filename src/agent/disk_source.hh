@@ -40,6 +40,8 @@ class DiskSource final : disk::OutboundSink {
     BitRate rate;                       // of the disks' bytes
     bool ready = false, synchronous = false;
     Nanoseconds eta{};
+    // Of the guest's writes that were kept in step: until the target's answer.
+    Nanoseconds mean_write{}, slowest_write{};
   };
 
   // Of a replica: what is there as it begins, and no word of what is written meanwhile.
@@ -108,7 +110,10 @@ class DiskSource final : disk::OutboundSink {
   std::uint64_t least_remaining_ = ~std::uint64_t{0};
   std::uint64_t acked_before_ = 0;
   Instant least_since_{}, looked_{}, flushed_{};
-  double rate_ = 0;  // bytes of the disks per second
+  Nanoseconds writes_took_{}, slowest_write_{};  // in step
+  std::int64_t writes_ = 0;                      // of these
+  bool hearing_ = false;                         // of a write, from the tap
+  double rate_ = 0;                              // bytes of the disks per second
   std::uint64_t handled_bytes_ = 0, handled_before_ = 0;
   os::Loop::Timer look_timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

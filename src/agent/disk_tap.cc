@@ -77,7 +77,7 @@ void DiskTap::take_requests(const std::shared_ptr<Client>& client) {
     }
     const auto disk = std::ranges::find(disks_, client->nbd.chosen()->name, &nbd::Export::name);
     const std::uint64_t number = ++last_number_;
-    waiting_[number] = {.client = client, .id = request->id};
+    waiting_[number] = {.client = client, .id = request->id, .since = loop_.now()};
     events_.write({.disk = static_cast<std::size_t>(disk - disks_.begin()),
                    .number = number,
                    .request = *request});
@@ -95,16 +95,17 @@ void DiskTap::write_some(Client& client) {
   }
 }
 
-void DiskTap::answer(std::uint64_t number) {
+Nanoseconds DiskTap::answer(std::uint64_t number) {
   const auto waiting = waiting_.extract(number);
   const auto client = waiting.empty() ? nullptr : waiting.mapped().client.lock();
-  if (!client || client->gone) return;
+  if (!client || client->gone) return Nanoseconds(0);
   client->nbd.reply(waiting.mapped().id);
   write_some(*client);
   // It may have waited for this to take the next.
   loop_.post([this, client, alive = std::weak_ptr(alive_)] {
     if (!alive.expired() && !client->gone) drive(client);
   });
+  return loop_.now() - waiting.mapped().since;
 }
 
 // The stream may be calling us.

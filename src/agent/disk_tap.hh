@@ -30,7 +30,8 @@ class DiskTap final {
   DiskTap(os::Loop& loop, const std::string& path, std::vector<nbd::Export> disks, Events events);
   ~DiskTap();
 
-  void answer(std::uint64_t number);
+  // How long it waited; zero where QEMU is gone.
+  Nanoseconds answer(std::uint64_t number);
 
  private:
   struct Client {
@@ -42,6 +43,7 @@ class DiskTap final {
   struct Waiting {
     std::weak_ptr<Client> client;
     nbd::RequestId id;
+    Instant since;
   };
 
   void accept(std::unique_ptr<os::ByteStream> stream);

@@ -468,7 +468,9 @@ void SourceMove::owned(const nlohmann::json& reply) {
       const auto disks = disks_->progress();
       report_.disks = {.total_bytes = disks.total_bytes,
                        .sent_bytes = disks.sent_bytes,
-                       .same_bytes = disks.same_bytes};
+                       .same_bytes = disks.same_bytes,
+                       .mean_write = disks.mean_write,
+                       .slowest_write = disks.slowest_write};
     }
     migrate::fill_times(report_, milestones_);
     if (const Vm* vm = context_.vms.find(record_.vm)) report_.source_cpu_seconds = cpu_spent(*vm);
@@ -698,7 +700,9 @@ nlohmann::json SourceMove::disk_progress() const {
           {"sent_bytes", disks.sent_bytes},
           {"same_bytes", disks.same_bytes},
           {"rate_bps", disks.rate.bits_per_second},
-          {"eta_s", static_cast<double>(disks.eta.count()) / 1e9}};
+          {"eta_s", static_cast<double>(disks.eta.count()) / 1e9},
+          {"mean_write_ms", to_ms(disks.mean_write)},
+          {"slowest_write_ms", to_ms(disks.slowest_write)}};
 }
 
 nlohmann::json SourceMove::progress() const {

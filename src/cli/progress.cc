@@ -35,7 +35,9 @@ std::string disks_of(const json& progress) {
                        to_text(BitRate{whole(number_of(disks, "rate_bps"))}),
                        number_of(disks, "eta_s"));
   }
-  return phase == "in-step" ? "  disks in step" : "  " + left;
+  if (phase != "in-step") return "  " + left;
+  const double write = number_of(disks, "mean_write_ms");
+  return "  disks in step" + (write > 0 ? fmt::format(", writes {:.0f} ms", write) : "");
 }
 
 std::string step_of(const json& progress) {

@@ -42,13 +42,22 @@ class Sum final {
   std::string text_;
 };
 
+// What the guest had to wait for the target.
+std::string writes_of(const json& disks) {
+  const double slowest = number_of(disks, "slowest_write_ms");
+  if (slowest == 0) return {};
+  return fmt::format("; writes in step {:.0f} ms, at most {:.0f}",
+                     number_of(disks, "mean_write_ms"), slowest);
+}
+
 std::string total_part(const json& report) {
   Sum total;
   total.add("preparation", number_of(report, "preparation_ms"));
   if (const auto disks = report.find("disks"); disks != report.end()) {
     total.add("disks", number_of(*disks, "copy_s") * 1e3,
-              fmt::format("  {:>9}, {} there already, {} sent", bytes_of(*disks, "total_bytes"),
-                          bytes_of(*disks, "same_bytes"), bytes_of(*disks, "sent_bytes")));
+              fmt::format("  {:>9}, {} there already, {} sent{}", bytes_of(*disks, "total_bytes"),
+                          bytes_of(*disks, "same_bytes"), bytes_of(*disks, "sent_bytes"),
+                          writes_of(*disks)));
   }
   for (const json& round : report.value("rounds", json::array())) {
     total.add("round " + text_of(round, "round"), number_of(round, "ms"),

@@ -70,7 +70,9 @@ nlohmann::json to_json(const Report& report) {
                      {"sent_bytes", report.disks->sent_bytes},
                      {"same_bytes", report.disks->same_bytes},
                      {"copy_s", to_ms(report.disks->copying) / 1e3},
-                     {"settle_ms", to_ms(report.disks->settling)}};
+                     {"settle_ms", to_ms(report.disks->settling)},
+                     {"mean_write_ms", to_ms(report.disks->mean_write)},
+                     {"slowest_write_ms", to_ms(report.disks->slowest_write)}};
   }
   if (report.memory_followed) json["memory_followed_ms"] = to_ms(*report.memory_followed);
   if (report.predicted_pause) {
