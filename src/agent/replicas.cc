@@ -151,12 +151,12 @@ void Replicas::add(const nlohmann::json& request, const std::string& tenant,
           Result<HostSearch::Outcome> found) mutable {
         if (!found) return to->error(409, found.error().text, 3);
         wanted.to = found->host;
-        accept(wanted, found->checks, *to);
+        accept(wanted, settings, found->checks, *to);
       });
 }
 
-void Replicas::accept(ReplicaRecord wanted, const std::vector<Check>& checks,
-                      http::Responder& responder) {
+void Replicas::accept(ReplicaRecord wanted, const nlohmann::json& settings,
+                      const std::vector<Check>& checks, http::Responder& responder) {
   if (!all_ok(checks)) {
     return responder.json(409, {{"error", "refused, nothing was changed: " + failures(checks)},
                                 {"exit", 3},
@@ -166,8 +166,8 @@ void Replicas::accept(ReplicaRecord wanted, const std::vector<Check>& checks,
   const auto before = replicas_.find(key);
   const bool is_new = before == replicas_.end();
   if (!is_new) {
-    wanted.synced = before->second.record.synced;
-    wanted.synced_at = before->second.record.synced_at;
+    wanted = before->second.record;
+    (void)read_settings(settings, wanted);  // which were read before
   }
   if (auto done = context_.store.record(kKind, key, to_json(wanted)); !done) {
     return responder.error(409, done.error().text);

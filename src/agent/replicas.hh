@@ -58,7 +58,7 @@ class Replicas final {
 
   void start();
 
-  // {vm, to, every?, rate?}: a new one, or other settings of one that there is. Answers.
+  // {vm, to, every?, rate?}: a new one, or those settings of one that there is. Answers.
   void add(const nlohmann::json& request, const std::string& tenant, http::Responder responder);
   std::vector<nlohmann::json> list() const;
   std::optional<nlohmann::json> show(const std::string& vm, const std::string& to) const;
@@ -100,7 +100,8 @@ class Replicas final {
   const Replica* find(const std::string& vm, const std::string& to) const;
   nlohmann::json describe(const Replica& replica) const;
   void save(const ReplicaRecord& record);
-  void accept(ReplicaRecord wanted, const std::vector<Check>& checks, http::Responder& responder);
+  void accept(ReplicaRecord wanted, const nlohmann::json& settings,
+              const std::vector<Check>& checks, http::Responder& responder);
   void look();
   void look(const std::string& key, Replica& replica);
   std::string hindrance(const Replica& replica);

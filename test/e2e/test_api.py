@@ -246,7 +246,8 @@ def test_an_operator_moves_a_vm_from_afar(fleet, users):
     ask("POST", "/v1/replicas", 400, host="w1", body={"vm": vm.name, "to": "e1", "every": "soon"})
     ask("POST", "/v1/replicas", 201, host="w1", body={"vm": vm.name, "to": "e1", "every": "1h"})
     wait_until(lambda: replica("GET", 200)["runs"], 40, "a replica")
-    ask("POST", "/v1/replicas", 200, host="w1", body={"vm": vm.name, "to": "e1", "rate": "100mbit"})
+    changed = ask("POST", "/v1/replicas", 200, host="w1", body={"vm": vm.name, "to": "e1", "rate": "100mbit"})
+    assert (changed["rate_bps"], changed["every_s"]) == (100_000_000, 3600)
     replica("POST", 200, "/sync")
     assert ask("GET", "/v1/disks")[0]["replica_from"] == "w1"
     assert len(ask("GET", "/v1/replicas", host="w1")) == 1
