@@ -481,6 +481,7 @@ def no_tcp_between_agents(fleet, hosts=HOSTS):
             fleet.lab.exec(host, "nft", "delete table inet firewall")
 
 
+@pytest.mark.thorough  # 24 s
 def test_a_move_between_hosts_that_cannot_dial_each_other(fleet):
     """Session and lane run through the third agent, which carries TLS that it cannot read."""
     vm = fleet.run_vm()
