@@ -53,12 +53,18 @@ void ReplicaSource::look_for_target() {
 }
 
 void ReplicaSource::start() {
-  qemu::take_changes(vm_.qmp(), vm_.spec().disks, bitmap(settings_.to),
-                     [this, alive = std::weak_ptr(alive_)](const Result<qemu::Changes>& changes) {
-                       if (alive.expired()) return;
-                       if (!changes) return end(std::unexpected(changes.error()));
-                       ask_target(*changes);
-                     });
+  qemu::take_changes(
+      vm_.qmp(), vm_.spec().disks, bitmap(settings_.to),
+      [this, alive = std::weak_ptr(alive_)] {
+        if (alive.expired()) return false;
+        events_.lost();
+        return true;
+      },
+      [this, alive = std::weak_ptr(alive_)](const Result<qemu::Changes>& changes) {
+        if (alive.expired()) return;
+        if (!changes) return end(std::unexpected(changes.error()));
+        ask_target(*changes);
+      });
 }
 
 void ReplicaSource::ask_target(qemu::Changes changes) {
@@ -76,7 +82,7 @@ void ReplicaSource::ask_target(qemu::Changes changes) {
 
 void ReplicaSource::send(bool same) {
   compares_ = !same;
-  if (compares_) events_.begun();
+  if (compares_) events_.lost();
   link_ = std::make_unique<TransferLink>(
       loop_, id_, stream::Role::kSource, TransferLink::Disks::some, std::nullopt,
       TransferLink::Events{.mark = {},

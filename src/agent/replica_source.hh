@@ -21,8 +21,8 @@ class ReplicaSource final {
     BitRate bandwidth;   // zero: no cap
   };
   struct Events {
-    // Writes are noted for the next run; the replica is not what `synced` says any more.
-    std::function<void()> begun;
+    // What `synced` says is of no use any more: this run, or one after it, compares.
+    std::function<void()> lost;
     std::function<void(Result<>)> ended;  // once; not when this is destroyed
   };
 

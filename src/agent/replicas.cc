@@ -231,11 +231,12 @@ void Replicas::remove(const std::string& vm, const std::string& to, bool force,
   const ReplicaRecord record = replica->record;
   if (is_held(record.vm_id)) return done(fail("vm {} is migrating: wait until it has", vm));
   replica->run.reset();
-  replica->due = context_.loop.now() + kRetry;
+  replica->due = context_.loop.now() + 2 * kAskTimeout;  // no run until the answer is there
   context_.peers.request(
       to, "replica.remove", {{"vm_id", record.vm_id.text()}},
       [this, record, force, done = std::move(done)](const Result<nlohmann::json>& reply) {
         if (!reply && !force) {
+          if (Replica* still = find(record.vm, record.to)) still->due = {};
           return done(
               fail("host {}: {}; what is there stays, nothing was changed (--force forgets "
                    "it here)",
@@ -284,7 +285,6 @@ Replicas::Hold Replicas::hold(const VmId& vm) {
   for (auto& [key, replica] : replicas_) {
     if (replica.record.vm_id == vm) replica.run.reset();
   }
-  make_way(vm);
   auto word = std::make_shared<const bool>(true);
   held_[vm] = word;
   return word;
@@ -353,7 +353,7 @@ void Replicas::run(const std::string& key, Replica& replica, Vm& vm) {
       ReplicaSource::Settings{.to = replica.record.to,
                               .synced = replica.record.synced,
                               .bandwidth = replica.record.rate},
-      ReplicaSource::Events{.begun =
+      ReplicaSource::Events{.lost =
                                 [this, key] {
                                   ReplicaRecord& record = replicas_.at(key).record;
                                   record.synced.clear();

@@ -69,8 +69,8 @@ class Replicas final {
               std::function<void(Result<>)> done);
   bool has(const std::string& vm) const;
 
-  // The vm is about to move, here or away: what is under way for it ends, and nothing begins while
-  // the word is held.
+  // The vm is about to move away: what is under way for it ends, and nothing begins while the word
+  // is held.
   using Hold = std::shared_ptr<const bool>;
   [[nodiscard]] Hold hold(const VmId& vm);
   // What comes for it ends, as it is to come itself or to be removed.

@@ -76,14 +76,16 @@ Step transaction(json actions) { return {"transaction", {{"actions", std::move(a
 std::string taken_bitmap(const std::string& name) { return name + "-taken"; }
 
 void take_changes(Qmp& qmp, std::vector<DiskSpec> disks, const std::string& name,
-                  std::function<void(Result<Changes>)> done) {
+                  std::function<bool()> lost, std::function<void(Result<Changes>)> done) {
   const std::size_t count = disks.size();
   const auto take = [&qmp, disks = std::move(disks), name, alive = qmp.lifetime(),
-                     done](const Result<std::vector<Found>>& found) {
+                     lost = std::move(lost), done](const Result<std::vector<Found>>& found) {
     if (!found) return done(std::unexpected(found.error()));
     if (alive.expired()) return;
     const std::string taken = taken_bitmap(name);
-    const bool known = std::ranges::all_of(*found, &Found::has);
+    const bool known = std::ranges::all_of(
+        *found, [](const Found& disk) { return disk.has && disk.damaged.empty(); });
+    if (!known && !lost()) return;
     std::vector<Step> steps;
     json actions = json::array();
     for (std::size_t i = 0; i < disks.size(); ++i) {

@@ -17,9 +17,12 @@ enum class Changes {
   unknown,  // anything may have changed
 };
 // From when `done` is called writes are noted anew, whatever is the answer. What was taken before
-// and not dropped is taken again. Ends exports of the disks, which may have the bitmaps in use.
+// and not dropped is taken again. Where the answer will be `unknown`, `lost` is called before
+// anything is changed: bitmaps that are new look as if nothing had been written before them. If it
+// says false nothing is, and `done` is not called. Ends exports of the disks, which may have the
+// bitmaps in use.
 void take_changes(Qmp& qmp, std::vector<DiskSpec> disks, const std::string& name,
-                  std::function<void(Result<Changes>)> done);
+                  std::function<bool()> lost, std::function<void(Result<Changes>)> done);
 // They are at the copy now.
 void drop_changes(Qmp& qmp, std::size_t disks, const std::string& name, Done done);
 // Bytes, of all disks; nullopt where a disk has no such bitmap.
