@@ -1,5 +1,6 @@
 #include "agent/disks.hh"
 
+#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 
 #include <filesystem>
@@ -7,6 +8,7 @@
 
 #include "agent/records.hh"
 #include "qemu/json.hh"
+#include "qemu/launch.hh"
 #include "qemu/make_disk.hh"
 
 namespace godwit::agent {
@@ -104,6 +106,46 @@ std::vector<std::string> Disks::refusals(const qemu::VmSpec& spec) {
   return reasons;
 }
 
+std::shared_ptr<const StorageMarker> Disks::mark(const qemu::VmSpec& spec) const {
+  if (spec.disks.empty()) return nullptr;
+  try {
+    return std::make_shared<const StorageMarker>(directory(spec.id));
+  } catch (const SetupError& error) {
+    spdlog::warn("vm {}: {}", spec.name, error.what());
+    return nullptr;
+  }
+}
+
+bool Disks::sees(const VmId& id, const StorageMarkerId& marker) const {
+  return StorageMarker::is_in(directory(id), marker);
+}
+
+std::string Disks::obstacle_to_sharing(const qemu::VmSpec& spec) const {
+  std::vector<std::string> notices;
+  const auto user = qemu::qemu_user(notices);
+  for (const qemu::DiskSpec& disk : spec.disks) {
+    struct stat status{};
+    const fs::path file = file_of(spec.id, disk);
+    if (::stat(file.c_str(), &status) != 0) return errno_text("look at " + file.string());
+    if (user && status.st_uid != user->uid) {
+      return fmt::format(
+          "{} belongs to the user {}, and QEMU of host {} runs as {}: give the user "
+          "{} the same number at all hosts that share storage",
+          file.string(), status.st_uid, config_.name, user->uid, qemu::kQemuUsers[0]);
+    }
+  }
+  return {};
+}
+
+std::string Disks::obstacle_to_receiving(const VmId& id) {
+  std::error_code error;
+  if (store_.find(kLeft, id.text()) || !fs::exists(directory(id), error)) return {};
+  return fmt::format(
+      "host {} has no record of what is in {}, so that it is another's that sees the same storage: "
+      "there godwit disk ls tells of it",
+      config_.name, directory(id).string());
+}
+
 Result<> Disks::make_directory(const VmId& id) const {
   std::error_code error;
   fs::create_directories(directory(id), error);
@@ -161,6 +203,7 @@ ByteCount Disks::there_already(const qemu::VmSpec& spec) {
 Result<> Disks::receive(const qemu::VmSpec& spec, const std::string& from) {
   if (spec.disks.empty()) return {};
   if (const auto reasons = refusals(spec); !reasons.empty()) return fail("{}", reasons.front());
+  if (const auto why = obstacle_to_receiving(spec.id); !why.empty()) return fail("{}", why);
   const std::vector<bool> there = this->there(spec);
   if (std::ranges::none_of(there, std::identity{})) remove(spec.id);
   // Whoever finds files knows of what they are.
@@ -219,10 +262,9 @@ void Disks::remove_unfinished(const VmId& id) {
 
 void Disks::break_off(const VmId& id) {
   const auto document = store_.find(kLeft, id.text());
-  if (is_here(id) || (document && !is_unfinished(*document)))
-    return;  // it never came as far as here
-  const auto spec =
-      document ? qemu::vm_spec_from_json(qemu::member(*document, "spec")) : fail("none");
+  // Without a word on them they are another host's; or it never came as far as here.
+  if (is_here(id) || !document || !is_unfinished(*document)) return;
+  const auto spec = qemu::vm_spec_from_json(qemu::member(*document, "spec"));
   if (!spec || used_bytes(*spec).bytes <= spec->disks.size() * kNothing.bytes) remove(id);
 }
 

@@ -1,7 +1,8 @@
 #pragma once
 // The disks of this host's vms, in files: made with a vm, removed with it, and left behind by one
 // that moved away or whose move to here broke off, until it comes again or its operator purges
-// them.
+// them. Hosts that see the same storage in DISK_DIR/vms pass disks on as they are: there what a
+// host has no record of is another's.
 //
 //   DISK_DIR/vms/VM-ID/DISK.FORMAT      QEMU's; the id is the vm's own, wherever it runs
 #include <nlohmann/json_fwd.hpp>
@@ -10,6 +11,7 @@
 
 #include "agent/config.hh"
 #include "agent/images.hh"
+#include "agent/storage_marker.hh"
 #include "qemu/vm_spec.hh"
 #include "store/store.hh"
 
@@ -25,6 +27,14 @@ class Disks final {
                                                const std::string& tenant);
   // What cannot be made here, one line each: images that are missing or others, too little room.
   std::vector<std::string> refusals(const qemu::VmSpec& spec);
+  // For another host, to see that it has the same storage. Of a vm with disks here; null if none
+  // can be made: then that host takes nothing that it finds for its own.
+  std::shared_ptr<const StorageMarker> mark(const qemu::VmSpec& spec) const;
+  // The other host's part: what keeps QEMU here from the disks as they are. Empty: nothing.
+  bool sees(const VmId& id, const StorageMarkerId& marker) const;
+  std::string obstacle_to_sharing(const qemu::VmSpec& spec) const;
+  // Why disks of a vm cannot be made here: there are files that are not ours. Empty: they can.
+  std::string obstacle_to_receiving(const VmId& id);
   // New and empty. None is left when one fails.
   Result<> make(const qemu::VmSpec& spec);
   // For a vm that comes from the host `from`: what it left here, or what came of it before, stays,

@@ -16,6 +16,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+using testing::HasSubstr;
+
 constexpr std::uint64_t kMebibyte = 1 << 20;
 
 class DisksTest : public testing::Test {
@@ -161,6 +163,42 @@ TEST_F(DisksTest, AReplicaIsRemovedForWhoKeepsItUnlessTheVmHasCome) {
   disks_.break_off(spec_.id);
   disks_.remove_replica(spec_.id, "e1");
   EXPECT_EQ(left()["data"], "unfinished from e1") << "a move's, which is no replica";
+}
+
+TEST_F(DisksTest, WhatAnotherHostHasOnTheSameStorageIsLeftAlone) {
+  const auto other_store = store::make_memory_store();
+  Config other_config = config_;
+  other_config.name = "e1";
+  Images other_images{loop_, other_config, *other_store, events_};
+  Disks other{other_config, *other_store, other_images};
+  ASSERT_TRUE(other.make(spec_));
+  write(1, 2 * kMebibyte);
+
+  const auto marker = other.mark(spec_);
+  ASSERT_TRUE(marker);
+  EXPECT_TRUE(disks_.sees(spec_.id, marker->id()));
+  EXPECT_EQ(disks_.obstacle_to_sharing(spec_), "");
+
+  const auto refused = disks_.receive(spec_, "e1");
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().text, HasSubstr("no record of what is in"));
+  EXPECT_FALSE(disks_.receive_replica(spec_, "e1", ""));
+  disks_.break_off(spec_.id);
+  disks_.remove_unfinished(spec_.id);
+  disks_.remove_replica(spec_.id, "e1");
+  disks_.purge_left("web", spec_.tenant);
+  EXPECT_EQ(std::ifstream(file(1)).get(), 'x');
+  EXPECT_EQ(other.obstacle_to_receiving(VmId::from(Bytes(16, std::byte{9}))), "");
+}
+
+TEST_F(DisksTest, AMarkerIsThereAsLongAsItsHostWantsIt) {
+  EXPECT_FALSE(disks_.mark(spec_)) << "there is no place for one yet";
+  ASSERT_TRUE(disks_.make(spec_));
+  auto marker = disks_.mark(spec_);
+  const StorageMarkerId id = marker->id();
+  EXPECT_TRUE(disks_.sees(spec_.id, id));
+  marker.reset();
+  EXPECT_FALSE(disks_.sees(spec_.id, id));
 }
 
 TEST_F(DisksTest, WhatIsOnItsWayIsNotPurged) {

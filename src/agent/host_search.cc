@@ -64,10 +64,12 @@ void HostSearch::ask(const std::shared_ptr<Search>& search) {
   }
   outcome.host = std::move(search->hosts.back());
   search->hosts.pop_back();
-  search->preflight(outcome.host, [this, search](Result<std::vector<Check>> checks) {
-    if (!checks) return search->done(std::unexpected(checks.error()));
-    if (all_ok(*checks)) return search->done(Outcome{search->outcome.host, *std::move(checks)});
-    std::ranges::move(*checks, std::back_inserter(search->outcome.checks));
+  search->preflight(outcome.host, [this, search](Result<Findings> findings) {
+    if (!findings) return search->done(std::unexpected(findings.error()));
+    if (all_ok(findings->checks)) {
+      return search->done(Outcome{search->outcome.host, *std::move(findings)});
+    }
+    std::ranges::move(findings->checks, std::back_inserter(search->outcome.findings.checks));
     ask(search);
   });
 }

@@ -19,11 +19,11 @@ namespace godwit::agent {
 class HostSearch final {
  public:
   struct Outcome {
-    std::string host;           // the one that takes the vm, or the last that was asked
-    std::vector<Check> checks;  // of that host; where none takes it, of all that were asked
+    std::string host;   // the one that takes the vm, or the last that was asked
+    Findings findings;  // of that host; where none takes it, the checks of all that were asked
   };
   using Done = std::move_only_function<void(Result<Outcome>)>;
-  using Checked = std::function<void(Result<std::vector<Check>>)>;
+  using Checked = std::function<void(Result<Findings>)>;
 
   // The host of that name, or all hosts of the site of that name: known, not necessarily up.
   using HostsCalled = std::function<std::vector<std::string>(const std::string& name)>;

@@ -36,7 +36,8 @@ class HostSearchTest : public testing::Test {
   void start(const std::string& to) {
     const auto preflight = [this](const std::string& host, const auto& checked) {
       asked_.push_back(host);
-      checked(std::vector<Check>{{.name = "memory", .ok = !full_.contains(host), .detail = host}});
+      checked(
+          Findings{.checks = {{.name = "memory", .ok = !full_.contains(host), .detail = host}}});
     };
     search_.start(to, preflight, [this](Result<HostSearch::Outcome> outcome) {
       EXPECT_FALSE(outcome_) << "told twice";
@@ -87,7 +88,7 @@ TEST_F(HostSearchTest, OfASiteTheFirstThatIsUpAndHasRoom) {
   start("west");
   ASSERT_TRUE(outcome_ && *outcome_);
   EXPECT_EQ((*outcome_)->host, "w2");
-  EXPECT_THAT((*outcome_)->checks, SizeIs(1)) << "of w2 alone";
+  EXPECT_THAT((*outcome_)->findings.checks, SizeIs(1)) << "of w2 alone";
   EXPECT_THAT(asked_, ElementsAre("w1", "w2"));
 }
 
@@ -96,7 +97,7 @@ TEST_F(HostSearchTest, WhereNobodyHasRoomAllSayWhy) {
   peers_.sessions = {"w1"};  // w2 is not waited for: one that can answer does
   start("west");
   ASSERT_TRUE(outcome_ && *outcome_);
-  EXPECT_FALSE(all_ok((*outcome_)->checks));
+  EXPECT_FALSE(all_ok((*outcome_)->findings.checks));
   EXPECT_THAT(asked_, ElementsAre("w1"));
 }
 

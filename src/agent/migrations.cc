@@ -308,6 +308,14 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
     context_.store.erase("migration-target", old->first.text());
     targets_.erase(old);
   }
+  const auto marker = id_field<StorageMarkerId>(body, "marker");
+  const bool shares_disks = marker && context_.disks.sees(spec->id, *marker);
+  if (shares_disks != qemu::flag_at(body, "shared_disks")) {
+    return request.answer(
+        fail("host {} {} the vm's disks where they are, which was otherwise when "
+             "the move was checked: begin it again",
+             context_.config.name, shares_disks ? "sees" : "does not see"));
+  }
   TargetRecord record{.id = *id,
                       .from = request.peer,
                       .state = migrate::TargetState::planned,
@@ -317,7 +325,8 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
                       .spec = *std::move(spec),
                       .ports = array_field(body, "ports"),
                       .epoch = epoch,
-                      .postcopy = qemu::flag_at(body, "postcopy")};
+                      .postcopy = qemu::flag_at(body, "postcopy"),
+                      .shared_disks = shares_disks};
   targets_[*id] = std::make_unique<TargetMove>(context_, std::move(record));
   std::shared_ptr<SharedReader> group;
   if (*shared) group = group_reader(request.peer, **shared);

@@ -64,7 +64,7 @@ class Migrations final {
     std::string to;
     bool dry_run = false;
     std::int64_t at = 0;
-    std::vector<std::vector<Check>> checks{};  // of the moves whose host is known
+    std::vector<Findings> findings{};  // of the moves whose host is known
   };
 
   Result<Wanted> want(const nlohmann::json& request, const http::Caller& caller);
@@ -84,7 +84,7 @@ class Migrations final {
   void launch(Wanted& wanted, http::Responder& responder);
   void conclude(Wanted& wanted, http::Responder& responder);
   void answer_dry_run(const Wanted& wanted, http::Responder& responder);
-  nlohmann::json estimate(const SourceRecord& record, const std::vector<Check>& checks);
+  nlohmann::json estimate(const SourceRecord& record, const Findings& findings);
   void begin_at(MigrationId id, std::int64_t at);
   void read_lane(std::uint64_t key);
   void prepare_target(PeerRequest request, const nlohmann::json& body);

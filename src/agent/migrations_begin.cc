@@ -140,7 +140,7 @@ void Migrations::add(const nlohmann::json& request, const http::Caller& caller,
 // Of a group all go to the host that takes the first.
 void Migrations::find_host(std::shared_ptr<Wanted> wanted,
                            std::shared_ptr<http::Responder> responder) {
-  const std::size_t next = wanted->checks.size();
+  const std::size_t next = wanted->findings.size();
   if (next == wanted->moves.size()) return conclude(*wanted, *responder);
   const SourceRecord& move = wanted->moves[next];
   const Wish wish{.compact = move.compact,
@@ -155,7 +155,7 @@ void Migrations::find_host(std::shared_ptr<Wanted> wanted,
       [this, wanted, responder, next](Result<HostSearch::Outcome> found) {
         if (!found) return responder->error(409, found.error().text, 3);
         wanted->to = wanted->moves[next].to = std::move(found->host);
-        wanted->checks.push_back(std::move(found->checks));
+        wanted->findings.push_back(std::move(found->findings));
         find_host(wanted, responder);
       });
 }
@@ -164,12 +164,14 @@ void Migrations::conclude(Wanted& wanted, http::Responder& responder) {
   if (wanted.dry_run) return answer_dry_run(wanted, responder);
   for (std::size_t i = 0; i < wanted.moves.size(); ++i) {
     const std::string& name = wanted.moves[i].vm;
+    wanted.moves[i].shared_disks = wanted.findings[i].shared_disks;
     const std::string whose = wanted.moves.size() > 1 ? fmt::format("vm {}: ", name) : "";
-    if (!all_ok(wanted.checks[i])) {
-      return responder.json(
-          409, {{"error", "refused, nothing was changed: " + whose + failures(wanted.checks[i])},
-                {"exit", 3},
-                {"checks", to_json(wanted.checks[i])}});
+    const auto& checks = wanted.findings[i].checks;
+    if (!all_ok(checks)) {
+      return responder.json(409,
+                            {{"error", "refused, nothing was changed: " + whose + failures(checks)},
+                             {"exit", 3},
+                             {"checks", to_json(checks)}});
     }
     if (is_moving(name)) {
       return responder.error(409, fmt::format("vm {} is migrating already", name), 3);
@@ -181,28 +183,40 @@ void Migrations::conclude(Wanted& wanted, http::Responder& responder) {
   launch(wanted, responder);
 }
 
-nlohmann::json Migrations::estimate(const SourceRecord& record, const std::vector<Check>& checks) {
-  Vm* vm = context_.vms.find(record.vm);
-  // Without a measurement of the link only the memory and the round trips are known.
-  const auto rtt = context_.peers.rtt(record.to);
-  nlohmann::json estimate = {{"bytes", vm != nullptr ? vm->spec().memory.bytes : 0},
-                             {"rtt_ms", to_ms(rtt)}};
-  if (record.bandwidth_bits_per_second != 0 && vm != nullptr) {
-    const double rate = static_cast<double>(record.bandwidth_bits_per_second) / 8;
-    estimate["total_s"] = static_cast<double>(vm->spec().memory.bytes) / rate;
+// At most: before anything is compared or compressed. The link's rate is known if it is said.
+nlohmann::json Migrations::estimate(const SourceRecord& record, const Findings& findings) {
+  const bool ok = all_ok(findings.checks);
+  nlohmann::json estimate = {{"rtt_ms", to_ms(context_.peers.rtt(record.to))},
+                             {"shared_disks", findings.shared_disks},
+                             {"disk_there_bytes", findings.disks_there.bytes}};
+  std::uint64_t bytes = 0;
+  if (Vm* vm = context_.vms.find(record.vm)) {
+    const std::uint64_t used = context_.disks.used_bytes(vm->spec()).bytes;
+    estimate["memory_bytes"] = vm->spec().memory.bytes;
+    estimate["disk_bytes"] = findings.shared_disks ? 0 : used;
+    bytes = vm->spec().memory.bytes + (findings.shared_disks ? 0 : used);
   }
-  return {{"ok", all_ok(checks)},      {"vm", record.vm},      {"to", record.to},
-          {"checks", to_json(checks)}, {"estimate", estimate}, {"exit", all_ok(checks) ? 0 : 3}};
+  estimate["bytes"] = bytes;
+  if (record.bandwidth_bits_per_second != 0) {
+    const double rate = static_cast<double>(record.bandwidth_bits_per_second) / 8;
+    estimate["total_s"] = static_cast<double>(bytes) / rate;
+  }
+  return {{"ok", ok},
+          {"vm", record.vm},
+          {"to", record.to},
+          {"checks", to_json(findings.checks)},
+          {"estimate", estimate},
+          {"exit", ok ? 0 : 3}};
 }
 
 void Migrations::answer_dry_run(const Wanted& wanted, http::Responder& responder) {
   if (wanted.moves.size() == 1) {
-    return responder.json(200, estimate(wanted.moves[0], wanted.checks[0]));
+    return responder.json(200, estimate(wanted.moves[0], wanted.findings[0]));
   }
-  const bool ok = std::ranges::all_of(wanted.checks, all_ok);
+  const bool ok = std::ranges::all_of(wanted.findings, all_ok, &Findings::checks);
   nlohmann::json members = nlohmann::json::array();
   for (std::size_t i = 0; i < wanted.moves.size(); ++i) {
-    members.push_back(estimate(wanted.moves[i], wanted.checks[i]));
+    members.push_back(estimate(wanted.moves[i], wanted.findings[i]));
   }
   responder.json(200, {{"ok", ok}, {"members", members}, {"exit", ok ? 0 : 3}});
 }

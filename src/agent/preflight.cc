@@ -82,26 +82,29 @@ Check room_check(const Config& config, ByteCount needed, ByteCount here) {
 }
 
 void ask_target(const SourceMove::Context& context, Vm& vm, const std::string& to, Wish wish,
-                std::vector<Check> checks, std::function<void(std::vector<Check>)> done) {
+                std::vector<Check> checks, std::function<void(Findings)> done) {
   nlohmann::json peers = nlohmann::json::array();
   for (const auto& nic : vm.spec().nics) {
     for (const auto& peer : context.network.peers_of(nic.port)) peers.push_back(peer);
   }
+  const auto marker = context.disks.mark(vm.spec());
   const nlohmann::json body = {{"spec", qemu::to_json(vm.spec())},
+                               {"marker", marker ? marker->id().text() : ""},
                                {"peers", peers},
                                {"path_mtu", kAskedPathMtu},
                                {"disk_bytes", context.disks.used_bytes(vm.spec()).bytes},
                                {"postcopy", wish.postcopy}};
   context.peers.request(
       to, "migration.preflight", body,
-      [to, checks = std::move(checks),
+      [to, marker, checks = std::move(checks),
        done = std::move(done)](const Result<nlohmann::json>& reply) mutable {
-        if (reply) {
-          for (auto& check : parse_checks(*reply)) checks.push_back(std::move(check));
-        } else {
+        Findings findings = reply ? parse_findings(*reply) : Findings{};
+        if (!reply) {
           checks.push_back(failed("target", fmt::format("host {}: {}", to, reply.error().text)));
         }
-        done(std::move(checks));
+        findings.checks.insert(findings.checks.begin(), std::move_iterator(checks.begin()),
+                               std::move_iterator(checks.end()));
+        done(std::move(findings));
       },
       kPreflightTimeout);
 }
@@ -118,22 +121,43 @@ nlohmann::json to_json(const std::vector<Check>& checks) {
   return array;
 }
 
-std::vector<Check> parse_checks(const nlohmann::json& reply) {
-  std::vector<Check> checks;
+Findings parse_findings(const nlohmann::json& reply) {
+  Findings findings{.checks = {},
+                    .shared_disks = qemu::flag_at(reply, "shared_disks"),
+                    .disks_there = {qemu::unsigned_at(reply, "disks_there")}};
   for (const auto& check : array_field(reply, "checks")) {
-    checks.push_back({.name = text_field_or(check, "name", "?"),
-                      .ok = qemu::flag_at(check, "ok"),
-                      .detail = text_field_or(check, "detail", "")});
+    findings.checks.push_back({.name = text_field_or(check, "name", "?"),
+                               .ok = qemu::flag_at(check, "ok"),
+                               .detail = text_field_or(check, "detail", "")});
   }
-  return checks;
+  return findings;
 }
 
-std::vector<Check> disk_checks(const Config& config, Disks& disks, const qemu::VmSpec& vm,
-                               ByteCount needed) {
-  std::vector<Check> checks;
-  for (const auto& reason : disks.refusals(vm)) checks.push_back(failed("disks", reason));
-  if (!vm.disks.empty()) checks.push_back(room_check(config, needed, disks.there_already(vm)));
-  return checks;
+nlohmann::json to_json(const Findings& findings) {
+  return {{"checks", to_json(findings.checks)},
+          {"shared_disks", findings.shared_disks},
+          {"disks_there", findings.disks_there.bytes}};
+}
+
+Findings find_out_on_disks(const Config& config, Disks& disks, const qemu::VmSpec& vm,
+                           ByteCount needed, const Result<StorageMarkerId>& marker) {
+  if (vm.disks.empty()) return {};
+  Findings findings{.checks = {},
+                    .shared_disks = marker && disks.sees(vm.id, *marker),
+                    .disks_there = disks.there_already(vm)};
+  const std::string obstacle =
+      findings.shared_disks ? disks.obstacle_to_sharing(vm) : disks.obstacle_to_receiving(vm.id);
+  auto reasons = disks.refusals(vm);
+  if (!obstacle.empty()) reasons.push_back(obstacle);
+  for (const auto& reason : reasons) findings.checks.push_back(failed("disks", reason));
+  if (!findings.shared_disks) {
+    findings.checks.push_back(room_check(config, needed, findings.disks_there));
+  } else if (reasons.empty()) {
+    findings.checks.push_back(
+        passed("disks", fmt::format("host {} sees the vm's disks in {}: they are not copied",
+                                    config.name, config.vm_disks().string())));
+  }
+  return findings;
 }
 
 bool all_ok(const std::vector<Check>& checks) {
@@ -151,11 +175,11 @@ std::string failures(const std::vector<Check>& checks) {
 }
 
 void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to, Wish wish,
-               std::function<void(std::vector<Check>)> done) {
+               std::function<void(Findings)> done) {
   auto checks = local_checks(context, vm, to, wish);
   if (!all_ok(checks)) {
     return context.loop.post([checks = std::move(checks), done = std::move(done)]() mutable {
-      done(std::move(checks));
+      done({.checks = std::move(checks)});
     });
   }
   const std::string name = vm.name();
@@ -166,7 +190,7 @@ void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to
         Vm* still = context.vms.find(name);
         if (!found || still == nullptr) {
           checks.push_back(failed("devices", found ? "QEMU ended" : found.error().text));
-          return done(std::move(checks));
+          return done({.checks = std::move(checks)});
         }
         for (const auto& device : *found) checks.push_back(failed("devices", device));
         if (found->empty()) checks.push_back(passed("devices", "every device can migrate"));
@@ -182,7 +206,7 @@ nlohmann::json answer_preflight(const SourceMove::Context& context, const std::s
   if (!spec) {
     checks.push_back(
         failed("spec", fmt::format("host {} cannot read the vm: {}", self, spec.error().text)));
-    return {{"checks", to_json(checks)}};
+    return to_json(Findings{.checks = std::move(checks)});
   }
   const auto refused = qemu::refusals(*spec, context.vms.host(), self);
   for (const auto& reason : refused) checks.push_back(failed("host", reason));
@@ -203,9 +227,9 @@ nlohmann::json answer_preflight(const SourceMove::Context& context, const std::s
     }
   }
   const ByteCount disk_bytes{qemu::unsigned_at(body, "disk_bytes")};
-  for (auto& check : disk_checks(context.config, context.disks, *spec, disk_bytes)) {
-    checks.push_back(std::move(check));
-  }
+  Findings findings = find_out_on_disks(context.config, context.disks, *spec, disk_bytes,
+                                        id_field<StorageMarkerId>(body, "marker"));
+  std::ranges::move(findings.checks, std::back_inserter(checks));
   for (const std::string& path : {spec->kernel, spec->initrd, spec->image}) {
     if (!path.empty() && !is_readable(path)) {
       checks.push_back(failed(
@@ -222,7 +246,8 @@ nlohmann::json answer_preflight(const SourceMove::Context& context, const std::s
                                                    self, peer)));
     }
   }
-  return {{"checks", to_json(checks)}};
+  findings.checks = std::move(checks);
+  return to_json(findings);
 }
 
 }  // namespace godwit::agent

@@ -18,11 +18,18 @@ struct Check {
 nlohmann::json to_json(const std::vector<Check>& checks);
 // A file that the agent may open.
 bool is_readable(const std::string& path);
-// As a peer answered them, {checks}.
-std::vector<Check> parse_checks(const nlohmann::json& reply);
-// What of a vm's disks keeps this host from taking them: images, and room for `needed`.
-std::vector<Check> disk_checks(const Config& config, Disks& disks, const qemu::VmSpec& vm,
-                               ByteCount needed);
+// What a host answered, {checks, shared_disks?, disks_there?}.
+struct Findings {
+  std::vector<Check> checks;
+  bool shared_disks = false;
+  ByteCount disks_there{};  // of what is to come
+};
+Findings parse_findings(const nlohmann::json& reply);
+nlohmann::json to_json(const Findings& findings);
+// Whether this host can take a vm's disks, which take `needed` where they are: of storage that
+// this host sees, too, nothing is copied.
+Findings find_out_on_disks(const Config& config, Disks& disks, const qemu::VmSpec& vm,
+                           ByteCount needed, const Result<StorageMarkerId>& marker);
 bool all_ok(const std::vector<Check>& checks);
 std::string failures(const std::vector<Check>& checks);
 
@@ -33,9 +40,10 @@ struct Wish {
   bool postcopy = false;
 };
 void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to, Wish wish,
-               std::function<void(std::vector<Check>)> done);
+               std::function<void(Findings)> done);
 
-// The target's part, as it answers migration.preflight: {spec, peers, path_mtu} -> {checks}.
+// The target's part, as it answers migration.preflight: {spec, peers, path_mtu, disk_bytes,
+// marker} -> Findings.
 nlohmann::json answer_preflight(const SourceMove::Context& context, const std::string& from,
                                 const nlohmann::json& body);
 

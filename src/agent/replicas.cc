@@ -131,18 +131,18 @@ void Replicas::add(const nlohmann::json& request, const std::string& tenant,
   search_.start(
       *to,
       [this, body](const std::string& host, HostSearch::Checked checked) {
-        if (context_.peers.protocol(host) < kReplicaProtocol) {
-          return checked(std::vector<Check>{
-              {.name = "agent",
-               .ok = false,
-               .detail =
-                   fmt::format("the agent of host {} is too old for replicas: upgrade it", host)}});
+        if (context_.peers.protocol(host) < kDiskProtocol) {
+          return checked(Findings{
+              .checks = {{.name = "agent",
+                          .ok = false,
+                          .detail = fmt::format(
+                              "the agent of host {} is too old for replicas: upgrade it", host)}}});
         }
         context_.peers.request(
             host, "replica.check", body,
             [checked](const Result<nlohmann::json>& reply) {
               if (!reply) return checked(std::unexpected(reply.error()));
-              checked(parse_checks(*reply));
+              checked(parse_findings(*reply));
             },
             kAskTimeout);
       },
@@ -151,7 +151,7 @@ void Replicas::add(const nlohmann::json& request, const std::string& tenant,
           Result<HostSearch::Outcome> found) mutable {
         if (!found) return to->error(409, found.error().text, 3);
         wanted.to = found->host;
-        accept(wanted, settings, found->checks, *to);
+        accept(wanted, settings, found->findings.checks, *to);
       });
 }
 
@@ -424,10 +424,9 @@ void Replicas::on_request(PeerRequest request, const nlohmann::json& body) {
   if (request.method == "replica.check") {
     const auto spec = qemu::vm_spec_from_json(qemu::member(body, "spec"));
     if (!spec) return request.answer(std::unexpected(spec.error()));
-    return request.answer(nlohmann::json{
-        {"checks",
-         godwit::agent::to_json(disk_checks(context_.config, context_.disks, *spec,
-                                            ByteCount{qemu::unsigned_at(body, "disk_bytes")}))}});
+    return request.answer(godwit::agent::to_json(find_out_on_disks(
+        context_.config, context_.disks, *spec, ByteCount{qemu::unsigned_at(body, "disk_bytes")},
+        fail("a replica is another copy"))));
   }
   if (request.method == "replica.begin") return take_in(std::move(request), body);
   if (request.method == "replica.knows") {

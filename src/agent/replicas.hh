@@ -27,8 +27,6 @@
 
 namespace godwit::agent {
 
-// Of a session, from which on a peer takes replicas.
-inline constexpr unsigned kReplicaProtocol = 7;
 inline constexpr Nanoseconds kDefaultEvery = std::chrono::minutes(10);
 inline constexpr Nanoseconds kLeastEvery = seconds(1);
 inline constexpr Nanoseconds kMostEvery = std::chrono::hours(24 * 30);

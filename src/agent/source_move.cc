@@ -138,7 +138,9 @@ void SourceMove::perform_surely(SourceEffect effect) {
       // After a restart this may be said again, when the vm has long come back.
       if (context_.vms.is_process(record_.vm, record_.process)) {
         context_.vms.moved_away(record_.vm, record_.to,
-                                record_.delete_source ? Vms::PastDisks::go : Vms::PastDisks::stay);
+                                record_.shared_disks    ? Vms::PastDisks::shared
+                                : record_.delete_source ? Vms::PastDisks::go
+                                                        : Vms::PastDisks::stay);
       }
       return;
     case SourceEffect::wait:
@@ -221,7 +223,10 @@ void SourceMove::prepare_target() {
     ports.push_back(*described);
     context_.network.offer_move(port, record_.to, record_.epoch);
   }
+  const auto marker = context_.disks.mark(vm->spec());
   const nlohmann::json body = {{"id", record_.id.text()},
+                               {"marker", marker ? marker->id().text() : ""},
+                               {"shared_disks", record_.shared_disks},
                                {"spec", qemu::to_json(vm->spec())},
                                {"ports", ports},
                                {"epoch", record_.epoch},
@@ -231,7 +236,7 @@ void SourceMove::prepare_target() {
                                {"postcopy", goes_postcopy(record_)}};
   context_.peers.request(
       record_.to, "migration.prepare", body,
-      [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
+      [this, marker, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
         if (alive.expired()) return;
         if (reply) return feed(SourceEvent::target_prepared);
         feed(SourceEvent::target_failed, fmt::format("host {} cannot take vm {}: {}", record_.to,
@@ -273,7 +278,7 @@ void SourceMove::start_memory() {
                                   .hold = record_.hold,
                                   .background = record_.background,
                                   .lanes = lanes(),
-                                  .has_disks = !vm->spec().disks.empty(),
+                                  .has_disks = copies_disks(*vm),
                                   .coding = std::nullopt};
   if (const auto coding = codec()) settings.coding = {.settings = *coding};
   if (const auto place = shared_place()) {
@@ -301,8 +306,12 @@ void SourceMove::start_memory() {
                                  if (disks_) disks_->let_go();
                                }});
   memory_->start();
-  if (!vm->spec().disks.empty()) start_disks(*vm);
+  if (copies_disks(*vm)) start_disks(*vm);
   publish_progress();
+}
+
+bool SourceMove::copies_disks(const Vm& vm) const {
+  return !vm.spec().disks.empty() && !record_.shared_disks;
 }
 
 void SourceMove::start_disks(Vm& vm) {
@@ -680,6 +689,7 @@ nlohmann::json SourceMove::describe() const {
                          {"by", record_.by}};
   if (!machine_.reason().empty()) json["reason"] = machine_.reason();
   if (record_.group) json["group"] = record_.group->id.text();
+  if (record_.shared_disks) json["shared_disks"] = true;
   if (record_.handed_over_ms > 0) json["handed_over_ms"] = record_.handed_over_ms;
   if (!record_.resumes.empty()) json["resumes"] = record_.resumes;
   if (!record_.resumed_as.empty()) json["resumed_as"] = record_.resumed_as;

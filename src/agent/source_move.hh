@@ -88,6 +88,7 @@ class SourceMove final {
   void prepare_target();
   void start_memory();
   void hold_replicas();
+  bool copies_disks(const Vm& vm) const;
   void start_disks(Vm& vm);
   void maybe_converged();
   void proceed();

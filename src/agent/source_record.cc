@@ -47,6 +47,7 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"lanes", record.lanes},
           {"disk_mode", disk::to_text(record.disk_mode)},
           {"delete_source", record.delete_source},
+          {"shared_disks", record.shared_disks},
           {"compact", record.compact},
           {"known", record.known},
           {"cache_bytes", record.cache.bytes},
@@ -89,6 +90,7 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.background = json.value("background", false);
   record.lanes = json.value("lanes", std::uint8_t{0});
   record.delete_source = json.value("delete_source", false);
+  record.shared_disks = json.value("shared_disks", false);
   record.disk_mode = disk::parse_mode(json.value("disk_mode", "")).value_or(record.disk_mode);
   record.compact = json.value("compact", true);
   record.known = json.value("known", true);

@@ -17,12 +17,13 @@ namespace godwit::agent {
 inline constexpr ByteCount kDefaultCache{64 << 20};
 inline constexpr ByteCount kMaxCache{std::uint64_t{16} << 30};
 // Of a session, from which on memory may be encoded, a move may come to post-copy, vms of a group
-// share pages, a transfer takes several lanes, and disks move.
+// share pages, a transfer takes several lanes, and disks move, or stay
+// where both hosts see them.
 inline constexpr unsigned kCodecProtocol = 2;
 inline constexpr unsigned kPostcopyProtocol = 3;
 inline constexpr unsigned kGroupProtocol = 4;
 inline constexpr unsigned kLanesProtocol = 5;
-inline constexpr unsigned kDiskProtocol = 6;
+inline constexpr unsigned kDiskProtocol = 8;
 // What vms of a group share, before the target compresses it.
 inline constexpr ByteCount kMostShared{std::uint64_t{1} << 30};
 
@@ -64,6 +65,7 @@ struct SourceRecord {
   bool background = false;
   disk::Mode disk_mode = disk::Mode::async_then_sync;
   bool delete_source = false;  // the vm's disks here, once it runs there
+  bool shared_disks = false;   // both hosts see them: they stay
   std::uint8_t lanes = 0;      // 0: as many as the path is thought to need
   bool compact = true;
   bool known = true;                // what the target knows of the vm is not sent

@@ -30,7 +30,8 @@ nlohmann::json to_json(const TargetRecord& record) {
           {"hooks", record.hooks},
           {"refusal_told", record.refusal_told},
           {"postcopy", record.postcopy},
-          {"memory_follows", record.memory_follows}};
+          {"memory_follows", record.memory_follows},
+          {"shared_disks", record.shared_disks}};
 }
 
 TargetRecord target_record(const nlohmann::json& json) {
@@ -55,6 +56,7 @@ TargetRecord target_record(const nlohmann::json& json) {
   record.refusal_told = json.value("refusal_told", true);
   record.postcopy = json.value("postcopy", false);
   record.memory_follows = json.value("memory_follows", false);
+  record.shared_disks = json.value("shared_disks", false);
   return record;
 }
 
@@ -211,7 +213,8 @@ void TargetMove::prepare_guest() {
 void TargetMove::prepare_guest(std::shared_ptr<const codec::KnownPages> known) {
   if (machine_.state() != TargetState::preparing || !hold_ports()) return;
   context_.replicas.make_way(record_.spec.id);
-  auto incoming = context_.vms.run_incoming(record_.spec, record_.id, record_.from);
+  auto incoming = context_.vms.run_incoming(
+      record_.spec, record_.id, takes_disks() ? std::optional(record_.from) : std::nullopt);
   if (!incoming) return feed(TargetEvent::load_failed, incoming.error().text);
   start_incoming(std::move(*incoming), std::move(known));
 }
@@ -240,8 +243,7 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
   }
   link_ = std::make_unique<TransferLink>(
       context_.loop, transfer_, stream::Role::kTarget,
-      record_.spec.disks.empty() ? TransferLink::Disks::none : TransferLink::Disks::some,
-      std::move(coding),
+      takes_disks() ? TransferLink::Disks::some : TransferLink::Disks::none, std::move(coding),
       TransferLink::Events{
           .mark = {},
           .lane_lost =
@@ -264,7 +266,7 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
               },
           .failed = [this](std::string why) { feed(TargetEvent::load_failed, std::move(why)); }});
   link_->use_qemu(os::adopt_stream(context_.loop, std::move(incoming.stream), "QEMU"));
-  if (!record_.spec.disks.empty()) start_disks();
+  if (takes_disks()) start_disks();
   incoming_ = std::make_unique<qemu::IncomingMigration>(
       vm.qmp(), qemu::IncomingMigration::Events{
                     .listening =
@@ -295,6 +297,10 @@ void TargetMove::start_incoming(Vms::Incoming incoming,
     rescue_ready_ = true;
     maybe_prepared();
   });
+}
+
+bool TargetMove::takes_disks() const {
+  return !record_.spec.disks.empty() && !record_.shared_disks;
 }
 
 void TargetMove::start_disks() {

@@ -31,6 +31,7 @@ struct TargetRecord {
   bool refusal_told = true;     // false while the source has not heard of a failure here
   bool postcopy = false;        // may come to it
   bool memory_follows = false;  // it came to it, and QEMU has not got all yet
+  bool shared_disks = false;    // we see the source's: they are not copied
 };
 nlohmann::json to_json(const TargetRecord& record);
 TargetRecord target_record(const nlohmann::json& json);
@@ -76,6 +77,7 @@ class TargetMove final {
   bool hold_ports();
   Vm* guest();
   void start_incoming(Vms::Incoming incoming, std::shared_ptr<const codec::KnownPages> known);
+  bool takes_disks() const;
   void start_disks();
   void follow(Vm& vm);
   void look_at_guest();

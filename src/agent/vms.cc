@@ -173,11 +173,13 @@ Result<Vm*> Vms::start(const std::string& name) {
 }
 
 Result<Vms::Incoming> Vms::run_incoming(const qemu::VmSpec& spec, const MigrationId& migration,
-                                        const std::string& from) {
+                                        const std::optional<std::string>& from) {
   if (store_.find("vm", spec.name) || disks_.is_here(spec.id)) {
     return fail("host {} has a vm '{}' of its own", config_.name, spec.name);
   }
-  if (auto made = disks_.receive(spec, from); !made) return std::unexpected(made.error());
+  if (from) {
+    if (auto made = disks_.receive(spec, *from); !made) return std::unexpected(made.error());
+  }
   os::SocketPair pair = os::make_socket_pair();
   os::set_send_buffer(pair.ours, kUnreadByQemu);
   auto launched =
@@ -306,8 +308,8 @@ void Vms::moved_away(const std::string& name, const std::string& to, PastDisks p
   const auto document = store_.find("vm", name);
   if (!document) return;
   const qemu::VmSpec spec = vm_record(*document).spec;
-  disks_.leave(spec,
-               to);  // even if they are about to go: whoever finds files knows of what they are
+  // Even if they are about to go: whoever finds files knows of what they are.
+  if (past != PastDisks::shared) disks_.leave(spec, to);
   forget(name, Teardown::by_caller);
   if (past == PastDisks::go) disks_.remove(spec.id);
 }

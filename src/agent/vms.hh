@@ -40,7 +40,7 @@ class Vms final {
     std::string uri;  // for qemu::IncomingMigration
   };
   Result<Incoming> run_incoming(const qemu::VmSpec& spec, const MigrationId& migration,
-                                const std::string& from);
+                                const std::optional<std::string>& from);
   // The waiting guest of this migration, alive or not; nothing once it has run here.
   bool is_arriving(const std::string& name, const MigrationId& migration);
   // It runs here: from now on it is a vm like any other.
@@ -57,8 +57,9 @@ class Vms final {
   // that never ran here see Disks::break_off(), others stay.
   enum class Teardown { now, by_caller };
   void forget(const std::string& name, Teardown teardown = Teardown::now);
-  // The same, of one that runs at the host `to` now: its disks here are of the past.
-  enum class PastDisks { stay, go };
+  // The same, of one that runs at the host `to` now: its disks here are of the past, unless it has
+  // these.
+  enum class PastDisks { stay, go, shared };
   void moved_away(const std::string& name, const std::string& to, PastDisks past);
 
   Vm* find(const std::string& name);

@@ -145,7 +145,13 @@ TEST_F(FollowTest, DryRunPrintsTheChecksAndExits3WhenRefused) {
                 {"checks",
                  {{{"name", "memory"}, {"ok", true}, {"detail", "2 GiB free"}},
                   {{"name", "devices"}, {"ok", false}, {"detail", "vfio-pci cannot move"}}}},
-                {"estimate", {{"bytes", 536870912}, {"total_s", 11.25}, {"pause_ms", 180}}}});
+                {"estimate",
+                 {{"bytes", 805306368},
+                  {"memory_bytes", 536870912},
+                  {"disk_bytes", 268435456},
+                  {"disk_there_bytes", 1048576},
+                  {"total_s", 11.25},
+                  {"rtt_ms", 40.2}}}});
   other.start();
   const auto ran = run_cli(other.socket(), {"migrate", "web", "--to", "west", "--dry-run"});
   EXPECT_EQ(ran.status, 3);
@@ -154,7 +160,8 @@ TEST_F(FollowTest, DryRunPrintsTheChecksAndExits3WhenRefused) {
             "memory   ok       2 GiB free\n"
             "devices  REFUSED  vfio-pci cannot move\n"
             "\n"
-            "estimate: 512 MiB in 11.2 s, pause 180 ms\n"
+            "estimate: at most 768 MiB (512 MiB of memory, 256 MiB of disks, 1 MiB to compare are "
+            "there), 11.2 s at that bandwidth, round trip 40 ms\n"
             "this move would be refused\n");
 }
 

@@ -193,6 +193,23 @@ std::string group_text(const json& group) {
   return text + table.text("no vms");
 }
 
+// Before anything is compared or compressed.
+std::string estimate_line(const json& estimate) {
+  std::string text = fmt::format("estimate: at most {}", bytes_of(estimate, "bytes"));
+  if (number_of(estimate, "disk_bytes") > 0) {
+    text += fmt::format(" ({} of memory, {} of disks", bytes_of(estimate, "memory_bytes"),
+                        bytes_of(estimate, "disk_bytes"));
+    if (number_of(estimate, "disk_there_bytes") > 0) {
+      text += fmt::format(", {} to compare are there", bytes_of(estimate, "disk_there_bytes"));
+    }
+    text += ')';
+  }
+  if (number_of(estimate, "total_s") > 0) {
+    text += fmt::format(", {:.1f} s at that bandwidth", number_of(estimate, "total_s"));
+  }
+  return text + fmt::format(", round trip {:.0f} ms\n", number_of(estimate, "rtt_ms"));
+}
+
 }  // namespace
 
 std::string migration_text(const json& migration) {
@@ -204,6 +221,9 @@ std::string migration_text(const json& migration) {
     if (again != "-") text += fmt::format("\n  it goes on as {}", again);
   }
   text += fmt::format("  (migration {})\n", text_of(migration, "id"));
+  if (migration.value("shared_disks", false)) {
+    text += "  its disks are where they were: both hosts see them\n";
+  }
   const auto report = migration.find("report");
   if (report == migration.end() || !report->is_object())
     return text + hooks_part(migration) + clock_part(migration);
@@ -229,11 +249,7 @@ std::string preflight_text(const json& report) {
   }
   std::string text = table.text("no checks");
   const json estimate = report.value("estimate", json::object());
-  if (!estimate.empty()) {
-    text +=
-        fmt::format("\nestimate: {} in {:.1f} s, pause {:.0f} ms\n", bytes_of(estimate, "bytes"),
-                    number_of(estimate, "total_s"), number_of(estimate, "pause_ms"));
-  }
+  if (!estimate.empty()) text += "\n" + estimate_line(estimate);
   return text + (report.value("ok", false) ? "nothing speaks against this move\n"
                                            : "this move would be refused\n");
 }

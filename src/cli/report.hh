@@ -9,7 +9,8 @@ namespace godwit::cli {
 
 // `migration` is the object of GET /v1/migrations/ID; without a report only its outcome is said.
 std::string migration_text(const nlohmann::json& migration);
-// {ok, checks: [{name, ok, detail}], estimate: {bytes, total_s, pause_ms}}
+// {ok, checks: [{name, ok, detail}], estimate: {bytes, rtt_ms, memory_bytes?,
+// disk_bytes?, disk_there_bytes?, total_s?}}
 std::string preflight_text(const nlohmann::json& report);
 
 }  // namespace godwit::cli
