@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/if_tun.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 
@@ -20,6 +21,9 @@ constexpr unsigned kOffloadUdp4 = 0x20;  // TUN_F_USO4
 constexpr unsigned kOffloadUdp6 = 0x40;  // TUN_F_USO6
 constexpr unsigned kOffloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
 constexpr std::size_t kMaxHeaderPadding = 64;
+// A process that has ended may have a TAP some milliseconds longer: the kernel takes its io_uring
+// apart when it likes, and QEMU's main loop has one.
+constexpr int kLastHold = 500;  // milliseconds
 
 int header_size(const Fd& fd) {
   int size = 0;
@@ -33,7 +37,12 @@ Fd open_attached(const std::string& name) {
   ifreq request{};
   request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
   std::memcpy(request.ifr_name, name.data(), name.size());
-  if (::ioctl(fd.number(), TUNSETIFF, &request) != 0) {
+  int result = ::ioctl(fd.number(), TUNSETIFF, &request);
+  for (int waited = 0; result != 0 && errno == EBUSY && waited < kLastHold; ++waited) {
+    ::poll(nullptr, 0, 1);
+    result = ::ioctl(fd.number(), TUNSETIFF, &request);
+  }
+  if (result != 0) {
     if (errno == EBUSY) fail_setup("open TAP {}: another process has it", name);
     fail_setup("{}", errno_text(fmt::format("open TAP {}", name)));
   }
