@@ -4,9 +4,11 @@
 #include <sys/stat.h>
 
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "agent/records.hh"
+#include "qemu/firmware.hh"
 #include "qemu/json.hh"
 #include "qemu/launch.hh"
 #include "qemu/make_disk.hh"
@@ -33,6 +35,16 @@ std::uint64_t allocated(const fs::path& file) {
                                             : 0;
 }
 
+Result<> fill_variables(const qemu::VmSpec& spec, const qemu::DiskPaths& paths) {
+  const auto firmware = qemu::find_uefi(spec.machine);
+  if (!firmware) return fail("there is no UEFI firmware here any more");
+  std::ifstream from(firmware->variables, std::ios::binary);
+  std::ofstream to(paths.file, std::ios::binary | std::ios::in);
+  to << from.rdbuf();
+  if (from && to.flush()) return {};
+  return fail("cannot copy {} to {}", firmware->variables.string(), paths.file.string());
+}
+
 Result<qemu::DiskSpec> parse(const nlohmann::json& asked) {
   qemu::DiskSpec disk;
   disk.name = qemu::text_at(asked, "name");
@@ -40,6 +52,9 @@ Result<qemu::DiskSpec> parse(const nlohmann::json& asked) {
   if (!format) return std::unexpected(format.error());
   const auto bus = qemu::parse_disk_bus(text_field_or(asked, "bus", "virtio"));
   if (!bus) return std::unexpected(bus.error());
+  if (*bus == qemu::DiskBus::pflash) {
+    return fail("disk {}: UEFI variables come with the firmware (--firmware uefi)", disk.name);
+  }
   disk.format = *format;
   disk.bus = *bus;
   if (!asked.contains("size")) return disk;
@@ -161,7 +176,9 @@ Result<> Disks::make(const qemu::VmSpec& spec) {
   if (auto made = make_directory(spec.id); !made) return made;
   const auto paths = this->paths(spec);
   for (std::size_t i = 0; i < paths.size(); ++i) {
-    if (auto made = qemu::make_disk(spec.disks[i], paths[i]); !made) {
+    auto made = qemu::make_disk(spec.disks[i], paths[i]);
+    if (made && spec.disks[i].bus == qemu::DiskBus::pflash) made = fill_variables(spec, paths[i]);
+    if (!made) {
       remove(spec.id);
       return made;
     }

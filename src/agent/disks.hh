@@ -5,6 +5,7 @@
 // host has no record of is another's.
 //
 //   DISK_DIR/vms/VM-ID/DISK.FORMAT      QEMU's; the id is the vm's own, wherever it runs
+//   DISK_DIR/vms/VM-ID/tpm              state of its TPM
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
@@ -55,6 +56,7 @@ class Disks final {
   ByteCount there_already(const qemu::VmSpec& spec);
   // Where they are, or will be.
   std::vector<qemu::DiskPaths> paths(const qemu::VmSpec& spec) const;
+  std::filesystem::path tpm(const VmId& id) const { return directory(id) / "tpm"; }
   // Names of vms with a disk on this image, of those that moved away and left theirs too.
   std::vector<std::string> vms_on(const std::string& image);
   // There is a vm with this id, that runs, stands, or waits for its memory.

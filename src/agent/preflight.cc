@@ -184,7 +184,7 @@ void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to
   }
   const std::string name = vm.name();
   qemu::unsupported_devices(
-      vm.qmp(), vm.spec().disks.size(),
+      vm.qmp(), vm.spec(),
       [context, name, to, wish, checks = std::move(checks),
        done = std::move(done)](const Result<std::vector<std::string>>& found) mutable {
         Vm* still = context.vms.find(name);

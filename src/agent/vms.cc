@@ -14,6 +14,7 @@
 #include "os/tcp.hh"
 #include "qemu/accelerator.hh"
 #include "qemu/commands.hh"
+#include "qemu/firmware.hh"
 #include "qemu/launch.hh"
 
 namespace godwit::agent {
@@ -23,6 +24,20 @@ constexpr Nanoseconds kLastMoments = seconds(1);  // from SIGKILL to the end of 
 
 // The kernel's default holds a hundred megabytes of a vm's pages of zeros.
 constexpr ByteCount kUnreadByQemu{32 << 10};
+
+Result<> add_firmware(const std::string& kind, nlohmann::json& spec) {
+  if (kind == "bios") return {};
+  if (kind != "uefi") return fail("'{}' is no firmware: bios or uefi", kind);
+  const auto firmware = qemu::find_uefi(spec["machine"].get<std::string>());
+  if (!firmware) return fail("there is no UEFI firmware for QEMU here: install it (Debian: ovmf)");
+  const qemu::DiskSpec variables{.name = "uefi-vars",
+                                 .format = qemu::DiskFormat::raw,
+                                 .bus = qemu::DiskBus::pflash,
+                                 .size = firmware->variables_size};
+  spec["uefi_bytes"] = firmware->code_size.bytes;
+  spec["disks"].push_back(qemu::to_json(variables));
+  return {};
+}
 
 }  // namespace
 
@@ -127,7 +142,7 @@ Result<qemu::VmSpec> Vms::spec_of(const nlohmann::json& request) {
     spec["memory_bytes"] = memory->bytes;
   }
   for (const char* key :
-       {"cpus", "kernel", "initrd", "append", "image", "cpu_model", "guest_agent"}) {
+       {"cpus", "kernel", "initrd", "append", "image", "cpu_model", "guest_agent", "tpm"}) {
     if (request.contains(key) && !request[key].is_null()) spec[key] = request[key];
   }
   spec["nics"] = nics;
@@ -135,6 +150,9 @@ Result<qemu::VmSpec> Vms::spec_of(const nlohmann::json& request) {
   const auto disks = disks_.specs_of(array_field(request, "disks"), tenant);
   if (!disks) return std::unexpected(disks.error());
   for (const auto& disk : *disks) spec["disks"].push_back(qemu::to_json(disk));
+  if (auto done = add_firmware(text_field_or(request, "firmware", "bios"), spec); !done) {
+    return std::unexpected(done.error());
+  }
   auto checked = qemu::vm_spec_from_json(spec);
   if (checked) checked->memory = qemu::trackable_memory(checked->memory, host_);
   return checked;
@@ -235,6 +253,7 @@ Result<Vms::Incoming> Vms::launch(const qemu::VmSpec& spec, const std::optional<
         qemu::launch(spec, {.paths = {config_.vm_dir(spec.name)},
                             .tap_fds = fds,
                             .disks = disks_.paths(spec),
+                            .tpm = disks_.tpm(spec.id),
                             .incoming_fd = incoming_fd,
                             .before_start = [&](const os::ProcessIdentity& process) {
                               fault_point("vm", "starting", "record", Moment::before);

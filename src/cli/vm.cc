@@ -11,9 +11,9 @@ namespace godwit::cli {
 namespace {
 
 struct NewVm {
-  std::string name, memory = "512MiB", kernel, initrd, append, image, tenant;
+  std::string name, memory = "512MiB", kernel, initrd, append, image, firmware, tenant;
   unsigned cpus = 1;
-  bool guest_agent = false;
+  bool guest_agent = false, tpm = false;
   std::vector<std::string> nics;   // "PORT" or "PORT,mac=52:54:00:..."
   std::vector<std::string> disks;  // "NAME,size=8GiB", "NAME,image=debian,bus=scsi"
 };
@@ -83,6 +83,8 @@ void run_vm(Context& context, const NewVm& vm) {
   set_if_given(body, "append", vm.append);
   set_if_given(body, "tenant", vm.tenant);
   if (vm.guest_agent) body["guest_agent"] = true;
+  set_if_given(body, "firmware", vm.firmware);
+  if (vm.tpm) body["tpm"] = true;
   const json made = context.post("/v1/vms", body);
   if (context.as_json) return context.print_json(made);
   context.say(fmt::format("vm {} is {} ({})", vm.name, text_of(made, "state"),
@@ -103,9 +105,11 @@ void add_run(CLI::App& noun, Context& context) {
       ->type_name("FILE")
       ->needs(kernel);
   run->add_option("--append", vm->append, "Kernel command line")->needs(kernel);
-  run->add_option("--disk", vm->disks,
-                  "A disk: NAME,size=SIZE or NAME,image=IMAGE (see godwit image), and format=qcow2 "
-                  "or raw, bus=virtio or scsi; repeat for more, the first is booted from")
+  run->add_option(
+         "--disk", vm->disks,
+         "A disk: NAME,size=SIZE or NAME,image=IMAGE (see godwit image), and format=qcow2 "
+         "or raw, bus=virtio, scsi or cdrom (with an image: cloud-init's seed, say); repeat "
+         "for more, the first is booted from")
       ->type_name("DISK")
       ->allow_extra_args(false);
   run->add_option("--image", vm->image, "Raw disk image to boot, read-only, the same on each host")
@@ -113,6 +117,11 @@ void add_run(CLI::App& noun, Context& context) {
   run->add_option("--nic", vm->nics, "Port for a NIC: PORT[,mac=MAC]; repeat for more")
       ->type_name("PORT")
       ->allow_extra_args(false);
+  run->add_option(
+         "--firmware", vm->firmware,
+         "bios (default), or uefi, whose variables are a disk of the vm's and move with it")
+      ->check(CLI::IsMember({"bios", "uefi"}));
+  run->add_flag("--tpm", vm->tpm, "A TPM 2.0, whose state is kept beside the disks and moves");
   run->add_flag("--guest-agent", vm->guest_agent,
                 "A channel to qemu-guest-agent in the vm, which corrects its clock after a move");
   add_name(*run, "--tenant", vm->tenant, "Tenant (default: default)")->type_name("TENANT");

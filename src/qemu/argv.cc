@@ -27,12 +27,27 @@ std::string accelerator_option(Accelerator accelerator) {
   return accelerator == Accelerator::kvm ? "kvm" : "tcg,thread=multi,tb-size=256";
 }
 
-void add_machine(Arguments& argv, const VmSpec& spec) {
+// Code that is there for all, and variables of the vm's own.
+std::string add_uefi(Arguments& argv, const VmSpec& spec, const QemuInput& input) {
+  if (spec.uefi.bytes == 0) return {};
+  CHECK(input.uefi.has_value(), "vm {} without firmware", spec.name);
+  const auto variables = std::ranges::find(spec.disks, DiskBus::pflash, &DiskSpec::bus);
+  add(argv, {"-blockdev", fmt::format("driver={},node-name=uefi-code,read-only=on,"
+                                      "file.driver=file,file.locking=off,file.filename={}",
+                                      to_text(input.uefi->code_format),
+                                      escape_option(input.uefi->code.string()))});
+  return fmt::format(",pflash0=uefi-code,pflash1={}",
+                     disk_node(static_cast<std::size_t>(variables - spec.disks.begin())));
+}
+
+void add_machine(Arguments& argv, const VmSpec& spec, const QemuInput& input) {
   CHECK(!spec.machine.empty(), "vm {} without machine type", spec.name);
   const auto kib = spec.memory.bytes >> 10U;
+  const std::string firmware = add_uefi(argv, spec, input);
   add(argv,
       {"-machine",
-       fmt::format("{},memory-backend=ram0,usb=off,dump-guest-core=off,graphics=off", spec.machine),
+       fmt::format("{},memory-backend=ram0,usb=off,dump-guest-core=off,graphics=off{}",
+                   spec.machine, firmware),
        "-accel", accelerator_option(spec.accelerator),
        // enforce: refuse to start rather than give the guest less than the model promises.
        "-cpu", fmt::format("{},enforce", spec.cpu_model), "-smp",
@@ -61,6 +76,11 @@ void add_guest_agent(Arguments& argv, const QemuInput& input) {
              "name=org.qemu.guest_agent.0"});
 }
 
+void add_tpm(Arguments& argv, const QemuInput& input) {
+  add(argv, {"-chardev", fmt::format("socket,id=tpm,fd={}", input.tpm_fd), "-tpmdev",
+             "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"});
+}
+
 void add_boot(Arguments& argv, const VmSpec& spec) {
   if (!spec.kernel.empty()) add(argv, {"-kernel", spec.kernel});
   if (!spec.initrd.empty()) add(argv, {"-initrd", spec.initrd});
@@ -79,7 +99,10 @@ void add_boot(Arguments& argv, const VmSpec& spec) {
 void add_disks(Arguments& argv, const VmSpec& spec, const std::vector<DiskPaths>& paths) {
   CHECK(paths.size() == spec.disks.size(), "vm {}: {} paths for {} disks", spec.name, paths.size(),
         spec.disks.size());
-  if (std::ranges::find(spec.disks, DiskBus::scsi, &DiskSpec::bus) != spec.disks.end()) {
+  const auto is_scsi = [](const DiskSpec& disk) {
+    return disk.bus == DiskBus::scsi || disk.bus == DiskBus::cdrom;
+  };
+  if (std::ranges::any_of(spec.disks, is_scsi)) {
     add(argv, {"-device", fmt::format("virtio-scsi-pci,id=scsi,bus=pcie.0,addr={:#x},"
                                       "disable-legacy=on",
                                       kScsiSlot)});
@@ -88,11 +111,12 @@ void add_disks(Arguments& argv, const VmSpec& spec, const std::vector<DiskPaths>
     const DiskSpec& disk = spec.disks[i];
     const std::string node = disk_node(i);
     for (auto& each : disk_nodes(disk, paths[i], node)) add(argv, {"-blockdev", std::move(each)});
+    if (disk.bus == DiskBus::pflash) continue;  // see add_uefi()
     const std::string place =
-        disk.bus == DiskBus::scsi
-            ? fmt::format("scsi-hd,bus=scsi.0,scsi-id={}", i)
-            : fmt::format("virtio-blk-pci,bus=pcie.0,addr={:#x},disable-legacy=on",
-                          kFirstDiskSlot + i);
+        is_scsi(disk) ? fmt::format("scsi-{},bus=scsi.0,scsi-id={}",
+                                    disk.bus == DiskBus::cdrom ? "cd" : "hd", i)
+                      : fmt::format("virtio-blk-pci,bus=pcie.0,addr={:#x},disable-legacy=on",
+                                    kFirstDiskSlot + i);
     const std::string boot = spec.kernel.empty() ? fmt::format(",bootindex={}", i + 1) : "";
     add(argv, {"-device", fmt::format("{0},id={1}-dev,drive={1},serial={2}{3}", place, node,
                                       disk.name, boot)});
@@ -129,12 +153,13 @@ std::vector<std::string> qemu_argv(const VmSpec& spec, const QemuInput& input) {
   add(argv, {"-name", fmt::format("guest={},debug-threads=on", spec.name), "-uuid",
              uuid_text(spec.id), "-nodefaults", "-no-user-config", "-display", "none", "-sandbox",
              "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"});
-  add_machine(argv, spec);
+  add_machine(argv, spec, input);
   add_monitor_and_console(argv, input);
   add_boot(argv, spec);
   add_disks(argv, spec, input.disks);
   add_nics(argv, spec, input.tap_fds);
   if (spec.guest_agent) add_guest_agent(argv, input);
+  if (spec.tpm) add_tpm(argv, input);
   if (input.incoming_fd) {
     add(argv, {"-incoming", "defer", "-S", "-chardev", listening_socket("rescue", input.rescue_fd),
                "-mon", "chardev=rescue,mode=control"});

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "qemu/firmware.hh"
 #include "qemu/vm_spec.hh"
 
 namespace godwit::qemu {
@@ -47,6 +48,8 @@ struct QemuInput {
   std::vector<int> tap_fds;        // one per NIC
   std::vector<DiskPaths> disks{};  // one per disk
   int guest_agent_fd = -1;         // if the vm has the channel
+  int tpm_fd = -1;                 // if it has a TPM: connected to its emulator
+  std::optional<Firmware> uefi{};  // if it has
   // The target of a migration: a connected stream socket, read after migrate-incoming; afterwards
   // the vm stays paused until cont.
   std::optional<int> incoming_fd = std::nullopt;

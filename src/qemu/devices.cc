@@ -3,8 +3,6 @@
 #include <memory>
 #include <set>
 
-#include "qemu/disk_spec.hh"
-
 #include "qemu/json.hh"
 
 namespace godwit::qemu {
@@ -47,12 +45,13 @@ struct Survey {
   }
 };
 
-void add_peripherals(const json& reply, Survey& survey) {
+void add_peripherals(const json& reply, bool own_tpm, Survey& survey) {
   for (const json& item : reply) {
     const std::string type = text_at(item, "type");  // "child<virtio-net-pci>", "string", ...
     constexpr std::string_view kChild = "child<";
     if (!type.starts_with(kChild) || !type.ends_with('>')) continue;
     const std::string device = type.substr(kChild.size(), type.size() - kChild.size() - 1);
+    if (own_tpm && device.starts_with("tpm-")) continue;
     if (const auto why = why_unsupported(device); !why.empty()) {
       survey.obstacles.push_back(
           fmt::format("device {} ({}): {}", text_at(item, "name"), device, why));
@@ -95,7 +94,7 @@ std::string_view why_unsupported(std::string_view qom_type) {
   return {};
 }
 
-void unsupported_devices(Qmp& qmp, std::size_t disks, Answer<std::vector<std::string>> answer) {
+void unsupported_devices(Qmp& qmp, const VmSpec& vm, Answer<std::vector<std::string>> answer) {
   const auto survey = std::make_shared<Survey>();
   survey->answer = std::move(answer);
   const auto ask = [&qmp, &survey](std::string_view command, json arguments, auto take) {
@@ -106,11 +105,13 @@ void unsupported_devices(Qmp& qmp, std::size_t disks, Answer<std::vector<std::st
       survey->one_done();
     });
   };
-  ask("qom-list", {{"path", "/machine/peripheral"}}, add_peripherals);
-  ask("qom-list", {{"path", "/machine/peripheral-anon"}}, add_peripherals);
-  ask("query-tpm", nullptr, add_tpms);
+  for (const char* path : {"/machine/peripheral", "/machine/peripheral-anon"}) {
+    ask("qom-list", {{"path", path}},
+        [tpm = vm.tpm](const json& reply, Survey& to) { add_peripherals(reply, tpm, to); });
+  }
+  if (!vm.tpm) ask("query-tpm", nullptr, add_tpms);
   ask("query-block", nullptr,
-      [disks](const json& reply, Survey& to) { add_disks(reply, disks, to); });
+      [disks = vm.disks.size()](const json& reply, Survey& to) { add_disks(reply, disks, to); });
   ask("query-migrate", nullptr, add_blocked);
 }
 

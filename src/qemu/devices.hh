@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "qemu/commands.hh"
+#include "qemu/vm_spec.hh"
 
 namespace godwit::qemu {
 
@@ -13,8 +14,8 @@ namespace godwit::qemu {
 std::string_view why_unsupported(std::string_view qom_type);
 
 // One line per obstacle: devices of /machine/peripheral[-anon], query-tpm, query-block (writable
-// disks beyond the vm's own first `disks`), hot-plugged memory, and whatever QEMU itself names as
+// disks and a TPM beyond the vm's own), hot-plugged memory, and whatever QEMU itself names as
 // blocking. Empty = none.
-void unsupported_devices(Qmp& qmp, std::size_t disks, Answer<std::vector<std::string>> answer);
+void unsupported_devices(Qmp& qmp, const VmSpec& vm, Answer<std::vector<std::string>> answer);
 
 }  // namespace godwit::qemu

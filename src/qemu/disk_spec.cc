@@ -1,6 +1,7 @@
 #include "qemu/disk_spec.hh"
 
 #include <algorithm>
+#include <array>
 #include <set>
 
 #include "base/id.hh"
@@ -12,6 +13,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::size_t kSha256Digits = 64;
+constexpr std::array<std::string_view, 4> kBuses = {"virtio", "scsi", "cdrom", "pflash"};
 
 bool is_sha256(std::string_view text) {
   return text.size() == kSha256Digits &&
@@ -23,9 +25,16 @@ Result<> check(const DiskSpec& disk) {
     return fail("\"{}\" is no valid name of a disk: at most {} characters", disk.name,
                 kMaxDiskName);
   }
-  if (disk.size < kMinDisk || disk.size > kMaxDisk || disk.size.bytes % kSectorBytes != 0) {
+  const ByteCount least = disk.bus == DiskBus::pflash ? ByteCount{kSectorBytes} : kMinDisk;
+  if (disk.size < least || disk.size > kMaxDisk || disk.size.bytes % kSectorBytes != 0) {
     return fail("disk {}: a size of {} must be whole sectors of {} bytes, from {} to {}", disk.name,
-                to_text(disk.size), kSectorBytes, to_text(kMinDisk), to_text(kMaxDisk));
+                to_text(disk.size), kSectorBytes, to_text(least), to_text(kMaxDisk));
+  }
+  if (disk.bus == DiskBus::pflash && (disk.format != DiskFormat::raw || !disk.image.name.empty())) {
+    return fail("disk {}: firmware's variables are raw, and begin as no image", disk.name);
+  }
+  if (disk.bus == DiskBus::cdrom && disk.image.name.empty()) {
+    return fail("disk {}: say which image is in the drive, with image=", disk.name);
   }
   if (disk.image.name.empty()) return {};
   if (!is_valid_name(disk.image.name) || !is_sha256(disk.image.sha256)) {
@@ -50,12 +59,12 @@ Result<DiskFormat> parse_disk_format(std::string_view text) {
   return fail("\"{}\" is no format of a disk: qcow2 or raw", text);
 }
 
-std::string_view to_text(DiskBus bus) { return bus == DiskBus::scsi ? "scsi" : "virtio"; }
+std::string_view to_text(DiskBus bus) { return kBuses[static_cast<std::size_t>(bus)]; }
 
 Result<DiskBus> parse_disk_bus(std::string_view text) {
-  if (text == "virtio") return DiskBus::virtio;
-  if (text == "scsi") return DiskBus::scsi;
-  return fail("\"{}\" is no bus of a disk: virtio or scsi", text);
+  const auto found = std::ranges::find(kBuses, text);
+  if (found != kBuses.end()) return static_cast<DiskBus>(found - kBuses.begin());
+  return fail("\"{}\" is no bus of a disk: virtio, scsi or cdrom", text);
 }
 
 std::string disk_node(std::size_t index) { return fmt::format("disk{}", index); }

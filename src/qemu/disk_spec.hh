@@ -21,7 +21,8 @@ enum class DiskFormat { qcow2, raw };
 std::string_view to_text(DiskFormat format);
 Result<DiskFormat> parse_disk_format(std::string_view text);
 
-enum class DiskBus { virtio, scsi };
+// pflash: the variables of the vm's UEFI firmware, a disk like the others but for its guest.
+enum class DiskBus { virtio, scsi, cdrom, pflash };
 std::string_view to_text(DiskBus bus);
 Result<DiskBus> parse_disk_bus(std::string_view text);
 

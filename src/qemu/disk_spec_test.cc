@@ -102,6 +102,50 @@ TEST(DiskArguments, RawOnScsi) {
   EXPECT_THAT(argv, Contains(AllOf(HasSubstr("scsi-hd"), HasSubstr("scsi-id=1"))));
 }
 
+TEST(DiskArguments, ACdIsReadOnly) {
+  VmSpec spec = vm_with_disks();
+  spec.disks[0].bus = DiskBus::cdrom;
+  EXPECT_THAT(argv_of(spec), Contains(AllOf(HasSubstr("scsi-cd"), HasSubstr("scsi-id=0"))));
+  spec.disks[0].image = {};
+  EXPECT_FALSE(check(spec.disks)) << "which image is in the drive?";
+}
+
+TEST(DiskArguments, UefiVariablesAreFlash) {
+  VmSpec spec = vm_with_disks();
+  spec.disks[1] = {.name = "uefi-vars",
+                   .format = DiskFormat::raw,
+                   .bus = DiskBus::pflash,
+                   .size = ByteCount{528 << 10}};
+  EXPECT_FALSE(check(spec)) << "of which firmware?";
+  spec.uefi = ByteCount{3 << 20};
+  ASSERT_TRUE(check(spec));
+  EXPECT_EQ(vm_spec_from_json(to_json(spec)).value(), spec);
+  const auto argv = qemu_argv(
+      spec, {.tap_fds = {},
+             .disks = {{.file = "/d/root.qcow2", .image = "/i/debian.raw"}, {.file = "/d/vars"}},
+             .uefi = Firmware{.code = "/fw/code,1", .variables = {}}});
+  EXPECT_THAT(argv, Contains(HasSubstr(",pflash0=uefi-code,pflash1=disk1")));
+  EXPECT_THAT(argv, Contains(AllOf(HasSubstr("uefi-code"), HasSubstr("read-only=on"),
+                                   HasSubstr("filename=/fw/code,,1"))));
+  EXPECT_THAT(argv, Not(Contains(HasSubstr("drive=disk1"))));
+  spec.disks[1].format = DiskFormat::qcow2;
+  EXPECT_FALSE(check(spec));
+}
+
+TEST(DiskArguments, ATpmIsBesideDisks) {
+  VmSpec spec = vm_with_disks();
+  spec.tpm = true;
+  ASSERT_TRUE(check(spec));
+  EXPECT_EQ(vm_spec_from_json(to_json(spec)).value(), spec);
+  EXPECT_THAT(qemu_argv(spec, {.tap_fds = {},
+                               .disks = {{.file = "/d/r", .image = "/i/d"}, {.file = "/d/d"}},
+                               .tpm_fd = 9}),
+              Contains("socket,id=tpm,fd=9"));
+  spec.disks.clear();
+  spec.kernel = "/k";
+  EXPECT_FALSE(check(spec));
+}
+
 TEST(DiskArguments, AKernelIsBootedInstead) {
   VmSpec spec = vm_with_disks();
   spec.kernel = "/k";

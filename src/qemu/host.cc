@@ -7,7 +7,9 @@
 #include <sstream>
 
 #include "os/child.hh"
+#include "qemu/firmware.hh"
 #include "qemu/json.hh"
+#include "qemu/tpm.hh"
 
 namespace godwit::qemu {
 namespace {
@@ -187,6 +189,26 @@ ByteCount trackable_memory(ByteCount wanted, const HostCapabilities& host) {
   return {wanted.bytes + kTwoPages};
 }
 
+namespace {
+
+// Its code is part of what the guest sees, and moves with its memory; all that must be the same is
+// its size.
+void check_firmware(const VmSpec& spec, std::string_view host_name, std::vector<std::string>& out) {
+  const auto firmware = find_uefi(spec.machine);
+  if (!firmware) {
+    out.push_back(
+        fmt::format("vm {} has UEFI firmware, of which {} has none for QEMU: install it "
+                    "(Debian: ovmf)",
+                    spec.name, host_name));
+  } else if (firmware->code_size != spec.uefi) {
+    out.push_back(fmt::format("the UEFI firmware of vm {} has {} bytes, that of {} ({}) has {}",
+                              spec.name, spec.uefi.bytes, host_name, firmware->code.string(),
+                              firmware->code_size.bytes));
+  }
+}
+
+}  // namespace
+
 std::vector<std::string> refusals(const VmSpec& spec, const HostCapabilities& host,
                                   std::string_view host_name) {
   std::vector<std::string> out;
@@ -199,6 +221,12 @@ std::vector<std::string> refusals(const VmSpec& spec, const HostCapabilities& ho
                               host_name, spec.machine));
   }
   check_cpu_model(spec, host, host_name, out);
+  if (spec.uefi.bytes != 0) check_firmware(spec, host_name, out);
+  if (spec.tpm && !has_tpm_emulator()) {
+    out.push_back(
+        fmt::format("vm {} has a TPM, for which {} needs swtpm: install it (Debian: swtpm)",
+                    spec.name, host_name));
+  }
   if (host.memory_available < spec.memory) {
     out.push_back(fmt::format("{} has {} of memory available, vm {} needs {}", host_name,
                               to_text(host.memory_available), spec.name, to_text(spec.memory)));

@@ -14,6 +14,7 @@
 #include <system_error>
 
 #include "os/capability.hh"
+#include "qemu/tpm.hh"
 
 namespace godwit::qemu {
 namespace {
@@ -141,12 +142,15 @@ Launched launch(const VmSpec& spec, const LaunchInput& input) {
   const os::Fd console = listen_at(input.paths.console());
   const os::Fd agent = spec.guest_agent ? listen_at(input.paths.guest_agent()) : os::Fd();
   const os::Fd log = open_log(input.paths);
+  const os::Fd tpm = spec.tpm ? start_tpm(input.tpm, command.user) : os::Fd();
   QemuInput qemu{.binary = input.binary,
                  .qmp_fd = kFirstPassedFd,
                  .console_fd = kFirstPassedFd + 1,
                  .tap_fds = {},
                  .disks = input.disks,
                  .guest_agent_fd = -1,
+                 .tpm_fd = -1,
+                 .uefi = {},
                  .incoming_fd = {},
                  .rescue_fd = -1};
   command.fds = {{qmp.number(), qemu.qmp_fd}, {console.number(), qemu.console_fd}};
@@ -157,6 +161,14 @@ Launched launch(const VmSpec& spec, const LaunchInput& input) {
   if (agent) {
     qemu.guest_agent_fd = command.fds.back().target + 1;
     command.fds.push_back({agent.number(), qemu.guest_agent_fd});
+  }
+  if (tpm) {
+    qemu.tpm_fd = command.fds.back().target + 1;
+    command.fds.push_back({tpm.number(), qemu.tpm_fd});
+  }
+  if (spec.uefi.bytes != 0) {
+    qemu.uefi = find_uefi(spec.machine);
+    if (!qemu.uefi) fail_setup("there is no UEFI firmware for {} here", spec.machine);
   }
   const os::Fd rescue = input.incoming_fd ? listen_at(input.paths.rescue()) : os::Fd();
   if (input.incoming_fd) {

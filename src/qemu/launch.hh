@@ -21,6 +21,7 @@ struct LaunchInput {
   VmPaths paths;                   // the directory is made
   std::vector<int> tap_fds;        // borrowed; one per NIC, with IFF_VNET_HDR
   std::vector<DiskPaths> disks{};  // one per disk, each QEMU's (grant_to_qemu)
+  std::filesystem::path tpm{};     // directory of its state, if it has one; made if it is not there
   // For the target of a migration: one end of a socket pair, whose other end feeds the stream in
   // and takes the return path out. Borrowed.
   std::optional<int> incoming_fd = std::nullopt;

@@ -236,7 +236,7 @@ TEST_F(RealQemu, MovesWithAPauseBeforeAndAfterTheSwitch) {
   boot_source();
   start_target();
   std::optional<std::vector<std::string>> obstacles;
-  unsupported_devices(*a, 0, [&](auto result) {
+  unsupported_devices(*a, VmSpec{}, [&](auto result) {
     if (result) obstacles = std::move(*result);
   });
   start_migration();

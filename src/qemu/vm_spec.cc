@@ -104,6 +104,11 @@ Result<> check(const VmSpec& spec) {
     return fail("append must be at most {} printable characters", kMaxAppend);
   }
   if (auto ok = check(spec.disks); !ok) return ok;
+  const auto variables = std::ranges::count(spec.disks, DiskBus::pflash, &DiskSpec::bus);
+  if (variables != (spec.uefi.bytes == 0 ? 0 : 1)) {
+    return fail("vm {} has {} disks of UEFI variables", spec.name, variables);
+  }
+  if (spec.tpm && spec.disks.empty()) return fail("a TPM needs a disk to keep its state beside");
   return check_nics(spec);
 }
 
@@ -127,6 +132,8 @@ json to_json(const VmSpec& spec) {
           {"append", spec.append},
           {"image", spec.image},
           {"guest_agent", spec.guest_agent},
+          {"uefi_bytes", spec.uefi.bytes},
+          {"tpm", spec.tpm},
           {"disks", std::move(disks)},
           {"nics", std::move(nics)}};
 }
@@ -151,6 +158,8 @@ Result<VmSpec> vm_spec_from_json(const json& object) {
   spec.append = text_at(object, "append");
   spec.image = text_at(object, "image");
   spec.guest_agent = flag_at(object, "guest_agent");
+  spec.uefi = ByteCount{unsigned_at(object, "uefi_bytes")};
+  spec.tpm = flag_at(object, "tpm");
   // An agent of a version before says nothing of disks.
   if (const json& disks = member(object, "disks"); disks.is_array()) {
     for (const json& each : disks) {

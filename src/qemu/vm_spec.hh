@@ -51,7 +51,11 @@ struct VmSpec {
   std::string image;            // raw disk image on the host, read-only: it stays where it is
   std::vector<DiskSpec> disks;  // of its own, which move with it; the first is booted from
   bool guest_agent = false;     // a channel to qemu-guest-agent
-  std::vector<NicSpec> nics;    // in PCI order
+  // UEFI: the size of its firmware's code, which is each host's own; its variables are the disk on
+  // the bus pflash. Zero: BIOS.
+  ByteCount uefi{};
+  bool tpm = false;           // a TPM 2.0; one with disks only, beside which its state is
+  std::vector<NicSpec> nics;  // in PCI order
   bool operator==(const VmSpec&) const = default;
 };
 

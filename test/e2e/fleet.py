@@ -189,11 +189,11 @@ class Fleet:
     # ---- vms ----
 
     def run_vm(self, host="e1", memory="96MiB", dirty="5mbit", working_set="8MiB", nic=True,
-               guest_agent=False, disks=(), disk="vda", disk_rate="0bit"):
+               guest_agent=False, disks=(), disk="vda", disk_rate="0bit", options=()):
         """A vm that answers at its address; wired to the client unless nic is False."""
         self.vms += 1
         vm = Vm(self, f"vm{self.vms}", f"10.9.{self.vms}", nic)
-        options = ["--nic", vm.port] if nic else []
+        options = [*options, *(["--nic", vm.port] if nic else [])]
         options += ["--guest-agent"] if guest_agent else []
         options += [word for each in disks for word in ("--disk", each)]
         initrd = "initrd-agent.img" if guest_agent else "initrd.img"

@@ -1,0 +1,51 @@
+#include "qemu/tpm.hh"
+
+#include "os/socket.hh"
+#include "qemu/argv.hh"
+#include "qemu/launch.hh"
+
+namespace godwit::qemu {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kControlFd = 3;
+
+void make_for_qemu(const fs::path& directory) {
+  std::error_code error;
+  fs::create_directory(directory, error);
+  if (error) fail_setup("cannot make {}: {}", directory.string(), error.message());
+  if (auto done = grant_to_qemu(directory); !done) fail_setup("{}", done.error().text);
+  fs::permissions(directory, fs::perms::owner_exec | fs::perms::group_exec, fs::perm_options::add,
+                  error);
+  if (error) fail_setup("cannot open {} up: {}", directory.string(), error.message());
+}
+
+}  // namespace
+
+bool has_tpm_emulator() {
+  const auto done = os::run({.argv = {"swtpm", "--version"}});
+  return done && done->status.success();
+}
+
+os::Fd start_tpm(const fs::path& directory, const std::optional<os::Command::User>& user) {
+  make_for_qemu(directory);
+  os::SocketPair sockets = os::make_socket_pair();
+  // As a daemon: it outlives us, and is not ours to wait for.
+  const auto started =
+      os::run({.argv = {"swtpm", "socket", "--tpm2", "--daemon", "--terminate", "--tpmstate",
+                        fmt::format("dir={},mode=0600", escape_option(directory.string())),
+                        "--ctrl", fmt::format("type=unixio,clientfd={}", kControlFd)},
+               .fds = {{sockets.theirs.number(), kControlFd}},
+               .user = user,
+               .cwd = "/",
+               .umask = 0077,
+               .new_session = true});
+  if (!started) fail_setup("{}", started.error().text);
+  if (!started->status.success()) {
+    fail_setup("swtpm: {}: {}", started->status.text(), started->err);
+  }
+  return std::move(sockets.ours);
+}
+
+}  // namespace godwit::qemu
