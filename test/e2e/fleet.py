@@ -191,8 +191,7 @@ class Fleet:
     def run_vm(self, host="e1", memory="96MiB", dirty="5mbit", working_set="8MiB", nic=True,
                guest_agent=False, disks=(), disk="vda", disk_rate="0bit", options=()):
         """A vm that answers at its address; wired to the client unless nic is False."""
-        self.vms += 1
-        vm = Vm(self, f"vm{self.vms}", f"10.9.{self.vms}", nic)
+        vm = self.new_vm(nic)
         options = [*options, *(["--nic", vm.port] if nic else [])]
         options += ["--guest-agent"] if guest_agent else []
         options += [word for each in disks for word in ("--disk", each)]
@@ -203,14 +202,30 @@ class Fleet:
                     f"godwit.dirty={dirty} godwit.working-set={working_set} "
                     f"godwit.disk={disk} godwit.disk-rate={disk_rate}", *options)
         if nic:
-            self.godwit("client", "port", "add", vm.uplink, "--uplink", "--address",
-                        f"{vm.net}.1/24")
-            self.godwit("client", "connect", vm.uplink, vm.port)
-            ids = {port["name"]: port["id"] for port in self.json(host, "port", "ls")}
-            vm.tap = "gw" + ids[vm.port][:12]  # os::TapPair::name_of
-            vm.wait_until_it_answers()
+            self.wire_to_client(vm, host)
         wait_until(lambda: self.vms_of(host)[vm.name]["state"] == "running", 20, f"{vm.name} runs")
         return vm
+
+    def run_debian(self, host, files, *options):
+        """The same with what tools/make-debian-image has made in `files`, its disk an image `debian` there."""
+        vm = self.new_vm()
+        self.godwit(host, "vm", "run", vm.name, "--memory", "384MiB", "--disk", "root,image=debian",
+                    "--kernel", files / "vmlinuz", "--initrd", files / "initrd.img", "--append",
+                    "root=/dev/vda console=ttyS0 quiet net.ifnames=0 "
+                    f"ip={vm.address}::{vm.net}.1:255.255.255.0::eth0:off", "--nic", vm.port, *options)
+        self.wire_to_client(vm, host)
+        return vm
+
+    def new_vm(self, nic=True):
+        self.vms += 1
+        return Vm(self, f"vm{self.vms}", f"10.9.{self.vms}", nic)
+
+    def wire_to_client(self, vm, host):
+        self.godwit("client", "port", "add", vm.uplink, "--uplink", "--address", f"{vm.net}.1/24")
+        self.godwit("client", "connect", vm.uplink, vm.port)
+        ids = {port["name"]: port["id"] for port in self.json(host, "port", "ls")}
+        vm.tap = "gw" + ids[vm.port][:12]  # os::TapPair::name_of
+        vm.wait_until_it_answers()
 
     def begin_vm(self, host, name):
         """Begins to start a vm in the background: the process of the command."""
