@@ -76,6 +76,9 @@ void DiskSource::fail_with(const std::string& why) {
 // An earlier move of the vm may have left taps and exports, or they may be about to end.
 void DiskSource::start() {
   if (once()) return serve();  // which a move would not be beside
+  qemu::query_mean_write(vm_.qmp(), [this, alive = std::weak_ptr(alive_)](const auto& mean) {
+    if (!alive.expired()) usual_write_ = mean.value_or(Nanoseconds(0));
+  });
   qemu::untap_disks(vm_.qmp(), vm_.spec().disks.size(),
                     [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
                       if (alive.expired()) return;
@@ -370,7 +373,8 @@ DiskSource::Progress DiskSource::progress() const {
                     .ready = ready_,
                     .synchronous = outbound_.synchronous(),
                     .mean_write = writes_ > 0 ? writes_took_ / writes_ : Nanoseconds(0),
-                    .slowest_write = slowest_write_};
+                    .slowest_write = slowest_write_,
+                    .usual_write = usual_write_};
   if (rate_ >= 1) {
     progress.eta = std::chrono::duration_cast<Nanoseconds>(
         std::chrono::duration<double>(static_cast<double>(progress.remaining_bytes) / rate_));

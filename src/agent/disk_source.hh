@@ -40,8 +40,8 @@ class DiskSource final : disk::OutboundSink {
     BitRate rate;                       // of the disks' bytes
     bool ready = false, synchronous = false;
     Nanoseconds eta{};
-    // Of the guest's writes that were kept in step: until the target's answer.
-    Nanoseconds mean_write{}, slowest_write{};
+    // Of the guest's writes that were kept in step: until the target's answer; and before the move.
+    Nanoseconds mean_write{}, slowest_write{}, usual_write{};
   };
 
   // Of a replica: what is there as it begins, and no word of what is written meanwhile.
@@ -111,6 +111,7 @@ class DiskSource final : disk::OutboundSink {
   std::uint64_t acked_before_ = 0;
   Instant least_since_{}, looked_{}, flushed_{};
   Nanoseconds writes_took_{}, slowest_write_{};  // in step
+  Nanoseconds usual_write_{};                    // before
   std::int64_t writes_ = 0;                      // of these
   bool hearing_ = false;                         // of a write, from the tap
   double rate_ = 0;                              // bytes of the disks per second

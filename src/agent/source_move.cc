@@ -479,7 +479,8 @@ void SourceMove::owned(const nlohmann::json& reply) {
                        .sent_bytes = disks.sent_bytes,
                        .same_bytes = disks.same_bytes,
                        .mean_write = disks.mean_write,
-                       .slowest_write = disks.slowest_write};
+                       .slowest_write = disks.slowest_write,
+                       .usual_write = disks.usual_write};
     }
     migrate::fill_times(report_, milestones_);
     if (const Vm* vm = context_.vms.find(record_.vm)) report_.source_cpu_seconds = cpu_spent(*vm);
@@ -712,7 +713,8 @@ nlohmann::json SourceMove::disk_progress() const {
           {"rate_bps", disks.rate.bits_per_second},
           {"eta_s", static_cast<double>(disks.eta.count()) / 1e9},
           {"mean_write_ms", to_ms(disks.mean_write)},
-          {"slowest_write_ms", to_ms(disks.slowest_write)}};
+          {"slowest_write_ms", to_ms(disks.slowest_write)},
+          {"usual_write_ms", to_ms(disks.usual_write)}};
 }
 
 nlohmann::json SourceMove::progress() const {

@@ -37,7 +37,9 @@ std::string disks_of(const json& progress) {
   }
   if (phase != "in-step") return "  " + left;
   const double write = number_of(disks, "mean_write_ms");
-  return "  disks in step" + (write > 0 ? fmt::format(", writes {:.0f} ms", write) : "");
+  if (write == 0) return "  disks in step";
+  return fmt::format("  disks in step, writes {:.0f} ms (before {:.1f})", write,
+                     number_of(disks, "usual_write_ms"));
 }
 
 std::string step_of(const json& progress) {

@@ -46,8 +46,10 @@ class Sum final {
 std::string writes_of(const json& disks) {
   const double slowest = number_of(disks, "slowest_write_ms");
   if (slowest == 0) return {};
-  return fmt::format("; writes in step {:.0f} ms, at most {:.0f}",
-                     number_of(disks, "mean_write_ms"), slowest);
+  const std::string text = fmt::format("; writes in step {:.0f} ms, at most {:.0f}",
+                                       number_of(disks, "mean_write_ms"), slowest);
+  const double usual = number_of(disks, "usual_write_ms");
+  return usual == 0 ? text : text + fmt::format(", before {:.1f}", usual);
 }
 
 std::string total_part(const json& report) {

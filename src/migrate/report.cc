@@ -72,7 +72,8 @@ nlohmann::json to_json(const Report& report) {
                      {"copy_s", to_ms(report.disks->copying) / 1e3},
                      {"settle_ms", to_ms(report.disks->settling)},
                      {"mean_write_ms", to_ms(report.disks->mean_write)},
-                     {"slowest_write_ms", to_ms(report.disks->slowest_write)}};
+                     {"slowest_write_ms", to_ms(report.disks->slowest_write)},
+                     {"usual_write_ms", to_ms(report.disks->usual_write)}};
   }
   if (report.memory_followed) json["memory_followed_ms"] = to_ms(*report.memory_followed);
   if (report.predicted_pause) {

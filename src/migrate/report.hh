@@ -47,8 +47,8 @@ struct DiskReport {
   std::uint64_t same_bytes = 0;   // of the first, or what the target had and the source not
   Nanoseconds copying{};          // until the memory's turn came
   Nanoseconds settling{};         // the part of the pause that only they took
-  // The guest's writes while they were kept in step; zero: there were none.
-  Nanoseconds mean_write{}, slowest_write{};
+  // The guest's writes while they were kept in step, and before the move; zero: there were none.
+  Nanoseconds mean_write{}, slowest_write{}, usual_write{};
 };
 
 struct Report {

@@ -97,6 +97,19 @@ void query_migrate(Qmp& qmp, Answer<MigrationInfo> answer) {
   });
 }
 
+void query_mean_write(Qmp& qmp, Answer<Nanoseconds> answer) {
+  qmp.execute("query-blockstats", nullptr,
+              [answer = std::move(answer)](Result<json> reply) mutable {
+                if (!reply) return answer(std::unexpected(reply.error()));
+                std::uint64_t took = 0, writes = 0;  // ns
+                for (const json& disk : *reply) {
+                  took += unsigned_at(member(disk, "stats"), "wr_total_time_ns");
+                  writes += unsigned_at(member(disk, "stats"), "wr_operations");
+                }
+                answer(Nanoseconds(writes == 0 ? 0 : took / writes));
+              });
+}
+
 void set_migration_capabilities(Qmp& qmp, const MigrationCapabilities& on, Done done) {
   json list = json::array();
   const auto add = [&list](const char* name, bool state) {

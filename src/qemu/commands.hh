@@ -81,6 +81,8 @@ inline constexpr milliseconds kNeverSwitchOver{1};
 
 void query_status(Qmp& qmp, Answer<VmStatus> answer);
 void query_migrate(Qmp& qmp, Answer<MigrationInfo> answer);
+// Of the guest's writes to its disks, since QEMU began; zero: there were none.
+void query_mean_write(Qmp& qmp, Answer<Nanoseconds> answer);
 void set_migration_capabilities(Qmp& qmp, const MigrationCapabilities& on, Done done);
 void set_downtime_limit(Qmp& qmp, milliseconds limit, Done done);
 void set_migration_bandwidth(Qmp& qmp, ByteCount per_second, Done done);
