@@ -28,6 +28,8 @@ constexpr double kIsLess = 0.95;
 // What the target holds back has to be written in the pause, and is lost if its host dies, or its
 // QEMU, which holds back where a qcow2 has things: no more than of so long.
 constexpr Nanoseconds kFlushEvery = 1s;
+// A few round trips: what was changed shows.
+constexpr Nanoseconds kPaceEvery = 500ms;
 constexpr double kRateMemory = 0.8;  // of what the rate was a look ago
 
 std::vector<nbd::Export> exports_of(const qemu::VmSpec& spec) {
@@ -309,12 +311,26 @@ void DiskSource::look() {
     flushed_ = now;
     outbound_.flush_ahead();
   }
+  look_at_writes(now);
   pump();
   if (const bool may = may_pause(); may != std::exchange(could_pause_, may) && may) {
     events_.in_step();
     if (alive.expired()) return;
   }
   if (!settled_) look_timer_ = loop_.after(kLook, [this] { look(); });
+}
+
+void DiskSource::look_at_writes(Instant now) {
+  if (settling_ || now - paced_ < kPaceEvery) return;
+  const double passed = std::chrono::duration<double>(now - std::exchange(paced_, now)).count();
+  const std::uint64_t bytes = link_.stats().lane_bytes_out;
+  const auto carried = static_cast<double>(bytes - std::exchange(lane_bytes_then_, bytes)) / passed;
+  const std::int64_t writes = writes_ - std::exchange(writes_then_, writes_);
+  const Nanoseconds took = writes_took_ - std::exchange(writes_took_then_, writes_took_);
+  const auto cap = pace_.look(writes == 0 ? Nanoseconds(0) : took / writes,
+                              {static_cast<std::uint64_t>(carried * 8)});
+  held_back_ = cap.value_or(BitRate{});
+  link_.hold_back(cap);
 }
 
 bool DiskSource::may_pause() const {
@@ -333,6 +349,7 @@ void DiskSource::let_go() {
 }
 
 void DiskSource::settle() {
+  link_.hold_back(std::nullopt);  // nobody waits any more
   settling_ = true;
   look_timer_.reset();
   outbound_.finish();
@@ -374,7 +391,8 @@ DiskSource::Progress DiskSource::progress() const {
                     .synchronous = outbound_.synchronous(),
                     .mean_write = writes_ > 0 ? writes_took_ / writes_ : Nanoseconds(0),
                     .slowest_write = slowest_write_,
-                    .usual_write = usual_write_};
+                    .usual_write = usual_write_,
+                    .held_back = held_back_};
   if (rate_ >= 1) {
     progress.eta = std::chrono::duration_cast<Nanoseconds>(
         std::chrono::duration<double>(static_cast<double>(progress.remaining_bytes) / rate_));

@@ -19,6 +19,7 @@
 #include "agent/transfer_link.hh"
 #include "agent/vm.hh"
 #include "disk/outbound.hh"
+#include "disk/write_pace.hh"
 #include "qemu/block_client.hh"
 
 namespace godwit::agent {
@@ -42,6 +43,7 @@ class DiskSource final : disk::OutboundSink {
     Nanoseconds eta{};
     // Of the guest's writes that were kept in step: until the target's answer; and before the move.
     Nanoseconds mean_write{}, slowest_write{}, usual_write{};
+    BitRate held_back{};  // the transfer, for their sake; zero: it is not
   };
 
   // Of a replica: what is there as it begins, and no word of what is written meanwhile.
@@ -56,6 +58,8 @@ class DiskSource final : disk::OutboundSink {
   ~DiskSource() override;
 
   void start();
+  // The transfer is held back while writes in step take longer; zero: it is not.
+  void limit_writes(Nanoseconds limit) { pace_ = disk::WritePace(limit); }
   // What is left fits the pause: nothing, where they are kept in step.
   bool may_pause() const;
   // The guest is about to be stopped.
@@ -86,6 +90,7 @@ class DiskSource final : disk::OutboundSink {
   void offer();
   void look();
   void maybe_settled();
+  void look_at_writes(Instant now);
   void fail_with(const std::string& why);
 
   os::Loop& loop_;
@@ -112,9 +117,15 @@ class DiskSource final : disk::OutboundSink {
   Instant least_since_{}, looked_{}, flushed_{};
   Nanoseconds writes_took_{}, slowest_write_{};  // in step
   Nanoseconds usual_write_{};                    // before
-  std::int64_t writes_ = 0;                      // of these
-  bool hearing_ = false;                         // of a write, from the tap
-  double rate_ = 0;                              // bytes of the disks per second
+  disk::WritePace pace_{Nanoseconds(0)};
+  Instant paced_{};
+  Nanoseconds writes_took_then_{};
+  std::int64_t writes_then_ = 0;
+  std::uint64_t lane_bytes_then_ = 0;
+  BitRate held_back_{};
+  std::int64_t writes_ = 0;  // of these
+  bool hearing_ = false;     // of a write, from the tap
+  double rate_ = 0;          // bytes of the disks per second
   std::uint64_t handled_bytes_ = 0, handled_before_ = 0;
   os::Loop::Timer look_timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

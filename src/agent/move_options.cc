@@ -51,6 +51,12 @@ Result<disk::Mode> disk_mode_field(const nlohmann::json& request) {
   return disk::parse_mode(text_field_or(request, "disk_mode", ""));
 }
 
+Result<Nanoseconds> max_write_latency_field(const nlohmann::json& request) {
+  const auto text = text_field(request, "max_write_latency");
+  if (!text) return std::unexpected(text.error());
+  return parse_duration(*text);
+}
+
 Result<std::uint8_t> lanes_field(const nlohmann::json& request) {
   const auto& given = request.at("lanes");
   if (given.is_number_unsigned() && given >= 1 && given <= stream::kMaxLanes) {
@@ -95,6 +101,7 @@ Result<> read_options(const nlohmann::json& request, SourceRecord& record) {
         read_flag(request, "background", record.background),
         read(request, "lanes", lanes_field, record.lanes),
         read(request, "disk_mode", disk_mode_field, record.disk_mode),
+        read(request, "max_write_latency", max_write_latency_field, record.max_write_latency),
         read_flag(request, "delete_source", record.delete_source),
         read_flag(request, "compact", record.compact), read_flag(request, "known", record.known)}) {
     if (!done) return done;

@@ -327,6 +327,7 @@ void SourceMove::start_disks(Vm& vm) {
                                proceed();
                              },
                          .failed = [this](std::string why) { memory_failed(std::move(why)); }});
+  disks_->limit_writes(record_.max_write_latency);
   disks_->start();
 }
 
@@ -714,7 +715,8 @@ nlohmann::json SourceMove::disk_progress() const {
           {"eta_s", static_cast<double>(disks.eta.count()) / 1e9},
           {"mean_write_ms", to_ms(disks.mean_write)},
           {"slowest_write_ms", to_ms(disks.slowest_write)},
-          {"usual_write_ms", to_ms(disks.usual_write)}};
+          {"usual_write_ms", to_ms(disks.usual_write)},
+          {"held_back_bps", disks.held_back.bits_per_second}};
 }
 
 nlohmann::json SourceMove::progress() const {

@@ -46,6 +46,7 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"background", record.background},
           {"lanes", record.lanes},
           {"disk_mode", disk::to_text(record.disk_mode)},
+          {"max_write_latency_ns", record.max_write_latency.count()},
           {"delete_source", record.delete_source},
           {"shared_disks", record.shared_disks},
           {"compact", record.compact},
@@ -89,6 +90,7 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.hold = json.value("hold", false);
   record.background = json.value("background", false);
   record.lanes = json.value("lanes", std::uint8_t{0});
+  record.max_write_latency = Nanoseconds(json.value("max_write_latency_ns", std::int64_t{0}));
   record.delete_source = json.value("delete_source", false);
   record.shared_disks = json.value("shared_disks", false);
   record.disk_mode = disk::parse_mode(json.value("disk_mode", "")).value_or(record.disk_mode);

@@ -64,9 +64,10 @@ struct SourceRecord {
   bool hold = false;
   bool background = false;
   disk::Mode disk_mode = disk::Mode::async_then_sync;
-  bool delete_source = false;  // the vm's disks here, once it runs there
-  bool shared_disks = false;   // both hosts see them: they stay
-  std::uint8_t lanes = 0;      // 0: as many as the path is thought to need
+  Nanoseconds max_write_latency{};  // of writes in step; zero: as long as they take
+  bool delete_source = false;       // the vm's disks here, once it runs there
+  bool shared_disks = false;        // both hosts see them: they stay
+  std::uint8_t lanes = 0;           // 0: as many as the path is thought to need
   bool compact = true;
   bool known = true;                // what the target knows of the vm is not sent
   ByteCount cache = kDefaultCache;  // of pages, at each end

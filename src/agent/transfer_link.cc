@@ -444,6 +444,16 @@ void TransferLink::set_bandwidth(std::optional<BitRate> cap) {
         static_cast<std::uint64_t>(static_cast<double>(cap->bits_per_second) * kPayloadShare);
   }
   cap_ = cap;
+  apply_caps();
+}
+
+void TransferLink::hold_back(std::optional<BitRate> cap) {
+  if (cap != std::exchange(writes_cap_, cap)) apply_caps();
+}
+
+void TransferLink::apply_caps() {
+  std::optional<BitRate> cap = cap_ ? cap_ : writes_cap_;
+  if (cap_ && writes_cap_) cap = std::min(*cap_, *writes_cap_);
   transfer_.set_bandwidth(cap, loop_.now());
   arm();
 }

@@ -69,6 +69,8 @@ class TransferLink final : public stream::TransferSink {
   void doubt_lanes();
   // Of the link: TCP, IP and TLS included.
   void set_bandwidth(std::optional<BitRate> cap);
+  // The same, so that writes of the guest do not wait behind the rest: the lesser of both holds.
+  void hold_back(std::optional<BitRate> cap);
   // Leaves in QEMU's socket what comes after the first `bytes` of its stream; nullopt: no longer.
   void take_only(std::optional<ByteCount> bytes);
   // Leaves QEMU's stream in its socket while the consumer at the peer is behind by so much, in
@@ -128,6 +130,7 @@ class TransferLink final : public stream::TransferSink {
 
   bool is_source() const { return role_ == stream::Role::kSource; }
   void release_qemu();
+  void apply_caps();
   void qemu_closed(const std::string& reason);
   void read_lane(stream::LaneNumber number);
   void drop_lane(stream::LaneNumber number, const std::string& reason);
@@ -166,7 +169,7 @@ class TransferLink final : public stream::TransferSink {
   };
   std::map<stream::LaneNumber, Lane> lanes_;
   std::optional<ByteCount> take_only_;
-  std::optional<BitRate> cap_;
+  std::optional<BitRate> cap_, writes_cap_;
   Backlog bound_{.most = {stream::kMemoryWindow}};
   bool hurries_ = false;
   bool qemu_readable_ = false;

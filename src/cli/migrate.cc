@@ -14,7 +14,7 @@ struct Move {
   std::vector<std::string> vms;
   std::string to, max_downtime, bandwidth, on_diverge, stop_policy, on_restart, cache, at;
   unsigned lanes = 0;
-  std::string disk_mode;
+  std::string disk_mode, max_write_latency;
   bool delete_source = false;
   bool dry_run = false, hold = false, background = false, detach = false, wait = false;
   bool no_compact = false, no_known = false, in_order = false;
@@ -42,6 +42,7 @@ json body_of(const Move& move) {
   if (move.delete_source) body["delete_source"] = true;
   if (move.lanes != 0) body["lanes"] = move.lanes;
   set_if_given(body, "disk_mode", move.disk_mode);
+  set_if_given(body, "max_write_latency", move.max_write_latency);
   if (!move.at.empty()) body["at"] = utc_text(parse_when(move.at, std::time(nullptr)).value());
   return body;
 }
@@ -119,6 +120,10 @@ void add_migrate(CLI::App& app, Context& context) {
           "both hosts (async-then-sync, the default), at both from the start (sync), or "
           "here until it is paused (async: no write waits for the link)")
       ->check(CLI::IsMember({"async-then-sync", "sync", "async"}));
+  add_duration(
+      *verb, "--max-write-latency", move->max_write_latency,
+      "Hold the move back, to a quarter at most, while the guest's writes, answered at both hosts, "
+      "take longer on average; less than a round trip cannot be had");
   verb->add_flag(
       "--delete-source", move->delete_source,
       "Remove the vm's disks here once it runs there; without it they stay, as they were "

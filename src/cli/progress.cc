@@ -38,8 +38,10 @@ std::string disks_of(const json& progress) {
   if (phase != "in-step") return "  " + left;
   const double write = number_of(disks, "mean_write_ms");
   if (write == 0) return "  disks in step";
-  return fmt::format("  disks in step, writes {:.0f} ms (before {:.1f})", write,
-                     number_of(disks, "usual_write_ms"));
+  const double held_back = number_of(disks, "held_back_bps");
+  return fmt::format("  disks in step, writes {:.0f} ms (before {:.1f}){}", write,
+                     number_of(disks, "usual_write_ms"),
+                     held_back == 0 ? "" : ", held back to " + to_text(BitRate{whole(held_back)}));
 }
 
 std::string step_of(const json& progress) {

@@ -147,6 +147,16 @@ def test_other_modes(fleet, mode):
     expect_intact(vm)
 
 
+@pytest.mark.thorough
+def test_a_move_is_held_back_for_the_guest_s_writes(fleet):
+    vm = run_writer(fleet, memory="128MiB", dirty="2mbit", working_set="32MiB")
+    move = fleet.begin_move(vm, "e1", "w1", "--no-compact", "--max-write-latency", "1ms", *fleet.PATIENT)
+    wait_until(lambda: fleet.migration("e1", move).get("progress", {}).get("disks", {}).get("held_back_bps", 0) > 0, 20,
+               "a cap")
+    fleet.wait_for_state("e1", move, "committed", "draining", "done")
+    expect_intact(vm)
+
+
 def wait_until_some_came(fleet, vm):
     """Of the disk data: more than a move that breaks off throws away."""
     wait_until(lambda: disks_at(fleet, "w1").get((vm.name, "data"), {}).get("used_bytes", 0) > 8 << 20, 60,
