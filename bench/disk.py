@@ -1,9 +1,11 @@
 #!/usr/bin/python3
-"""What it costs to move a vm with its disk to a host that has nothing of it, and back to what it left.
+"""What it costs to move a vm with its disk to a host that has nothing of it, and back to what it left; and one whose
+disk is an overlay on an image that the target has, too ("base-present").
 
-The disk is raw, sparse, and holds programs and libraries of this machine. Systems: Godwit; qemu-mirror, QEMU's own
-blockdev-mirror to an export of the target's QEMU and then its pre-copy, as libvirt's --copy-storage-all does; offline,
-what `zstd --long` makes of the disk's contents, which is less than any copy of a running vm can cost.
+The disk is raw, sparse, and holds programs and libraries of this machine; so does the image. Systems: Godwit; qemu-mirror,
+QEMU's own blockdev-mirror to an export of the target's QEMU and then its pre-copy, as libvirt's --copy-storage-all does;
+qemu-mirror-top, which copies the overlay alone, as its --copy-storage-inc; offline, what `zstd --long` makes of the
+disk's contents, which is less than any copy of a running vm can cost.
 
   total_s          from the command to the vm running at the target
   wan_bytes        both ways
@@ -18,6 +20,7 @@ Exit status 1 if a move of Godwit's failed, or a disk was not what it was.
 import argparse
 import hashlib
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -36,11 +39,14 @@ LINKS = {  # each queue holds a round trip or so
     "100mbit-80ms": ("rate=100mbit", "delay=40ms", "loss=0%", "queue=100ms"),
 }
 CASES = {"idle": "0bit", "random": "8mbit"}  # the guest's writes
+BASE_PRESENT = "base-present"
 # Which host a vm moves to; what it left at the first is there when it comes back.
 WAYS = {"first": HOSTS["west"], "back": HOSTS["east"]}
 CONTENT = build_directory() / "bench-disk.raw"
 CONTENT_BYTES = 256 << 20
 DISK = "data,size=2GiB,format=raw"
+IMAGE = "content"
+OVERLAY = f"data,size=2GiB,image={IMAGE}"
 WRITTEN_BYTES = 32 << 20  # by the guest, from the front
 NBD_PORT = 4750
 MOVE_LIMIT_S = 240
@@ -77,8 +83,10 @@ def untouched(path):
 
 
 def untouched_at(lab, host, path):
-    return lab.run(host, "sh", "-ec", f"tail -c +{WRITTEN_BYTES + 1} {path} | "
-                   f"head -c {CONTENT_BYTES - WRITTEN_BYTES} | sha256sum").split()[0]
+    """As the guest sees it, of which the vm writes to the front."""
+    raw = "/var/lib/check.raw"
+    return lab.run(host, "sh", "-ec", f"qemu-img convert -U -O raw {path} {raw}; tail -c +{WRITTEN_BYTES + 1} {raw} | "
+                   f"head -c {CONTENT_BYTES - WRITTEN_BYTES} | sha256sum; rm {raw}").split()[0]
 
 
 def fill(lab, path):
@@ -104,19 +112,23 @@ def measured(lab, path, writes, host, move):
             "disk_identical": (int(identical), "bool")}
 
 
-def load_of(rate):
-    return Load(memory="256MiB", dirty="2mbit", working_set="4MiB", disks=(DISK,),
+def load_of(rate, disk=DISK):
+    return Load(memory="256MiB", dirty="2mbit", working_set="4MiB", disks=(disk,),
                 words=f"godwit.disk=vda godwit.disk-rate={rate}")
 
 
-def with_godwit(options, link, rate):
+def with_godwit(options, link, rate, disk=DISK):
     """(what was measured by way, QEMU's command line)"""
     with Lab(options.lab) as lab:
         lab.set_link(*LINKS[link])
-        godwit = Godwit(lab, load_of(rate))
+        if disk == OVERLAY:
+            for host in HOSTS.values():
+                lab.run(host, "godwit", "image", "add", IMAGE, str(CONTENT), "--format", "raw")
+        godwit = Godwit(lab, load_of(rate, disk))
         godwit.start()
         path = lab.ask(HOSTS["east"], "disk", "ls")[0]["path"]
-        fill(lab, path)
+        if disk == DISK:
+            fill(lab, path)
 
         def move(host):
             begun = time.monotonic()
@@ -129,6 +141,8 @@ def with_godwit(options, link, rate):
 
 class Mirroring(Stock):
     """As libvirt does it: the disk first, then memory, and the job ends while the vCPUs stand."""
+
+    sync = "full"
 
     def move_all(self, host):
         begun = time.monotonic()
@@ -145,7 +159,7 @@ class Mirroring(Stock):
             self._qmp(target, "block-export-add", id="disk", type="nbd", **{"node-name": "disk0"}, writable=True)
             self._qmp(self.vm, "blockdev-add", driver="nbd", **{"node-name": "there"}, export="disk0",
                       server={"type": "inet", "host": address, "port": str(NBD_PORT)})
-            self._qmp(self.vm, "blockdev-mirror", device="disk0", target="there", sync="full",
+            self._qmp(self.vm, "blockdev-mirror", device="disk0", target="there", sync=self.sync,
                       **{"job-id": "copy"})
             self.vm.event_s("BLOCK_JOB_READY", MOVE_LIMIT_S)
             self._qmp(self.vm, "migrate", uri=uri)
@@ -164,15 +178,25 @@ class Mirroring(Stock):
         return total_s, pause_ms
 
 
-def with_mirror(options, link, rate, argv):
-    blockdevs = [json.loads(word) for word in argv if word.startswith("{")]
-    path = next(node["filename"] for node in blockdevs if node.get("driver") == "file")
+def make_files(lab, argv):
+    """What QEMU's command line names, at each host: the disk, with its image if it has one. The disk's path."""
+    nodes = [json.loads(word) for word in argv if word.startswith("{")]
+    *image, path = (node["filename"] for node in nodes if node.get("driver") == "file")
+    for host in HOSTS.values():
+        lab.run(host, "sh", "-ec", f"for file in {' '.join([*image, path])}; do mkdir -p $(dirname $file); done; " +
+                (f"cp {CONTENT} {image[0]}; qemu-img create -q -f qcow2 -b {image[0]} -F raw {path} 2G" if image else
+                 f"truncate -s 2G {path}"))
+    if not image:
+        fill(lab, path)
+    return path
+
+
+def with_mirror(options, link, rate, argv, sync="full"):
     with Lab(options.lab, agents=False) as lab:
         lab.set_link(*LINKS[link])
-        for host in HOSTS.values():
-            lab.run(host, "sh", "-ec", f"mkdir -p $(dirname {path}); truncate -s 2G {path}")
-        fill(lab, path)
-        stock = Mirroring(lab, load_of(rate), argv)
+        path = make_files(lab, argv)
+        stock = Mirroring(lab, load_of(rate, DISK if path.endswith(".raw") else OVERLAY), argv)
+        stock.sync = sync
         try:
             stock.start()
             by_way = {}
@@ -206,6 +230,16 @@ def rows_of(case, system, metrics):
             for metric, (value, unit) in metrics.items()]
 
 
+def peers_of(options, link, name, rate, argv, systems):
+    rows = []
+    for system, sync in systems.items():
+        try:
+            rows += told(name, link, system, with_mirror(options, link, rate, argv, sync))[0]
+        except (NotConverged, StageError) as error:
+            say(f"  {name}-{link:<23}{system}  failed: {str(error).splitlines()[0]}")
+    return rows
+
+
 def run(options):
     rows, good = [], True
     make_content()
@@ -218,10 +252,12 @@ def run(options):
                 by_way, argv = with_godwit(options, link, rate)
                 more, is_good = told(name, link, "godwit", by_way)
                 rows, good = rows + more, good and is_good
-                try:
-                    rows += told(name, link, "qemu-mirror", with_mirror(options, link, rate, argv))[0]
-                except (NotConverged, StageError) as error:
-                    say(f"  {name}-{link:<23}qemu-mirror  failed: {str(error).splitlines()[0]}")
+                rows += peers_of(options, link, name, rate, argv, {"qemu-mirror": "full"})
+            by_way, argv = with_godwit(options, link, CASES["idle"], OVERLAY)
+            more, is_good = told(BASE_PRESENT, link, "godwit", by_way)
+            rows, good = rows + more, good and is_good
+            rows += peers_of(options, link, BASE_PRESENT, CASES["idle"], argv,
+                             {"qemu-mirror": "full", "qemu-mirror-top": "top"})
     finally:
         CONTENT.unlink(missing_ok=True)
         if options.json:
@@ -233,10 +269,26 @@ def arguments():
     parser = argparse.ArgumentParser(prog="./dev bench disk", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the first link only")
+    parser.add_argument("--torture", action="store_true",
+                        help="instead: a Debian moves to and fro while agents are killed and the link is cut")
+    parser.add_argument("--points", type=int, default=200, help="of --torture (default: 200, which is an hour)")
     parser.add_argument("--json", metavar="FILE", help="writes the rows")
     parser.add_argument("--lab", default="bench-disk", metavar="NAME", help="the lab's name")
     return parser.parse_args()
 
 
+def torture(points):
+    """Its judge is the end-to-end test: every write that the guest's redis answered is there, its file system is sound."""
+    test = ROOT / "test" / "e2e" / "test_debian.py"
+    return subprocess.run([sys.executable, "-B", "-m", "pytest", test, "-q", "-s", "-p", "no:cacheprovider", "-k", "whatever"],
+                          env={**os.environ, "GODWIT_POINTS": str(points), "GODWIT_BUILD": str(build_directory())},
+                          check=False).returncode == 0
+
+
+def main():
+    options = arguments()
+    return torture(options.points) if options.torture else run(options)
+
+
 if __name__ == "__main__":
-    sys.exit(performed("bench disk", lambda: run(arguments())))
+    sys.exit(performed("bench disk", main))

@@ -23,8 +23,8 @@ struct Options {
 Findings examine(const Options& options);
 
 // The parts, one file each.
-Findings examine_kernel();                         // kernel.cc: Linux, TAPs, namespaces
-Findings examine_machine();                        // machine.cc: KVM, QEMU, memory, clock
+Findings examine_kernel();   // kernel.cc: Linux, TAPs, namespaces
+Findings examine_machine();  // machine.cc: KVM, QEMU and its tools, memory, clock
 Findings examine_files(const Options& options);    // files.cc: directories, certificate
 Findings examine_network(const Options& options);  // network.cc: agent, port, MTU, other hosts
 

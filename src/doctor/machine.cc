@@ -7,9 +7,12 @@
 
 #include "doctor/examine.hh"
 #include "doctor/judge.hh"
+#include "os/child.hh"
 #include "qemu/accelerator.hh"
+#include "qemu/firmware.hh"
 #include "qemu/host.hh"
 #include "qemu/launch.hh"
+#include "qemu/tpm.hh"
 
 namespace godwit::doctor {
 namespace {
@@ -28,6 +31,30 @@ Finding try_qemu(const Result<qemu::HostCapabilities>& host) {
   }
   return ok("qemu", fmt::format("QEMU {}, machine types up to {}", host->qemu_version,
                                 qemu::newest_machine(*host)));
+}
+
+Finding try_disk_tools() {
+  for (const char* program : {"qemu-img", "qemu-storage-daemon"}) {
+    const auto done = os::run({.argv = {program, "--version"}});
+    if (!done || !done->status.success()) {
+      return failed("disk-tools", fmt::format("{} cannot be run: vms have no disks here", program),
+                    "apt install qemu-utils qemu-system-x86");
+    }
+  }
+  return ok("disk-tools", "qemu-img and qemu-storage-daemon run");
+}
+
+// Which not every vm needs.
+Finding find_firmware(const Result<qemu::HostCapabilities>& host) {
+  const auto uefi = host ? qemu::find_uefi(qemu::newest_machine(*host)) : std::nullopt;
+  if (uefi) return ok("uefi", uefi->code.string());
+  return warn("uefi", "no firmware for QEMU: vms with --firmware uefi cannot come here",
+              "apt install ovmf");
+}
+
+Finding find_tpm() {
+  if (qemu::has_tpm_emulator()) return ok("tpm", "swtpm runs");
+  return warn("tpm", "there is no swtpm: vms with --tpm cannot come here", "apt install swtpm");
 }
 
 Finding find_qemu_user() {
@@ -53,8 +80,14 @@ Findings examine_machine() {
   const auto host = qemu::probe_host(accelerator.accelerator);
   qemu::HostCapabilities memory;
   qemu::refresh_memory(memory);
-  return {try_qemu(host), try_kvm(accelerator), find_qemu_user(),
-          judge_memory(memory.memory_total, memory.memory_available), ask_clock()};
+  return {try_qemu(host),
+          try_kvm(accelerator),
+          find_qemu_user(),
+          try_disk_tools(),
+          find_firmware(host),
+          find_tpm(),
+          judge_memory(memory.memory_total, memory.memory_available),
+          ask_clock()};
 }
 
 }  // namespace godwit::doctor

@@ -2,6 +2,7 @@
 Its redis answers a write once it is on the disk; whatever happens to agents and links, what it answered is there
 after a power cut at the target, and the file system is whole."""
 
+import os
 import random
 import subprocess
 import time
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.thorough
 SECRET = "0x1500016"  # an index of the TPM's memory
 WRITES_PER_SECOND = 100
 BOOT_LIMIT_S = 90
-LONGEST_S = 8  # that a move takes
+LONGEST_MOVE_S, LONGEST_CUT_S = 8, 5
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +42,13 @@ def wait_for_redis(fleet, vm):
     wait_until(lambda: shell(fleet, vm, "redis-cli ping") == "PONG\n", BOOT_LIMIT_S, "redis in the guest")
 
 
-# Over one connection: SET N N, N = 1, 2, ..., each when the one before was answered. Tells the last that was, and the
-# longest wait, in ms.
+# Over one connection: SET N N, for N that follow one another, each when the one before was answered. Tells the last that
+# was, and the longest wait, in ms.
 WRITER = f"""
 import select, socket, sys, time
 s = socket.create_connection((sys.argv[1], 6379))
 s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-answers, longest, n = s.makefile(), 0, 0
+answers, longest, n = s.makefile(), 0, int(sys.argv[2])
 while not select.select([sys.stdin], [], [], 1 / {WRITES_PER_SECOND})[0]:
     began = time.monotonic()
     s.sendall(b"SET %d %d\\r\\n" % (n + 1, n + 1))
@@ -61,15 +62,16 @@ print(n, round(longest * 1e3))
 
 
 class Writer:
-    def __init__(self, fleet, vm):
-        self._process = fleet.popen("client", "/usr/bin/python3", "-c", WRITER, vm.address, stdin=subprocess.PIPE)
+    def __init__(self, fleet, vm, answered=0):
+        self._process = fleet.popen("client", "/usr/bin/python3", "-c", WRITER, vm.address, str(answered),
+                                    stdin=subprocess.PIPE)
 
     def stop(self):
-        """How many writes were answered; the connection has lived."""
+        """The last write that was answered; the connection has lived."""
         out, said = self._process.communicate("\n", timeout=60)
         assert self._process.returncode == 0, said
         answered, longest_ms = map(int, out.split())
-        print(f"{answered} writes, the longest {longest_ms} ms")
+        print(f"{answered} writes, the longest took {longest_ms} ms")
         return answered
 
 
@@ -114,22 +116,57 @@ def test_a_debian_with_uefi_and_a_tpm_moves_and_loses_nothing(fleet, debian):
     assert "uefi-vars" in fleet.godwit("w1", "disk", "ls").stdout
 
 
-@pytest.mark.parametrize("victim", ["e1", "w1"])
-def test_an_agent_is_killed_at_any_moment(fleet, debian, victim):
-    """Wherever the guest is then, what it answered is there."""
+def wait_a_while(longest_s, chance):
+    """A moment of chance is what is tried."""
+    until = time.monotonic() + chance.uniform(0, longest_s)
+    wait_until(lambda: time.monotonic() > until, 2 * longest_s)
+
+
+def cut_link(fleet, chance):
+    link = fleet.lab.ls()["links"][0]["name"]
+    fleet.lab.run("cut", link)
+    try:
+        wait_a_while(LONGEST_CUT_S, chance)
+    finally:
+        fleet.lab.run("heal", link)
+
+
+def is_over(fleet, vm):
+    """No move of it is under way, and it runs at one host."""
+    moves = [move for host in ("e1", "w1") for move in fleet.get(host, "/migrations") or [] if move["vm"] == vm.name]
+    return all(move["state"] in ("aborted", "done", "draining") for move in moves) and len(fleet.where(vm.name)) == 1
+
+
+def begin(fleet, vm):
+    """From where it is. Nothing while a move goes on with another's, that its agent's end had broken off."""
+    source, target = ("e1", "w1") if fleet.where(vm.name) == ["e1"] else ("w1", "e1")
+    done = fleet.godwit(source, "migrate", vm.name, "--to", target, "--detach", "--bandwidth", "200mbit",
+                        *fleet.PATIENT, expect=None)
+    return (source, target) if done.returncode == 0 else None
+
+
+def test_whatever_happens_what_was_answered_is_there(fleet, debian):
+    """Moves there and back, in which an agent is killed or the link is cut at a moment of chance."""
+    seed = os.environ.get("GODWIT_SEED", str(random.randrange(1 << 32)))
+    points = int(os.environ.get("GODWIT_POINTS", "4"))
+    chance = random.Random(seed)
+    print(f"seed {seed}")
     vm = fleet.run_debian("e1", debian)
     wait_for_redis(fleet, vm)
-    writer = Writer(fleet, vm)
-    fleet.begin_move(vm, "e1", "w1", "--bandwidth", "200mbit", *fleet.PATIENT)
-    moment = random.uniform(0, LONGEST_S)
-    print(f"killed after {moment:.2f} s")
-    until = time.monotonic() + moment
-    wait_until(lambda: time.monotonic() > until, 2 * LONGEST_S)
-    fleet.restart_agent(victim)
-    wait_until(lambda: fleet.sees_all("e1") and fleet.sees_all("client"), 40, "sessions")
-    where = wait_until(lambda: (fleet.where(vm.name) or [None])[0], 60, lambda: f"a guest that runs: {fleet.logs()}")
-    wait_until(vm.ping, 20, "its answer")
-    answered = writer.stop()
-    where = wait_until(lambda: (fleet.where(vm.name) or [None])[0], 60, "a guest that runs")
-    expect_all_there(fleet, vm, answered)
-    expect_sound_after_a_power_cut(fleet, where, vm, answered)
+    answered = 0
+    for point in range(points):
+        writer = Writer(fleet, vm, answered)
+        source, target = wait_until(lambda: begin(fleet, vm), 120, "a move that begins")
+        wait_a_while(LONGEST_MOVE_S, chance)
+        what = chance.choice(["the source's agent killed", "the target's agent killed", "the link cut"])
+        if what == "the link cut":
+            cut_link(fleet, chance)
+        else:
+            fleet.restart_agent(source if "source" in what else target)
+        wait_until(lambda: fleet.sees_all("e1") and fleet.sees_all("client"), 40, "sessions")
+        wait_until(lambda: is_over(fleet, vm), 120, lambda: f"an end of the move: {fleet.logs()}")
+        wait_until(vm.ping, 20, "its answer")
+        answered = writer.stop()
+        expect_all_there(fleet, vm, answered)
+        print(f"{point + 1:3} {what}: it is at {fleet.where(vm.name)[0]}, {answered} writes are there", flush=True)
+    expect_sound_after_a_power_cut(fleet, fleet.where(vm.name)[0], vm, answered)

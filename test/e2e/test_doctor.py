@@ -49,7 +49,7 @@ def doctor(lab):
 def test_what_is_missing_is_named(doctor):
     status, healthy = doctor.examine()
     assert status == 0 and all(f["level"] != "fail" for f in healthy.values()), healthy
-    for name in ("kernel", "tun", "tap-pair", "udp-segmentation", "qemu", "port", "mtu"):
+    for name in ("kernel", "tun", "tap-pair", "udp-segmentation", "qemu", "disk-tools", "uefi", "tpm", "port", "mtu"):
         assert healthy[name]["level"] == "ok", healthy[name]
     allowed = pathlib.Path("/proc/sys/vm/unprivileged_userfaultfd").read_text().strip() == "1"
     assert healthy["post-copy"]["level"] == ("ok" if allowed else "warn"), healthy["post-copy"]
@@ -58,7 +58,9 @@ def test_what_is_missing_is_named(doctor):
     finding, others = doctor.fails("tun", before="mount -t tmpfs none /dev/net")
     assert "modprobe tun" in finding["remedy"] and others == {"tap-pair"}
     finding, others = doctor.fails("qemu", before="PATH=/nowhere; export PATH")
-    assert "qemu-system-x86" in finding["remedy"] and not others
+    assert "qemu-system-x86" in finding["remedy"] and others == {"disk-tools"}
+    without = doctor.examine(before="mount -t tmpfs none /usr/share/qemu/firmware")[1]["uefi"]
+    assert without["level"] == "warn" and "ovmf" in without["remedy"], without
     finding, others = doctor.fails("state-dir", before="chmod 755 /var/lib/godwit")
     assert finding["remedy"] == "chmod 0700 /var/lib/godwit" and not others
     doctor.lab.exec("e1", "chmod", "700", "/var/lib/godwit")
