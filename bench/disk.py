@@ -209,7 +209,7 @@ def with_mirror(options, link, rate, argv, sync="full"):
 
 
 def show(case, system, metrics):
-    say(f"  {case:<28}{system:<13}{metrics['total_s'][0]:6.1f} s {metrics['wan_bytes'][0] / 1e6:7.1f} MB  "
+    say(f"  {case:<34}{system:<16}{metrics['total_s'][0]:6.1f} s {metrics['wan_bytes'][0] / 1e6:7.1f} MB  "
         f"pause {metrics['pause_ms'][0]:4.0f} ms  slowest write {metrics['write_max_ms'][0]:4.0f} ms  "
         f"identical {metrics['disk_identical'][0]}, damaged {metrics['blocks_damaged'][0]}")
 
@@ -236,7 +236,7 @@ def peers_of(options, link, name, rate, argv, systems):
         try:
             rows += told(name, link, system, with_mirror(options, link, rate, argv, sync))[0]
         except (NotConverged, StageError) as error:
-            say(f"  {name}-{link:<23}{system}  failed: {str(error).splitlines()[0]}")
+            say(f"  {f'{name}-{link}':<34}{system:<16}failed: {str(error).splitlines()[0]}")
     return rows
 
 

@@ -118,6 +118,26 @@ TEST_P(TransferLinkTest, CarriesAStreamToItsEnd) {
   EXPECT_EQ(marks_.front(), (stream::QemuMark{stream::QemuMark::Kind::kOpaque, 0}));
 }
 
+TEST_P(TransferLinkTest, TheLesserOfTwoCapsHoldsUntilItIsLifted) {
+  Qemu out(from_.take_a()), in(to_.take_b());
+  constexpr std::size_t kPart = 512 << 10;
+  const Bytes memory = random_bytes(3 * kPart);
+  source_.set_bandwidth(BitRate{200'000'000});
+  source_.hold_back(BitRate{20'000'000});
+  connect();
+  out.send(memory);
+  const auto part = [&](std::size_t number) {
+    const Instant began = loop_.now();
+    EXPECT_TRUE(run_until([&] { return in.received.size() >= number * kPart; }));
+    return loop_.now() - began;
+  };
+  const Nanoseconds held = part(1);
+  source_.hold_back(std::nullopt);
+  const Nanoseconds lifted = part(2);
+  EXPECT_GT(held, 2 * lifted) << "by a tenth of the other cap";
+  EXPECT_TRUE(run_until([&] { return verified_ == 2; }));
+}
+
 TEST_P(TransferLinkTest, GoesOnOverAnotherLane) {
   Qemu out(from_.take_a()), in(to_.take_b());
   const Bytes memory = random_bytes(16 << 20);

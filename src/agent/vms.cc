@@ -182,8 +182,13 @@ Result<Vm*> Vms::start(const std::string& name) {
   const auto document = store_.find("vm", name);
   if (!document) return fail("there is no vm '{}' on host {}", name, config_.name);
   if (Vm* running = find(name)) return running;
-  const VmRecord record = vm_record(*document);
+  VmRecord record = vm_record(*document);
   if (record.arriving) return fail("vm {} has not come whole: it runs at its source", name);
+  // It boots with what its host has by now.
+  if (const auto firmware = qemu::find_uefi(record.spec.machine);
+      record.spec.uefi.bytes != 0 && firmware) {
+    record.spec.uefi = firmware->code_size;
+  }
   const auto launched = launch(record.spec, std::nullopt);
   if (launched) return launched->vm;
   store_.put("vm", name, to_json(record));

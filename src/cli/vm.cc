@@ -53,6 +53,8 @@ void show_vm(Context& context, const std::string& name) {
                            {"memory", bytes_of(vm, "memory")},
                            {"cpus", text_of(vm, "cpus")},
                            {"accelerator", text_of(vm, "accelerator")},
+                           {"firmware", number_of(vm, "uefi_bytes") > 0 ? "uefi" : "bios"},
+                           {"tpm", vm.value("tpm", false) ? "2.0" : "none"},
                            {"pid", text_of(vm, "pid")},
                            {"uptime", uptime(vm)}});
   Table nics({{"NIC"}, {"MAC"}});
