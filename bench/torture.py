@@ -18,7 +18,7 @@ sys.path[:0] = [str(ROOT / "demo"), str(ROOT / "test" / "e2e")]
 
 import pytest  # noqa: E402
 from conftest import Lab, build_directory, wait_until  # noqa: E402
-from crash import RACES, Case, Matrix, NotReached  # noqa: E402
+from crash import RACES, WITH_DISK, Case, Matrix, NotReached  # noqa: E402
 from fleet import HOSTS, Fleet  # noqa: E402
 from stage import performed, write_rows  # noqa: E402
 
@@ -46,7 +46,7 @@ class Torture:
         name = f"{point}:{fault}"
         if self.vm is None or not self.fleet.where(self.vm.name):
             self.fleet.tidy()
-            self.vm = self.fleet.run_vm()
+            self.vm = self.fleet.run_vm(**WITH_DISK)
         case, began = Case(self.fleet, self.matrix, self.vm, point, fault), time.monotonic()
         try:
             outcome = case.run()

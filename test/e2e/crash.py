@@ -20,6 +20,9 @@ from fleet import HOSTS, Observer
 
 REACHED_LIMIT_S = 60
 SETTLED_LIMIT_S = 90
+CHECK_LIMIT_S = 60
+# Of the vm: what the guest wrote it reads back at the end.
+WITH_DISK = {"disks": ["root,size=32MiB"], "disk_rate": "2mbit"}
 # Two words that come at the same time from two processes: not every move comes this way.
 RACES = ("target.preparing.wait", "target.loaded.take_commit", "target.refused.record")
 # Where an operator's story needs the other agent to stand still.
@@ -84,7 +87,7 @@ class NotReached(Exception):
 
 
 class Case:
-    """One fault at one point, in a fleet, on a vm that runs at one of its two hosts."""
+    """One fault at one point, in a fleet, on a vm (WITH_DISK) that runs at one of its two hosts."""
 
     def __init__(self, fleet, matrix, vm, point, fault):
         self.fleet, self.vm, self.point, self.fault = fleet, vm, point, fault
@@ -340,4 +343,6 @@ class Case:
         now = wait_until(self.vm.counter, 20, f"{told}: its counter")
         assert counter is None or now >= counter, f"{told}: its memory went back"
         assert self.fleet.where(self.vm.name) == [here], told
+        disk = wait_until(lambda: self.vm.ask("check", CHECK_LIMIT_S), 20, f"{told}: what it reads back")["disk"]
+        assert disk["damaged"] == 0, f"{told}: {disk}"
         self.fleet.wait_for_nothing_of(self.vm, other, limit_s=20)

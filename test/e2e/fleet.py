@@ -19,6 +19,7 @@ import time
 
 import pytest
 from conftest import COMMAND_LIMIT_S, build_directory, is_alive, wait_until
+from debian import boot_words
 
 HOSTS = ("e1", "w1")
 ADDRESSES = {"e1": "10.66.1.10", "client": "10.66.1.11", "w1": "10.66.2.10"}
@@ -210,9 +211,7 @@ class Fleet:
         """The same with what tools/make-debian-image has made in `files`, its disk an image `debian` there."""
         vm = self.new_vm()
         self.godwit(host, "vm", "run", vm.name, "--memory", "384MiB", "--disk", "root,image=debian",
-                    "--kernel", files / "vmlinuz", "--initrd", files / "initrd.img", "--append",
-                    "root=/dev/vda console=ttyS0 quiet net.ifnames=0 "
-                    f"ip={vm.address}::{vm.net}.1:255.255.255.0::eth0:off", "--nic", vm.port, *options)
+                    *boot_words(files, vm.address, f"{vm.net}.1"), "--nic", vm.port, *options)
         self.wire_to_client(vm, host)
         return vm
 

@@ -8,20 +8,17 @@ import subprocess
 import time
 
 import pytest
-from conftest import ROOT, build_directory, wait_until
+from conftest import build_directory, wait_until
+from debian import BOOT_LIMIT_S, READ_SECRET, SHELL, STORE_SECRET, WRITER, first_lost, make_image
 
 pytestmark = pytest.mark.thorough
 
-SECRET = "0x1500016"  # an index of the TPM's memory
-WRITES_PER_SECOND = 100
-BOOT_LIMIT_S = 90
 LONGEST_MOVE_S, LONGEST_CUT_S = 8, 5
 
 
 @pytest.fixture(scope="module")
 def debian(shared_fleet):
-    files = build_directory().resolve() / "debian"
-    subprocess.run([ROOT / "tools" / "make-debian-image", files], check=True)
+    files = make_image(build_directory().resolve() / "debian")
     for host in ("e1", "w1"):
         shared_fleet.godwit(host, "image", "add", "debian", files / "root.qcow2")
     return files
@@ -29,36 +26,12 @@ def debian(shared_fleet):
 
 def shell(fleet, vm, command):
     """What a shell of root's in the guest says; None while there is none."""
-    code = ("import socket, sys\n"
-            "s = socket.create_connection((sys.argv[1], 7010), 2)\n"
-            "s.settimeout(30)\n"
-            "s.sendall(sys.argv[2].encode() + b'\\nexit\\n')\n"
-            "print(s.makefile().read(), end='')\n")
-    done = fleet.lab.exec("client", "/usr/bin/python3", "-c", code, vm.address, command, check=False)
+    done = fleet.lab.exec("client", "/usr/bin/python3", "-c", SHELL, vm.address, command, check=False)
     return done.stdout if done.returncode == 0 else None
 
 
 def wait_for_redis(fleet, vm):
     wait_until(lambda: shell(fleet, vm, "redis-cli ping") == "PONG\n", BOOT_LIMIT_S, "redis in the guest")
-
-
-# Over one connection: SET N N, for N that follow one another, each when the one before was answered. Tells the last that
-# was, and the longest wait, in ms.
-WRITER = f"""
-import select, socket, sys, time
-s = socket.create_connection((sys.argv[1], 6379))
-s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-answers, longest, n = s.makefile(), 0, int(sys.argv[2])
-while not select.select([sys.stdin], [], [], 1 / {WRITES_PER_SECOND})[0]:
-    began = time.monotonic()
-    s.sendall(b"SET %d %d\\r\\n" % (n + 1, n + 1))
-    answer = answers.readline()
-    if answer.strip() != "+OK":
-        sys.exit(repr(answer))
-    n += 1
-    longest = max(longest, time.monotonic() - began)
-print(n, round(longest * 1e3))
-"""
 
 
 class Writer:
@@ -76,9 +49,7 @@ class Writer:
 
 
 def expect_all_there(fleet, vm, answered):
-    script = ("local n = tonumber(ARGV[1]); "
-              "for i = 1, n do if redis.call('GET', tostring(i)) ~= tostring(i) then return i end end; return 0")
-    assert shell(fleet, vm, f'redis-cli EVAL "{script}" 0 {answered}') == "0\n", f"the first that is lost, of {answered}"
+    assert shell(fleet, vm, first_lost(answered)) == "0\n", f"the first that is lost, of {answered}"
 
 
 def expect_sound_after_a_power_cut(fleet, host, vm, answered):
@@ -99,8 +70,7 @@ def file_of(fleet, host, vm):
 def test_a_debian_with_uefi_and_a_tpm_moves_and_loses_nothing(fleet, debian):
     vm = fleet.run_debian("e1", debian, "--firmware", "uefi", "--tpm")
     wait_for_redis(fleet, vm)
-    assert shell(fleet, vm, f"tpm2_nvdefine -s 6 -a 'ownerread|ownerwrite' {SECRET} >/dev/null && "
-                 f"echo hello | tpm2_nvwrite -C o -i - {SECRET} && echo done") == "done\n"
+    assert shell(fleet, vm, STORE_SECRET) == "done\n"
     registers = shell(fleet, vm, "tpm2_pcrread sha256")
     assert "0x" in registers
     writer = Writer(fleet, vm)
@@ -112,7 +82,7 @@ def test_a_debian_with_uefi_and_a_tpm_moves_and_loses_nothing(fleet, debian):
     assert shell(fleet, vm, "tpm2_pcrread sha256") == registers
     assert shell(fleet, vm, "journalctl -p err -b --no-pager -q | grep -i 'i/o error\\|ext4'") == ""
     expect_sound_after_a_power_cut(fleet, "w1", vm, answered)
-    assert shell(fleet, vm, f"tpm2_nvread -C o -s 6 {SECRET}") == "hello\n"
+    assert shell(fleet, vm, READ_SECRET) == "hello\n"
     assert "uefi-vars" in fleet.godwit("w1", "disk", "ls").stdout
 
 

@@ -12,7 +12,7 @@ import signal
 
 import pytest
 from conftest import wait_until
-from crash import RACES, Case, Matrix, NotReached
+from crash import RACES, WITH_DISK, Case, Matrix, NotReached
 from fleet import ADDRESSES, Observer, Probe
 
 thorough = pytest.mark.thorough
@@ -40,7 +40,7 @@ def standing_vm(shared_fleet):
     vm, shared_fleet.standing = shared_fleet.standing, None
     if vm is None or not shared_fleet.where(vm.name):
         shared_fleet.tidy()
-        vm = shared_fleet.run_vm()
+        vm = shared_fleet.run_vm(**WITH_DISK)
     return vm
 
 
