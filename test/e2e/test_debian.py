@@ -14,6 +14,7 @@ from debian import BOOT_LIMIT_S, READ_SECRET, SHELL, STORE_SECRET, WRITER, first
 pytestmark = pytest.mark.thorough
 
 LONGEST_MOVE_S, LONGEST_CUT_S = 8, 5
+READ_CD = "head -n 1 /dev/sr0; (echo x >/dev/sr0) 2>/dev/null || echo read-only"
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +22,9 @@ def debian(shared_fleet):
     files = make_image(build_directory().resolve() / "debian")
     for host in ("e1", "w1"):
         shared_fleet.godwit(host, "image", "add", "debian", files / "root.qcow2")
+        shared_fleet.lab.exec(host, "sh", "-ec", "truncate -s 1M /var/lib/seed.raw; "
+                              "echo seed | dd of=/var/lib/seed.raw conv=notrunc status=none")
+        shared_fleet.godwit(host, "image", "add", "seed", "/var/lib/seed.raw", "--format", "raw")
     return files
 
 
@@ -68,8 +72,9 @@ def file_of(fleet, host, vm):
 
 
 def test_a_debian_with_uefi_and_a_tpm_moves_and_loses_nothing(fleet, debian):
-    vm = fleet.run_debian("e1", debian, "--firmware", "uefi", "--tpm")
+    vm = fleet.run_debian("e1", debian, "--firmware", "uefi", "--tpm", "--disk", "seed,image=seed,bus=cdrom")
     wait_for_redis(fleet, vm)
+    assert shell(fleet, vm, READ_CD) == "seed\nread-only\n"
     assert shell(fleet, vm, STORE_SECRET) == "done\n"
     registers = shell(fleet, vm, "tpm2_pcrread sha256")
     assert "0x" in registers
@@ -80,6 +85,7 @@ def test_a_debian_with_uefi_and_a_tpm_moves_and_loses_nothing(fleet, debian):
     assert report["disks"]["sent_bytes"] < 100 << 20, "of its own, not of the image's 330 MB"
     expect_all_there(fleet, vm, answered)
     assert shell(fleet, vm, "tpm2_pcrread sha256") == registers
+    assert shell(fleet, vm, READ_CD) == "seed\nread-only\n"
     assert shell(fleet, vm, "journalctl -p err -b --no-pager -q | grep -i 'i/o error\\|ext4'") == ""
     expect_sound_after_a_power_cut(fleet, "w1", vm, answered)
     assert shell(fleet, vm, READ_SECRET) == "hello\n"
