@@ -157,6 +157,10 @@ void migrate_continue(Qmp& qmp, Done done) {
   run(qmp, "migrate-continue", {{"state", "pre-switchover"}}, std::move(done));
 }
 
+void migrate_continue_cancelled(Qmp& qmp, Done done) {
+  run(qmp, "migrate-continue", {{"state", "cancelling"}}, std::move(done));
+}
+
 void migrate_start_postcopy(Qmp& qmp, Done done) {
   run(qmp, "migrate-start-postcopy", nullptr, std::move(done));
 }

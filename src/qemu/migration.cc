@@ -135,6 +135,7 @@ void OutgoingMigration::cancel() {
   migrate_cancel(qmp_, guarded([this](Result<> result) {
                    if (!result) resume();
                  }));
+  migrate_continue_cancelled(qmp_, [](const Result<>&) {});
 }
 
 void OutgoingMigration::resume() {

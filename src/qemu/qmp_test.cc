@@ -7,6 +7,7 @@
 
 #include "os/memory_stream.hh"
 #include "os/test_wait.hh"
+#include "qemu/migration.hh"
 
 namespace godwit::qemu {
 namespace {
@@ -225,6 +226,20 @@ TEST_F(QmpTest, TooManyWaitingCommandsAreRefused) {
   for (std::size_t i = 0; i <= kMaxQmpPending; ++i) qmp->execute("a", nullptr, record());
   ASSERT_TRUE(os::run_until(loop, [&] { return !replies.empty(); }));
   EXPECT_THAT(replies, ElementsAre("a of vm web1: too many commands are waiting"));
+}
+
+// It checks for a cancel, lets go of its lock, and waits: a cancel in between would be missed.
+TEST_F(QmpTest, ACancelWakesAQemuThatIsAboutToWait) {
+  greet();
+  OutgoingMigration migration(*qmp, {});
+  migration.abort("for a test");
+  link.settle();
+  qemu.answer({{"status", "active"}});
+  link.settle();
+  ASSERT_EQ(qemu.commands.size(), 4U);  // qmp_capabilities and query-migrate before
+  EXPECT_EQ(qemu.commands[2]["execute"], "migrate_cancel");
+  EXPECT_EQ(qemu.commands[3]["execute"], "migrate-continue");
+  EXPECT_EQ(qemu.commands[3]["arguments"]["state"], "cancelling");
 }
 
 }  // namespace
