@@ -217,19 +217,24 @@ TEST_F(TapTest, ARealQemuInItsSandboxIsReattachedTo) {
   pair.reset();
   pair.emplace(TapPair::reattach({.name = "nic0"}, qemu));
   // The guest does not run: what is sent to it stays until we take it, but for one frame that QEMU
-  // may take and keep (qemu/trapped_frame.hh).
-  pair->agent_side().write(tcp_frame(300, 'p'));
-  pair->agent_side().write(tcp_frame(400, 'q'));
-  Bytes frame(kMaxFrameBytes);
-  frame.resize(pair->read_untaken(frame));
-  if (frame.size() == tcp_frame(300, 'p').size()) {
-    frame.resize(kMaxFrameBytes);
-    frame.resize(pair->read_untaken(frame));
+  // may take and keep (qemu/trapped_frame.hh), whichever it is.
+  std::vector<Bytes> untaken;
+  for (const auto& frame : {tcp_frame(300, 'p'), tcp_frame(400, 'q'), tcp_frame(500, 'r')}) {
+    pair->agent_side().write(frame);
   }
-  // No driver has asked for offloads, so the kernel finished the checksum: no flag in the header.
-  ASSERT_EQ(frame.size(), tcp_frame(400, 'q').size());
-  EXPECT_EQ(frame[0], std::byte{0});
-  EXPECT_EQ(to_bytes(payload_of(frame)), to_bytes(payload_of(tcp_frame(400, 'q'))));
+  for (Bytes frame(kMaxFrameBytes); const std::size_t size = pair->read_untaken(frame);) {
+    untaken.emplace_back(frame.begin(), frame.begin() + static_cast<std::ptrdiff_t>(size));
+  }
+  ASSERT_GE(untaken.size(), 2U);
+  for (const Bytes& frame : untaken) {
+    const std::uint8_t mark = frame.size() == tcp_frame(300, 'p').size()   ? 'p'
+                              : frame.size() == tcp_frame(400, 'q').size() ? 'q'
+                                                                           : 'r';
+    const std::size_t payload = 300 + 100 * static_cast<std::size_t>(mark - 'p');
+    // No driver has asked for offloads, so the kernel finished the checksum: no flag in the header.
+    EXPECT_EQ(frame[0], std::byte{0});
+    EXPECT_EQ(to_bytes(payload_of(frame)), to_bytes(payload_of(tcp_frame(payload, mark))));
+  }
 }
 
 constexpr const char* kLeftBehind =
