@@ -191,10 +191,12 @@ nlohmann::json Migrations::estimate(const SourceRecord& record, const Findings& 
                              {"disk_there_bytes", findings.disks_there.bytes}};
   std::uint64_t bytes = 0;
   if (Vm* vm = context_.vms.find(record.vm)) {
-    const std::uint64_t used = context_.disks.used_bytes(vm->spec()).bytes;
-    estimate["memory_bytes"] = vm->spec().memory.bytes;
-    estimate["disk_bytes"] = findings.shared_disks ? 0 : used;
-    bytes = vm->spec().memory.bytes + (findings.shared_disks ? 0 : used);
+    const std::uint64_t memory = vm->spec().memory.bytes;
+    const std::uint64_t disks =
+        findings.shared_disks ? 0 : context_.disks.used_bytes(vm->spec()).bytes;
+    estimate["memory_bytes"] = memory;
+    estimate["disk_bytes"] = disks;
+    bytes = memory + disks;
   }
   estimate["bytes"] = bytes;
   if (record.bandwidth_bits_per_second != 0) {

@@ -142,7 +142,7 @@ Result<qemu::VmSpec> Vms::spec_of(const nlohmann::json& request) {
     spec["memory_bytes"] = memory->bytes;
   }
   for (const char* key :
-       {"cpus", "kernel", "initrd", "append", "image", "cpu_model", "guest_agent", "tpm"}) {
+       {"cpus", "kernel", "initrd", "append", "image", "cpu_model", "guest_agent"}) {
     if (request.contains(key) && !request[key].is_null()) spec[key] = request[key];
   }
   spec["nics"] = nics;
@@ -150,8 +150,13 @@ Result<qemu::VmSpec> Vms::spec_of(const nlohmann::json& request) {
   const auto disks = disks_.specs_of(array_field(request, "disks"), tenant);
   if (!disks) return std::unexpected(disks.error());
   for (const auto& disk : *disks) spec["disks"].push_back(qemu::to_json(disk));
-  if (auto done = add_firmware(text_field_or(request, "firmware", "bios"), spec); !done) {
-    return std::unexpected(done.error());
+  const auto tpm = flag_field(request, "tpm", false);
+  if (!tpm) return std::unexpected(tpm.error());
+  spec["tpm"] = *tpm;
+  if (request.contains("firmware")) {
+    const auto firmware = text_field(request, "firmware");
+    if (!firmware) return std::unexpected(firmware.error());
+    if (auto done = add_firmware(*firmware, spec); !done) return std::unexpected(done.error());
   }
   auto checked = qemu::vm_spec_from_json(spec);
   if (checked) checked->memory = qemu::trackable_memory(checked->memory, host_);
@@ -185,9 +190,9 @@ Result<Vm*> Vms::start(const std::string& name) {
   VmRecord record = vm_record(*document);
   if (record.arriving) return fail("vm {} has not come whole: it runs at its source", name);
   // It boots with what its host has by now.
-  if (const auto firmware = qemu::find_uefi(record.spec.machine);
-      record.spec.uefi.bytes != 0 && firmware) {
-    record.spec.uefi = firmware->code_size;
+  if (record.spec.uefi.bytes != 0) {
+    const auto firmware = qemu::find_uefi(record.spec.machine);
+    if (firmware) record.spec.uefi = firmware->code_size;
   }
   const auto launched = launch(record.spec, std::nullopt);
   if (launched) return launched->vm;

@@ -203,13 +203,20 @@ Result<> grant_to_qemu(const fs::path& path) {
   return {};
 }
 
-Result<fs::path> place_for_socket(const fs::path& directory) {
+Result<> make_directory_for_qemu(const fs::path& directory) {
   std::error_code error;
   fs::create_directory(directory, error);
   if (error) return fail("cannot make {}: {}", directory.string(), error.message());
-  if (auto done = grant_to_qemu(directory); !done) return std::unexpected(done.error());
+  if (auto done = grant_to_qemu(directory); !done) return done;
   fs::permissions(directory, fs::perms::owner_exec | fs::perms::group_exec, fs::perm_options::add,
                   error);
+  if (error) return fail("cannot open {} to QEMU: {}", directory.string(), error.message());
+  return {};
+}
+
+Result<fs::path> place_for_socket(const fs::path& directory) {
+  if (auto done = make_directory_for_qemu(directory); !done) return std::unexpected(done.error());
+  std::error_code error;
   const fs::path socket = directory / "socket";
   fs::remove(socket, error);
   return socket;

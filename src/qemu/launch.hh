@@ -46,6 +46,9 @@ os::Fd listen_at(const std::filesystem::path& path);
 // migration is to write into ("unix:PATH"); its directory must be traversable.
 Result<> grant_to_qemu(const std::filesystem::path& path);
 
+// A directory that QEMU's user may make files in, if it is not there yet.
+Result<> make_directory_for_qemu(const std::filesystem::path& directory);
+
 // Where QEMU may make a socket: in a directory of its own, for which an earlier one is removed.
 Result<std::filesystem::path> place_for_socket(const std::filesystem::path& directory);
 

@@ -7,19 +7,7 @@
 namespace godwit::qemu {
 namespace {
 
-namespace fs = std::filesystem;
-
 constexpr int kControlFd = 3;
-
-void make_for_qemu(const fs::path& directory) {
-  std::error_code error;
-  fs::create_directory(directory, error);
-  if (error) fail_setup("cannot make {}: {}", directory.string(), error.message());
-  if (auto done = grant_to_qemu(directory); !done) fail_setup("{}", done.error().text);
-  fs::permissions(directory, fs::perms::owner_exec | fs::perms::group_exec, fs::perm_options::add,
-                  error);
-  if (error) fail_setup("cannot open {} up: {}", directory.string(), error.message());
-}
 
 }  // namespace
 
@@ -28,8 +16,9 @@ bool has_tpm_emulator() {
   return done && done->status.success();
 }
 
-os::Fd start_tpm(const fs::path& directory, const std::optional<os::Command::User>& user) {
-  make_for_qemu(directory);
+os::Fd start_tpm(const std::filesystem::path& directory,
+                 const std::optional<os::Command::User>& user) {
+  if (auto made = make_directory_for_qemu(directory); !made) fail_setup("{}", made.error().text);
   os::SocketPair sockets = os::make_socket_pair();
   // As a daemon: it outlives us, and is not ours to wait for.
   const auto started =
