@@ -1,0 +1,202 @@
+// godwit-libvirt: does one thing with this host's libvirt for the agent, and says what came of it
+// in lines of JSON, the last of which has "ok" or "error". A program of its own, because libvirt's
+// calls block, some for as long as a domain moves: it can be ended, and takes no agent with it.
+//
+//   godwit-libvirt URI describe DOMAIN        what it is and does: see to_json()
+//   godwit-libvirt URI resume DOMAIN          once a line comes on stdin: so it is connected by
+//   then godwit-libvirt URI run DOMAIN             the same at once, if it is paused; nothing if it
+//   runs godwit-libvirt URI remove DOMAIN          ends and undefines it; nothing if there is none
+//   godwit-libvirt URI look DOMAIN DOMAIN     what keeps a domain, as another host describes it,
+//   from
+//                                             coming here; which of its disks are here
+//   godwit-libvirt URI delete DOMAIN PATHS    disks, in a list in JSON
+//   godwit-libvirt URI migrate DOMAIN REQUEST the request in JSON; its progress is told; SIGTERM
+//                                             aborts it
+#include <poll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <filesystem>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "libvirt/connection.hh"
+
+namespace godwit::libvirt {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kProgressMs = 250;
+
+void say(const json& line) { std::cout << line.dump() << std::endl; }
+
+int conclude(const Result<>& result, json facts = json::object()) {
+  if (result) {
+    facts["ok"] = true;
+    say(facts);
+    return 0;
+  }
+  say({{"error", result.error().text}});
+  return 1;
+}
+
+json told(const DomainState& state) {
+  return {{"active", state.is_active},
+          {"paused", state.is_paused},
+          {"persistent", state.is_persistent},
+          {"job", state.has_job}};
+}
+
+int tell(const Connection& connection, const std::string& name) {
+  const auto domain = connection.find(name);
+  if (!domain) return conclude({}, {{"state", {{"active", false}}}});
+  const auto state = state_of(**domain);
+  if (!state) return conclude(std::unexpected(state.error()));
+  json facts = {{"state", told(*state)}};
+  if (!state->is_active) return conclude({}, std::move(facts));
+  const auto described = describe(**domain);
+  if (!described) return conclude(std::unexpected(described.error()));
+  facts["domain"] = to_json(*described);
+  return conclude({}, std::move(facts));
+}
+
+// A domain that stands after a migration: at the target when it has come whole, at the source when
+// that failed. Never one that is still arriving.
+int run(const Connection& connection, const std::string& name) {
+  const auto domain = connection.find(name);
+  if (!domain) return conclude(fail("no such domain runs: {}", domain.error().text));
+  const auto state = state_of(**domain);
+  if (!state) return conclude(std::unexpected(state.error()));
+  if (!state->is_active) return conclude(fail("no such domain runs: {} has ended", name));
+  if (state->has_job) return conclude(fail("domain {} is still being migrated", name));
+  return conclude(state->is_paused ? resume(**domain) : Result<>{});
+}
+
+int remove(const Connection& connection, const std::string& name) {
+  const auto domain = connection.find(name);
+  if (!domain) return conclude({});
+  const auto state = state_of(**domain);
+  if (state && state->is_active && !state->is_paused) {
+    return conclude(fail("domain {} runs: it did not just arrive", name));
+  }
+  return conclude(end_and_forget(**domain));
+}
+
+int look(const Connection& connection, const json& described) {
+  const auto domain = domain_from_json(described);
+  if (!domain) return conclude(std::unexpected(domain.error()));
+  json obstacles = json::array(), there = json::array();
+  for (const std::string& name : {domain->name, domain->uuid}) {
+    if (connection.find(name)) {
+      obstacles.push_back(fmt::format("libvirt has a domain {} here already", name));
+      break;
+    }
+  }
+  for (const DomainDisk& disk : domain->moving_disks()) {
+    const auto place = connection.place_of(disk.path);
+    if (place == Place::taken) there.push_back(disk.path);
+    if (place == Place::unknown) {
+      obstacles.push_back(fmt::format(
+          "there is no active storage pool for {}: virsh pool-define-as NAME dir --target {}, and "
+          "pool-start",
+          disk.path, std::filesystem::path(disk.path).parent_path().string()));
+    }
+  }
+  return conclude({}, {{"obstacles", obstacles}, {"there", there}});
+}
+
+int remove_disks(const Connection& connection, const json& paths) {
+  for (const std::string path : paths) {
+    if (auto done = connection.remove_disk(path); !done) return conclude(done);
+  }
+  return conclude({});
+}
+
+// While another thread is in libvirt's call: with a connection of its own.
+void watch(const std::string& uri, const std::string& name, std::uint64_t max_downtime_ms,
+           const int signals, const std::atomic<bool>& over) {
+  const auto connection = Connection::open(uri);
+  const auto domain = connection ? connection->find(name) : std::unexpected(connection.error());
+  bool told_downtime = false;
+  while (!over) {
+    pollfd wait{.fd = signals, .events = POLLIN, .revents = 0};
+    const bool is_asked = ::poll(&wait, 1, kProgressMs) > 0;
+    if (!domain || over) continue;
+    if (is_asked) {
+      signalfd_siginfo taken{};
+      (void)!::read(signals, &taken, sizeof taken);
+      virDomainAbortJob(domain->get());
+    }
+    if (!told_downtime) {
+      told_downtime = virDomainMigrateSetMaxDowntime(domain->get(), max_downtime_ms, 0) == 0;
+    }
+    const json job = job_of(**domain);
+    if (!job.empty() && !over) say({{"progress", job}});
+  }
+}
+
+int migrate(const Connection& connection, const std::string& uri, const std::string& name,
+            const json& request) {
+  sigset_t ends{};
+  sigemptyset(&ends);
+  sigaddset(&ends, SIGTERM);
+  sigprocmask(SIG_BLOCK, &ends, nullptr);
+  const int signals = ::signalfd(-1, &ends, SFD_CLOEXEC);
+  const auto domain = connection.find(name);
+  if (!domain) return conclude(std::unexpected(domain.error()));
+  std::atomic<bool> over = false;
+  std::thread watching(
+      [&] { watch(uri, name, request.at("max_downtime_ms").get<std::uint64_t>(), signals, over); });
+  const auto done =
+      connection.migrate(**domain, {.target = request.at("target"),
+                                    .memory = request.at("memory"),
+                                    .disks = request.at("disks"),
+                                    .targets = request.at("targets"),
+                                    .throttle = request.at("throttle"),
+                                    .is_persistent = virDomainIsPersistent(domain->get()) == 1});
+  over = true;
+  watching.join();
+  return conclude(done);
+}
+
+int perform(const std::vector<std::string>& words) {
+  const std::string &uri = words[0], &what = words[1], &name = words[2];
+  const auto connection = Connection::open(uri);
+  if (!connection) return conclude(std::unexpected(connection.error()));
+  if (what == "describe") return tell(*connection, name);
+  if (what == "run") return run(*connection, name);
+  if (what == "remove") return remove(*connection, name);
+  if (what == "resume") {
+    std::string line;
+    return std::getline(std::cin, line) ? run(*connection, name) : 1;
+  }
+  if (what == "look" && words.size() == 4) return look(*connection, json::parse(words[3]));
+  if (what == "delete" && words.size() == 4) {
+    return remove_disks(*connection, json::parse(words[3]));
+  }
+  if (what == "migrate" && words.size() == 4) {
+    return migrate(*connection, uri, name, json::parse(words[3]));
+  }
+  return conclude(fail("'{}' is nothing that can be done with a domain", what));
+}
+
+}  // namespace
+}  // namespace godwit::libvirt
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  if (words.size() < 3) {
+    std::cerr
+        << "usage: godwit-libvirt URI WHAT DOMAIN [REQUEST]; it is the agent's, see godwitd(8)\n";
+    return 2;
+  }
+  try {
+    return godwit::libvirt::perform(words);
+  } catch (const std::exception& error) {
+    return godwit::libvirt::conclude(godwit::fail("{}", error.what()));
+  }
+}
