@@ -91,6 +91,12 @@ void add_options(CLI::App& app, Config& config) {
          "come back with less to send: a size, or none (default an eighth of the host's memory, at "
          "most 1GiB)")
       ->type_name("SIZE");
+  app.add_option(
+         "--libvirt", config.libvirt,
+         "URI of this host's libvirt, for `godwit migrate libvirt:DOMAIN` from and to here; "
+         "none: no other host comes near it")
+      ->type_name("URI")
+      ->capture_default_str();
   app.add_option("--hooks", config.hooks.directory,
                  "Directory of pre-pause.d and post-resume.d: programs to be run around a move")
       ->capture_default_str();

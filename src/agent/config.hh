@@ -36,6 +36,8 @@ struct Config {
   // Vms' disks and the image library; beside state_dir for the same reason.
   std::filesystem::path disk_dir = "/var/lib/godwit-disks";
   ByteCount known_memory{};  // see KnownMemory; parse_command_line() has a default
+  // What godwit-libvirt connects to for moves of libvirt's domains; "none": there are none.
+  std::string libvirt = "qemu:///system";
   HookPolicy hooks;
   bool ignore_failed_hooks = false;  // of pre-pause, which otherwise end the move
   bool verbose = false;

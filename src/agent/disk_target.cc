@@ -42,13 +42,15 @@ void DiskTarget::start(const std::filesystem::path& directory) {
   } catch (const SetupError& error) {
     return fail_with(error.what());
   }
-  connect_clients(socket->string());
+  served_.socket = socket->string();
+  for (std::size_t i = 0; i < vm_.disks.size(); ++i) served_.exports.push_back(qemu::disk_node(i));
+  connect_clients();
 }
 
-void DiskTarget::connect_clients(const std::string& socket) {
+void DiskTarget::connect_clients() {
   for (std::size_t i = 0; i < vm_.disks.size(); ++i) {
     clients_.push_back(std::make_unique<qemu::BlockClient>(
-        loop_, socket, qemu::disk_node(i), [this, i](const Result<>& done) {
+        loop_, served_.socket, served_.exports[i], [this, i](const Result<>& done) {
           if (!done) return not_served(done.error().text);
           const qemu::DiskSpec& disk = vm_.disks[i];
           if (clients_[i]->size() != disk.size) {
@@ -69,6 +71,7 @@ void DiskTarget::connect_clients(const std::string& socket) {
 
 // It may have ended, and said why.
 void DiskTarget::not_served(const std::string& why) {
+  if (!daemon_) return fail_with(why);
   daemon_->stop(
       [this, why](const Result<>& ended) { fail_with(ended ? why : ended.error().text); });
 }
@@ -79,6 +82,11 @@ std::size_t DiskTarget::take(BytesView coded) {
   const bool has_room = ready_ && !inbound_.is_behind();
   const std::size_t taken = has_room ? unpacker_.take(coded) : 0;
   took_less_ = taken < coded.size();
+  if (clients_.empty() && !served_.socket.empty() && !closing_) {
+    loop_.post([this, alive = std::weak_ptr(alive_)] {
+      if (!alive.expired() && clients_.empty()) connect_clients();
+    });
+  }
   return taken;
 }
 

@@ -5,7 +5,8 @@
 //        '<-- acknowledgements: how many records it has made                   |
 //        '<-- DiskSeeds: what was there before them  <-------------------------'
 //
-// Owned by a TargetMove or ReplicaTarget; control thread, decompression in one of its own.
+// Of a libvirt domain its own QEMU takes the storage daemon's place. Owned by a TargetMove,
+// ReplicaTarget or LibvirtTarget; control thread, decompression in one of its own.
 #include <functional>
 #include <memory>
 #include <string>
@@ -38,6 +39,12 @@ class DiskTarget final : disk::InboundSink {
 
   // With a socket in this directory, which is made.
   void start(const std::filesystem::path& directory);
+  // Or another offers them at this socket, by these names, from when the first record comes.
+  struct Served {
+    std::string socket;
+    std::vector<std::string> exports;
+  };
+  void use(Served served) { served_ = std::move(served); }
 
  private:
   // disk::InboundSink
@@ -47,7 +54,7 @@ class DiskTarget final : disk::InboundSink {
   void flush(std::uint64_t number) override;
 
   std::size_t take(BytesView coded);
-  void connect_clients(const std::string& socket);
+  void connect_clients();
   void not_served(const std::string& why);
   void came(const Result<Bytes>& records);
   qemu::BlockClient::Done when_done(std::uint64_t number);
@@ -63,6 +70,7 @@ class DiskTarget final : disk::InboundSink {
   TransferLink& link_;
   Events events_;
   std::unique_ptr<qemu::StorageDaemon> daemon_;
+  Served served_;
   std::optional<DiskSeeds> seeds_;
   DiskSeeds::Clients clients_;
   disk::Inbound inbound_;

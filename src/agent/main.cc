@@ -224,7 +224,8 @@ class Agent final {
             .down = [this](const std::string& peer) { wires_.session_down(peer); },
             .request =
                 [this](PeerRequest request, const nlohmann::json& body) {
-                  if (request.method.starts_with("migration.")) {
+                  if (request.method.starts_with("migration.") ||
+                      request.method.starts_with("libvirt.")) {
                     return migrations_.on_request(std::move(request), body);
                   }
                   if (request.method.starts_with("replica.")) {

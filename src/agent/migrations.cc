@@ -36,7 +36,8 @@ std::optional<Nanoseconds> behind_field(const nlohmann::json& body) {
 Migrations::Migrations(SourceMove::Context context,
                        std::function<std::vector<std::string>(const std::string&)> hosts_called)
     : context_(context),
-      search_(context.loop, context.peers, std::move(hosts_called)),
+      search_(context.loop, context.peers, hosts_called),
+      libvirt_(context, std::move(hosts_called)),
       groups_(context.loop, context.events, [this](const MigrationId& id) {
         const auto found = sources_.find(id);
         return found == sources_.end() ? nullptr : found->second.get();
@@ -59,6 +60,7 @@ void Migrations::start() {
     raw->restart();
   }
   resume_moves();
+  libvirt_.start();
 }
 
 // A move that our restart broke off is over at both ends: another goes on with it, for which the
@@ -123,6 +125,7 @@ std::vector<nlohmann::json> Migrations::list() {
   std::vector<nlohmann::json> all;
   for (const auto& [id, move] : sources_) all.push_back(move->describe());
   for (const auto& [id, move] : targets_) all.push_back(move->describe());
+  std::ranges::move(libvirt_.list(), std::back_inserter(all));
   std::ranges::sort(all, {}, [](const nlohmann::json& m) { return m.value("started", 0L); });
   return all;
 }
@@ -137,7 +140,12 @@ std::optional<nlohmann::json> Migrations::show(const std::string& text) {
   if (const auto found = targets_.find(*id); found != targets_.end()) {
     return found->second->describe();
   }
-  return std::nullopt;
+  return libvirt_.show(*id);
+}
+
+LibvirtSource* Migrations::find_libvirt(const std::string& text) const {
+  const auto id = MigrationId::parse(text);
+  return id ? libvirt_.find_source(*id) : nullptr;
 }
 
 Result<SourceMove*> Migrations::find_source(const std::string& text) {
@@ -166,6 +174,16 @@ std::optional<MigrationId> Migrations::group_of(const std::string& text) const {
 
 Result<> Migrations::follow(const std::string& id, std::shared_ptr<http::EventStream> stream) {
   if (const auto group = group_of(id)) return groups_.follow(*group, std::move(stream)), Result<>{};
+  if (const LibvirtSource* domain = find_libvirt(id)) {
+    stream->push("progress", domain->progress());
+    if (!migrate::is_final(domain->record().move.state)) {
+      context_.events.follow(domain->record().move.id, std::move(stream));
+      return {};
+    }
+    stream->push("done", domain->describe());
+    stream->close();
+    return {};
+  }
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
   stream->push("progress", (*move)->progress());
@@ -190,6 +208,7 @@ Result<> Migrations::cutover(const std::string& id) {
 Result<> Migrations::abort(const std::string& id) {
   if (const auto group = group_of(id)) return groups_.abort(*group);
   if (TargetMove* target = find_target(id)) return target->give_up();
+  if (LibvirtSource* domain = find_libvirt(id)) return domain->abort("aborted on request");
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
   const SourceState state = (*move)->state();
@@ -212,6 +231,7 @@ Result<> Migrations::set(const std::string& id, const nlohmann::json& request) {
   const auto changes = read_changes(request);
   if (!changes) return std::unexpected(changes.error());
   if (const auto group = group_of(id)) return groups_.set(*group, *changes);
+  if (LibvirtSource* domain = find_libvirt(id)) return domain->set(*changes);
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
   return (*move)->set(*changes);
@@ -236,6 +256,9 @@ Result<> Migrations::resolve(const std::string& id, Destroyed destroyed) {
 }
 
 void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
+  if (request.method.starts_with("libvirt.")) {
+    return libvirt_.on_request(std::move(request), body);
+  }
   if (request.method == "migration.preflight") {
     return request.answer(answer_preflight(context_, request.peer, body));
   }
@@ -345,6 +368,7 @@ std::shared_ptr<SharedReader> Migrations::group_reader(const std::string& peer,
 
 void Migrations::on_session_up(const std::string& peer) {
   search_.on_session_up(peer);
+  libvirt_.on_session_up(peer);
   for (const auto& [id, move] : sources_) {
     if (move->record().to == peer && !move->over()) move->feed(SourceEvent::session_up);
   }
@@ -354,6 +378,7 @@ void Migrations::on_session_up(const std::string& peer) {
 }
 
 void Migrations::doubt_lanes(const std::string& peer) {
+  libvirt_.doubt_lanes(peer);
   for (const auto& [id, move] : sources_) {
     if (move->record().to == peer) move->doubt_lanes();
   }
@@ -391,7 +416,8 @@ void Migrations::read_lane(std::uint64_t key) {
     if (move != targets_.end()) {
       move->second->use_lane((*hello)->lane, std::move(lane.stream), lane.early);
     } else if (!*hello ||
-               !context_.replicas.use_lane(lane.peer, **hello, lane.stream, lane.early)) {
+               (!context_.replicas.use_lane(lane.peer, **hello, lane.stream, lane.early) &&
+                !libvirt_.use_lane(lane.peer, **hello, lane.stream, lane.early))) {
       spdlog::warn("a lane from {} is for no migration here", lane.peer);
     }
     // The stream is calling us: it goes after it has returned.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "agent/host_search.hh"
+#include "agent/libvirt_moves.hh"
 #include "agent/move_groups.hh"
 #include "agent/source_move.hh"
 #include "agent/target_move.hh"
@@ -74,6 +75,7 @@ class Migrations final {
   // The id of a group that a text names.
   std::optional<MigrationId> group_of(const std::string& text) const;
 
+  LibvirtSource* find_libvirt(const std::string& id) const;
   Result<SourceMove*> find_source(const std::string& id);
   TargetMove* find_target(const std::string& id);
   Result<> refer_to(Vm& vm, SourceRecord& record);
@@ -92,6 +94,7 @@ class Migrations final {
 
   SourceMove::Context context_;
   HostSearch search_;
+  LibvirtMoves libvirt_;
   std::map<MigrationId, std::unique_ptr<SourceMove>> sources_;
   std::map<MigrationId, std::unique_ptr<TargetMove>> targets_;
   // Of the groups on their way to here, by the peer and the id that it gave.

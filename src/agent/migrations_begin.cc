@@ -122,6 +122,7 @@ Result<Migrations::Wanted> Migrations::want(const nlohmann::json& request,
 
 void Migrations::add(const nlohmann::json& request, const http::Caller& caller,
                      http::Responder responder) {
+  if (LibvirtMoves::is_for_one(request)) return libvirt_.add(request, caller, std::move(responder));
   auto wanted = want(request, caller);
   if (!wanted) return responder.error(409, wanted.error().text, 3);
   const auto to = text_field(request, "to");

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "agent/transfer_report.hh"
 #include "qemu/kept_socket.hh"
 #include "qemu/launch.hh"
 
@@ -38,19 +39,6 @@ double in_flight(const stream::TransferStats& stats, BitRate memory) {
 }
 
 ByteCount whole(double bytes) { return {static_cast<std::uint64_t>(bytes)}; }
-
-std::vector<migrate::EncodingUse> encodings(const codec::Stats& stats) {
-  std::vector<migrate::EncodingUse> all;
-  for (std::size_t i = 0; i < codec::kEncodings; ++i) {
-    const codec::EncodingStats& each = stats.by_encoding[i];
-    all.push_back({.name = std::string(codec::to_text(codec::Encoding(i))),
-                   .pages = each.pages,
-                   .bytes = each.raw,
-                   .encoded_bytes = each.plain});
-  }
-  all.push_back({.name = "zstd", .pages = 0, .bytes = stats.plain, .encoded_bytes = stats.coded});
-  return all;
-}
 
 }  // namespace
 
@@ -504,10 +492,7 @@ void SourceMemory::fill(migrate::Report& report) const {
   report.rounds = rounds_;
   report.predicted_pause = predicted_pause_;
   if (!link_) return;
-  const auto stats = link_->stats();
-  report.memory_bytes = link_->memory().offered;
-  if (const codec::Stats* encoded = link_->encoded()) report.encodings = encodings(*encoded);
-  report.wan_bytes = stats.lane_bytes_out + stats.lane_bytes_in;
+  agent::fill(report, *link_);
 }
 
 }  // namespace godwit::agent

@@ -495,6 +495,11 @@ std::size_t TransferLink::write_to_qemu(BytesView bytes) {
     // The source's QEMU closes its socket when it is done; what the target's still says is moot.
     if (is_source() && qemu_ended_) return bytes.size();
     consumer_waits_ = true;
+    if (events_.qemu_wanted && !std::exchange(asked_for_qemu_, true)) {
+      loop_.post([this, alive = std::weak_ptr(alive_)] {
+        if (!alive.expired()) events_.qemu_wanted();
+      });
+    }
     return 0;  // not connected yet: `writable` after use_qemu() continues
   }
   const std::size_t taken = qemu_->write(bytes);

@@ -30,6 +30,7 @@ class TransferLink final : public stream::TransferSink {
     std::function<void(const stream::QemuMark&)> mark;  // in the memory stream, at the source
     // Bring another with use_lane().
     std::function<void(stream::LaneNumber, std::string)> lane_lost;
+    std::function<void()> qemu_wanted{};   // bytes have come for one; once
     std::function<void()> known_learnt{};  // at the source: all that the target knows
     // At the target, of a post-copy: all that the vm needs to run came, and sums agree.
     std::function<void()> package_verified{};
@@ -175,7 +176,7 @@ class TransferLink final : public stream::TransferSink {
   bool qemu_readable_ = false;
   bool qemu_ended_ = false;
   bool consumer_waits_ = false;
-  bool throws_away_ = false, aborted_ = false, package_told_ = false;
+  bool throws_away_ = false, aborted_ = false, asked_for_qemu_ = false, package_told_ = false;
   bool stream_ended_ = false;  // the incoming memory stream, as the lane carries it
   std::unique_ptr<PlainMarks> marks_;
   std::unique_ptr<EncodeStage> encode_;

@@ -78,8 +78,10 @@ void add_migrate(CLI::App& app, Context& context) {
   auto* verb =
       app.add_subcommand("migrate", "Move running vms to another host, several as one group");
   auto move = std::make_shared<Move>();
-  add_names(*verb, "VM", move->vms,
-            "Its name; several are copied, and handed over once all are ready: whole or not at all")
+  add_vms(
+      *verb, "VM", move->vms,
+      "Its name, or libvirt:DOMAIN, of this host's libvirt; several are copied, and handed over "
+      "once all are ready: whole or not at all")
       ->required();
   add_name(*verb, "--to", move->to, "Host, or site: its first host that can take the vm")
       ->type_name("DESTINATION")

@@ -48,6 +48,12 @@ std::string check_name(const std::string& text) {
       "'{}' is not a name: use 1 to 63 of a-z, 0-9 and '-', with a letter or digit at both ends",
       text);
 }
+
+// libvirt's names may have any characters.
+std::string check_vm(const std::string& text) {
+  constexpr std::string_view kLibvirt = "libvirt:";
+  return text.starts_with(kLibvirt) && text.size() > kLibvirt.size() ? "" : check_name(text);
+}
 }  // namespace
 
 CLI::Option* add_name(CLI::App& app, const std::string& name, std::string& value,
@@ -55,9 +61,9 @@ CLI::Option* add_name(CLI::App& app, const std::string& name, std::string& value
   return app.add_option(name, value, help)->check(check_name);
 }
 
-CLI::Option* add_names(CLI::App& app, const std::string& name, std::vector<std::string>& values,
-                       const std::string& help) {
-  return app.add_option(name, values, help)->check(check_name);
+CLI::Option* add_vms(CLI::App& app, const std::string& name, std::vector<std::string>& values,
+                     const std::string& help) {
+  return app.add_option(name, values, help)->check(check_vm);
 }
 
 void set_path(const Context& context, json& body, const std::string& key, std::string path) {

@@ -20,8 +20,9 @@ CLI::Option* add_size(CLI::App& app, const std::string& name, std::string& value
 CLI::Option* add_name(CLI::App& app, const std::string& name, std::string& value,
                       const std::string& help);
 
-CLI::Option* add_names(CLI::App& app, const std::string& name, std::vector<std::string>& values,
-                       const std::string& help);
+// Vms, and domains of libvirt as "libvirt:NAME".
+CLI::Option* add_vms(CLI::App& app, const std::string& name, std::vector<std::string>& values,
+                     const std::string& help);
 
 // Sets body[key] when the user gave something.
 void set_if_given(json& body, const std::string& key, const std::string& value);

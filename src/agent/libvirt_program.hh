@@ -1,0 +1,50 @@
+#pragma once
+// One run of godwit-libvirt (src/libvirt/main.cc), which does one thing with this host's libvirt:
+// its lines of JSON as they come, and its end. Ended with this. Control thread.
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "agent/config.hh"
+#include "os/byte_stream.hh"
+#include "os/child.hh"
+#include "os/loop.hh"
+
+namespace godwit::agent {
+
+// Within the error of a run that finds no domain, or one that has ended.
+inline constexpr std::string_view kDomainIsGone = "no such domain runs";
+
+class LibvirtProgram final {
+ public:
+  using Ended = std::function<void(Result<nlohmann::json>)>;
+
+  // `words`: what to do, with which domain, and more. `ended` is called once, from the loop, with
+  // what it found or why it could not; it may destroy this.
+  LibvirtProgram(os::Loop& loop, const Config& config, std::vector<std::string> words, Ended ended,
+                 std::function<void(const nlohmann::json&)> progress = {});
+  LibvirtProgram(const LibvirtProgram&) = delete;
+  LibvirtProgram& operator=(const LibvirtProgram&) = delete;
+
+  void go();     // of "resume": now
+  void abort();  // of "migrate": it ends in its own time
+
+ private:
+  void read();
+  void take(const std::string& line);
+  void end(Result<nlohmann::json> outcome);
+
+  os::Loop& loop_;
+  Ended ended_;
+  std::function<void(const nlohmann::json&)> progress_;
+  std::unique_ptr<os::ByteStream> stream_;
+  std::string text_;  // of a line that has not ended
+  os::Child child_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+// Beside the agent's own program; empty: it is not there.
+std::string libvirt_program();
+
+}  // namespace godwit::agent
