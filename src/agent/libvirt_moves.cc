@@ -83,6 +83,7 @@ Result<LibvirtMoves::Ask> LibvirtMoves::want(const nlohmann::json& request,
   move.id = os::random_id<MigrationId>();
   move.started = os::wall_clock_seconds();
   move.by = caller.name;
+  move.tenant = kNoTenant;
   move.vm = text_field_or(request, "vm", "");
   wanted->name = move.vm.substr(kLibvirtPrefix.size());
   wanted->to = *to;
@@ -244,6 +245,12 @@ std::optional<nlohmann::json> LibvirtMoves::show(const MigrationId& id) const {
 LibvirtSource* LibvirtMoves::find_source(const MigrationId& id) const {
   const auto found = sources_.find(id);
   return found == sources_.end() ? nullptr : found->second.get();
+}
+
+std::optional<std::string> LibvirtMoves::source_of(const MigrationId& id) const {
+  if (sources_.contains(id)) return context_.config.name;
+  const auto target = targets_.find(id);
+  return target == targets_.end() ? std::nullopt : std::optional(target->second->record().from);
 }
 
 // ---- peers ----

@@ -27,7 +27,8 @@ class LibvirtMoves final {
   std::vector<nlohmann::json> list() const;
   std::optional<nlohmann::json> show(const MigrationId& id) const;
   LibvirtSource* find_source(const MigrationId& id) const;
-  bool is_target_of(const MigrationId& id) const { return targets_.contains(id); }
+  // Its host.
+  std::optional<std::string> source_of(const MigrationId& id) const;
 
   // Peers.
   void on_request(PeerRequest request, const nlohmann::json& body);

@@ -17,6 +17,8 @@ namespace godwit::agent {
 inline constexpr unsigned kLibvirtProtocol = 9;
 // "libvirt:web1" is the domain web1.
 inline constexpr std::string_view kLibvirtPrefix = "libvirt:";
+// libvirt's domains are of none: who sees every tenant sees them.
+inline constexpr std::string_view kNoTenant;
 
 // kind "libvirt-source", by id.
 struct LibvirtSourceRecord {

@@ -43,7 +43,7 @@ void LibvirtTarget::enter(TargetState state) {
   context_.store.put("libvirt-target", record_.id.text(), to_json(record_));
   context_.events.publish("migration", {{"id", record_.id.text()},
                                         {"vm", std::string(kLibvirtPrefix) + record_.domain.name},
-                                        {"tenant", kDefaultTenant},
+                                        {"tenant", kNoTenant},
                                         {"by", record_.by},
                                         {"from", record_.from},
                                         {"target_state", migrate::to_text(state)},
@@ -234,7 +234,7 @@ nlohmann::json LibvirtTarget::describe() const {
   const TargetState state = record_.state;
   return {{"id", record_.id.text()},
           {"vm", std::string(kLibvirtPrefix) + record_.domain.name},
-          {"tenant", kDefaultTenant},
+          {"tenant", kNoTenant},
           {"from", record_.from},
           {"to", context_.config.name},
           {"started", record_.started},

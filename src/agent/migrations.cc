@@ -156,6 +156,12 @@ Result<SourceMove*> Migrations::find_source(const std::string& text) {
       return fail("migration {} is steered from its source, host {}", text,
                   found->second->record().from);
     }
+    if (const auto from = libvirt_.source_of(*id)) {
+      return fail(
+          "migration {} is of a libvirt domain: it is steered from its source, host {}, and "
+          "has no such step",
+          text, *from);
+    }
   }
   return fail("there is no migration '{}' on host {}; see godwit migration ls", text,
               context_.config.name);

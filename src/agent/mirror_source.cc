@@ -5,8 +5,9 @@
 namespace godwit::agent {
 namespace {
 
-// Answered and not yet at the target: keeps a long fat path busy.
-constexpr std::uint64_t kMostEarly = 32 << 20;
+// Answered and not yet at the target: keeps a long fat path busy, and is what a FLUSH waits for.
+constexpr std::uint64_t kLeastEarly = 1 << 20, kMostEarly = 32 << 20;
+constexpr double kEarlySeconds = 0.5;  // of what the path carries
 constexpr Nanoseconds kLook = milliseconds(500);
 constexpr std::size_t kBatch = 1 << 20;  // of records, or what one turn of the loop brings
 
@@ -52,15 +53,25 @@ void MirrorSource::written(const DiskTap::Write& write) {
   }
   const bool is_durable = (request.flags & nbd::kFua) != 0;
   if (is_durable) add({.kind = disk::RecordKind::kFlush});
-  const bool is_answered = early_ && !is_durable && request.command != nbd::Command::kFlush &&
-                           unacked_bytes_ < kMostEarly;
-  unacked_bytes_ += request.payload.size();
+  if (waiting_.empty()) progress_ = loop_.now();
   waiting_.push_back({.record = sent_,
                       .request = write.number,
                       .bytes = request.payload.size(),
-                      .is_answered = is_answered,
-                      .since = loop_.now()});
-  if (is_answered) tap_.answer(write.number);
+                      .may_be_early = !is_durable && request.command != nbd::Command::kFlush});
+  answer_early();
+}
+
+void MirrorSource::answer_early() {
+  const auto second = static_cast<double>(link_.path_rate().bits_per_second) / 8;
+  const auto most =
+      std::clamp(static_cast<std::uint64_t>(second * kEarlySeconds), kLeastEarly, kMostEarly);
+  for (Waiting& each : waiting_) {
+    if (!early_ || early_bytes_ >= most) return;
+    if (each.is_answered || !each.may_be_early) continue;
+    each.is_answered = true;
+    early_bytes_ += each.bytes;
+    tap_.answer(each.request);
+  }
 }
 
 void MirrorSource::keep_in_step(std::function<void()> in_step) {
@@ -72,8 +83,8 @@ void MirrorSource::keep_in_step(std::function<void()> in_step) {
 
 // The guest may be what waits.
 void MirrorSource::look() {
-  const auto late = std::ranges::find(waiting_, false, &Waiting::is_answered);
-  if (late != waiting_.end() && loop_.now() - late->since > kPatience) {
+  const bool one_waits = !std::ranges::all_of(waiting_, &Waiting::is_answered);
+  if (one_waits && loop_.now() - progress_ > kPatience) {
     return failed_(fmt::format("the target has made no write of the disks for {}: the link is cut",
                                to_text(kPatience)));
   }
@@ -124,9 +135,11 @@ void MirrorSource::answer() {
   while (!waiting_.empty() && waiting_.front().record <= acked_) {
     const Waiting made = waiting_.front();
     waiting_.pop_front();
-    unacked_bytes_ -= made.bytes;
+    progress_ = loop_.now();
+    if (made.is_answered) early_bytes_ -= made.bytes;
     if (!made.is_answered) tap_.answer(made.request);
   }
+  answer_early();
   if (in_step_ && acked_ >= in_step_at_) std::exchange(in_step_, {})();
 }
 

@@ -8,8 +8,8 @@
 // QEMU mirrors each write of the guest before that is done there. At first they are answered at
 // once, so that neither they nor the copy wait for the link; once memory moves, when they are made
 // at the target: so when QEMU ends its mirror the target's QEMU has all, and libvirt may let it
-// open its disks. A guest's write waits no longer than kPatience: then this has failed. Owned by a
-// LibvirtSource; control thread, compression in one of its own.
+// open its disks. When none is made for kPatience while one waits, which may be the guest's, this
+// has failed. Owned by a LibvirtSource; control thread, compression in one of its own.
 #include <deque>
 #include <functional>
 #include <memory>
@@ -44,13 +44,13 @@ class MirrorSource final {
   void offer();
   std::size_t take(BytesView acknowledgements);
   void answer();
+  void answer_early();
   void look();
 
   struct Waiting {
     std::uint64_t record;  // its last
     std::uint64_t request, bytes;
-    bool is_answered;
-    Instant since;
+    bool may_be_early, is_answered = false;
   };
 
   os::Loop& loop_;
@@ -61,7 +61,8 @@ class MirrorSource final {
   Bytes ack_;      // as far as it came
   std::deque<Waiting> waiting_;
   std::uint64_t sent_ = 0, acked_ = 0;  // records
-  std::uint64_t unacked_bytes_ = 0;
+  std::uint64_t early_bytes_ = 0;       // answered, not made
+  Instant progress_{};                  // when one was made, or began to wait
   std::function<void()> in_step_;
   std::uint64_t in_step_at_ = 0;  // records
   bool early_ = true, packs_ = false, offering_ = false;
