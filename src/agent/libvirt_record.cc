@@ -23,8 +23,10 @@ Result<> open_what_is_made_in(const std::filesystem::path& directory) {
     std::uint32_t version = 2;
     Entry entries[3] = {{0x01, 7, ~0U}, {0x04, 7, ~0U}, {0x20, 7, ~0U}};
   } const acl;
-  if (::setxattr(directory.c_str(), "system.posix_acl_default", &acl, sizeof acl, 0) == 0)
+  if (::setxattr(directory.c_str(), "system.posix_acl_default", &acl, sizeof acl, 0) == 0 ||
+      errno == EOPNOTSUPP) {  // an agent that is root needs none
     return {};
+  }
   return fail("{}", errno_text("set the default ACL of " + directory.string()));
 }
 
@@ -72,8 +74,10 @@ LibvirtSockets::LibvirtSockets(const std::filesystem::path& run_dir, const Migra
 
 Result<> make_directory(const LibvirtSockets& sockets) {
   std::error_code error;
-  std::filesystem::create_directory(sockets.directory, error);
-  if (error) return fail("cannot make {}: {}", sockets.directory.string(), error.message());
+  if (!std::filesystem::create_directory(sockets.directory, error)) {
+    return fail("cannot make {}: {}", sockets.directory.string(),
+                error ? error.message() : "it is there already");
+  }
   if (::chmod(sockets.directory.c_str(), S_ISVTX | 0733) != 0) {
     return fail("{}", errno_text("chmod " + sockets.directory.string()));
   }

@@ -107,6 +107,13 @@ void LibvirtSource::marked(const stream::QemuMark& mark) {
   using Kind = stream::QemuMark::Kind;
   const Instant now = context_.loop.now();
   if (mark.kind == Kind::kRamBegan) milestones_.copying = now;
+  if (mark.kind == Kind::kRoundEnded || mark.kind == Kind::kFinalRamBegan) {
+    rounds_.push_back({.round = rounds_.size() + 1,
+                       .bytes = mark.position - round_from_,
+                       .duration = now - round_since_});
+  }
+  round_from_ = mark.position;
+  round_since_ = now;
   if (mark.kind == Kind::kFinalRamEnded) milestones_.memory_ended = now;
   if (mark.kind != Kind::kFinalRamBegan) return;
   milestones_.stopped = milestones_.pre_switchover = milestones_.ports_paused = now;
@@ -172,6 +179,7 @@ void LibvirtSource::committed(const nlohmann::json& reply) {
   if (passage_ && milestones_.completed != Instant{}) {
     migrate::Report report;
     fill(report, passage_->link());
+    report.rounds = rounds_;
     if (const auto sent = passage_->disk_bytes()) {
       report.disks = {.total_bytes = qemu::unsigned_at(job_, "disk_total"), .sent_bytes = *sent};
     }

@@ -71,6 +71,9 @@ class LibvirtSource final {
   std::unique_ptr<LibvirtProgram> program_;
   nlohmann::json job_;  // as libvirt told last
   migrate::Milestones milestones_;
+  std::vector<migrate::Round> rounds_;
+  std::uint64_t round_from_ = 0;  // bytes of QEMU's stream
+  Instant round_since_{};
   double cpu_at_begin_ = 0;     // of the agent; QEMU is libvirt's
   bool may_have_left_ = false;  // libvirt was asked to hand it over
   os::Loop::Timer progress_timer_, again_, stand_timer_;

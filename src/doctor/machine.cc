@@ -3,6 +3,7 @@
 #include <sys/timex.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <optional>
 
 #include "doctor/examine.hh"
@@ -57,6 +58,29 @@ Finding find_tpm() {
   return warn("tpm", "there is no swtpm: vms with --tpm cannot come here", "apt install swtpm");
 }
 
+// Where there is one.
+Finding try_libvirt() {
+  const auto exists = [](const std::filesystem::path& path) {
+    std::error_code error;
+    return std::filesystem::exists(path, error);
+  };
+  if (!exists("/run/libvirt/libvirt-sock") && !exists("/run/libvirt/virtqemud-sock")) {
+    return ok("libvirt", "none runs here");
+  }
+  std::error_code error;
+  auto program = std::filesystem::read_symlink("/proc/self/exe", error).parent_path() /
+                 "godwit-libvirt";
+  if (!exists(program)) program = "/usr/sbin/godwit-libvirt";
+  const auto done = os::run({.argv = {program.string(), "qemu:///system", "describe", "-"}});
+  if (done && done->status.success()) return ok("libvirt", "its domains can move from and to here");
+  return warn("libvirt",
+              fmt::format("one runs here, whose domains cannot move: {}",
+                          !done              ? done.error().text
+                          : done->out.empty() ? done->err
+                                              : done->out),
+              "apt install godwit-libvirt");
+}
+
 Finding find_qemu_user() {
   const std::string wanted(qemu::kQemuUsers[0]);
   if (::getpwnam(wanted.c_str()) != nullptr) return ok("qemu-user", wanted);
@@ -86,6 +110,7 @@ Findings examine_machine() {
           try_disk_tools(),
           find_firmware(host),
           find_tpm(),
+          try_libvirt(),
           judge_memory(memory.memory_total, memory.memory_available),
           ask_clock()};
 }

@@ -49,7 +49,7 @@ def doctor(lab):
 def test_what_is_missing_is_named(doctor):
     status, healthy = doctor.examine()
     assert status == 0 and all(f["level"] != "fail" for f in healthy.values()), healthy
-    for name in ("kernel", "tun", "tap-pair", "udp-segmentation", "qemu", "disk-tools", "uefi", "tpm", "port", "mtu"):
+    for name in ("kernel", "tun", "tap-pair", "udp-segmentation", "qemu", "disk-tools", "uefi", "tpm", "libvirt", "port", "mtu"):
         assert healthy[name]["level"] == "ok", healthy[name]
     allowed = pathlib.Path("/proc/sys/vm/unprivileged_userfaultfd").read_text().strip() == "1"
     assert healthy["post-copy"]["level"] == ("ok" if allowed else "warn"), healthy["post-copy"]

@@ -72,6 +72,8 @@ def expect_at_e1_only(fleet, libvirt, vm):
 
 
 def test_there_and_back(fleet, libvirt, domain):
+    doctor = json.loads(fleet.godwit("e1", "doctor", "--json", expect=None).stdout)
+    assert {"name": "libvirt", "level": "ok"}.items() <= next(f for f in doctor if f["name"] == "libvirt").items(), doctor
     tried = fleet.json("e1", "migrate", NAME, "--to", "west", "--dry-run")
     assert tried["ok"] and tried["to"] == "w1" and tried["estimate"]["disk_bytes"] > 0, tried
     counted = domain.counter()
