@@ -10,15 +10,19 @@
 namespace godwit::agent {
 namespace {
 
+const std::filesystem::path kInstalledAt = "/usr/libexec/godwit";
 constexpr std::size_t kLongestLine = 1 << 20;
 
 }  // namespace
 
 std::string libvirt_program() {
   std::error_code error;
-  const auto path =
-      std::filesystem::read_symlink("/proc/self/exe", error).parent_path() / "godwit-libvirt";
-  return !error && ::access(path.c_str(), X_OK) == 0 ? path.string() : std::string();
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  for (const std::filesystem::path& directory : {self.parent_path(), kInstalledAt}) {
+    const auto path = directory / "godwit-libvirt";
+    if (::access(path.c_str(), X_OK) == 0) return path.string();
+  }
+  return {};
 }
 
 LibvirtProgram::LibvirtProgram(os::Loop& loop, const Config& config, std::vector<std::string> words,

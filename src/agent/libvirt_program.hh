@@ -44,7 +44,7 @@ class LibvirtProgram final {
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
-// Beside the agent's own program; empty: it is not there.
+// Beside the agent's own program, or installed; empty: it is not there.
 std::string libvirt_program();
 
 }  // namespace godwit::agent

@@ -68,17 +68,17 @@ Finding try_libvirt() {
     return ok("libvirt", "none runs here");
   }
   std::error_code error;
-  auto program = std::filesystem::read_symlink("/proc/self/exe", error).parent_path() /
-                 "godwit-libvirt";
-  if (!exists(program)) program = "/usr/sbin/godwit-libvirt";
+  auto program =
+      std::filesystem::read_symlink("/proc/self/exe", error).parent_path() / "godwit-libvirt";
+  if (!exists(program)) program = "/usr/libexec/godwit/godwit-libvirt";
   const auto done = os::run({.argv = {program.string(), "qemu:///system", "describe", "-"}});
   if (done && done->status.success()) return ok("libvirt", "its domains can move from and to here");
-  return warn("libvirt",
-              fmt::format("one runs here, whose domains cannot move: {}",
-                          !done              ? done.error().text
-                          : done->out.empty() ? done->err
-                                              : done->out),
-              "apt install godwit-libvirt");
+  return warn(
+      "libvirt",
+      fmt::format("one runs here, whose domains cannot move: {}", !done ? done.error().text
+                                                                  : done->out.empty() ? done->err
+                                                                                      : done->out),
+      "apt install godwit-libvirt");
 }
 
 Finding find_qemu_user() {
@@ -104,14 +104,10 @@ Findings examine_machine() {
   const auto host = qemu::probe_host(accelerator.accelerator);
   qemu::HostCapabilities memory;
   qemu::refresh_memory(memory);
-  return {try_qemu(host),
-          try_kvm(accelerator),
-          find_qemu_user(),
-          try_disk_tools(),
-          find_firmware(host),
-          find_tpm(),
-          try_libvirt(),
-          judge_memory(memory.memory_total, memory.memory_available),
+  return {try_qemu(host),      try_kvm(accelerator),
+          find_qemu_user(),    try_disk_tools(),
+          find_firmware(host), find_tpm(),
+          try_libvirt(),       judge_memory(memory.memory_total, memory.memory_available),
           ask_clock()};
 }
 
