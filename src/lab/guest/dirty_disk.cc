@@ -43,10 +43,38 @@ void DirtyDisk::run() {
       write_one();
     }
     const auto took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - begun);
-    slowest_us_ = std::max<std::uint64_t>(slowest_us_, static_cast<std::uint64_t>(took.count()));
+    keep_time(static_cast<std::uint64_t>(took.count()));
     due = std::max(due + interval, Clock::now() - interval);
     std::this_thread::sleep_until(due);
   }
+}
+
+void DirtyDisk::keep_time(std::uint64_t us) {
+  const std::lock_guard lock(times_mutex_);
+  if (times_us_.size() < kTimes) {
+    times_us_.push_back(us);
+  } else {
+    times_us_[next_time_++ % kTimes] = us;
+  }
+}
+
+void DirtyDisk::forget_times() {
+  const std::lock_guard lock(times_mutex_);
+  times_us_.clear();
+  next_time_ = 0;
+}
+
+std::uint64_t DirtyDisk::percentile_us(double part) const {
+  std::vector<std::uint64_t> times;
+  {
+    const std::lock_guard lock(times_mutex_);
+    times = times_us_;
+  }
+  if (times.empty()) return 0;
+  const double last = part * static_cast<double>(times.size() - 1);
+  const auto at = times.begin() + static_cast<std::ptrdiff_t>(last);
+  std::ranges::nth_element(times, at);
+  return *at;
 }
 
 void DirtyDisk::write_one() {

@@ -17,6 +17,7 @@ class DirtyDisk final {
  public:
   static constexpr std::size_t kBlockBytes = 4096;
   static constexpr std::size_t kBlocks = 8192;  // 32 MiB from the front
+  static constexpr std::size_t kTimes = 65536;
 
   // A block device or a file, as large as that at least.
   DirtyDisk(const std::string& path, std::uint64_t bytes_per_second);
@@ -24,8 +25,10 @@ class DirtyDisk final {
 
   std::uint64_t written() const { return written_; }  // blocks
   std::uint64_t damaged() const { return damaged_; }
-  std::uint64_t slowest_us() const { return slowest_us_; }  // of all writes, or since
-  void forget_slowest() { slowest_us_ = 0; }
+  // How long writes took since times were forgotten, the last kTimes of them; 0: there was none.
+  // `part` of them took no longer: 0.5 gives the median, 1 the slowest.
+  std::uint64_t percentile_us(double part) const;
+  void forget_times();
   // Reads every block that was written; returns the total of damaged ones seen so far.
   std::uint64_t check_all();
 
@@ -37,6 +40,7 @@ class DirtyDisk final {
 
   void run();
   void write_one();
+  void keep_time(std::uint64_t us);
   bool is_intact(std::size_t number);
 
   int fd_;
@@ -45,7 +49,10 @@ class DirtyDisk final {
   std::unique_ptr<std::uint64_t[], Free> block_;  // aligned, for O_DIRECT
   std::vector<std::uint32_t> generations_;
   std::uint64_t random_ = 88172645463325252ULL;
-  std::atomic<std::uint64_t> written_ = 0, damaged_ = 0, slowest_us_ = 0;
+  std::atomic<std::uint64_t> written_ = 0, damaged_ = 0;
+  mutable std::mutex times_mutex_;  // of these two; not held while a write waits
+  std::vector<std::uint64_t> times_us_;
+  std::size_t next_time_ = 0;  // to be replaced, once there are kTimes
   std::atomic<bool> ends_ = false;
   std::thread thread_;
 };

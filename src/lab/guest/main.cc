@@ -2,7 +2,7 @@
 //
 //   TCP 7007  echo                    UDP 7007  lab/guest/protocol.hh: account, echo, stream
 //   TCP 7008  control, a line each:   "report [CLIENT [FROM LIMIT]]", "check", "dirty RATE",
-//                                     "forget" the slowest write
+//                                     "forget" how long writes took
 //
 // One thread: every millisecond of the vm's time it takes what came, counts, sends what is due and
 // dirties memory. Another one writes to a disk, if there is one to be written to.
@@ -129,7 +129,7 @@ class Guest final {
     words >> verb;
     if (verb == "check") memory_.check_all();
     if (verb == "check" && disk_) disk_->check_all();
-    if (verb == "forget" && disk_) disk_->forget_slowest();
+    if (verb == "forget" && disk_) disk_->forget_times();
     if (verb == "dirty") {
       std::string rate;
       words >> rate;
@@ -161,13 +161,15 @@ class Guest final {
         << R"(,"damaged":)" << memory_.damaged_pages()           //
         << R"(},"disk":{"written":)" << (disk_ ? disk_->written() : 0) << R"(,"damaged":)"
         << (disk_ ? disk_->damaged() : 0) << R"(,"slowest_us":)"
-        << (disk_ ? disk_->slowest_us() : 0) << R"(},"tcp":{"timeouts":)" << tcp.timeouts  //
-        << R"(,"retransmissions":)" << tcp.retransmissions                                 //
-        << R"(,"resets_received":)" << tcp.resets_received                                 //
-        << R"(},"udp_drops":{"received":)" << udp.received                                 //
-        << R"(,"sent":)" << udp.sent                                                       //
-        << R"(},"echo":{"accepted":)" << echo_.accepted()                                  //
-        << R"(,"bytes":)" << echo_.bytes()                                                 //
+        << (disk_ ? disk_->percentile_us(1) : 0) << R"(,"p50_us":)"
+        << (disk_ ? disk_->percentile_us(0.5) : 0) << R"(,"p99_us":)"
+        << (disk_ ? disk_->percentile_us(0.99) : 0) << R"(},"tcp":{"timeouts":)" << tcp.timeouts  //
+        << R"(,"retransmissions":)" << tcp.retransmissions                                        //
+        << R"(,"resets_received":)" << tcp.resets_received                                        //
+        << R"(},"udp_drops":{"received":)" << udp.received                                        //
+        << R"(,"sent":)" << udp.sent                                                              //
+        << R"(},"echo":{"accepted":)" << echo_.accepted()                                         //
+        << R"(,"bytes":)" << echo_.bytes()                                                        //
         << R"(},"client":)" << udp_.report(client, from, limit) << "}";
     return out.str();
   }
