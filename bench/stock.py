@@ -109,9 +109,11 @@ class Qemu:
             self._process.wait()
 
 
-def stock_argv(godwits, append):
-    """The command line of Godwit's QEMU with an operator's TAP, console and QMP in it."""
+def stock_argv(godwits, load):
+    """The command line of Godwit's QEMU with an operator's TAP, console and QMP in it, and the files themselves of which Godwit
+    makes copies for a QEMU that may not read them."""
     words, argv = iter(godwits), []
+    own = dict(zip(("-kernel", "-initrd", "-append"), (*map(str, load.files()), load.append(MTU))))
     for word in words:
         if word in ("-chardev", "-mon", "-uuid"):
             next(words)
@@ -122,9 +124,9 @@ def stock_argv(godwits, append):
         elif word == "-netdev":
             next(words)
             argv += [word, "tap,id=net0,ifname=tap0,script=no,downscript=no,vhost=off"]
-        elif word == "-append":
+        elif word in own:
             next(words)
-            argv += [word, append]
+            argv += [word, own[word]]
         else:
             argv.append(word)
     return [*argv, "-qmp", "stdio"]
@@ -134,7 +136,7 @@ class StockVm:
     """A vm of the operator, and its moves."""
 
     def __init__(self, lab, load, argv, port=MIGRATION_PORT):
-        self.lab, self.argv, self.port = lab, stock_argv(argv, load.append(MTU)), port
+        self.lab, self.argv, self.port = lab, stock_argv(argv, load), port
         self.addresses = {node["name"]: node["ipv4"] for node in lab.describe()["nodes"]
                           if not node["router"]}
         self.vm = self._left = None

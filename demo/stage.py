@@ -277,6 +277,11 @@ class Load:
     words: str = ""                     # further ones of the kernel's command line
     disks: tuple = ()                   # as `vm run --disk` takes them
 
+    def files(self):
+        """The kernel, and its initrd."""
+        kernel, initrd = guest_image()
+        return kernel, self.initrd or initrd
+
     def append(self, mtu=1500):
         # Where the kernel unpacks itself decides whether 8 MiB of its image stay behind as pages to
         # move: at random, no two vms would be the same.
@@ -297,9 +302,9 @@ class Godwit:
         self.host = HOSTS["east"]
 
     def start(self):
-        kernel, initrd = guest_image()
+        kernel, initrd = self.load.files()
         self.lab.run(self.host, "godwit", "vm", "run", VM, "--memory", self.load.memory,
-                     "--kernel", kernel, "--initrd", self.load.initrd or initrd,
+                     "--kernel", kernel, "--initrd", initrd,
                      "--append", self.load.append(),
                      *(word for disk in self.load.disks for word in ("--disk", disk)),
                      "--nic", VM_PORT)
