@@ -16,7 +16,7 @@ from stage import (CLIENT_ADDRESS, CLIENT_PORT, COMMAND_LIMIT_S, HOSTS, ROOT, VM
 BOOT_LIMIT_S = 90
 SECRET = "0x1500016"  # an index of the TPM's memory
 WRITES_PER_SECOND = 100
-MOST_SENT_MB = 100  # of the disk; the image has 330
+MOST_SENT_MB = 100  # of the disk; the image has 760
 
 # Prints what a shell of root's in the guest says: ADDRESS COMMAND.
 SHELL = ("import socket, sys\n"

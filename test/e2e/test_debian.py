@@ -82,7 +82,7 @@ def test_a_debian_with_uefi_and_a_tpm_moves_and_loses_nothing(fleet, debian):
     report = fleet.move(vm, "e1", "w1")["report"]
     answered = writer.stop()
     assert answered > 10
-    assert report["disks"]["sent_bytes"] < 100 << 20, "of its own, not of the image's 330 MB"
+    assert report["disks"]["sent_bytes"] < 100 << 20, "of its own, not of the image's 760 MB"
     expect_all_there(fleet, vm, answered)
     assert shell(fleet, vm, "tpm2_pcrread sha256") == registers
     assert shell(fleet, vm, READ_CD) == "seed\nread-only\n"
