@@ -17,6 +17,7 @@ all at once, each by its own connection, as a script of an operator's would.
 import argparse
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -27,8 +28,8 @@ sys.path.insert(0, str(ROOT / "demo"))
 
 from debian_guest import debian_guest  # noqa: E402
 from memory import LINKS, QUICK_LINK, RETURN, QEMUS, say  # noqa: E402
-from stage import (HOSTS, MAX_DOWNTIME_MS, MOVE_LIMIT_S, Lab, Load, guest_image, performed,  # noqa: E402
-                   wait_until, warm_memory, write_rows)
+from stage import (HOSTS, MAX_DOWNTIME_MS, MOVE_LIMIT_S, Lab, Load, StageError, guest_image,  # noqa: E402
+                   performed, wait_until, warm_memory, write_rows)
 from stock import MIGRATION_PORT, StockVm  # noqa: E402
 from usage import PYTHON, Usage  # noqa: E402
 
@@ -40,6 +41,8 @@ WARM_BYTES = 6 << 30
 
 
 class Clones:
+    limit_s = MOVE_LIMIT_S
+
     def __init__(self, lab, load):
         self.lab, self.load, self.names = lab, load, [f"clone{i + 1}" for i in range(COUNT)]
         self.host = HOSTS["east"]
@@ -61,9 +64,13 @@ class Clones:
                                 f"{MAX_DOWNTIME_MS:.0f}ms", "--on-diverge", "pause", "--no-known", "--json",
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         try:
-            return json.loads(moving.communicate(timeout=MOVE_LIMIT_S)[0])
+            said = moving.communicate(timeout=self.limit_s)[0]
         finally:
             moving.terminate()
+        if moving.returncode != 0:
+            reasons = re.findall(r'"reason": "(.*)"', said)
+            raise StageError(f"godwit migrate ended with status {moving.returncode}: {'; '.join(reasons)}")
+        return json.loads(said)
 
     def move_as_a_group(self, host):
         group = self.migrate(host, *self.names)

@@ -7,6 +7,7 @@ Cases, of which each is a link and a way, like first-idle-465mbit-27ms:
                 blocks of 4 KiB at random, each on stable storage before the next
   base-present  its disk is an overlay on an image with the same, which both hosts have
   postgres      a Debian, its PostgreSQL at work (disk_postgres.py)
+  cloudnet-4    four vms at once, there only (disk_group.py)
 
 Systems: Godwit; qemu-mirror, which is QEMU's blockdev-mirror and then its pre-copy (mirror.py); qemu-mirror-sync, the same with
 writes in step; qemu-mirror-top, which copies the overlay alone; offline, what `zstd --long` makes of the disk's contents, which is
@@ -39,11 +40,12 @@ from disks import disk_of  # noqa: E402
 from mirror import BACKGROUND, SYNCHRONOUS, Mirroring  # noqa: E402
 from stage import (COMMAND_LIMIT_S, HOSTS, WARM_BYTES, Client, Godwit, Lab, Load, build_directory,  # noqa: E402
                    performed, wait_until, warm_memory, write_rows)
+import disk_group  # noqa: E402
 import disk_postgres  # noqa: E402
 
 RATES = {"idle": "0bit", "random": "8mbit"}  # the guest's writes
 BASE_PRESENT = "base-present"
-CASES = (*RATES, BASE_PRESENT, disk_postgres.NAME)
+CASES = (*RATES, BASE_PRESENT, disk_postgres.NAME, disk_group.NAME)
 CONTENT = build_directory() / "bench-disk.raw"
 CONTENT_BYTES = 256 << 20
 DISK = "data,size=2GiB,format=raw"
@@ -206,6 +208,8 @@ def run(options):
             for name in options.case or CASES:
                 if name == disk_postgres.NAME:
                     disk_postgres.run(options, link, outcomes)
+                elif name == disk_group.NAME:
+                    disk_group.run(options, link, outcomes)
                 else:
                     small_guest(options, link, name, outcomes)
     finally:
