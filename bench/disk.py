@@ -19,7 +19,8 @@ less than any copy of a running vm can cost.
   wan_bytes        both ways
   pause_ms         the vCPUs stand
   write_*_ms       how long the guest's writes on stable storage take: the slowest of the move (the pause is part of it); median and
-                   99th percentile of those in step before the pause, or of all where none are; `usual`: before the move
+                   99th percentile of those in step before the pause, or of all where none are (no figure: in step too shortly to be
+                   looked at); `usual`: before the move
   disk_identical   1: what the guest did not write meanwhile is at the target what it was
   blocks_damaged   of those that the guest wrote meanwhile and read again there
 
@@ -83,7 +84,7 @@ class Writes:
     """How long the guest's writes take."""
 
     def __init__(self, lab):
-        self._lab, self._slowest_ms, self._looks, self._in_step = lab, 0.0, 0, None
+        self._lab, self._slowest_ms, self._looks, self._in_step = lab, 0.0, 0, {}
 
     def await_some(self):
         before = self._look()["written"]
@@ -105,7 +106,7 @@ class Writes:
 
     def figures(self):
         seen = self._percentiles()
-        return (self._in_step or seen) | {"write_max_ms": self._slowest_ms}
+        return (self._in_step if self._looks > 0 else seen) | {"write_max_ms": self._slowest_ms}
 
     def _percentiles(self, word=""):
         seen = self._look()

@@ -18,7 +18,7 @@ LINKS = {  # each queue holds a round trip or so
 # Which host a vm moves to; what it left at the first is there when it comes back.
 WAYS = {"first": HOSTS["west"], "back": HOSTS["east"]}
 MOVE_LIMIT_S = 300
-LOOK_S = 0.5  # looking costs CPU time that is the move's
+LOOK_S = 0.25  # looking costs CPU time that is the move's
 DEBIAN_SIZE = "8G"
 # By a metric's last word; else bool.
 UNITS = {"s": "s", "ms": "ms", "bytes": "bytes", "lost": "count", "transactions": "count", "damaged": "blocks"}
