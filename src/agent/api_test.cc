@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "agent/contents.hh"
 #include "base/test_directory.hh"
 #include "os/memory_stream.hh"
 #include "os/test_wait.hh"
@@ -151,6 +152,7 @@ class ApiTest : public testing::Test {
                       .events = events_},
                      no_hosts};
   KnownMemory known_{loop_, ByteCount{0}};
+  Contents contents_{loop_, config_, *store_, images_, disks_};
   Migrations migrations_{{.loop = loop_,
                           .config = config_,
                           .store = *store_,
@@ -159,6 +161,7 @@ class ApiTest : public testing::Test {
                           .disks = disks_,
                           .replicas = replicas_,
                           .known = known_,
+                          .contents = contents_,
                           .peers = fleet_,
                           .events = events_},
                          no_hosts};

@@ -211,19 +211,31 @@ void DiskSource::read(std::uint8_t disk, disk::Extent extent) {
 void DiskSource::send(const disk::Record& record) { append(record, records_); }
 
 std::size_t DiskSource::take(BytesView acknowledgements) {
-  append(ack_, acknowledgements);
-  const std::size_t whole = ack_.size() / disk::kAckBytes * disk::kAckBytes;
-  if (whole == 0) return acknowledgements.size();
-  const auto records = from_big_endian<std::uint64_t>(ack_.data() + whole - disk::kAckBytes);
-  ack_.erase(ack_.begin(), ack_.begin() + static_cast<std::ptrdiff_t>(whole));
+  append(acks_, acknowledgements);
   // Not from within the transfer.
-  loop_.post([this, records, alive = std::weak_ptr(alive_)] {
+  if (std::exchange(hears_, true)) return acknowledgements.size();
+  loop_.post([this, alive = std::weak_ptr(alive_)] {
     if (alive.expired()) return;
-    if (!outbound_.acknowledged(records)) return fail_with("the target acknowledges what is not");
+    hears_ = false;
+    if (const auto good = acknowledged(); !good) return fail_with(good.error().text);
     pump();
     maybe_settled();
   });
   return acknowledgements.size();
+}
+
+Result<> DiskSource::acknowledged() {
+  const std::size_t whole = acks_.size() / disk::kAckBytes * disk::kAckBytes;
+  for (std::size_t at = 0; at < whole; at += disk::kAckBytes) {
+    const auto number = from_big_endian<std::uint64_t>(acks_.data() + at);
+    const bool is_passed_over = (number & disk::kNotThere) != 0;
+    if (is_passed_over ? !outbound_.not_there(number & ~disk::kNotThere)
+                       : !outbound_.acknowledged(number)) {
+      return fail("the target acknowledges what is not");
+    }
+  }
+  acks_.erase(acks_.begin(), acks_.begin() + static_cast<std::ptrdiff_t>(whole));
+  return {};
 }
 
 // Not from within the transfer. Some at a time: they are looked up until their blocks are read.
@@ -301,9 +313,10 @@ void DiskSource::look() {
   if (!ready_ && !once() && (little || never_less)) {
     ready_ = true;
     outbound_.keep_in_step();
-    spdlog::info("vm {}: disks {}, {} left, {} were at the target", vm_.name(),
+    spdlog::info("vm {}: disks {}, {} left, {} were at the target, {} elsewhere there", vm_.name(),
                  outbound_.synchronous() ? "in step" : "copied", to_text(ByteCount{remaining}),
-                 to_text(ByteCount{outbound_.same_bytes()}));
+                 to_text(ByteCount{outbound_.same_bytes()}),
+                 to_text(ByteCount{outbound_.elsewhere_bytes()}));
     events_.ready();
     if (alive.expired()) return;
   }
@@ -386,6 +399,7 @@ DiskSource::Progress DiskSource::progress() const {
                     .remaining_bytes = outbound_.remaining_bytes(),
                     .sent_bytes = packer_.coded_bytes(),
                     .same_bytes = outbound_.same_bytes(),
+                    .elsewhere_bytes = outbound_.elsewhere_bytes(),
                     .rate = {static_cast<std::uint64_t>(rate_ * 8)},
                     .ready = ready_,
                     .synchronous = outbound_.synchronous(),

@@ -38,6 +38,7 @@ class DiskSource final : disk::OutboundSink {
     std::uint64_t remaining_bytes = 0;  // by now, with what the guest has written since
     std::uint64_t sent_bytes = 0;       // for them by the lanes, compressed
     std::uint64_t same_bytes = 0;       // found at the target
+    std::uint64_t elsewhere_bytes = 0;  // found there, but not on these disks
     BitRate rate;                       // of the disks' bytes
     bool ready = false, synchronous = false;
     Nanoseconds eta{};
@@ -84,6 +85,7 @@ class DiskSource final : disk::OutboundSink {
   void scanned();
   void written(const DiskTap::Write& write);
   std::size_t take(BytesView acknowledgements);
+  Result<> acknowledged();
   std::size_t take_seeds(BytesView parts);
   void learn();
   void pump();
@@ -103,9 +105,9 @@ class DiskSource final : disk::OutboundSink {
   disk::Outbound outbound_;
   DiskPacker packer_;
   Bytes records_;  // for the next batch
-  Bytes ack_;      // as far as it came
+  Bytes acks_;     // as far as they came
   disk::SeedReader seed_reader_;
-  bool seeds_wait_ = false, learning_ = false;
+  bool hears_ = false, seeds_wait_ = false, learning_ = false;
   std::size_t connected_ = 0, to_scan_ = 0;
   bool scanning_ = false, ready_ = false, could_pause_ = false, pumping_ = false;
   bool settling_ = false, untapped_ = false, unexporting_ = false, unexported_ = false,

@@ -7,11 +7,13 @@
 namespace godwit::agent {
 
 DiskTarget::DiskTarget(os::Loop& loop, qemu::VmSpec vm, std::vector<qemu::DiskPaths> paths,
-                       Seeds seeds, TransferLink& link, Events events)
+                       Seeds seeds, std::shared_ptr<const Elsewhere> elsewhere, TransferLink& link,
+                       Events events)
     : loop_(loop),
       vm_(std::move(vm)),
       paths_(std::move(paths)),
       wanted_(seeds),
+      elsewhere_(std::move(elsewhere)),
       link_(link),
       events_(std::move(events)),
       inbound_(qemu::sizes_of(vm_.disks), *this),
@@ -42,6 +44,7 @@ void DiskTarget::start(const std::filesystem::path& directory) {
   } catch (const SetupError& error) {
     return fail_with(error.what());
   }
+  if (elsewhere_) reader_.emplace(loop_, elsewhere_, directory);
   served_.socket = socket->string();
   for (std::size_t i = 0; i < vm_.disks.size(); ++i) served_.exports.push_back(qemu::disk_node(i));
   connect_clients();
@@ -61,7 +64,7 @@ void DiskTarget::connect_clients() {
           ready_ = true;
           events_.ready();
           if (wanted_ == Seeds::all) {
-            seeds_.emplace(clients_, vm_.disks, link_,
+            seeds_.emplace(clients_, vm_.disks, elsewhere_.get(), link_,
                            [this](const std::string& why) { fail_with(why); });
           }
           if (std::exchange(took_less_, false)) link_.take_disks();
@@ -114,6 +117,29 @@ void DiskTarget::zero(std::uint64_t number, std::uint8_t disk, disk::Extent exte
   clients_[disk]->zero(extent.offset, extent.length, when_done(number));
 }
 
+// Only what has this digest as it is read is written.
+void DiskTarget::copy(std::uint64_t number, std::uint8_t disk, disk::Extent extent,
+                      const disk::Digest& digest) {
+  const auto came = [this, number, disk, offset = extent.offset](const Result<Bytes>& bytes) {
+    if (failed_) return;
+    if (!bytes) return not_there(number);
+    const auto data = std::make_shared<const Bytes>(*bytes);
+    clients_[disk]->write(
+        offset, *data,
+        [data, done = when_done(number)](const Result<>& result) mutable { done(result); });
+  };
+  if (reader_) return reader_->read(digest, extent.length, came);
+  loop_.post([came, alive = std::weak_ptr(alive_)] {
+    if (!alive.expired()) came(fail("this host has told of nothing"));
+  });
+}
+
+// The source hears of it before it hears that the record is behind us.
+void DiskTarget::not_there(std::uint64_t number) {
+  Writer(ack_).u64(disk::kNotThere | number);
+  made(number);
+}
+
 void DiskTarget::flush(std::uint64_t number) {
   const auto left = std::make_shared<std::size_t>(clients_.size());
   for (const auto& client : clients_) {
@@ -139,6 +165,7 @@ void DiskTarget::close() {
   loop_.post([this, alive = std::weak_ptr(alive_)] {
     if (alive.expired()) return;
     clients_.clear();
+    reader_.reset();
     daemon_->stop([this](const Result<>& done) {
       if (!done) return fail_with(done.error().text);
       closed_ = true;

@@ -3,7 +3,8 @@
 //
 //   TransferLink --> DiskUnpacker --> disk::Inbound --> BlockClient --NBD--> qemu::StorageDaemon
 //        '<-- acknowledgements: how many records it has made                   |
-//        '<-- DiskSeeds: what was there before them  <-------------------------'
+//        '<-- DiskSeeds: what was there before them  <-------------------------|
+//             ContentReader: what is elsewhere at this host ------------------>'
 //
 // Of a libvirt domain its own QEMU takes the storage daemon's place. Owned by a TargetMove,
 // ReplicaTarget or LibvirtTarget; control thread, decompression in one of its own.
@@ -12,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/content_reader.hh"
 #include "agent/disk_coding.hh"
 #include "agent/disk_seeds.hh"
 #include "agent/transfer_link.hh"
@@ -33,8 +35,10 @@ class DiskTarget final : disk::InboundSink {
   // Of `vm`, in these files; `link` has to outlive this.
   // Seeds::none: the source knows what differs, and does not ask what is here.
   enum class Seeds { all, none };
+  // `elsewhere`: what this host has that disks may be made of, which the source has asked for;
+  // null: nothing.
   DiskTarget(os::Loop& loop, qemu::VmSpec vm, std::vector<qemu::DiskPaths> paths, Seeds seeds,
-             TransferLink& link, Events events);
+             std::shared_ptr<const Elsewhere> elsewhere, TransferLink& link, Events events);
   ~DiskTarget() override;
 
   // With a socket in this directory, which is made.
@@ -51,6 +55,8 @@ class DiskTarget final : disk::InboundSink {
   void write(std::uint64_t number, std::uint8_t disk, std::uint64_t offset,
              BytesView data) override;
   void zero(std::uint64_t number, std::uint8_t disk, disk::Extent extent) override;
+  void copy(std::uint64_t number, std::uint8_t disk, disk::Extent extent,
+            const disk::Digest& digest) override;
   void flush(std::uint64_t number) override;
 
   std::size_t take(BytesView coded);
@@ -58,6 +64,7 @@ class DiskTarget final : disk::InboundSink {
   void not_served(const std::string& why);
   void came(const Result<Bytes>& records);
   qemu::BlockClient::Done when_done(std::uint64_t number);
+  void not_there(std::uint64_t number);
   void made(std::uint64_t number);
   void close();
   void acknowledge();
@@ -67,11 +74,13 @@ class DiskTarget final : disk::InboundSink {
   qemu::VmSpec vm_;
   std::vector<qemu::DiskPaths> paths_;
   Seeds wanted_;
+  std::shared_ptr<const Elsewhere> elsewhere_;
   TransferLink& link_;
   Events events_;
   std::unique_ptr<qemu::StorageDaemon> daemon_;
   Served served_;
   std::optional<DiskSeeds> seeds_;
+  std::optional<ContentReader> reader_;  // of elsewhere_
   DiskSeeds::Clients clients_;
   disk::Inbound inbound_;
   DiskUnpacker unpacker_;

@@ -336,6 +336,17 @@ void Disks::purge_left(const std::string& vm, const std::string& tenant) {
   }
 }
 
+std::vector<qemu::VmSpec> Disks::left() {
+  std::vector<qemu::VmSpec> left;
+  for (const auto& document : store_.list(kLeft)) {
+    auto spec = qemu::vm_spec_from_json(qemu::member(document.body, "spec"));
+    if (spec && !is_unfinished(document.body) && !is_here(spec->id)) {
+      left.push_back(*std::move(spec));
+    }
+  }
+  return left;
+}
+
 nlohmann::json Disks::describe(const qemu::VmSpec& spec, const qemu::DiskSpec& disk) const {
   const fs::path file = file_of(spec.id, disk);
   return {{"vm", spec.name},

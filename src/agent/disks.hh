@@ -71,6 +71,8 @@ class Disks final {
   void leave(const qemu::VmSpec& spec, const std::string& to);
   // Removes what vms of this name and tenant left, unless they are on their way here.
   void purge_left(const std::string& vm, const std::string& tenant);
+  // Of vms that moved away or were removed: nobody writes to their disks.
+  std::vector<qemu::VmSpec> left();
   // As the API shows them: those of a vm here, and those that were left.
   std::vector<nlohmann::json> list_of(const qemu::VmSpec& spec) const;
   std::vector<nlohmann::json> list_left();

@@ -320,6 +320,15 @@ Result<ImageRecord> Images::usable(const std::string& name, const std::string& t
   return *image;
 }
 
+std::vector<ImageRecord> Images::ready() const {
+  std::vector<ImageRecord> ready;
+  for (const auto& document : store_.list("image")) {
+    ImageRecord image = image_record(document.body);
+    if (!damaged_.contains(image.name)) ready.push_back(std::move(image));
+  }
+  return ready;
+}
+
 void Images::publish(const ImageRecord& image, std::string_view state) {
   events_.publish("image", {{"name", image.name},
                             {"tenant", image.tenant},

@@ -64,6 +64,8 @@ class Images final {
   // One that a vm of this tenant may have a disk from; the error says why not.
   Result<ImageRecord> usable(const std::string& name, const std::string& tenant);
   std::filesystem::path path(const ImageRecord& image) const;
+  // Those that are whole, of all tenants.
+  std::vector<ImageRecord> ready() const;
 
  private:
   using Work = std::shared_ptr<ImageWork>;

@@ -390,6 +390,8 @@ nlohmann::json LibvirtSource::progress() const {
     json["disks"] = {{"phase", remaining > 0 ? "copying" : "in-step"},
                      {"total_bytes", qemu::unsigned_at(job_, "disk_total")},
                      {"remaining_bytes", remaining},
+                     {"same_bytes", 0},  // libvirt does not ask
+                     {"elsewhere_bytes", 0},
                      {"sent_bytes", *disks}};
   }
   migrate::Report so_far;

@@ -110,7 +110,8 @@ void LibvirtTarget::open(const std::optional<codec::Settings>& codec) {
   for (const auto& disk : moving) vm.disks.push_back({.name = disk.target, .size = disk.size});
   for (const auto& each : exports_of(record_.domain)) served.exports.push_back(each.name);
   disks_ = std::make_unique<DiskTarget>(
-      context_.loop, std::move(vm), std::vector<qemu::DiskPaths>{}, DiskTarget::Seeds::none, *link_,
+      context_.loop, std::move(vm), std::vector<qemu::DiskPaths>{}, DiskTarget::Seeds::none,
+      nullptr, *link_,
       DiskTarget::Events{.ready = [] {},
                          .failed = [this](const std::string& why) { fail_with(why); }});
   disks_->use(std::move(served));

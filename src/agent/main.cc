@@ -12,6 +12,7 @@
 
 #include "agent/api.hh"
 #include "agent/config.hh"
+#include "agent/contents.hh"
 #include "base/result.hh"
 #include "os/service.hh"
 
@@ -75,6 +76,11 @@ http::Caller caller_of(const session::TlsStream& stream) {
       .expires = certificate.not_after().time_since_epoch().count()};
 }
 
+// Images and disks that vms left came or went.
+bool changes_contents(std::string_view event) {
+  return event == "image" || event == "vm" || event == Events::kMigrationOver;
+}
+
 // The parts, each after those that it uses. What they tell those above them goes through handlers,
 // which are called from the loop, when all are there.
 class Agent final {
@@ -98,6 +104,7 @@ class Agent final {
                    .events = events_},
                   [this](const std::string& name) { return fleet_.hosts_called(name); }),
         known_(loop_, config.known_memory),
+        contents_(loop_, config, *store_, images_, disks_),
         migrations_({.loop = loop_,
                      .config = config,
                      .store = *store_,
@@ -106,6 +113,7 @@ class Agent final {
                      .disks = disks_,
                      .replicas = replicas_,
                      .known = known_,
+                     .contents = contents_,
                      .peers = fleet_,
                      .events = events_},
                     [this](const std::string& name) { return fleet_.hosts_called(name); }),
@@ -132,6 +140,7 @@ class Agent final {
     users_.changed = [this] { cut_ended_users(); };
     events_.observe([this](std::string_view name, const nlohmann::json& data) {
       audit_migration(audit_, name, data);
+      if (changes_contents(name)) contents_.look();
     });
     serve_api();
     network_.path_changed = [this](const std::string& host) {
@@ -151,6 +160,7 @@ class Agent final {
     vms_.start();
     migrations_.start();
     replicas_.start();
+    contents_.start();
     network_.sweep_nics();
     fleet_.start();
     users_.start();
@@ -270,6 +280,7 @@ class Agent final {
   Vms vms_;
   Replicas replicas_;
   KnownMemory known_;
+  Contents contents_;
   Migrations migrations_;
   Recordings recordings_;
   Audit audit_;

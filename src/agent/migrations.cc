@@ -359,7 +359,8 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
   targets_[*id] = std::make_unique<TargetMove>(context_, std::move(record));
   std::shared_ptr<SharedReader> group;
   if (*shared) group = group_reader(request.peer, **shared);
-  targets_[*id]->prepare(std::move(request), *codec, std::move(group));
+  targets_[*id]->prepare(std::move(request), *codec, std::move(group),
+                         qemu::flag_at(body, "elsewhere"));
 }
 
 // The first of a group makes its pages; they end with the last.

@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "agent/contents.hh"
 #include "agent/replicas.hh"
 
 namespace godwit::agent {
@@ -116,6 +117,7 @@ class MigrationsTest : public testing::Test {
                       .events = events_},
                      no_hosts};
   KnownMemory known_{loop_, ByteCount{0}};
+  Contents contents_{loop_, config_, *store_, images_, disks_};
   Migrations migrations_{{.loop = loop_,
                           .config = config_,
                           .store = *store_,
@@ -124,6 +126,7 @@ class MigrationsTest : public testing::Test {
                           .disks = disks_,
                           .replicas = replicas_,
                           .known = known_,
+                          .contents = contents_,
                           .peers = peers_,
                           .events = events_},
                          no_hosts};

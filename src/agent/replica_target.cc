@@ -14,7 +14,7 @@ ReplicaTarget::ReplicaTarget(os::Loop& loop, Run run, std::vector<qemu::DiskPath
                                  .memory_verified = {},
                                  .failed = [this](const std::string& why) { fail_with(why); }}) {
   disks_.emplace(loop, run_.vm, std::move(paths),
-                 run_.same ? DiskTarget::Seeds::none : DiskTarget::Seeds::all, link_,
+                 run_.same ? DiskTarget::Seeds::none : DiskTarget::Seeds::all, nullptr, link_,
                  DiskTarget::Events{.ready = [this] { events_.ready(); },
                                     .closed = [this] { events_.closed(); },
                                     .failed = [this](const std::string& why) { fail_with(why); }});

@@ -224,16 +224,18 @@ void SourceMove::prepare_target() {
     context_.network.offer_move(port, record_.to, record_.epoch);
   }
   const auto marker = context_.disks.mark(vm->spec());
-  const nlohmann::json body = {{"id", record_.id.text()},
-                               {"marker", marker ? marker->id().text() : ""},
-                               {"shared_disks", record_.shared_disks},
-                               {"spec", qemu::to_json(vm->spec())},
-                               {"ports", ports},
-                               {"epoch", record_.epoch},
-                               {"by", record_.by},
-                               {"codec", to_json(codec())},
-                               {"group", to_json(shared_place())},
-                               {"postcopy", goes_postcopy(record_)}};
+  const nlohmann::json body = {
+      {"id", record_.id.text()},
+      {"marker", marker ? marker->id().text() : ""},
+      {"shared_disks", record_.shared_disks},
+      {"spec", qemu::to_json(vm->spec())},
+      {"ports", ports},
+      {"epoch", record_.epoch},
+      {"by", record_.by},
+      {"codec", to_json(codec())},
+      {"group", to_json(shared_place())},
+      {"postcopy", goes_postcopy(record_)},
+      {"elsewhere", context_.peers.protocol(record_.to) >= kElsewhereProtocol}};
   context_.peers.request(
       record_.to, "migration.prepare", body,
       [this, marker, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
@@ -479,6 +481,7 @@ void SourceMove::owned(const nlohmann::json& reply) {
       report_.disks = {.total_bytes = disks.total_bytes,
                        .sent_bytes = disks.sent_bytes,
                        .same_bytes = disks.same_bytes,
+                       .elsewhere_bytes = disks.elsewhere_bytes,
                        .mean_write = disks.mean_write,
                        .slowest_write = disks.slowest_write,
                        .usual_write = disks.usual_write};
@@ -711,6 +714,7 @@ nlohmann::json SourceMove::disk_progress() const {
           {"remaining_bytes", disks.remaining_bytes},
           {"sent_bytes", disks.sent_bytes},
           {"same_bytes", disks.same_bytes},
+          {"elsewhere_bytes", disks.elsewhere_bytes},
           {"rate_bps", disks.rate.bits_per_second},
           {"eta_s", static_cast<double>(disks.eta.count()) / 1e9},
           {"mean_write_ms", to_ms(disks.mean_write)},

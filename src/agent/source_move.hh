@@ -23,6 +23,7 @@
 
 namespace godwit::agent {
 
+class Contents;
 class Replicas;
 
 class SourceMove final {
@@ -36,6 +37,7 @@ class SourceMove final {
     Disks& disks;
     Replicas& replicas;
     KnownMemory& known;
+    Contents& contents;
     Peers& peers;
     Events& events;
   };

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "agent/contents.hh"
 #include "agent/move_queue.hh"
 #include "agent/replicas.hh"
 #include "migrate/bounds.hh"
@@ -150,8 +151,9 @@ void TargetMove::recorded() {
 }
 
 void TargetMove::prepare(PeerRequest request, const std::optional<codec::Settings>& codec,
-                         std::shared_ptr<SharedReader> group) {
+                         std::shared_ptr<SharedReader> group, bool wants_elsewhere) {
   codec_ = codec;
+  wants_elsewhere_ = wants_elsewhere;
   group_ = std::move(group);
   preparing_ = std::move(request);
   feed(TargetEvent::begin);
@@ -204,9 +206,19 @@ void TargetMove::discard_guest() {
 }
 
 void TargetMove::prepare_guest() {
-  if (!codec_ || codec_->most_known == 0) return prepare_guest(nullptr);
+  if (!codec_ || codec_->most_known == 0) return find_elsewhere(nullptr);
   context_.known.find(record_.spec.id, [this, alive = std::weak_ptr(alive_)](auto known) {
-    if (!alive.expired()) prepare_guest(std::move(known));
+    if (!alive.expired()) find_elsewhere(std::move(known));
+  });
+}
+
+void TargetMove::find_elsewhere(std::shared_ptr<const codec::KnownPages> known) {
+  if (!wants_elsewhere_ || !takes_disks()) return prepare_guest(std::move(known));
+  context_.contents.find(record_.spec, [this, known = std::move(known),
+                                        alive = std::weak_ptr(alive_)](auto elsewhere) {
+    if (alive.expired()) return;
+    elsewhere_ = std::move(elsewhere);
+    prepare_guest(known);
   });
 }
 
@@ -307,7 +319,7 @@ void TargetMove::start_disks() {
   disks_ready_ = false;
   disks_ = std::make_unique<DiskTarget>(
       context_.loop, record_.spec, context_.disks.paths(record_.spec), DiskTarget::Seeds::all,
-      *link_,
+      std::move(elsewhere_), *link_,
       DiskTarget::Events{.ready =
                              [this] {
                                disks_ready_ = true;

@@ -42,8 +42,9 @@ class TargetMove final {
 
   // migration.prepare
   // `group`: what the vm's memory shares with those that come with it; null: nothing.
+  // `wants_elsewhere`: the source takes what its disks can be made of here.
   void prepare(PeerRequest request, const std::optional<codec::Settings>& codec,
-               std::shared_ptr<SharedReader> group);
+               std::shared_ptr<SharedReader> group, bool wants_elsewhere);
   // migration.commit; behind: how long the vm's clock has stood still, if the source knows.
   void commit(PeerRequest request, std::optional<Nanoseconds> behind);
   // migration.abort; given_up: as an operator wants it, who wants nothing of it here.
@@ -73,6 +74,7 @@ class TargetMove final {
   void recorded();
   void discard_guest();
   void prepare_guest();
+  void find_elsewhere(std::shared_ptr<const codec::KnownPages> known);
   void prepare_guest(std::shared_ptr<const codec::KnownPages> known);
   bool hold_ports();
   Vm* guest();
@@ -116,7 +118,9 @@ class TargetMove final {
   std::shared_ptr<SharedReader> group_;   // until the link has it
   stream::TransferId transfer_;           // that link_ is of
   std::unique_ptr<TransferLink> link_;
-  std::unique_ptr<DiskTarget> disks_;  // of link_
+  bool wants_elsewhere_ = false;
+  std::shared_ptr<const Elsewhere> elsewhere_;  // until disks_ has it; null: nothing
+  std::unique_ptr<DiskTarget> disks_;           // of link_
   bool disks_ready_ = true, keeps_disks_ = true;
   std::unique_ptr<TargetRescue> rescue_;
   bool rescue_ready_ = false, in_postcopy_ = false, runs_ = false;

@@ -52,14 +52,20 @@ std::string writes_of(const json& disks) {
   return usual == 0 ? text : text + fmt::format(", before {:.1f}", usual);
 }
 
+// What the target had, but not on these disks.
+std::string elsewhere_of(const json& disks) {
+  if (number_of(disks, "elsewhere_bytes") == 0) return {};
+  return fmt::format(", {} elsewhere there", bytes_of(disks, "elsewhere_bytes"));
+}
+
 std::string total_part(const json& report) {
   Sum total;
   total.add("preparation", number_of(report, "preparation_ms"));
   if (const auto disks = report.find("disks"); disks != report.end()) {
     total.add("disks", number_of(*disks, "copy_s") * 1e3,
-              fmt::format("  {:>9}, {} there already, {} sent{}", bytes_of(*disks, "total_bytes"),
-                          bytes_of(*disks, "same_bytes"), bytes_of(*disks, "sent_bytes"),
-                          writes_of(*disks)));
+              fmt::format("  {:>9}, {} there already{}, {} sent{}", bytes_of(*disks, "total_bytes"),
+                          bytes_of(*disks, "same_bytes"), elsewhere_of(*disks),
+                          bytes_of(*disks, "sent_bytes"), writes_of(*disks)));
   }
   for (const json& round : report.value("rounds", json::array())) {
     total.add("round " + text_of(round, "round"), number_of(round, "ms"),

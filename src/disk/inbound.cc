@@ -10,6 +10,12 @@ namespace {
 
 bool is_flush(RecordKind kind) { return kind == RecordKind::kFlush || kind == RecordKind::kEnd; }
 
+Digest digest_in(BytesView data) {
+  Digest digest;
+  std::ranges::copy(data, digest.begin());
+  return digest;
+}
+
 }  // namespace
 
 Inbound::Inbound(std::vector<ByteCount> disks, InboundSink& sink)
@@ -59,6 +65,8 @@ void Inbound::start(std::uint64_t number, const Work& work) {
       return sink_.write(number, work.disk, work.extent.offset, work.data);
     case RecordKind::kZero:
       return sink_.zero(number, work.disk, work.extent);
+    case RecordKind::kCopy:
+      return sink_.copy(number, work.disk, work.extent, digest_in(work.data));
     case RecordKind::kFlush:
     case RecordKind::kEnd:
       return sink_.flush(number);

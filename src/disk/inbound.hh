@@ -15,6 +15,9 @@ class InboundSink {
   virtual void write(std::uint64_t number, std::uint8_t disk, std::uint64_t offset,
                      BytesView data) = 0;
   virtual void zero(std::uint64_t number, std::uint8_t disk, Extent extent) = 0;
+  // What has this digest, from wherever it is, to there; looked for, not guessed.
+  virtual void copy(std::uint64_t number, std::uint8_t disk, Extent extent,
+                    const Digest& digest) = 0;
   virtual void flush(std::uint64_t number) = 0;  // all disks
 };
 

@@ -13,9 +13,14 @@ struct Begun final : InboundSink {
     numbers.push_back(number);
   }
   void zero(std::uint64_t number, std::uint8_t, Extent) override { numbers.push_back(number); }
+  void copy(std::uint64_t number, std::uint8_t, Extent, const Digest& digest) override {
+    numbers.push_back(number);
+    digests.push_back(digest);
+  }
   void flush(std::uint64_t number) override { numbers.push_back(number); }
   std::vector<std::uint64_t> take() { return std::exchange(numbers, {}); }
   std::vector<std::uint64_t> numbers;
+  std::vector<Digest> digests;
 };
 
 class DiskInbound : public ::testing::Test {
@@ -95,6 +100,24 @@ TEST_F(DiskInbound, BoundedAheadOfOneThatTakesLong) {
   EXPECT_EQ(begun, Inbound::kMostAhead);
   inbound_.done(0);
   EXPECT_FALSE(begun_.take().empty());
+}
+
+// Whatever it takes to find what it names.
+TEST_F(DiskInbound, ACopyIsInOrderLikeAWrite) {
+  Bytes out;
+  Digest digest;
+  digest.fill(std::byte{7});
+  append(
+      {.kind = RecordKind::kCopy, .extent = {.offset = 0, .length = kBlockBytes}, .data = digest},
+      out);
+  ASSERT_TRUE(inbound_.push(out));
+  push(RecordKind::kWrite, 512);
+  push(RecordKind::kWrite, kBlockBytes);
+  push(RecordKind::kFlush);
+  EXPECT_THAT(begun_.take(), ElementsAre(0));
+  EXPECT_THAT(begun_.digests, ElementsAre(digest));
+  inbound_.done(0);
+  EXPECT_THAT(begun_.take(), ElementsAre(1, 2));
 }
 
 TEST_F(DiskInbound, EndsWhenTheEndIsMade) {

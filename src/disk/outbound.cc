@@ -42,7 +42,24 @@ void Outbound::compare(BytesView key) {
   for (const DirtyMap& map : maps_) seeds_.emplace_back(map.size());
 }
 
-bool Outbound::learn(const SeedPart& part) {
+bool Outbound::learn(const ToldPart& part) {
+  if (const auto* names = std::get_if<CataloguePart>(&part)) {
+    return !seeds_.empty() && catalogue_.learn(*names);
+  }
+  if (const auto* key = std::get_if<KeyPart>(&part)) return learn_key(*key);
+  return learn_seed(std::get<SeedPart>(part));
+}
+
+bool Outbound::learn_key(const KeyPart& part) {
+  const bool is_first = catalogue_.empty() && std::ranges::all_of(seeds_, [](const Seed& seed) {
+                          return seed.known_to() == 0;
+                        });
+  if (seeds_.empty() || !is_first) return false;
+  digest_.emplace(part.key);
+  return true;
+}
+
+bool Outbound::learn_seed(const SeedPart& part) {
   if (part.disk >= seeds_.size() || !seeds_[part.disk].learn(part)) return false;
   const std::uint64_t end = seeds_[part.disk].known_to();
   if (!part.digests.empty()) mark(part.disk, {.offset = part.offset, .length = end - part.offset});
@@ -55,14 +72,8 @@ bool Outbound::wants_digests() const {
   return kept < kMostDigestsKept;
 }
 
-bool Outbound::all_known() const { return std::ranges::all_of(seeds_, &Seed::is_known); }
-
-bool Outbound::is_there(std::uint8_t disk, std::uint64_t offset, BytesView block) {
-  const Digest* theirs = seeds_.empty() ? nullptr : seeds_[disk].digest_at(offset);
-  if (theirs == nullptr || (*digest_)(block) != *theirs) return false;
-  seeds_[disk].forget(offset);
-  same_bytes_ += block.size();
-  return true;
+bool Outbound::all_known() const {
+  return copies_.empty() && std::ranges::all_of(seeds_, &Seed::is_known);
 }
 
 // ---- the guest's writes ----
@@ -132,7 +143,11 @@ void Outbound::send(const Record& record) {
   if (!seeds_.empty()) seeds_[record.disk].change(record.extent);
   sink_.send(record);
   ++sent_;
-  unacked_.push_back({.bytes = kRecordHeader + record.data.size(), .token = {}, .extent = {}});
+  const bool is_copy = record.kind == RecordKind::kCopy;
+  unacked_.push_back(
+      {.bytes = kRecordHeader + (is_copy ? record.extent.length : record.data.size()),
+       .token = {},
+       .extent = {}});
   unacked_bytes_ += unacked_.back().bytes;
 }
 
@@ -163,33 +178,55 @@ void Outbound::read_done(std::uint8_t disk, Extent extent, BytesView data) {
   send_as_it_is(disk, extent, data);
 }
 
-// None: it does not go. What was written since is marked: it could not be older at the target than
-// what is there already.
-std::optional<RecordKind> Outbound::kind_of(std::uint8_t disk, std::uint64_t offset,
-                                            BytesView block) {
-  if (maps_[disk].is_dirty(offset) || is_there(disk, offset, block)) return std::nullopt;
-  return is_all_zeros(block) ? RecordKind::kZero : RecordKind::kWrite;
+// What was written since is marked: it could not be older at the target than what is there already.
+Outbound::Going Outbound::look_at(std::uint8_t disk, std::uint64_t offset, BytesView block) {
+  if (maps_[disk].is_dirty(offset)) return {};
+  const Going as_it_is{.kind = is_all_zeros(block) ? RecordKind::kZero : RecordKind::kWrite};
+  const Digest* theirs = seeds_.empty() ? nullptr : seeds_[disk].digest_at(offset);
+  const bool may_be_elsewhere =
+      as_it_is.kind == RecordKind::kWrite && !catalogue_.empty() && !hurries_;
+  if (theirs == nullptr && !may_be_elsewhere) return as_it_is;
+  const Digest digest = (*digest_)(block);
+  if (theirs != nullptr && digest == *theirs) {
+    seeds_[disk].forget(offset);
+    same_bytes_ += block.size();
+    return {};
+  }
+  if (!may_be_elsewhere || !catalogue_.has(digest)) return as_it_is;
+  return {.kind = RecordKind::kCopy, .digest = digest};
 }
 
-// Runs of blocks with something in them, and of zeroes.
+void Outbound::send_blocks(std::uint8_t disk, Extent extent, const Going& going, BytesView data) {
+  const bool is_copy = going.kind == RecordKind::kCopy;
+  if (is_copy) {
+    copies_.push_back({.number = sent_, .disk = disk, .extent = extent, .digest = going.digest});
+    data = going.digest;
+  } else if (going.kind == RecordKind::kZero) {
+    data = {};
+  }
+  send({.kind = *going.kind, .disk = disk, .extent = extent, .data = data});
+}
+
+// Runs of blocks with something in them, and of zeroes; copies one by one.
 void Outbound::send_as_it_is(std::uint8_t disk, Extent extent, BytesView data) {
   const auto size_at = [&](std::uint64_t at) {
     return std::min<std::uint64_t>(kBlockBytes, data.size() - at);
   };
-  const auto kind_at = [&](std::uint64_t at) {
-    return kind_of(disk, extent.offset + at, data.subspan(at, size_at(at)));
+  const auto going_at = [&](std::uint64_t at) {
+    return look_at(disk, extent.offset + at, data.subspan(at, size_at(at)));
   };
   std::uint64_t at = 0;
-  auto next_kind = kind_at(0);
+  Going next = going_at(0);
   while (at < data.size()) {
-    const auto kind = next_kind;
+    const Going going = next;
     std::uint64_t end = at + size_at(at);
-    while (end < data.size() && (next_kind = kind_at(end)) == kind) end += size_at(end);
-    if (kind) {
-      send({.kind = *kind,
-            .disk = disk,
-            .extent = {.offset = extent.offset + at, .length = end - at},
-            .data = kind == RecordKind::kWrite ? data.subspan(at, end - at) : BytesView{}});
+    while (end < data.size() && (next = going_at(end)).kind == going.kind &&
+           going.kind != RecordKind::kCopy) {
+      end += size_at(end);
+    }
+    if (going.kind) {
+      send_blocks(disk, {.offset = extent.offset + at, .length = end - at}, going,
+                  data.subspan(at, end - at));
     }
     at = end;
   }
@@ -199,6 +236,7 @@ void Outbound::pump(std::uint64_t room, Instant now) {
   if (is_late(now)) fall_back();
   if (end_sent_) return;
   if (wanted_synchronous_ && acked_ >= in_step_after_) synchronous_ = true;
+  if (copies_.size() >= (synchronous_ ? kMostCopiesInStep : kMostCopies)) return;
   std::size_t without = 0;  // disks in turn that had nothing
   while (reading_bytes_ < room && reads_.size() < kMaxReads && without < maps_.size()) {
     const auto disk = static_cast<std::uint8_t>(next_disk_++ % maps_.size());
@@ -223,9 +261,24 @@ bool Outbound::acknowledged(std::uint64_t records) {
     const Sent sent = unacked_.front();
     unacked_.pop_front();
     unacked_bytes_ -= sent.bytes;
+    if (!copies_.empty() && copies_.front().number == acked_) {
+      catalogue_.was_there();
+      elsewhere_bytes_ += copies_.front().extent.length;
+      copies_.pop_front();
+    }
     ++acked_;
     if (sent.waits) sink_.answer(sent.token);
   }
+  return true;
+}
+
+// It is read as it is by then, with all that the guest wrote to it behind the copy.
+bool Outbound::not_there(std::uint64_t number) {
+  const auto copy = std::ranges::find(copies_, number, &Copy::number);
+  if (copy == copies_.end()) return false;
+  mark(copy->disk, copy->extent);
+  catalogue_.was_not_there(copy->digest);
+  copies_.erase(copy);
   return true;
 }
 
@@ -247,9 +300,15 @@ void Outbound::answer_all() {
   }
 }
 
-void Outbound::let_go() {
+void Outbound::be_asynchronous() {
   wanted_synchronous_ = synchronous_ = false;
   answer_all();
+}
+
+// From here on a copy that is passed over would be a round trip of the pause.
+void Outbound::let_go() {
+  be_asynchronous();
+  hurries_ = true;
 }
 
 void Outbound::keep_in_step() {
@@ -259,7 +318,7 @@ void Outbound::keep_in_step() {
 
 // What QEMU still says, as it lets go of the tap, is answered at once.
 void Outbound::finish() {
-  let_go();
+  be_asynchronous();
   finishing_ = true;
 }
 

@@ -16,6 +16,7 @@
 #include <deque>
 #include <vector>
 
+#include "disk/catalogue.hh"
 #include "disk/dirty_map.hh"
 #include "disk/record.hh"
 #include "disk/seed.hh"
@@ -48,17 +49,21 @@ class Outbound final {
   static constexpr std::size_t kMaxReads = 8;
   static constexpr std::uint64_t kReadBytes = 256 << 10;
   static constexpr Nanoseconds kPatience = seconds(2);
+  // On their way at a time: 64 MiB, 6 Gbit/s at a round trip of 80 ms; and an eighth while the
+  // guest's writes wait behind them.
+  static constexpr std::size_t kMostCopies = 1024, kMostCopiesInStep = 128;
 
   Outbound(const std::vector<ByteCount>& disks, Mode mode, OutboundSink& sink);
 
-  // The target has disks already, and tells of them in learn(), with digests of this key: nothing
-  // is read before it is known what is there. To be called first.
+  // The target has disks already, and tells of them in learn(), with digests of this key, unless it
+  // tells another: nothing is read before it is known what is there. To be called first.
   void compare(BytesView key);
   // False: not in order. wants_digests(): not too many at a time.
-  bool learn(const SeedPart& part);
+  bool learn(const ToldPart& part);
   bool wants_digests() const;
-  // Bytes that did not go, as they were found there.
+  // Bytes that did not go, as they were found there: where they are to be, or elsewhere.
   std::uint64_t same_bytes() const { return same_bytes_; }
+  std::uint64_t elsewhere_bytes() const { return elsewhere_bytes_; }
 
   // The target lacks this; before it is told otherwise it has all.
   void mark(std::uint8_t disk, Extent extent) { maps_[disk].mark(extent); }
@@ -73,6 +78,9 @@ class Outbound final {
   void read_done(std::uint8_t disk, Extent extent, BytesView data);
   // So many of the records sent are made at the target; false: more than were sent.
   bool acknowledged(std::uint64_t records);
+  // One that is about to be acknowledged was passed over: what it names is not there any more, and
+  // is read and sent. False: that is no such record.
+  bool not_there(std::uint64_t number);
 
   // Sends what is to be sent while there is room for about so many bytes.
   void pump(std::uint64_t room, Instant now);
@@ -89,7 +97,8 @@ class Outbound final {
   void finish();
   bool end_sent() const { return end_sent_; }
   bool finished() const { return end_sent_ && acked_ == sent_ && dirty_bytes() == 0; }
-  // Everything that differs is marked; see compare().
+  // Everything that differs is marked; see compare(). Not while the target may yet pass over a
+  // copy.
   bool all_known() const;
 
   std::uint64_t dirty_bytes() const;
@@ -116,22 +125,40 @@ class Outbound final {
     Instant at{};
   };
 
+  // As what a block goes; nullopt: it does not.
+  struct Going {
+    std::optional<RecordKind> kind{};
+    Digest digest{};  // of a copy
+  };
+  // On its way: the target may have it no more.
+  struct Copy {
+    std::uint64_t number = 0;  // of its record
+    std::uint8_t disk = 0;
+    Extent extent;
+    Digest digest{};
+  };
+
+  bool learn_seed(const SeedPart& part);
+  bool learn_key(const KeyPart& part);
   void send(const Record& record);
   void send_and_wait(const Record& record, WriteToken token, Instant now);
   void mark_what_is_read(std::uint8_t disk, Extent extent);
   bool is_read(std::uint8_t disk, Extent extent) const;
   std::optional<Extent> next_to_read(std::uint8_t disk);
   void send_as_it_is(std::uint8_t disk, Extent extent, BytesView data);
-  std::optional<RecordKind> kind_of(std::uint8_t disk, std::uint64_t offset, BytesView block);
-  bool is_there(std::uint8_t disk, std::uint64_t offset, BytesView block);
+  Going look_at(std::uint8_t disk, std::uint64_t offset, BytesView block);
+  void send_blocks(std::uint8_t disk, Extent extent, const Going& going, BytesView data);
   void fall_back();
   void answer_all();
+  void be_asynchronous();
   bool is_late(Instant now) const;
 
   std::vector<DirtyMap> maps_;
   std::vector<Seed> seeds_;  // none: the target's disks are new
   std::optional<crypto::KeyedHash> digest_;
-  std::uint64_t same_bytes_ = 0;
+  Catalogue catalogue_;
+  std::deque<Copy> copies_;  // not acknowledged, in order
+  std::uint64_t same_bytes_ = 0, elsewhere_bytes_ = 0;
   Mode mode_;
   OutboundSink& sink_;
   std::vector<Read> reads_;
@@ -142,7 +169,7 @@ class Outbound final {
   std::uint64_t reading_bytes_ = 0, unacked_bytes_ = 0;
   std::size_t next_disk_ = 0;
   bool wanted_synchronous_, synchronous_;
-  bool finishing_ = false, end_sent_ = false;
+  bool hurries_ = false, finishing_ = false, end_sent_ = false;
 };
 
 }  // namespace godwit::disk

@@ -7,15 +7,24 @@
 namespace godwit::disk {
 namespace {
 
-bool has_extent(RecordKind kind) { return kind == RecordKind::kWrite || kind == RecordKind::kZero; }
+bool has_extent(RecordKind kind) { return kind != RecordKind::kFlush && kind != RecordKind::kEnd; }
+
+std::uint64_t longest(RecordKind kind) {
+  if (kind == RecordKind::kWrite) return kMaxRecordData;
+  return kind == RecordKind::kCopy ? kBlockBytes : kMaxRecordLength;
+}
+
+std::uint64_t data_of(RecordKind kind, std::uint64_t length) {
+  if (kind == RecordKind::kCopy) return sizeof(Digest);
+  return kind == RecordKind::kWrite ? length : 0;
+}
 
 }  // namespace
 
 void append(const Record& record, Bytes& out) {
-  const bool is_write = record.kind == RecordKind::kWrite;
-  CHECK(record.data.size() == (is_write ? record.extent.length : 0), "{} bytes for {}",
+  CHECK(record.data.size() == data_of(record.kind, record.extent.length), "{} bytes for {}",
         record.data.size(), record.extent.length);
-  CHECK(record.extent.length <= (is_write ? kMaxRecordData : kMaxRecordLength));
+  CHECK(record.extent.length <= longest(record.kind));
   Writer(out)
       .u8(std::to_underlying(record.kind))
       .u8(record.disk)
@@ -41,23 +50,21 @@ Result<std::optional<Record>> RecordReader::next() {
   record.extent.length = reader.u32();
   record.extent.offset = reader.u64();
   const auto [offset, length] = record.extent;
-  const bool is_write = record.kind == RecordKind::kWrite;
-  if (!reserved_is_zero || record.kind < RecordKind::kWrite || record.kind > RecordKind::kEnd) {
+  if (!reserved_is_zero || record.kind < RecordKind::kWrite || record.kind > RecordKind::kCopy) {
     return fail("no record of a disk: kind {}", std::to_underlying(record.kind));
   }
   if (has_extent(record.kind)) {
     const bool within = record.disk < disks_.size() && offset <= disks_[record.disk].bytes &&
                         length <= disks_[record.disk].bytes - offset;
-    if (!within || length == 0 || length > (is_write ? kMaxRecordData : kMaxRecordLength)) {
+    if (!within || length == 0 || length > longest(record.kind)) {
       return fail("{} bytes at {} are not within disk {}", length, offset, record.disk);
     }
   } else if (length != 0 || offset != 0 || record.disk != 0) {
     return fail("a flush of disks with an extent");
   }
-  if (is_write) {
-    if (reader.remaining() < length) return std::nullopt;
-    record.data = reader.bytes(length);
-  }
+  const std::uint64_t data = data_of(record.kind, length);
+  if (reader.remaining() < data) return std::nullopt;
+  record.data = reader.bytes(data);
   taken_ += kRecordHeader + record.data.size();
   ended_ = record.kind == RecordKind::kEnd;
   return record;

@@ -4,7 +4,7 @@
 //
 //    0      1      2        4          8                  16
 //    +------+------+--------+----------+------------------+
-//    | kind | disk | 0      | length   | offset           | WRITE: length bytes
+//    | kind | disk | 0      | length   | offset           | WRITE: length bytes; COPY: a digest
 //    +------+------+--------+----------+------------------+
 #include <cstdint>
 #include <optional>
@@ -12,6 +12,7 @@
 
 #include "base/bytes.hh"
 #include "base/result.hh"
+#include "disk/catalogue.hh"
 #include "disk/dirty_map.hh"
 
 namespace godwit::disk {
@@ -20,20 +21,24 @@ inline constexpr std::size_t kRecordHeader = 16;             // bytes
 inline constexpr std::uint32_t kMaxRecordData = 1 << 20;     // of WRITE
 inline constexpr std::uint32_t kMaxRecordLength = 1U << 30;  // of ZERO
 inline constexpr std::size_t kMaxDisksOnTheWay = 256;        // of one vm: `disk` is a byte
-inline constexpr std::size_t kAckBytes = 8;                  // records made so far, in all
+// An acknowledgement: records made so far, in all; or, with this bit, the number of a COPY that was
+// passed over, as what it names is not there.
+inline constexpr std::size_t kAckBytes = 8;
+inline constexpr std::uint64_t kNotThere = std::uint64_t{1} << 63;
 
 enum class RecordKind : std::uint8_t {
   kWrite = 1,
   kZero = 2,   // without data; the target may free what it had there
   kFlush = 3,  // of all disks: what came before is on stable storage when it is acknowledged
   kEnd = 4,    // the same, and nothing comes any more
+  kCopy = 5,   // of a block that the target has elsewhere
 };
 
 struct Record {
   RecordKind kind{};
   std::uint8_t disk = 0;  // its place in the vm
-  Extent extent{};        // of WRITE and ZERO
-  BytesView data{};       // of WRITE
+  Extent extent{};        // of WRITE, ZERO and COPY
+  BytesView data{};       // of WRITE; of COPY its digest
 };
 
 void append(const Record& record, Bytes& out);

@@ -22,11 +22,18 @@ TEST(DiskRecord, GoldenBytes) {
   append({.kind = RecordKind::kZero, .disk = 0, .extent = {.offset = 0, .length = 65536}}, out);
   append({.kind = RecordKind::kFlush}, out);
   append({.kind = RecordKind::kEnd}, out);
+  const Bytes digest(sizeof(Digest), std::byte{0xab});
+  append({.kind = RecordKind::kCopy,
+          .disk = 0,
+          .extent = {.offset = kBlockBytes, .length = kBlockBytes},
+          .data = digest},
+         out);
   EXPECT_EQ(to_hex(out),
             "01010000000000040000000000000200c0ffee00"
             "02000000000100000000000000000000"
             "03000000000000000000000000000000"
-            "04000000000000000000000000000000");
+            "04000000000000000000000000000000"
+            "05000000000100000000000000010000abababababababababababababababab");
 }
 
 TEST(DiskRecord, ReadsWhatWasWrittenCutAnywhere) {
@@ -65,8 +72,9 @@ std::string refusal(std::string_view hex) {
 
 TEST(DiskRecord, RefusesWhatIsNotOfTheseDisks) {
   EXPECT_THAT(refusal("00000000000000000000000000000000"), HasSubstr("kind 0"));
-  EXPECT_THAT(refusal("05000000000000000000000000000000"), HasSubstr("kind 5"));
-  EXPECT_THAT(refusal("03000001000000000000000000000000"), HasSubstr("kind 3"));  // reserved
+  EXPECT_THAT(refusal("06000000000000000000000000000000"), HasSubstr("kind 6"));
+  EXPECT_THAT(refusal("05000000000100010000000000000000"), HasSubstr("not within"));  // too long
+  EXPECT_THAT(refusal("03000001000000000000000000000000"), HasSubstr("kind 3"));      // reserved
   EXPECT_THAT(refusal("02020000000000010000000000000000"), HasSubstr("disk 2"));
   EXPECT_THAT(refusal("02010000000010010000000000000000"), HasSubstr("not within"));
   EXPECT_THAT(refusal("0201000000000001ffffffffffffffff"), HasSubstr("not within"));

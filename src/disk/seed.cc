@@ -20,10 +20,11 @@ void SeedReader::push(BytesView bytes) {
   godwit::append(pending_, bytes);
 }
 
-Result<std::optional<SeedPart>> SeedReader::next() {
+Result<std::optional<ToldPart>> SeedReader::next() {
   const BytesView rest = BytesView(pending_).subspan(taken_);
   if (rest.size() < kSeedHeader) return std::nullopt;
   Reader reader(rest);
+  if (rest[1] == std::byte{1} || rest[1] == std::byte{2}) return next_of_none(reader);
   SeedPart part{.disk = reader.u8()};
   const std::uint8_t reserved = reader.u8();
   const std::size_t count = reader.u16();
@@ -44,6 +45,29 @@ Result<std::optional<SeedPart>> SeedReader::next() {
   for (Digest& digest : part.digests)
     std::ranges::copy(reader.bytes(sizeof(Digest)), digest.begin());
   taken_ += kSeedHeader + count * sizeof(Digest);
+  return part;
+}
+
+// Of no disk: the key, or names.
+Result<std::optional<ToldPart>> SeedReader::next_of_none(Reader reader) {
+  const bool has_no_disk = reader.u8() == 0;
+  const bool is_key = reader.u8() == 2;
+  const std::size_t count = reader.u16();
+  const bool is_reserved = reader.u32() == 0 && reader.u64() == 0;
+  if (!has_no_disk || !is_reserved || count > (is_key ? 0 : kMostNamesOfPart)) {
+    return fail("no names of blocks");
+  }
+  const std::size_t size = is_key ? sizeof(KeyPart::key) : count * sizeof(Name);
+  if (reader.remaining() < size) return std::nullopt;
+  taken_ += kSeedHeader + size;
+  if (is_key) {
+    KeyPart part;
+    std::ranges::copy(reader.bytes(size), part.key.begin());
+    return part;
+  }
+  CataloguePart part;
+  part.names.resize(count);
+  for (Name& name : part.names) name = reader.u32();
   return part;
 }
 

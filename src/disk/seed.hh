@@ -8,19 +8,17 @@
 //    +------+------+--------+----------+------------------+
 //    | disk | 0    | count  | 0        | offset           | count digests of 16 bytes
 //    +------+------+--------+----------+------------------+
-#include <array>
 #include <optional>
 #include <unordered_map>
+#include <variant>
 #include <vector>
 
 #include "base/bytes.hh"
 #include "base/result.hh"
-#include "crypto/keyed_hash.hh"
+#include "disk/catalogue.hh"
 #include "disk/dirty_map.hh"
 
 namespace godwit::disk {
-
-using Digest = crypto::KeyedHash::Digest;
 
 inline constexpr std::size_t kSeedHeader = 16;          // bytes
 inline constexpr std::size_t kMostSeedDigests = 4096;   // of one part
@@ -36,6 +34,8 @@ struct SeedPart {
 
 void append(const SeedPart& part, Bytes& out);
 
+using ToldPart = std::variant<SeedPart, CataloguePart, KeyPart>;
+
 // Cuts a stream of any chunks into parts.
 class SeedReader final {
  public:
@@ -44,9 +44,11 @@ class SeedReader final {
 
   void push(BytesView bytes);
   // The next whole part. An error: these are no parts, or not of these disks.
-  Result<std::optional<SeedPart>> next();
+  Result<std::optional<ToldPart>> next();
 
  private:
+  Result<std::optional<ToldPart>> next_of_none(Reader reader);
+
   std::vector<ByteCount> disks_;
   Bytes pending_;
   std::size_t taken_ = 0;

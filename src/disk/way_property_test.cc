@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <random>
+#include <set>
 #include <tuple>
 
 #include "disk/inbound.hh"
@@ -18,26 +19,29 @@ namespace {
 constexpr std::uint64_t kDiskBytes = 24 * kBlockBytes + 512;
 constexpr std::size_t kDisks = 2;
 
-enum class Target { empty, seeded };
+// elsewhere: seeded, and with a catalogue of which not all is true.
+enum class Target { empty, seeded, elsewhere };
 
 class Way final : OutboundSink, InboundSink {
  public:
   Way(unsigned seed, Mode mode, Target target) : random_(seed), outbound_(sizes(), mode, *this) {
-    if (target == Target::seeded) outbound_.compare(kKey);
+    const bool is_seeded = target != Target::empty;
+    if (is_seeded) outbound_.compare(kKey);
     for (std::uint8_t disk = 0; disk < kDisks; ++disk) {
       source_[disk].resize(kDiskBytes);
       scribble(source_[disk]);
       target_[disk].resize(kDiskBytes);
-      if (target == Target::seeded) {
+      if (is_seeded) {
         target_[disk] = source_[disk];
-        differ(disk);
+        differ(disk, target == Target::elsewhere ? 1 : 3);
       }
       for_each_block([&](Extent block) {
         if (!is_all_zeros(slice(source_[disk], block))) outbound_.mark(disk, block);
         if (!is_all_zeros(slice(target_[disk], block))) to_tell_.push_back({disk, block});
       });
-      if (target == Target::seeded) to_tell_.push_back({disk, {.offset = kDiskBytes}});
+      if (is_seeded) to_tell_.push_back({disk, {.offset = kDiskBytes}});
     }
+    if (target == Target::elsewhere) catalogue();
   }
 
   void run() {
@@ -55,6 +59,8 @@ class Way final : OutboundSink, InboundSink {
   }
   std::uint64_t checked() const { return checked_; }
   std::uint64_t same() const { return outbound_.same_bytes(); }
+  std::uint64_t elsewhere() const { return outbound_.elsewhere_bytes(); }
+  std::uint64_t passed_over() const { return passed_over_; }
 
  private:
   static std::vector<ByteCount> sizes() { return {{kDiskBytes}, {kDiskBytes}}; }
@@ -70,14 +76,31 @@ class Way final : OutboundSink, InboundSink {
     });
   }
 
-  // Some of the target's blocks are of another time, or there is nothing in them, or are nothing of
-  // the source's.
-  void differ(std::uint8_t disk) {
+  // Every such block of the target's is of another time, or there is nothing in it, or it is
+  // nothing of the source's.
+  void differ(std::uint8_t disk, std::uint64_t every) {
     for_each_block([&](Extent block) {
-      if (below(3) != 0) return;
+      if (below(every) != 0) return;
       const int with = below(2) == 0 ? 0 : static_cast<int>(below(255) + 1);
       std::memset(target_[disk].data() + block.offset, with, block.length);
     });
+  }
+
+  // A library of blocks of the source's, of which each third has changed since it was told of, and
+  // one that is another's of the same name.
+  void catalogue() {
+    std::set<Name> names;
+    for (const Bytes& disk : source_) {
+      for_each_block([&](Extent extent) {
+        Bytes block = slice(disk, extent);
+        if (is_all_zeros(block) || below(4) == 0) return;
+        const Digest digest = digest_(block);
+        names.insert(name_of(digest));
+        if (below(3) == 0) block[below(block.size())] ^= std::byte{1};
+        library_[digest] = block;
+      });
+    }
+    append(CataloguePart{.names = {names.begin(), names.end()}}, told_);
   }
 
   template <typename Each>
@@ -146,6 +169,10 @@ class Way final : OutboundSink, InboundSink {
     if (!cut_) deliver();
     finish_some_work();
     if (cut_ || below(3) != 0) return;
+    for (const std::uint64_t number : std::exchange(not_there_, {})) {
+      ASSERT_TRUE(outbound_.not_there(number));
+      ++passed_over_;
+    }
     by_acknowledgement_ = true;
     ASSERT_TRUE(outbound_.acknowledged(inbound_.made()));
     by_acknowledgement_ = false;
@@ -183,6 +210,18 @@ class Way final : OutboundSink, InboundSink {
   void zero(std::uint64_t number, std::uint8_t disk, Extent extent) override {
     work_.push_back({number, [this, disk, extent] {
                        std::memset(target_[disk].data() + extent.offset, 0, extent.length);
+                     }});
+  }
+  // Verified when it is used; what is wrong is told before it is acknowledged.
+  void copy(std::uint64_t number, std::uint8_t disk, Extent extent, const Digest& digest) override {
+    work_.push_back({number, [this, number, disk, extent, digest] {
+                       const auto found = library_.find(digest);
+                       if (found == library_.end() || digest_(found->second) != digest) {
+                         return not_there_.push_back(number);
+                       }
+                       std::ranges::copy(
+                           found->second,
+                           target_[disk].begin() + static_cast<std::ptrdiff_t>(extent.offset));
                      }});
   }
   void flush(std::uint64_t number) override {
@@ -238,29 +277,36 @@ class Way final : OutboundSink, InboundSink {
   std::deque<Working> work_;
   // Synchronous writes without an answer, which no later one has touched.
   std::map<std::uint64_t, std::tuple<std::uint8_t, Extent, Bytes>> promised_;
+  std::map<Digest, Bytes> library_;
+  std::vector<std::uint64_t> not_there_;
+  std::uint64_t passed_over_ = 0;
   bool by_acknowledgement_ = false;
   std::uint64_t requests_ = 0, checked_ = 0;
   bool cut_ = false;
 };
 
 TEST(DiskWayProperty, TheTargetHasWhatTheGuestWrote) {
-  std::uint64_t checked = 0, same = 0;
+  std::uint64_t checked = 0, same = 0, elsewhere = 0, passed_over = 0;
   for (unsigned seed = 0; seed < 2; ++seed) {
     for (const Mode mode : {Mode::async_then_sync, Mode::sync, Mode::async}) {
-      for (const Target target : {Target::empty, Target::seeded}) {
+      for (const Target target : {Target::empty, Target::seeded, Target::elsewhere}) {
         Way way(seed, mode, target);
         way.run();
         if (::testing::Test::HasFailure()) {
-          FAIL() << "seed " << seed << " " << to_text(mode)
-                 << (target == Target::seeded ? " seeded" : "");
+          FAIL() << "seed " << seed << " " << to_text(mode) << " target "
+                 << static_cast<int>(target);
         }
         checked += way.checked();
         same += way.same();
+        elsewhere += way.elsewhere();
+        passed_over += way.passed_over();
       }
     }
   }
   EXPECT_GT(checked, 50u) << "writes were answered by their acknowledgement";
   EXPECT_GT(same, 30 * kBlockBytes) << "blocks were there";
+  EXPECT_GT(elsewhere, 10 * kBlockBytes) << "blocks were elsewhere";
+  EXPECT_GT(passed_over, 5u) << "blocks were not where the catalogue had them";
 }
 
 }  // namespace

@@ -69,6 +69,7 @@ nlohmann::json to_json(const Report& report) {
     json["disks"] = {{"total_bytes", report.disks->total_bytes},
                      {"sent_bytes", report.disks->sent_bytes},
                      {"same_bytes", report.disks->same_bytes},
+                     {"elsewhere_bytes", report.disks->elsewhere_bytes},
                      {"copy_s", to_ms(report.disks->copying) / 1e3},
                      {"settle_ms", to_ms(report.disks->settling)},
                      {"mean_write_ms", to_ms(report.disks->mean_write)},

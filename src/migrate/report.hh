@@ -42,11 +42,12 @@ struct EncodingUse {
 
 // Of a vm with disks.
 struct DiskReport {
-  std::uint64_t total_bytes = 0;  // to send or to compare as the move began
-  std::uint64_t sent_bytes = 0;   // for them and for what the guest wrote meanwhile, compressed
-  std::uint64_t same_bytes = 0;   // of the first, or what the target had and the source not
-  Nanoseconds copying{};          // until the memory's turn came
-  Nanoseconds settling{};         // the part of the pause that only they took
+  std::uint64_t total_bytes = 0;      // to send or to compare as the move began
+  std::uint64_t sent_bytes = 0;       // for them and for what the guest wrote meanwhile, compressed
+  std::uint64_t same_bytes = 0;       // of the first, or what the target had and the source not
+  std::uint64_t elsewhere_bytes = 0;  // of the first, that the target had, but not on these disks
+  Nanoseconds copying{};              // until the memory's turn came
+  Nanoseconds settling{};             // the part of the pause that only they took
   // The guest's writes while they were kept in step, and before the move; zero: there were none.
   Nanoseconds mean_write{}, slowest_write{}, usual_write{};
 };

@@ -10,6 +10,7 @@ namespace godwit::os {
 namespace {
 
 constexpr int kNice = -5;
+constexpr int kNicest = 19;
 
 Nanoseconds cpu_time() {
   timespec time{};
@@ -23,6 +24,8 @@ ThreadPriority::ThreadPriority(Instant now) : since_(now), used_(cpu_time()) {
   ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNice);
   set(true);
 }
+
+void yield_to_all() { ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNicest); }
 
 void ThreadPriority::look(Instant now) {
   const Nanoseconds used = cpu_time();

@@ -37,4 +37,7 @@ class ThreadPriority final {
   bool first_ = false;
 };
 
+// The calling thread, and processes that it starts, take what nobody else wants.
+void yield_to_all();
+
 }  // namespace godwit::os

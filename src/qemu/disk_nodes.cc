@@ -26,15 +26,20 @@ nlohmann::json format_options(DiskFormat format, const nlohmann::json& backing) 
 }  // namespace
 
 std::vector<std::string> disk_nodes(const DiskSpec& disk, const DiskPaths& paths,
-                                    const std::string& node) {
+                                    const std::string& node, DiskAccess access) {
   std::vector<std::string> nodes;
+  const bool looks = access == DiskAccess::look;
   nlohmann::json backing;
   if (!disk.image.name.empty()) {
     backing = node + "-image";
-    add_node(nodes, node + "-image", paths.image, {{"read-only", true}},
+    add_node(nodes, node + "-image", paths.image, {{"read-only", true}, {"force-share", looks}},
              format_options(disk.image.format, nullptr));
   }
   nlohmann::json options = format_options(disk.format, backing);
+  if (looks) {
+    add_node(nodes, node, paths.file, {{"read-only", true}, {"force-share", true}}, options);
+    return nodes;
+  }
   options["detect-zeroes"] = "unmap";
   add_node(nodes, node, paths.file, {{"discard", "unmap"}}, options);
   return nodes;

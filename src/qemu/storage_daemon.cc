@@ -6,7 +6,6 @@
 #include <csignal>
 
 #include "base/check.hh"
-#include "qemu/disk_nodes.hh"
 #include "qemu/launch.hh"
 
 namespace godwit::qemu {
@@ -24,19 +23,20 @@ std::string read_from_start(const os::Fd& file) {
 }
 
 std::vector<std::string> argv_of(const std::vector<DiskSpec>& disks,
-                                 const std::vector<DiskPaths>& paths) {
+                                 const std::vector<DiskPaths>& paths, DiskAccess access) {
   CHECK(disks.size() == paths.size(), "{} paths for {} disks", paths.size(), disks.size());
   std::vector<std::string> argv{"qemu-storage-daemon"};
   for (std::size_t i = 0; i < disks.size(); ++i) {
-    for (auto& node : disk_nodes(disks[i], paths[i], disk_node(i))) {
+    for (auto& node : disk_nodes(disks[i], paths[i], disk_node(i), access)) {
       argv.insert(argv.end(), {"--blockdev", std::move(node)});
     }
   }
   argv.insert(argv.end(), {"--nbd-server", fmt::format("addr.type=fd,addr.str={}", kListenerFd)});
   for (std::size_t i = 0; i < disks.size(); ++i) {
     argv.insert(argv.end(), {"--export", fmt::format("type=nbd,id={0},node-name={0},name={0},"
-                                                     "writable=on,allocation-depth=on",
-                                                     disk_node(i))});
+                                                     "writable={1},allocation-depth=on",
+                                                     disk_node(i),
+                                                     access == DiskAccess::write ? "on" : "off")});
   }
   return argv;
 }
@@ -46,12 +46,12 @@ std::vector<std::string> argv_of(const std::vector<DiskSpec>& disks,
 StorageDaemon::StorageDaemon(os::Loop& loop, const std::vector<DiskSpec>& disks,
                              const std::vector<DiskPaths>& paths,
                              const std::filesystem::path& socket,
-                             std::function<void(std::string)> ended)
+                             std::function<void(std::string)> ended, DiskAccess access)
     : socket_(socket), said_(::memfd_create("said", MFD_CLOEXEC)), ended_(std::move(ended)) {
   if (!said_) fail_setup("{}", errno_text("make a file in memory"));
   const os::Fd listener = listen_at(socket);
   std::vector<std::string> notices;
-  process_ = os::Child::spawn({.argv = argv_of(disks, paths),
+  process_ = os::Child::spawn({.argv = argv_of(disks, paths, access),
                                .fds = {{listener.number(), kListenerFd}},
                                .stdout_fd = said_.number(),
                                .stderr_fd = said_.number(),

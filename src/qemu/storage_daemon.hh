@@ -1,15 +1,15 @@
 #pragma once
-// A qemu-storage-daemon that has the disks of one vm open, for writing, and offers them over NBD:
+// A qemu-storage-daemon that has the disks of one vm open, and offers them over NBD, for writing:
 // while they come in no QEMU may write them, whose main loop would be busy with the vm's memory.
 // A QEMU that waits for its migration may have them open beside it: it reads nothing of them before
-// that has ended, and then looks anew at what is there.
+// that has ended, and then looks anew at what is there. Or to be looked at only (DiskAccess).
 #include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "os/child.hh"
-#include "qemu/disk_spec.hh"
+#include "qemu/disk_nodes.hh"
 
 namespace godwit::qemu {
 
@@ -20,7 +20,7 @@ class StorageDaemon final {
   // said.
   StorageDaemon(os::Loop& loop, const std::vector<DiskSpec>& disks,
                 const std::vector<DiskPaths>& paths, const std::filesystem::path& socket,
-                std::function<void(std::string why)> ended);
+                std::function<void(std::string why)> ended, DiskAccess access = DiskAccess::write);
   // Kills it: what it was not told to flush may not be there.
   ~StorageDaemon();
 

@@ -129,6 +129,49 @@ def test_of_an_overlay_only_what_is_its_own_crosses(fleet):
                                    "sha256sum").stdout
 
 
+# The same noise at every host.
+NOISE = ("import random, sys\n"
+         "with open(sys.argv[1], 'r+b' if sys.argv[1].endswith('data.raw') else 'wb') as file:\n"
+         f"    file.write(random.Random(2).randbytes({NOISE_MIB} << 20))\n")
+LIBRARY = "/var/lib/godwit-disks/images"
+
+
+@pytest.fixture
+def vm_of_noise(fleet):
+    """A vm at e1 whose disk data, which is no overlay, has what is in the image noise of w1."""
+    fleet.lab.exec("w1", "/usr/bin/python3", "-c", NOISE, "/var/lib/noise.raw")
+    fleet.lab.exec("w1", "qemu-img", "convert", "-f", "raw", "-O", "qcow2", "/var/lib/noise.raw", "/var/lib/noise.qcow2")
+    fleet.godwit("w1", "image", "add", "noise", "/var/lib/noise.qcow2")
+    vm = run_writer(fleet, *WITH_DATA)
+    fleet.lab.exec("e1", "/usr/bin/python3", "-c", NOISE, disks_at(fleet, "e1")[vm.name, "data"]["path"])
+    index = "/var/lib/godwit/contents/image.noise.index"
+    wait_until(lambda: fleet.lab.exec("w1", "test", "-e", index, check=False).returncode == 0, 60, "an index")
+    yield vm
+    fleet.godwit("w1", "image", "rm", "noise")
+
+
+def test_what_the_target_has_in_an_image_does_not_cross(fleet, vm_of_noise):
+    vm = vm_of_noise
+    report = fleet.move(vm, "e1", "w1")["report"]
+    expect_intact(vm)
+    assert sum_of_data(fleet, "e1") == sum_of_data(fleet, "w1")
+    assert report["disks"]["elsewhere_bytes"] >= NOISE_MIB << 20, report["disks"]
+    assert report["disks"]["sent_bytes"] < NOISE_MIB << 20, "the noise itself did not go"
+
+
+def test_an_image_that_has_changed_is_not_believed(fleet, vm_of_noise):
+    """Behind everybody's back, in the middle and with its times as they were: that part goes after all."""
+    vm = vm_of_noise
+    fleet.lab.exec("w1", "sh", "-ec", f"cd {LIBRARY}; cp -p noise.qcow2 /tmp/times; "
+                   "dd if=/dev/urandom of=noise.qcow2 bs=1M seek=8 count=6 conv=notrunc; "
+                   "touch -r /tmp/times noise.qcow2")
+    report = fleet.move(vm, "e1", "w1")["report"]
+    expect_intact(vm)
+    assert sum_of_data(fleet, "e1") == sum_of_data(fleet, "w1")
+    found = report["disks"]["elsewhere_bytes"]
+    assert (NOISE_MIB - 8) << 20 <= found <= (NOISE_MIB - 5) << 20, report["disks"]
+
+
 @pytest.mark.thorough
 def test_a_host_without_the_image_is_told_so_before(fleet):
     fleet.lab.exec("e1", "sh", "-ec", "truncate -s 64M /var/lib/empty.raw")

@@ -3,6 +3,7 @@
 // which may have disks already, do to the source's side.
 #include <algorithm>
 #include <cstdlib>
+#include <deque>
 #include <map>
 #include <set>
 #include <vector>
@@ -49,12 +50,12 @@ class Target final : InboundSink {
       case 0:
         return push(some_bytes());
       case 1:
-        return push_record(RecordKind{static_cast<std::uint8_t>(input_.u8() % 6)}, true);
+        return push_record(RecordKind{static_cast<std::uint8_t>(input_.u8() % 7)}, true);
       case 2:
       case 3:
         return push_record(RecordKind::kWrite, false);
       case 4:
-        return push_record(RecordKind::kZero, false);
+        return push_record(input_.u8() % 2 == 0 ? RecordKind::kZero : RecordKind::kCopy, false);
       case 5:
         return push_record(input_.u8() % 16 == 0 ? RecordKind::kEnd : RecordKind::kFlush, false);
       default:
@@ -69,13 +70,14 @@ class Target final : InboundSink {
   // Of few places, so that they touch one another.
   bool push_record(RecordKind kind, bool wild) {
     Bytes bytes;
-    const bool has_extent = kind == RecordKind::kWrite || kind == RecordKind::kZero;
+    const bool has_extent = kind != RecordKind::kFlush && kind != RecordKind::kEnd;
     const auto disk = static_cast<std::uint8_t>(input_.u8() % (wild ? 3 : 2));
     const std::uint64_t offset = wild ? input_.u64() : input_.u8() % 64 * 512u;
     const std::uint32_t length = wild ? input_.u32() : 1 + input_.u16() % 4096u;
     Writer(bytes).u8(static_cast<std::uint8_t>(kind)).u8(has_extent || wild ? disk : 0).u16(0);
     Writer(bytes).u32(has_extent || wild ? length : 0).u64(has_extent || wild ? offset : 0);
     if (kind == RecordKind::kWrite) bytes.resize(bytes.size() + std::min(length, 4096u), fill_);
+    if (kind == RecordKind::kCopy) bytes.resize(bytes.size() + sizeof(Digest), fill_);
     fill_ = std::byte{input_.u8()};
     const std::size_t cut = input_.u8() % (bytes.size() + 1);
     return push(BytesView(bytes).first(cut)) && push(BytesView(bytes).subspan(cut));
@@ -88,6 +90,10 @@ class Target final : InboundSink {
           {.disk = disk, .extent = {.offset = offset, .length = data.size()}, .data = data});
   }
   void zero(std::uint64_t number, std::uint8_t disk, Extent extent) override {
+    begin(number, {.disk = disk, .extent = extent});
+  }
+  void copy(std::uint64_t number, std::uint8_t disk, Extent extent, const Digest&) override {
+    require(extent.length <= kBlockBytes);
     begin(number, {.disk = disk, .extent = extent});
   }
   void flush(std::uint64_t number) override { begin(number, {.flush = true}); }
@@ -160,7 +166,7 @@ class Source final : OutboundSink {
   static constexpr std::uint64_t kMostWritten = 2 * kBlockBytes;
 
   void step() {
-    switch (input_.u8() % 14) {
+    switch (input_.u8() % 16) {
       case 0:
       case 1:
         return write();
@@ -191,6 +197,10 @@ class Source final : OutboundSink {
         return learn();
       case 12:
         return learn_bytes();
+      case 13:
+        return learn_names();
+      case 14:
+        return pass_over();
       default:
         if (input_.u8() % 16 == 0) finish();
     }
@@ -248,6 +258,14 @@ class Source final : OutboundSink {
     const std::uint64_t acked = records - std::min(records, back), before = outbound_.acked();
     require(outbound_.acknowledged(acked) == (acked <= sent_));
     require(outbound_.acked() == (acked <= sent_ ? std::max(acked, before) : before));
+    while (!copies_.empty() && copies_.front() < outbound_.acked()) copies_.pop_front();
+  }
+  // A copy on its way, or another record.
+  void pass_over() {
+    const std::uint64_t number = outbound_.acked() + input_.u8() % 32;
+    const auto copy = std::ranges::find(copies_, number);
+    require(outbound_.not_there(number) == (copy != copies_.end()));
+    if (copy != copies_.end()) copies_.erase(copy);
   }
   // Of what read_some() may find, of others, in any order.
   void learn() {
@@ -268,10 +286,20 @@ class Source final : OutboundSink {
     if (!is_good) return;
     known_to = std::min(part.offset + part.digests.size() * kBlockBytes, kDisks[part.disk].bytes);
   }
+  // Of what read_some() may find, or of others.
+  void learn_names() {
+    CataloguePart part{.names = {input_.u32()}};
+    if (input_.u8() % 2 == 0) part.names = {name_of(digest_(BytesView(kOnes).first(kBlockBytes)))};
+    learn(part);
+  }
+  void learn(const CataloguePart& part) { (void)outbound_.learn(part); }
+  void learn(const KeyPart& part) { (void)outbound_.learn(part); }
   void learn_bytes() {
     const std::size_t count = std::min<std::size_t>(input_.u8(), input_.remaining());
     seed_reader_.push(input_.bytes(count));
-    for (auto part = seed_reader_.next(); part && *part; part = seed_reader_.next()) learn(**part);
+    for (auto part = seed_reader_.next(); part && *part; part = seed_reader_.next()) {
+      std::visit([this](const auto& each) { learn(each); }, **part);
+    }
   }
   void finish() {
     outbound_.finish();
@@ -286,9 +314,9 @@ class Source final : OutboundSink {
     finish();
     room_ = kPlenty;
     for (std::uint8_t disk = 0; compares_ && disk < kDisks.size(); ++disk) {
-      require(outbound_.all_known() ==
-              (known_to_[0] == kDisks[0].bytes && known_to_[1] == kDisks[1].bytes));
-      learn({.disk = disk, .offset = kDisks[disk].bytes});
+      require(outbound_.all_known() == (known_to_[0] == kDisks[0].bytes &&
+                                        known_to_[1] == kDisks[1].bytes && copies_.empty()));
+      learn(SeedPart{.disk = disk, .offset = kDisks[disk].bytes});
     }
     for (int turn = 0; turn < kMostTurns && !outbound_.finished(); ++turn) {
       pump();
@@ -296,6 +324,7 @@ class Source final : OutboundSink {
         outbound_.read_done(disk, extent, BytesView(kOnes).first(extent.length));
       }
       require(outbound_.acknowledged(outbound_.sent()));
+      copies_.clear();
     }
     require(outbound_.finished() && asked_.empty() && outbound_.remaining_bytes() == 0 && ended_ &&
             reads_.empty());
@@ -315,6 +344,7 @@ class Source final : OutboundSink {
     require(extent.length > 0 && extent.end() <= kDisks.at(disk).bytes);
   }
   void send(const Record& record) override {
+    if (record.kind == RecordKind::kCopy) copies_.push_back(sent_);
     ++sent_;
     Bytes bytes;
     append(record, bytes);
@@ -334,6 +364,7 @@ class Source final : OutboundSink {
   std::vector<Place> reads_;
   std::set<std::uint64_t> asked_;  // without an answer
   std::uint64_t requests_ = 0, sent_ = 0;
+  std::deque<std::uint64_t> copies_;  // on their way
   bool finishing_ = false, ended_ = false;
   RecordReader reader_;
   SeedReader seed_reader_{kDisks};

@@ -1,0 +1,142 @@
+#include "agent/contents.hh"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "os/priority.hh"
+#include "os/random.hh"
+#include "qemu/json.hh"
+
+namespace godwit::agent {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Kind and key of {digests}: this host's key for digests, 64 hex digits.
+constexpr const char* kSecret = "secret";
+constexpr const char* kOfContents = "contents";
+constexpr std::string_view kIndex = ".index";
+
+Bytes key_in(store::Store& store) {
+  if (const auto kept = store.find(kSecret, kOfContents)) {
+    return from_hex(qemu::text_at(*kept, "digests"));
+  }
+  Bytes key(crypto::KeyedHash::kKeySize);
+  os::fill_random(key);
+  if (store.record(kSecret, kOfContents, {{"digests", to_hex(key)}})) return key;
+  return {};
+}
+
+fs::path index_of(const fs::path& directory, const std::string& name) {
+  return directory / fmt::format("{}{}", name, kIndex);
+}
+
+// Of what is not there any more, and what an agent that ended was making.
+void tidy(const fs::path& directory, const std::vector<Content>& all) {
+  std::error_code error;
+  for (fs::directory_iterator at(directory, error), end; !error && at != end; at.increment(error)) {
+    const fs::path& path = at->path();
+    const auto of = std::ranges::find(all, path.stem().string(), &Content::name);
+    if (path.extension() != kIndex || of == all.end()) ::unlink(path.c_str());
+  }
+}
+
+}  // namespace
+
+Contents::Contents(os::Loop& loop, const Config& config, store::Store& store, Images& images,
+                   Disks& disks)
+    : loop_(loop),
+      config_(config),
+      store_(store),
+      images_(images),
+      disks_(disks),
+      directory_(config.state_dir / "contents") {}
+
+Contents::~Contents() { ending_ = true; }
+
+void Contents::start() {
+  key_ = key_in(store_);
+  std::error_code error;
+  fs::create_directories(directory_, error);
+  if (!error) fs::permissions(directory_, fs::perms::owner_all, error);
+  if (error || key_.size() != crypto::KeyedHash::kKeySize) {
+    spdlog::warn("what is in images is not told to hosts that vms come from: {}",
+                 error ? error.message() : "there is no key for digests");
+    key_.clear();
+  }
+  indexer_.post([] { os::yield_to_all(); });
+  look();
+}
+
+std::vector<Content> Contents::contents_for(const qemu::VmSpec* vm) {
+  std::vector<Content> contents;
+  for (const ImageRecord& image : images_.ready()) {
+    if (vm != nullptr && image.tenant != vm->tenant && !image.is_public) continue;
+    contents.push_back({.name = "image." + image.name,
+                        .disk = {.name = image.name,
+                                 .format = *qemu::parse_disk_format(image.format),
+                                 .size = image.virtual_size},
+                        .paths = {.file = images_.path(image)}});
+  }
+  for (const qemu::VmSpec& left : disks_.left()) {
+    // What the vm itself left is compared in place, and written over.
+    if (vm != nullptr && (left.tenant != vm->tenant || left.id == vm->id)) continue;
+    const auto paths = disks_.paths(left);
+    for (std::size_t i = 0; i < paths.size(); ++i) {
+      contents.push_back({.name = fmt::format("{}.{}", left.id.text(), left.disks[i].name),
+                          .disk = left.disks[i],
+                          .paths = paths[i]});
+    }
+  }
+  return contents;
+}
+
+// Not at once: who tells of a change may not be through with it.
+void Contents::look() {
+  again_ = true;
+  if (key_.empty() || std::exchange(looking_, true)) return;
+  loop_.post([this, alive = std::weak_ptr(alive_)] {
+    if (!alive.expired()) begin();
+  });
+}
+
+void Contents::begin() {
+  again_ = false;
+  indexer_.post([this, all = contents_for(nullptr), alive = std::weak_ptr(alive_)] {
+    tidy(directory_, all);
+    for (const Content& content : all) {
+      const fs::path index = index_of(directory_, content.name);
+      if (ending_ || is_indexed(content, key_, index)) continue;
+      const auto made = make_index(content, key_, index, config_.run_dir / "contents", ending_);
+      if (!made && !ending_) spdlog::warn("{}: no index: {}", content.name, made.error().text);
+    }
+    loop_.post([this, alive] {
+      if (alive.expired()) return;
+      looking_ = false;
+      if (again_) look();
+    });
+  });
+}
+
+void Contents::find(const qemu::VmSpec& vm, Found found) {
+  if (key_.empty()) return found(nullptr);
+  finder_.post([this, contents = contents_for(&vm), found = std::move(found),
+                alive = std::weak_ptr(alive_)]() mutable {
+    auto elsewhere = std::make_shared<Elsewhere>(key_);
+    for (Content& content : contents) {
+      const auto blocks = read_index(content, key_, index_of(directory_, content.name));
+      if (!blocks) continue;  // not yet
+      if (!elsewhere->add(std::move(content), *blocks)) break;
+      if (elsewhere->contents().size() == kMostContents) break;
+    }
+    elsewhere->sort();
+    loop_.post([found = std::move(found), alive,
+                elsewhere = elsewhere->empty() ? nullptr : std::move(elsewhere)] {
+      if (!alive.expired()) found(elsewhere);
+    });
+  });
+}
+
+}  // namespace godwit::agent
