@@ -13,9 +13,6 @@
 
 namespace godwit::agent {
 
-// Within the error of a run that finds no domain, or one that has ended.
-inline constexpr std::string_view kDomainIsGone = "no such domain runs";
-
 class LibvirtProgram final {
  public:
   using Ended = std::function<void(Result<nlohmann::json>)>;

@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include "agent/fault.hh"
 #include "agent/transfer_report.hh"
 #include "migrate/bounds.hh"
 #include "os/wall_clock.hh"
@@ -17,7 +18,7 @@ namespace {
 constexpr Nanoseconds kProgressInterval = milliseconds(250);
 constexpr Nanoseconds kAbortBound = seconds(10);
 constexpr Nanoseconds kLookAgain = milliseconds(500);
-// From when the domain stands: what is left to do takes two round trips and QEMU's loading.
+// Beyond the pause that it may have: what is left to do takes a few round trips and QEMU's loading.
 constexpr Nanoseconds kStandBound = seconds(20);
 constexpr std::uint64_t kMeasured = 1U << 20;  // bytes sent; fewer tell no rate
 
@@ -70,7 +71,6 @@ void LibvirtSource::prepare() {
       record_.move.to, "libvirt.prepare",
       {{"id", record_.move.id.text()},
        {"domain", to_json(record_.domain)},
-       {"run_dir", context_.config.run_dir.string()},
        {"by", record_.move.by},
        {"codec", to_json(codec())}},
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
@@ -117,7 +117,7 @@ void LibvirtSource::marked(const stream::QemuMark& mark) {
   if (mark.kind == Kind::kFinalRamEnded) milestones_.memory_ended = now;
   if (mark.kind != Kind::kFinalRamBegan) return;
   milestones_.stopped = milestones_.pre_switchover = milestones_.ports_paused = now;
-  stand_timer_ = context_.loop.after(kStandBound, [this] {
+  stand_timer_ = context_.loop.after(record_.move.max_downtime + kStandBound, [this] {
     give_up("the domain stood for too long: the link, or the target, is gone");
   });
 }
@@ -143,17 +143,23 @@ void LibvirtSource::migrate() {
 
 void LibvirtSource::migrated(const Result<nlohmann::json>& outcome) {
   stand_timer_.reset();
+  again_.reset();
   program_.reset();
   if (!outcome) return give_up(outcome.error().text);
   milestones_.completed = context_.loop.now();
-  record_.move.abort_told = true;  // one that came too late
-  enter(SourceState::released);
-  commit();
+  release();
 }
 
 // ---- handing over: the domain is not here any more ----
 
+void LibvirtSource::release() {
+  record_.move.abort_told = true;  // if there was one it came too late
+  enter(SourceState::released);
+  commit();
+}
+
 void LibvirtSource::commit() {
+  fault_point("libvirt", "released", "commit", Moment::before);
   milestones_.rtt = context_.peers.rtt(record_.move.to);
   context_.peers.request(
       record_.move.to, "libvirt.commit", {{"id", record_.move.id.text()}},
@@ -164,6 +170,7 @@ void LibvirtSource::commit() {
           record_.move.reason = fmt::format(
               "domain {} has ended: it is not here any more, and at host {}: {}",
               record_.domain.name, record_.move.to, text_field_or(*reply, "refuses", ""));
+          record_.move.abort_told = false;
           return aborted();
         }
         if (!reply) spdlog::warn("{}: {}; asking again", record_.move.vm, reply.error().text);
@@ -269,8 +276,7 @@ void LibvirtSource::looked(const Result<nlohmann::json>& found) {
   }
   if (qemu::flag_at(state, "active")) return qemu::flag_at(state, "paused") ? let_run() : aborted();
   // It has ended by itself, or libvirt handed it over and nobody heard.
-  enter(SourceState::released);
-  commit();
+  release();
 }
 
 void LibvirtSource::let_run() {
@@ -278,8 +284,8 @@ void LibvirtSource::let_run() {
       context_.loop, context_.config, std::vector<std::string>{"run", record_.domain.uuid},
       [this](const Result<nlohmann::json>& done) {
         program_.reset();
-        if (done) return aborted();
-        spdlog::error("{}: {}; trying again", record_.move.vm, done.error().text);
+        if (done && !done->contains("gone")) return aborted();
+        if (!done) spdlog::error("{}: {}; trying again", record_.move.vm, done.error().text);
         again_ = context_.loop.after(kLookAgain, [this] { look(); });
       });
 }
@@ -408,18 +414,7 @@ nlohmann::json LibvirtSource::progress() const {
 
 nlohmann::json LibvirtSource::describe() const {
   const SourceRecord& move = record_.move;
-  nlohmann::json json = {{"id", move.id.text()},
-                         {"vm", move.vm},
-                         {"tenant", move.tenant},
-                         {"from", context_.config.name},
-                         {"to", move.to},
-                         {"state", shown_state()},
-                         {"started", move.started},
-                         {"max_downtime_ms", to_ms(move.max_downtime)},
-                         {"by", move.by}};
-  if (!move.reason.empty()) json["reason"] = move.reason;
-  if (move.handed_over_ms > 0) json["handed_over_ms"] = move.handed_over_ms;
-  if (!move.report.is_null()) json["report"] = move.report;
+  nlohmann::json json = agent::describe(move, context_.config.name, shown_state());
   if (!migrate::is_final(move.state)) json["progress"] = progress();
   return json;
 }

@@ -57,6 +57,7 @@ class LibvirtSource final {
   void let_run();
   void aborted();
   void tell_abort();
+  void release();
   void commit();
   void committed(const nlohmann::json& reply);
   void close();

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "agent/fault.hh"
 #include "migrate/bounds.hh"
 
 namespace godwit::agent {
@@ -149,7 +150,10 @@ void LibvirtTarget::commit(PeerRequest request) {
   waiting_.push_back(std::move(request));
   if (asked_ == Instant{}) asked_ = context_.loop.now();
   if (record_.state == TargetState::owner) return runs(nlohmann::json::object());
-  if (record_.state == TargetState::refused) return runs(fail("{}", record_.reason));
+  if (record_.state == TargetState::refused) {
+    return reply(nlohmann::json{{"refuses", record_.reason}});
+  }
+  fault_point("libvirt", "preparing", "run", Moment::before);
   if (waiting_.size() > 1) return;
   if (resume_) return resume_->go();
   // After a restart, or when it could not be done before.
@@ -161,26 +165,22 @@ void LibvirtTarget::commit(PeerRequest request) {
 void LibvirtTarget::runs(const Result<nlohmann::json>& outcome) {
   resume_.reset();
   if (waiting_.empty()) return;  // libvirt went away: it is asked again
-  if (!outcome) {
-    const bool has_ended =
-        record_.state == TargetState::refused || outcome.error().text.contains(kDomainIsGone);
-    for (auto& request : std::exchange(waiting_, {})) {
-      if (!has_ended) request.answer(std::unexpected(outcome.error()));
-      if (has_ended) request.answer(nlohmann::json{{"refuses", outcome.error().text}});
-    }
-    return;
-  }
+  if (!outcome) return reply(std::unexpected(outcome.error()));
+  if (outcome->contains("gone")) return reply(nlohmann::json{{"refuses", "it has ended, too"}});
   if (record_.state != TargetState::owner) {
     resume_took_ = context_.loop.now() - asked_;
+    fault_point("libvirt", "preparing", "run", Moment::after);
     enter(TargetState::owner);
     context_.store.erase("libvirt-left", record_.domain.uuid);
   }
-  for (auto& request : std::exchange(waiting_, {})) {
-    request.answer(nlohmann::json{{"owns", true},
-                                  {"resume_ns", resume_took_.count()},
-                                  {"cpu_s", process_cpu_seconds(::getpid()) - cpu_at_begin_}});
-  }
+  reply(nlohmann::json{{"owns", true},
+                       {"resume_ns", resume_took_.count()},
+                       {"cpu_s", process_cpu_seconds(::getpid()) - cpu_at_begin_}});
   close();
+}
+
+void LibvirtTarget::reply(const Result<nlohmann::json>& answer) {
+  for (auto& request : std::exchange(waiting_, {})) request.answer(answer);
 }
 
 void LibvirtTarget::abort(PeerRequest request, const std::string& reason) {

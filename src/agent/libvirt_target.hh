@@ -47,6 +47,7 @@ class LibvirtTarget final {
   void open(const std::optional<codec::Settings>& codec);
   void fail_with(const std::string& why);
   void runs(const Result<nlohmann::json>& outcome);
+  void reply(const Result<nlohmann::json>& answer);
   void remove_disks(const PeerRequest& request);
   void close();
 

@@ -682,23 +682,13 @@ std::string SourceMove::shown_state() const {
 }
 
 nlohmann::json SourceMove::describe() const {
-  nlohmann::json json = {{"id", record_.id.text()},
-                         {"vm", record_.vm},
-                         {"tenant", record_.tenant},
-                         {"from", context_.config.name},
-                         {"to", record_.to},
-                         {"state", shown_state()},
-                         {"started", record_.started},
-                         {"max_downtime_ms", to_ms(record_.max_downtime)},
-                         {"stop_policy", migrate::to_text(record_.stop_policy)},
-                         {"by", record_.by}};
+  nlohmann::json json = agent::describe(record_, context_.config.name, shown_state());
+  json["stop_policy"] = migrate::to_text(record_.stop_policy);
   if (!machine_.reason().empty()) json["reason"] = machine_.reason();
   if (record_.group) json["group"] = record_.group->id.text();
   if (record_.shared_disks) json["shared_disks"] = true;
-  if (record_.handed_over_ms > 0) json["handed_over_ms"] = record_.handed_over_ms;
   if (!record_.resumes.empty()) json["resumes"] = record_.resumes;
   if (!record_.resumed_as.empty()) json["resumed_as"] = record_.resumed_as;
-  if (!record_.report.is_null()) json["report"] = record_.report;
   if (!record_.hooks.is_null()) json["hooks"] = record_.hooks;
   if (!record_.clock.is_null()) json["clock"] = record_.clock;
   if ((memory_ || rescue_) && !migrate::is_final(machine_.state())) json["progress"] = progress();

@@ -70,6 +70,23 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"hooks", record.hooks}};
 }
 
+nlohmann::json describe(const SourceRecord& record, const std::string& host,
+                        const std::string& state) {
+  nlohmann::json json = {{"id", record.id.text()},
+                         {"vm", record.vm},
+                         {"tenant", record.tenant},
+                         {"from", host},
+                         {"to", record.to},
+                         {"state", state},
+                         {"started", record.started},
+                         {"max_downtime_ms", to_ms(record.max_downtime)},
+                         {"by", record.by}};
+  if (!record.reason.empty()) json["reason"] = record.reason;
+  if (record.handed_over_ms > 0) json["handed_over_ms"] = record.handed_over_ms;
+  if (!record.report.is_null()) json["report"] = record.report;
+  return json;
+}
+
 SourceRecord source_record(const nlohmann::json& json) {
   SourceRecord record;
   const auto id = id_field<MigrationId>(json, "id");

@@ -90,6 +90,9 @@ struct SourceRecord {
 };
 nlohmann::json to_json(const SourceRecord& record);
 SourceRecord source_record(const nlohmann::json& json);
+// What the API shows of every move from `host`, in this state.
+nlohmann::json describe(const SourceRecord& record, const std::string& host,
+                        const std::string& state);
 // How the vm's memory is encoded. The members of a group divide the memory of one move among them:
 // the kernel clears all of it, at both ends, while they are copied.
 codec::Settings codec_settings(const SourceRecord& record);

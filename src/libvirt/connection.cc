@@ -20,32 +20,55 @@ Result<Connection> Connection::open(const std::string& uri) {
   return Connection(connection);
 }
 
-Result<DomainHandle> Connection::find(const std::string& domain) const {
-  virDomainPtr found = virDomainLookupByUUIDString(connection_.get(), domain.c_str());
-  if (found == nullptr) found = virDomainLookupByName(connection_.get(), domain.c_str());
-  if (found == nullptr) return fail("libvirt has no domain '{}'; see virsh list --all", domain);
-  return DomainHandle(found);
+namespace {
+
+// 8-4-4-4-12 hex digits.
+bool is_uuid(const std::string& text) {
+  return text.size() == 36 && text.find_first_not_of("0123456789abcdefABCDEF-") == text.npos;
 }
 
-// The pool may not know yet of what was made or removed without it.
-Pool Connection::pool_of(const std::string& disk) const {
+// The last call found nothing because there is none.
+bool is_none(virErrorNumber none) { return virGetLastErrorCode() == none; }
+
+}  // namespace
+
+Result<DomainHandle> Connection::find(const std::string& domain) const {
+  if (is_uuid(domain)) {
+    DomainHandle found(virDomainLookupByUUIDString(connection_.get(), domain.c_str()));
+    if (found) return found;
+    if (!is_none(VIR_ERR_NO_DOMAIN)) return failed("cannot look for domain " + domain);
+  }
+  DomainHandle found(virDomainLookupByName(connection_.get(), domain.c_str()));
+  if (!found && !is_none(VIR_ERR_NO_DOMAIN)) return failed("cannot look for domain " + domain);
+  return found;
+}
+
+// Null: none that is active. It may not know yet of what was made or removed without it.
+Result<Pool> Connection::pool_of(const std::string& disk) const {
   const std::string directory = std::filesystem::path(disk).parent_path();
   Pool pool(virStoragePoolLookupByTargetPath(connection_.get(), directory.c_str()));
-  if (pool && virStoragePoolIsActive(pool.get()) != 1) pool.reset();
-  if (pool) virStoragePoolRefresh(pool.get(), 0);
+  if (!pool && !is_none(VIR_ERR_NO_STORAGE_POOL)) return failed("cannot look for a storage pool");
+  if (!pool || virStoragePoolIsActive(pool.get()) != 1) return Pool();
+  if (virStoragePoolRefresh(pool.get(), 0) != 0) return failed("cannot look into " + directory);
   return pool;
 }
 
-Place Connection::place_of(const std::string& disk) const {
-  if (!pool_of(disk)) return Place::unknown;
-  const Volume volume(virStorageVolLookupByPath(connection_.get(), disk.c_str()));
-  return volume ? Place::taken : Place::free;
+Result<Place> Connection::place_of(const std::string& disk) const {
+  const auto pool = pool_of(disk);
+  if (!pool) return std::unexpected(pool.error());
+  if (!*pool) return Place::unknown;
+  if (Volume(virStorageVolLookupByPath(connection_.get(), disk.c_str()))) return Place::taken;
+  if (!is_none(VIR_ERR_NO_STORAGE_VOL)) return failed("cannot look for " + disk);
+  return Place::free;
 }
 
 Result<> Connection::remove_disk(const std::string& disk) const {
-  if (!pool_of(disk)) return fail("there is no active storage pool for {}", disk);
+  const auto place = place_of(disk);
+  if (!place) return std::unexpected(place.error());
+  if (*place == Place::unknown) return fail("there is no active storage pool for {}", disk);
+  if (*place == Place::free) return {};
   const Volume volume(virStorageVolLookupByPath(connection_.get(), disk.c_str()));
-  if (volume && virStorageVolDelete(volume.get(), 0) != 0) return failed("cannot remove " + disk);
+  if (!volume || virStorageVolDelete(volume.get(), 0) != 0) return failed("cannot remove " + disk);
   return {};
 }
 
@@ -96,15 +119,16 @@ Result<> Connection::migrate(virDomain& domain, const MigrateRequest& request) c
 }
 
 Result<DomainState> state_of(virDomain& domain) {
+  const int active = virDomainIsActive(&domain);
   int state = 0, reason = 0;
-  if (virDomainGetState(&domain, &state, &reason, 0) != 0)
-    return failed("cannot ask for its state");
+  if (active < 0 || virDomainGetState(&domain, &state, &reason, 0) != 0) {
+    return failed("cannot ask what the domain does");
+  }
   virDomainJobInfo job{};
-  const bool knows = virDomainGetJobInfo(&domain, &job) == 0;
-  return DomainState{.is_active = virDomainIsActive(&domain) == 1,
+  const bool is_idle = virDomainGetJobInfo(&domain, &job) == 0 && job.type == VIR_DOMAIN_JOB_NONE;
+  return DomainState{.is_active = active == 1,
                      .is_paused = state == VIR_DOMAIN_PAUSED,
-                     .is_persistent = virDomainIsPersistent(&domain) == 1,
-                     .has_job = knows && job.type != VIR_DOMAIN_JOB_NONE};
+                     .has_job = active == 1 && !is_idle};
 }
 
 Result<Domain> describe(virDomain& domain) {

@@ -25,8 +25,9 @@ using DomainHandle = std::unique_ptr<virDomain, Ends>;
 
 // What a domain is doing.
 struct DomainState {
-  bool is_active = false, is_paused = false, is_persistent = false;
-  bool has_job = false;  // a migration of it, in either direction, is under way
+  bool is_active = false, is_paused = false;
+  // A migration of it, in either direction, is under way; or libvirt does not tell.
+  bool has_job = false;
 };
 
 struct MigrateRequest {
@@ -44,9 +45,10 @@ class Connection final {
  public:
   static Result<Connection> open(const std::string& uri);
 
-  // By its UUID, or its name.
+  // By its UUID, or its name. Null: there is none, by libvirt's word; an error says nothing of
+  // that.
   Result<DomainHandle> find(const std::string& domain) const;
-  Place place_of(const std::string& disk) const;
+  Result<Place> place_of(const std::string& disk) const;
   // Nothing where there is none.
   Result<> remove_disk(const std::string& disk) const;
   // Blocks until the domain stands at the target, paused, and is here no more; or runs here as
@@ -54,7 +56,7 @@ class Connection final {
   Result<> migrate(virDomain& domain, const MigrateRequest& request) const;
 
  private:
-  Pool pool_of(const std::string& disk) const;
+  Result<Pool> pool_of(const std::string& disk) const;
 
   explicit Connection(virConnectPtr connection) : connection_(connection) {}
   std::unique_ptr<virConnect, Ends> connection_;

@@ -2,16 +2,15 @@
 // in lines of JSON, the last of which has "ok" or "error". A program of its own, because libvirt's
 // calls block, some for as long as a domain moves: it can be ended, and takes no agent with it.
 //
-//   godwit-libvirt URI describe DOMAIN        what it is and does: see to_json()
-//   godwit-libvirt URI resume DOMAIN          once a line comes on stdin: so it is connected by
-//   then godwit-libvirt URI run DOMAIN             the same at once, if it is paused; nothing if it
-//   runs godwit-libvirt URI remove DOMAIN          ends and undefines it; nothing if there is none
-//   godwit-libvirt URI look DOMAIN DOMAIN     what keeps a domain, as another host describes it,
-//   from
-//                                             coming here; which of its disks are here
-//   godwit-libvirt URI delete DOMAIN PATHS    disks, in a list in JSON
-//   godwit-libvirt URI migrate DOMAIN REQUEST the request in JSON; its progress is told; SIGTERM
-//                                             aborts it
+// godwit-libvirt URI WHAT DOMAIN [REQUEST], the request in JSON. WHAT:
+//
+// - describe: what the domain is and does
+// - run: it runs, if it stands after a migration; "gone": there is none
+// - resume: likewise, once a line comes on stdin, to be connected by then
+// - remove: it is ended and undefined; nothing where there is none, an error where it runs
+// - look: DOMAIN as another host describes it; what keeps it from here, and which disks are here
+// - delete: a list of disks' paths
+// - migrate: tells its progress; SIGTERM aborts it
 #include <poll.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -45,15 +44,13 @@ int conclude(const Result<>& result, json facts = json::object()) {
 }
 
 json told(const DomainState& state) {
-  return {{"active", state.is_active},
-          {"paused", state.is_paused},
-          {"persistent", state.is_persistent},
-          {"job", state.has_job}};
+  return {{"active", state.is_active}, {"paused", state.is_paused}, {"job", state.has_job}};
 }
 
 int tell(const Connection& connection, const std::string& name) {
   const auto domain = connection.find(name);
-  if (!domain) return conclude({}, {{"state", {{"active", false}}}});
+  if (!domain) return conclude(std::unexpected(domain.error()));
+  if (!*domain) return conclude({}, {{"state", told({})}});
   const auto state = state_of(**domain);
   if (!state) return conclude(std::unexpected(state.error()));
   json facts = {{"state", told(*state)}};
@@ -68,19 +65,21 @@ int tell(const Connection& connection, const std::string& name) {
 // that failed. Never one that is still arriving.
 int run(const Connection& connection, const std::string& name) {
   const auto domain = connection.find(name);
-  if (!domain) return conclude(fail("no such domain runs: {}", domain.error().text));
-  const auto state = state_of(**domain);
+  if (!domain) return conclude(std::unexpected(domain.error()));
+  const auto state = *domain ? state_of(**domain) : DomainState{};
   if (!state) return conclude(std::unexpected(state.error()));
-  if (!state->is_active) return conclude(fail("no such domain runs: {} has ended", name));
+  if (!state->is_active) return conclude({}, {{"gone", true}});
   if (state->has_job) return conclude(fail("domain {} is still being migrated", name));
   return conclude(state->is_paused ? resume(**domain) : Result<>{});
 }
 
 int remove(const Connection& connection, const std::string& name) {
   const auto domain = connection.find(name);
-  if (!domain) return conclude({});
+  if (!domain) return conclude(std::unexpected(domain.error()));
+  if (!*domain) return conclude({});
   const auto state = state_of(**domain);
-  if (state && state->is_active && !state->is_paused) {
+  if (!state) return conclude(std::unexpected(state.error()));
+  if (state->is_active && !state->is_paused) {
     return conclude(fail("domain {} runs: it did not just arrive", name));
   }
   return conclude(end_and_forget(**domain));
@@ -91,15 +90,17 @@ int look(const Connection& connection, const json& described) {
   if (!domain) return conclude(std::unexpected(domain.error()));
   json obstacles = json::array(), there = json::array();
   for (const std::string& name : {domain->name, domain->uuid}) {
-    if (connection.find(name)) {
-      obstacles.push_back(fmt::format("libvirt has a domain {} here already", name));
-      break;
-    }
+    const auto found = connection.find(name);
+    if (!found) return conclude(std::unexpected(found.error()));
+    if (!*found) continue;
+    obstacles.push_back(fmt::format("libvirt has a domain {} here already", name));
+    break;
   }
   for (const DomainDisk& disk : domain->moving_disks()) {
     const auto place = connection.place_of(disk.path);
-    if (place == Place::taken) there.push_back(disk.path);
-    if (place == Place::unknown) {
+    if (!place) return conclude(std::unexpected(place.error()));
+    if (*place == Place::taken) there.push_back(disk.path);
+    if (*place == Place::unknown) {
       obstacles.push_back(fmt::format(
           "there is no active storage pool for {}: virsh pool-define-as NAME dir --target {}, and "
           "pool-start",
@@ -125,7 +126,7 @@ void watch(const std::string& uri, const std::string& name, std::uint64_t max_do
   while (!over) {
     pollfd wait{.fd = signals, .events = POLLIN, .revents = 0};
     const bool is_asked = ::poll(&wait, 1, kProgressMs) > 0;
-    if (!domain || over) continue;
+    if (!domain || !*domain || over) continue;
     if (is_asked) {
       signalfd_siginfo taken{};
       (void)!::read(signals, &taken, sizeof taken);
@@ -148,6 +149,7 @@ int migrate(const Connection& connection, const std::string& uri, const std::str
   const int signals = ::signalfd(-1, &ends, SFD_CLOEXEC);
   const auto domain = connection.find(name);
   if (!domain) return conclude(std::unexpected(domain.error()));
+  if (!*domain) return conclude(fail("there is no domain {} any more", name));
   std::atomic<bool> over = false;
   std::thread watching(
       [&] { watch(uri, name, request.at("max_downtime_ms").get<std::uint64_t>(), signals, over); });
