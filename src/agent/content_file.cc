@@ -19,22 +19,6 @@ constexpr std::string_view kMagic{"godwit index 1\0\0", 16};
 constexpr std::size_t kHeader = 64;
 constexpr std::int64_t kNanoseconds = 1'000'000'000;
 
-// As the file is now; empty: it cannot be looked at.
-Bytes header_of(const Content& content, BytesView key) {
-  struct stat about{};
-  if (::stat(content.paths.file.c_str(), &about) != 0) return {};
-  Bytes facts;
-  Writer(facts)
-      .u64(static_cast<std::uint64_t>(about.st_size))
-      .u64(static_cast<std::uint64_t>(about.st_mtim.tv_sec * kNanoseconds + about.st_mtim.tv_nsec))
-      .u64(about.st_ino)
-      .u64(content.disk.size.bytes);
-  Bytes header = to_bytes(as_bytes(kMagic));
-  append(header, crypto::KeyedHash(key)(facts));
-  append(header, facts);
-  return header;
-}
-
 Bytes read_up_to(std::ifstream& file, std::size_t count) {
   Bytes bytes(count);
   file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(count));
@@ -107,9 +91,24 @@ class Indexing final {
 
 }  // namespace
 
+Bytes stamp_of(const Content& content, BytesView key) {
+  struct stat about{};
+  if (::stat(content.paths.file.c_str(), &about) != 0) return {};
+  Bytes facts;
+  Writer(facts)
+      .u64(static_cast<std::uint64_t>(about.st_size))
+      .u64(static_cast<std::uint64_t>(about.st_mtim.tv_sec * kNanoseconds + about.st_mtim.tv_nsec))
+      .u64(about.st_ino)
+      .u64(content.disk.size.bytes);
+  Bytes header = to_bytes(as_bytes(kMagic));
+  append(header, crypto::KeyedHash(key)(facts));
+  append(header, facts);
+  return header;
+}
+
 bool is_indexed(const Content& content, BytesView key, const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
-  const Bytes header = header_of(content, key);
+  const Bytes header = stamp_of(content, key);
   if (header.empty() || !file || read_up_to(file, kHeader) != header) return false;
   Bytes end;
   append(disk::SeedPart{.offset = content.disk.size.bytes}, end);
@@ -146,12 +145,12 @@ Result<> make_index(const Content& content, BytesView key, const fs::path& path,
                     const fs::path& directory, const std::atomic<bool>& cancelled) {
   const fs::path partial = path.string() + ".partial";
   std::ofstream file(partial, std::ios::binary | std::ios::trunc);
-  const Bytes header = header_of(content, key);
+  const Bytes header = stamp_of(content, key);
   if (header.empty()) return fail("{}", errno_text("look at " + content.paths.file.string()));
   write(file, header);
   auto done = Indexing(content, key, file, cancelled).run(directory);
   if (done && !file.flush()) done = fail("{} cannot be written", partial.string());
-  if (done && header_of(content, key) != header) done = fail("it changed meanwhile");
+  if (done && stamp_of(content, key) != header) done = fail("it changed meanwhile");
   if (done && ::rename(partial.c_str(), path.c_str()) != 0) done = fail("{}", errno_text("rename"));
   if (!done) ::unlink(partial.c_str());
   return done;

@@ -38,6 +38,8 @@ struct IndexedBlock {
   std::uint64_t offset = 0;  // bytes
 };
 
+// What an index of it as it is now begins with; empty: it cannot be looked at.
+Bytes stamp_of(const Content& content, BytesView key);
 // Its index in `file` is of what it is now.
 bool is_indexed(const Content& content, BytesView key, const std::filesystem::path& file);
 // The error: there is none, or it is of another time.

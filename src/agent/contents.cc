@@ -109,8 +109,15 @@ void Contents::begin() {
     for (const Content& content : all) {
       const fs::path index = index_of(directory_, content.name);
       if (ending_ || is_indexed(content, key_, index)) continue;
+      const Bytes stamp = stamp_of(content, key_);
+      if (const auto found = hopeless_.find(content.name);
+          found != hopeless_.end() && found->second == stamp) {
+        continue;
+      }
       const auto made = make_index(content, key_, index, config_.run_dir / "contents", ending_);
-      if (!made && !ending_) spdlog::warn("{}: no index: {}", content.name, made.error().text);
+      if (made || ending_) continue;
+      hopeless_[content.name] = stamp;
+      spdlog::warn("{}: no index: {}", content.name, made.error().text);
     }
     loop_.post([this, alive] {
       if (alive.expired()) return;

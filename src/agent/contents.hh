@@ -12,6 +12,7 @@
 // Control thread; what takes long is done by workers.
 #include <atomic>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -56,6 +57,7 @@ class Contents final {
   std::filesystem::path directory_;
   Bytes key_;  // empty: none could be made
   bool looking_ = false, again_ = false;
+  std::map<std::string, Bytes> hopeless_;  // by name, as it was; the indexer's
   std::atomic<bool> ending_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   Worker finder_, indexer_;  // the last: they end first

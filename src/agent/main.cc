@@ -76,9 +76,10 @@ http::Caller caller_of(const session::TlsStream& stream) {
       .expires = certificate.not_after().time_since_epoch().count()};
 }
 
-// Images and disks that vms left came or went.
-bool changes_contents(std::string_view event) {
-  return event == "image" || event == "vm" || event == Events::kMigrationOver;
+// Images and disks that vms left came or went; not for each word of a vm that is being handed over.
+bool changes_contents(std::string_view event, const nlohmann::json& data) {
+  return event == "image" || event == Events::kMigrationOver ||
+         (event == "vm" && text_field_or(data, "event", "") == "removed");
 }
 
 // The parts, each after those that it uses. What they tell those above them goes through handlers,
@@ -140,7 +141,7 @@ class Agent final {
     users_.changed = [this] { cut_ended_users(); };
     events_.observe([this](std::string_view name, const nlohmann::json& data) {
       audit_migration(audit_, name, data);
-      if (changes_contents(name)) contents_.look();
+      if (changes_contents(name, data)) contents_.look();
     });
     serve_api();
     network_.path_changed = [this](const std::string& host) {

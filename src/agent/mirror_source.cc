@@ -62,11 +62,8 @@ void MirrorSource::written(const DiskTap::Write& write) {
 }
 
 void MirrorSource::answer_early() {
-  const auto second = static_cast<double>(link_.path_rate().bits_per_second) / 8;
-  const auto most =
-      std::clamp(static_cast<std::uint64_t>(second * kEarlySeconds), kLeastEarly, kMostEarly);
   for (Waiting& each : waiting_) {
-    if (!early_ || early_bytes_ >= most) return;
+    if (!early_ || early_bytes_ >= most_early_) return;
     if (each.is_answered || !each.may_be_early) continue;
     each.is_answered = true;
     early_bytes_ += each.bytes;
@@ -88,6 +85,8 @@ void MirrorSource::look() {
     return failed_(fmt::format("the target has made no write of the disks for {}: the link is cut",
                                to_text(kPatience)));
   }
+  const auto carried = link_.path_rate().bytes_per_second() * kEarlySeconds;
+  most_early_ = std::clamp(static_cast<std::uint64_t>(carried), kLeastEarly, kMostEarly);
   look_timer_ = loop_.after(kLook, [this] { look(); });
 }
 

@@ -60,9 +60,9 @@ class MirrorSource final {
   Bytes records_;  // for the next batch
   Bytes ack_;      // as far as it came
   std::deque<Waiting> waiting_;
-  std::uint64_t sent_ = 0, acked_ = 0;  // records
-  std::uint64_t early_bytes_ = 0;       // answered, not made
-  Instant progress_{};                  // when one was made, or began to wait
+  std::uint64_t sent_ = 0, acked_ = 0;              // records
+  std::uint64_t early_bytes_ = 0, most_early_ = 0;  // answered, not made
+  Instant progress_{};                              // when one was made, or began to wait
   std::function<void()> in_step_;
   std::uint64_t in_step_at_ = 0;  // records
   bool early_ = true, packs_ = false, offering_ = false;
