@@ -5,13 +5,12 @@ redis in it; then its power is cut. Both hosts have its image, so that only what
 Exit status: 0 every promise was kept, 1 one was broken or something failed, 2 usage, 130 Ctrl-C.
 """
 
-import argparse
 import contextlib
 import subprocess
 import sys
 
 from stage import (CLIENT_ADDRESS, CLIENT_PORT, COMMAND_LIMIT_S, HOSTS, ROOT, VM, VM_ADDRESS, VM_PORT, Godwit, Lab, Load,
-                   all_kept, build_directory, demonstrated, wait_until)
+                   all_kept, build_directory, demo, wait_until)
 
 BOOT_LIMIT_S = 90
 SECRET = "0x1500016"  # an index of the TPM's memory
@@ -135,12 +134,5 @@ def show(options):
     ])
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="./dev demo debian", description=__doc__)
-    parser.add_argument("--lab", default="demo-debian", metavar="NAME", help="the lab's name")
-    options = parser.parse_args()
-    return demonstrated(lambda: show(options))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(demo("debian", __doc__, show))

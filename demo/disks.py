@@ -5,12 +5,11 @@ are its own. The guest writes to one of these all the time, each block on stable
 Exit status: 0 every promise was kept, 1 one was broken or something failed, 2 usage, 130 Ctrl-C.
 """
 
-import argparse
 import contextlib
 import json
 import sys
 
-from stage import HOSTS, VM, VM_ADDRESS, WAYS, Client, Godwit, Lab, Load, all_kept, demonstrated, wait_until
+from stage import HOSTS, VM, VM_ADDRESS, WAYS, Client, Godwit, Lab, Load, all_kept, demo, wait_until
 
 IMAGE_MIB = 128
 RATE = "4mbit"      # of the guest's writes
@@ -97,12 +96,5 @@ def show(options):
     ])
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="./dev demo disks", description=__doc__)
-    parser.add_argument("--lab", default="demo-disks", metavar="NAME", help="the lab's name")
-    options = parser.parse_args()
-    return demonstrated(lambda: show(options))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(demo("disks", __doc__, show))

@@ -5,17 +5,16 @@ is a part of. libvirt drives QEMU at both ends, and sees nothing of the WAN.
 Exit status: 0 every promise was kept, 1 one was broken or something failed, 2 usage, 130 Ctrl-C.
 """
 
-import argparse
 import contextlib
 import sys
 
 from disks import disk_of
 from domains import BRIDGE, DISK, DOMAIN, Libvirt, is_installed
 from stage import (CLIENT_ADDRESS, HOSTS, MOVE_LIMIT_S, Client, Lab, Load, StageError, all_kept,
-                   demonstrated, guest_image, wait_until)
+                   demo, guest_image, wait_until)
 
 RATE = "2mbit"  # of the guest's writes
-MOST_PAUSE_MS = 1500  # libvirt's own hand-over, four round trips of it, and TCG's loading
+MOST_PAUSE_MS = 1500  # libvirt's own hand-over, and TCG's loading
 
 
 def say(text=""):
@@ -82,12 +81,5 @@ def show(options):
     ])
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="./dev demo libvirt", description=__doc__)
-    parser.add_argument("--lab", default="demo-libvirt", metavar="NAME", help="the lab's name")
-    options = parser.parse_args()
-    return demonstrated(lambda: show(options))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(demo("libvirt", __doc__, show))

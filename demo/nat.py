@@ -4,14 +4,13 @@
 Exit status: 0 every promise was kept, 1 one was broken or something failed, 2 usage, 130 Ctrl-C.
 """
 
-import argparse
 import contextlib
 import pathlib
 import subprocess
 import sys
 import time
 
-from stage import (WAYS, Client, Godwit, Lab, Load, demonstrated, gaps_ms,
+from stage import (WAYS, Client, Godwit, Lab, Load, demo, gaps_ms,
                    wait_until)
 
 CONFIG = pathlib.Path(__file__).with_name("nat.yaml")
@@ -128,12 +127,5 @@ def show(options):
     return judge((there, back), silence_ms(dead), total)
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="./dev demo nat", description=__doc__)
-    parser.add_argument("--lab", default="demo-nat", metavar="NAME", help="the lab's name")
-    options = parser.parse_args()
-    return demonstrated(lambda: show(options))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(demo("nat", __doc__, show))

@@ -5,14 +5,13 @@ the link cut while its memory follows.
 Exit status: 0 every promise was kept, 1 one was broken or something failed, 2 usage, 130 Ctrl-C.
 """
 
-import argparse
 import contextlib
 import pathlib
 import sys
 import threading
 import time
 
-from stage import (HOSTS, LINK, Client, Godwit, Lab, Load, StageError, all_kept, demonstrated, wait_until)
+from stage import (HOSTS, LINK, Client, Godwit, Lab, Load, StageError, all_kept, demo, wait_until)
 
 RATE, ONE_WAY = "100mbit", "10ms"
 LOAD = Load(memory="128MiB", dirty="300mbit", working_set="24MiB")
@@ -103,12 +102,5 @@ def show(options):
     return judge(paused, followed, total)
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="./dev demo postcopy", description=__doc__)
-    parser.add_argument("--lab", default="demo-postcopy", metavar="NAME", help="the lab's name")
-    options = parser.parse_args()
-    return demonstrated(lambda: show(options))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(demo("postcopy", __doc__, show))

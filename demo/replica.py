@@ -5,13 +5,12 @@ writes to one of them, each block on stable storage before the next; then the vm
 Exit status: 0 every promise was kept, 1 one was broken or something failed, 2 usage, 130 Ctrl-C.
 """
 
-import argparse
 import contextlib
 import subprocess
 import sys
 
 from disks import RATE, disk_of, move, say
-from stage import HOSTS, VM, WAYS, Client, Godwit, Lab, Load, all_kept, demonstrated, wait_until
+from stage import HOSTS, VM, WAYS, Client, Godwit, Lab, Load, all_kept, demo, wait_until
 
 ARCHIVE_MIB = 128  # of noise
 EVERY = "5s"
@@ -72,12 +71,5 @@ def show(options):
     ])
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="./dev demo replica", description=__doc__)
-    parser.add_argument("--lab", default="demo-replica", metavar="NAME", help="the lab's name")
-    options = parser.parse_args()
-    return demonstrated(lambda: show(options))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(demo("replica", __doc__, show))

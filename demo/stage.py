@@ -9,6 +9,7 @@ and the lab's client, `godwit lab probe`. What is waited for is a state, up to a
 stretches of plain time are windows in which the client watches.
 """
 
+import argparse
 import contextlib
 import json
 import mmap
@@ -80,6 +81,14 @@ def demonstrated(show):
               f"({time.monotonic() - begun:.0f} s)", flush=True)
         return kept
     return performed("demo", act)
+
+
+def demo(name, description, show):
+    """The main() of a demo that is told no more than its lab's name: the exit status of show(options)."""
+    parser = argparse.ArgumentParser(prog=f"./dev demo {name}", description=description)
+    parser.add_argument("--lab", default=f"demo-{name}", metavar="NAME", help="the lab's name")
+    options = parser.parse_args()
+    return demonstrated(lambda: show(options))
 
 
 def all_kept(promises):

@@ -5,13 +5,12 @@ more while the link is cut.
 Exit status: 0 every promise was kept, 1 one was broken or something failed, 2 usage, 130 Ctrl-C.
 """
 
-import argparse
 import contextlib
 import sys
 import threading
 import time
 
-from stage import (HOSTS, LINK, WAYS, Client, Godwit, Lab, Load, all_kept, demonstrated, wait_until)
+from stage import (HOSTS, LINK, WAYS, Client, Godwit, Lab, Load, all_kept, demo, wait_until)
 
 RATE, ONE_WAY = "100mbit", "20ms"
 CUT_S = 10
@@ -111,12 +110,5 @@ def show(options):
     return judge(plain, compact, back, cut, moves, total)
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="./dev demo thin", description=__doc__)
-    parser.add_argument("--lab", default="demo-thin", metavar="NAME", help="the lab's name")
-    options = parser.parse_args()
-    return demonstrated(lambda: show(options))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(demo("thin", __doc__, show))
