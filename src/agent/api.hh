@@ -26,6 +26,7 @@ struct Parts {
   Images& images;
   Disks& disks;
   Vms& vms;
+  Volumes& volumes;
   Replicas& replicas;
   Migrations& migrations;
   Recordings& recordings;

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/records.hh"
+#include "agent/volumes.hh"
 
 namespace godwit::agent {
 
@@ -22,6 +23,15 @@ Result<> check_files(const Config& config, const http::Caller& caller, const nlo
       return fail("{}: '{}' is not a file in {} of host {}, which is where remote users' files are",
                   key, named, images.string(), config.name);
     }
+  }
+  return {};
+}
+
+Result<> check_volumes(const http::Caller& caller, const nlohmann::json& body) {
+  if (caller.tenant.empty()) return {};
+  for (const auto& disk : array_field(body, "disks")) {
+    if (!is_volume(disk)) continue;
+    return fail("disks at servers are given by operators of all tenants: ask one to run this vm");
   }
   return {};
 }

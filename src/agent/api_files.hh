@@ -15,4 +15,7 @@ namespace godwit::agent {
 Result<> check_files(const Config& config, const http::Caller& caller, const nlohmann::json& body,
                      std::initializer_list<const char*> keys);
 
+// A URI of a vm's disk has this host's QEMU speak to any server: one tenant's user gives none.
+Result<> check_volumes(const http::Caller& caller, const nlohmann::json& body);
+
 }  // namespace godwit::agent

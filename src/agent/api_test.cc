@@ -64,6 +64,7 @@ class ApiTest : public testing::Test {
                          .images = images_,
                          .disks = disks_,
                          .vms = vms_,
+                         .volumes = volumes_,
                          .replicas = replicas_,
                          .migrations = migrations_,
                          .recordings = recordings_,
@@ -153,6 +154,7 @@ class ApiTest : public testing::Test {
                      no_hosts};
   KnownMemory known_{loop_, ByteCount{0}};
   Contents contents_{loop_, config_, *store_, images_, disks_};
+  Volumes volumes_{loop_, config_};
   Migrations migrations_{{.loop = loop_,
                           .config = config_,
                           .store = *store_,
@@ -162,6 +164,7 @@ class ApiTest : public testing::Test {
                           .replicas = replicas_,
                           .known = known_,
                           .contents = contents_,
+                          .volumes = volumes_,
                           .peers = fleet_,
                           .events = events_},
                          no_hosts};
@@ -309,6 +312,18 @@ TEST_F(ApiTest, RemoteUsersBootFilesOfTheImageDirectoryOnly) {
   EXPECT_NE(status(red_, own), 403);
   EXPECT_NE(status(all_, shared), 403);
   EXPECT_NE(status(root_, "/etc/hostname"), 403);
+}
+
+// QEMU would speak to whatever this host reaches.
+TEST_F(ApiTest, OneTenantsUsersNameNoServers) {
+  const Json volume = {{"name", "vm"},
+                       {"disks", {{{"name", "data"}, {"uri", "nbd://127.0.0.1/x"}}}}};
+  EXPECT_EQ(ask(red_, "POST", "/v1/vms", volume).status, 403);
+  for (const Caller& caller : {all_, root_}) {
+    const auto answer = ask(caller, "POST", "/v1/vms", volume);
+    EXPECT_EQ(answer.status, 409) << answer.text;
+    EXPECT_THAT(answer.text, HasSubstr("nbd://127.0.0.1/x"));  // there is no server
+  }
 }
 
 TEST_F(ApiTest, AnotherTenantsImageIsAbsentUnlessItIsPublic) {

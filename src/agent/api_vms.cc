@@ -3,6 +3,7 @@
 #include "agent/api_answers.hh"
 #include "agent/api_files.hh"
 #include "agent/console.hh"
+#include "agent/volumes.hh"
 
 namespace godwit::agent {
 namespace {
@@ -25,15 +26,32 @@ std::optional<nlohmann::json> migration_of(Parts parts, const Request& request,
   return known(move, move && sees(request, *move), "migration", id, parts.config.name, responder);
 }
 
+// QEMU ends where it cannot open one, when its vm has long been said to run.
+void once_reached(Parts parts, const std::vector<qemu::VolumeSpec>& volumes, Responder responder,
+                  std::function<void(Responder&)> then) {
+  parts.volumes.reach(volumes, [responder = std::make_shared<Responder>(std::move(responder)),
+                                then = std::move(then)](const Result<>& reached) {
+    if (!reached) return responder->error(kConflict, reached.error().text);
+    then(*responder);
+  });
+}
+
 void run_vm(Parts parts, const Request& request, Responder responder) {
   auto body = body_of(request, responder);
   if (!body || !claim_tenant(request, *body, responder)) return;
   const auto files =
       check_files(parts.config, *request.caller, *body, {"kernel", "initrd", "image"});
   if (!files) return responder.error(kForbidden, files.error().text);
-  const auto vm = parts.vms.run(*body);
-  if (!vm) return responder.error(kConflict, vm.error().text);
-  responder.json(201, *parts.vms.show((*vm)->name()));
+  if (const auto good = check_volumes(*request.caller, *body); !good) {
+    return responder.error(kForbidden, good.error().text);
+  }
+  const auto volumes = volumes_of(array_field(*body, "disks"));
+  if (!volumes) return responder.error(kConflict, volumes.error().text);
+  once_reached(parts, *volumes, std::move(responder), [parts, body = *body](Responder& to) {
+    const auto vm = parts.vms.run(body);
+    if (!vm) return to.error(kConflict, vm.error().text);
+    to.json(201, *parts.vms.show((*vm)->name()));
+  });
 }
 
 // False: there is no such vm, or a move has it, which may run elsewhere by now; that was answered.
@@ -57,9 +75,13 @@ bool may_go(Parts parts, const Request& request, Responder& responder) {
 
 void start_vm(Parts parts, const Request& request, Responder responder) {
   if (!is_at_rest(parts, request, responder)) return;
-  const auto vm = parts.vms.start(request.parameter("name"));
-  if (!vm) return responder.error(kConflict, vm.error().text);
-  responder.json(200, *parts.vms.show((*vm)->name()));
+  const std::string name = request.parameter("name");
+  const auto volumes = volumes_of(parts.vms.show(name)->at("disks")).value();
+  once_reached(parts, volumes, std::move(responder), [parts, name](Responder& to) {
+    const auto vm = parts.vms.start(name);
+    if (!vm) return to.error(kConflict, vm.error().text);
+    to.json(200, *parts.vms.show((*vm)->name()));
+  });
 }
 
 void remove_vm(Parts parts, const Request& request, Responder responder) {

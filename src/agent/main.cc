@@ -52,7 +52,7 @@ const Config& with_directories(const Config& config) {
   make_private_directory(config.state_dir, std::filesystem::perms::owner_all);
   // QEMU's user passes through to its own vm's directory.
   make_private_directory(config.run_dir, std::filesystem::perms(0711));
-  for (const char* each : {"vms", "replicas"}) {
+  for (const char* each : {"vms", "replicas", "volumes"}) {
     make_private_directory(config.run_dir / each, std::filesystem::perms(0711));
   }
   for (const auto& disks : {config.disk_dir, config.library(), config.vm_disks()}) {
@@ -106,6 +106,7 @@ class Agent final {
                   [this](const std::string& name) { return fleet_.hosts_called(name); }),
         known_(loop_, config.known_memory),
         contents_(loop_, config, *store_, images_, disks_),
+        volumes_(loop_, config),
         migrations_({.loop = loop_,
                      .config = config,
                      .store = *store_,
@@ -115,6 +116,7 @@ class Agent final {
                      .replicas = replicas_,
                      .known = known_,
                      .contents = contents_,
+                     .volumes = volumes_,
                      .peers = fleet_,
                      .events = events_},
                     [this](const std::string& name) { return fleet_.hosts_called(name); }),
@@ -195,6 +197,7 @@ class Agent final {
                          .images = images_,
                          .disks = disks_,
                          .vms = vms_,
+                         .volumes = volumes_,
                          .replicas = replicas_,
                          .migrations = migrations_,
                          .recordings = recordings_,
@@ -282,6 +285,7 @@ class Agent final {
   Replicas replicas_;
   KnownMemory known_;
   Contents contents_;
+  Volumes volumes_;
   Migrations migrations_;
   Recordings recordings_;
   Audit audit_;

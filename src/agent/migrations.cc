@@ -266,7 +266,7 @@ void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
     return libvirt_.on_request(std::move(request), body);
   }
   if (request.method == "migration.preflight") {
-    return request.answer(answer_preflight(context_, request.peer, body));
+    return answer_preflight(context_, request.peer, body, request.answer);
   }
   const auto id = id_field<MigrationId>(body, "id");
   if (!id) return request.answer(std::unexpected(id.error()));

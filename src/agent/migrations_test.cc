@@ -118,6 +118,7 @@ class MigrationsTest : public testing::Test {
                      no_hosts};
   KnownMemory known_{loop_, ByteCount{0}};
   Contents contents_{loop_, config_, *store_, images_, disks_};
+  Volumes volumes_{loop_, config_};
   Migrations migrations_{{.loop = loop_,
                           .config = config_,
                           .store = *store_,
@@ -127,6 +128,7 @@ class MigrationsTest : public testing::Test {
                           .replicas = replicas_,
                           .known = known_,
                           .contents = contents_,
+                          .volumes = volumes_,
                           .peers = peers_,
                           .events = events_},
                          no_hosts};

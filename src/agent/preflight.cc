@@ -6,6 +6,7 @@
 #include <fstream>
 #include <memory>
 
+#include "os/random.hh"
 #include "qemu/devices.hh"
 #include "qemu/json.hh"
 
@@ -41,6 +42,13 @@ std::vector<Check> local_checks(const SourceMove::Context& context, Vm& vm, cons
   if (!vm.spec().disks.empty() && !knows_disks) {
     checks.push_back(failed(
         "disks", fmt::format("the agent of host {} is too old to take disks: upgrade it", to)));
+  }
+  const bool knows_volumes =
+      context.peers.is_up(to) && context.peers.protocol(to) >= kVolumesProtocol;
+  if (!vm.spec().volumes.empty() && !knows_volumes) {
+    checks.push_back(failed(
+        "volumes",
+        fmt::format("the agent of host {} is too old for disks at servers: upgrade it", to)));
   }
   if (!wish.postcopy) return checks;
   if (!wish.compact) {
@@ -81,22 +89,57 @@ Check room_check(const Config& config, ByteCount needed, ByteCount here) {
   return needed.bytes < free.bytes + here.bytes ? passed("room", figures) : failed("room", figures);
 }
 
+// A vm's volumes as this host sees them, and the key of their digests.
+struct Seen {
+  Bytes key;
+  VolumeSights sights{};
+};
+
+// After the target has looked: what it saw is what there is here.
+void compare_volumes(const SourceMove::Context& context, const std::string& to,
+                     const std::vector<qemu::VolumeSpec>& volumes, const Seen& seen,
+                     Findings findings, std::function<void(Findings)> done) {
+  context.volumes.look(
+      volumes, seen.key, seen.sights,
+      [to, volumes, before = seen.sights, findings = std::move(findings),
+       done = std::move(done)](const Result<VolumeSights>& after) mutable {
+        auto& checks = findings.checks;
+        if (!after) checks.push_back(failed("volumes", after.error().text));
+        for (std::size_t i = 0; after && i < volumes.size(); ++i) {
+          const auto& [name, bus, uri] = volumes[i];
+          const std::string other = difference(before[i], (*after)[i], findings.volumes[i]);
+          checks.push_back(
+              other.empty()
+                  ? passed("volumes",
+                           fmt::format("volume {}: host {} sees the same at {}: it is not copied",
+                                       name, to, uri))
+                  : failed("volumes", fmt::format("volume {}: at {} host {} finds another one: {}",
+                                                  name, uri, to, other)));
+        }
+        done(std::move(findings));
+      });
+}
+
 void ask_target(const SourceMove::Context& context, Vm& vm, const std::string& to, Wish wish,
-                std::vector<Check> checks, std::function<void(Findings)> done) {
+                const Seen& seen, std::vector<Check> checks, std::function<void(Findings)> done) {
   nlohmann::json peers = nlohmann::json::array();
   for (const auto& nic : vm.spec().nics) {
     for (const auto& peer : context.network.peers_of(nic.port)) peers.push_back(peer);
   }
   const auto marker = context.disks.mark(vm.spec());
-  const nlohmann::json body = {{"spec", qemu::to_json(vm.spec())},
-                               {"marker", marker ? marker->id().text() : ""},
-                               {"peers", peers},
-                               {"path_mtu", kAskedPathMtu},
-                               {"disk_bytes", context.disks.used_bytes(vm.spec()).bytes},
-                               {"postcopy", wish.postcopy}};
+  nlohmann::json body = {{"spec", qemu::to_json(vm.spec())},
+                         {"marker", marker ? marker->id().text() : ""},
+                         {"peers", peers},
+                         {"path_mtu", kAskedPathMtu},
+                         {"disk_bytes", context.disks.used_bytes(vm.spec()).bytes},
+                         {"postcopy", wish.postcopy}};
+  const auto& volumes = vm.spec().volumes;
+  if (!volumes.empty()) {
+    body["volumes"] = {{"key", to_hex(seen.key)}, {"seen", to_json(seen.sights)}};
+  }
   context.peers.request(
       to, "migration.preflight", body,
-      [to, marker, checks = std::move(checks),
+      [context, to, marker, volumes, seen, checks = std::move(checks),
        done = std::move(done)](const Result<nlohmann::json>& reply) mutable {
         Findings findings = reply ? parse_findings(*reply) : Findings{};
         if (!reply) {
@@ -104,9 +147,83 @@ void ask_target(const SourceMove::Context& context, Vm& vm, const std::string& t
         }
         findings.checks.insert(findings.checks.begin(), std::move_iterator(checks.begin()),
                                std::move_iterator(checks.end()));
+        if (findings.volumes.size() == volumes.size() && !volumes.empty()) {
+          return compare_volumes(context, to, volumes, seen, std::move(findings), std::move(done));
+        }
+        if (!volumes.empty() && all_ok(findings.checks)) {
+          findings.checks.push_back(
+              failed("volumes", fmt::format("host {} does not say what it sees of them", to)));
+        }
         done(std::move(findings));
       },
       kPreflightTimeout);
+}
+
+void look_and_ask(const SourceMove::Context& context, Vm& vm, const std::string& to, Wish wish,
+                  std::vector<Check> checks, std::function<void(Findings)> done) {
+  Seen seen{.key = Bytes(crypto::KeyedHash::kKeySize)};
+  os::fill_random(seen.key);
+  if (vm.spec().volumes.empty()) {
+    return ask_target(context, vm, to, wish, seen, std::move(checks), std::move(done));
+  }
+  const Bytes key = seen.key;
+  context.volumes.look(
+      vm.spec().volumes, key, {},
+      [context, name = vm.name(), to, wish, seen = std::move(seen), checks = std::move(checks),
+       done = std::move(done)](Result<VolumeSights> sights) mutable {
+        Vm* still = context.vms.find(name);
+        if (!sights || still == nullptr) {
+          checks.push_back(failed("volumes", sights ? "QEMU ended" : sights.error().text));
+          return done({.checks = std::move(checks)});
+        }
+        seen.sights = *std::move(sights);
+        ask_target(context, *still, to, wish, seen, std::move(checks), std::move(done));
+      });
+}
+
+// What this host can tell at once of a vm that is to come.
+Findings find_out(const SourceMove::Context& context, const std::string& from,
+                  const qemu::VmSpec& vm, const nlohmann::json& body) {
+  const std::string& self = context.config.name;
+  std::vector<Check> checks;
+  const auto refused = qemu::refusals(vm, context.vms.host(), self);
+  for (const auto& reason : refused) checks.push_back(failed("host", reason));
+  if (refused.empty()) {
+    checks.push_back(passed("host", fmt::format("{}, {} and {} of memory fit host {}", vm.machine,
+                                                vm.cpu_model, to_text(vm.memory), self)));
+  }
+  if (context.vms.show(vm.name)) {
+    checks.push_back(failed("name", fmt::format("host {} has a vm '{}' already", self, vm.name)));
+  }
+  for (const auto& nic : vm.nics) {
+    if (context.network.has_other_port(nic.name, nic.port)) {
+      checks.push_back(failed("port", fmt::format("host {} has another port '{}': remove or "
+                                                  "rename it",
+                                                  self, nic.name)));
+    }
+  }
+  const ByteCount disk_bytes{qemu::unsigned_at(body, "disk_bytes")};
+  Findings findings = find_out_on_disks(context.config, context.disks, vm, disk_bytes,
+                                        id_field<StorageMarkerId>(body, "marker"));
+  std::ranges::move(findings.checks, std::back_inserter(checks));
+  for (const std::string& path : {vm.kernel, vm.initrd, vm.image}) {
+    if (!path.empty() && !is_readable(path)) {
+      checks.push_back(failed(
+          "files", fmt::format("host {} has no file {} that its godwitd can read", self, path)));
+    }
+  }
+  if (qemu::flag_at(body, "postcopy")) checks.push_back(postcopy_check(self));
+  for (const auto& peer : texts_field(body, "peers")) {
+    if (peer == self || peer == from || context.peers.is_up(peer)) {
+      checks.push_back(passed("peers", fmt::format("host {} reaches {}", self, peer)));
+    } else {
+      checks.push_back(failed("peers", fmt::format("host {} has no session with {}, the other end "
+                                                   "of one of the vm's wires",
+                                                   self, peer)));
+    }
+  }
+  findings.checks = std::move(checks);
+  return findings;
 }
 
 }  // namespace
@@ -124,7 +241,11 @@ nlohmann::json to_json(const std::vector<Check>& checks) {
 Findings parse_findings(const nlohmann::json& reply) {
   Findings findings{.checks = {},
                     .shared_disks = qemu::flag_at(reply, "shared_disks"),
+                    .volumes = {},
                     .disks_there = {qemu::unsigned_at(reply, "disks_there")}};
+  if (reply.contains("volumes")) {
+    if (auto seen = volume_sights(reply["volumes"])) findings.volumes = *std::move(seen);
+  }
   for (const auto& check : array_field(reply, "checks")) {
     findings.checks.push_back({.name = text_field_or(check, "name", "?"),
                                .ok = qemu::flag_at(check, "ok"),
@@ -134,9 +255,11 @@ Findings parse_findings(const nlohmann::json& reply) {
 }
 
 nlohmann::json to_json(const Findings& findings) {
-  return {{"checks", to_json(findings.checks)},
-          {"shared_disks", findings.shared_disks},
-          {"disks_there", findings.disks_there.bytes}};
+  nlohmann::json json = {{"checks", to_json(findings.checks)},
+                         {"shared_disks", findings.shared_disks},
+                         {"disks_there", findings.disks_there.bytes}};
+  if (!findings.volumes.empty()) json["volumes"] = to_json(findings.volumes);
+  return json;
 }
 
 Findings find_out_on_disks(const Config& config, Disks& disks, const qemu::VmSpec& vm,
@@ -194,60 +317,39 @@ void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to
         }
         for (const auto& device : *found) checks.push_back(failed("devices", device));
         if (found->empty()) checks.push_back(passed("devices", "every device can migrate"));
-        ask_target(context, *still, to, wish, std::move(checks), std::move(done));
+        look_and_ask(context, *still, to, wish, std::move(checks), std::move(done));
       });
 }
 
-nlohmann::json answer_preflight(const SourceMove::Context& context, const std::string& from,
-                                const nlohmann::json& body) {
-  const std::string& self = context.config.name;
-  std::vector<Check> checks;
+void answer_preflight(const SourceMove::Context& context, const std::string& from,
+                      const nlohmann::json& body,
+                      std::function<void(Result<nlohmann::json>)> answer) {
   const auto spec = qemu::vm_spec_from_json(qemu::member(body, "spec"));
   if (!spec) {
-    checks.push_back(
-        failed("spec", fmt::format("host {} cannot read the vm: {}", self, spec.error().text)));
-    return to_json(Findings{.checks = std::move(checks)});
+    return answer(to_json(
+        Findings{.checks = {failed("spec", fmt::format("host {} cannot read the vm: {}",
+                                                       context.config.name, spec.error().text))}}));
   }
-  const auto refused = qemu::refusals(*spec, context.vms.host(), self);
-  for (const auto& reason : refused) checks.push_back(failed("host", reason));
-  if (refused.empty()) {
-    checks.push_back(
-        passed("host", fmt::format("{}, {} and {} of memory fit host {}", spec->machine,
-                                   spec->cpu_model, to_text(spec->memory), self)));
+  Findings findings = find_out(context, from, *spec, body);
+  if (spec->volumes.empty()) return answer(to_json(findings));
+  const nlohmann::json& asked = qemu::member(body, "volumes");
+  const Bytes key = from_hex(qemu::text_at(asked, "key"));
+  const auto where = volume_sights(qemu::member(asked, "seen"));
+  if (!where || where->size() != spec->volumes.size() ||
+      key.size() != crypto::KeyedHash::kKeySize) {
+    return answer(fail("what host {} sees of the vm's volumes is not told", from));
   }
-  if (context.vms.show(spec->name)) {
-    checks.push_back(
-        failed("name", fmt::format("host {} has a vm '{}' already", self, spec->name)));
-  }
-  for (const auto& nic : spec->nics) {
-    if (context.network.has_other_port(nic.name, nic.port)) {
-      checks.push_back(failed("port", fmt::format("host {} has another port '{}': remove or "
-                                                  "rename it",
-                                                  self, nic.name)));
-    }
-  }
-  const ByteCount disk_bytes{qemu::unsigned_at(body, "disk_bytes")};
-  Findings findings = find_out_on_disks(context.config, context.disks, *spec, disk_bytes,
-                                        id_field<StorageMarkerId>(body, "marker"));
-  std::ranges::move(findings.checks, std::back_inserter(checks));
-  for (const std::string& path : {spec->kernel, spec->initrd, spec->image}) {
-    if (!path.empty() && !is_readable(path)) {
-      checks.push_back(failed(
-          "files", fmt::format("host {} has no file {} that its godwitd can read", self, path)));
-    }
-  }
-  if (qemu::flag_at(body, "postcopy")) checks.push_back(postcopy_check(self));
-  for (const auto& peer : texts_field(body, "peers")) {
-    if (peer == self || peer == from || context.peers.is_up(peer)) {
-      checks.push_back(passed("peers", fmt::format("host {} reaches {}", self, peer)));
-    } else {
-      checks.push_back(failed("peers", fmt::format("host {} has no session with {}, the other end "
-                                                   "of one of the vm's wires",
-                                                   self, peer)));
-    }
-  }
-  findings.checks = std::move(checks);
-  return to_json(findings);
+  context.volumes.look(spec->volumes, key, *where,
+                       [findings = std::move(findings), answer = std::move(answer),
+                        self = context.config.name](Result<VolumeSights> seen) mutable {
+                         if (seen) {
+                           findings.volumes = *std::move(seen);
+                         } else {
+                           findings.checks.push_back(failed(
+                               "volumes", fmt::format("host {}: {}", self, seen.error().text)));
+                         }
+                         answer(to_json(findings));
+                       });
 }
 
 }  // namespace godwit::agent

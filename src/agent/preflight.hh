@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "agent/source_move.hh"
+#include "agent/volumes.hh"
 
 namespace godwit::agent {
 
@@ -18,10 +19,11 @@ struct Check {
 nlohmann::json to_json(const std::vector<Check>& checks);
 // A file that the agent may open.
 bool is_readable(const std::string& path);
-// What a host answered, {checks, shared_disks?, disks_there?}.
+// What a host answered, {checks, shared_disks?, disks_there?, volumes?}.
 struct Findings {
   std::vector<Check> checks;
   bool shared_disks = false;
+  VolumeSights volumes{};   // as it saw them
   ByteCount disks_there{};  // of what is to come
 };
 Findings parse_findings(const nlohmann::json& reply);
@@ -42,9 +44,10 @@ struct Wish {
 void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to, Wish wish,
                std::function<void(Findings)> done);
 
-// The target's part, as it answers migration.preflight: {spec, peers, path_mtu, disk_bytes,
-// marker} -> Findings.
-nlohmann::json answer_preflight(const SourceMove::Context& context, const std::string& from,
-                                const nlohmann::json& body);
+// The target's part of migration.preflight: {spec, peers, path_mtu, disk_bytes, marker, volumes?:
+// {key, seen}} -> Findings. `answer` is called once, later where there are volumes.
+void answer_preflight(const SourceMove::Context& context, const std::string& from,
+                      const nlohmann::json& body,
+                      std::function<void(Result<nlohmann::json>)> answer);
 
 }  // namespace godwit::agent

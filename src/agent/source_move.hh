@@ -25,6 +25,7 @@ namespace godwit::agent {
 
 class Contents;
 class Replicas;
+class Volumes;
 
 class SourceMove final {
  public:
@@ -38,6 +39,7 @@ class SourceMove final {
     Replicas& replicas;
     KnownMemory& known;
     Contents& contents;
+    Volumes& volumes;
     Peers& peers;
     Events& events;
   };

@@ -25,6 +25,7 @@ inline constexpr unsigned kGroupProtocol = 4;
 inline constexpr unsigned kLanesProtocol = 5;
 inline constexpr unsigned kDiskProtocol = 8;
 inline constexpr unsigned kElsewhereProtocol = 9;
+inline constexpr unsigned kVolumesProtocol = 10;
 // What vms of a group share, before the target compresses it.
 inline constexpr ByteCount kMostShared{std::uint64_t{1} << 30};
 

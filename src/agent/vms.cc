@@ -9,6 +9,7 @@
 #include "agent/fault.hh"
 #include "agent/network.hh"
 #include "agent/preflight.hh"
+#include "agent/volumes.hh"
 #include "os/random.hh"
 #include "os/socket.hh"
 #include "os/tcp.hh"
@@ -147,7 +148,12 @@ Result<qemu::VmSpec> Vms::spec_of(const nlohmann::json& request) {
   }
   spec["nics"] = nics;
   spec["disks"] = nlohmann::json::array();
-  const auto disks = disks_.specs_of(array_field(request, "disks"), tenant);
+  nlohmann::json asked = array_field(request, "disks");
+  const auto volumes = volumes_of(asked);
+  if (!volumes) return std::unexpected(volumes.error());
+  for (const auto& volume : *volumes) spec["volumes"].push_back(qemu::to_json(volume));
+  std::erase_if(asked.get_ref<nlohmann::json::array_t&>(), is_volume);
+  const auto disks = disks_.specs_of(asked, tenant);
   if (!disks) return std::unexpected(disks.error());
   for (const auto& disk : *disks) spec["disks"].push_back(qemu::to_json(disk));
   const auto tpm = flag_field(request, "tpm", false);
@@ -381,6 +387,12 @@ nlohmann::json Vms::describe(const VmRecord& record, Vm* vm) {
   }
   json["nics"] = nics;
   json["disks"] = disks_.list_of(record.spec);
+  for (const auto& volume : record.spec.volumes) {
+    nlohmann::json disk = qemu::to_json(volume);
+    disk.update({{"vm", record.spec.name}, {"tenant", record.spec.tenant}});
+    json["disks"].push_back(std::move(disk));
+  }
+  json.erase("volumes");
   json["memory"] = record.spec.memory.bytes;
   json["host"] = config_.name;
   json["state"] = vm != nullptr ? vm->state() : "stopped";

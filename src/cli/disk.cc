@@ -13,6 +13,9 @@ std::string state_of(const json& disk) {
     return "left, unfinished move from " + disk.value("unfinished_from", "");
   }
   if (disk.contains("replica_from")) return "replica of " + disk.value("replica_from", "") + "'s";
+  if (disk.contains("uri")) {
+    return fmt::format("{}, at {}", disk.value("vm_state", "in use"), disk.value("uri", ""));
+  }
   if (!disk.contains("moved_to")) return disk.value("vm_state", "in use");
   const std::string to = disk.value("moved_to", "");
   return to.empty() ? "left, vm removed" : "left, moved to " + to;
@@ -28,7 +31,7 @@ void list_disks(Context& context) {
 
 // "NAME,size=8GiB,format=raw" as the API has it; the agent checks the values.
 json disk_of(const std::string& text) {
-  static constexpr std::array kKeys = {"size", "image", "format", "bus"};
+  static constexpr std::array kKeys = {"size", "image", "uri", "format", "bus"};
   std::size_t comma = text.find(',');
   json disk = {{"name", text.substr(0, comma)}};
   while (comma != std::string::npos) {

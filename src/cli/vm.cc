@@ -109,9 +109,11 @@ void add_run(CLI::App& noun, Context& context) {
   run->add_option("--append", vm->append, "Kernel command line")->needs(kernel);
   run->add_option(
          "--disk", vm->disks,
-         "A disk: NAME,size=SIZE or NAME,image=IMAGE (see godwit image), and format=qcow2 "
-         "or raw, bus=virtio, scsi or cdrom (with an image: cloud-init's seed, say); repeat "
-         "for more, the first is booted from")
+         "A disk: NAME,size=SIZE, NAME,image=IMAGE (see godwit image), or NAME,uri=URI (at a "
+         "server "
+         "that all its hosts reach, where it stays: nbd://HOST/EXPORT, iscsi://HOST/TARGET/LUN, "
+         "nfs://HOST/EXPORT/FILE, rbd:POOL/IMAGE); and format=qcow2 or raw, bus=virtio, scsi or "
+         "cdrom (with an image: cloud-init's seed, say); repeat for more, the first is booted from")
       ->type_name("DISK")
       ->allow_extra_args(false);
   run->add_option("--image", vm->image, "Raw disk image to boot, read-only, the same on each host")

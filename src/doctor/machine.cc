@@ -58,6 +58,16 @@ Finding find_tpm() {
   return warn("tpm", "there is no swtpm: vms with --tpm cannot come here", "apt install swtpm");
 }
 
+// NBD is QEMU's own; Debian has the others' drivers in a package of their own.
+Finding find_volume_drivers() {
+  const auto missing = qemu::missing_volume_drivers();
+  if (missing.empty()) return ok("volumes", "QEMU speaks nbd, iscsi, nfs and rbd");
+  return warn("volumes",
+              fmt::format("QEMU does not speak {}: vms with disks at such servers cannot come here",
+                          fmt::join(missing, ", ")),
+              "apt install qemu-block-extra");
+}
+
 // Where there is one.
 Finding try_libvirt() {
   const auto exists = [](const std::filesystem::path& path) {
@@ -104,10 +114,15 @@ Findings examine_machine() {
   const auto host = qemu::probe_host(accelerator.accelerator);
   qemu::HostCapabilities memory;
   qemu::refresh_memory(memory);
-  return {try_qemu(host),      try_kvm(accelerator),
-          find_qemu_user(),    try_disk_tools(),
-          find_firmware(host), find_tpm(),
-          try_libvirt(),       judge_memory(memory.memory_total, memory.memory_available),
+  return {try_qemu(host),
+          try_kvm(accelerator),
+          find_qemu_user(),
+          try_disk_tools(),
+          find_firmware(host),
+          find_tpm(),
+          find_volume_drivers(),
+          try_libvirt(),
+          judge_memory(memory.memory_total, memory.memory_available),
           ask_clock()};
 }
 

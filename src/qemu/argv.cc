@@ -96,30 +96,41 @@ void add_boot(Arguments& argv, const VmSpec& spec) {
   }
 }
 
+bool is_scsi(DiskBus bus) { return bus == DiskBus::scsi || bus == DiskBus::cdrom; }
+
+// A slot, or a number on the SCSI bus, is one disk's or volume's whatever the others are.
+void add_drive(Arguments& argv, std::size_t index, const std::string& name, DiskBus bus,
+               std::vector<std::string> nodes, bool boots) {
+  for (auto& each : nodes) add(argv, {"-blockdev", std::move(each)});
+  if (bus == DiskBus::pflash) return;  // see add_uefi()
+  const std::string place =
+      is_scsi(bus)
+          ? fmt::format("scsi-{},bus=scsi.0,scsi-id={}", bus == DiskBus::cdrom ? "cd" : "hd", index)
+          : fmt::format("virtio-blk-pci,bus=pcie.0,addr={:#x},disable-legacy=on",
+                        kFirstDiskSlot + index);
+  const std::string boot = boots ? fmt::format(",bootindex={}", index + 1) : "";
+  add(argv, {"-device", fmt::format("{0},id={1}-dev,drive={1},serial={2}{3}", place,
+                                    disk_node(index), name, boot)});
+}
+
 void add_disks(Arguments& argv, const VmSpec& spec, const std::vector<DiskPaths>& paths) {
   CHECK(paths.size() == spec.disks.size(), "vm {}: {} paths for {} disks", spec.name, paths.size(),
         spec.disks.size());
-  const auto is_scsi = [](const DiskSpec& disk) {
-    return disk.bus == DiskBus::scsi || disk.bus == DiskBus::cdrom;
-  };
-  if (std::ranges::any_of(spec.disks, is_scsi)) {
+  if (std::ranges::any_of(spec.disks, is_scsi, &DiskSpec::bus) ||
+      std::ranges::any_of(spec.volumes, is_scsi, &VolumeSpec::bus)) {
     add(argv, {"-device", fmt::format("virtio-scsi-pci,id=scsi,bus=pcie.0,addr={:#x},"
                                       "disable-legacy=on",
                                       kScsiSlot)});
   }
+  const bool boots = spec.kernel.empty();
   for (std::size_t i = 0; i < spec.disks.size(); ++i) {
     const DiskSpec& disk = spec.disks[i];
-    const std::string node = disk_node(i);
-    for (auto& each : disk_nodes(disk, paths[i], node)) add(argv, {"-blockdev", std::move(each)});
-    if (disk.bus == DiskBus::pflash) continue;  // see add_uefi()
-    const std::string place =
-        is_scsi(disk) ? fmt::format("scsi-{},bus=scsi.0,scsi-id={}",
-                                    disk.bus == DiskBus::cdrom ? "cd" : "hd", i)
-                      : fmt::format("virtio-blk-pci,bus=pcie.0,addr={:#x},disable-legacy=on",
-                                    kFirstDiskSlot + i);
-    const std::string boot = spec.kernel.empty() ? fmt::format(",bootindex={}", i + 1) : "";
-    add(argv, {"-device", fmt::format("{0},id={1}-dev,drive={1},serial={2}{3}", place, node,
-                                      disk.name, boot)});
+    add_drive(argv, i, disk.name, disk.bus, disk_nodes(disk, paths[i], disk_node(i)), boots);
+  }
+  for (std::size_t i = 0; i < spec.volumes.size(); ++i) {
+    const VolumeSpec& volume = spec.volumes[i];
+    const std::size_t index = spec.disks.size() + i;
+    add_drive(argv, index, volume.name, volume.bus, volume_nodes(volume, disk_node(index)), boots);
   }
 }
 

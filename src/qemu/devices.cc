@@ -78,17 +78,19 @@ void add_snapshots(const json& inserted, const std::string& disk, Survey& survey
       disk, fmt::join(names, ", ")));
 }
 
-void add_disks(const json& reply, const std::vector<DiskSpec>& own, Survey& survey) {
+void add_disks(const json& reply, const std::vector<DiskSpec>& own, std::size_t volumes,
+               Survey& survey) {
   for (const json& disk : reply) {
     const json& inserted = member(disk, "inserted");
     if (!inserted.is_object() || flag_at(inserted, "ro")) continue;
     const std::string node = text_at(inserted, "node-name");
     std::size_t index = 0;
-    while (index < own.size() && disk_node(index) != node) ++index;
+    while (index < own.size() + volumes && disk_node(index) != node) ++index;
     if (index < own.size()) {
       add_snapshots(inserted, own[index].name, survey);
       continue;
     }
+    if (index < own.size() + volumes) continue;
     survey.obstacles.push_back(
         fmt::format("disk {} is writable and not one of the vm's (vm run --disk)", node));
   }
@@ -126,7 +128,9 @@ void unsupported_devices(Qmp& qmp, const VmSpec& vm, Answer<std::vector<std::str
   }
   if (!vm.tpm) ask("query-tpm", nullptr, add_tpms);
   ask("query-block", nullptr,
-      [disks = vm.disks](const json& reply, Survey& to) { add_disks(reply, disks, to); });
+      [disks = vm.disks, volumes = vm.volumes.size()](const json& reply, Survey& to) {
+        add_disks(reply, disks, volumes, to);
+      });
   ask("query-migrate", nullptr, add_blocked);
 }
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "os/child.hh"
-#include "qemu/disk_nodes.hh"
+#include "qemu/volume.hh"
 
 namespace godwit::qemu {
 
@@ -21,6 +21,10 @@ class StorageDaemon final {
   StorageDaemon(os::Loop& loop, const std::vector<DiskSpec>& disks,
                 const std::vector<DiskPaths>& paths, const std::filesystem::path& socket,
                 std::function<void(std::string why)> ended, DiskAccess access = DiskAccess::write);
+  // Volumes, one named as the first disk is, and so on; to be looked at. It may take long before a
+  // client is served: their servers are asked.
+  StorageDaemon(os::Loop& loop, const std::vector<VolumeSpec>& volumes,
+                const std::filesystem::path& socket, std::function<void(std::string why)> ended);
   // Kills it: what it was not told to flush may not be there.
   ~StorageDaemon();
 
@@ -28,6 +32,8 @@ class StorageDaemon final {
   void stop(std::function<void(Result<>)> done);
 
  private:
+  StorageDaemon(os::Loop& loop, std::vector<std::string> argv, const std::filesystem::path& socket,
+                std::function<void(std::string why)> ended);
   void exited(const os::ExitStatus& status);
 
   std::filesystem::path socket_;

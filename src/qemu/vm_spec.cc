@@ -48,6 +48,20 @@ Result<> check_nics(const VmSpec& spec) {
   return {};
 }
 
+Result<> check_volumes(const VmSpec& spec) {
+  if (spec.disks.size() + spec.volumes.size() > kMaxDisks) {
+    return fail("{} disks are more than the most of {}", spec.disks.size() + spec.volumes.size(),
+                kMaxDisks);
+  }
+  std::set<std::string_view> names;
+  for (const DiskSpec& disk : spec.disks) names.insert(disk.name);
+  for (const VolumeSpec& volume : spec.volumes) {
+    if (auto ok = check(volume); !ok) return ok;
+    if (!names.insert(volume.name).second) return fail("the disk {} is given twice", volume.name);
+  }
+  return {};
+}
+
 }  // namespace
 
 std::string_view to_text(Accelerator accelerator) {
@@ -94,7 +108,7 @@ Result<> check(const VmSpec& spec) {
         std::pair{"image", &spec.image}}) {
     if (auto ok = check_path(field, *path); !ok) return ok;
   }
-  if (spec.kernel.empty() && spec.image.empty() && spec.disks.empty()) {
+  if (spec.kernel.empty() && spec.image.empty() && spec.disks.empty() && spec.volumes.empty()) {
     return fail("vm {} has nothing to boot: give a kernel, a disk or an image", spec.name);
   }
   if (spec.kernel.empty() && (!spec.initrd.empty() || !spec.append.empty())) {
@@ -104,6 +118,7 @@ Result<> check(const VmSpec& spec) {
     return fail("append must be at most {} printable characters", kMaxAppend);
   }
   if (auto ok = check(spec.disks); !ok) return ok;
+  if (auto ok = check_volumes(spec); !ok) return ok;
   const auto variables = std::ranges::count(spec.disks, DiskBus::pflash, &DiskSpec::bus);
   if (variables != (spec.uefi.bytes == 0 ? 0 : 1)) {
     return fail("vm {} has {} disks of UEFI variables", spec.name, variables);
@@ -119,6 +134,8 @@ json to_json(const VmSpec& spec) {
   }
   json disks = json::array();
   for (const DiskSpec& disk : spec.disks) disks.push_back(to_json(disk));
+  json volumes = json::array();
+  for (const VolumeSpec& volume : spec.volumes) volumes.push_back(to_json(volume));
   return {{"id", spec.id.text()},
           {"name", spec.name},
           {"tenant", spec.tenant},
@@ -135,6 +152,7 @@ json to_json(const VmSpec& spec) {
           {"uefi_bytes", spec.uefi.bytes},
           {"tpm", spec.tpm},
           {"disks", std::move(disks)},
+          {"volumes", std::move(volumes)},
           {"nics", std::move(nics)}};
 }
 
@@ -160,12 +178,19 @@ Result<VmSpec> vm_spec_from_json(const json& object) {
   spec.guest_agent = flag_at(object, "guest_agent");
   spec.uefi = ByteCount{unsigned_at(object, "uefi_bytes")};
   spec.tpm = flag_at(object, "tpm");
-  // An agent of a version before says nothing of disks.
+  // Agents of versions before say nothing of disks, or of volumes.
   if (const json& disks = member(object, "disks"); disks.is_array()) {
     for (const json& each : disks) {
       auto disk = disk_spec_from_json(each);
       if (!disk) return std::unexpected(disk.error());
       spec.disks.push_back(*std::move(disk));
+    }
+  }
+  if (const json& volumes = member(object, "volumes"); volumes.is_array()) {
+    for (const json& each : volumes) {
+      auto volume = volume_spec_from_json(each);
+      if (!volume) return std::unexpected(volume.error());
+      spec.volumes.push_back(*std::move(volume));
     }
   }
   const json& nics = member(object, "nics");

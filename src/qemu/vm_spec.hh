@@ -10,6 +10,7 @@
 #include "base/id.hh"
 #include "base/units.hh"
 #include "qemu/disk_spec.hh"
+#include "qemu/volume.hh"
 
 namespace godwit::qemu {
 
@@ -48,9 +49,10 @@ struct VmSpec {
   std::string kernel;  // paths on the host; empty = none
   std::string initrd;
   std::string append;
-  std::string image;            // raw disk image on the host, read-only: it stays where it is
-  std::vector<DiskSpec> disks;  // of its own, which move with it; the first is booted from
-  bool guest_agent = false;     // a channel to qemu-guest-agent
+  std::string image;                  // raw disk image on the host, read-only: it stays where it is
+  std::vector<DiskSpec> disks;        // of its own, which move with it; the first is booted from
+  std::vector<VolumeSpec> volumes{};  // at servers, where they stay when it moves
+  bool guest_agent = false;           // a channel to qemu-guest-agent
   // UEFI: the size of its firmware's code, which is each host's own; its variables are the disk on
   // the bus pflash. Zero: BIOS.
   ByteCount uefi{};

@@ -51,6 +51,8 @@ def test_what_is_missing_is_named(doctor):
     assert status == 0 and all(f["level"] != "fail" for f in healthy.values()), healthy
     for name in ("kernel", "tun", "tap-pair", "udp-segmentation", "qemu", "disk-tools", "uefi", "tpm", "libvirt", "port", "mtu"):
         assert healthy[name]["level"] == "ok", healthy[name]
+    speaks_all = "iscsi" in subprocess.run(["qemu-img", "--help"], capture_output=True, text=True).stdout
+    assert healthy["volumes"]["level"] == ("ok" if speaks_all else "warn"), healthy["volumes"]
     allowed = pathlib.Path("/proc/sys/vm/unprivileged_userfaultfd").read_text().strip() == "1"
     assert healthy["post-copy"]["level"] == ("ok" if allowed else "warn"), healthy["post-copy"]
     assert healthy["agent"]["level"] == "warn" and "godwitd" in healthy["agent"]["remedy"]
