@@ -1,5 +1,5 @@
 """Disks at servers (volumes), which stay there when their vm moves. Topology: fleet.py; the servers run at
-`client`, which both hosts reach: QEMU's for NBD, tgt's for iSCSI."""
+`client`, which both hosts reach: QEMU's for NBD, tgt for iSCSI, NFS-Ganesha."""
 
 import pytest
 from conftest import wait_until
@@ -7,6 +7,11 @@ from fleet import ADDRESSES
 from test_disks import disks_at, expect_intact, written
 
 PLACE = "/var/lib/volumes"
+GANESHA = f"""
+NFS_CORE_PARAM {{ Protocols = 3; Enable_NLM = false; Enable_RQUOTA = false; }}
+EXPORT {{ Export_Id = 1; Path = {PLACE}; Pseudo = /volumes; Access_Type = RW; Squash = No_Root_Squash; Protocols = 3;
+         SecType = sys; Privileged_Port = false; FSAL {{ Name = VFS; }} }}
+"""
 SIZE = "128M"
 SERVER = ADDRESSES["client"]
 
@@ -49,6 +54,16 @@ class Server:
         self.lab.exec(self.node, *admin, "--op", "new", "--mode", "logicalunit", "--lun", "1", "-b", file)
         self.lab.exec(self.node, *admin, "--op", "bind", "--mode", "target", "-I", "ALL")
         return f"iscsi://{SERVER}/{target}/1"
+
+    def nfs(self, name):
+        self.lab.exec(self.node, "chmod", "666", self.make(name))
+        self.lab.exec(self.node, "mkdir", "-p", "/run/rpcbind", "/run/ganesha")
+        self.lab.exec(self.node, "sh", "-c", f"echo '{GANESHA}' > {PLACE}/ganesha.conf")
+        self.start("rpcbind", "-f")
+        self.start("ganesha.nfsd", "-F", "-L", "/var/log/ganesha.log", "-f", f"{PLACE}/ganesha.conf", "-p", "/run/ganesha.pid")
+        wait_until(lambda: "mountd" in self.lab.exec(self.node, "rpcinfo", "-p", "127.0.0.1", check=False).stdout,
+                   20, "the NFS server")
+        return f"nfs://{SERVER}{PLACE}/{name}"
 
     def stop(self):
         for pid in self.started:
@@ -142,8 +157,9 @@ def test_beside_disks_that_move(fleet, server):
 
 
 @pytest.mark.thorough
-def test_iscsi(fleet, server):
-    vm = run_writer(fleet, f"db,uri={server.iscsi('db')}")
+@pytest.mark.parametrize("kind", ["iscsi", "nfs"])
+def test_other_servers(fleet, server, kind):
+    vm = run_writer(fleet, f"db,uri={getattr(server, kind)('db')}")
     for source, target in (("e1", "w1"), ("w1", "e1")):
         fleet.move(vm, source, target)
         expect_intact(vm)
