@@ -19,7 +19,6 @@ constexpr Nanoseconds kLook = seconds(1);
 constexpr Nanoseconds kCountEvery = seconds(5);
 constexpr Nanoseconds kRetry = seconds(10);
 constexpr Nanoseconds kAskTimeout = seconds(15);
-constexpr std::size_t kMostComing = 64;
 constexpr double kNanoseconds = 1e9;
 
 nlohmann::json to_json(const ReplicaRecord& record) {
@@ -86,15 +85,11 @@ void Replicas::save(const ReplicaRecord& record) {
   context_.store.put(kKind, key_of(record.vm_id, record.to), to_json(record));
 }
 
-const Replicas::Replica* Replicas::find(const std::string& vm, const std::string& to) const {
+Replicas::Replica* Replicas::find(const std::string& vm, const std::string& to) {
   const auto found = std::ranges::find_if(replicas_, [&](const auto& each) {
     return each.second.record.vm == vm && each.second.record.to == to;
   });
   return found == replicas_.end() ? nullptr : &found->second;
-}
-
-Replicas::Replica* Replicas::find(const std::string& vm, const std::string& to) {
-  return const_cast<Replica*>(std::as_const(*this).find(vm, to));
 }
 
 bool Replicas::has(const std::string& vm) const {
@@ -209,7 +204,7 @@ std::vector<nlohmann::json> Replicas::list() const {
   return all;
 }
 
-std::optional<nlohmann::json> Replicas::show(const std::string& vm, const std::string& to) const {
+std::optional<nlohmann::json> Replicas::show(const std::string& vm, const std::string& to) {
   const Replica* replica = find(vm, to);
   return replica != nullptr ? std::optional(describe(*replica)) : std::nullopt;
 }
@@ -399,99 +394,6 @@ void Replicas::end_of_vm(const std::string& key, Replica& replica) {
         if (reply) forget(key);
       },
       kAskTimeout);
-}
-
-// ---- those that come ----
-
-void Replicas::make_way(const VmId& vm) {
-  std::erase_if(coming_, [&](const auto& each) { return each.second->run().vm.id == vm; });
-}
-
-void Replicas::make_way(const std::string& vm, const std::string& tenant) {
-  std::erase_if(coming_, [&](const auto& each) {
-    return each.second->run().vm.name == vm && each.second->run().vm.tenant == tenant;
-  });
-}
-
-void Replicas::on_session_up(const std::string& peer) {
-  search_.on_session_up(peer);
-  for (auto& [key, replica] : replicas_) {
-    if (replica.run && replica.record.to == peer) replica.run->look_for_target();
-  }
-}
-
-void Replicas::on_request(PeerRequest request, const nlohmann::json& body) {
-  if (request.method == "replica.check") {
-    const auto spec = qemu::vm_spec_from_json(qemu::member(body, "spec"));
-    if (!spec) return request.answer(std::unexpected(spec.error()));
-    return request.answer(godwit::agent::to_json(find_out_on_disks(
-        context_.config, context_.disks, *spec, ByteCount{qemu::unsigned_at(body, "disk_bytes")},
-        fail("a replica is another copy"))));
-  }
-  if (request.method == "replica.begin") return take_in(std::move(request), body);
-  if (request.method == "replica.knows") {
-    const auto id = id_field<stream::TransferId>(body, "id");
-    return request.answer(nlohmann::json{{"known", id && coming_.contains(*id)}});
-  }
-  if (request.method == "replica.end") {
-    if (const auto id = id_field<stream::TransferId>(body, "id")) {
-      const auto found = coming_.find(*id);
-      if (found != coming_.end() && found->second->run().from == request.peer) coming_.erase(found);
-    }
-    return request.answer(nlohmann::json::object());
-  }
-  if (request.method == "replica.remove") {
-    const auto id = id_field<VmId>(body, "vm_id");
-    if (!id) return request.answer(std::unexpected(id.error()));
-    std::erase_if(coming_, [&](const auto& each) {
-      return each.second->run().vm.id == *id && each.second->run().from == request.peer;
-    });
-    context_.disks.remove_replica(*id, request.peer);
-    return request.answer(nlohmann::json::object());
-  }
-  request.answer(fail("unknown request {}", request.method));
-}
-
-void Replicas::take_in(PeerRequest request, const nlohmann::json& body) {
-  const auto id = id_field<stream::TransferId>(body, "id");
-  if (!id) return request.answer(std::unexpected(id.error()));
-  const auto spec = qemu::vm_spec_from_json(qemu::member(body, "spec"));
-  if (!spec) return request.answer(std::unexpected(spec.error()));
-  if (context_.disks.is_here(spec->id)) {
-    return request.answer(fail("vm {} itself is here", spec->name));
-  }
-  if (coming_.contains(*id)) return request.answer(fail("replica run {} was begun", id->text()));
-  make_way(spec->id);
-  if (coming_.size() >= kMostComing) return request.answer(fail("too many replicas come here"));
-  const auto same =
-      context_.disks.receive_replica(*spec, request.peer, text_field_or(body, "synced", ""));
-  if (!same) return request.answer(std::unexpected(same.error()));
-  const auto asked = std::make_shared<std::optional<PeerRequest>>(std::move(request));
-  const auto answer = [asked](Result<nlohmann::json> reply) {
-    if (*asked) std::exchange(*asked, std::nullopt)->answer(std::move(reply));
-  };
-  coming_[*id] = std::make_unique<ReplicaTarget>(
-      context_.loop,
-      ReplicaTarget::Run{.id = *id, .from = (*asked)->peer, .vm = *spec, .same = *same},
-      context_.disks.paths(*spec), context_.config.run_dir / "replicas" / spec->id.text(),
-      ReplicaTarget::Events{
-          .ready = [answer, same = *same] { answer(nlohmann::json{{"same", same}}); },
-          .closed = [this, id = *id,
-                     vm = spec->id] { context_.disks.replica_synced(vm, id.text()); },
-          .failed =
-              [this, id = *id, name = spec->name, answer](const std::string& why) {
-                spdlog::warn("replica of vm {}: {}", name, why);
-                answer(fail("{}", why));
-                context_.loop.post([this, id] { coming_.erase(id); });
-              }});
-}
-
-bool Replicas::use_lane(const std::string& peer, const stream::Hello& hello,
-                        std::unique_ptr<os::ByteStream>& lane, BytesView early) {
-  const auto found = coming_.find(hello.transfer);
-  if (found == coming_.end() || found->second->run().from != peer) return false;
-  found->second->use_lane(hello.lane, std::move(lane), early);
-  return true;
 }
 
 }  // namespace godwit::agent

@@ -59,7 +59,7 @@ class Replicas final {
   // {vm, to, every?, rate?}: a new one, or those settings of one that there is. Answers.
   void add(const nlohmann::json& request, const std::string& tenant, http::Responder responder);
   std::vector<nlohmann::json> list() const;
-  std::optional<nlohmann::json> show(const std::string& vm, const std::string& to) const;
+  std::optional<nlohmann::json> show(const std::string& vm, const std::string& to);
   // A run at once.
   Result<> sync(const std::string& vm, const std::string& to);
   // Nothing is left of it at either host. With `force` also where the other cannot be asked.
@@ -95,7 +95,6 @@ class Replicas final {
   };
   static std::string key_of(const VmId& vm, const std::string& to);
   Replica* find(const std::string& vm, const std::string& to);
-  const Replica* find(const std::string& vm, const std::string& to) const;
   nlohmann::json describe(const Replica& replica) const;
   void save(const ReplicaRecord& record);
   void accept(ReplicaRecord wanted, const nlohmann::json& settings,

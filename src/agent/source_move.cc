@@ -6,10 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/move_queue.hh"
-#include "agent/replicas.hh"
 #include "migrate/bounds.hh"
 #include "os/wall_clock.hh"
-#include "qemu/block_jobs.hh"
 #include "qemu/commands.hh"
 #include "qemu/json.hh"
 #include "qemu/receive_ring.hh"
@@ -24,16 +22,7 @@ using migrate::SourceState;
 
 namespace {
 
-constexpr Nanoseconds kProgressInterval = milliseconds(250);
 constexpr Nanoseconds kTeardownDelay = milliseconds(500);
-constexpr std::uint64_t kMeasured = 1U << 20;  // delivered; less tells no rate
-
-bool goes_postcopy(const SourceRecord& record) { return record.on_diverge == OnDiverge::postcopy; }
-
-// Rather than abort.
-bool pauses(const SourceRecord& record) {
-  return record.on_diverge == OnDiverge::pause || goes_postcopy(record);
-}
 
 }  // namespace
 
@@ -160,49 +149,6 @@ void SourceMove::save() {
   context_.store.put("migration-source", record_.id.text(), to_json(record_));
 }
 
-void SourceMove::recorded() {
-  const auto before = std::exchange(published_, std::pair(record_.state, record_.memory_follows));
-  if (before == published_) return;  // what was heard, only
-  if (!before || before->first != record_.state) bound_.reset();
-  context_.events.publish("migration", {{"id", record_.id.text()},
-                                        {"vm", record_.vm},
-                                        {"tenant", record_.tenant},
-                                        {"by", record_.by},
-                                        {"state", shown_state()},
-                                        {"reason", record_.reason}});
-  tell_followers();
-}
-
-bool SourceMove::handed_over() const {
-  const SourceState state = machine_.state();
-  return !machine_.memory_follows() &&
-         (state == SourceState::committed || state == SourceState::draining ||
-          state == SourceState::done);
-}
-
-// For them it is over when the guest runs at the target and has its memory: what is left is only
-// the wires' lease.
-void SourceMove::tell_followers() {
-  const SourceState state = machine_.state();
-  if (!handed_over() && state != SourceState::aborted) return;
-  progress_timer_.reset();
-  context_.events.publish_done(record_.id, describe());
-  if (state != SourceState::aborted) return;
-  // It refers to the vm, which may be removed from now on; and it may be calling us.
-  context_.loop.post([this, alive = std::weak_ptr(alive_)] {
-    if (alive.expired()) return;
-    disks_.reset();
-    memory_.reset();
-    replicas_held_.reset();
-  });
-}
-
-void SourceMove::hold_replicas() {
-  if (const Vm* vm = context_.vms.find(record_.vm)) {
-    replicas_held_ = context_.replicas.hold(vm->spec().id);
-  }
-}
-
 void SourceMove::wait() {
   // A pause that the operator asked for may be longer than the limit: as long as predicted, twice.
   Nanoseconds pause = record_.max_downtime;
@@ -245,183 +191,6 @@ void SourceMove::prepare_target() {
                                                      record_.vm, reply.error().text));
       },
       migrate::kPrepareTimeout);
-}
-
-// None if the target could not decode it: its agent is of a version before.
-std::optional<codec::Settings> SourceMove::codec() const {
-  if (!record_.compact || context_.peers.protocol(record_.to) < kCodecProtocol) return std::nullopt;
-  codec::Settings settings = codec_settings(record_);
-  if (Vm* vm = context_.vms.find(record_.vm); vm != nullptr && record_.known) {
-    settings.most_known = vm->spec().memory.bytes / qemu::kPageBytes;
-  }
-  return settings;
-}
-
-// A move that goes on with another's shares nothing: what that one offered may be lost.
-std::optional<SharedPlace> SourceMove::shared_place() const {
-  const auto index = shared_.lock();
-  const bool shares = index && codec() && record_.cache.bytes > 0 && record_.resumes.empty() &&
-                      context_.peers.protocol(record_.to) >= kGroupProtocol;
-  if (!shares) return std::nullopt;
-  return SharedPlace{.group = record_.group->id,
-                     .member = static_cast<std::uint32_t>(record_.group->index),
-                     .most_pages = index->most_pages()};
-}
-
-void SourceMove::start_memory() {
-  Vm* vm = context_.vms.find(record_.vm);
-  if (vm == nullptr) return feed(SourceEvent::guest_died);
-  SourceMemory::Settings settings{.id = record_.id,
-                                  .to = record_.to,
-                                  .limits = limits(),
-                                  .bandwidth = std::nullopt,
-                                  .throttle = record_.on_diverge == OnDiverge::throttle,
-                                  .postcopy = goes_postcopy(record_),
-                                  .hold = record_.hold,
-                                  .background = record_.background,
-                                  .lanes = lanes(),
-                                  .has_disks = copies_disks(*vm),
-                                  .coding = std::nullopt};
-  if (const auto coding = codec()) settings.coding = {.settings = *coding};
-  if (const auto place = shared_place()) {
-    settings.coding->offers = {.index = shared_.lock(), .member = place->member};
-  }
-  if (record_.bandwidth_bits_per_second != 0) {
-    settings.bandwidth = BitRate{record_.bandwidth_bits_per_second};
-  }
-  memory_ = std::make_unique<SourceMemory>(
-      context_.loop, *vm, context_.peers, std::move(settings), milestones_,
-      SourceMemory::Events{.converged =
-                               [this] {
-                                 memory_converged_ = true;
-                                 maybe_converged();
-                               },
-                           .diverged = [this](std::string why) { diverged(std::move(why)); },
-                           .pre_switchover = [this] { feed(SourceEvent::at_pre_switchover); },
-                           .follows = [this] { feed(SourceEvent::memory_follows); },
-                           .completed = [this] { memory_completed(); },
-                           .failed = [this](std::string why) { memory_failed(std::move(why)); },
-                           .running = [this] { resumed(); },
-                           .may_pause = [this] { return !disks_ || disks_->may_pause(); },
-                           .about_to_stop =
-                               [this] {
-                                 if (disks_) disks_->let_go();
-                               }});
-  memory_->start();
-  if (copies_disks(*vm)) start_disks(*vm);
-  publish_progress();
-}
-
-bool SourceMove::copies_disks(const Vm& vm) const {
-  return !vm.spec().disks.empty() && !record_.shared_disks;
-}
-
-void SourceMove::start_disks(Vm& vm) {
-  disks_ = std::make_unique<DiskSource>(
-      context_.loop, vm, memory_->link(), record_.disk_mode,
-      DiskSource::Events{.begun = [this] { milestones_.disks = context_.loop.now(); },
-                         .ready = [this] { memory_->begin(); },
-                         .in_step = [this] { maybe_converged(); },
-                         .settled =
-                             [this] {
-                               disks_settled_ = true;
-                               milestones_.disks_settled = context_.loop.now();
-                               proceed();
-                             },
-                         .failed = [this](std::string why) { memory_failed(std::move(why)); }});
-  disks_->limit_writes(record_.max_write_latency);
-  disks_->start();
-}
-
-void SourceMove::maybe_converged() {
-  if (memory_converged_ && (!disks_ || disks_->may_pause())) feed(SourceEvent::converged);
-}
-
-// What the guest wrote last is at the target before its memory is.
-void SourceMove::proceed() {
-  if (proceeds_ && (!disks_ || disks_settled_)) memory_->proceed();
-}
-
-// Also of those that an earlier agent began; QEMU's part ends meanwhile, and is harmless until
-// then.
-void SourceMove::let_go_of_disks(Vm& vm) {
-  disks_.reset();
-  if (!vm.spec().disks.empty()) qemu::abandon_disks(vm.qmp(), vm.spec().disks.size());
-}
-
-std::size_t SourceMove::lanes() const {
-  if (context_.peers.protocol(record_.to) < kLanesProtocol) return 1;
-  return record_.lanes != 0 ? record_.lanes : lanes_to_fill_a_path();
-}
-
-migrate::PauseLimits SourceMove::limits() const {
-  return {.max_downtime = record_.max_downtime,
-          .policy = record_.stop_policy,
-          .pause_on_diverge = pauses(record_)};
-}
-
-// Who follows it reads why before it is aborted, or paused for longer than the limit.
-void SourceMove::diverged(std::string why) {
-  divergence_ = why;
-  context_.events.publish_progress(record_.id, progress());
-  feed(SourceEvent::diverged, std::move(why));
-}
-
-void SourceMove::publish_progress() {
-  context_.events.publish_progress(record_.id, progress());
-  progress_timer_ = context_.loop.after(kProgressInterval, [this] { publish_progress(); });
-}
-
-void SourceMove::pre_pause() {
-  const HookCall call{.moment = HookMoment::pre_pause,
-                      .migration = record_.id,
-                      .vm = record_.vm,
-                      .from = context_.config.name,
-                      .to = record_.to,
-                      .outcome = {}};
-  if (!has_hooks(context_.config.hooks, call.moment)) return feed(SourceEvent::pre_pause_done);
-  hooks_ = std::make_unique<HookRun>(
-      context_.loop, context_.config.hooks, call, [this](const HookOutcome& outcome) {
-        record_.hooks["pre_pause"] = to_json(outcome);
-        if (outcome.failure.empty() || context_.config.ignore_failed_hooks) {
-          return feed(SourceEvent::pre_pause_done);
-        }
-        feed(SourceEvent::pre_pause_failed, outcome.failure);
-      });
-}
-
-// After an abort: the guest goes on here.
-void SourceMove::post_resume() {
-  const HookCall call{.moment = HookMoment::post_resume,
-                      .migration = record_.id,
-                      .vm = record_.vm,
-                      .from = context_.config.name,
-                      .to = record_.to,
-                      .outcome = "aborted"};
-  if (!has_hooks(context_.config.hooks, call.moment)) return;
-  hooks_ = std::make_unique<HookRun>(context_.loop, context_.config.hooks, call,
-                                     [this](const HookOutcome& outcome) { hooks_ended(outcome); });
-}
-
-void SourceMove::clock_corrected(const ClockReport& report) {
-  record_.clock = to_json(report);
-  save();
-}
-
-// Here again, after an abort.
-void SourceMove::resumed() {
-  Vm* vm = context_.vms.find(record_.vm);
-  if (vm != nullptr && milestones_.stopped != Instant{} &&
-      machine_.state() == SourceState::aborting) {
-    clock_ = correct_clock(context_.loop, *vm, context_.loop.now() - milestones_.stopped,
-                           [this](const ClockReport& report) { clock_corrected(report); });
-  }
-  feed(SourceEvent::guest_resumed);
-}
-
-void SourceMove::hooks_ended(const HookOutcome& outcome) {
-  record_.hooks["post_resume"] = to_json(outcome);
-  save();
 }
 
 // What QEMU was given before the ports were armed it takes first: what it keeps at STOP is of
@@ -501,91 +270,6 @@ void SourceMove::owned(const nlohmann::json& reply) {
   if (memory_) memory_->serve();
 }
 
-// ---- the memory that follows in post-copy ----
-
-void SourceMove::memory_completed() {
-  if (machine_.memory_follows() && milestones_.owned != Instant{}) {
-    report_.memory_followed = context_.loop.now() - milestones_.owned;
-    if (memory_) memory_->fill(report_);
-    record_.report = migrate::to_json(report_);
-  }
-  feed(SourceEvent::memory_completed);
-}
-
-void SourceMove::target_needs_memory() {
-  return rescue_ ? rescue_->target_has_none() : recover_memory();
-}
-
-void SourceMove::recover_memory() {
-  if (!machine_.memory_follows() || machine_.state() == SourceState::released) return;
-  Vm* vm = context_.vms.is_process(record_.vm, record_.process) ? context_.vms.find(record_.vm)
-                                                                : nullptr;
-  if (vm == nullptr) return feed(SourceEvent::guest_died);
-  vm->leave();
-  disks_.reset();
-  // It may be calling us.
-  context_.loop.post([gone = std::shared_ptr<SourceMemory>(std::move(memory_))] {});
-  MemoryRescue::Settings settings{.id = record_.id, .to = record_.to, .bandwidth = {}};
-  if (record_.bandwidth_bits_per_second != 0) {
-    settings.bandwidth = BitRate{record_.bandwidth_bits_per_second};
-  }
-  rescue_ = std::make_unique<MemoryRescue>(
-      context_.loop, *vm, context_.peers, std::move(settings),
-      MemoryRescue::Events{.completed = [this] { memory_completed(); }});
-}
-
-void SourceMove::tell_lost() {
-  context_.peers.request(
-      record_.to, "migration.lost", {{"id", record_.id.text()}, {"reason", machine_.reason()}},
-      [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
-        if (alive.expired() || reply) return;
-        again_ = context_.loop.after(migrate::kTellAgain, [this] { tell_lost(); });
-      },
-      migrate::kNotifyTimeout);
-}
-
-void SourceMove::resume_guest() {
-  Vm* vm = context_.vms.find(record_.vm);
-  if (vm == nullptr) return feed(SourceEvent::guest_died);
-  let_go_of_disks(*vm);
-  if (!memory_) {
-    // After a restart, or before memory ever moved: whatever QEMU is doing, it ends in running.
-    memory_ = std::make_unique<SourceMemory>(
-        context_.loop, *vm, context_.peers,
-        SourceMemory::Settings{.id = record_.id,
-                               .to = record_.to,
-                               .limits = {},
-                               .bandwidth = {},
-                               .background = false,
-                               .coding = {}},
-        milestones_,
-        SourceMemory::Events{.converged = [] {},
-                             .diverged = [](const std::string&) {},
-                             .pre_switchover = [] {},
-                             .completed = [] {},
-                             .failed = [this](std::string why) { memory_failed(std::move(why)); },
-                             .running = [this] { resumed(); }});
-  }
-  memory_->abort(machine_.reason());
-}
-
-void SourceMove::memory_failed(std::string why) {
-  if (machine_.memory_follows()) {
-    spdlog::warn("migration {}: {}", record_.id.text(), why);
-    memory_broken_ = true;
-    return recover_memory();
-  }
-  if (machine_.state() != SourceState::aborting) {
-    return feed(SourceEvent::memory_failed, std::move(why));
-  }
-  // The guest must run again: QEMU is asked until it does, or dies.
-  spdlog::error("migration {}: {}; trying again", record_.id.text(), why);
-  retry_ = context_.loop.after(migrate::kResumeRetry, [this] {
-    // If it runs by now, QEMU may have another move of this vm under way.
-    if (machine_.state() == SourceState::aborting) resume_guest();
-  });
-}
-
 void SourceMove::give_up() {
   record_.given_up = true;
   feed(SourceEvent::abort_requested, "aborted on request");
@@ -644,102 +328,15 @@ Result<> SourceMove::set(const MoveChanges& changes) {
   return {};
 }
 
-void SourceMove::share_bandwidth(BitRate cap) {
-  if (memory_) memory_->share_bandwidth(cap);
-}
-
 void SourceMove::regroup(const GroupPlace& place) {
   record_.group->cap = place.cap;
   record_.group->hold = place.hold;
   save();
 }
 
-// Before it is known: all.
-double SourceMove::remaining_bytes() const {
-  if (memory_ && memory_->progress().total_bytes > 0) {
-    return static_cast<double>(memory_->progress().remaining_bytes);
-  }
-  Vm* vm = context_.vms.find(record_.vm);
-  return vm != nullptr ? static_cast<double>(vm->spec().memory.bytes) : 0;
-}
-
-double SourceMove::dirty_bytes_per_second() const {
-  return memory_ ? memory_->progress().dirty_bytes_per_second : 0;
-}
-
 void SourceMove::resumed_as(const MigrationId& id) {
   record_.resumed_as = id.text();
   save();
-}
-
-std::string SourceMove::shown_state() const {
-  const SourceState state = machine_.state();
-  if (state == SourceState::committed || state == SourceState::draining) {
-    return machine_.memory_follows() ? "postcopy" : std::string(to_text(state));
-  }
-  if (state != SourceState::released) return std::string(to_text(state));
-  return machine_.undecided() ? "undecided" : "switching";
-}
-
-nlohmann::json SourceMove::describe() const {
-  nlohmann::json json = agent::describe(record_, context_.config.name, shown_state());
-  json["stop_policy"] = migrate::to_text(record_.stop_policy);
-  if (!machine_.reason().empty()) json["reason"] = machine_.reason();
-  if (record_.group) json["group"] = record_.group->id.text();
-  if (record_.shared_disks) json["shared_disks"] = true;
-  if (!record_.resumes.empty()) json["resumes"] = record_.resumes;
-  if (!record_.resumed_as.empty()) json["resumed_as"] = record_.resumed_as;
-  if (!record_.hooks.is_null()) json["hooks"] = record_.hooks;
-  if (!record_.clock.is_null()) json["clock"] = record_.clock;
-  if ((memory_ || rescue_) && !migrate::is_final(machine_.state())) json["progress"] = progress();
-  return json;
-}
-
-nlohmann::json SourceMove::disk_progress() const {
-  const auto disks = disks_->progress();
-  return {{"phase", !disks.ready        ? "copying"
-                    : disks.synchronous ? "in-step"
-                                        : "asynchronous"},
-          {"total_bytes", disks.total_bytes},
-          {"remaining_bytes", disks.remaining_bytes},
-          {"sent_bytes", disks.sent_bytes},
-          {"same_bytes", disks.same_bytes},
-          {"elsewhere_bytes", disks.elsewhere_bytes},
-          {"rate_bps", disks.rate.bits_per_second},
-          {"eta_s", static_cast<double>(disks.eta.count()) / 1e9},
-          {"mean_write_ms", to_ms(disks.mean_write)},
-          {"slowest_write_ms", to_ms(disks.slowest_write)},
-          {"usual_write_ms", to_ms(disks.usual_write)},
-          {"held_back_bps", disks.held_back.bits_per_second}};
-}
-
-nlohmann::json SourceMove::progress() const {
-  nlohmann::json json = {{"phase", shown_state()}};
-  if (rescue_) {
-    json.update({{"remaining_bytes", rescue_->remaining_bytes()}, {"lane_up", rescue_->lane_up()}});
-  }
-  if (!memory_) return json;
-  const auto progress = memory_->progress();
-  json.update({{"round", progress.round},
-               {"remaining_bytes", progress.remaining_bytes},
-               {"total_bytes", progress.total_bytes},
-               {"sent_bytes", progress.sent_bytes},
-               {"lane_up", progress.lanes_up > 0},
-               {"lanes_up", progress.lanes_up}});
-  if (disks_) json["disks"] = disk_progress();
-  migrate::Report so_far;
-  memory_->fill(so_far);
-  json["encodings"] = migrate::to_json(so_far.encodings);
-  if (const Vm* vm = context_.vms.find(record_.vm)) json["cpu_s"] = cpu_spent(*vm);
-  if (progress.throttle_percent > 0) json["throttle_percent"] = progress.throttle_percent;
-  if (!divergence_.empty()) json["divergence"] = divergence_;
-  if (progress.sent_bytes < kMeasured) return json;
-  json.update({{"rate_bps", progress.rate.bits_per_second},
-               {"effective_rate_bps", progress.effective_rate.bits_per_second},
-               {"dirty_bps", progress.dirty_bytes_per_second * 8},
-               {"eta_s", static_cast<double>(progress.eta.count()) / 1e9}});
-  if (!machine_.memory_follows()) json["predicted_pause_ms"] = to_ms(progress.predicted_pause);
-  return json;
 }
 
 }  // namespace godwit::agent

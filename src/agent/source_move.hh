@@ -1,6 +1,7 @@
 #pragma once
 // A migration as its source host performs it: feeds events to migrate::Source and carries out the
-// effects on QEMU (through SourceMemory), the ports, the target's agent and the journal.
+// effects on QEMU (through SourceMemory), the ports, the target's agent and the journal. Its steps
+// are in source_move.cc, with what they need beside it: _memory, _disks, _postcopy, _guest, _told.
 #include <memory>
 #include <optional>
 #include <string>

@@ -28,6 +28,14 @@ std::optional<GroupPlace> group_place(const nlohmann::json& json) {
   return place;
 }
 
+bool goes_postcopy(const SourceRecord& record) {
+  return record.on_diverge == migrate::OnDiverge::postcopy;
+}
+
+bool pauses(const SourceRecord& record) {
+  return record.on_diverge == migrate::OnDiverge::pause || goes_postcopy(record);
+}
+
 nlohmann::json to_json(const SourceRecord& record) {
   nlohmann::json ports = nlohmann::json::array();
   for (const PortId& port : record.ports) ports.push_back(port.text());

@@ -17,8 +17,8 @@ namespace godwit::agent {
 inline constexpr ByteCount kDefaultCache{64 << 20};
 inline constexpr ByteCount kMaxCache{std::uint64_t{16} << 30};
 // Of a session, from which on memory may be encoded, a move may come to post-copy, vms of a group
-// share pages, a transfer takes several lanes, disks move, or stay where both hosts see them, and a
-// target tells what it has elsewhere.
+// share pages, a transfer takes several lanes, disks move, or stay where both hosts see them, a
+// target tells what it has elsewhere, and vms have volumes.
 inline constexpr unsigned kCodecProtocol = 2;
 inline constexpr unsigned kPostcopyProtocol = 3;
 inline constexpr unsigned kGroupProtocol = 4;
@@ -89,6 +89,9 @@ struct SourceRecord {
   nlohmann::json clock{};       // once it runs again, see ClockReport
   nlohmann::json hooks{};       // by moment: {ms, failure?}, of those that ran
 };
+bool goes_postcopy(const SourceRecord& record);
+// When it diverges, rather than abort.
+bool pauses(const SourceRecord& record);
 nlohmann::json to_json(const SourceRecord& record);
 SourceRecord source_record(const nlohmann::json& json);
 // What the API shows of every move from `host`, in this state.

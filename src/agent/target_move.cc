@@ -5,61 +5,14 @@
 
 #include <nlohmann/json.hpp>
 
-#include "agent/contents.hh"
 #include "agent/move_queue.hh"
-#include "agent/replicas.hh"
 #include "migrate/bounds.hh"
-#include "qemu/kept_socket.hh"
 
 namespace godwit::agent {
 
 using migrate::TargetEffect;
 using migrate::TargetEvent;
 using migrate::TargetState;
-
-nlohmann::json to_json(const TargetRecord& record) {
-  return {{"id", record.id.text()},
-          {"from", record.from},
-          {"state", migrate::to_text(record.state)},
-          {"reason", record.reason},
-          {"started", record.started},
-          {"by", record.by},
-          {"spec", qemu::to_json(record.spec)},
-          {"ports", record.ports},
-          {"epoch", record.epoch},
-          {"clock", record.clock},
-          {"hooks", record.hooks},
-          {"refusal_told", record.refusal_told},
-          {"postcopy", record.postcopy},
-          {"memory_follows", record.memory_follows},
-          {"shared_disks", record.shared_disks}};
-}
-
-TargetRecord target_record(const nlohmann::json& json) {
-  TargetRecord record;
-  const auto id = id_field<MigrationId>(json, "id");
-  const auto state = migrate::target_state(json.value("state", ""));
-  const auto spec = qemu::vm_spec_from_json(json.value("spec", nlohmann::json()));
-  if (!id || !state || !spec) {
-    fail_setup("the agent's store holds a damaged migration: {}", json.dump());
-  }
-  record.id = *id;
-  record.state = *state;
-  record.spec = *spec;
-  record.from = text_field_or(json, "from", "");
-  record.reason = text_field_or(json, "reason", "");
-  record.started = json.value("started", std::int64_t{0});
-  record.by = text_field_or(json, "by", "");
-  record.ports = array_field(json, "ports");
-  record.epoch = epoch_field(json, "epoch", 1);
-  record.clock = json.value("clock", nlohmann::json());
-  record.hooks = json.value("hooks", nlohmann::json());
-  record.refusal_told = json.value("refusal_told", true);
-  record.postcopy = json.value("postcopy", false);
-  record.memory_follows = json.value("memory_follows", false);
-  record.shared_disks = json.value("shared_disks", false);
-  return record;
-}
 
 TargetMove::TargetMove(const SourceMove::Context& context, TargetRecord record)
     : context_(context),
@@ -165,27 +118,6 @@ Vm* TargetMove::guest() {
   return context_.vms.find(record_.spec.name);
 }
 
-bool TargetMove::hold_ports() {
-  for (const auto& described : record_.ports) {
-    const auto held = context_.network.prepare_held(described, record_.from, record_.epoch);
-    if (!held) return feed(TargetEvent::load_failed, held.error().text), false;
-    holding_.push_back(*held);
-  }
-  if (holding_ != ports_) {
-    feed(TargetEvent::load_failed, "the vm's ports are not those that come with it");
-    return false;
-  }
-  context_.network.when_prepared(ports_, migrate::kPortsBound,
-                                 [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
-                                   if (alive.expired()) return;
-                                   if (!done)
-                                     return feed(TargetEvent::load_failed, done.error().text);
-                                   ports_held_ = true;
-                                   maybe_prepared();
-                                 });
-  return true;
-}
-
 // What came of its memory, and of its disks, need not come again; what is missing in post-copy
 // could not be read. Our end of QEMU's stream stays open meanwhile, as QEMU ends when it closes.
 void TargetMove::discard_guest() {
@@ -205,32 +137,6 @@ void TargetMove::discard_guest() {
                       });
 }
 
-void TargetMove::prepare_guest() {
-  if (!codec_ || codec_->most_known == 0) return find_elsewhere(nullptr);
-  context_.known.find(record_.spec.id, [this, alive = std::weak_ptr(alive_)](auto known) {
-    if (!alive.expired()) find_elsewhere(std::move(known));
-  });
-}
-
-void TargetMove::find_elsewhere(std::shared_ptr<const codec::KnownPages> known) {
-  if (!wants_elsewhere_ || !takes_disks()) return prepare_guest(std::move(known));
-  context_.contents.find(record_.spec, [this, known = std::move(known),
-                                        alive = std::weak_ptr(alive_)](auto elsewhere) {
-    if (alive.expired()) return;
-    elsewhere_ = std::move(elsewhere);
-    prepare_guest(known);
-  });
-}
-
-void TargetMove::prepare_guest(std::shared_ptr<const codec::KnownPages> known) {
-  if (machine_.state() != TargetState::preparing || !hold_ports()) return;
-  context_.replicas.make_way(record_.spec.id);
-  auto incoming = context_.vms.run_incoming(
-      record_.spec, record_.id, takes_disks() ? std::optional(record_.from) : std::nullopt);
-  if (!incoming) return feed(TargetEvent::load_failed, incoming.error().text);
-  start_incoming(std::move(*incoming), std::move(known));
-}
-
 void TargetMove::follow(Vm& vm) {
   subscription_ = vm.subscribe({.event =
                                     [this](const qemu::QmpEvent& event) {
@@ -245,179 +151,6 @@ void TargetMove::follow(Vm& vm) {
                                     }});
 }
 
-void TargetMove::start_incoming(Vms::Incoming incoming,
-                                std::shared_ptr<const codec::KnownPages> known) {
-  Vm& vm = *incoming.vm;
-  follow(vm);
-  std::optional<TransferLink::Coding> coding;
-  if (codec_) {
-    coding = {.settings = *codec_, .known = std::move(known), .group = std::move(group_)};
-  }
-  link_ = std::make_unique<TransferLink>(
-      context_.loop, transfer_, stream::Role::kTarget,
-      takes_disks() ? TransferLink::Disks::some : TransferLink::Disks::none, std::move(coding),
-      TransferLink::Events{
-          .mark = {},
-          .lane_lost =
-              [this](stream::LaneNumber lane, const std::string& reason) {
-                if (machine_.state() == TargetState::owner && !record_.memory_follows) {
-                  return end_link();
-                }
-                spdlog::warn("vm {}: lane {} from {} lost ({}), waiting for another",
-                             record_.spec.name, lane, record_.from, reason);
-              },
-          .package_verified =
-              [this] {
-                stream_verified_ = true;
-                maybe_loaded();
-              },
-          .memory_verified =
-              [this] {
-                stream_verified_ = true;
-                maybe_loaded();
-              },
-          .failed = [this](std::string why) { feed(TargetEvent::load_failed, std::move(why)); }});
-  link_->use_qemu(os::adopt_stream(context_.loop, std::move(incoming.stream), "QEMU"));
-  if (takes_disks()) start_disks();
-  incoming_ = std::make_unique<qemu::IncomingMigration>(
-      vm.qmp(), qemu::IncomingMigration::Events{
-                    .listening =
-                        [this, blocks = vm.paths().blocks()] {
-                          listening_ = true;
-                          if (disks_) disks_->start(blocks);
-                          maybe_prepared();
-                        },
-                    .loaded =
-                        [this](bool memory_follows) {
-                          guest_loaded_ = true;
-                          record_.memory_follows = memory_follows;
-                          maybe_loaded();
-                        },
-                    .postcopy = [this] { in_postcopy_ = true; },
-                    .complete = [this] { memory_complete(); },
-                    .failed =
-                        [this, &qmp = vm.qmp()](std::string why) {
-                          if (qmp.is_closed())
-                            return;  // QEMU is ending: `died` follows and knows why
-                          feed(TargetEvent::load_failed, std::move(why));
-                        }});
-  incoming_->start(incoming.uri, {.postcopy_ram = record_.postcopy});
-  rescue_ready_ = !record_.postcopy;
-  if (!record_.postcopy) return;
-  rescue_ = std::make_unique<TargetRescue>(context_.loop, vm, [this](const Result<>& done) {
-    if (!done) return feed(TargetEvent::load_failed, done.error().text);
-    rescue_ready_ = true;
-    maybe_prepared();
-  });
-}
-
-bool TargetMove::takes_disks() const {
-  return !record_.spec.disks.empty() && !record_.shared_disks;
-}
-
-void TargetMove::start_disks() {
-  disks_ready_ = false;
-  disks_ = std::make_unique<DiskTarget>(
-      context_.loop, record_.spec, context_.disks.paths(record_.spec), DiskTarget::Seeds::all,
-      std::move(elsewhere_), *link_,
-      DiskTarget::Events{.ready =
-                             [this] {
-                               disks_ready_ = true;
-                               maybe_prepared();
-                             },
-                         .failed =
-                             [this](std::string why) {
-                               keeps_disks_ = false;  // they are full, or worse
-                               feed(TargetEvent::load_failed, std::move(why));
-                             }});
-}
-
-// ---- the memory that follows in post-copy ----
-
-void TargetMove::memory_complete() {
-  Vm* vm = context_.vms.find(record_.spec.name);
-  if (record_.postcopy && vm != nullptr) {
-    qemu::close_descriptor(vm->qmp(), qemu::kKeptRescue, [](const Result<>&) {});
-  }
-  // Its QMP may be telling us.
-  context_.loop.post([gone = std::shared_ptr<TargetRescue>(std::move(rescue_))] {});
-  if (!std::exchange(record_.memory_follows, false)) return;
-  context_.store.put("migration-target", record_.id.text(), to_json(record_));
-}
-
-// After a restart; QEMU may have got the last of it meanwhile.
-void TargetMove::watch_rest(Vm& vm) {
-  incoming_ = std::make_unique<qemu::IncomingMigration>(
-      vm.qmp(), qemu::IncomingMigration::Events{.listening = {},
-                                                .loaded = [](bool) {},
-                                                .complete = [this] { memory_complete(); },
-                                                .failed = {}});
-  qemu::query_migrate(vm.qmp(), [this, alive = std::weak_ptr(alive_)](const auto& info) {
-    if (alive.expired() || !info) return;
-    if (info->status == qemu::MigrationStatus::completed) memory_complete();
-  });
-  ask_for_rest();
-}
-
-// The source has a transfer still that we know no more of.
-void TargetMove::ask_for_rest() {
-  const bool recovers = link_ || (rescue_ && rescue_->recovers());
-  if (record_.memory_follows && !recovers) tell_source("needs_memory", true);
-}
-
-void TargetMove::on_session_up() {
-  feed(TargetEvent::session_up);
-  ask_for_rest();
-}
-
-void TargetMove::recover(PeerRequest request, const stream::TransferId& transfer) {
-  if (machine_.state() != TargetState::owner) {
-    return request.answer(fail("vm {} does not run here yet", record_.spec.name));
-  }
-  Vm* vm = context_.vms.find(record_.spec.name);
-  if (vm == nullptr || !record_.memory_follows) {
-    return request.answer(nlohmann::json{{"complete", true}});
-  }
-  if (link_ && transfer_ == transfer) return request.answer(nlohmann::json{{"recovers", true}});
-  disks_.reset();
-  link_.reset();  // QEMU sees its connection closed
-  transfer_ = transfer;
-  if (!rescue_) {
-    rescue_ = std::make_unique<TargetRescue>(context_.loop, *vm, [](const Result<>&) {});
-  }
-  rescue_->recover([this, request](Result<std::unique_ptr<os::ByteStream>> qemu) {
-    if (!qemu) return request.answer(std::unexpected(qemu.error()));
-    use_recovered(*std::move(qemu), request);
-  });
-}
-
-void TargetMove::use_recovered(std::unique_ptr<os::ByteStream> qemu, PeerRequest request) {
-  link_ = std::make_unique<TransferLink>(
-      context_.loop, transfer_, stream::Role::kTarget, TransferLink::Disks::none, std::nullopt,
-      TransferLink::Events{.mark = {},
-                           .lane_lost =
-                               [this](stream::LaneNumber lane, const std::string& reason) {
-                                 if (!record_.memory_follows) return end_link();
-                                 spdlog::warn(
-                                     "vm {}: lane {} from {} lost ({}), waiting for another",
-                                     record_.spec.name, lane, record_.from, reason);
-                               },
-                           .memory_verified = {},
-                           .failed =
-                               [this](const std::string& why) {
-                                 spdlog::warn("vm {}: {}", record_.spec.name, why);
-                               }});
-  link_->use_qemu(std::move(qemu));
-  request.answer(nlohmann::json{{"recovers", true}});
-}
-
-void TargetMove::lost(const std::string& reason) {
-  Vm* vm = context_.vms.find(record_.spec.name);
-  if (vm == nullptr || !record_.memory_follows) return;
-  spdlog::error("vm {} cannot go on: {}", record_.spec.name, reason);
-  vm->kill();
-}
-
 // The source closes its lanes when all is over. The link is calling us: it goes afterwards.
 void TargetMove::end_link() {
   if (link_->has_lane()) return;
@@ -426,10 +159,6 @@ void TargetMove::end_link() {
     disks_.reset();
     link_.reset();
   });
-}
-
-void TargetMove::maybe_prepared() {
-  if (listening_ && ports_held_ && rescue_ready_ && disks_ready_) feed(TargetEvent::prepared);
 }
 
 void TargetMove::maybe_loaded() {
@@ -510,28 +239,6 @@ void TargetMove::restart() {
   feed(TargetEvent::restarted);
 }
 
-void TargetMove::run_guest() {
-  Vm* vm = guest();
-  if (vm == nullptr) return reply_owns();  // ran already, or dead: it was ours to lose
-  cont_at_ = context_.loop.now();
-  qemu::cont_until_running(vm->qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
-    if (alive.expired()) return;
-    if (done) return guest_runs();
-    spdlog::error("vm {}: {}", record_.spec.name, done.error().text);
-    feed(TargetEvent::guest_running);
-  });
-}
-
-// By QEMU's event, or its answer: in post-copy that may have to wait for a page.
-void TargetMove::guest_runs() {
-  if (std::exchange(runs_, true)) return;
-  resume_took_ = context_.loop.now() - cont_at_;
-  feed(TargetEvent::guest_running);
-  context_.vms.arrived(record_.spec.name);
-  context_.known.forget(record_.spec.id);
-  if (Vm* here = context_.vms.find(record_.spec.name)) correct_clock(*here);
-}
-
 void TargetMove::run_ports() {
   counting_ = true;
   context_.network.run(std::exchange(holding_, {}),
@@ -542,38 +249,6 @@ void TargetMove::run_ports() {
                          held_.dropped += held.dropped;
                          if (std::exchange(owes_reply_, false)) reply_owns();
                        });
-}
-
-void TargetMove::post_resume() {
-  const HookCall call{.moment = HookMoment::post_resume,
-                      .migration = record_.id,
-                      .vm = record_.spec.name,
-                      .from = record_.from,
-                      .to = context_.config.name,
-                      .outcome = "moved"};
-  if (!has_hooks(context_.config.hooks, call.moment)) return;
-  hooks_ = std::make_unique<HookRun>(context_.loop, context_.config.hooks, call,
-                                     [this](const HookOutcome& outcome) {
-                                       record_.hooks = to_json(outcome);
-                                       tell_source("hooks", record_.hooks);
-                                     });
-}
-
-void TargetMove::correct_clock(Vm& vm) {
-  if (!clock_stood_since_) return;
-  const Nanoseconds behind = cont_at_ + resume_took_ - *clock_stood_since_;
-  clock_ = agent::correct_clock(context_.loop, vm, behind, [this](const ClockReport& report) {
-    record_.clock = to_json(report);
-    tell_source("clock", record_.clock);
-  });
-}
-
-// For the source's report only: unheard, it stays with ours.
-void TargetMove::tell_source(const char* what, const nlohmann::json& value) {
-  context_.store.put("migration-target", record_.id.text(), to_json(record_));
-  context_.peers.request(
-      record_.from, "migration.after", {{"id", record_.id.text()}, {what, value}},
-      [](const Result<nlohmann::json>&) {}, migrate::kNotifyTimeout);
 }
 
 void TargetMove::reply_owns() {

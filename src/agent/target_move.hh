@@ -1,6 +1,7 @@
 #pragma once
 // A migration as its target host performs it: feeds events to migrate::Target and carries out the
-// effects on the waiting QEMU, the held ports and the journal.
+// effects on the waiting QEMU, the held ports and the journal. Its steps are in target_move.cc,
+// with what they need beside it: _prepare, _guest, _postcopy.
 #include <memory>
 #include <optional>
 #include <string>
@@ -9,32 +10,12 @@
 #include "agent/disk_target.hh"
 #include "agent/memory_rescue.hh"
 #include "agent/source_move.hh"
+#include "agent/target_record.hh"
 #include "agent/transfer_link.hh"
 #include "migrate/target.hh"
 #include "qemu/migration.hh"
 
 namespace godwit::agent {
-
-// kind "migration-target", by id.
-struct TargetRecord {
-  MigrationId id;
-  std::string from;  // host
-  migrate::TargetState state = migrate::TargetState::planned;
-  std::string reason;
-  std::int64_t started = 0;  // seconds since 1970
-  std::string by{};          // who asked for it at the source, by the source's word
-  qemu::VmSpec spec;
-  nlohmann::json ports;  // as the source described them
-  Epoch epoch = 0;
-  nlohmann::json clock{};       // see ClockReport
-  nlohmann::json hooks{};       // of post-resume: {ms, ran, failure?}, once they are through
-  bool refusal_told = true;     // false while the source has not heard of a failure here
-  bool postcopy = false;        // may come to it
-  bool memory_follows = false;  // it came to it, and QEMU has not got all yet
-  bool shared_disks = false;    // we see the source's: they are not copied
-};
-nlohmann::json to_json(const TargetRecord& record);
-TargetRecord target_record(const nlohmann::json& json);
 
 class TargetMove final {
  public:

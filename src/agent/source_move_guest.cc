@@ -1,0 +1,63 @@
+// What is done for the guest beside its move: hooks, and its clock if it goes on here.
+#include "agent/source_move.hh"
+
+#include <nlohmann/json.hpp>
+
+namespace godwit::agent {
+
+using migrate::SourceEvent;
+using migrate::SourceState;
+
+void SourceMove::pre_pause() {
+  const HookCall call{.moment = HookMoment::pre_pause,
+                      .migration = record_.id,
+                      .vm = record_.vm,
+                      .from = context_.config.name,
+                      .to = record_.to,
+                      .outcome = {}};
+  if (!has_hooks(context_.config.hooks, call.moment)) return feed(SourceEvent::pre_pause_done);
+  hooks_ = std::make_unique<HookRun>(
+      context_.loop, context_.config.hooks, call, [this](const HookOutcome& outcome) {
+        record_.hooks["pre_pause"] = to_json(outcome);
+        if (outcome.failure.empty() || context_.config.ignore_failed_hooks) {
+          return feed(SourceEvent::pre_pause_done);
+        }
+        feed(SourceEvent::pre_pause_failed, outcome.failure);
+      });
+}
+
+// After an abort: the guest goes on here.
+void SourceMove::post_resume() {
+  const HookCall call{.moment = HookMoment::post_resume,
+                      .migration = record_.id,
+                      .vm = record_.vm,
+                      .from = context_.config.name,
+                      .to = record_.to,
+                      .outcome = "aborted"};
+  if (!has_hooks(context_.config.hooks, call.moment)) return;
+  hooks_ = std::make_unique<HookRun>(context_.loop, context_.config.hooks, call,
+                                     [this](const HookOutcome& outcome) { hooks_ended(outcome); });
+}
+
+void SourceMove::hooks_ended(const HookOutcome& outcome) {
+  record_.hooks["post_resume"] = to_json(outcome);
+  save();
+}
+
+// Here again, after an abort.
+void SourceMove::resumed() {
+  Vm* vm = context_.vms.find(record_.vm);
+  if (vm != nullptr && milestones_.stopped != Instant{} &&
+      machine_.state() == SourceState::aborting) {
+    clock_ = correct_clock(context_.loop, *vm, context_.loop.now() - milestones_.stopped,
+                           [this](const ClockReport& report) { clock_corrected(report); });
+  }
+  feed(SourceEvent::guest_resumed);
+}
+
+void SourceMove::clock_corrected(const ClockReport& report) {
+  record_.clock = to_json(report);
+  save();
+}
+
+}  // namespace godwit::agent

@@ -1,0 +1,68 @@
+// The guest begins to run here: QEMU is told, then hooks and its clock.
+#include "agent/target_move.hh"
+
+#include <spdlog/spdlog.h>
+
+#include <nlohmann/json.hpp>
+
+#include "migrate/bounds.hh"
+
+namespace godwit::agent {
+
+using migrate::TargetEvent;
+
+void TargetMove::run_guest() {
+  Vm* vm = guest();
+  if (vm == nullptr) return reply_owns();  // ran already, or dead: it was ours to lose
+  cont_at_ = context_.loop.now();
+  qemu::cont_until_running(vm->qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
+    if (alive.expired()) return;
+    if (done) return guest_runs();
+    spdlog::error("vm {}: {}", record_.spec.name, done.error().text);
+    feed(TargetEvent::guest_running);
+  });
+}
+
+// By QEMU's event, or its answer: in post-copy that may have to wait for a page.
+void TargetMove::guest_runs() {
+  if (std::exchange(runs_, true)) return;
+  resume_took_ = context_.loop.now() - cont_at_;
+  feed(TargetEvent::guest_running);
+  context_.vms.arrived(record_.spec.name);
+  context_.known.forget(record_.spec.id);
+  if (Vm* here = context_.vms.find(record_.spec.name)) correct_clock(*here);
+}
+
+void TargetMove::post_resume() {
+  const HookCall call{.moment = HookMoment::post_resume,
+                      .migration = record_.id,
+                      .vm = record_.spec.name,
+                      .from = record_.from,
+                      .to = context_.config.name,
+                      .outcome = "moved"};
+  if (!has_hooks(context_.config.hooks, call.moment)) return;
+  hooks_ = std::make_unique<HookRun>(context_.loop, context_.config.hooks, call,
+                                     [this](const HookOutcome& outcome) {
+                                       record_.hooks = to_json(outcome);
+                                       tell_source("hooks", record_.hooks);
+                                     });
+}
+
+void TargetMove::correct_clock(Vm& vm) {
+  if (!clock_stood_since_) return;
+  const Nanoseconds behind = cont_at_ + resume_took_ - *clock_stood_since_;
+  clock_ = agent::correct_clock(context_.loop, vm, behind, [this](const ClockReport& report) {
+    record_.clock = to_json(report);
+    tell_source("clock", record_.clock);
+  });
+}
+
+// For the source's report only: unheard, it stays with ours.
+void TargetMove::tell_source(const char* what, const nlohmann::json& value) {
+  context_.store.put("migration-target", record_.id.text(), to_json(record_));
+  context_.peers.request(
+      record_.from, "migration.after", {{"id", record_.id.text()}, {what, value}},
+      [](const Result<nlohmann::json>&) {}, migrate::kNotifyTimeout);
+}
+
+}  // namespace godwit::agent
