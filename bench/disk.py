@@ -6,6 +6,7 @@ Cases, of which each is a link and a way, like first-idle-465mbit-27ms:
   idle, random  a small guest; its disk is raw, sparse, and holds programs and libraries of this machine. `random`: it writes
                 blocks of 4 KiB at random, each on stable storage before the next
   base-present  its disk is an overlay on an image with the same, which both hosts have
+  elsewhere     as idle, and the target has an image with the same, of which the vm's disk knows nothing
   postgres      a Debian, its PostgreSQL at work (disk_postgres.py)
   cloudnet-4    four vms at once, there only (disk_group.py)
 
@@ -45,18 +46,20 @@ import disk_group  # noqa: E402
 import disk_postgres  # noqa: E402
 
 RATES = {"idle": "0bit", "random": "8mbit"}  # the guest's writes
-BASE_PRESENT = "base-present"
-CASES = (*RATES, BASE_PRESENT, disk_postgres.NAME, disk_group.NAME)
+BASE_PRESENT, ELSEWHERE = "base-present", "elsewhere"
+CASES = (*RATES, BASE_PRESENT, ELSEWHERE, disk_postgres.NAME, disk_group.NAME)
 CONTENT = build_directory() / "bench-disk.raw"
 CONTENT_BYTES = 256 << 20
 DISK = "data,size=2GiB,format=raw"
 IMAGE = "content"
+INDEX = f"/var/lib/godwit/contents/image.{IMAGE}.index"
+INDEX_LIMIT_S = 60
 OVERLAY = f"data,size=2GiB,image={IMAGE}"
 WRITTEN_BYTES = 32 << 20  # by the guest, from the front
 ENOUGH_WRITES = 500
 PEERS = {"qemu-mirror": {}, "qemu-mirror-sync": {"copy_mode": SYNCHRONOUS}, "qemu-mirror-top": {"sync": "top"}}
 PEERS_OF = {"idle": ("qemu-mirror",), "random": ("qemu-mirror", "qemu-mirror-sync"),
-            BASE_PRESENT: ("qemu-mirror", "qemu-mirror-top")}
+            BASE_PRESENT: ("qemu-mirror", "qemu-mirror-top"), ELSEWHERE: ("qemu-mirror",)}
 
 
 def offline_bytes():
@@ -141,13 +144,21 @@ def load_of(rate, disk=DISK):
                 words=f"godwit.disk=vda godwit.disk-rate={rate}")
 
 
-def with_godwit(options, link, load, argv):
+def add_image(lab, *hosts):
+    for host in hosts:
+        lab.run(host, "godwit", "image", "add", IMAGE, str(CONTENT), "--format", "raw")
+
+
+def with_godwit(options, link, name, load, argv):
     """What was measured, by way; `argv` takes QEMU's command line."""
     with Lab(options.lab) as lab:
         lab.set_link(*LINKS[link])
-        if OVERLAY in load.disks:
-            for host in HOSTS.values():
-                lab.run(host, "godwit", "image", "add", IMAGE, str(CONTENT), "--format", "raw")
+        if name == BASE_PRESENT:
+            add_image(lab, *HOSTS.values())
+        if name == ELSEWHERE:
+            add_image(lab, HOSTS["west"])
+            wait_until(lambda: lab.start(HOSTS["west"], "test", "-e", INDEX).wait(COMMAND_LIMIT_S) == 0, INDEX_LIMIT_S,
+                       "an index of the image")
         godwit = Godwit(lab, load)
         godwit.start()
         path = lab.ask(HOSTS["east"], "disk", "ls")[0]["path"]
@@ -193,7 +204,7 @@ def with_mirror(options, link, load, argv, sync="full", copy_mode=BACKGROUND):
 
 def small_guest(options, link, name, outcomes):
     load, argv = load_of(RATES.get(name, RATES["idle"]), OVERLAY if name == BASE_PRESENT else DISK), []
-    outcomes.take(name, link, "godwit", with_godwit(options, link, load, argv))
+    outcomes.take(name, link, "godwit", with_godwit(options, link, name, load, argv))
     for peer in PEERS_OF[name] if argv else ():
         outcomes.take(name, link, peer, with_mirror(options, link, load, argv, **PEERS[peer]))
 
