@@ -1,5 +1,5 @@
 """Crashes of a hand-over. Every point (`./dev sim --points`) with every fault is a case (crash.py), of
-which `./dev test` runs eight, another each day: `./dev e2e --fault-seed N` runs those of a seed,
+which `./dev test` runs ten, others each day: `./dev e2e --fault-seed N` runs those of a seed,
 `--fault-case POINT:FAULT` one. Below are those that need an operator, or more than one strike.
 
 In all of them an observer looks for two running instances, and the vm's memory counter, as far as
@@ -16,7 +16,7 @@ from crash import RACES, WITH_DISK, Case, Matrix, NotReached
 from fleet import ADDRESSES, Observer, Probe
 
 thorough = pytest.mark.thorough
-CASES_PER_RUN = 8
+CASES_PER_RUN = 10
 AFTER_RELEASE = "source.released.commit_target.before"
 
 
