@@ -190,7 +190,7 @@ void DiskSource::written(const DiskTap::Write& write) {
 
 void DiskSource::answer(disk::WriteToken token) {
   const Nanoseconds took = tap_->answer(token.request);
-  if (hearing_) return;  // answered at once
+  if (hearing_ && !outbound_.synchronous()) return;
   ++writes_;
   writes_took_ += took;
   slowest_write_ = std::max(slowest_write_, took);

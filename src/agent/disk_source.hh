@@ -42,7 +42,7 @@ class DiskSource final : disk::OutboundSink {
     BitRate rate;                       // of the disks' bytes
     bool ready = false, synchronous = false;
     Nanoseconds eta{};
-    // Of the guest's writes that were kept in step: until the target's answer; and before the move.
+    // Of the guest's writes that were kept in step: until they were answered; and before the move.
     Nanoseconds mean_write{}, slowest_write{}, usual_write{};
     BitRate held_back{};  // the transfer, for their sake; zero: it is not
   };

@@ -119,8 +119,8 @@ void add_migrate(CLI::App& app, Context& context) {
   verb->add_option(
           "--disk-mode", move->disk_mode,
           "When a guest's writes to its disks are done: here while most is copied, then at "
-          "both hosts (async-then-sync, the default), at both from the start (sync), or "
-          "here until it is paused (async: no write waits for the link)")
+          "both hosts but for the last 128 KiB (async-then-sync, the default), at both from the "
+          "start (sync), or here until it is paused (async: no write waits for the link)")
       ->check(CLI::IsMember({"async-then-sync", "sync", "async"}));
   add_duration(
       *verb, "--max-write-latency", move->max_write_latency,

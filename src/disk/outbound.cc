@@ -85,8 +85,8 @@ void Outbound::written(WriteToken token, std::uint64_t offset, BytesView data, I
     return sink_.answer(token);
   }
   mark_what_is_read(token.disk, extent);
-  send_and_wait({.kind = RecordKind::kWrite, .disk = token.disk, .extent = extent, .data = data},
-                token, now);
+  send_in_step({.kind = RecordKind::kWrite, .disk = token.disk, .extent = extent, .data = data},
+               token, now);
 }
 
 void Outbound::zeroed(WriteToken token, Extent extent, Instant now) {
@@ -103,7 +103,7 @@ void Outbound::zeroed(WriteToken token, Extent extent, Instant now) {
     extent.offset += kMaxRecordLength;
     extent.length -= kMaxRecordLength;
   }
-  send_and_wait({.kind = RecordKind::kZero, .disk = token.disk, .extent = extent}, token, now);
+  send_in_step({.kind = RecordKind::kZero, .disk = token.disk, .extent = extent}, token, now);
 }
 
 void Outbound::discarded(WriteToken token, Extent extent) {
@@ -113,7 +113,7 @@ void Outbound::discarded(WriteToken token, Extent extent) {
 
 void Outbound::flushed(WriteToken token, Instant now) {
   if (!synchronous_) return sink_.answer(token);
-  send_and_wait({.kind = RecordKind::kFlush}, token, now);
+  send_in_step({.kind = RecordKind::kFlush}, token, now);
 }
 
 // What is being read may be of before: it is read again.
@@ -157,9 +157,14 @@ void Outbound::flush_ahead() {
   flushed_ = sent_;
 }
 
-void Outbound::send_and_wait(const Record& record, WriteToken token, Instant now) {
+void Outbound::send_in_step(const Record& record, WriteToken token, Instant now) {
   send(record);
   Sent& last = unacked_.back();
+  last.ahead = mode_ != Mode::sync && ahead_bytes_ + last.bytes <= kMostAhead;
+  if (last.ahead) {
+    ahead_bytes_ += last.bytes;
+    return sink_.answer(token);
+  }
   last.token = token;
   last.waits = true;
   last.extent = record.extent;
@@ -261,6 +266,7 @@ bool Outbound::acknowledged(std::uint64_t records) {
     const Sent sent = unacked_.front();
     unacked_.pop_front();
     unacked_bytes_ -= sent.bytes;
+    if (sent.ahead) ahead_bytes_ -= sent.bytes;
     if (!copies_.empty() && copies_.front().number == acked_) {
       catalogue_.was_there();
       elsewhere_bytes_ += copies_.front().extent.length;

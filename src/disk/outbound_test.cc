@@ -69,6 +69,28 @@ TEST_F(DiskOutbound, SynchronouslyItIsAnsweredByItsAcknowledgement) {
   EXPECT_FALSE(outbound_->acknowledged(3)) << "more than was sent";
 }
 
+TEST_F(DiskOutbound, InStepALittleIsAnsweredAsItGoes) {
+  make(Mode::async_then_sync);
+  outbound_->keep_in_step();
+  write(1);
+  EXPECT_THAT(heard_.answered, ElementsAre(1));
+  EXPECT_EQ(heard_.sent.size(), 1u);
+  EXPECT_THAT(heard_.reads, IsEmpty()) << "it goes as it is";
+  EXPECT_TRUE(outbound_->in_step());
+  data_.resize(Outbound::kMostAhead);
+  write(2);
+  outbound_->acknowledged(1);
+  EXPECT_THAT(heard_.answered, ElementsAre(1)) << "more waits for the target";
+  outbound_->acknowledged(2);
+  EXPECT_THAT(heard_.answered, ElementsAre(1, 2));
+  data_.resize(Outbound::kMostAhead / 2);
+  for (const std::uint64_t request : {3U, 4U, 5U}) write(request);
+  EXPECT_THAT(heard_.answered, ElementsAre(1, 2, 3)) << "the record's header counts, too";
+  outbound_->acknowledged(3);
+  write(6);
+  EXPECT_THAT(heard_.answered, ElementsAre(1, 2, 3, 6)) << "there is room again";
+}
+
 TEST_F(DiskOutbound, WithoutAnAcknowledgementItIsAsynchronousUntilTheyComeAgain) {
   make(Mode::sync);
   write(1);

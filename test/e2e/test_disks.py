@@ -94,8 +94,9 @@ def test_a_disk_moves_with_its_vm_and_back(fleet):
     assert back["disks"]["same_bytes"] >= (NOISE_MIB - 1) << 20
     assert back["disks"]["sent_bytes"] < there["disks"]["sent_bytes"] - (8 << 20)
     assert abs(sum(there["pause"].values()) - there["pause_ms"]) < 1
-    # In step a write takes the round trip of 40 ms, but the last, which are answered as the guest is stopped.
-    assert 0 < there["disks"]["usual_write_ms"] < 30 < there["disks"]["mean_write_ms"] <= there["disks"]["slowest_write_ms"], there["disks"]
+    # In step a write takes no round trip of 40 ms: so few wait for the target that the mean is less.
+    disks = there["disks"]
+    assert 0 < disks["usual_write_ms"] < 30 and 0 < disks["mean_write_ms"] < 30, disks
 
 
 @pytest.mark.thorough
@@ -186,17 +187,20 @@ def test_a_host_without_the_image_is_told_so_before(fleet):
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_other_modes(fleet, mode):
     vm = run_writer(fleet)
-    fleet.move(vm, "e1", "w1", "--disk-mode", mode)
+    disks = fleet.move(vm, "e1", "w1", "--disk-mode", mode)["report"]["disks"]
     expect_intact(vm)
+    # In `sync` a write takes the round trip of 40 ms, but the last, which are answered as the guest is stopped.
+    assert (disks["mean_write_ms"] > 30) == (mode == "sync") and disks["mean_write_ms"] <= disks["slowest_write_ms"], disks
 
 
 @pytest.mark.thorough
 def test_a_move_is_held_back_for_the_guest_s_writes(fleet):
     vm = run_writer(fleet, memory="128MiB", dirty="2mbit", working_set="32MiB")
-    move = fleet.begin_move(vm, "e1", "w1", "--no-compact", "--max-write-latency", "1ms", *fleet.PATIENT)
+    move = fleet.begin_move(vm, "e1", "w1", "--no-compact", "--disk-mode", "sync", "--max-write-latency", "1ms", *fleet.PATIENT)
     wait_until(lambda: fleet.migration("e1", move).get("progress", {}).get("disks", {}).get("held_back_bps", 0) > 0, 20,
                "a cap")
-    fleet.wait_for_state("e1", move, "committed", "draining", "done")
+    fleet.godwit("e1", "migration", "abort", move)  # a quarter of what it carried at its begin is little
+    fleet.wait_for_state("e1", move, "aborted")
     expect_intact(vm)
 
 
