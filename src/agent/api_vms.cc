@@ -54,13 +54,17 @@ void run_vm(Parts parts, const Request& request, Responder responder) {
   });
 }
 
-// False: there is no such vm, or a move has it, which may run elsewhere by now; that was answered.
-bool is_at_rest(Parts parts, const Request& request, Responder& responder) {
-  if (!vm_of(parts, request, responder)) return false;
-  const std::string& name = request.parameter("name");
+// False: a move has it, which may run elsewhere by now; that was answered.
+bool is_at_rest(Parts parts, const std::string& name, Responder& responder) {
   if (!parts.migrations.is_moving(name)) return true;
   responder.error(kConflict, fmt::format("vm {} is migrating: abort that first", name));
   return false;
+}
+
+// The same, or there is no such vm.
+bool is_at_rest(Parts parts, const Request& request, Responder& responder) {
+  return vm_of(parts, request, responder) &&
+         is_at_rest(parts, request.parameter("name"), responder);
 }
 
 // The same, for one that is to go.
@@ -78,6 +82,7 @@ void start_vm(Parts parts, const Request& request, Responder responder) {
   const std::string name = request.parameter("name");
   const auto volumes = volumes_of(parts.vms.show(name)->at("disks")).value();
   once_reached(parts, volumes, std::move(responder), [parts, name](Responder& to) {
+    if (!is_at_rest(parts, name, to)) return;  // a move has begun meanwhile
     const auto vm = parts.vms.start(name);
     if (!vm) return to.error(kConflict, vm.error().text);
     to.json(200, *parts.vms.show((*vm)->name()));

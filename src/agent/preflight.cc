@@ -113,8 +113,9 @@ void compare_volumes(const SourceMove::Context& context, const std::string& to,
                   ? passed("volumes",
                            fmt::format("volume {}: host {} sees the same at {}: it is not copied",
                                        name, to, uri))
-                  : failed("volumes", fmt::format("volume {}: at {} host {} finds another one: {}",
-                                                  name, uri, to, other)));
+                  : failed("volumes",
+                           fmt::format("volume {}: at {} host {} does not find the same: {}", name,
+                                       uri, to, other)));
         }
         done(std::move(findings));
       });

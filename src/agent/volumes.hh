@@ -37,7 +37,7 @@ nlohmann::json to_json(const VolumeSights& sights);
 Result<VolumeSights> volume_sights(const nlohmann::json& json);
 
 // Whether what another host saw is the same as what was seen here before that, and after it: what
-// the guest wrote meanwhile tells nothing. Empty: it is; else why not.
+// the guest wrote meanwhile tells nothing, and something has to. Empty: it is; else why not.
 std::string difference(const VolumeSight& before, const VolumeSight& after,
                        const VolumeSight& theirs);
 

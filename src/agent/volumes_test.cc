@@ -29,6 +29,8 @@ TEST(VolumeDifferenceTest, OnlyWhatIsAtRestTells) {
   // The guest wrote to it: theirs may be what was there between.
   EXPECT_EQ(difference(sight({1, 2}), sight({1, 4}), sight({1, 3})), "");
   EXPECT_NE(difference(sight({1, 2}), sight({1, 4}), sight({0, 3})), "");
+  EXPECT_THAT(difference(sight({1, 2}), sight({3, 4}), sight({3, 4})), HasSubstr("try again"));
+  EXPECT_NE(difference(sight({}), sight({}), sight({})), "");
 }
 
 TEST(VolumeDifferenceTest, SizesAndHowMuchWasRead) {

@@ -124,7 +124,7 @@ def test_what_the_target_finds_there_must_be_the_same(fleet):
         assert "Connection refused" in refused and "host w1" in refused, refused
         servers["w1"].nbd("db", address=address)
         refused = fleet.godwit("e1", "migrate", vm.name, "--to", "w1", expect=3).stderr
-        assert "another one: other contents at byte 0" in refused, refused
+        assert "does not find the same: other contents at byte 0" in refused, refused
         servers["e1"].empty("db")
         refused = fleet.godwit("e1", "migrate", vm.name, "--to", "w1", expect=3).stderr
         assert "nothing was found on it" in refused, refused
