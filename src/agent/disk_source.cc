@@ -190,7 +190,7 @@ void DiskSource::written(const DiskTap::Write& write) {
 
 void DiskSource::answer(disk::WriteToken token) {
   const Nanoseconds took = tap_->answer(token.request);
-  if (hearing_ && !outbound_.synchronous()) return;
+  if (hearing_ && !outbound_.synchronous()) return;  // only marked
   ++writes_;
   writes_took_ += took;
   slowest_write_ = std::max(slowest_write_, took);
@@ -335,13 +335,10 @@ void DiskSource::look() {
 
 void DiskSource::look_at_writes(Instant now) {
   if (settling_ || now - paced_ < kPaceEvery) return;
-  const double passed = std::chrono::duration<double>(now - std::exchange(paced_, now)).count();
-  const std::uint64_t bytes = link_.stats().lane_bytes_out;
-  const auto carried = static_cast<double>(bytes - std::exchange(lane_bytes_then_, bytes)) / passed;
+  paced_ = now;
   const std::int64_t writes = writes_ - std::exchange(writes_then_, writes_);
   const Nanoseconds took = writes_took_ - std::exchange(writes_took_then_, writes_took_);
-  const auto cap = pace_.look(writes == 0 ? Nanoseconds(0) : took / writes,
-                              {static_cast<std::uint64_t>(carried * 8)});
+  const auto cap = pace_.look(writes == 0 ? Nanoseconds(0) : took / writes, link_.path_rate());
   held_back_ = cap.value_or(BitRate{});
   link_.hold_back(cap);
 }

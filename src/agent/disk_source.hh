@@ -123,7 +123,6 @@ class DiskSource final : disk::OutboundSink {
   Instant paced_{};
   Nanoseconds writes_took_then_{};
   std::int64_t writes_then_ = 0;
-  std::uint64_t lane_bytes_then_ = 0;
   BitRate held_back_{};
   std::int64_t writes_ = 0;  // of these
   bool hearing_ = false;     // of a write, from the tap

@@ -11,11 +11,11 @@ constexpr std::uint64_t kLeastShare = 4;
 
 }  // namespace
 
-std::optional<BitRate> WritePace::look(Nanoseconds write, BitRate carried) {
+std::optional<BitRate> WritePace::look(Nanoseconds write, BitRate path) {
   if (limit_ == Nanoseconds(0)) return std::nullopt;
-  most_ = std::max(most_, carried);
+  most_ = std::max(most_, path);
   if (write > limit_) {
-    if (cap_.bits_per_second == 0) cap_ = carried;
+    if (cap_.bits_per_second == 0) cap_ = path;
     const auto less = static_cast<double>(cap_.bits_per_second) * kShrink;
     cap_.bits_per_second =
         std::max(static_cast<std::uint64_t>(less), most_.bits_per_second / kLeastShare);

@@ -13,15 +13,15 @@ class WritePace final {
   explicit WritePace(Nanoseconds limit) : limit_(limit) {}
 
   // Now and then: how long a write took since the last call, on average (zero: there was none), and
-  // what the transfer carried meanwhile. Its cap from now on; nullopt: none. Never less than a
-  // quarter of the most that it carried: a write takes a round trip however little goes beside it,
-  // and it goes by the transfer, too.
-  std::optional<BitRate> look(Nanoseconds write, BitRate carried);
+  // what the path carries by now's estimate. The transfer's cap from now on; nullopt: none. Never
+  // less than a quarter of the most that the path carried: a write takes a round trip however
+  // little goes beside it, and it goes by the transfer, too.
+  std::optional<BitRate> look(Nanoseconds write, BitRate path);
 
  private:
   Nanoseconds limit_;
   BitRate cap_{};   // zero: none
-  BitRate most_{};  // that was carried
+  BitRate most_{};  // of the path
 };
 
 }  // namespace godwit::disk
