@@ -102,6 +102,7 @@ class SourceMove final {
   std::size_t lanes() const;
   void diverged(std::string why);
   void resumed();
+  HookCall hook_call(HookMoment moment, std::string outcome) const;
   void pre_pause();
   void post_resume();
   void ports_armed();

@@ -8,13 +8,17 @@ namespace godwit::agent {
 using migrate::SourceEvent;
 using migrate::SourceState;
 
+HookCall SourceMove::hook_call(HookMoment moment, std::string outcome) const {
+  return {.moment = moment,
+          .migration = record_.id,
+          .vm = record_.vm,
+          .from = context_.config.name,
+          .to = record_.to,
+          .outcome = std::move(outcome)};
+}
+
 void SourceMove::pre_pause() {
-  const HookCall call{.moment = HookMoment::pre_pause,
-                      .migration = record_.id,
-                      .vm = record_.vm,
-                      .from = context_.config.name,
-                      .to = record_.to,
-                      .outcome = {}};
+  const HookCall call = hook_call(HookMoment::pre_pause, {});
   if (!has_hooks(context_.config.hooks, call.moment)) return feed(SourceEvent::pre_pause_done);
   hooks_ = std::make_unique<HookRun>(
       context_.loop, context_.config.hooks, call, [this](const HookOutcome& outcome) {
@@ -28,12 +32,7 @@ void SourceMove::pre_pause() {
 
 // After an abort: the guest goes on here.
 void SourceMove::post_resume() {
-  const HookCall call{.moment = HookMoment::post_resume,
-                      .migration = record_.id,
-                      .vm = record_.vm,
-                      .from = context_.config.name,
-                      .to = record_.to,
-                      .outcome = "aborted"};
+  const HookCall call = hook_call(HookMoment::post_resume, "aborted");
   if (!has_hooks(context_.config.hooks, call.moment)) return;
   hooks_ = std::make_unique<HookRun>(context_.loop, context_.config.hooks, call,
                                      [this](const HookOutcome& outcome) { hooks_ended(outcome); });

@@ -1,6 +1,5 @@
 #include "agent/target_move.hh"
 
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>

@@ -14,7 +14,6 @@ using stream::kDiskStream;
 using stream::kKnownStream;
 using stream::kMemoryStream;
 using stream::kReturnPathStream;
-using stream::LaneNumber;
 using stream::StreamId;
 
 namespace {

@@ -110,8 +110,8 @@ void add_run(CLI::App& noun, Context& context) {
   run->add_option(
          "--disk", vm->disks,
          "A disk: NAME,size=SIZE, NAME,image=IMAGE (see godwit image), or NAME,uri=URI (at a "
-         "server "
-         "that all its hosts reach, where it stays: nbd://HOST/EXPORT, iscsi://HOST/TARGET/LUN, "
+         "server that all its hosts reach, where it stays: nbd://HOST/EXPORT, "
+         "iscsi://HOST/TARGET/LUN, "
          "nfs://HOST/EXPORT/FILE, rbd:POOL/IMAGE); and format=qcow2 or raw, bus=virtio, scsi or "
          "cdrom (with an image: cloud-init's seed, say); repeat for more, the first is booted from")
       ->type_name("DISK")
