@@ -10,8 +10,8 @@ void add_node(std::vector<std::string>& nodes, const std::string& node,
               const std::filesystem::path& path, nlohmann::json both,
               const nlohmann::json& options) {
   nlohmann::json file = both;
-  file.update({{"driver", "file"}, {"node-name", node + "-file"}, {"filename", path.string()}});
-  both.update({{"node-name", node}, {"file", node + "-file"}});
+  file.update({{"driver", "file"}, {"node-name", file_node(node)}, {"filename", path.string()}});
+  both.update({{"node-name", node}, {"file", file_node(node)}});
   both.update(options);
   nodes.push_back(file.dump());
   nodes.push_back(both.dump());

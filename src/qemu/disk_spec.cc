@@ -69,6 +69,8 @@ Result<DiskBus> parse_disk_bus(std::string_view text) {
 
 std::string disk_node(std::size_t index) { return fmt::format("disk{}", index); }
 
+std::string file_node(const std::string& node) { return node + "-file"; }
+
 std::vector<ByteCount> sizes_of(const std::vector<DiskSpec>& disks) {
   std::vector<ByteCount> sizes;
   for (const DiskSpec& disk : disks) sizes.push_back(disk.size);

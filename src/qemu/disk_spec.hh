@@ -51,6 +51,8 @@ struct DiskPaths {
 
 // Names of block nodes in QEMU: the disk as its device has it.
 std::string disk_node(std::size_t index);
+// And the file below it.
+std::string file_node(const std::string& node);
 
 std::vector<ByteCount> sizes_of(const std::vector<DiskSpec>& disks);
 

@@ -2,23 +2,11 @@
 
 #include <fcntl.h>
 
-#include "os/child.hh"
 #include "qemu/launch.hh"
+#include "qemu/qemu_img.hh"
 
 namespace godwit::qemu {
 namespace {
-
-constexpr Nanoseconds kQemuImgLimit = seconds(20);
-
-Result<> run_qemu_img(std::vector<std::string> arguments) {
-  std::vector<std::string> notices;
-  os::Command command{.argv = {"qemu-img"}, .user = qemu_user(notices), .cwd = "/"};
-  command.argv.insert(command.argv.end(), arguments.begin(), arguments.end());
-  const auto done = os::run(std::move(command), {}, kQemuImgLimit);
-  if (!done) return std::unexpected(done.error());
-  if (done->status.success()) return {};
-  return fail("qemu-img: {}: {}", done->status.text(), done->err);
-}
 
 Result<> create(const DiskSpec& disk, const DiskPaths& paths) {
   std::vector<std::string> arguments{"create", "-q", "-f", std::string(to_text(disk.format))};
@@ -27,7 +15,8 @@ Result<> create(const DiskSpec& disk, const DiskPaths& paths) {
                      {"-b", paths.image.string(), "-F", std::string(to_text(disk.image.format))});
   }
   arguments.insert(arguments.end(), {paths.file.string(), std::to_string(disk.size.bytes)});
-  return run_qemu_img(std::move(arguments));
+  const auto made = run_qemu_img(std::move(arguments));
+  return made ? Result<>{} : std::unexpected(made.error());
 }
 
 }  // namespace

@@ -129,9 +129,9 @@ std::vector<std::string> volume_nodes(const VolumeSpec& volume, const std::strin
   const json both = {{"read-only", is_read_only}, {"discard", "unmap"}};
   json server = server_node(volume.uri).value();
   server.update(both);
-  server["node-name"] = node + "-file";
+  server["node-name"] = file_node(node);
   json disk = both;
-  disk.update({{"driver", "raw"}, {"node-name", node}, {"file", node + "-file"}});
+  disk.update({{"driver", "raw"}, {"node-name", node}, {"file", file_node(node)}});
   return {server.dump(), disk.dump()};
 }
 
