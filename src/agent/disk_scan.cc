@@ -2,6 +2,8 @@
 
 #include <memory>
 
+#include "qemu/snapshot_map.hh"
+
 namespace godwit::agent {
 namespace {
 
@@ -37,6 +39,24 @@ void go_on(const std::shared_ptr<Scanning>& scan, std::uint64_t offset) {
                       });
 }
 
+struct Mapping {
+  qemu::BlockClient& client;
+  qemu::SnapshotMap map;
+  qemu::BlockClient::Done done;
+  Bytes read{};
+};
+
+void go_on(const std::shared_ptr<Mapping>& mapping) {
+  const auto wanted = mapping->map.wants();
+  if (!wanted) return mapping->done({});
+  mapping->read.resize(wanted->length);
+  mapping->client.read(wanted->offset, mapping->read, [mapping](Result<> done) {
+    if (done) done = mapping->map.take(mapping->read);
+    if (!done) return mapping->done(std::move(done));
+    go_on(mapping);
+  });
+}
+
 }  // namespace
 
 void scan_disk(qemu::BlockClient& client, const qemu::DiskSpec& disk, Scan what,
@@ -44,6 +64,14 @@ void scan_disk(qemu::BlockClient& client, const qemu::DiskSpec& disk, Scan what,
   go_on(std::make_shared<Scanning>(client, disk.size.bytes, !disk.image.name.empty(), what,
                                    std::move(has), std::move(done)),
         0);
+}
+
+void scan_snapshots(qemu::BlockClient& client, ByteCount file,
+                    std::function<void(disk::Extent)> has, qemu::BlockClient::Done done) {
+  const auto tell = [has = std::move(has)](qemu::FilePart part) {
+    has({.offset = part.offset, .length = part.length});
+  };
+  go_on(std::make_shared<Mapping>(client, qemu::SnapshotMap(file, tell), std::move(done)));
 }
 
 }  // namespace godwit::agent

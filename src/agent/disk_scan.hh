@@ -15,4 +15,9 @@ enum class Scan { own, dirty };
 void scan_disk(qemu::BlockClient& client, const qemu::DiskSpec& disk, Scan what,
                std::function<void(disk::Extent)> has, qemu::BlockClient::Done done);
 
+// Of a qcow2 file that is served as it is, so many bytes: what its snapshots are made of
+// (qemu/snapshot_map.hh).
+void scan_snapshots(qemu::BlockClient& client, ByteCount file,
+                    std::function<void(disk::Extent)> has, qemu::BlockClient::Done done);
+
 }  // namespace godwit::agent

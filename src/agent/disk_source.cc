@@ -32,12 +32,18 @@ constexpr Nanoseconds kFlushEvery = 1s;
 constexpr Nanoseconds kPaceEvery = 500ms;
 constexpr double kRateMemory = 0.8;  // of what the rate was a look ago
 
-std::vector<nbd::Export> exports_of(const qemu::VmSpec& spec) {
+std::vector<nbd::Export> exports_of(const std::vector<qemu::DiskSpec>& disks) {
   std::vector<nbd::Export> exports;
-  for (std::size_t i = 0; i < spec.disks.size(); ++i) {
-    exports.push_back({.name = qemu::disk_node(i), .size = spec.disks[i].size});
+  for (std::size_t i = 0; i < disks.size(); ++i) {
+    exports.push_back({.name = qemu::disk_node(i), .size = disks[i].size});
   }
   return exports;
+}
+
+std::vector<qemu::DiskSpec> disks_of(const DiskSource::What& what, const qemu::VmSpec& vm) {
+  const auto* once = std::get_if<DiskSource::Once>(&what);
+  const bool sends_files = once != nullptr && !once->snapshots.empty();
+  return sends_files ? qemu::files_of(once->snapshots, vm.disks) : vm.disks;
 }
 
 }  // namespace
@@ -47,11 +53,12 @@ DiskSource::DiskSource(os::Loop& loop, Vm& vm, TransferLink& link, What what, Ev
       vm_(vm),
       link_(link),
       what_(std::move(what)),
+      disks_(disks_of(what_, vm.spec())),
       events_(std::move(events)),
-      outbound_(qemu::sizes_of(vm.spec().disks),
-                once() ? disk::Mode::async : std::get<disk::Mode>(what_), *this),
+      outbound_(qemu::sizes_of(disks_), once() ? disk::Mode::async : std::get<disk::Mode>(what_),
+                *this),
       packer_(loop, [this] { pump(); }),
-      seed_reader_(qemu::sizes_of(vm.spec().disks)) {
+      seed_reader_(qemu::sizes_of(disks_)) {
   if (!bitmap()) outbound_.compare(link_.seed_key());
   link_.use_disks({.bytes = [this](BytesView acks) { return take(acks); },
                    .seeds = [this](BytesView parts) { return take_seeds(parts); },
@@ -77,6 +84,14 @@ void DiskSource::fail_with(const std::string& why) {
 
 // An earlier move of the vm may have left taps and exports, or they may be about to end.
 void DiskSource::start() {
+  if (sends_snapshots()) {
+    return qemu::open_files(vm_.qmp(), disks_with_snapshots(),
+                            [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
+                              if (alive.expired()) return;
+                              if (!done) return fail_with(done.error().text);
+                              serve();
+                            });
+  }
   if (once()) return serve();  // which a move would not be beside
   qemu::query_mean_write(vm_.qmp(), [this, alive = std::weak_ptr(alive_)](const auto& mean) {
     if (!alive.expired()) usual_write_ = mean.value_or(Nanoseconds(0));
@@ -92,8 +107,8 @@ void DiskSource::start() {
 void DiskSource::serve() {
   const auto socket = qemu::place_for_socket(vm_.paths().blocks());
   if (!socket) return fail_with(socket.error().text);
-  qemu::export_disks(
-      vm_.qmp(), *socket, vm_.spec().disks.size(), bitmap(),
+  qemu::export_nodes(
+      vm_.qmp(), *socket, nodes(), bitmap(),
       [this, alive = std::weak_ptr(alive_), path = socket->string()](const Result<>& done) {
         if (alive.expired()) return;
         if (!done) return fail_with(done.error().text);
@@ -101,13 +116,31 @@ void DiskSource::serve() {
       });
 }
 
+std::vector<std::size_t> DiskSource::disks_with_snapshots() const {
+  std::vector<std::size_t> disks;
+  if (!sends_snapshots()) return disks;
+  std::ranges::transform(once()->snapshots, std::back_inserter(disks), &qemu::DiskSnapshots::disk);
+  return disks;
+}
+
+// That QEMU serves: of the disks, or of their files.
+std::vector<std::string> DiskSource::nodes() const {
+  std::vector<std::string> nodes;
+  if (sends_snapshots()) {
+    std::ranges::transform(disks_with_snapshots(), std::back_inserter(nodes), qemu::opened_file);
+    return nodes;
+  }
+  for (std::size_t i = 0; i < disks_.size(); ++i) nodes.push_back(qemu::disk_node(i));
+  return nodes;
+}
+
 void DiskSource::connect_clients(const std::string& socket) {
-  for (std::size_t i = 0; i < vm_.spec().disks.size(); ++i) {
+  for (const std::string& node : nodes()) {
     clients_.push_back(std::make_unique<qemu::BlockClient>(
-        loop_, socket, qemu::disk_node(i),
+        loop_, socket, node,
         [this](const Result<>& done) {
           if (!done) return fail_with(done.error().text);
-          if (++connected_ == vm_.spec().disks.size()) once() ? scan() : tap();
+          if (++connected_ == disks_.size()) once() ? scan() : tap();
         },
         bitmap()));
   }
@@ -116,7 +149,7 @@ void DiskSource::connect_clients(const std::string& socket) {
 void DiskSource::tap() {
   try {
     tap_ = std::make_unique<DiskTap>(
-        loop_, vm_.paths().tap().string(), exports_of(vm_.spec()),
+        loop_, vm_.paths().tap().string(), exports_of(disks_),
         DiskTap::Events{.write = [this](const DiskTap::Write& write) { written(write); },
                         .lost =
                             [this](const std::string& why) {
@@ -135,25 +168,25 @@ void DiskSource::tap() {
 
 void DiskSource::scan() {
   scanning_ = true;
-  to_scan_ = vm_.spec().disks.size();
-  for (std::uint8_t i = 0; i < vm_.spec().disks.size(); ++i) scan(i);
+  to_scan_ = disks_.size();
+  for (std::uint8_t i = 0; i < disks_.size(); ++i) scan(i);
 }
 
 // What a new disk lacks, or one on the image that ours is on; of a replica, what it lacks.
 void DiskSource::scan(std::uint8_t disk) {
-  scan_disk(
-      *clients_[disk], vm_.spec().disks[disk], bitmap() ? Scan::dirty : Scan::own,
-      [this, disk](disk::Extent extent) { outbound_.mark(disk, extent); },
-      [this](const Result<>& done) {
-        if (!done) return fail_with(done.error().text);
-        if (--to_scan_ == 0) scanned();
-      });
+  const auto has = [this, disk](disk::Extent extent) { outbound_.mark(disk, extent); };
+  const auto done = [this](const Result<>& result) {
+    if (!result) return fail_with(result.error().text);
+    if (--to_scan_ == 0) scanned();
+  };
+  if (sends_snapshots()) return scan_snapshots(*clients_[disk], disks_[disk].size, has, done);
+  scan_disk(*clients_[disk], disks_[disk], bitmap() ? Scan::dirty : Scan::own, has, done);
 }
 
 void DiskSource::scanned() {
   total_bytes_ = outbound_.remaining_bytes();
-  spdlog::info("vm {}: {} on its disks to copy or to compare", vm_.name(),
-               to_text(ByteCount{total_bytes_}));
+  spdlog::info("vm {}: {} {} to copy or to compare", vm_.name(), to_text(ByteCount{total_bytes_}),
+               sends_snapshots() ? "of its disks' snapshots" : "on its disks");
   least_since_ = looked_ = loop_.now();
   if (once()) {
     settling_ = untapped_ = true;
@@ -376,10 +409,13 @@ void DiskSource::settle() {
 void DiskSource::maybe_settled() {
   if (!settling_ || settled_ || failed_) return;
   if (outbound_.end_sent() && untapped_ && !std::exchange(unexporting_, true)) {
-    qemu::stop_exports(vm_.qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>&) {
+    const auto is_over = [this, alive = std::weak_ptr(alive_)](const Result<>&) {
       if (alive.expired()) return;
       unexported_ = true;
       maybe_settled();
+    };
+    qemu::stop_exports(vm_.qmp(), [this, is_over, alive = std::weak_ptr(alive_)](const Result<>&) {
+      if (!alive.expired()) qemu::close_files(vm_.qmp(), disks_with_snapshots(), is_over);
     });
   }
   if (!unexported_ || !outbound_.finished()) return;

@@ -21,6 +21,7 @@
 #include "disk/outbound.hh"
 #include "disk/write_pace.hh"
 #include "qemu/block_client.hh"
+#include "qemu/disk_snapshots.hh"
 
 namespace godwit::agent {
 
@@ -50,6 +51,8 @@ class DiskSource final : disk::OutboundSink {
   // Of a replica: what is there as it begins, and no word of what is written meanwhile.
   struct Once {
     std::optional<std::string> bitmap{};  // only what is in it; else all that the target lacks
+    // If there are some: what these are made of in the disks' files, and not the disks.
+    std::vector<qemu::DiskSnapshots> snapshots{};
     bool operator==(const Once&) const = default;
   };
   using What = std::variant<disk::Mode, Once>;
@@ -76,8 +79,11 @@ class DiskSource final : disk::OutboundSink {
   void answer(disk::WriteToken token) override;
 
   const Once* once() const { return std::get_if<Once>(&what_); }
+  bool sends_snapshots() const { return once() && !once()->snapshots.empty(); }
   std::optional<std::string> bitmap() const { return once() ? once()->bitmap : std::nullopt; }
   void serve();
+  std::vector<std::size_t> disks_with_snapshots() const;
+  std::vector<std::string> nodes() const;
   void connect_clients(const std::string& socket);
   void tap();
   void scan();
@@ -99,6 +105,7 @@ class DiskSource final : disk::OutboundSink {
   Vm& vm_;
   TransferLink& link_;
   What what_;
+  std::vector<qemu::DiskSpec> disks_;  // as they cross
   Events events_;
   std::vector<std::unique_ptr<qemu::BlockClient>> clients_;
   std::unique_ptr<DiskTap> tap_;

@@ -248,6 +248,32 @@ void Disks::replica_synced(const VmId& id, const std::string& word) {
   store_.put(kLeft, id.text(), {{"synced", word}});
 }
 
+bool Disks::has_snapshots(const qemu::VmSpec& spec,
+                          const std::vector<qemu::DiskSnapshots>& snapshots) {
+  const std::vector<bool> there = this->there(spec);
+  return std::ranges::all_of(snapshots, [&](const qemu::DiskSnapshots& each) {
+    if (!there[each.disk]) return false;
+    const auto found = qemu::read_snapshots(file_of(spec.id, spec.disks[each.disk]));
+    return found && *found == each.snapshots;
+  });
+}
+
+Result<std::vector<qemu::DiskPaths>> Disks::receive_snapshots(
+    const qemu::VmSpec& spec, const std::string& from,
+    const std::vector<qemu::DiskSnapshots>& snapshots) {
+  if (auto done = receive(spec, from); !done) return std::unexpected(done.error());
+  std::vector<qemu::DiskPaths> paths;
+  for (const qemu::DiskSpec& file : qemu::files_of(snapshots, spec.disks)) {
+    paths.push_back({.file = directory(spec.id) / (file.name + ".snapshots")});
+    std::error_code ignored;
+    fs::remove(paths.back().file, ignored);
+    if (auto made = qemu::make_disk(file, paths.back()); !made) {
+      return std::unexpected(made.error());
+    }
+  }
+  return paths;
+}
+
 void Disks::remove_replica(const VmId& id, const std::string& from) {
   const auto document = store_.find(kLeft, id.text());
   const bool is_theirs =

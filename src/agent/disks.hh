@@ -5,6 +5,7 @@
 // host has no record of is another's.
 //
 //   DISK_DIR/vms/VM-ID/DISK.FORMAT      QEMU's; the id is the vm's own, wherever it runs
+//   DISK_DIR/vms/VM-ID/DISK.snapshots   what comes to be a disk with snapshots
 //   DISK_DIR/vms/VM-ID/tpm              state of its TPM
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -13,6 +14,7 @@
 #include "agent/config.hh"
 #include "agent/images.hh"
 #include "agent/storage_marker.hh"
+#include "qemu/disk_snapshots.hh"
 #include "qemu/vm_spec.hh"
 #include "store/store.hh"
 
@@ -46,6 +48,12 @@ class Disks final {
   Result<bool> receive_replica(const qemu::VmSpec& spec, const std::string& from,
                                const std::string& synced);
   void replica_synced(const VmId& id, const std::string& word);
+  // What is here of the vm has these inside of its files.
+  bool has_snapshots(const qemu::VmSpec& spec, const std::vector<qemu::DiskSnapshots>& snapshots);
+  // For files that come with what they are made of, to become disks: empty ones, in their order.
+  Result<std::vector<qemu::DiskPaths>> receive_snapshots(
+      const qemu::VmSpec& spec, const std::string& from,
+      const std::vector<qemu::DiskSnapshots>& snapshots);
   // That `from` made here, unless the vm has come.
   void remove_replica(const VmId& id, const std::string& from);
   void arrived(const VmId& id);

@@ -345,6 +345,14 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
              "the move was checked: begin it again",
              context_.config.name, shares_disks ? "sees" : "does not see"));
   }
+  const auto snapshots = qemu::disk_snapshots(array_field(body, "snapshots"), spec->disks.size());
+  if (!snapshots) return request.answer(std::unexpected(snapshots.error()));
+  if (!context_.disks.has_snapshots(*spec, *snapshots)) {
+    return request.answer(
+        fail("host {} has not the snapshots of the vm's disks any more, which had come: begin the "
+             "move again",
+             context_.config.name));
+  }
   TargetRecord record{.id = *id,
                       .from = request.peer,
                       .state = migrate::TargetState::planned,
@@ -377,7 +385,7 @@ void Migrations::on_session_up(const std::string& peer) {
   search_.on_session_up(peer);
   libvirt_.on_session_up(peer);
   for (const auto& [id, move] : sources_) {
-    if (move->record().to == peer && !move->over()) move->feed(SourceEvent::session_up);
+    if (move->record().to == peer && !move->over()) move->session_up();
   }
   for (const auto& [id, move] : targets_) {
     if (move->record().from == peer) move->on_session_up();

@@ -8,6 +8,7 @@
 
 #include "os/random.hh"
 #include "qemu/devices.hh"
+#include "qemu/disk_snapshots.hh"
 #include "qemu/json.hh"
 
 namespace godwit::agent {
@@ -182,6 +183,25 @@ void look_and_ask(const SourceMove::Context& context, Vm& vm, const std::string&
       });
 }
 
+// Those inside of the files of the vm's disks cross before the disks do.
+std::vector<Check> snapshot_checks(const std::vector<qemu::DiskSnapshots>& snapshots,
+                                   const std::vector<qemu::DiskSpec>& disks, const std::string& to,
+                                   unsigned protocol) {
+  std::vector<Check> checks;
+  for (const auto& each : snapshots) {
+    const std::string has = fmt::format("disk {} has snapshots in its file ({})",
+                                        disks[each.disk].name, qemu::names_of(each.snapshots));
+    checks.push_back(
+        protocol >= kSnapshotsProtocol
+            ? passed("snapshots", has + ": they move with it")
+            : failed("snapshots",
+                     fmt::format("{}: the agent of host {} is too old for them: upgrade it, or "
+                                 "remove them while the vm is stopped (qemu-img snapshot -d)",
+                                 has, to)));
+  }
+  return checks;
+}
+
 // What this host can tell at once of a vm that is to come.
 Findings find_out(const SourceMove::Context& context, const std::string& from,
                   const qemu::VmSpec& vm, const nlohmann::json& body) {
@@ -225,6 +245,27 @@ Findings find_out(const SourceMove::Context& context, const std::string& from,
   }
   findings.checks = std::move(checks);
   return findings;
+}
+
+void find_snapshots(const SourceMove::Context& context, Vm& vm, const std::string& to, Wish wish,
+                    std::vector<Check> checks, std::function<void(Findings)> done) {
+  if (vm.spec().disks.empty()) {
+    return look_and_ask(context, vm, to, wish, std::move(checks), std::move(done));
+  }
+  qemu::query_snapshots(
+      vm.qmp(), vm.spec().disks,
+      [context, name = vm.name(), to, wish, checks = std::move(checks),
+       done = std::move(done)](const Result<std::vector<qemu::DiskSnapshots>>& found) mutable {
+        Vm* still = context.vms.find(name);
+        if (!found || still == nullptr) {
+          checks.push_back(failed("snapshots", found ? "QEMU ended" : found.error().text));
+          return done({.checks = std::move(checks)});
+        }
+        std::ranges::move(
+            snapshot_checks(*found, still->spec().disks, to, context.peers.protocol(to)),
+            std::back_inserter(checks));
+        look_and_ask(context, *still, to, wish, std::move(checks), std::move(done));
+      });
 }
 
 }  // namespace
@@ -318,7 +359,7 @@ void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to
         }
         for (const auto& device : *found) checks.push_back(failed("devices", device));
         if (found->empty()) checks.push_back(passed("devices", "every device can migrate"));
-        look_and_ask(context, *still, to, wish, std::move(checks), std::move(done));
+        find_snapshots(context, *still, to, wish, std::move(checks), std::move(done));
       });
 }
 

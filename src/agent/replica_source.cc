@@ -11,6 +11,8 @@ namespace {
 
 constexpr Nanoseconds kBeginTimeout = seconds(30);
 constexpr Nanoseconds kEndTimeout = seconds(10);
+// qemu-img reads all of the tables of a disk there.
+constexpr Nanoseconds kAdoptTimeout = std::chrono::minutes(10);
 
 }  // namespace
 
@@ -52,7 +54,9 @@ void ReplicaSource::look_for_target() {
       kEndTimeout);
 }
 
+// A file's snapshots are there or not.
 void ReplicaSource::start() {
+  if (sends_snapshots()) return ask_target(qemu::Changes::unknown);
   qemu::take_changes(
       vm_.qmp(), vm_.spec().disks, bitmap(settings_.to),
       [this, alive = std::weak_ptr(alive_)] {
@@ -71,10 +75,14 @@ void ReplicaSource::ask_target(qemu::Changes changes) {
   const std::string synced = changes == qemu::Changes::known ? settings_.synced : "";
   peers_.request(
       settings_.to, "replica.begin",
-      {{"id", word_}, {"spec", qemu::to_json(vm_.spec())}, {"synced", synced}},
+      {{"id", word_},
+       {"spec", qemu::to_json(vm_.spec())},
+       {"synced", synced},
+       {"snapshots", qemu::to_json(settings_.snapshots)}},
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
         if (alive.expired() || ended_) return;
         if (!reply) return end(fail("host {}: {}", settings_.to, reply.error().text));
+        if (qemu::flag_at(*reply, "there")) return end({});
         send(qemu::flag_at(*reply, "same"));
       },
       kBeginTimeout);
@@ -82,7 +90,7 @@ void ReplicaSource::ask_target(qemu::Changes changes) {
 
 void ReplicaSource::send(bool same) {
   compares_ = !same;
-  if (compares_) events_.lost();
+  if (compares_ && events_.lost) events_.lost();
   link_ = std::make_unique<TransferLink>(
       loop_, id_, stream::Role::kSource, TransferLink::Disks::some, std::nullopt,
       TransferLink::Events{.mark = {},
@@ -91,17 +99,35 @@ void ReplicaSource::send(bool same) {
                            .memory_verified = {},
                            .failed = [this](const std::string& why) { end(fail("{}", why)); }});
   if (settings_.bandwidth.bits_per_second != 0) link_->set_bandwidth(settings_.bandwidth);
-  DiskSource::Once once;
+  DiskSource::Once once{.bitmap = {}, .snapshots = settings_.snapshots};
   if (same) once.bitmap = qemu::taken_bitmap(bitmap(settings_.to));
   disks_ = std::make_unique<DiskSource>(
       loop_, vm_, *link_, once,
       DiskSource::Events{.begun = [] {},
                          .ready = [] {},
                          .in_step = [] {},
-                         .settled = [this] { end({}); },
+                         .settled = [this] { sends_snapshots() ? adopt() : end({}); },
                          .failed = [this](const std::string& why) { end(fail("{}", why)); }});
   disks_->start();
   dialer_.dial();
+}
+
+// The target makes disks of them.
+void ReplicaSource::adopt() {
+  peers_.request(
+      settings_.to, "replica.adopt", {{"id", word_}},
+      [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
+        if (alive.expired()) return;
+        end(reply ? Result<>{} : fail("host {}: {}", settings_.to, reply.error().text));
+      },
+      kAdoptTimeout);
+}
+
+void ReplicaSource::set_bandwidth(BitRate cap) {
+  settings_.bandwidth = cap;
+  if (link_) {
+    link_->set_bandwidth(cap.bits_per_second != 0 ? std::optional(cap) : std::nullopt);
+  }
 }
 
 std::optional<DiskSource::Progress> ReplicaSource::progress() const {
@@ -115,7 +141,7 @@ void ReplicaSource::end(Result<> result) {
   // One of our parts is telling us.
   loop_.post([this, result, alive = std::weak_ptr(alive_)] {
     if (alive.expired()) return;
-    if (!result) return events_.ended(result);
+    if (!result || sends_snapshots()) return events_.ended(result);
     qemu::drop_changes(vm_.qmp(), vm_.spec().disks.size(), bitmap(settings_.to),
                        [this, alive](const Result<>& dropped) {
                          if (!alive.expired()) events_.ended(dropped);

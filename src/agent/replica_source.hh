@@ -1,7 +1,8 @@
 #pragma once
 // One run of a replica: what a vm's disks have that the replica has not goes to its host, by a
 // transfer of its own. Only what the dirty bitmaps say, where the replica is as the last run left
-// it; else all of both is compared. Owned by Replicas; control thread.
+// it; else all of both is compared. Or, before a move, the snapshots that are in the disks' files.
+// Owned by Replicas or a SourceMove; control thread.
 #include <memory>
 #include <string>
 
@@ -19,6 +20,7 @@ class ReplicaSource final {
     std::string to;      // host
     std::string synced;  // the id of the last run that came whole; empty: none
     BitRate bandwidth;   // zero: no cap
+    std::vector<qemu::DiskSnapshots> snapshots{};  // if there are some: these, not the disks
   };
   struct Events {
     // What `synced` says is of no use any more: this run, or one after it, compares.
@@ -31,6 +33,7 @@ class ReplicaSource final {
   ~ReplicaSource();
 
   void start();
+  void set_bandwidth(BitRate cap);
   // There is a new session with its host, whose agent may be another.
   void look_for_target();
   const std::string& word() const { return word_; }  // this run's
@@ -42,9 +45,11 @@ class ReplicaSource final {
   static std::string bitmap(const std::string& to) { return "godwit-replica-" + to; }
 
  private:
+  bool sends_snapshots() const { return !settings_.snapshots.empty(); }
   void ask_target(qemu::Changes changes);
   void send(bool same);
   void end(Result<> result);
+  void adopt();
   void tell_end();
 
   os::Loop& loop_;

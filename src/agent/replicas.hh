@@ -109,6 +109,9 @@ class Replicas final {
   void end_of_vm(const std::string& key, Replica& replica);
   void forget_bitmaps(const ReplicaRecord& record);
   void take_in(PeerRequest request, const nlohmann::json& body);
+  Result<std::vector<qemu::DiskPaths>> receive(ReplicaTarget::Run& run, const std::string& synced);
+  void adopt(PeerRequest request, const nlohmann::json& body);
+  void end(const stream::TransferId& id);
   bool is_held(const VmId& vm) const;
 
   Context context_;

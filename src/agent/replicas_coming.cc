@@ -42,6 +42,7 @@ void Replicas::on_request(PeerRequest request, const nlohmann::json& body) {
         fail("a replica is another copy"))));
   }
   if (request.method == "replica.begin") return take_in(std::move(request), body);
+  if (request.method == "replica.adopt") return adopt(std::move(request), body);
   if (request.method == "replica.knows") {
     const auto id = id_field<stream::TransferId>(body, "id");
     return request.answer(nlohmann::json{{"known", id && coming_.contains(*id)}});
@@ -49,7 +50,7 @@ void Replicas::on_request(PeerRequest request, const nlohmann::json& body) {
   if (request.method == "replica.end") {
     if (const auto id = id_field<stream::TransferId>(body, "id")) {
       const auto found = coming_.find(*id);
-      if (found != coming_.end() && found->second->run().from == request.peer) coming_.erase(found);
+      if (found != coming_.end() && found->second->run().from == request.peer) end(*id);
     }
     return request.answer(nlohmann::json::object());
   }
@@ -76,27 +77,66 @@ void Replicas::take_in(PeerRequest request, const nlohmann::json& body) {
   if (coming_.contains(*id)) return request.answer(fail("replica run {} was begun", id->text()));
   make_way(spec->id);
   if (coming_.size() >= kMostComing) return request.answer(fail("too many replicas come here"));
-  const auto same =
-      context_.disks.receive_replica(*spec, request.peer, text_field_or(body, "synced", ""));
-  if (!same) return request.answer(std::unexpected(same.error()));
+  const auto snapshots = qemu::disk_snapshots(array_field(body, "snapshots"), spec->disks.size());
+  if (!snapshots) return request.answer(std::unexpected(snapshots.error()));
+  if (!snapshots->empty() && context_.disks.has_snapshots(*spec, *snapshots)) {
+    return request.answer(nlohmann::json{{"there", true}});
+  }
+  ReplicaTarget::Run run{.id = *id, .from = request.peer, .vm = *spec, .snapshots = *snapshots};
+  auto paths = receive(run, text_field_or(body, "synced", ""));
+  if (!paths) return request.answer(std::unexpected(paths.error()));
   const auto asked = std::make_shared<std::optional<PeerRequest>>(std::move(request));
   const auto answer = [asked](Result<nlohmann::json> reply) {
     if (*asked) std::exchange(*asked, std::nullopt)->answer(std::move(reply));
   };
   coming_[*id] = std::make_unique<ReplicaTarget>(
-      context_.loop,
-      ReplicaTarget::Run{.id = *id, .from = (*asked)->peer, .vm = *spec, .same = *same},
-      context_.disks.paths(*spec), context_.config.run_dir / "replicas" / spec->id.text(),
+      context_.loop, run, *std::move(paths), context_.config.run_dir / "replicas" / spec->id.text(),
       ReplicaTarget::Events{
-          .ready = [answer, same = *same] { answer(nlohmann::json{{"same", same}}); },
+          .ready = [answer, same = run.same] { answer(nlohmann::json{{"same", same}}); },
           .closed = [this, id = *id,
                      vm = spec->id] { context_.disks.replica_synced(vm, id.text()); },
           .failed =
               [this, id = *id, name = spec->name, answer](const std::string& why) {
                 spdlog::warn("replica of vm {}: {}", name, why);
                 answer(fail("{}", why));
-                context_.loop.post([this, id] { coming_.erase(id); });
+                context_.loop.post([this, id] { end(id); });
               }});
+}
+
+// Snapshots that did not come whole leave nothing.
+void Replicas::end(const stream::TransferId& id) {
+  const auto found = coming_.find(id);
+  if (found == coming_.end()) return;
+  const bool is_whole = found->second->has_adopted_all();
+  const VmId vm = found->second->run().vm.id;
+  coming_.erase(found);
+  if (!is_whole) context_.disks.break_off(vm);
+}
+
+// Where what comes is to be written.
+Result<std::vector<qemu::DiskPaths>> Replicas::receive(ReplicaTarget::Run& run,
+                                                       const std::string& synced) {
+  if (!run.snapshots.empty()) {
+    return context_.disks.receive_snapshots(run.vm, run.from, run.snapshots);
+  }
+  const auto same = context_.disks.receive_replica(run.vm, run.from, synced);
+  if (!same) return std::unexpected(same.error());
+  run.same = *same;
+  return context_.disks.paths(run.vm);
+}
+
+void Replicas::adopt(PeerRequest request, const nlohmann::json& body) {
+  const auto id = id_field<stream::TransferId>(body, "id");
+  const auto found = id ? coming_.find(*id) : coming_.end();
+  if (found == coming_.end() || found->second->run().from != request.peer) {
+    return request.answer(fail("this run is known no more: the agent was restarted"));
+  }
+  const auto disks = context_.disks.paths(found->second->run().vm);
+  const auto asked = std::make_shared<PeerRequest>(std::move(request));
+  found->second->adopt(disks, [asked](const Result<>& done) {
+    asked->answer(done ? Result<nlohmann::json>(nlohmann::json::object())
+                       : std::unexpected(done.error()));
+  });
 }
 
 bool Replicas::use_lane(const std::string& peer, const stream::Hello& hello,

@@ -97,6 +97,7 @@ void SourceMove::perform_surely(SourceEffect effect) {
       return commit_target();
     case SourceEffect::cancel_memory:
       hooks_.reset();
+      snapshots_.reset();
       return;  // resume_guest does both, in QEMU's order
     case SourceEffect::resume_guest:
       return resume_guest();
@@ -179,6 +180,7 @@ void SourceMove::prepare_target() {
       {"by", record_.by},
       {"codec", to_json(codec())},
       {"group", to_json(shared_place())},
+      {"snapshots", qemu::to_json(snapshots_there_)},
       {"postcopy", goes_postcopy(record_)},
       {"elsewhere", context_.peers.protocol(record_.to) >= kElsewhereProtocol}};
   context_.peers.request(
@@ -246,8 +248,8 @@ void SourceMove::owned(const nlohmann::json& reply) {
     memory_->fill(report_);
     if (disks_) {
       const auto disks = disks_->progress();
-      report_.disks = {.total_bytes = disks.total_bytes,
-                       .sent_bytes = disks.sent_bytes,
+      report_.disks = {.total_bytes = disks.total_bytes + sent_of_snapshots_.total_bytes,
+                       .sent_bytes = disks.sent_bytes + sent_of_snapshots_.sent_bytes,
                        .same_bytes = disks.same_bytes,
                        .elsewhere_bytes = disks.elsewhere_bytes,
                        .mean_write = disks.mean_write,
@@ -321,6 +323,7 @@ Result<> SourceMove::set(const MoveChanges& changes) {
   machine_.set_pause_on_diverge(pauses(record_));
   save();
   if (rescue_ && changes.bandwidth) rescue_->set_bandwidth(*changes.bandwidth);
+  if (snapshots_ && changes.bandwidth) snapshots_->set_bandwidth(*changes.bandwidth);
   if (!memory_) return {};
   if (changes.max_downtime || changes.on_diverge) memory_->set_limits(limits());
   if (changes.bandwidth) memory_->set_bandwidth(*changes.bandwidth);

@@ -15,6 +15,7 @@
 #include "agent/move_options.hh"
 #include "agent/network.hh"
 #include "agent/peers.hh"
+#include "agent/replica_source.hh"
 #include "agent/source_memory.hh"
 #include "agent/vms.hh"
 #include "migrate/event_queue.hh"
@@ -49,7 +50,7 @@ class SourceMove final {
 
   // Recorded: from now on it is known, also after a restart.
   Result<> accept();
-  void begin() { feed(migrate::SourceEvent::begin); }
+  void begin();
   void restart() { feed(migrate::SourceEvent::restarted); }
   // How hooks and clock fared where the vm runs now: told when they are through.
   void hooks_ended(const HookOutcome& outcome);
@@ -59,6 +60,7 @@ class SourceMove final {
   void doubt_lanes() {
     if (memory_) memory_->doubt_lanes();
   }
+  void session_up();
   Result<> set(const MoveChanges& changes);
   // Before begin(): the vm's memory is sent as one of a group's.
   void share(const std::shared_ptr<SharedIndex>& index) { shared_ = index; }
@@ -79,7 +81,7 @@ class SourceMove final {
   nlohmann::json describe() const;
   // The event "progress": phase, and once memory is copied round, remaining_bytes, rate_bps, ...
   nlohmann::json progress() const;
-  nlohmann::json disk_progress() const;
+  static nlohmann::json disk_progress(const DiskSource::Progress& disks);
   bool over() const { return machine_.over(); }
   // Not even memory is to follow.
   bool handed_over() const;
@@ -93,6 +95,8 @@ class SourceMove final {
   void prepare_target();
   void start_memory();
   void hold_replicas();
+  void send_snapshots(Vm& vm, std::vector<qemu::DiskSnapshots> snapshots);
+  void snapshots_sent(const Result<>& result);
   bool copies_disks(const Vm& vm) const;
   void start_disks(Vm& vm);
   void maybe_converged();
@@ -134,7 +138,10 @@ class SourceMove final {
   Vm::Subscription subscription_;
   std::unique_ptr<SourceMemory> memory_;
   std::shared_ptr<const bool> replicas_held_;  // while the move is under way
-  std::unique_ptr<DiskSource> disks_;          // after memory_, whose link it uses
+  std::unique_ptr<ReplicaSource> snapshots_;   // before anything else
+  std::vector<qemu::DiskSnapshots> snapshots_there_{};
+  DiskSource::Progress sent_of_snapshots_{};
+  std::unique_ptr<DiskSource> disks_;  // after memory_, whose link it uses
   bool memory_converged_ = false, disks_settled_ = false, proceeds_ = false;
   std::unique_ptr<MemoryRescue> rescue_;
   bool memory_broken_ = false;

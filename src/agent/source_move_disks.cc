@@ -14,6 +14,59 @@ void SourceMove::hold_replicas() {
   }
 }
 
+// What disks have inside of their files crosses first: at the target they are made of it.
+void SourceMove::begin() {
+  Vm* vm = context_.vms.find(record_.vm);
+  if (vm == nullptr || !copies_disks(*vm)) return feed(SourceEvent::begin);
+  qemu::query_snapshots(
+      vm->qmp(), vm->spec().disks,
+      [this, alive = std::weak_ptr(alive_)](Result<std::vector<qemu::DiskSnapshots>> found) {
+        if (alive.expired() || machine_.state() != migrate::SourceState::planned) return;
+        Vm* still = context_.vms.find(record_.vm);
+        if (!found) return feed(SourceEvent::abort_requested, found.error().text);
+        if (found->empty() || still == nullptr) return feed(SourceEvent::begin);
+        if (context_.peers.protocol(record_.to) < kSnapshotsProtocol) {
+          return feed(SourceEvent::abort_requested,
+                      fmt::format("host {} does not take snapshots inside of disks' files, or "
+                                  "cannot be asked",
+                                  record_.to));
+        }
+        send_snapshots(*still, *std::move(found));
+      });
+}
+
+void SourceMove::send_snapshots(Vm& vm, std::vector<qemu::DiskSnapshots> snapshots) {
+  hold_replicas();
+  snapshots_there_ = snapshots;
+  snapshots_ = std::make_unique<ReplicaSource>(
+      context_.loop, vm, context_.peers,
+      ReplicaSource::Settings{.to = record_.to,
+                              .synced = {},
+                              .bandwidth = {record_.bandwidth_bits_per_second},
+                              .snapshots = std::move(snapshots)},
+      ReplicaSource::Events{.lost = {}, .ended = [this](const Result<>& result) {
+                              // It is telling us.
+                              context_.loop.post([this, result, alive = std::weak_ptr(alive_)] {
+                                if (!alive.expired()) snapshots_sent(result);
+                              });
+                            }});
+  snapshots_->start();
+  publish_progress();
+}
+
+void SourceMove::snapshots_sent(const Result<>& result) {
+  if (!snapshots_) return;  // aborted
+  sent_of_snapshots_ = snapshots_->progress().value_or(DiskSource::Progress{});
+  snapshots_.reset();
+  if (result) return feed(SourceEvent::begin);
+  feed(SourceEvent::abort_requested, "snapshots in the disks' files: " + result.error().text);
+}
+
+void SourceMove::session_up() {
+  if (snapshots_) snapshots_->look_for_target();
+  feed(SourceEvent::session_up);
+}
+
 bool SourceMove::copies_disks(const Vm& vm) const {
   return !vm.spec().disks.empty() && !record_.shared_disks;
 }

@@ -75,11 +75,17 @@ nlohmann::json SourceMove::describe() const {
   if (!record_.resumed_as.empty()) json["resumed_as"] = record_.resumed_as;
   if (!record_.hooks.is_null()) json["hooks"] = record_.hooks;
   if (!record_.clock.is_null()) json["clock"] = record_.clock;
-  if ((memory_ || rescue_) && !migrate::is_final(machine_.state())) json["progress"] = progress();
+  if ((memory_ || rescue_ || snapshots_) && !migrate::is_final(machine_.state()))
+    json["progress"] = progress();
   return json;
 }
 
 nlohmann::json SourceMove::progress() const {
+  if (snapshots_) {
+    nlohmann::json json = {{"phase", "snapshots"}};
+    if (const auto sent = snapshots_->progress()) json["disks"] = disk_progress(*sent);
+    return json;
+  }
   nlohmann::json json = {{"phase", shown_state()}};
   if (rescue_) {
     json.update({{"remaining_bytes", rescue_->remaining_bytes()}, {"lane_up", rescue_->lane_up()}});
@@ -92,7 +98,7 @@ nlohmann::json SourceMove::progress() const {
                {"sent_bytes", progress.sent_bytes},
                {"lane_up", progress.lanes_up > 0},
                {"lanes_up", progress.lanes_up}});
-  if (disks_) json["disks"] = disk_progress();
+  if (disks_) json["disks"] = disk_progress(disks_->progress());
   migrate::Report so_far;
   memory_->fill(so_far);
   json["encodings"] = migrate::to_json(so_far.encodings);
@@ -108,8 +114,7 @@ nlohmann::json SourceMove::progress() const {
   return json;
 }
 
-nlohmann::json SourceMove::disk_progress() const {
-  const auto disks = disks_->progress();
+nlohmann::json SourceMove::disk_progress(const DiskSource::Progress& disks) {
   return {{"phase", !disks.ready        ? "copying"
                     : disks.synchronous ? "in-step"
                                         : "asynchronous"},

@@ -18,7 +18,7 @@ inline constexpr ByteCount kDefaultCache{64 << 20};
 inline constexpr ByteCount kMaxCache{std::uint64_t{16} << 30};
 // Of a session, from which on memory may be encoded, a move may come to post-copy, vms of a group
 // share pages, a transfer takes several lanes, disks move, or stay where both hosts see them, a
-// target tells what it has elsewhere, and vms have volumes.
+// target tells what it has elsewhere, vms have volumes, and snapshots inside of disks' files move.
 inline constexpr unsigned kCodecProtocol = 2;
 inline constexpr unsigned kPostcopyProtocol = 3;
 inline constexpr unsigned kGroupProtocol = 4;
@@ -26,6 +26,7 @@ inline constexpr unsigned kLanesProtocol = 5;
 inline constexpr unsigned kDiskProtocol = 8;
 inline constexpr unsigned kElsewhereProtocol = 9;
 inline constexpr unsigned kVolumesProtocol = 10;
+inline constexpr unsigned kSnapshotsProtocol = 11;
 // What vms of a group share, before the target compresses it.
 inline constexpr ByteCount kMostShared{std::uint64_t{1} << 30};
 

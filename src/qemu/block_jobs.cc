@@ -57,13 +57,13 @@ void await_untapped(Qmp& qmp, std::size_t disks, int looks, Done done) {
 
 }  // namespace
 
-void export_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks,
-                  const std::optional<std::string>& bitmap, Done done) {
+void export_nodes(Qmp& qmp, const std::filesystem::path& socket,
+                  const std::vector<std::string>& nodes, const std::optional<std::string>& bitmap,
+                  Done done) {
   const json address = {{"type", "unix"}, {"data", {{"path", socket.string()}}}};
   std::vector<Step> steps{{"nbd-server-stop", nullptr, true},
                           {"nbd-server-start", {{"addr", address}}}};
-  for (std::size_t i = 0; i < disks; ++i) {
-    const std::string node = disk_node(i);
+  for (const std::string& node : nodes) {
     steps.push_back({"block-export-add",
                      {{"type", "nbd"},
                       {"id", "godwit-" + node},
@@ -71,6 +71,38 @@ void export_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t dis
                       {"name", node},
                       {"allocation-depth", true},
                       {"bitmaps", bitmap ? json::array({*bitmap}) : json::array()}}});
+  }
+  run(qmp, std::move(steps), std::move(done));
+}
+
+std::string opened_file(std::size_t disk) { return fmt::format("godwit-file{}", disk); }
+
+void open_files(Qmp& qmp, const std::vector<std::size_t>& disks, Done done) {
+  qmp.execute("query-named-block-nodes", nullptr,
+              [&qmp, disks, done = std::move(done)](Result<json> nodes) mutable {
+                if (!nodes) return done(std::unexpected(nodes.error()));
+                std::vector<Step> steps;
+                for (const std::size_t disk : disks) {
+                  const auto below = std::ranges::find_if(*nodes, [&](const json& node) {
+                    return text_at(node, "node-name") == file_node(disk_node(disk));
+                  });
+                  if (below == nodes->end()) return done(fail("vm {}: disk lost", qmp.vm()));
+                  steps.push_back({"blockdev-del", {{"node-name", opened_file(disk)}}, true});
+                  steps.push_back({"blockdev-add",
+                                   {{"driver", "file"},
+                                    {"node-name", opened_file(disk)},
+                                    {"filename", text_at(*below, "file")},
+                                    {"read-only", true},
+                                    {"locking", "off"}}});
+                }
+                run(qmp, std::move(steps), std::move(done));
+              });
+}
+
+void close_files(Qmp& qmp, const std::vector<std::size_t>& disks, Done done) {
+  std::vector<Step> steps;
+  for (const std::size_t disk : disks) {
+    steps.push_back({"blockdev-del", {{"node-name", opened_file(disk)}}, true});
   }
   run(qmp, std::move(steps), std::move(done));
 }
@@ -110,6 +142,9 @@ void untap_disks(Qmp& qmp, std::size_t disks, Done done) {
 void abandon_disks(Qmp& qmp, std::size_t disks) {
   std::vector<Step> steps = cancel_taps(disks);
   steps.push_back({"nbd-server-stop", nullptr, true});
+  for (std::size_t i = 0; i < disks; ++i) {
+    steps.push_back({"blockdev-del", {{"node-name", opened_file(i)}}, true});
+  }
   run(qmp, std::move(steps), [](const Result<>&) {});
 }
 

@@ -12,11 +12,19 @@
 
 namespace godwit::qemu {
 
-// QEMU's NBD server listens at `socket`, where QEMU's user may make one; each disk is an export of
-// its node's name, for reading, with what BlockClient::status() asks for: allocation depths, and
-// the bitmap of that name, which each has and which does not change.
-void export_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks,
-                  const std::optional<std::string>& bitmap, Done done);
+// QEMU's NBD server listens at `socket`, where QEMU's user may make one; each node is an export of
+// its name, for reading, with what BlockClient::status() asks for: allocation depths, and the
+// bitmap of that name, which each has and which does not change.
+void export_nodes(Qmp& qmp, const std::filesystem::path& socket,
+                  const std::vector<std::string>& nodes, const std::optional<std::string>& bitmap,
+                  Done done);
+// Opens the files of these disks once more, for reading beside QEMU's own writes (which its locks
+// would not have), as nodes of the name opened_file(). Those of an earlier agent are closed.
+void open_files(Qmp& qmp, const std::vector<std::size_t>& disks, Done done);
+std::string opened_file(std::size_t disk);
+// When nobody reads them any more.
+void close_files(Qmp& qmp, const std::vector<std::size_t>& disks, Done done);
+
 // Ends its connections too. Harmless where there is none.
 void stop_exports(Qmp& qmp, Done done);
 

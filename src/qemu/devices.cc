@@ -65,32 +65,14 @@ void add_tpms(const json& reply, Survey& survey) {
   }
 }
 
-// They are in the file, and not in what the guest sees of it, which is what is copied.
-void add_snapshots(const json& inserted, const std::string& disk, Survey& survey) {
-  std::vector<std::string> names;
-  for (const json& snapshot : member(member(inserted, "image"), "snapshots")) {
-    names.push_back(text_at(snapshot, "name"));
-  }
-  if (names.empty()) return;
-  survey.obstacles.push_back(fmt::format(
-      "disk {} has snapshots in its file, which do not move: {}; remove them while the vm "
-      "is stopped (qemu-img snapshot -d)",
-      disk, fmt::join(names, ", ")));
-}
-
-void add_disks(const json& reply, const std::vector<DiskSpec>& own, std::size_t volumes,
-               Survey& survey) {
+void add_disks(const json& reply, std::size_t own, Survey& survey) {
   for (const json& disk : reply) {
     const json& inserted = member(disk, "inserted");
     if (!inserted.is_object() || flag_at(inserted, "ro")) continue;
     const std::string node = text_at(inserted, "node-name");
     std::size_t index = 0;
-    while (index < own.size() + volumes && disk_node(index) != node) ++index;
-    if (index < own.size()) {
-      add_snapshots(inserted, own[index].name, survey);
-      continue;
-    }
-    if (index < own.size() + volumes) continue;
+    while (index < own && disk_node(index) != node) ++index;
+    if (index < own) continue;
     survey.obstacles.push_back(
         fmt::format("disk {} is writable and not one of the vm's (vm run --disk)", node));
   }
@@ -128,8 +110,8 @@ void unsupported_devices(Qmp& qmp, const VmSpec& vm, Answer<std::vector<std::str
   }
   if (!vm.tpm) ask("query-tpm", nullptr, add_tpms);
   ask("query-block", nullptr,
-      [disks = vm.disks, volumes = vm.volumes.size()](const json& reply, Survey& to) {
-        add_disks(reply, disks, volumes, to);
+      [own = vm.disks.size() + vm.volumes.size()](const json& reply, Survey& to) {
+        add_disks(reply, own, to);
       });
   ask("query-migrate", nullptr, add_blocked);
 }

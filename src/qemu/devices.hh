@@ -14,8 +14,8 @@ namespace godwit::qemu {
 std::string_view why_unsupported(std::string_view qom_type);
 
 // One line per obstacle: devices of /machine/peripheral[-anon], query-tpm, query-block (writable
-// disks and a TPM beyond the vm's own, snapshots inside of its disks' files), hot-plugged memory,
-// and whatever QEMU itself names as blocking. Empty = none.
+// disks and a TPM beyond the vm's own), hot-plugged memory, and whatever QEMU itself names as
+// blocking. Empty = none.
 void unsupported_devices(Qmp& qmp, const VmSpec& vm, Answer<std::vector<std::string>> answer);
 
 }  // namespace godwit::qemu

@@ -322,19 +322,80 @@ def test_a_vm_that_died_while_it_moves_is_not_started(fleet):
     expect_intact(vm)
 
 
-@pytest.mark.thorough
-def test_snapshots_inside_of_a_disk_are_not_left_behind_unsaid(fleet):
+def snapshots_at(fleet, host, vm):
+    """Inside of the file of its disk: when they were made, and what each of them has."""
+    path = disks_at(fleet, host)[vm.name, "root"]["path"]
+    info = json.loads(fleet.lab.exec(host, "qemu-img", "info", "-U", "--output=json", path).stdout)
+    found = {}
+    for each in info.get("snapshots", []):
+        content = fleet.lab.exec(host, "sh", "-ec", f"qemu-img convert -U -l snapshot.id={each['id']} -O raw "
+                                 f"{path} /tmp/snapshot; sha256sum < /tmp/snapshot; rm /tmp/snapshot").stdout
+        found[each["name"]] = (each["date-sec"], each["date-nsec"], content)
+    return found
+
+
+def make_snapshot(fleet, host, vm, name):
+    path = disks_at(fleet, host)[vm.name, "root"]["path"]
+    fleet.godwit(host, "vm", "stop", vm.name, "--force")
+    fleet.lab.exec(host, "qemu-img", "snapshot", "-c", name, path)
+    fleet.godwit(host, "vm", "start", vm.name)
+    vm.wait_until_it_answers()
+
+
+def test_snapshots_inside_of_a_disk_move_with_it(fleet):
     vm = run_writer(fleet, rate="1mbit")
-    path = disks_at(fleet, "e1")[vm.name, "root"]["path"]
-    for option in ("-c", "-d"):
-        fleet.godwit("e1", "vm", "stop", vm.name, "--force")
-        fleet.lab.exec("e1", "qemu-img", "snapshot", option, "before-upgrade", path)
-        fleet.godwit("e1", "vm", "start", vm.name)
-        vm.wait_until_it_answers()
-        if option == "-c":
-            refused = fleet.godwit("e1", "migrate", vm.name, "--to", "w1", expect=3).stderr
-            assert "disk root has snapshots" in refused and "before-upgrade" in refused, refused
+    make_snapshot(fleet, "e1", vm, "before upgrade")
+    make_snapshot(fleet, "e1", vm, "nightly")
+    before = snapshots_at(fleet, "e1", vm)
+    assert list(before) == ["before upgrade", "nightly"]
+    checks = fleet.godwit("e1", "migrate", vm.name, "--to", "w1", "--dry-run").stdout
+    assert "disk root has snapshots in its file (before upgrade, nightly): they move with it" in checks
     fleet.move(vm, "e1", "w1")
+    expect_intact(vm)
+    assert snapshots_at(fleet, "w1", vm) == before
+    # Another one there: what was left here has it not, and is made anew.
+    make_snapshot(fleet, "w1", vm, "in the west")
+    there = snapshots_at(fleet, "w1", vm)
+    fleet.move(vm, "w1", "e1")
+    expect_intact(vm)
+    assert snapshots_at(fleet, "e1", vm) == there and len(there) == 3
+    # And nothing of them crosses where they are.
+    fleet.move(vm, "e1", "w1")
+    assert snapshots_at(fleet, "w1", vm) == there
+    assert not [file for file in files_at(fleet, "w1") if file.endswith(".snapshots")]
+
+
+@pytest.mark.thorough
+def test_snapshots_that_do_not_come_whole_leave_the_vm_where_it_is(fleet):
+    vm = run_writer(fleet, rate="1mbit")
+    make_snapshot(fleet, "e1", vm, "nightly")
+    before = snapshots_at(fleet, "e1", vm)
+
+    def begin():
+        move = fleet.begin_move(vm, "e1", "w1", "--bandwidth", "1mbit")
+        wait_until(lambda: fleet.migration("e1", move).get("progress", {}).get("phase") == "snapshots", 20,
+                   "snapshots that are copied")
+        wait_until(lambda: any(f.endswith(".snapshots") for f in files_at(fleet, "w1")), 20, "their file")
+        return move
+
+    move = begin()
+    fleet.godwit("e1", "migration", "abort", move)
+    fleet.wait_for_state("e1", move, "aborted")
+    wait_until(lambda: files_at(fleet, "w1") == [], 10, "nothing that is left")
+    move = begin()
+    fleet.kill_agent("w1")
+    fleet.restart_agent("w1")
+    aborted = fleet.wait_for_state("e1", move, "aborted")
+    assert "snapshots in the disks' files" in aborted["reason"], aborted
+    move = begin()
+    fleet.kill_agent("e1")
+    fleet.restart_agent("e1")
+    fleet.wait_for_state("e1", move, "aborted")
+    expect_intact(vm)
+    fleet.move(vm, "e1", "w1")
+    expect_intact(vm)
+    assert snapshots_at(fleet, "w1", vm) == before
+    assert not [file for file in files_at(fleet, "w1") if file.endswith(".snapshots")]
 
 
 @pytest.mark.thorough
