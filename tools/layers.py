@@ -12,7 +12,7 @@ MAY_LINK = {
     "os": {"base"},
     "crypto": {"base"},
     "wire": {"base", "crypto"},
-    "net": {"base"},
+    "net": {"base", "wire"},
     "stream": {"base", "crypto"},
     "codec": {"base", "crypto", "stream"},
     "translate": {"base"},
