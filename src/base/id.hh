@@ -35,6 +35,7 @@ struct Id {
 using PortId = Id<struct PortTag>;
 using WireId = Id<struct WireTag>;
 using VmId = Id<struct VmTag>;
+using ComponentId = Id<struct ComponentTag>;
 using MigrationId = Id<struct MigrationTag>;
 using HostId = Id<struct HostTag>;
 

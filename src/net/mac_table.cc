@@ -9,7 +9,6 @@ namespace godwit::net {
 namespace {
 
 constexpr int kMacBits = 48;
-constexpr std::size_t kMacTextBytes = 17;
 
 std::uint64_t key_of(Vlan vlan, Mac mac) { return std::uint64_t{vlan} << kMacBits | mac; }
 
@@ -45,19 +44,6 @@ std::string to_text(Mac mac) {
   return fmt::format("{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", mac >> 40 & 0xff,
                      mac >> 32 & 0xff, mac >> 24 & 0xff, mac >> 16 & 0xff, mac >> 8 & 0xff,
                      mac & 0xff);
-}
-
-Result<Mac> parse_mac(std::string_view text) {
-  std::string digits;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (i % 3 == 2 ? text[i] != ':' : text[i] == ':') break;
-    if (i % 3 != 2) digits += text[i];
-  }
-  const Bytes bytes = from_hex(digits);
-  if (text.size() != kMacTextBytes || bytes.size() != 6) {
-    return fail("'{}' is no MAC address, like 52:54:00:12:34:56", text);
-  }
-  return mac_at(bytes.data());
 }
 
 struct MacTable::Map {

@@ -10,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "base/result.hh"
 #include "base/units.hh"
 #include "net/component.hh"
 #include "net/vlan.hh"
@@ -24,7 +23,6 @@ inline Mac mac_at(const std::byte* at) {
 }
 inline bool is_group(Mac mac) { return (mac >> 40 & 1) != 0; }  // broadcast too
 std::string to_text(Mac mac);                                   // "52:54:00:12:34:56"
-Result<Mac> parse_mac(std::string_view text);
 
 class MacTable final {
  public:

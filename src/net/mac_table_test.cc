@@ -1,25 +1,13 @@
 #include "net/mac_table.hh"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 namespace godwit::net {
 namespace {
 
-using testing::HasSubstr;
-
 constexpr Nanoseconds kAgeing = seconds(300);
 
-TEST(Mac, IsReadAsItIsWritten) {
-  EXPECT_EQ(to_text(Mac{0x5254001234ff}), "52:54:00:12:34:ff");
-  EXPECT_EQ(parse_mac("52:54:00:12:34:ff").value(), Mac{0x5254001234ff});
-  for (const char* text : {"", "52:54:00:12:34", "52:54:00:12:34:ff:", "52:54:00:12:34:fg",
-                           "5254:00:12:34:ff:", "52-54-00-12-34-ff", "5:254:00:12:34:ff"}) {
-    const auto mac = parse_mac(text);
-    ASSERT_FALSE(mac) << text;
-    EXPECT_THAT(mac.error().text, HasSubstr("no MAC address"));
-  }
-}
+TEST(Mac, IsWrittenAsUsual) { EXPECT_EQ(to_text(Mac{0x5254001234ff}), "52:54:00:12:34:ff"); }
 
 TEST(MacTable, WhereItWasSeenLastIsWhereItIs) {
   MacTable table(4, kAgeing, 1);

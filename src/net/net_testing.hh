@@ -29,6 +29,33 @@ inline Bytes frame(Mac source, Mac destination, std::optional<Vlan> tag = {}) {
   return tagged;
 }
 
+// A frame that carries these bytes behind its addresses, from `type` on, given in hex.
+inline Bytes frame_with(Mac source, Mac destination, std::string_view hex) {
+  Bytes bytes(wire::kVnetBytes + 12);
+  write_macs(bytes, source, destination);
+  append(bytes, from_hex(hex));
+  return bytes;
+}
+
+// IGMP in IPv4 with a router alert, as Linux sends it (captured, addresses changed).
+inline Bytes igmp(Mac source, Mac destination, std::string_view message) {
+  const std::size_t length = 24 + message.size() / 2;
+  std::string hex = "080046c0";
+  Bytes total;
+  Writer(total).u16(static_cast<std::uint16_t>(length));
+  hex += to_hex(total) + "00004000010200000a080001e000001694040000";
+  return frame_with(source, destination, hex + std::string(message));
+}
+// MLD in ICMPv6 behind a hop-by-hop header.
+inline Bytes mld(Mac source, Mac destination, std::string_view message) {
+  Bytes total;
+  Writer(total).u16(static_cast<std::uint16_t>(8 + message.size() / 2));
+  return frame_with(source, destination,
+                    "86dd60000000" + to_hex(total) + "0001fe80000000000000000000000000000a" +
+                        "ff020000000000000000000000000016" + "3a00050200000100" +
+                        std::string(message));
+}
+
 struct Received final : Outlet {
   std::map<PortIndex, std::vector<Bytes>> frames;
   void send(PortIndex port, std::span<const BytesView> sent) override {

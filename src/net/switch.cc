@@ -68,6 +68,7 @@ void Switch::configure(SwitchConfig config) {
     Port& port = ports_[i];
     if (settings == config_.ports.end()) {
       port = {};
+      groups_.forget_port(i);
       continue;
     }
     port.exists = true;
@@ -122,9 +123,10 @@ std::string_view Switch::forward(PortIndex from, BytesView frame, Instant now) {
       break;
   }
   if ((destination & kReservedBits) == kReserved) return "reserved";
-  const auto known =
-      is_group(destination) ? std::nullopt : macs_.find(forms.vlan, destination, now);
-  if (!known) return flood(from, forms, now);
+  if (is_group(destination))
+    return flood(from, forms, audience(from, forms, destination, now), now);
+  const auto known = macs_.find(forms.vlan, destination, now);
+  if (!known) return flood(from, forms, {}, now);
   if (*known == from) return "same-port";
   const auto why = why_not(in, ports_[*known], forms.vlan);
   if (why.empty()) emit(*known, forms);
@@ -138,8 +140,26 @@ std::string_view Switch::why_not(const Port& from, const Port& to, Vlan vlan) co
   return {};
 }
 
+// Reports are for who asks: a host that hears another's would keep its own to itself (RFC 2236, 3).
+Switch::Audience Switch::audience(PortIndex from, const Forms& forms, Mac group, Instant now) {
+  if (!config_.snooping) return {};
+  const auto said = membership_of(forms.original);
+  if (said) groups_.heard(forms.vlan, from, *said, now);
+  if (said && !said->groups.empty()) {
+    return {.kind = groups_.is_asked(forms.vlan, now) ? Audience::askers : Audience::all};
+  }
+  if (is_for_all(group) || !groups_.knows(forms.vlan, group, now)) return {};
+  return {.kind = Audience::listeners, .group = group};
+}
+
+bool Switch::hears(const Audience& audience, PortIndex port, Vlan vlan, Instant now) const {
+  if (audience.kind == Audience::all || ports_[port].settings.stretched) return true;
+  if (groups_.asks(vlan, port, now)) return true;
+  return audience.kind == Audience::listeners && groups_.is_wanted(vlan, audience.group, port, now);
+}
+
 // As many as the limit lets, in a token bucket.
-std::string_view Switch::flood(PortIndex from, Forms& forms, Instant now) {
+std::string_view Switch::flood(PortIndex from, Forms& forms, Audience audience, Instant now) {
   Port& in = ports_[from];
   if (const double rate = in.settings.flooded_per_s; rate > 0) {
     const double passed = std::chrono::duration<double>(now - in.flood_refilled).count();
@@ -151,6 +171,7 @@ std::string_view Switch::flood(PortIndex from, Forms& forms, Instant now) {
   }
   for (PortIndex to = 0; to < ports_.size(); ++to) {
     if (to == from || config_.mirror == to || !ports_[to].exists) continue;
+    if (!hears(audience, to, forms.vlan, now)) continue;
     if (why_not(in, ports_[to], forms.vlan).empty()) emit(to, forms);
   }
   return {};
@@ -200,6 +221,7 @@ Bytes& Switch::scratch() {
 
 Instant Switch::tick(Instant now) {
   macs_.forget_old(now);
+  groups_.forget_old(now);
   return now + config_.ageing / kLooksPerAge;
 }
 

@@ -1,8 +1,8 @@
 #pragma once
 // An Ethernet switch (IEEE 802.1Q-2022): learns where addresses are, floods what it does not know,
-// keeps VLANs apart. Stretched over sites it is several instances, one at each, whose trunk wires
-// make a full mesh: what came from one is never sent to another (split horizon), so there is no
-// loop, and no spanning tree.
+// keeps VLANs apart, and IP groups where they are wanted. Stretched over sites it is several
+// instances, one at each, whose trunk wires make a full mesh: what came from one is never sent to
+// another (split horizon), so there is no loop, and no spanning tree.
 //
 //   frame ─▶ VLAN of its port or tag ─▶ source learned ─▶ one port, or all of the VLAN ─▶ tag of
 //   that port
@@ -11,7 +11,9 @@
 #include <optional>
 #include <vector>
 
+#include "base/result.hh"
 #include "net/component.hh"
+#include "net/group_table.hh"
 #include "net/mac_table.hh"
 #include "net/vlan.hh"
 
@@ -42,6 +44,7 @@ struct SwitchConfig {
   std::vector<StaticMac> macs{};
   Nanoseconds ageing = seconds(300);  // 802.1Q, table 8-6
   std::size_t most_macs = 16384;
+  bool snooping = true;  // IP groups go only where somebody wants them (RFC 4541)
   bool operator==(const SwitchConfig&) const = default;
 };
 // Ports that there are, VLANs that there are.
@@ -80,9 +83,18 @@ class Switch final : public Component {
     BytesView bare{}, tagged{};
   };
 
+  // Of what is flooded: all ports of the VLAN, those that ask for groups, or with them those that
+  // want this one.
+  struct Audience {
+    enum Kind { all, askers, listeners } kind = all;
+    Mac group = 0;
+  };
+
   std::string_view forward(PortIndex from, BytesView frame, Instant now);
   std::string_view why_not(const Port& from, const Port& to, Vlan vlan) const;
-  std::string_view flood(PortIndex from, Forms& forms, Instant now);
+  Audience audience(PortIndex from, const Forms& forms, Mac group, Instant now);
+  bool hears(const Audience& audience, PortIndex port, Vlan vlan, Instant now) const;
+  std::string_view flood(PortIndex from, Forms& forms, Audience audience, Instant now);
   void emit(PortIndex to, Forms& forms);
   void add(PortIndex to, BytesView frame);
   BytesView bare(Forms& forms);
@@ -91,6 +103,7 @@ class Switch final : public Component {
 
   SwitchConfig config_;
   MacTable macs_;
+  GroupTable groups_;
   std::vector<Port> ports_;
   std::vector<PortIndex> touched_;  // of this call: have something outgoing
   std::vector<Bytes> changed_;  // frames whose tag is another; the first changed_count_ are used

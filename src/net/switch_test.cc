@@ -149,6 +149,29 @@ TEST_F(SwitchTest, CopiesToTheMirror) {
   EXPECT_THAT(ports(sw, 1, frame(kB, kC)), ElementsAre(2)) << "nothing was learned there";
 }
 
+TEST_F(SwitchTest, IpGroupsGoWhereTheyAreWantedOnceSomebodyAsks) {
+  constexpr Mac kGroup = 0x01005e010203;
+  SwitchConfig config = with_ports(5);
+  config.ports[4].stretched = true;
+  Switch sw(config, 1);
+  const Bytes report = igmp(kB, kGroup, "1600deadef010203");
+  const Bytes data = frame(kA, kGroup);
+  EXPECT_THAT(ports(sw, 1, report), ElementsAre(0, 2, 3, 4)) << "nobody has asked";
+  EXPECT_THAT(ports(sw, 0, data), ElementsAre(1, 2, 3, 4));
+  EXPECT_THAT(ports(sw, 3, igmp(kC, 0x01005e000001, "1164dead00000000")), ElementsAre(0, 1, 2, 4));
+  EXPECT_THAT(ports(sw, 1, report), ElementsAre(3, 4)) << "who asks, and the other instance";
+  EXPECT_THAT(ports(sw, 0, data), ElementsAre(1, 3, 4));
+  EXPECT_THAT(ports(sw, 0, frame(kA, kGroup + 1)), ElementsAre(3, 4)) << "nobody wants it";
+  EXPECT_THAT(ports(sw, 0, frame(kA, 0x01005e0000fb)), ElementsAre(1, 2, 3, 4)) << "of the network";
+  EXPECT_THAT(ports(sw, 0, frame(kA, kGroup, 10)), ElementsAre(1, 2, 3, 4)) << "another VLAN";
+  now += seconds(300);
+  EXPECT_THAT(ports(sw, 0, data), ElementsAre(1, 2, 3, 4)) << "nobody asks any more";
+  config.snooping = false;
+  sw.configure(config);
+  ports(sw, 3, igmp(kC, 0x01005e000001, "1164dead00000000"));
+  EXPECT_THAT(ports(sw, 0, data), ElementsAre(1, 2, 3, 4));
+}
+
 TEST_F(SwitchTest, LearnsNoMoreThanItsTableHolds) {
   SwitchConfig config = with_ports(2);
   config.most_macs = 2;

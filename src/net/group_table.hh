@@ -1,0 +1,34 @@
+#pragma once
+// Which ports want the frames of which group, as a switch overhears it (RFC 4541): between hosts,
+// which report when they are asked, and routers, which ask. Where nobody asks nothing is known, and
+// groups go to all. Bounded. Pure; owned by one thread.
+#include <map>
+#include <set>
+#include <vector>
+
+#include "net/membership.hh"
+
+namespace godwit::net {
+
+class GroupTable final {
+ public:
+  // What came in at `port`.
+  void heard(Vlan vlan, PortIndex port, const Membership& said, Instant now);
+  // Somebody asks in this VLAN, so that who wants a group has said so.
+  bool is_asked(Vlan vlan, Instant now) const;
+  // And there was room to remember it.
+  bool knows(Vlan vlan, Mac group, Instant now) const;
+  bool is_wanted(Vlan vlan, Mac group, PortIndex port, Instant now) const;
+  // Who asks gets all.
+  bool asks(Vlan vlan, PortIndex port, Instant now) const;
+  void forget_old(Instant now);
+  void forget_port(PortIndex port);
+  std::size_t size() const { return groups_.size(); }
+
+ private:
+  using Until = std::map<PortIndex, Instant>;
+  std::map<Vlan, Until> askers_;
+  std::map<std::pair<Vlan, Mac>, Until> groups_;
+};
+
+}  // namespace godwit::net

@@ -1,0 +1,112 @@
+#include "net/patchbay.hh"
+
+#include <algorithm>
+
+namespace godwit::net {
+namespace {
+
+// Components in a row; a chain of more is a circle of wires that nobody broke.
+constexpr int kMostRounds = 32;
+
+}  // namespace
+
+class Patchbay::ToEngine final : public Outlet {
+ public:
+  ToEngine(const Patchbay& bay, const Placed& from, Instant now)
+      : bay_(bay), from_(from), now_(now) {}
+  void send(PortIndex port, std::span<const BytesView> frames) override {
+    if (const auto found = from_.ports.find(port); found != from_.ports.end()) {
+      bay_.to_port_(found->second, frames, now_);
+    }
+  }
+
+ private:
+  const Patchbay& bay_;
+  const Placed& from_;
+  Instant now_;
+};
+
+void Patchbay::place(const ComponentId& id, std::unique_ptr<Component> component,
+                     const std::map<PortIndex, PortId>& ports, Instant now) {
+  Placed& placed = placed_[id];
+  if (component) placed.component = std::move(component);
+  placed.ports = ports;
+  std::erase_if(ends_, [&](const auto& each) { return each.second.component == id; });
+  for (const auto& [index, port] : ports) ends_[port] = {.component = id, .port = index};
+  placed.due = now;
+  next_tick_ = std::min(next_tick_, now);
+}
+
+void Patchbay::remove(const ComponentId& id) {
+  std::erase_if(ends_, [&](const auto& each) { return each.second.component == id; });
+  placed_.erase(id);
+}
+
+Component* Patchbay::find(const ComponentId& id) const {
+  const auto found = placed_.find(id);
+  return found != placed_.end() ? found->second.component.get() : nullptr;
+}
+
+std::map<ComponentId, std::vector<PortCounters>> Patchbay::counters() const {
+  std::map<ComponentId, std::vector<PortCounters>> all;
+  for (const auto& [id, placed] : placed_) all[id] = placed.component->counters();
+  return all;
+}
+
+Patchbay::Parcel& Patchbay::next_parcel() {
+  if (kept_ == parcels_.size()) parcels_.emplace_back();
+  Parcel& parcel = parcels_[kept_++];
+  parcel.ends.clear();
+  parcel.bytes.clear();
+  return parcel;
+}
+
+bool Patchbay::take(const PortId& port, std::span<const BytesView> frames) {
+  const auto found = ends_.find(port);
+  if (found == ends_.end()) return false;
+  Parcel& parcel = next_parcel();
+  parcel.to = found->second;
+  for (const BytesView frame : frames) {
+    append(parcel.bytes, frame);
+    parcel.ends.push_back(parcel.bytes.size());
+  }
+  return true;
+}
+
+void Patchbay::handle(const Parcel& parcel, Instant now) {
+  const auto found = placed_.find(parcel.to.component);
+  if (found == placed_.end()) return;
+  views_.clear();
+  std::size_t begin = 0;
+  for (const std::size_t end : parcel.ends) {
+    views_.push_back(BytesView(parcel.bytes).subspan(begin, end - begin));
+    begin = end;
+  }
+  ToEngine out(*this, found->second, now);
+  found->second.component->handle(parcel.to.port, views_, now, out);
+}
+
+void Patchbay::run(Instant now) {
+  for (int round = 0; kept_ > 0; ++round) {
+    std::swap(parcels_, handled_);
+    const std::size_t count = std::exchange(kept_, 0);
+    for (std::size_t i = 0; i < count; ++i) {
+      if (round < kMostRounds) {
+        handle(handled_[i], now);
+      } else {
+        looped_ += handled_[i].ends.size();
+      }
+    }
+  }
+}
+
+void Patchbay::tick(Instant now) {
+  if (now < next_tick_) return;
+  next_tick_ = Instant::max();
+  for (auto& [id, placed] : placed_) {
+    if (placed.due <= now) placed.due = placed.component->tick(now);
+    next_tick_ = std::min(next_tick_, placed.due);
+  }
+}
+
+}  // namespace godwit::net

@@ -1,0 +1,73 @@
+#pragma once
+// The components of one wire thread, and the frames on their way to them. A component gives its
+// frames to the engine, which may give them to another component: so they are kept and handed on
+// in rounds, and nothing calls itself.
+//
+//   engine ── take(port, frames) ──▶ [kept] ── run() ──▶ Component::handle ──▶ back to the engine
+#include <functional>
+#include <map>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "base/id.hh"
+#include "net/component.hh"
+
+namespace godwit::net {
+
+class Patchbay final {
+ public:
+  // Where the frames of a component's port go.
+  using ToPort = std::function<void(const PortId&, std::span<const BytesView>, Instant)>;
+  explicit Patchbay(ToPort to_port) : to_port_(std::move(to_port)) {}
+
+  // Or other ports of one that is here: `component` may be null then.
+  void place(const ComponentId& id, std::unique_ptr<Component> component,
+             const std::map<PortIndex, PortId>& ports, Instant now);
+  void remove(const ComponentId& id);
+  // Null: it is not here.
+  Component* find(const ComponentId& id) const;
+
+  std::map<ComponentId, std::vector<PortCounters>> counters() const;
+
+  // False: the port is no component's. The frames are copied.
+  bool take(const PortId& port, std::span<const BytesView> frames);
+  // Until nothing is on its way. What goes round and round between components is dropped.
+  void run(Instant now);
+  void tick(Instant now);
+  Instant next_tick() const { return next_tick_; }
+
+  std::uint64_t looped() const { return looped_; }  // frames that were dropped for it
+
+ private:
+  struct Placed {
+    std::unique_ptr<Component> component;
+    std::map<PortIndex, PortId> ports;
+    Instant due{};
+  };
+  struct End {
+    ComponentId component;
+    PortIndex port = 0;
+  };
+  // Of one call of take().
+  struct Parcel {
+    End to;
+    std::vector<std::size_t> ends;  // of its frames in `bytes`
+    Bytes bytes;
+  };
+  class ToEngine;
+  Parcel& next_parcel();
+  void handle(const Parcel& parcel, Instant now);
+
+  ToPort to_port_;
+  std::map<ComponentId, Placed> placed_;
+  std::unordered_map<PortId, End> ends_;
+  // The first kept_ of these; the others' memory is for the next.
+  std::vector<Parcel> parcels_, handled_;
+  std::size_t kept_ = 0;
+  std::vector<BytesView> views_;
+  Instant next_tick_ = Instant::max();
+  std::uint64_t looped_ = 0;
+};
+
+}  // namespace godwit::net
