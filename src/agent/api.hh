@@ -3,6 +3,7 @@
 // in docs/protocol/api.md and openapi.json. Thin: each route parses, calls one of the agent's
 // parts, and answers. What a caller's tenant must not see is absent for it.
 #include "agent/audit.hh"
+#include "agent/components.hh"
 #include "agent/disks.hh"
 #include "agent/fleet.hh"
 #include "agent/images.hh"
@@ -23,6 +24,7 @@ struct Parts {
   const Config& config;
   Fleet& fleet;
   Network& network;
+  Components& components;
   Images& images;
   Disks& disks;
   Vms& vms;
@@ -43,6 +45,7 @@ void add_routes(http::Server& server, Parts parts);
 void add_image_routes(http::Server& server, Parts parts);
 void add_vm_routes(http::Server& server, Parts parts);
 void add_network_routes(http::Server& server, Parts parts);
+void add_component_routes(http::Server& server, Parts parts);
 void add_migration_routes(http::Server& server, Parts parts);
 void add_replica_routes(http::Server& server, Parts parts);
 

@@ -61,6 +61,7 @@ class ApiTest : public testing::Test {
                          .config = config_,
                          .fleet = fleet_,
                          .network = network_,
+                         .components = components_,
                          .images = images_,
                          .disks = disks_,
                          .vms = vms_,
@@ -138,6 +139,7 @@ class ApiTest : public testing::Test {
   Events events_;
   WireThread wires_{loop_, "e1", {}, {}};
   Network network_{loop_, config_, *store_, wires_, events_};
+  Components components_{config_, *store_, network_, wires_, events_};
   Fleet fleet_{loop_, config_, *store_, events_, {}};
   Users users_{config_, *store_, fleet_};
   Images images_{loop_, config_, *store_, events_};
@@ -178,6 +180,7 @@ class ApiTest : public testing::Test {
                     .fleet = fleet_,
                     .wires = wires_,
                     .network = network_,
+                    .components = components_,
                     .vms = vms_,
                     .migrations = migrations_,
                     .replicas = replicas_,

@@ -91,6 +91,7 @@ class Agent final {
         store_(store::open_sqlite(config.store().string())),
         wires_(loop_, config.name, wire_limits(config), wire_handlers()),
         network_(loop_, config, *store_, wires_, events_),
+        components_(config, *store_, network_, wires_, events_),
         fleet_(loop_, config, *store_, events_, fleet_handlers()),
         users_(config, *store_, fleet_),
         images_(loop_, config, *store_, events_),
@@ -130,6 +131,7 @@ class Agent final {
                   .fleet = fleet_,
                   .wires = wires_,
                   .network = network_,
+                  .components = components_,
                   .vms = vms_,
                   .migrations = migrations_,
                   .replicas = replicas_,
@@ -159,6 +161,7 @@ class Agent final {
       loop_.stop();
     });
     network_.start();
+    components_.start();
     images_.start([this](const std::string& image) { return disks_.vms_on(image); });
     vms_.start();
     migrations_.start();
@@ -194,6 +197,7 @@ class Agent final {
                          .config = config_,
                          .fleet = fleet_,
                          .network = network_,
+                         .components = components_,
                          .images = images_,
                          .disks = disks_,
                          .vms = vms_,
@@ -277,6 +281,7 @@ class Agent final {
   Events events_;
   WireThread wires_;
   Network network_;
+  Components components_;
   Fleet fleet_;
   Users users_;
   Images images_;

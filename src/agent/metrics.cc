@@ -89,18 +89,22 @@ void Metrics::add_ended(const nlohmann::json& migration) {
 
 void Metrics::text(const std::string& tenant, std::function<void(std::string)> done) {
   sources_.network.list_wires(tenant, [this, tenant, done](const nlohmann::json& wires) {
-    sources_.wires.stats_and_losses([this, tenant, done, wires](const WireThread::Stats& stats) {
-      Exposition out;
-      write_agent(out);
-      write_sessions(out);
-      write_vms(out, tenant);
-      write_wires(out, wires);
-      write_wire_thread(out, stats);
-      write_moves(out, tenant);
-      write_running(out, tenant);
-      write_replicas(out, tenant);
-      write_pauses(out, tenant);
-      done(out.text());
+    sources_.components.port_counters([this, tenant, done, wires](const nlohmann::json& ports) {
+      sources_.wires.stats_and_losses(
+          [this, tenant, done, wires, ports](const WireThread::Stats& stats) {
+            Exposition out;
+            write_agent(out);
+            write_sessions(out);
+            write_vms(out, tenant);
+            write_wires(out, wires);
+            write_components(out, tenant, ports);
+            write_wire_thread(out, stats);
+            write_moves(out, tenant);
+            write_running(out, tenant);
+            write_replicas(out, tenant);
+            write_pauses(out, tenant);
+            done(out.text());
+          });
     });
   });
 }
@@ -169,6 +173,38 @@ void Metrics::write_vms(Exposition& out, const std::string& tenant) const {
   }
 }
 
+void Metrics::write_components(Exposition& out, const std::string& tenant,
+                               const nlohmann::json& ports) {
+  const auto each = [&](auto write) {
+    for (const auto& port : ports) {
+      const std::string owner = port.value("tenant", "");
+      if (!tenant.empty() && owner != tenant) continue;
+      write(port, Exposition::Labels{{"component", port.value("component", "")},
+                                     {"port", port.value("port", "")},
+                                     {"tenant", owner}});
+    }
+  };
+  const auto both_ways = [&](const char* name, const char* help, const std::string& what) {
+    out.family(name, "counter", help);
+    each([&](const nlohmann::json& port, const Exposition::Labels& labels) {
+      for (const char* way : {"tx", "rx"}) {
+        out.sample(number(port, (std::string(way) + what).c_str()), with(labels, "direction", way));
+      }
+    });
+  };
+  both_ways("godwit_component_frames_total",
+            "Frames from (tx) and to (rx) a component's port, super-frames as one.", "_frames");
+  both_ways("godwit_component_bytes_total", "Bytes of those frames.", "_bytes");
+  out.family("godwit_component_drops_total", "counter",
+             "Frames that came to a component's port and went nowhere, by cause.");
+  each([&](const nlohmann::json& port, const Exposition::Labels& labels) {
+    const auto drops = port.value("drops", nlohmann::json::object());
+    for (const auto& [cause, count] : drops.items()) {
+      out.sample(count.get<double>(), with(labels, "cause", cause));
+    }
+  });
+}
+
 void Metrics::write_wires(Exposition& out, const nlohmann::json& wires) {
   out.family("godwit_wire_up", "gauge", "Whether frames pass: the state is up or local.");
   for (const auto& wire : wires) {
@@ -204,6 +240,8 @@ void Metrics::write_wires(Exposition& out, const nlohmann::json& wires) {
 void Metrics::write_wire_thread(Exposition& out, const WireThread::Stats& stats) {
   out.counter("godwit_stray_datagrams_total", "Datagrams with a receiver index nobody was given.",
               static_cast<double>(stats.stray_datagrams));
+  out.counter("godwit_looped_frames_total", "Frames that went round and round between components.",
+              static_cast<double>(stats.looped));
   out.counter("godwit_tap_refused_frames_total", "Frames that a TAP did not take.",
               static_cast<double>(stats.tap_refused));
   out.counter("godwit_udp_dropped_datagrams_total", "Datagrams for which UDP had no room.",

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "agent/api_gate.hh"
+#include "agent/components.hh"
 #include "agent/exposition.hh"
 #include "agent/fleet.hh"
 #include "agent/migrations.hh"
@@ -27,6 +28,7 @@ class Metrics final {
     Fleet& fleet;
     WireThread& wires;
     Network& network;
+    Components& components;
     Vms& vms;
     Migrations& migrations;
     const Replicas& replicas;
@@ -57,6 +59,8 @@ class Metrics final {
   void write_sessions(Exposition& out) const;
   void write_vms(Exposition& out, const std::string& tenant) const;
   static void write_wires(Exposition& out, const nlohmann::json& wires);
+  static void write_components(Exposition& out, const std::string& tenant,
+                               const nlohmann::json& ports);
   static void write_wire_thread(Exposition& out, const WireThread::Stats& stats);
   std::vector<nlohmann::json> running() const;
   void write_replicas(Exposition& out, const std::string& tenant) const;

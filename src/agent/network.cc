@@ -4,12 +4,25 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "os/random.hh"
 #include "qemu/json.hh"
 
 namespace godwit::agent {
+namespace {
+
+// The same whenever the agent makes its interface: others remember it. Locally administered.
+os::MacAddress mac_of(const PortId& port) {
+  os::MacAddress mac;
+  std::transform(port.bytes.begin(), port.bytes.begin() + mac.octets.size(), mac.octets.begin(),
+                 [](std::byte each) { return std::to_integer<std::uint8_t>(each); });
+  mac.octets[0] = static_cast<std::uint8_t>((mac.octets[0] & 0xfc) | 0x02);
+  return mac;
+}
+
+}  // namespace
 
 Network::Network(os::Loop& loop, const Config& config, store::Store& store, WireThread& wires,
                  Events& events)
@@ -37,11 +50,13 @@ void Network::start() {
 // An interface name of at most 15 characters that tells which port it is.
 void Network::open(PortRecord& record) {
   wires_.add_port({.id = record.id, .epoch = record.epoch, .tenant = record.tenant});
-  if (record.kind == PortKind::nic) return;  // its TAPs come with the vm
+  // A vm brings its TAPs; a component has none.
+  if (record.kind == PortKind::nic || record.kind == PortKind::component) return;
   auto tap = std::make_shared<os::Tap>(
       record.kind == PortKind::bridge
           ? os::open_bridge_port(record.interface, record.bridge)
-          : os::open_uplink({.name = record.interface, .address = record.address}));
+          : os::open_uplink(
+                {.name = record.interface, .address = record.address, .mac = mac_of(record.id)}));
   devices_[record.id] = tap;
   wires_.attach(record.id, std::move(tap));
 }
@@ -78,7 +93,9 @@ Result<nlohmann::json> Network::add_port(const nlohmann::json& request) {
     return fail("'{}' is not a port name: use 1 to 63 of a-z, 0-9 and '-'", record.name);
   }
   const auto parsed = port_kind(kind);
-  if (!parsed) return fail("a port is a 'nic', a 'bridge' or an 'uplink', not '{}'", kind);
+  if (!parsed || *parsed == PortKind::component) {
+    return fail("a port is a 'nic', a 'bridge' or an 'uplink', not '{}'", kind);
+  }
   record.kind = *parsed;
   if (const PortRecord* same = find(record.name)) {
     if (same->kind == record.kind && same->tenant == record.tenant &&
@@ -93,6 +110,11 @@ Result<nlohmann::json> Network::add_port(const nlohmann::json& request) {
   }
   record.id = os::random_id<PortId>();
   if (record.interface.size() > 15) record.interface = os::TapPair::name_of(record.id);
+  if (auto done = add(record); !done) return std::unexpected(done.error());
+  return to_json(record);
+}
+
+Result<> Network::add(PortRecord record) {
   try {
     open(record);
   } catch (const SetupError& error) {
@@ -103,11 +125,37 @@ Result<nlohmann::json> Network::add_port(const nlohmann::json& request) {
     wires_.detach(record.id);
     wires_.remove_port(record.id);
     devices_.erase(record.id);
-    return std::unexpected(std::move(done.error()));
+    return done;
   }
   ports_[record.id] = record;
   events_.publish("port", {{"name", record.name}, {"tenant", record.tenant}, {"event", "added"}});
-  return to_json(record);
+  return {};
+}
+
+Result<PortRecord> Network::add_component_port(const std::string& name, const std::string& tenant,
+                                               const std::string& component) {
+  if (!is_valid_name(name)) {
+    return fail("'{}' is not a port name: use 1 to 63 of a-z, 0-9 and '-'", name);
+  }
+  if (find(name) != nullptr) {
+    return fail("there is a port '{}' on host {} already", name, config_.name);
+  }
+  const PortRecord record{.id = os::random_id<PortId>(),
+                          .name = name,
+                          .tenant = tenant,
+                          .kind = PortKind::component,
+                          .vm = {},
+                          .component = component,
+                          .bridge = {},
+                          .interface = {},
+                          .address = {}};
+  if (auto done = add(record); !done) return std::unexpected(done.error());
+  return record;
+}
+
+Result<> Network::remove_component_port(const PortId& port) {
+  const auto found = ports_.find(port);
+  return found == ports_.end() ? Result<>{} : remove(PortRecord(found->second));
 }
 
 Result<> Network::remove_port(const std::string& name, const std::string& tenant) {
@@ -116,15 +164,21 @@ Result<> Network::remove_port(const std::string& name, const std::string& tenant
   if (!record->vm.empty()) {
     return fail("port {} belongs to vm {}: remove the vm first", name, record->vm);
   }
-  if (wire_at(record->id) != nullptr) {
-    return fail("port {} has a wire: disconnect it first", name);
+  if (!record->component.empty()) {
+    return fail("port {0} belongs to component {1}: godwit component set {1} --remove-port", name,
+                record->component);
   }
-  const PortId id = record->id;
-  const std::string whose = record->tenant;
-  wires_.detach(id);
-  wires_.remove_port(id);
-  forget_port(id);
-  events_.publish("port", {{"name", name}, {"tenant", whose}, {"event", "removed"}});
+  return remove(PortRecord(*record));
+}
+
+Result<> Network::remove(const PortRecord& record) {
+  if (wire_at(record.id) != nullptr) {
+    return fail("port {} has a wire: disconnect it first", record.name);
+  }
+  wires_.detach(record.id);
+  wires_.remove_port(record.id);
+  forget_port(record.id);
+  events_.publish("port", {{"name", record.name}, {"tenant", record.tenant}, {"event", "removed"}});
   return {};
 }
 

@@ -40,6 +40,11 @@ class Network final {
   // API. With a `tenant` only its ports and wires exist; empty: all.
   Result<nlohmann::json> add_port(const nlohmann::json& request);
   Result<> remove_port(const std::string& name, const std::string& tenant);
+  // For a component, which places it; and back.
+  Result<PortRecord> add_component_port(const std::string& name, const std::string& tenant,
+                                        const std::string& component);
+  Result<> remove_component_port(const PortId& port);
+  bool has_wire(const PortId& port) const { return wire_at(port) != nullptr; }
   void list_ports(const std::string& tenant, std::function<void(nlohmann::json)> done);
   struct Ends {
     std::string a, b;  // "NAME" or "HOST/NAME"
@@ -115,6 +120,8 @@ class Network final {
     return tenant.empty() || owner == tenant;
   }
   void open(PortRecord& record);
+  Result<> add(PortRecord record);
+  Result<> remove(const PortRecord& record);
   const PortRecord* find(std::string_view name) const;
   const WireRecord* wire_at(const PortId& port) const;
   std::string tenant_of(const PortId& port) const;  // empty: not here

@@ -32,6 +32,8 @@ std::string_view to_text(PortKind kind) {
       return "bridge";
     case PortKind::uplink:
       return "uplink";
+    case PortKind::component:
+      return "component";
   }
   return "?";
 }
@@ -40,6 +42,7 @@ std::optional<PortKind> port_kind(std::string_view text) {
   if (text == "nic") return PortKind::nic;
   if (text == "bridge") return PortKind::bridge;
   if (text == "uplink") return PortKind::uplink;
+  if (text == "component") return PortKind::component;
   return std::nullopt;
 }
 
@@ -84,10 +87,11 @@ Epoch epoch_field(const nlohmann::json& object, const char* key, Epoch fallback)
 }
 
 nlohmann::json to_json(const PortRecord& record) {
-  return {
-      {"id", record.id.text()},       {"name", record.name},           {"tenant", record.tenant},
-      {"kind", to_text(record.kind)}, {"epoch", record.epoch},         {"vm", record.vm},
-      {"bridge", record.bridge},      {"interface", record.interface}, {"address", record.address}};
+  return {{"id", record.id.text()},        {"name", record.name},
+          {"tenant", record.tenant},       {"kind", to_text(record.kind)},
+          {"epoch", record.epoch},         {"vm", record.vm},
+          {"component", record.component}, {"bridge", record.bridge},
+          {"interface", record.interface}, {"address", record.address}};
 }
 
 Result<PortRecord> parse_port(const nlohmann::json& json) {
@@ -101,6 +105,7 @@ Result<PortRecord> parse_port(const nlohmann::json& json) {
                     .kind = *kind,
                     .epoch = epoch_field(json, "epoch", 1),
                     .vm = text_field_or(json, "vm", ""),
+                    .component = text_field_or(json, "component", ""),
                     .bridge = text_field_or(json, "bridge", ""),
                     .interface = text_field_or(json, "interface", ""),
                     .address = text_field_or(json, "address", "")};

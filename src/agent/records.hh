@@ -17,7 +17,7 @@ using godwit::to_text;  // durations: argument-dependent lookup does not reach i
 
 inline constexpr std::string_view kDefaultTenant = "default";
 
-enum class PortKind : std::uint8_t { nic, bridge, uplink };
+enum class PortKind : std::uint8_t { nic, bridge, uplink, component };
 std::string_view to_text(PortKind kind);
 std::optional<PortKind> port_kind(std::string_view text);
 
@@ -29,6 +29,7 @@ struct PortRecord {
   PortKind kind = PortKind::nic;
   Epoch epoch = 1;
   std::string vm;         // nic: the vm that has it, if any
+  std::string component;  // component: which
   std::string bridge;     // bridge: the existing Linux bridge
   std::string interface;  // the interface in the host's stack (uplink, bridge) or QEMU's TAP (nic)
   std::string address;    // uplink: "10.9.0.1/24", optional

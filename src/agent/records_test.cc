@@ -24,6 +24,7 @@ PortRecord a_port() {
           .kind = PortKind::uplink,
           .epoch = 7,
           .vm = "",
+          .component = "",
           .bridge = "",
           .interface = "lan0",
           .address = "10.9.0.1/24"};

@@ -84,6 +84,9 @@ WireThread::WireThread(os::Loop& control, const std::string& self, const wire::L
     : control_(control),
       handlers_(std::move(handlers)),
       engine_(self, *this, random_number, limits),
+      components_([this](const PortId& port, std::span<const BytesView> frames, Instant now) {
+        engine_.frames_from_port(port, frames, now);
+      }),
       frame_buffers_(kFramesPerBatch, Bytes(os::kMaxFrameBytes)),
       thread_([this] {
         priority_.emplace(loop_.now());  // what waits for it may be lost, other work is only late
@@ -98,12 +101,13 @@ WireThread::~WireThread() {
 void WireThread::post(std::move_only_function<void(Instant)> work) {
   loop_.post([this, work = std::move(work)]() mutable {
     work(loop_.now());
-    arm_timer();
+    settle();
   });
 }
 
-void WireThread::arm_timer() {
-  const Instant due = engine_.next_tick();
+void WireThread::settle() {
+  components_.run(loop_.now());
+  const Instant due = std::min(engine_.next_tick(), components_.next_tick());
   if (due == armed_for_) return;
   armed_for_ = due;
   timer_.reset();
@@ -111,7 +115,8 @@ void WireThread::arm_timer() {
   timer_ = loop_.at(due, [this] {
     armed_for_ = Instant::max();
     engine_.tick(loop_.now());
-    arm_timer();
+    components_.tick(loop_.now());
+    settle();
   });
 }
 
@@ -138,13 +143,13 @@ void WireThread::read_port(const PortId& port) {
   for (int i = 0; i < kBatchesPerWakeup && unsent_.empty(); ++i) {
     if (!read_batch(port, found->second.tap(), now)) break;
   }
-  arm_timer();
+  settle();
 }
 
 void WireThread::to_port(PortId port, std::span<const BytesView> frames) {
   const auto found = attached_.find(port);
   if (found == attached_.end()) {
-    tap_refused_ += frames.size();
+    if (!components_.take(port, frames)) tap_refused_ += frames.size();
     return;
   }
   Attached& attached = found->second;
@@ -232,7 +237,7 @@ void WireThread::receive() {
       engine_.datagrams(to_peer_address(run.from), run.bytes, run.segment_size, now);
     }
   }
-  arm_timer();
+  settle();
 }
 
 void WireThread::to_path(const wire::PeerAddress& address, const wire::DatagramBatch& batch) {
@@ -433,6 +438,32 @@ void WireThread::discard(const PortId& port) {
   post([this, port](Instant now) { engine_.discard(port, now); });
 }
 
+void WireThread::place(const ComponentId& id, std::unique_ptr<net::Component> component,
+                       std::map<net::PortIndex, PortId> ports) {
+  post([this, id, component = std::move(component), ports = std::move(ports)](Instant now) mutable {
+    components_.place(id, std::move(component), ports, now);
+  });
+}
+
+void WireThread::remove_component(const ComponentId& id) {
+  post([this, id](Instant) { components_.remove(id); });
+}
+
+void WireThread::port_counters(std::function<void(const PortCounters&)> done) {
+  post([this, done = std::move(done)](Instant) {
+    control_.post([done, counters = components_.counters()] { done(counters); });
+  });
+}
+
+void WireThread::with_component(const ComponentId& id,
+                                std::move_only_function<void(net::Component&)> work,
+                                std::move_only_function<void()> done) {
+  post([this, id, work = std::move(work), done = std::move(done)](Instant) mutable {
+    if (net::Component* component = components_.find(id)) work(*component);
+    control_.post([done = std::move(done)]() mutable { done(); });
+  });
+}
+
 void WireThread::stats(std::function<void(const Stats&)> done) { stats(false, std::move(done)); }
 
 void WireThread::stats_and_losses(std::function<void(const Stats&)> done) {
@@ -448,6 +479,7 @@ void WireThread::stats(bool losses, std::function<void(const Stats&)> done) {
                 .stray_datagrams = engine_.stray_datagrams(),
                 .bad_control = engine_.bad_control(),
                 .tap_refused = tap_refused_,
+                .looped = components_.looped(),
                 .udp_overflowed = socket_ ? socket_->counters().overflowed : 0,
                 .udp_dropped = udp_dropped_,
                 .relay_dropped = relay_dropped_};

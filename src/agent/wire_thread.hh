@@ -3,6 +3,8 @@
 //
 //   TAP ── batch of reads ──▶ Engine ── sealed runs ──▶ UDP (GSO)
 //   TAP ◀── writes ────────── Engine ◀── runs (GRO) ── UDP
+//                              ▲ │
+//                           Patchbay: components, whose ports are ports as a TAP's are
 //
 // The control thread only posts to it and is posted to; nothing is shared but TAP pairs, whose
 // descriptors the control thread lends to QEMU. When UDP has no room, what is sealed waits
@@ -16,6 +18,7 @@
 #include <thread>
 #include <variant>
 
+#include "net/patchbay.hh"
 #include "os/loop.hh"
 #include "os/priority.hh"
 #include "os/tap.hh"
@@ -46,6 +49,7 @@ class WireThread final : private wire::EngineSink {
     wire::RelayStats relayed;
     std::uint64_t stray_datagrams = 0, bad_control = 0;
     std::uint64_t tap_refused = 0;     // frames that a TAP did not take
+    std::uint64_t looped = 0;          // frames that went round between components
     std::uint64_t udp_overflowed = 0;  // that the kernel dropped, our receive buffer being full
     std::uint64_t udp_dropped = 0;     // datagrams dropped because UDP had no room for too long
     std::uint64_t relay_dropped = 0;   // of others, because UDP had no room
@@ -87,6 +91,16 @@ class WireThread final : private wire::EngineSink {
                std::vector<wire::WireConfig> wires);
   void run(const PortId& port);
   void discard(const PortId& port);
+  // See net::Patchbay; its ports were added, and none has a device.
+  void place(const ComponentId& id, std::unique_ptr<net::Component> component,
+             std::map<net::PortIndex, PortId> ports);
+  void remove_component(const ComponentId& id);
+  // Of all, by component and index of the port.
+  using PortCounters = std::map<ComponentId, std::vector<net::PortCounters>>;
+  void port_counters(std::function<void(const PortCounters&)> done);
+  // `work` in the wire thread, if it is there; then `done` in the control thread.
+  void with_component(const ComponentId& id, std::move_only_function<void(net::Component&)> work,
+                      std::move_only_function<void()> done);
   void stats(std::function<void(const Stats&)> done);
   // With what the kernel dropped, which it is asked for once per wire: not in a pause.
   void stats_and_losses(std::function<void(const Stats&)> done);
@@ -115,7 +129,8 @@ class WireThread final : private wire::EngineSink {
   void event(const wire::Event& event) override;
 
   void post(std::move_only_function<void(Instant now)> work);
-  void arm_timer();
+  // After each turn of the engine: what came to components goes on, and the timer is set.
+  void settle();
   void stats(bool losses, std::function<void(const Stats&)> done);
   // True when as many frames came as were asked for: there may be more.
   bool read_batch(const PortId& port, os::Tap& tap, Instant now);
@@ -137,6 +152,7 @@ class WireThread final : private wire::EngineSink {
   // The wire thread's from here on.
   os::Loop loop_;
   wire::Engine engine_;
+  net::Patchbay components_;
   std::map<PortId, Attached> attached_;
   std::shared_ptr<os::UdpSocket> socket_;
   os::Loop::Watch socket_watch_;

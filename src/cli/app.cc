@@ -36,6 +36,7 @@ void build(CLI::App& app, Context& context) {
   add_host(app, context);
   add_join(app, context);
   add_port(app, context);
+  add_component(app, context);
   add_connect(app, context);
   add_wire(app, context);
   add_image(app, context);

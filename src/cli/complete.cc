@@ -78,6 +78,7 @@ void add_names(Candidates& out, const json& list, const char* key, const char* a
 
 Candidates names_of(const std::string& kind, const Context& context) {
   Candidates out;
+  if (kind == "COMPONENT") add_names(out, context.fetch("/v1/components"), "name", "type");
   if (kind == "VM") add_names(out, context.fetch("/v1/vms"), "name", "state");
   if (kind == "MIGRATION") add_names(out, context.fetch("/v1/migrations"), "id", "vm");
   if (kind == "WIRE") add_names(out, context.fetch("/v1/wires"), "id", "state");

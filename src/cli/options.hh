@@ -34,6 +34,7 @@ void set_path(const Context& context, json& body, const std::string& key, std::s
 void add_host(CLI::App& app, Context& context);
 void add_join(CLI::App& app, Context& context);
 void add_port(CLI::App& app, Context& context);
+void add_component(CLI::App& app, Context& context);
 void add_connect(CLI::App& app, Context& context);
 void add_wire(CLI::App& app, Context& context);
 void add_image(CLI::App& app, Context& context);

@@ -18,7 +18,7 @@ void list_ports(Context& context) {
   Table table({{"PORT"},
                {"KIND"},
                {"HOST"},
-               {"VM"},
+               {"OF"},
                {"INTERFACE"},
                {"EPOCH", Align::right},
                {"STATE"},
@@ -26,9 +26,9 @@ void list_ports(Context& context) {
                {"TENANT"}});
   for (const json& port : ports) {
     table.row({text_of(port, "name"), text_of(port, "kind"), text_of(port, "host"),
-               text_of(port, "vm"), text_of(port, "interface"), text_of(port, "epoch"),
-               text_of(port, "state"), text_of(port, "wire").substr(0, 8),
-               text_of(port, "tenant")});
+               text_of(port, port.value("vm", "").empty() ? "component" : "vm"),
+               text_of(port, "interface"), text_of(port, "epoch"), text_of(port, "state"),
+               text_of(port, "wire").substr(0, 8), text_of(port, "tenant")});
   }
   context.io.out << table.text("no ports");
 }

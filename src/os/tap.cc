@@ -137,6 +137,7 @@ Tap open_uplink(const UplinkConfig& config) {
   netlink.set_mtu(config.name, config.mtu);
   netlink.set_queue_length(config.name, kTapQueueFrames);
   netlink.silence_ipv6(config.name);
+  if (config.mac) netlink.set_mac(config.name, *config.mac);
   netlink.set_up(config.name);
   if (!config.address.empty()) netlink.add_address(config.name, config.address);
   return tap;

@@ -85,7 +85,8 @@ class Tap final : public FrameDevice {
 struct UplinkConfig {
   std::string name;
   unsigned mtu = kDefaultMtu;
-  std::string address;  // "10.9.0.1/24"; empty: none
+  std::string address;              // "10.9.0.1/24"; empty: none
+  std::optional<MacAddress> mac{};  // else the kernel chooses one
   bool persistent = false;
 };
 Tap open_uplink(const UplinkConfig& config);

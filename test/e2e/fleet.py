@@ -362,6 +362,8 @@ class Fleet:
                 self.godwit(host, "disconnect", f"{wire['a']['host']}/{wire['a']['port']}",
                             f"{wire['b']['host']}/{wire['b']['port']}", expect=None)
         for host in self.sites:
+            for component in self.json(host, "component", "ls"):
+                self.godwit(host, "component", "rm", component["name"], expect=None)
             for port in self.ports_at(host):
                 self.godwit(host, "port", "rm", port, expect=None)
 

@@ -295,6 +295,25 @@ def test_an_operator_moves_a_vm_from_afar(fleet, users):
     assert len(ask("GET", "/v1/images")) == 1
     ask("DELETE", "/v1/images/{name}", name="base")
     ask("DELETE", "/v1/images/{name}", 404, name="base")
+    new = {"name": "sw1", "ports": [{"name": "a", "access": 10}, {"name": "b", "trunk": [10], "native": 1}],
+           "macs": [{"mac": "52:54:00:00:00:01", "port": "a", "vlan": 10}]}
+    ask("POST", "/v1/components", body=new)
+    ask("POST", "/v1/components", 409, body={"name": "sw1"})
+    ask("GET", "/v1/components")
+    assert ask("GET", "/v1/components/{name}", name="sw1")["known_macs"] == 1
+    ask("GET", "/v1/components/{name}", 404, name="sw2")
+    ask("POST", "/v1/components/{name}", name="sw1", body={"mirror": "b", "remove_ports": ["x"]})
+    ask("POST", "/v1/components/{name}", 409, name="sw1", body={"mirror": "c"})
+    assert ask("GET", "/v1/components/{name}/macs", name="sw1")[0]["static"]
+    assert {port["kind"] for port in ask("GET", "/v1/ports")} >= {"component"}
+    metrics = parse_metrics(unix(fleet, "e1", "GET", "/metrics")[1])
+    assert value(metrics, "godwit_component_frames_total", component="sw1", port="a", direction="rx") == 0
+    # Of tenant default: not rita's, who may neither see nor remove it.
+    assert remote_json(fleet, "rita", "e1", "component", "ls") == []
+    remote(fleet, "rita", "e1", "component", "rm", "sw1")
+    assert "no component 'sw1'" in remote(fleet, "rita", "e1", "component", "show", "sw1", expect=None).stderr
+    ask("DELETE", "/v1/components/{name}", name="sw1")
+    assert ask("GET", "/v1/components") == []
     ask("POST", "/v1/users", 409, body={"name": "x", "role": "root", "csr": ""})
     ask("DELETE", "/v1/users/{name}", name="nobody")
     documented = {(method, path) for path, operations in document.json["paths"].items()

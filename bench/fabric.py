@@ -1,0 +1,155 @@
+#!/usr/bin/python3
+"""How fast components forward, on one host, against its kernel's bridge.
+
+    [a] 10.8.0.1 -- TAP -- wire -- switch (godwitd) -- wire -- TAP -- 10.8.0.2 [b]        godwit
+    [a] ----------- TAP -- wire (godwitd) ------------ TAP ----------------- [b]          godwit-wire
+    [a] ----------- veth - bridge (kernel) ----------- veth ---------------- [b]          linux-bridge
+
+a and b are network namespaces; iperf3 runs in both, so on few CPUs all of them share these. forward-super: one TCP
+connection. forward-64: UDP with 18 bytes of payload, as fast as it is sent; what arrives counts. Interleaved, median.
+"""
+
+import argparse
+import contextlib
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "demo"))
+
+from stage import Lab, performed, wait_until, write_rows  # noqa: E402
+
+HOST = "e1"
+ADDRESSES = ("10.8.0.1", "10.8.0.2")
+SYSTEMS = ("godwit", "godwit-wire", "linux-bridge")
+CASES = {"forward-super": ("gbps", ()), "forward-64": ("mpps", ("-u", "-b0", "-l18"))}
+LEAST_SUPER = 0.7  # of the kernel's
+
+
+class Place:
+    """A network namespace, for as long as its process lives."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        self.process = lab.start(HOST, "unshare", "-n", "sleep", "infinity")
+        self.pid = wait_until(self.child, 10, "a network namespace")
+        self.run("ip", "link", "set", "lo", "up")
+
+    def child(self):
+        """unshare(1) becomes sleep(1) once it has its namespace."""
+        sleeping = self.lab.start(HOST, "pgrep", "-n", "-x", "sleep", stdout=subprocess.PIPE)
+        text, _ = sleeping.communicate(timeout=10)
+        return text.strip() or None
+
+    def enter(self, interface, address):
+        self.lab.run(HOST, "ip", "link", "set", interface, "netns", self.pid)
+        self.run("ip", "address", "add", f"{address}/24", "dev", interface)
+        self.run("ip", "link", "set", interface, "up")
+
+    def run(self, *words):
+        return self.lab.run(HOST, "nsenter", "-t", self.pid, "-n", *words)
+
+    def start(self, *words):
+        return self.lab.start(HOST, "nsenter", "-t", self.pid, "-n", *words, stdout=subprocess.PIPE)
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def join_by_bridge(lab, places):
+    lab.run(HOST, "ip", "link", "add", "br0", "type", "bridge")
+    lab.run(HOST, "ip", "link", "set", "br0", "up")
+    for number, place in enumerate(places):
+        lab.run(HOST, "ip", "link", "add", f"v{number}", "type", "veth", "peer", "name", f"p{number}")
+        lab.run(HOST, "ip", "link", "set", f"p{number}", "master", "br0", "up")
+        place.enter(f"v{number}", ADDRESSES[number])
+
+
+def join_by_godwit(lab, places, has_switch):
+    name = "s" if has_switch else "w"
+    for number, place in enumerate(places):
+        lab.run(HOST, "godwit", "port", "add", f"{name}{number}", "--uplink")
+        place.enter(f"{name}{number}", ADDRESSES[number])
+    if not has_switch:
+        return lab.run(HOST, "godwit", "connect", f"{name}0", f"{name}1")
+    lab.run(HOST, "godwit", "component", "add", "sw1", "--ports", "2")
+    for number in (0, 1):
+        lab.run(HOST, "godwit", "connect", f"{name}{number}", f"sw1-{number + 1}")
+    return None
+
+
+def rate(places, options, length_s):
+    """What arrives: (Gbit/s, million packets a second)."""
+    server = places[1].start("iperf3", "-s", "-1", "-J")
+    try:
+        wait_until(lambda: ":5201" in places[1].run("ss", "-Hltn"), 10, "iperf3's server")
+        client = places[0].start("iperf3", "-c", ADDRESSES[1], f"-t{length_s}", "-J", *options)
+        client.communicate(timeout=length_s + 30)
+        text, _ = server.communicate(timeout=30)
+    finally:
+        server.kill()
+    summed = json.loads(text)["end"]
+    if "-u" not in options:
+        return summed["sum_received"]["bits_per_second"] / 1e9
+    total = summed["sum"]
+    return (total["packets"] - total["lost_packets"]) / total["seconds"] / 1e6
+
+
+def measure(joined, rounds, length_s):
+    rows = []
+    for case, (metric, options) in CASES.items():
+        rates = {system: [] for system in SYSTEMS}
+        for _ in range(rounds):
+            for system in SYSTEMS:
+                rates[system].append(rate(joined[system], options, length_s))
+        for system in SYSTEMS:
+            value = statistics.median(rates[system])
+            rows.append({"bench": "fabric", "case": case, "system": system, "metric": metric, "value": value,
+                         "unit": {"gbps": "Gbit/s", "mpps": "million frames/s"}[metric]})
+            print(f"  {case:<14} {system:<13} {value:8.3f} {rows[-1]['unit']}", flush=True)
+    return rows
+
+
+def judge(rows):
+    value = {(row["case"], row["system"]): row["value"] for row in rows}
+    ratio = value["forward-super", "godwit"] / value["forward-super", "linux-bridge"]
+    small = value["forward-64", "godwit"] / value["forward-64", "linux-bridge"]
+    print(f"  {'met' if ratio >= LEAST_SUPER else 'MISSED'}: super-frames {ratio:.2f} of the kernel's, to reach "
+          f"{LEAST_SUPER}; small ones {small:.2f}", flush=True)
+    return ratio >= LEAST_SUPER
+
+
+def run(options):
+    rounds, length_s = (3, 2) if options.quick else (7, 5)
+    with Lab(options.lab) as lab, contextlib.ExitStack() as stack:
+        joined = {}
+        for system in SYSTEMS:
+            places = joined[system] = [Place(lab), Place(lab)]
+            for place in places:
+                stack.callback(place.end)
+            if system == "linux-bridge":
+                join_by_bridge(lab, places)
+            else:
+                join_by_godwit(lab, places, has_switch=system == "godwit")
+            wait_until(lambda p=places[0]: p.start("ping", "-c1", "-W1", ADDRESSES[1]).wait(5) == 0, 20, system)
+        rows = measure(joined, rounds, length_s)
+    if options.json:
+        write_rows(options.json, rows)
+    return judge(rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="./dev bench fabric", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 2 s, instead of 7 of 5")
+    parser.add_argument("--json", metavar="FILE", help="write the figures as rows")
+    parser.add_argument("--lab", default="bench-fabric", metavar="NAME", help="the lab's name")
+    options = parser.parse_args()
+    return performed("bench fabric", lambda: run(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+// Routes of components.
+#include "agent/api.hh"
+#include "agent/api_answers.hh"
+
+namespace godwit::agent {
+namespace {
+
+using http::Request;
+using http::Responder;
+
+// Its name, or the 404 was sent.
+std::optional<std::string> component_of(Parts parts, const Request& request, Responder& responder) {
+  const std::string& name = request.parameter("name");
+  const auto component = parts.components.show(name);
+  const bool is_known = known(component, component && sees(request, *component), "component", name,
+                              parts.config.name, responder)
+                            .has_value();
+  return is_known ? std::optional(name) : std::nullopt;
+}
+
+}  // namespace
+
+void add_component_routes(http::Server& server, Parts parts) {
+  server.route("GET", "/v1/components", [parts](const Request& request, Responder responder) {
+    responder.json(200, seen(request, parts.components.list()));
+  });
+  server.route("POST", "/v1/components", [parts](const Request& request, Responder responder) {
+    auto body = body_of(request, responder);
+    if (!body || !claim_tenant(request, *body, responder)) return;
+    answer(responder, parts.components.add(*body));
+  });
+  server.route(
+      "GET", "/v1/components/{name}", [parts](const Request& request, Responder responder) {
+        const auto name = component_of(parts, request, responder);
+        if (!name) return;
+        parts.components.show(*name, [later = shared(responder)](const nlohmann::json& component) {
+          later->json(200, component);
+        });
+      });
+  server.route("POST", "/v1/components/{name}",
+               [parts](const Request& request, Responder responder) {
+                 const auto body = body_of(request, responder);
+                 if (!body) return;
+                 if (const auto name = component_of(parts, request, responder)) {
+                   answer(responder, parts.components.set(*name, *body));
+                 }
+               });
+  server.route(
+      "GET", "/v1/components/{name}/macs", [parts](const Request& request, Responder responder) {
+        const auto name = component_of(parts, request, responder);
+        if (!name) return;
+        parts.components.macs(*name, [later = shared(responder)](const nlohmann::json& macs) {
+          later->json(200, macs);
+        });
+      });
+  server.route("DELETE", "/v1/components/{name}",
+               [parts](const Request& request, Responder responder) {
+                 const auto component = parts.components.show(request.parameter("name"));
+                 if (component && !sees(request, *component)) return answer(responder, Result<>{});
+                 answer(responder, parts.components.remove(request.parameter("name")));
+               });
+}
+
+}  // namespace godwit::agent

@@ -1,0 +1,60 @@
+#pragma once
+// The components of this host as the operator sees them: their records, their ports in the
+// Network, what they count. They themselves are in the wire thread (net/component.hh).
+// Control thread.
+#include <functional>
+#include <map>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "agent/component_record.hh"
+#include "agent/config.hh"
+#include "agent/events.hh"
+#include "agent/network.hh"
+#include "agent/wire_thread.hh"
+#include "store/store.hh"
+
+namespace godwit::agent {
+
+inline constexpr std::size_t kMostComponents = 256;  // of a host
+
+class Components final {
+ public:
+  Components(const Config& config, store::Store& store, Network& network, WireThread& wires,
+             Events& events);
+
+  // After the Network has opened their ports.
+  void start();
+
+  // See new_component() and changed(). What is there already as it is asked for stays.
+  Result<nlohmann::json> add(const nlohmann::json& request);
+  Result<nlohmann::json> set(const std::string& name, const nlohmann::json& request);
+  // Not while a port of it has a wire. Harmless where there is none.
+  Result<> remove(const std::string& name);
+  // As they are recorded.
+  std::vector<nlohmann::json> list() const;
+  std::optional<nlohmann::json> show(const std::string& name) const;
+  // With what it has counted, and how many addresses it knows.
+  void show(const std::string& name, std::function<void(nlohmann::json)> done);
+  // [{component, tenant, port, rx_frames, ...}] of all, for metrics.
+  void port_counters(std::function<void(nlohmann::json)> done);
+  // [{mac, vlan, port, static?, age_s?}]
+  void macs(const std::string& name, std::function<void(nlohmann::json)> done);
+
+ private:
+  Result<> make_ports(ComponentRecord& record, std::vector<PortId>& made);
+  void remove_ports(const std::vector<PortId>& ports);
+  void place(const ComponentRecord& record);
+  void publish(const ComponentRecord& record, const char* event);
+  std::string called(const ComponentRecord& record, const ComponentPort& port) const;
+
+  const Config& config_;
+  store::Store& store_;
+  Network& network_;
+  WireThread& wires_;
+  Events& events_;
+  std::map<std::string, ComponentRecord> components_;
+};
+
+}  // namespace godwit::agent
