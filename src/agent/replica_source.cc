@@ -49,7 +49,9 @@ void ReplicaSource::look_for_target() {
       settings_.to, "replica.knows", {{"id", word_}},
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
         if (alive.expired() || !reply || qemu::flag_at(*reply, "known")) return;
-        end(fail("host {} knows of it no more: its agent was restarted", settings_.to));
+        const std::string why = qemu::text_at(*reply, "why");
+        end(fail("host {}: {}", settings_.to,
+                 why.empty() ? "it knows of this no more: its agent was restarted" : why));
       },
       kEndTimeout);
 }
@@ -94,8 +96,11 @@ void ReplicaSource::send(bool same) {
   link_ = std::make_unique<TransferLink>(
       loop_, id_, stream::Role::kSource, TransferLink::Disks::some, std::nullopt,
       TransferLink::Events{.mark = {},
-                           .lane_lost = [this](stream::LaneNumber lane,
-                                               const std::string&) { dialer_.dial_later(lane); },
+                           .lane_lost =
+                               [this](stream::LaneNumber lane, const std::string&) {
+                                 dialer_.dial_later(lane);
+                                 look_for_target();  // it may have given up
+                               },
                            .memory_verified = {},
                            .failed = [this](const std::string& why) { end(fail("{}", why)); }});
   if (settings_.bandwidth.bits_per_second != 0) link_->set_bandwidth(settings_.bandwidth);

@@ -34,7 +34,7 @@ class ReplicaSource final {
 
   void start();
   void set_bandwidth(BitRate cap);
-  // There is a new session with its host, whose agent may be another.
+  // Whether its host still takes it, whose agent may be another: the run ends if not.
   void look_for_target();
   const std::string& word() const { return word_; }  // this run's
   // Nothing before there is anything to tell.

@@ -119,6 +119,7 @@ class Replicas final {
   std::map<std::string, Replica> replicas_;
   std::map<VmId, std::weak_ptr<const bool>> held_;
   std::map<stream::TransferId, std::unique_ptr<ReplicaTarget>> coming_;
+  std::map<stream::TransferId, std::string> failed_;  // some that were coming, and why
   os::Loop::Timer timer_;
 };
 

@@ -45,7 +45,10 @@ void Replicas::on_request(PeerRequest request, const nlohmann::json& body) {
   if (request.method == "replica.adopt") return adopt(std::move(request), body);
   if (request.method == "replica.knows") {
     const auto id = id_field<stream::TransferId>(body, "id");
-    return request.answer(nlohmann::json{{"known", id && coming_.contains(*id)}});
+    const auto failed = id ? failed_.find(*id) : failed_.end();
+    return request.answer(
+        nlohmann::json{{"known", id && coming_.contains(*id)},
+                       {"why", failed != failed_.end() ? failed->second : std::string()}});
   }
   if (request.method == "replica.end") {
     if (const auto id = id_field<stream::TransferId>(body, "id")) {
@@ -98,6 +101,8 @@ void Replicas::take_in(PeerRequest request, const nlohmann::json& body) {
           .failed =
               [this, id = *id, name = spec->name, answer](const std::string& why) {
                 spdlog::warn("replica of vm {}: {}", name, why);
+                if (failed_.size() >= kMostComing) failed_.erase(failed_.begin());
+                failed_[id] = why;
                 answer(fail("{}", why));
                 context_.loop.post([this, id] { end(id); });
               }});

@@ -161,3 +161,12 @@ def fleet(shared_fleet):
     """The module's fleet, without vms, ports, cuts and dead agents afterwards."""
     yield shared_fleet
     shared_fleet.tidy()
+
+
+@pytest.fixture
+def small_target(fleet):
+    """Where w1 has its vms' disks is room for as much as is asked for, in MiB."""
+    place = "/var/lib/godwit-disks/vms"
+    yield lambda size: fleet.lab.exec("w1", "mount", "-t", "tmpfs", "-o",
+                                      f"size={size}m,mode=711", "tmpfs", place)
+    fleet.lab.exec("w1", "umount", "-l", place)

@@ -274,15 +274,6 @@ def test_a_cut_link_holds_the_guest_s_writes_up_once(fleet):
     expect_intact(vm)
 
 
-@pytest.fixture
-def small_target(fleet):
-    """Where w1 has its vms' disks is room for as much as is asked for, in MiB."""
-    place = "/var/lib/godwit-disks/vms"
-    yield lambda size: fleet.lab.exec("w1", "mount", "-t", "tmpfs", "-o",
-                                      f"size={size}m,mode=711", "tmpfs", place)
-    fleet.lab.exec("w1", "umount", "-l", place)
-
-
 def test_no_room_at_the_target_is_told_before(fleet, small_target):
     vm = run_writer(fleet)
     small_target(1)
@@ -303,6 +294,34 @@ def test_a_disk_that_fills_up_at_the_target_ends_the_move(fleet, small_target):
     expect_intact(vm)
     wait_until(lambda: [f for f in files_at(fleet, "w1") if "filler" not in f] == [], 20,
                "an end of the partial disk")
+
+
+@pytest.mark.thorough
+def test_snapshots_that_find_no_room_or_no_link(fleet, small_target):
+    vm = run_writer(fleet, rate="1mbit")
+    make_snapshot(fleet, "e1", vm, "nightly")
+    before = snapshots_at(fleet, "e1", vm)
+    small_target(64)
+
+    def begin():
+        move = fleet.begin_move(vm, "e1", "w1", "--bandwidth", "1mbit")
+        wait_until(lambda: any(f.endswith(".snapshots") for f in files_at(fleet, "w1")), 20, "their file")
+        return move
+
+    move = begin()
+    fleet.lab.exec("w1", "dd", "if=/dev/zero", "of=/var/lib/godwit-disks/vms/filler", check=False)
+    aborted = fleet.wait_for_state("e1", move, "aborted")
+    assert "No space left" in aborted["reason"], aborted
+    wait_until(lambda: [f for f in files_at(fleet, "w1") if "filler" not in f] == [], 20, "an end of the partial file")
+    fleet.lab.exec("w1", "rm", "/var/lib/godwit-disks/vms/filler")
+    move = begin()
+    fleet.lab.run("cut", "east-west")
+    assert fleet.migration("e1", move)["state"] == "planned"
+    fleet.lab.run("heal", "east-west")
+    fleet.godwit("e1", "migration", "set", move, "--bandwidth", "100mbit")
+    fleet.wait_for_state("e1", move, "committed", "draining", "done")
+    expect_intact(vm)
+    assert snapshots_at(fleet, "w1", vm) == before
 
 
 @pytest.mark.thorough

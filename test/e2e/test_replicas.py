@@ -102,6 +102,23 @@ def test_an_agent_is_killed_while_a_replica_is_copied(fleet, victim):
 
 
 @pytest.mark.thorough
+def test_a_replica_that_finds_no_room_says_so_and_goes_on_later(fleet, small_target):
+    vm = run_writer(fleet, *WITH_DATA)
+    write_noise(fleet, "e1", 0, NOISE_MIB)
+    small_target(64)
+    fleet.godwit("e1", "replica", "add", vm.name, "--to", "w1", "--rate", "12mbit", "--detach")
+    wait_until(lambda: files_at(fleet, "w1"), 20, "its files")
+    filler = "/var/lib/godwit-disks/vms/filler"
+    fleet.lab.exec("w1", "dd", "if=/dev/zero", f"of={filler}", check=False)
+    wait_until(lambda: "No space left" in replica_of(fleet, vm).get("reason", ""), 30,
+               lambda: f"a reason: {replica_of(fleet, vm)}")
+    expect_intact(vm)
+    fleet.lab.exec("w1", "rm", filler)
+    wait_until(lambda: replica_of(fleet, vm)["runs"] > 0, 90, lambda: f"a run: {replica_of(fleet, vm)}")
+    fleet.godwit("e1", "replica", "rm", vm.name)
+
+
+@pytest.mark.thorough
 def test_a_move_takes_the_place_of_a_replica_that_is_copied(fleet):
     vm = run_writer(fleet, *WITH_DATA)
     write_noise(fleet, "e1", 0, NOISE_MIB)
