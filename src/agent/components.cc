@@ -46,6 +46,19 @@ void Components::start() {
     components_[record.name] = record;
     place(record);
   }
+  remove_strays();
+}
+
+// An agent that was killed while it added a component has made ports that nobody knows.
+void Components::remove_strays() {
+  std::vector<PortId> strays = network_.component_ports();
+  std::erase_if(strays, [this](const PortId& port) {
+    return std::ranges::any_of(components_, [&](const auto& each) {
+      return std::ranges::find(each.second.ports, port, &ComponentPort::id) !=
+             each.second.ports.end();
+    });
+  });
+  remove_ports(strays);
 }
 
 std::string Components::called(const ComponentRecord& record, const ComponentPort& port) const {

@@ -45,6 +45,7 @@ class Components final {
  private:
   Result<> make_ports(ComponentRecord& record, std::vector<PortId>& made);
   void remove_ports(const std::vector<PortId>& ports);
+  void remove_strays();
   void place(const ComponentRecord& record);
   void publish(const ComponentRecord& record, const char* event);
   std::string called(const ComponentRecord& record, const ComponentPort& port) const;

@@ -153,6 +153,14 @@ Result<PortRecord> Network::add_component_port(const std::string& name, const st
   return record;
 }
 
+std::vector<PortId> Network::component_ports() const {
+  std::vector<PortId> ports;
+  for (const auto& [id, record] : ports_) {
+    if (record.kind == PortKind::component) ports.push_back(id);
+  }
+  return ports;
+}
+
 Result<> Network::remove_component_port(const PortId& port) {
   const auto found = ports_.find(port);
   return found == ports_.end() ? Result<>{} : remove(PortRecord(found->second));

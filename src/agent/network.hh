@@ -44,6 +44,7 @@ class Network final {
   Result<PortRecord> add_component_port(const std::string& name, const std::string& tenant,
                                         const std::string& component);
   Result<> remove_component_port(const PortId& port);
+  std::vector<PortId> component_ports() const;
   bool has_wire(const PortId& port) const { return wire_at(port) != nullptr; }
   void list_ports(const std::string& tenant, std::function<void(nlohmann::json)> done);
   struct Ends {

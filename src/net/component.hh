@@ -29,7 +29,7 @@ class Outlet {
 // Since the port was made here. Bytes are those of Ethernet.
 struct PortCounters {
   std::uint64_t rx_frames = 0, rx_bytes = 0, tx_frames = 0, tx_bytes = 0;
-  std::map<std::string_view, std::uint64_t> drops{};  // of what came in, by cause
+  std::map<std::string_view, std::uint64_t> drops{};  // of what came in, or cannot leave, by cause
 };
 
 class Component {

@@ -73,6 +73,12 @@ MacTable::Learned MacTable::learn(Vlan vlan, Mac mac, PortIndex port, Instant no
   return std::exchange(value.port, port) == port ? Learned::known : Learned::moved;
 }
 
+void MacTable::limit(std::size_t most, Nanoseconds ageing) {
+  most_ = most;
+  ageing_ = ageing;
+  map_->of.reserve(most);
+}
+
 void MacTable::pin(Vlan vlan, Mac mac, PortIndex port) {
   map_->of[key_of(vlan, mac)] = {.port = port, .is_static = true};
 }

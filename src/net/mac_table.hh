@@ -42,6 +42,8 @@ class MacTable final {
   enum class Learned { known, moved, full };  // known: by now
   // Where it was seen becomes where it is, at once.
   Learned learn(Vlan vlan, Mac mac, PortIndex port, Instant now);
+  // What is there beyond `most` stays until it is old.
+  void limit(std::size_t most, Nanoseconds ageing);
   // It stays, whatever is seen.
   void pin(Vlan vlan, Mac mac, PortIndex port);
   std::optional<PortIndex> find(Vlan vlan, Mac mac, Instant now) const;

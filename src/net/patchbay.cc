@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/check.hh"
+
 namespace godwit::net {
 namespace {
 
@@ -28,6 +30,7 @@ class Patchbay::ToEngine final : public Outlet {
 
 void Patchbay::place(const ComponentId& id, std::unique_ptr<Component> component,
                      const std::map<PortIndex, PortId>& ports, Instant now) {
+  CHECK(component || find(id) != nullptr, "component {} is not here", id.text());
   Placed& placed = placed_[id];
   if (component) placed.component = std::move(component);
   placed.ports = ports;

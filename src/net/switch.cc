@@ -75,6 +75,7 @@ void Switch::configure(SwitchConfig config) {
     port.settings = settings->second;
     port.carries = carried_by(port.settings);
   }
+  macs_.limit(config_.most_macs, config_.ageing);
   macs_.forget_if([this](const MacTable::Entry& entry) {
     return entry.is_static || entry.port >= ports_.size() ||
            !ports_[entry.port].carries.test(entry.vlan);
@@ -180,6 +181,10 @@ std::string_view Switch::flood(PortIndex from, Forms& forms, Audience audience, 
 void Switch::emit(PortIndex to, Forms& forms) {
   Port& port = ports_[to];
   const BytesView frame = has_tag_for(port.settings, forms.vlan) ? tagged(forms) : bare(forms);
+  if (frame.size() > wire::kMaxFrameBytes) {  // it had another's tag, and was as long as can be
+    ++port.counters.drops["too-long"];
+    return;
+  }
   add(to, frame);
   if (port.settings.mirrored && config_.mirror) add(*config_.mirror, frame);
 }

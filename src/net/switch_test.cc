@@ -182,6 +182,27 @@ TEST_F(SwitchTest, LearnsNoMoreThanItsTableHolds) {
   EXPECT_THAT(ports(sw, 1, frame(kA + 99, kC)), ElementsAre(0)) << "flooded";
 }
 
+TEST_F(SwitchTest, AgesAsItIsTold) {
+  SwitchConfig config = with_ports(3);
+  Switch sw(config, 1);
+  ports(sw, 0, frame(kA, kAll));
+  config.ageing = seconds(10);
+  sw.configure(config);
+  now += seconds(11);
+  EXPECT_THAT(ports(sw, 1, frame(kB, kA)), ElementsAre(0, 2));
+}
+
+TEST_F(SwitchTest, MakesNoFrameLongerThanAWireCarries) {
+  SwitchConfig config = with_ports(3);
+  config.ports[0].access = 10;
+  config.ports[2].access = 10;
+  Switch sw(config, 1);
+  Bytes longest = frame(kA, kAll);
+  longest.resize(wire::kMaxFrameBytes);
+  EXPECT_THAT(ports(sw, 0, longest), ElementsAre(2));
+  EXPECT_THAT(sw.counters()[1].drops, ElementsAre(Pair("too-long", 1)));
+}
+
 TEST_F(SwitchTest, KeepsWhatItKnowsWhenItsPortsChange) {
   SwitchConfig config = with_ports(3);
   Switch sw(config, 1);

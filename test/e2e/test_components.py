@@ -72,6 +72,24 @@ def test_it_comes_back_with_its_agent(switch):
         wait_until_it_answers(fleet, *pair)
 
 
+FORGET = ("import sqlite3\n"
+          "db = sqlite3.connect('/var/lib/godwit/agent.db')\n"
+          "db.execute(\"DELETE FROM documents WHERE kind = 'component'\")\n"
+          "db.commit()\n")
+
+
+def test_ports_that_an_agent_made_as_it_was_killed_go(fleet):
+    """It records them before the component that they are of."""
+    fleet.godwit("e1", "port", "add", "lan0")
+    fleet.godwit("e1", "component", "add", "sw1", "--ports", "2")
+    fleet.kill_agent("e1")
+    fleet.lab.exec("e1", "/usr/bin/python3", "-c", FORGET)
+    fleet.restart_agent("e1")
+    assert fleet.ports_at("e1") == ["lan0"]
+    fleet.godwit("e1", "component", "add", "sw1", "--ports", "3")
+    assert len(fleet.ports_at("e1")) == 4
+
+
 def test_vlans_are_apart_and_a_trunk_has_both(switch):
     fleet = switch
     fleet.godwit("e1", "component", "set", "sw1", "--port", "1,access=10", "--port", "2,access=20",
@@ -169,6 +187,14 @@ def test_a_stretched_switch_is_an_instance_at_each_site(fleet):
         assert 10 <= came < 20, f"{came} at {host}"
     drops = port_of(fleet, "e1", "sw-e1", "to-w1")["drops"]
     assert "split-horizon" not in drops, drops
+    # One that is joined to another instance is found there with its first frame.
+    fleet.godwit("client", "disconnect", "lan-client", "sw-client-lan")
+    fleet.godwit("e1", "component", "set", "sw-e1", "--port", "guest")
+    fleet.godwit("client", "connect", "lan-client", "e1/sw-e1-guest")
+    wait_until_it_answers(fleet, "client", "w1")
+    assert answers(fleet, "w1", "client") and answers(fleet, "e1", "client")
+    known = {each["mac"]: each["port"] for each in fleet.json("w1", "component", "macs", "sw-w1")}
+    assert known[mac_of(fleet, "client")] == "to-e1", known
 
 
 def test_bad_wishes_change_nothing(fleet):
