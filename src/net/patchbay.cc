@@ -9,6 +9,9 @@ namespace {
 
 // Components in a row; a chain of more is a circle of wires that nobody broke.
 constexpr int kMostRounds = 32;
+// Of one run: a batch of super-frames through a dozen components, or of small ones to as many ports
+// as a component has.
+constexpr std::size_t kMostFrames = 65536, kMostBytes = 32 << 20;
 
 }  // namespace
 
@@ -67,12 +70,18 @@ Patchbay::Parcel& Patchbay::next_parcel() {
 bool Patchbay::take(const PortId& port, std::span<const BytesView> frames) {
   const auto found = ends_.find(port);
   if (found == ends_.end()) return false;
+  if (frames_ >= kMostFrames || bytes_ >= kMostBytes) {
+    looped_ += frames.size();
+    return true;
+  }
   Parcel& parcel = next_parcel();
   parcel.to = found->second;
   for (const BytesView frame : frames) {
     append(parcel.bytes, frame);
     parcel.ends.push_back(parcel.bytes.size());
   }
+  frames_ += frames.size();
+  bytes_ += parcel.bytes.size();
   return true;
 }
 
@@ -101,6 +110,7 @@ void Patchbay::run(Instant now) {
       }
     }
   }
+  frames_ = bytes_ = 0;
 }
 
 void Patchbay::tick(Instant now) {

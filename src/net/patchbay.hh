@@ -30,9 +30,10 @@ class Patchbay final {
 
   std::map<ComponentId, std::vector<PortCounters>> counters() const;
 
-  // False: the port is no component's. The frames are copied.
+  // False: the port is no component's. The frames are copied, or dropped when there are too many.
   bool take(const PortId& port, std::span<const BytesView> frames);
-  // Until nothing is on its way. What goes round and round between components is dropped.
+  // Until nothing is on its way. What goes round and round between components is dropped: after so
+  // many rounds, or when it has become too much, as where several ways lead round.
   void run(Instant now);
   void tick(Instant now);
   Instant next_tick() const { return next_tick_; }
@@ -65,6 +66,7 @@ class Patchbay final {
   // The first kept_ of these; the others' memory is for the next.
   std::vector<Parcel> parcels_, handled_;
   std::size_t kept_ = 0;
+  std::size_t frames_ = 0, bytes_ = 0;  // taken since nothing was on its way
   std::vector<BytesView> views_;
   Instant next_tick_ = Instant::max();
   std::uint64_t looped_ = 0;

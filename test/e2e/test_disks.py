@@ -299,7 +299,7 @@ def test_a_disk_that_fills_up_at_the_target_ends_the_move(fleet, small_target):
 @pytest.mark.thorough
 def test_snapshots_that_find_no_room_or_no_link(fleet, small_target):
     vm = run_writer(fleet, rate="1mbit")
-    make_snapshot(fleet, "e1", vm, "nightly")
+    make_snapshots(fleet, "e1", vm, "nightly")
     before = snapshots_at(fleet, "e1", vm)
     small_target(64)
 
@@ -353,18 +353,18 @@ def snapshots_at(fleet, host, vm):
     return found
 
 
-def make_snapshot(fleet, host, vm, name):
+def make_snapshots(fleet, host, vm, *names):
     path = disks_at(fleet, host)[vm.name, "root"]["path"]
     fleet.godwit(host, "vm", "stop", vm.name, "--force")
-    fleet.lab.exec(host, "qemu-img", "snapshot", "-c", name, path)
+    for name in names:
+        fleet.lab.exec(host, "qemu-img", "snapshot", "-c", name, path)
     fleet.godwit(host, "vm", "start", vm.name)
     vm.wait_until_it_answers()
 
 
 def test_snapshots_inside_of_a_disk_move_with_it(fleet):
     vm = run_writer(fleet, rate="1mbit")
-    make_snapshot(fleet, "e1", vm, "before upgrade")
-    make_snapshot(fleet, "e1", vm, "nightly")
+    make_snapshots(fleet, "e1", vm, "before upgrade", "nightly")
     before = snapshots_at(fleet, "e1", vm)
     assert list(before) == ["before upgrade", "nightly"]
     checks = fleet.godwit("e1", "migrate", vm.name, "--to", "w1", "--dry-run").stdout
@@ -373,7 +373,7 @@ def test_snapshots_inside_of_a_disk_move_with_it(fleet):
     expect_intact(vm)
     assert snapshots_at(fleet, "w1", vm) == before
     # Another one there: what was left here has it not, and is made anew.
-    make_snapshot(fleet, "w1", vm, "in the west")
+    make_snapshots(fleet, "w1", vm, "in the west")
     there = snapshots_at(fleet, "w1", vm)
     fleet.move(vm, "w1", "e1")
     expect_intact(vm)
@@ -387,7 +387,7 @@ def test_snapshots_inside_of_a_disk_move_with_it(fleet):
 @pytest.mark.thorough
 def test_snapshots_that_do_not_come_whole_leave_the_vm_where_it_is(fleet):
     vm = run_writer(fleet, rate="1mbit")
-    make_snapshot(fleet, "e1", vm, "nightly")
+    make_snapshots(fleet, "e1", vm, "nightly")
     before = snapshots_at(fleet, "e1", vm)
 
     def begin():
