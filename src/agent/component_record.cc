@@ -43,6 +43,13 @@ Result<> read_number(const json& object, const char* key, auto& into) {
   return {};
 }
 
+// Empty where it is missing: what is no list must not pass for one that says nothing.
+Result<const json*> list_field(const json& object, const char* key) {
+  const json& value = qemu::member(object, key);
+  if (!value.is_null() && !value.is_array()) return fail("'{}' is a list", key);
+  return &array_field(object, key);
+}
+
 Result<> read_flag(const json& object, const char* key, bool& into) {
   const auto value = flag_field(object, key, into);
   if (!value) return std::unexpected(value.error());
@@ -54,12 +61,18 @@ Result<> read_flag(const json& object, const char* key, bool& into) {
 Result<> read_vlans(const json& object, net::SwitchPort& port) {
   const auto access = number_field(object, "access", net::kMostVlan);
   if (!access) return std::unexpected(access.error());
-  if (*access) port = {.access = static_cast<net::Vlan>(**access)};
+  const auto trunk = list_field(object, "trunk");
+  if (!trunk) return std::unexpected(trunk.error());
+  if (*access) {
+    port.access = static_cast<net::Vlan>(**access);
+    port.trunk.clear();
+    port.native = net::kUntagged;
+  }
   if (!object.contains("trunk") && !object.contains("native")) return {};
   if (*access) return fail("a port is of one VLAN (access), or a trunk of several");
   port.access.reset();
   if (object.contains("trunk")) port.trunk.clear();
-  for (const json& vlan : array_field(object, "trunk")) {
+  for (const json& vlan : **trunk) {
     if (!is_count(vlan, net::kMostVlan)) return fail("'trunk' is a list of VLANs");
     port.trunk.push_back(vlan.get<net::Vlan>());
   }
@@ -67,12 +80,7 @@ Result<> read_vlans(const json& object, net::SwitchPort& port) {
 }
 
 Result<> read_port(const json& object, net::SwitchPort& port) {
-  const net::SwitchPort before = port;
   if (auto done = read_vlans(object, port); !done) return done;
-  port.isolated = before.isolated;
-  port.stretched = before.stretched;
-  port.mirrored = before.mirrored;
-  port.flooded_per_s = before.flooded_per_s;
   for (const auto& [key, flag] :
        {std::pair("isolated", &port.isolated), std::pair("stretched", &port.stretched),
         std::pair("mirrored", &port.mirrored)}) {
@@ -108,12 +116,15 @@ net::PortIndex free_index(const ComponentRecord& record) {
 }
 
 Result<> change_ports(const json& request, ComponentRecord& record) {
+  const auto gone = list_field(request, "remove_ports"), ports = list_field(request, "ports");
+  if (!gone) return std::unexpected(gone.error());
+  if (!ports) return std::unexpected(ports.error());
   for (const std::string& name : texts_field(request, "remove_ports")) {
     std::erase_if(record.ports, [&](const auto& port) { return port.name == name; });
     std::erase_if(record.macs, [&](const auto& pinned) { return pinned.port == name; });
     if (record.mirror == name) record.mirror.clear();
   }
-  for (const json& object : array_field(request, "ports")) {
+  for (const json& object : **ports) {
     const auto name = text_field(object, "name");
     if (!name) return std::unexpected(name.error());
     if (!is_valid_name(*name)) return fail("'{}' is no port: use a-z, 0-9 and '-'", *name);
@@ -130,8 +141,10 @@ Result<> change_ports(const json& request, ComponentRecord& record) {
 }
 
 Result<> change_macs(const json& request, ComponentRecord& record) {
+  const auto macs = list_field(request, "macs");
+  if (!macs) return std::unexpected(macs.error());
   if (request.contains("macs")) record.macs.clear();
-  for (const json& object : array_field(request, "macs")) {
+  for (const json& object : **macs) {
     const std::string text = text_field_or(object, "mac", "");
     const auto mac = os::MacAddress::parse(text);
     if (!mac) return fail("'{}' is no MAC address, like 52:54:00:12:34:56", text);
@@ -220,7 +233,11 @@ Result<ComponentRecord> new_component(const json& request) {
 Result<ComponentRecord> changed(ComponentRecord record, const json& request) {
   if (auto done = change_ports(request, record); !done) return std::unexpected(done.error());
   if (auto done = change_macs(request, record); !done) return std::unexpected(done.error());
-  record.mirror = text_field_or(request, "mirror", record.mirror);
+  if (request.contains("mirror")) {
+    const auto mirror = text_field(request, "mirror");
+    if (!mirror) return std::unexpected(mirror.error());
+    record.mirror = *mirror;
+  }
   for (const auto& [key, number] :
        {std::pair("ageing_s", &record.ageing_s), std::pair("most_macs", &record.most_macs)}) {
     if (auto done = read_number(request, key, *number); !done) {

@@ -80,6 +80,11 @@ TEST(ComponentRecord, RefusesWhatItDoesNotUnderstand) {
   EXPECT_THAT(with_port({{"access", 4095}}), HasSubstr("port p: 'access'"));
   EXPECT_THAT(with_port({{"access", 1}, {"native", 2}}), HasSubstr("or a trunk"));
   EXPECT_THAT(with_port({{"trunk", {"ten"}}}), HasSubstr("list of VLANs"));
+  EXPECT_THAT(with_port({{"trunk", 10}}), HasSubstr("'trunk' is a list")) << "not all of them";
+  for (const char* key : {"ports", "remove_ports", "macs"}) {
+    EXPECT_THAT(refusal({{key, "web"}}), HasSubstr("is a list"));
+  }
+  EXPECT_THAT(refusal({{"mirror", 1}}), HasSubstr("'mirror' must be"));
   EXPECT_THAT(with_port({{"isolated", "yes"}}), HasSubstr("'isolated' must be"));
 }
 

@@ -31,6 +31,12 @@ json to_json(const net::PortCounters& counters) {
           {"drops", drops}};
 }
 
+std::map<net::PortIndex, PortId> ports_of(const ComponentRecord& record) {
+  std::map<net::PortIndex, PortId> ports;
+  for (const ComponentPort& port : record.ports) ports[port.index] = port.id;
+  return ports;
+}
+
 // Only switches there are.
 net::Switch& as_switch(net::Component& component) { return dynamic_cast<net::Switch&>(component); }
 
@@ -70,12 +76,10 @@ void Components::publish(const ComponentRecord& record, const char* event) {
                   {{"name", record.name}, {"tenant", record.tenant}, {"event", event}});
 }
 
-// New in the wire thread, or the one that is there with other settings: it knows what it knew.
+// New in the wire thread.
 void Components::place(const ComponentRecord& record) {
-  std::map<net::PortIndex, PortId> ports;
-  for (const ComponentPort& port : record.ports) ports[port.index] = port.id;
   wires_.place(record.id, std::make_unique<net::Switch>(config_of(record), secret_number()),
-               std::move(ports));
+               ports_of(record));
 }
 
 Result<> Components::make_ports(ComponentRecord& record, std::vector<PortId>& made) {
@@ -150,15 +154,13 @@ Result<json> Components::set(const std::string& name, const json& request) {
     return std::unexpected(done.error());
   }
   found->second = *record;
-  std::map<net::PortIndex, PortId> ports;
-  for (const ComponentPort& port : record->ports) ports[port.index] = port.id;
   wires_.with_component(
       record->id,
       [config = config_of(*record)](net::Component& component) {
         as_switch(component).configure(config);
       },
       [] {});
-  wires_.place(record->id, nullptr, std::move(ports));
+  wires_.place(record->id, nullptr, ports_of(*record));
   remove_ports(gone);
   publish(*record, "changed");
   return to_json(*record);

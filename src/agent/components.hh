@@ -39,7 +39,7 @@ class Components final {
   void show(const std::string& name, std::function<void(nlohmann::json)> done);
   // [{component, tenant, port, rx_frames, ...}] of all, for metrics.
   void port_counters(std::function<void(nlohmann::json)> done);
-  // [{mac, vlan, port, static?, age_s?}]
+  // [{mac, vlan, port, static}]
   void macs(const std::string& name, std::function<void(nlohmann::json)> done);
 
  private:

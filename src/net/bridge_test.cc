@@ -191,7 +191,9 @@ TEST_P(SwitchAndBridge, ForwardAlike) {
   std::thread([&] {
     for (unsigned seed = 1; was_made && seed <= 4; ++seed) was_made = compare(seed, GetParam());
   }).join();
-  if (!was_made) GTEST_SKIP() << "this kernel has no such bridge";
+  const bool may_lack = GetParam() == Tags::vlans || geteuid() != 0;
+  if (!was_made && may_lack) GTEST_SKIP() << "no bridge with VLANs in this kernel, or not root";
+  EXPECT_TRUE(was_made);
 }
 
 INSTANTIATE_TEST_SUITE_P(, SwitchAndBridge, testing::Values(Tags::none, Tags::vlans),

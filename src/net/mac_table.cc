@@ -22,8 +22,7 @@ MacTable::Entry entry_of(std::uint64_t key, const Value& value) {
   return {.vlan = static_cast<Vlan>(key >> kMacBits),
           .mac = key & ((std::uint64_t{1} << kMacBits) - 1),
           .port = value.port,
-          .is_static = value.is_static,
-          .seen = value.seen};
+          .is_static = value.is_static};
 }
 
 // splitmix64 (Steele, Lea, Flood 2014) of the key and a secret.
@@ -56,8 +55,6 @@ MacTable::MacTable(std::size_t most, Nanoseconds ageing, std::uint64_t seed)
 }
 
 MacTable::~MacTable() = default;
-MacTable::MacTable(MacTable&&) noexcept = default;
-MacTable& MacTable::operator=(MacTable&&) noexcept = default;
 
 MacTable::Learned MacTable::learn(Vlan vlan, Mac mac, PortIndex port, Instant now) {
   const std::uint64_t key = key_of(vlan, mac);

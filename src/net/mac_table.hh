@@ -2,7 +2,6 @@
 // Where each MAC address of each VLAN was last seen (IEEE 802.1Q-2022, 8.8, the filtering
 // database). Bounded: when it is full nothing more is learned, and what is not known is flooded, as
 // in any switch. Pure; owned by one thread.
-#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -31,13 +30,10 @@ class MacTable final {
     Mac mac = 0;
     PortIndex port = 0;
     bool is_static = false;
-    Instant seen{};
   };
   // `seed`: a secret, so that nobody can choose addresses that collide.
   MacTable(std::size_t most, Nanoseconds ageing, std::uint64_t seed);
   ~MacTable();
-  MacTable(MacTable&&) noexcept;
-  MacTable& operator=(MacTable&&) noexcept;
 
   enum class Learned { known, moved, full };  // known: by now
   // Where it was seen becomes where it is, at once.

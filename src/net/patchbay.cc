@@ -59,14 +59,6 @@ std::map<ComponentId, std::vector<PortCounters>> Patchbay::counters() const {
   return all;
 }
 
-Patchbay::Parcel& Patchbay::next_parcel() {
-  if (kept_ == parcels_.size()) parcels_.emplace_back();
-  Parcel& parcel = parcels_[kept_++];
-  parcel.ends.clear();
-  parcel.bytes.clear();
-  return parcel;
-}
-
 bool Patchbay::take(const PortId& port, std::span<const BytesView> frames) {
   const auto found = ends_.find(port);
   if (found == ends_.end()) return false;
@@ -74,41 +66,43 @@ bool Patchbay::take(const PortId& port, std::span<const BytesView> frames) {
     looped_ += frames.size();
     return true;
   }
-  Parcel& parcel = next_parcel();
-  parcel.to = found->second;
+  kept_.parcels.push_back({.to = found->second, .frames = frames.size()});
   for (const BytesView frame : frames) {
-    append(parcel.bytes, frame);
-    parcel.ends.push_back(parcel.bytes.size());
+    append(kept_.bytes, frame);
+    kept_.ends.push_back(kept_.bytes.size());
+    bytes_ += frame.size();
   }
   frames_ += frames.size();
-  bytes_ += parcel.bytes.size();
   return true;
 }
 
-void Patchbay::handle(const Parcel& parcel, Instant now) {
-  const auto found = placed_.find(parcel.to.component);
-  if (found == placed_.end()) return;
-  views_.clear();
-  std::size_t begin = 0;
-  for (const std::size_t end : parcel.ends) {
-    views_.push_back(BytesView(parcel.bytes).subspan(begin, end - begin));
-    begin = end;
+void Patchbay::handle(const Round& round, Instant now) {
+  std::size_t frame = 0, begin = 0;
+  for (const Parcel& parcel : round.parcels) {
+    views_.clear();
+    for (const std::size_t last = frame + parcel.frames; frame < last; ++frame) {
+      const std::size_t end = round.ends[frame];
+      views_.push_back(BytesView(round.bytes).subspan(begin, end - begin));
+      begin = end;
+    }
+    const auto found = placed_.find(parcel.to.component);
+    if (found == placed_.end()) continue;
+    ToEngine out(*this, found->second, now);
+    found->second.component->handle(parcel.to.port, views_, now, out);
   }
-  ToEngine out(*this, found->second, now);
-  found->second.component->handle(parcel.to.port, views_, now, out);
 }
 
 void Patchbay::run(Instant now) {
-  for (int round = 0; kept_ > 0; ++round) {
-    std::swap(parcels_, handled_);
-    const std::size_t count = std::exchange(kept_, 0);
-    for (std::size_t i = 0; i < count; ++i) {
-      if (round < kMostRounds) {
-        handle(handled_[i], now);
-      } else {
-        looped_ += handled_[i].ends.size();
-      }
+  for (int round = 0; !kept_.parcels.empty(); ++round) {
+    std::swap(kept_, handled_);
+    if (round < kMostRounds) {
+      handle(handled_, now);
+    } else {
+      looped_ += handled_.ends.size();
     }
+    handled_.parcels.clear();
+    handled_.ends.clear();
+    handled_.bytes.clear();
   }
   frames_ = bytes_ = 0;
 }

@@ -50,22 +50,24 @@ class Patchbay final {
     ComponentId component;
     PortIndex port = 0;
   };
-  // Of one call of take().
+  // Of one call of take(): `frames` of the round's.
   struct Parcel {
     End to;
-    std::vector<std::size_t> ends;  // of its frames in `bytes`
-    Bytes bytes;
+    std::size_t frames = 0;
+  };
+  // What is on its way at once. Memory is used again.
+  struct Round {
+    std::vector<Parcel> parcels{};
+    std::vector<std::size_t> ends{};  // of frames in `bytes`
+    Bytes bytes{};
   };
   class ToEngine;
-  Parcel& next_parcel();
-  void handle(const Parcel& parcel, Instant now);
+  void handle(const Round& round, Instant now);
 
   ToPort to_port_;
   std::map<ComponentId, Placed> placed_;
   std::unordered_map<PortId, End> ends_;
-  // The first kept_ of these; the others' memory is for the next.
-  std::vector<Parcel> parcels_, handled_;
-  std::size_t kept_ = 0;
+  Round kept_, handled_;
   std::size_t frames_ = 0, bytes_ = 0;  // taken since nothing was on its way
   std::vector<BytesView> views_;
   Instant next_tick_ = Instant::max();
