@@ -75,7 +75,7 @@ def reset_at(fleet, host, ports):
 
 
 def test_lanes_share_a_move_and_any_may_die(fleet):
-    vm = fleet.run_vm(memory="192MiB", dirty="5mbit", nic=False)
+    vm = fleet.run_vm(memory="192MiB", dirty="5mbit")  # with a NIC: one that has not booted has no memory to send
     identifier = fleet.begin_move(vm, "e1", "w1", "--lanes", "4", "--no-compact", "--bandwidth", "60mbit")
 
     def lanes_up():
