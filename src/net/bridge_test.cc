@@ -170,7 +170,7 @@ bool compare(unsigned seed, Tags tags) {
   for (int i = 0; i < kFrames; ++i) {
     const auto from = static_cast<PortIndex>(random() % kPorts);
     const Bytes bytes = some_frame(random, tags);
-    sw.handle(from, std::vector<BytesView>{bytes}, Instant{} + seconds(1), out);
+    give(sw, from, bytes, Instant{} + seconds(1), out);
     bridge.send(from, bytes);
   }
   const auto expected = bridge.received(out.frames);

@@ -35,11 +35,11 @@ struct PortCounters {
 class Component {
  public:
   virtual ~Component() = default;
-  // What came in at `port`, in order.
-  virtual void handle(PortIndex port, std::span<const BytesView> frames, Instant now,
+  // What came in at `port`, in order. The bytes are the component's to change until it returns.
+  virtual void handle(PortIndex port, std::span<const MutableBytes> frames, Instant now,
                       Outlet& out) = 0;
-  // Time passes: forgets what is too old. When it wants to be called again.
-  virtual Instant tick(Instant now) = 0;
+  // Time passes: forgets what is too old, asks again. When it wants to be called again.
+  virtual Instant tick(Instant now, Outlet& out) = 0;
   virtual std::vector<PortCounters> counters() const = 0;
 };
 

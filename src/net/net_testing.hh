@@ -63,4 +63,10 @@ struct Received final : Outlet {
   }
 };
 
+// A frame comes in.
+inline void give(Component& to, PortIndex port, Bytes frame, Instant now, Outlet& out) {
+  const MutableBytes bytes(frame);
+  to.handle(port, {&bytes, 1}, now, out);
+}
+
 }  // namespace godwit::net

@@ -76,13 +76,13 @@ bool Patchbay::take(const PortId& port, std::span<const BytesView> frames) {
   return true;
 }
 
-void Patchbay::handle(const Round& round, Instant now) {
+void Patchbay::handle(Round& round, Instant now) {
   std::size_t frame = 0, begin = 0;
   for (const Parcel& parcel : round.parcels) {
     views_.clear();
     for (const std::size_t last = frame + parcel.frames; frame < last; ++frame) {
       const std::size_t end = round.ends[frame];
-      views_.push_back(BytesView(round.bytes).subspan(begin, end - begin));
+      views_.push_back(MutableBytes(round.bytes).subspan(begin, end - begin));
       begin = end;
     }
     const auto found = placed_.find(parcel.to.component);
@@ -111,7 +111,10 @@ void Patchbay::tick(Instant now) {
   if (now < next_tick_) return;
   next_tick_ = Instant::max();
   for (auto& [id, placed] : placed_) {
-    if (placed.due <= now) placed.due = placed.component->tick(now);
+    if (placed.due <= now) {
+      ToEngine out(*this, placed, now);
+      placed.due = placed.component->tick(now, out);
+    }
     next_tick_ = std::min(next_tick_, placed.due);
   }
 }

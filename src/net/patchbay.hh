@@ -35,6 +35,7 @@ class Patchbay final {
   // Until nothing is on its way. What goes round and round between components is dropped: after so
   // many rounds, or when it has become too much, as where several ways lead round.
   void run(Instant now);
+  // What they send then is on its way: run().
   void tick(Instant now);
   Instant next_tick() const { return next_tick_; }
 
@@ -62,14 +63,14 @@ class Patchbay final {
     Bytes bytes{};
   };
   class ToEngine;
-  void handle(const Round& round, Instant now);
+  void handle(Round& round, Instant now);
 
   ToPort to_port_;
   std::map<ComponentId, Placed> placed_;
   std::unordered_map<PortId, End> ends_;
   Round kept_, handled_;
   std::size_t frames_ = 0, bytes_ = 0;  // taken since nothing was on its way
-  std::vector<BytesView> views_;
+  std::vector<MutableBytes> views_;
   Instant next_tick_ = Instant::max();
   std::uint64_t looped_ = 0;
 };

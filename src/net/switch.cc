@@ -83,7 +83,8 @@ void Switch::configure(SwitchConfig config) {
   for (const StaticMac& each : config_.macs) macs_.pin(each.vlan, each.mac, each.port);
 }
 
-void Switch::handle(PortIndex from, std::span<const BytesView> frames, Instant now, Outlet& out) {
+void Switch::handle(PortIndex from, std::span<const MutableBytes> frames, Instant now,
+                    Outlet& out) {
   if (from >= ports_.size() || !ports_[from].exists) return;
   changed_count_ = 0;
   for (const BytesView frame : frames) {
@@ -224,7 +225,7 @@ Bytes& Switch::scratch() {
   return changed_[changed_count_++];
 }
 
-Instant Switch::tick(Instant now) {
+Instant Switch::tick(Instant now, Outlet& /*out*/) {
   macs_.forget_old(now);
   groups_.forget_old(now);
   return now + config_.ageing / kLooksPerAge;

@@ -57,8 +57,9 @@ class Switch final : public Component {
 
   // Ports keep their counters, and what was learned of them.
   void configure(SwitchConfig config);
-  void handle(PortIndex from, std::span<const BytesView> frames, Instant now, Outlet& out) override;
-  Instant tick(Instant now) override;
+  void handle(PortIndex from, std::span<const MutableBytes> frames, Instant now,
+              Outlet& out) override;
+  Instant tick(Instant now, Outlet& out) override;
   std::vector<PortCounters> counters() const override;  // by index
 
   const MacTable& macs() const { return macs_; }

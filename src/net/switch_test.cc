@@ -21,7 +21,7 @@ struct SwitchTest : testing::Test {
   // What comes out, by port, of a frame.
   std::map<PortIndex, std::vector<Bytes>> send(Switch& to, PortIndex from, const Bytes& frame) {
     Received out;
-    to.handle(from, std::vector<BytesView>{frame}, now, out);
+    give(to, from, frame, now, out);
     return out.frames;
   }
   std::vector<PortIndex> ports(Switch& to, PortIndex from, const Bytes& frame) {

@@ -66,13 +66,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       sw.configure(config);
     } else if (step % 16 == 1) {
       now += seconds(input.u8());
-      sw.tick(now);
+      sw.tick(now, sink);
     } else {
       sink.config = &config;
       sink.from = static_cast<PortIndex>(step % kPorts);
       const std::size_t length = std::min<std::size_t>(input.u8(), input.remaining());
       sink.most = length;
-      const BytesView frame = input.bytes(length);
+      Bytes bytes = to_bytes(input.bytes(length));
+      const MutableBytes frame(bytes);
       sw.handle(sink.from, {&frame, 1}, now, sink);
     }
     require(sw.macs().size() <= 4);
