@@ -25,6 +25,7 @@ MAY_LINK = {
     "nbd": {"base"},
     "disk": {"base", "crypto"},
     "manual": {"base"},
+    "fabric": {"base", "os", "wire", "net"},
     "libvirt": {"base"},
 }
 # No syscalls, no clock, no threads, no randomness: time, bytes and a sink are given.

@@ -1,4 +1,8 @@
 // Routes of components.
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
 #include "agent/api.hh"
 #include "agent/api_answers.hh"
 
@@ -46,11 +50,17 @@ void add_component_routes(http::Server& server, Parts parts) {
                  }
                });
   server.route(
-      "GET", "/v1/components/{name}/macs", [parts](const Request& request, Responder responder) {
+      "GET", "/v1/components/{name}/{table}", [parts](const Request& request, Responder responder) {
         const auto name = component_of(parts, request, responder);
         if (!name) return;
-        parts.components.macs(*name, [later = shared(responder)](const nlohmann::json& macs) {
-          later->json(200, macs);
+        const auto tables = parts.components.tables(*name);
+        const std::string& table = request.parameter("table");
+        if (std::ranges::find(tables, table) == tables.end()) {
+          return responder.error(kNotFound, fmt::format("component {} has no {}, but {}", *name,
+                                                        table, fmt::join(tables, ", ")));
+        }
+        parts.components.table(*name, table, [later = shared(responder)](const auto& rows) {
+          later->json(200, rows);
         });
       });
   server.route("DELETE", "/v1/components/{name}",

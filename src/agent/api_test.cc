@@ -139,7 +139,7 @@ class ApiTest : public testing::Test {
   Events events_;
   WireThread wires_{loop_, "e1", {}, {}};
   Network network_{loop_, config_, *store_, wires_, events_};
-  Components components_{config_, *store_, network_, wires_, events_};
+  Components components_{loop_, config_, *store_, network_, wires_, events_};
   Fleet fleet_{loop_, config_, *store_, events_, {}};
   Users users_{config_, *store_, fleet_};
   Images images_{loop_, config_, *store_, events_};

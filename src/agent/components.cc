@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "os/random.hh"
+#include "os/wall_clock.hh"
+#include "qemu/json.hh"
 
 namespace godwit::agent {
 namespace {
@@ -14,6 +16,8 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kKind = "component";
+constexpr const char* kStateKind = "component-state";  // {saved_at, state}, by name
+constexpr Nanoseconds kKeepInterval = seconds(1);
 
 std::uint64_t secret_number() {
   std::array<std::byte, 8> bytes{};
@@ -31,28 +35,42 @@ json to_json(const net::PortCounters& counters) {
           {"drops", drops}};
 }
 
-std::map<net::PortIndex, PortId> ports_of(const ComponentRecord& record) {
+std::map<net::PortIndex, PortId> ports_of(const fabric::ComponentRecord& record) {
   std::map<net::PortIndex, PortId> ports;
-  for (const ComponentPort& port : record.ports) ports[port.index] = port.id;
+  for (const fabric::ComponentPort& port : record.ports) ports[port.index] = port.id;
   return ports;
 }
 
-// Only switches there are.
-net::Switch& as_switch(net::Component& component) { return dynamic_cast<net::Switch&>(component); }
+// What the operator said of it.
+json without_ids(const fabric::ComponentRecord& record) {
+  json object = fabric::to_json(record);
+  object.erase("id");
+  for (json& port : object["ports"]) port.erase("id");
+  return object;
+}
 
 }  // namespace
 
-Components::Components(const Config& config, store::Store& store, Network& network,
+Components::Components(os::Loop& loop, const Config& config, store::Store& store, Network& network,
                        WireThread& wires, Events& events)
-    : config_(config), store_(store), network_(network), wires_(wires), events_(events) {}
+    : loop_(loop),
+      config_(config),
+      store_(store),
+      network_(network),
+      wires_(wires),
+      events_(events) {}
 
 void Components::start() {
   for (const auto& document : store_.list(kKind)) {
-    const ComponentRecord record = component_record(document.body);
-    components_[record.name] = record;
-    place(record);
+    const auto record = fabric::component_record(document.body);
+    if (!record) {
+      fail_setup("the agent's store holds a damaged record: a component: {}", record.error().text);
+    }
+    components_[record->name] = *record;
+    place(*record);
   }
   remove_strays();
+  keep_states();
 }
 
 // An agent that was killed while it added a component has made ports that nobody knows.
@@ -76,10 +94,48 @@ void Components::publish(const ComponentRecord& record, const char* event) {
                   {{"name", record.name}, {"tenant", record.tenant}, {"event", event}});
 }
 
-// New in the wire thread.
+// New in the wire thread, with what was kept of it.
 void Components::place(const ComponentRecord& record) {
-  wires_.place(record.id, std::make_unique<net::Switch>(config_of(record), secret_number()),
-               ports_of(record));
+  auto component = record.settings->make(record.places(), secret_number());
+  if (const auto kept = store_.find(kStateKind, record.name)) {
+    const auto saved_at = seconds(qemu::unsigned_at(*kept, "saved_at"));
+    const auto age = std::max(seconds(os::wall_clock_seconds()) - saved_at, seconds(0));
+    record.settings->restore(*component, qemu::member(*kept, "state"), loop_.now() - age);
+  }
+  wires_.place(record.id, std::move(component), ports_of(record));
+}
+
+// Once a second what has changed: a server that is killed before has forgotten a lease that its
+// client has, and takes the client at its word (net/dhcp_server.cc).
+void Components::keep_states() {
+  for (const auto& [name, record] : components_) {
+    if (record.settings->has_state()) keep_state(record);
+  }
+  keep_timer_ = loop_.after(kKeepInterval, [this] { keep_states(); });
+}
+
+void Components::keep_state(const ComponentRecord& record) {
+  struct Found {
+    std::uint64_t changes = 0;
+    json state{};
+  };
+  const auto found = std::make_shared<Found>();
+  wires_.with_component(
+      record.id,
+      [found, settings = record.settings, kept = kept_changes_[record.id]](
+          net::Component& component, Instant now) {
+        found->changes = settings->changes(component);
+        if (found->changes != kept) found->state = settings->state(component, now);
+      },
+      [this, found, id = record.id, name = record.name] {
+        const auto still = components_.find(name);
+        if (found->state.is_null() || still == components_.end() || still->second.id != id) return;
+        const auto done = store_.record(
+            kStateKind, name,
+            {{"saved_at", os::wall_clock_seconds()}, {"state", std::move(found->state)}});
+        if (done) kept_changes_[id] = found->changes;
+        if (!done) spdlog::error("component {}: {}", name, done.error().text);
+      });
 }
 
 Result<> Components::make_ports(ComponentRecord& record, std::vector<PortId>& made) {
@@ -103,13 +159,10 @@ void Components::remove_ports(const std::vector<PortId>& ports) {
 }
 
 Result<json> Components::add(const json& request) {
-  auto record = new_component(request);
+  auto record = fabric::new_component(request);
   if (!record) return std::unexpected(record.error());
   if (const auto found = components_.find(record->name); found != components_.end()) {
-    ComponentRecord same = found->second;
-    same.id = {};
-    for (ComponentPort& port : same.ports) port.id = {};
-    if (same == *record) return to_json(found->second);
+    if (without_ids(found->second) == without_ids(*record)) return to_json(found->second);
     return fail("there is another component '{0}' on host {1}: godwit component set {0}",
                 record->name, config_.name);
   }
@@ -137,7 +190,7 @@ Result<json> Components::set(const std::string& name, const json& request) {
     return fail("there is no component '{}' on host {}", name, config_.name);
   }
   const ComponentRecord before = found->second;
-  auto record = changed(before, request);
+  auto record = fabric::changed(before, request);
   if (!record) return std::unexpected(record.error());
   std::vector<PortId> gone, made;
   for (const ComponentPort& port : before.ports) {
@@ -156,8 +209,8 @@ Result<json> Components::set(const std::string& name, const json& request) {
   found->second = *record;
   wires_.with_component(
       record->id,
-      [config = config_of(*record)](net::Component& component) {
-        as_switch(component).configure(config);
+      [settings = record->settings, places = record->places()](net::Component& component, Instant) {
+        settings->configure(component, places);
       },
       [] {});
   wires_.place(record->id, nullptr, ports_of(*record));
@@ -179,6 +232,8 @@ Result<> Components::remove(const std::string& name) {
   }
   components_.erase(found);
   store_.erase(kKind, name);
+  store_.erase(kStateKind, name);
+  kept_changes_.erase(record.id);
   wires_.remove_component(record.id);
   remove_ports(ports);
   publish(record, "removed");
@@ -201,16 +256,13 @@ void Components::show(const std::string& name, std::function<void(json)> done) {
   const auto shown = std::make_shared<json>(to_json(record));
   wires_.with_component(
       record.id,
-      [shown](net::Component& component) {
-        const net::Switch& sw = as_switch(component);
-        const auto counters = sw.counters();
+      [shown, settings = record.settings](net::Component& component, Instant) {
+        const auto counters = component.counters();
         for (json& port : (*shown)["ports"]) {
           const auto index = port["index"].get<std::size_t>();
           if (index < counters.size()) port.update(to_json(counters[index]));
         }
-        (*shown)["known_macs"] = sw.macs().size();
-        (*shown)["moved_macs"] = sw.moved();
-        (*shown)["not_learned"] = sw.not_learned();
+        shown->update(settings->describe(component));
       },
       [shown, done = std::move(done)] { done(*shown); });
 }
@@ -232,21 +284,19 @@ void Components::port_counters(std::function<void(json)> done) {
   });
 }
 
-void Components::macs(const std::string& name, std::function<void(json)> done) {
+std::vector<std::string_view> Components::tables(const std::string& name) const {
+  return components_.at(name).settings->tables();
+}
+
+void Components::table(const std::string& name, const std::string& which,
+                       std::function<void(json)> done) {
   const ComponentRecord& record = components_.at(name);
   const auto shown = std::make_shared<json>(json::array());
-  std::map<net::PortIndex, std::string> names;
-  for (const ComponentPort& port : record.ports) names[port.index] = port.name;
   wires_.with_component(
       record.id,
-      [shown, names](net::Component& component) {
-        for (const auto& entry : as_switch(component).macs().entries()) {
-          const auto port = names.find(entry.port);
-          shown->push_back({{"mac", net::to_text(entry.mac)},
-                            {"vlan", entry.vlan},
-                            {"port", port != names.end() ? port->second : ""},
-                            {"static", entry.is_static}});
-        }
+      [shown, which, settings = record.settings, places = record.places()](
+          net::Component& component, Instant now) {
+        *shown = settings->table(component, which, places, now);
       },
       [shown, done = std::move(done)] { done(*shown); });
 }

@@ -8,11 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "agent/component_record.hh"
 #include "agent/config.hh"
 #include "agent/events.hh"
 #include "agent/network.hh"
 #include "agent/wire_thread.hh"
+#include "fabric/component.hh"
 #include "store/store.hh"
 
 namespace godwit::agent {
@@ -21,13 +21,14 @@ inline constexpr std::size_t kMostComponents = 256;  // of a host
 
 class Components final {
  public:
-  Components(const Config& config, store::Store& store, Network& network, WireThread& wires,
-             Events& events);
+  Components(os::Loop& loop, const Config& config, store::Store& store, Network& network,
+             WireThread& wires, Events& events);
 
   // After the Network has opened their ports.
   void start();
 
-  // See new_component() and changed(). What is there already as it is asked for stays.
+  // See fabric::new_component() and fabric::changed(). What is there already as it is asked for
+  // stays.
   Result<nlohmann::json> add(const nlohmann::json& request);
   Result<nlohmann::json> set(const std::string& name, const nlohmann::json& request);
   // Not while a port of it has a wire. Harmless where there is none.
@@ -35,27 +36,36 @@ class Components final {
   // As they are recorded.
   std::vector<nlohmann::json> list() const;
   std::optional<nlohmann::json> show(const std::string& name) const;
-  // With what it has counted, and how many addresses it knows.
+  // With what it has counted.
   void show(const std::string& name, std::function<void(nlohmann::json)> done);
   // [{component, tenant, port, rx_frames, ...}] of all, for metrics.
   void port_counters(std::function<void(nlohmann::json)> done);
-  // [{mac, vlan, port, static}]
-  void macs(const std::string& name, std::function<void(nlohmann::json)> done);
+  // A list of what it knows, of those that its type has: "macs". Empty: there is no such list.
+  std::vector<std::string_view> tables(const std::string& name) const;
+  void table(const std::string& name, const std::string& which,
+             std::function<void(nlohmann::json)> done);
 
  private:
+  using ComponentRecord = fabric::ComponentRecord;
+  using ComponentPort = fabric::ComponentPort;
   Result<> make_ports(ComponentRecord& record, std::vector<PortId>& made);
   void remove_ports(const std::vector<PortId>& ports);
   void remove_strays();
   void place(const ComponentRecord& record);
+  void keep_states();
+  void keep_state(const ComponentRecord& record);
   void publish(const ComponentRecord& record, const char* event);
   std::string called(const ComponentRecord& record, const ComponentPort& port) const;
 
+  os::Loop& loop_;
   const Config& config_;
   store::Store& store_;
   Network& network_;
   WireThread& wires_;
   Events& events_;
   std::map<std::string, ComponentRecord> components_;
+  std::map<ComponentId, std::uint64_t> kept_changes_;  // of the states that are in the store
+  os::Loop::Timer keep_timer_;
 };
 
 }  // namespace godwit::agent

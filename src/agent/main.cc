@@ -91,7 +91,7 @@ class Agent final {
         store_(store::open_sqlite(config.store().string())),
         wires_(loop_, config.name, wire_limits(config), wire_handlers()),
         network_(loop_, config, *store_, wires_, events_),
-        components_(config, *store_, network_, wires_, events_),
+        components_(loop_, config, *store_, network_, wires_, events_),
         fleet_(loop_, config, *store_, events_, fleet_handlers()),
         users_(config, *store_, fleet_),
         images_(loop_, config, *store_, events_),

@@ -456,10 +456,10 @@ void WireThread::port_counters(std::function<void(const PortCounters&)> done) {
 }
 
 void WireThread::with_component(const ComponentId& id,
-                                std::move_only_function<void(net::Component&)> work,
+                                std::move_only_function<void(net::Component&, Instant)> work,
                                 std::move_only_function<void()> done) {
-  post([this, id, work = std::move(work), done = std::move(done)](Instant) mutable {
-    if (net::Component* component = components_.find(id)) work(*component);
+  post([this, id, work = std::move(work), done = std::move(done)](Instant now) mutable {
+    if (net::Component* component = components_.find(id)) work(*component, now);
     control_.post([done = std::move(done)]() mutable { done(); });
   });
 }

@@ -99,7 +99,8 @@ class WireThread final : private wire::EngineSink {
   using PortCounters = std::map<ComponentId, std::vector<net::PortCounters>>;
   void port_counters(std::function<void(const PortCounters&)> done);
   // `work` in the wire thread, if it is there; then `done` in the control thread.
-  void with_component(const ComponentId& id, std::move_only_function<void(net::Component&)> work,
+  void with_component(const ComponentId& id,
+                      std::move_only_function<void(net::Component&, Instant now)> work,
                       std::move_only_function<void()> done);
   void stats(std::function<void(const Stats&)> done);
   // With what the kernel dropped, which it is asked for once per wire: not in a pause.

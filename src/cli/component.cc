@@ -1,9 +1,8 @@
-// godwit component ls|show|macs|add|set|rm
+// godwit component ls|show|macs|...|add|set|rm
 #include <algorithm>
-#include <charconv>
-#include <cmath>
 #include <ostream>
 
+#include "cli/component_words.hh"
 #include "cli/options.hh"
 #include "cli/table.hh"
 
@@ -12,82 +11,63 @@ namespace {
 
 struct Wish {
   std::string name, type, tenant, mirror, ageing;
-  std::vector<std::string> ports, removed, macs;
+  std::vector<std::string> ports, removed, macs, settings;
+  std::map<std::string, std::vector<std::string>> lists;  // by field
   std::optional<unsigned> count, most_macs;
   bool snoops = false, floods = false;  // neither: as it was
 };
 
-unsigned number_in(const std::string& text, const std::string& option) {
-  unsigned value = 0;
-  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (parsed.ec == std::errc{} && parsed.ptr == text.data() + text.size()) return value;
-  throw CLI::ValidationError("--port", fmt::format("'{}' is no number in '{}'", text, option));
-}
+// A field that is a list of objects, and the option that gives one of it.
+struct ListOption {
+  const char* option;
+  const char* field;
+  const char* first;  // of the object's fields, the one that is written without its name
+  const char* help;
+};
+constexpr ListOption kLists[] = {
+    {"--network", "networks", "prefix",
+     "dhcp: a network that it serves: PREFIX,range=FIRST-LAST,router=IP,dns=IP+IP,domain=NAME,"
+     "mtu=BYTES,lease=1h; all of them"},
+    {"--reserve", "reservations", "mac", "dhcp: an address for one: MAC,address=IP; all of them"},
+};
 
-std::vector<std::string> split(const std::string& text, char at) {
-  std::vector<std::string> parts;
-  std::size_t begin = 0;
-  for (std::size_t end = 0; end != std::string::npos; begin = end + 1) {
-    end = text.find(at, begin);
-    parts.push_back(text.substr(begin, end - begin));
-  }
-  return parts;
-}
+// What it knows, and can list.
+struct List {
+  const char* name;
+  const char* help;
+  std::vector<const char*> columns;
+};
+const std::vector<List> kKnown = {
+    {"macs", "Show the addresses that a switch knows", {"mac", "vlan", "port", "static"}},
+    {"leases",
+     "Show the addresses that a DHCP server has given",
+     {"address", "mac", "host", "state", "remaining_s"}},
+};
 
-// "web,access=10,isolated", "up,trunk=10+20,native=1" as the API has it; the agent checks values.
-json port_of(const std::string& text) {
-  const auto words = split(text, ',');
-  json port = {{"name", words[0]}};
-  for (std::size_t i = 1; i < words.size(); ++i) {
-    const std::string& word = words[i];
-    const std::size_t equals = word.find('=');
-    const std::string key = word.substr(0, equals);
-    const std::string value = equals == std::string::npos ? "" : word.substr(equals + 1);
-    if (word == "isolated" || word == "stretched" || word == "mirrored") {
-      port[word] = true;
-    } else if (word == "trunk") {
-      port["trunk"] = json::array();  // of all
-    } else if (key == "isolated" || key == "stretched" || key == "mirrored") {
-      port[key] = value != "no";
-    } else if (key == "access" || key == "native") {
-      port[key] = number_in(value, word);
-    } else if (key == "flood") {
-      port["flooded_per_s"] = number_in(value, word);
-    } else if (key == "trunk") {
-      port["trunk"] = json::array();
-      for (const auto& vlan : split(value, '+')) port["trunk"].push_back(number_in(vlan, word));
-    } else {
-      throw CLI::ValidationError(
-          "--port", fmt::format("'{}' of '{}' is none of access=, trunk=, native=, flood=, "
-                                "isolated, stretched, mirrored",
-                                word, text));
-    }
-  }
-  return port;
-}
-
-// "52:54:00:12:34:56@web,10"
-json mac_of(const std::string& text) {
-  const std::size_t at = text.find('@');
-  if (at == std::string::npos) {
-    throw CLI::ValidationError("--mac", fmt::format("'{}' is not MAC@PORT[,VLAN]", text));
-  }
-  const auto where = split(text.substr(at + 1), ',');
-  json mac = {{"mac", text.substr(0, at)}, {"port", where[0]}};
-  if (where.size() > 1) mac["vlan"] = number_in(where[1], text);
-  return mac;
-}
-
-json body_of(const Wish& wish) {
-  json body = json::object();
+json ports_of(const Wish& wish) {
   json ports = json::array();
   for (unsigned i = 1; i <= wish.count.value_or(0); ++i) {
     ports.push_back({{"name", std::to_string(i)}});
   }
-  for (const auto& port : wish.ports) ports.push_back(port_of(port));
-  if (!ports.empty()) body["ports"] = ports;
+  for (const auto& port : wish.ports) ports.push_back(object_of(port, "name"));
+  return ports;
+}
+
+json body_of(const Wish& wish) {
+  json body = json::object();
+  for (const auto& setting : wish.settings) {
+    json fields = object_of("," + setting, "");
+    fields.erase("");
+    body.update(fields);
+  }
+  if (json ports = ports_of(wish); !ports.empty()) body["ports"] = std::move(ports);
   for (const auto& port : wish.removed) body["remove_ports"].push_back(port);
-  for (const auto& mac : wish.macs) body["macs"].push_back(mac_of(mac));
+  for (const auto& mac : wish.macs) body["macs"].push_back(pinned_mac_of(mac));
+  for (const ListOption& list : kLists) {
+    const auto said = wish.lists.find(list.field);
+    if (said == wish.lists.end()) continue;
+    for (const auto& text : said->second) body[list.field].push_back(object_of(text, list.first));
+  }
   if (!wish.mirror.empty()) body["mirror"] = wish.mirror == "none" ? "" : wish.mirror;
   if (!wish.ageing.empty()) {
     body["ageing_s"] = parse_duration(wish.ageing).value() / seconds(1);
@@ -97,30 +77,21 @@ json body_of(const Wish& wish) {
   return body;
 }
 
-std::string vlans_of(const json& port) {
-  if (port.contains("access")) return text_of(port, "access");
-  const json trunk = port.value("trunk", json::array());
-  std::string vlans = trunk.empty() ? "all" : "";
-  for (const json& vlan : trunk) vlans += (vlans.empty() ? "" : "+") + vlan.dump();
-  const double native = number_of(port, "native");
-  return native == 0 ? vlans : fmt::format("{}, native {}", vlans, native);
-}
-
-std::string traits_of(const json& port) {
-  std::vector<std::string> traits;
-  for (const char* trait : {"isolated", "stretched", "mirrored"}) {
-    if (port.value(trait, false)) traits.emplace_back(trait);
-  }
-  if (port.contains("flooded_per_s")) traits.push_back("flood=" + text_of(port, "flooded_per_s"));
-  return traits.empty() ? "-" : fmt::format("{}", fmt::join(traits, ","));
-}
-
 std::string drops_of(const json& port) {
   std::string drops;
   for (const auto& [cause, count] : port.value("drops", json::object()).items()) {
     drops += fmt::format("{}{} {}", drops.empty() ? "" : ", ", count.dump(), cause);
   }
   return drops.empty() ? "-" : drops;
+}
+
+// Without what has a column of its own.
+std::string settings_of(json port) {
+  for (const char* key :
+       {"name", "id", "index", "rx_frames", "rx_bytes", "tx_frames", "tx_bytes", "drops"}) {
+    port.erase(key);
+  }
+  return as_words(port);
 }
 
 void list_components(Context& context) {
@@ -134,17 +105,37 @@ void list_components(Context& context) {
   context.io.out << table.text("no components");
 }
 
+// "most_macs" as "most macs", "ageing_s" as "ageing", of seconds.
+std::pair<std::string, std::string> line_of(std::string key, const json& value) {
+  std::string text = value.is_string()   ? value.get<std::string>()
+                     : value.is_object() ? as_words(value)
+                                         : value.dump();
+  if (key.ends_with("_s")) {
+    key.resize(key.size() - 2);
+    text += " s";
+  }
+  std::ranges::replace(key, '_', ' ');
+  return {std::move(key), std::move(text)};
+}
+
+std::vector<std::pair<std::string, std::string>> lines_of(json component) {
+  std::vector<std::pair<std::string, std::string>> lines;
+  for (const char* key : {"type", "tenant"}) lines.push_back(line_of(key, component[key]));
+  for (const char* key : {"type", "tenant", "name", "id", "ports"}) component.erase(key);
+  for (const auto& [key, value] : component.items()) {
+    if (value.is_null() || value == "") continue;
+    for (const json& each : value.is_array() ? value : json::array({value})) {
+      lines.push_back(line_of(key, each));
+    }
+  }
+  return lines;
+}
+
 void show_component(Context& context, const std::string& name) {
   const json component = context.fetch(path_of("components", name));
   if (context.as_json) return context.print_json(component);
-  const std::string mirror = component.value("mirror", "");
-  context.io.out << fmt::format(
-      "{} {} of tenant {}: {} addresses known of at most {}, forgotten after {} s{}\n\n",
-      text_of(component, "type"), name, text_of(component, "tenant"),
-      text_of(component, "known_macs"), text_of(component, "most_macs"),
-      text_of(component, "ageing_s"), mirror.empty() ? "" : ", mirror at port " + mirror);
+  context.io.out << pairs(lines_of(component)) << '\n';
   Table table({{"PORT"},
-               {"VLANS"},
                {"IS"},
                {"RX", Align::right},
                {"RX BYTES", Align::right},
@@ -152,23 +143,37 @@ void show_component(Context& context, const std::string& name) {
                {"TX BYTES", Align::right},
                {"DROPPED"}});
   for (const json& port : component.value("ports", json::array())) {
-    table.row({name + "-" + text_of(port, "name"), vlans_of(port), traits_of(port),
-               text_of(port, "rx_frames"), bytes_of(port, "rx_bytes"), text_of(port, "tx_frames"),
-               bytes_of(port, "tx_bytes"), drops_of(port)});
+    table.row({name + "-" + text_of(port, "name"), settings_of(port), text_of(port, "rx_frames"),
+               bytes_of(port, "rx_bytes"), text_of(port, "tx_frames"), bytes_of(port, "tx_bytes"),
+               drops_of(port)});
   }
   context.io.out << table.text("no ports");
 }
 
-void show_macs(Context& context, const std::string& name) {
-  const json macs = context.fetch(path_of("components", name, "macs"));
-  if (context.as_json) return context.print_json(macs);
-  Table table({{"MAC"}, {"VLAN", Align::right}, {"PORT"}, {"IS"}});
-  for (const json& each : macs) {
-    const bool has_vlan = number_of(each, "vlan") != 0;
-    table.row({text_of(each, "mac"), has_vlan ? text_of(each, "vlan") : "-",
-               name + "-" + text_of(each, "port"), each.value("static", false) ? "static" : "-"});
+std::string cell_of(const json& row, const char* column) {
+  const json& value = row.contains(column) ? row[column] : json();
+  if (value.is_boolean()) return value.get<bool>() ? column : "-";
+  return value == 0 ? "-" : text_of(row, column);
+}
+
+void show_list(Context& context, const std::string& name, const List& list) {
+  const json rows = context.fetch(path_of("components", name, list.name));
+  if (context.as_json) return context.print_json(rows);
+  std::vector<std::string> titles;
+  for (std::string title : list.columns) {
+    std::ranges::transform(title, title.begin(),
+                           [](char c) { return c == '_' ? ' ' : std::toupper(c); });
+    titles.push_back(std::move(title));
   }
-  context.io.out << table.text("no addresses");
+  std::vector<Column> columns;
+  for (const std::string& title : titles) columns.push_back({title});
+  Table table(columns);
+  for (const json& row : rows) {
+    std::vector<std::string> cells;
+    for (const char* column : list.columns) cells.push_back(cell_of(row, column));
+    table.row(std::move(cells));
+  }
+  context.io.out << table.text(fmt::format("no {}", list.name));
 }
 
 void create_component(Context& context, const Wish& wish) {
@@ -194,24 +199,35 @@ void change_component(Context& context, const Wish& wish) {
 
 void add_settings(CLI::App& app, Context& context, Wish& wish) {
   app.add_option("--port", wish.ports,
-                 "A port: NAME, with ,access=VLAN or ,trunk=VLAN+VLAN,native=VLAN, ,isolated, "
-                 ",stretched (to this switch's instance elsewhere), ,mirrored, ,flood=FRAMES/S")
+                 "A port: NAME, and with commas what it is. Of a switch: access=VLAN or "
+                 "trunk=VLAN+VLAN,native=VLAN, isolated, stretched (to this switch's instance "
+                 "elsewhere), mirrored, flood=FRAMES/S")
       ->type_name("SPEC");
-  app.add_option("--mirror", wish.mirror, "The port that gets copies, or none")->type_name("NAME");
-  app.add_option("--mac", wish.macs, "An address that stays: MAC@PORT[,VLAN]; all of them")
+  app.add_option("--set", wish.settings, "A setting that has no option here, as the API has it")
+      ->type_name("KEY=VALUE");
+  app.add_option("--mirror", wish.mirror, "switch: the port that gets copies, or none")
+      ->type_name("NAME");
+  app.add_option("--mac", wish.macs, "switch: an address that stays: MAC@PORT[,VLAN]; all of them")
       ->type_name("MAC");
-  add_duration(app, "--ageing", wish.ageing, "Addresses are forgotten after (default: 300s)");
-  app.add_option("--most-macs", wish.most_macs, "Addresses that are learned (default: 16384)");
-  auto* snoops = app.add_flag("--snooping", wish.snoops,
-                              "IP groups only to ports that want them (IGMP, MLD): the default");
-  app.add_flag("--no-snooping", wish.floods, "IP groups to all ports")->excludes(snoops);
+  add_duration(app, "--ageing", wish.ageing,
+               "switch: addresses are forgotten after (default: 300s)");
+  app.add_option("--most-macs", wish.most_macs,
+                 "switch: addresses that are learned (default: 16384)");
+  auto* snoops =
+      app.add_flag("--snooping", wish.snoops,
+                   "switch: IP groups only to ports that want them (IGMP, MLD): the default");
+  app.add_flag("--no-snooping", wish.floods, "switch: IP groups to all ports")->excludes(snoops);
+  for (const ListOption& list : kLists) {
+    app.add_option(list.option, wish.lists[list.field], list.help)->type_name("SPEC");
+  }
   add_json(app, context);
 }
 
 }  // namespace
 
 void add_component(CLI::App& app, Context& context) {
-  auto* noun = app.add_subcommand("component", "Switches between wires")->require_subcommand(1);
+  auto* noun = app.add_subcommand("component", "Switches, routers and the like between wires")
+                   ->require_subcommand(1);
   auto* ls = noun->add_subcommand("ls", "List the components of this host");
   add_json(*ls, context);
   ls->callback([&context] { list_components(context); });
@@ -225,13 +241,15 @@ void add_component(CLI::App& app, Context& context) {
   auto* show = add_on("show", "Show a component, its ports and what they count");
   add_json(*show, context);
   show->callback([&context, wish] { show_component(context, wish->name); });
-  auto* macs = add_on("macs", "Show the addresses that a switch knows");
-  add_json(*macs, context);
-  macs->callback([&context, wish] { show_macs(context, wish->name); });
+  for (const List& list : kKnown) {
+    auto* known = add_on(list.name, list.help);
+    add_json(*known, context);
+    known->callback([&context, wish, &list] { show_list(context, wish->name, list); });
+  }
 
   auto* add = add_on("add", "Add a component; its ports are called COMPONENT-PORT");
   add->add_option("--type", wish->type, "What it is (default: switch)")
-      ->check(CLI::IsMember({"switch"}));
+      ->check(CLI::IsMember({"switch", "dhcp"}));
   add->add_option("--ports", wish->count, "So many ports, called 1, 2, ...")
       ->check(CLI::Range(1U, 1024U));
   add_settings(*add, context, *wish);

@@ -72,6 +72,63 @@ void write_mac(Mac mac, std::byte* at) {
   to_big_endian(static_cast<std::uint32_t>(mac), at + 2);
 }
 
+void append_mac(Mac mac, Bytes& out) {
+  out.resize(out.size() + 6);
+  write_mac(mac, &out[out.size() - 6]);
+}
+
+void write_ethernet(Mac destination, Mac source, std::uint16_t type, Bytes& out) {
+  out.assign(wire::kVnetBytes, std::byte{0});
+  append_mac(destination, out);
+  append_mac(source, out);
+  Writer(out).u16(type);
+}
+
+void write_ip(const IpEnds& ends, std::uint8_t protocol, std::size_t bytes, Bytes& out) {
+  const bool is_ip4 = ends.source.is4();
+  write_ethernet(ends.destination_mac, ends.source_mac, is_ip4 ? kTypeIp4 : kTypeIp6, out);
+  Writer writer(out);
+  if (is_ip4) {
+    writer.u8(0x45).u8(0).u16(static_cast<std::uint16_t>(kIp4Bytes + bytes)).u32(0);
+    writer.u8(ends.hops).u8(protocol).u16(0).u32(ends.source.as4()).u32(ends.destination.as4());
+    to_big_endian(checksum_of(BytesView(out).subspan(kPayloadAt)), &out[kPayloadAt + 10]);
+  } else {
+    writer.u32(0x60000000).u16(static_cast<std::uint16_t>(bytes)).u8(protocol).u8(ends.hops);
+    writer.u64(ends.source.high).u64(ends.source.low);
+    writer.u64(ends.destination.high).u64(ends.destination.low);
+  }
+}
+
+void write_udp(const IpEnds& ends, std::uint16_t source, std::uint16_t destination,
+               BytesView payload, Bytes& out) {
+  const std::size_t length = kUdpBytes + payload.size();
+  write_ip(ends, kUdp, length, out);
+  const std::size_t l4 = out.size();
+  Writer(out)
+      .u16(source)
+      .u16(destination)
+      .u16(static_cast<std::uint16_t>(length))
+      .u16(0)
+      .bytes(payload);
+  const std::uint64_t pseudo = pseudo_sum(ends.source, ends.destination, kUdp, length);
+  const std::uint16_t sum = checksum_of(BytesView(out).subspan(l4), pseudo);
+  to_big_endian(sum == 0 ? std::uint16_t{0xffff} : sum, &out[l4 + 6]);
+}
+
+void set_hops(MutableBytes frame, const IpPacket& packet, std::uint8_t hops) {
+  std::byte& field = frame[packet.l3 + (packet.is_ip4 ? 8 : 7)];
+  if (packet.is_ip4) {
+    ChecksumChange change;
+    const auto word = [&] { return from_big_endian<std::uint16_t>(&frame[packet.l3 + 8]); };
+    const std::uint16_t before = word();
+    field = std::byte{hops};
+    change.replace(before, word());
+    change.apply(&frame[packet.l3 + 10]);
+  } else {
+    field = std::byte{hops};
+  }
+}
+
 std::optional<IpPacket> read_ip(BytesView frame, std::size_t l3, bool is_quoted) {
   if (frame.size() <= l3) return std::nullopt;
   switch (std::to_integer<int>(frame[l3] >> 4)) {

@@ -21,6 +21,9 @@ inline constexpr std::size_t kIp4Bytes = 20, kIp6Bytes = 40, kUdpBytes = 8, kTcp
 enum Protocol : std::uint8_t { kIcmp = 1, kTcp = 6, kUdp = 17, kIcmp6 = 58 };
 
 void write_mac(Mac mac, std::byte* at);
+void append_mac(Mac mac, Bytes& out);
+// Begins a frame anew: an empty vnet header, addresses and type.
+void write_ethernet(Mac destination, Mac source, std::uint16_t type, Bytes& out);
 
 struct IpPacket {
   bool is_ip4 = true;
@@ -42,6 +45,20 @@ struct IpPacket {
 std::optional<IpPacket> read_ip(BytesView frame, std::size_t l3, bool is_quoted = false);
 // Of a frame without a tag.
 std::optional<IpPacket> read_ip_frame(BytesView frame);
+
+// Where an IPv4 or IPv6 packet goes and comes from, in a frame that is made here.
+struct IpEnds {
+  Mac source_mac = 0, destination_mac = 0;
+  Ip source{}, destination{};
+  std::uint8_t hops = 64;
+};
+// A frame anew, with all but the payload: of `bytes`, which is to be appended.
+void write_ip(const IpEnds& ends, std::uint8_t protocol, std::size_t bytes, Bytes& out);
+// A frame with a UDP datagram.
+void write_udp(const IpEnds& ends, std::uint16_t source, std::uint16_t destination,
+               BytesView payload, Bytes& out);
+// Sets the hop limit, with the IPv4 header's checksum.
+void set_hops(MutableBytes frame, const IpPacket& packet, std::uint8_t hops);
 
 // The ones' complement sum, not folded; goes on from another of an even number of bytes.
 std::uint64_t sum_of(BytesView bytes, std::uint64_t sum = 0);

@@ -304,7 +304,8 @@ def test_an_operator_moves_a_vm_from_afar(fleet, users):
     ask("GET", "/v1/components/{name}", 404, name="sw2")
     ask("POST", "/v1/components/{name}", name="sw1", body={"mirror": "b", "remove_ports": ["x"]})
     ask("POST", "/v1/components/{name}", 409, name="sw1", body={"mirror": "c"})
-    assert ask("GET", "/v1/components/{name}/macs", name="sw1")[0]["static"]
+    assert ask("GET", "/v1/components/{name}/{table}", name="sw1", table="macs")[0]["static"]
+    ask("GET", "/v1/components/{name}/{table}", 404, name="sw1", table="leases")
     assert {port["kind"] for port in ask("GET", "/v1/ports")} >= {"component"}
     metrics = parse_metrics(unix(fleet, "e1", "GET", "/metrics")[1])
     assert value(metrics, "godwit_component_frames_total", component="sw1", port="a", direction="rx") == 0
