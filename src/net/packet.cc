@@ -30,7 +30,8 @@ std::optional<IpPacket> read_ip4(BytesView frame, std::size_t l3, bool is_quoted
                   .protocol = std::to_integer<std::uint8_t>(ip[9]),
                   .hops = std::to_integer<std::uint8_t>(ip[8]),
                   .fragment_offset = static_cast<std::uint16_t>((fragment & 0x1fff) * 8),
-                  .has_more = (fragment & 0x2000) != 0};
+                  .has_more = (fragment & 0x2000) != 0,
+                  .fragment_id = u16_at(ip, 4)};
 }
 
 // RFC 8200, 4. What no header is known for is the protocol.
@@ -56,6 +57,7 @@ std::optional<IpPacket> read_ip6(BytesView frame, std::size_t l3, bool is_quoted
       const auto fragment = from_big_endian<std::uint16_t>(at + 2);
       packet.fragment_offset = fragment & 0xfff8;
       packet.has_more = (fragment & 1) != 0;
+      packet.fragment_id = from_big_endian<std::uint32_t>(at + 4);
       packet.l4 += 8;
     } else {
       packet.l4 += (std::to_integer<std::size_t>(at[1]) + 1) * 8;
@@ -174,6 +176,10 @@ std::uint64_t pseudo_sum(Ip source, Ip destination, std::uint8_t protocol, std::
 }
 
 void ChecksumChange::replace(Ip old_ip, Ip new_ip) {
+  if (old_ip.is4() && new_ip.is4()) {  // a sum of halves, as in sum_of()
+    sum_ += std::uint64_t{~old_ip.as4()} + new_ip.as4();
+    return;
+  }
   std::array<std::byte, 16> before{}, after{};
   old_ip.write(before.data());
   new_ip.write(after.data());

@@ -35,6 +35,7 @@ struct IpPacket {
   std::uint8_t hops = 0;              // time to live, hop limit
   std::uint16_t fragment_offset = 0;  // bytes; only the first fragment has an l4 header
   bool has_more = false;              // fragments
+  std::uint32_t fragment_id = 0;
   bool is_fragment() const { return fragment_offset != 0 || has_more; }
   bool has_l4(BytesView frame, std::size_t bytes) const {
     return fragment_offset == 0 && l4 + bytes <= frame.size() && l4 + bytes <= end;
