@@ -1,0 +1,82 @@
+#include "net/neighbours.hh"
+
+namespace godwit::net {
+namespace {
+
+constexpr Nanoseconds kReachable = seconds(30);  // RFC 4861, 10
+constexpr Nanoseconds kRetry = seconds(1);
+constexpr int kMostAsked = 3;
+constexpr std::size_t kMostWaiting = 64;  // frames for one neighbour, as many as a batch
+
+}  // namespace
+
+std::optional<Mac> Neighbours::find(const Key& who) {
+  const auto found = all_.find(who);
+  if (found == all_.end()) return std::nullopt;
+  found->second.is_used = true;
+  return found->second.mac;
+}
+
+Neighbours::Waits Neighbours::wait(const Key& who, BytesView frame, Instant now) {
+  auto found = all_.find(who);
+  if (found == all_.end()) {
+    if (all_.size() >= most_) return Waits::full;
+    found = all_.emplace(who, State{.asked = 1, .due = now + kRetry}).first;
+    found->second.waiting.push_back(to_bytes(frame));
+    return Waits::ask;
+  }
+  auto& waiting = found->second.waiting;
+  if (waiting.size() >= kMostWaiting) return Waits::full;
+  waiting.push_back(to_bytes(frame));
+  return Waits::waits;
+}
+
+std::vector<Bytes> Neighbours::learn(const Key& who, Mac mac, bool is_new, Instant now) {
+  auto found = all_.find(who);
+  if (found == all_.end()) {
+    if (!is_new || all_.size() >= most_) return {};
+    found = all_.emplace(who, State{}).first;
+  }
+  State& state = found->second;
+  state.mac = mac;
+  state.asked = 0;
+  state.is_used = false;
+  state.due = now + kReachable;
+  std::vector<Bytes> frames(std::make_move_iterator(state.waiting.begin()),
+                            std::make_move_iterator(state.waiting.end()));
+  state.waiting.clear();
+  return frames;
+}
+
+std::vector<Neighbours::Question> Neighbours::tick(Instant now,
+                                                   std::vector<std::pair<Key, Bytes>>& lost) {
+  std::vector<Question> questions;
+  for (auto each = all_.begin(); each != all_.end();) {
+    auto& [who, state] = *each;
+    const bool is_unused = state.mac && state.asked == 0 && !state.is_used;
+    if (state.due > now) {
+      ++each;
+    } else if (is_unused || state.asked >= kMostAsked) {
+      for (Bytes& frame : state.waiting) lost.emplace_back(who, std::move(frame));
+      each = all_.erase(each);
+    } else {
+      questions.push_back({.who = who, .mac = state.mac});
+      ++state.asked;
+      state.due = now + kRetry;
+      ++each;
+    }
+  }
+  return questions;
+}
+
+void Neighbours::forget_port(PortIndex port) {
+  std::erase_if(all_, [port](const auto& each) { return each.first.port == port; });
+}
+
+std::vector<Neighbours::Entry> Neighbours::entries() const {
+  std::vector<Entry> all;
+  for (const auto& [who, state] : all_) all.push_back({.who = who, .mac = state.mac});
+  return all;
+}
+
+}  // namespace godwit::net
