@@ -10,7 +10,7 @@ namespace godwit::cli {
 namespace {
 
 struct Wish {
-  std::string name, type, tenant, mirror, ageing;
+  std::string name, type, tenant, mirror, ageing, otherwise;
   std::vector<std::string> ports, removed, macs, settings;
   std::map<std::string, std::vector<std::string>> lists;  // by field
   std::optional<unsigned> count, most_macs;
@@ -28,6 +28,24 @@ constexpr ListOption kLists[] = {
     {"--network", "networks", "prefix",
      "dhcp: a network that it serves: PREFIX,range=FIRST-LAST,router=IP,dns=IP+IP,domain=NAME,"
      "mtu=BYTES,lease=1h; all of them"},
+    {"--route", "routes", "to",
+     "router: PREFIX,via=IP or PREFIX,port=NAME or PREFIX,drop; with from=PREFIX only of these "
+     "sources; all of them"},
+    {"--rule", "rules", "action",
+     "router, nat, firewall: allow|drop|reject and with commas what it is of: in=PORT, out=PORT, "
+     "from=PREFIX+PREFIX, to=, protocol=tcp|udp|icmp, ports=80+8000-8099, source-ports=, "
+     "icmp-types=, states=new+established+related, log; the first that fits decides; all of them"},
+    {"--list", "sets", "name",
+     "router, nat, firewall: a name, @NAME in rules, for prefixes or ports: NAME,members=A+B; all "
+     "of them"},
+    {"--masquerade", "masquerade", "out",
+     "router, nat: what leaves at a port gets its address: PORT,from=PREFIX,to=IP-IP,"
+     "ports=FIRST-LAST; all of them"},
+    {"--forward", "forward", "address",
+     "router, nat: what comes for an address goes to another: IP,protocol=tcp,ports=80,to=IP,"
+     "to-port=8080; all of them"},
+    {"--one-to-one", "one_to_one", "outside",
+     "router, nat: PREFIX,inside=PREFIX: each address of one is one of the other; all of them"},
     {"--reserve", "reservations", "mac", "dhcp: an address for one: MAC,address=IP; all of them"},
 };
 
@@ -39,6 +57,12 @@ struct List {
 };
 const std::vector<List> kKnown = {
     {"macs", "Show the addresses that a switch knows", {"mac", "vlan", "port", "static"}},
+    {"neighbours", "Show the addresses that a router knows", {"address", "mac", "port"}},
+    {"flows",
+     "Show the flows through a router or firewall (a thousand at most)",
+     {"flow", "becomes", "state", "remaining_s", "packets", "bytes"}},
+    {"rules", "Show what the rules of a router or firewall counted",
+     {"rule", "packets", "bytes", "logged"}},
     {"leases",
      "Show the addresses that a DHCP server has given",
      {"address", "mac", "host", "state", "remaining_s"}},
@@ -69,6 +93,7 @@ json body_of(const Wish& wish) {
     for (const auto& text : said->second) body[list.field].push_back(object_of(text, list.first));
   }
   if (!wish.mirror.empty()) body["mirror"] = wish.mirror == "none" ? "" : wish.mirror;
+  set_if_given(body, "default", wish.otherwise);
   if (!wish.ageing.empty()) {
     body["ageing_s"] = parse_duration(wish.ageing).value() / seconds(1);
   }
@@ -201,7 +226,8 @@ void add_settings(CLI::App& app, Context& context, Wish& wish) {
   app.add_option("--port", wish.ports,
                  "A port: NAME, and with commas what it is. Of a switch: access=VLAN or "
                  "trunk=VLAN+VLAN,native=VLAN, isolated, stretched (to this switch's instance "
-                 "elsewhere), mirrored, flood=FRAMES/S")
+                 "elsewhere), mirrored, flood=FRAMES/S. Of a router: address=IP/LENGTH+IP/LENGTH, mtu=, "
+                 "shared (by this gateway's instances elsewhere), proxy, advertise, dns=IP, relay=IP")
       ->type_name("SPEC");
   app.add_option("--set", wish.settings, "A setting that has no option here, as the API has it")
       ->type_name("KEY=VALUE");
@@ -217,6 +243,10 @@ void add_settings(CLI::App& app, Context& context, Wish& wish) {
       app.add_flag("--snooping", wish.snoops,
                    "switch: IP groups only to ports that want them (IGMP, MLD): the default");
   app.add_flag("--no-snooping", wish.floods, "switch: IP groups to all ports")->excludes(snoops);
+  app.add_option("--default", wish.otherwise,
+                 "router, nat, firewall: what becomes of new flows of which no rule is (default: "
+                 "allow; of a firewall: drop)")
+      ->check(CLI::IsMember({"allow", "drop", "reject"}));
   for (const ListOption& list : kLists) {
     app.add_option(list.option, wish.lists[list.field], list.help)->type_name("SPEC");
   }
@@ -249,7 +279,7 @@ void add_component(CLI::App& app, Context& context) {
 
   auto* add = add_on("add", "Add a component; its ports are called COMPONENT-PORT");
   add->add_option("--type", wish->type, "What it is (default: switch)")
-      ->check(CLI::IsMember({"switch", "dhcp"}));
+      ->check(CLI::IsMember({"switch", "router", "nat", "firewall", "dhcp"}));
   add->add_option("--ports", wish->count, "So many ports, called 1, 2, ...")
       ->check(CLI::Range(1U, 1024U));
   add_settings(*add, context, *wish);

@@ -101,6 +101,26 @@ Fields& Fields::texts(const char* key, std::vector<std::string>& into) {
   return *this;
 }
 
+Fields& Fields::word(const char* key, std::string& into) {
+  if (std::vector<std::string> one; has(key)) {
+    words(key, one);
+    if (one.size() != 1) fail(fmt::format("'{}' is one word", key));
+    if (one.size() == 1) into = one[0];
+  }
+  return *this;
+}
+
+Fields& Fields::words(const char* key, std::vector<std::string>& into) {
+  if (!has(key)) return *this;
+  into.clear();
+  for (const json& each : list_at(key)) {
+    const auto count = count_of(each);
+    if (!each.is_string() && !count) return fail(fmt::format("'{}' is a list of words", key)), *this;
+    into.push_back(count ? std::to_string(*count) : each.get<std::string>());
+  }
+  return *this;
+}
+
 std::optional<std::uint64_t> Fields::number_at(const char* key, std::uint64_t least,
                                                std::uint64_t most) {
   const json& value = at(key);

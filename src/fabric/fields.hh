@@ -31,6 +31,9 @@ class Fields final {
   Fields& flag(const char* key, bool& into);
   Fields& text(const char* key, std::string& into);
   Fields& texts(const char* key, std::vector<std::string>& into);  // all of them anew
+  // Texts that may be written as numbers.
+  Fields& word(const char* key, std::string& into);
+  Fields& words(const char* key, std::vector<std::string>& into);
   template <std::unsigned_integral Number>
   Fields& number(const char* key, Number& into,
                  std::type_identity_t<Number> most = std::numeric_limits<Number>::max(),

@@ -1,6 +1,8 @@
 #include "fabric/settings.hh"
 
 #include "fabric/dhcp_settings.hh"
+#include "fabric/firewall_settings.hh"
+#include "fabric/router_settings.hh"
 #include "fabric/switch_settings.hh"
 
 namespace godwit::fabric {
@@ -12,12 +14,16 @@ net::Mac mac_of(const PortId& port) {
 
 std::unique_ptr<Settings> settings_of(std::string_view type) {
   if (type == "switch") return std::make_unique<SwitchSettings>();
+  if (type == "router") return std::make_unique<RouterSettings>(RouterSettings::Kind::router);
+  if (type == "nat") return std::make_unique<RouterSettings>(RouterSettings::Kind::nat);
+  if (type == "firewall") return std::make_unique<FirewallSettings>();
   if (type == "dhcp") return std::make_unique<DhcpSettings>();
   return nullptr;
 }
 
 const std::vector<std::string_view>& component_types() {
-  static const std::vector<std::string_view> kTypes{"switch", "dhcp"};
+  static const std::vector<std::string_view> kTypes{"switch", "router", "nat", "firewall",
+                                                    "dhcp"};
   return kTypes;
 }
 

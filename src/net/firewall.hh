@@ -35,9 +35,8 @@ class Firewall final : public Component {
   Instant tick(Instant now, Outlet& out) override;
   std::vector<PortCounters> counters() const override;  // by index
 
-  std::vector<FlowReport> flows(Instant now) { return tracker_.flows(now); }
-  const std::vector<RuleCounters>& rules() const { return tracker_.rules(); }
-  const FlowTable& table() const { return tracker_.table(); }
+  Tracker& tracker() { return tracker_; }
+  const Tracker& tracker() const { return tracker_; }
 
  private:
   std::string_view judge(PortIndex from, PortIndex to, BytesView frame, Instant now);

@@ -53,12 +53,12 @@ TEST_F(FirewallTest, LetsAnswersThrough) {
   EXPECT_THAT(firewall.counters()[kOut].drops, ElementsAre(Pair("policy", 1)));
   EXPECT_EQ(firewall.counters()[kOut].rx_frames, 3u);
   EXPECT_EQ(firewall.counters()[kIn].tx_frames, 2u);
-  EXPECT_EQ(firewall.rules()[0].packets, 1u);
-  EXPECT_EQ(firewall.flows(now).size(), 1u);
+  EXPECT_EQ(firewall.tracker().rules()[0].packets, 1u);
+  EXPECT_EQ(firewall.tracker().flows(now).size(), 1u);
   now += seconds(31);
   Received none;
   firewall.tick(now, none);
-  EXPECT_EQ(firewall.table().size(), 0u);
+  EXPECT_EQ(firewall.tracker().table().size(), 0u);
 }
 
 TEST_F(FirewallTest, LooksBehindOneTagAndKeepsVlansApart) {

@@ -81,7 +81,7 @@ class Tracker final {
 
   Instant tick(Instant now);
 
-  std::vector<FlowReport> flows(Instant now);
+  std::vector<FlowReport> flows(Instant now, std::size_t most = ~std::size_t{0});
   const std::vector<RuleCounters>& rules() const { return filter_.counters(); }
   const FlowTable& table() const { return table_; }
 
