@@ -61,7 +61,8 @@ const std::vector<List> kKnown = {
     {"flows",
      "Show the flows through a router or firewall (a thousand at most)",
      {"flow", "becomes", "state", "remaining_s", "packets", "bytes"}},
-    {"rules", "Show what the rules of a router or firewall counted",
+    {"rules",
+     "Show what the rules of a router or firewall counted",
      {"rule", "packets", "bytes", "logged"}},
     {"leases",
      "Show the addresses that a DHCP server has given",
@@ -223,11 +224,12 @@ void change_component(Context& context, const Wish& wish) {
 }
 
 void add_settings(CLI::App& app, Context& context, Wish& wish) {
-  app.add_option("--port", wish.ports,
-                 "A port: NAME, and with commas what it is. Of a switch: access=VLAN or "
-                 "trunk=VLAN+VLAN,native=VLAN, isolated, stretched (to this switch's instance "
-                 "elsewhere), mirrored, flood=FRAMES/S. Of a router: address=IP/LENGTH+IP/LENGTH, mtu=, "
-                 "shared (by this gateway's instances elsewhere), proxy, advertise, dns=IP, relay=IP")
+  app.add_option(
+         "--port", wish.ports,
+         "A port: NAME, and with commas what it is. Of a switch: access=VLAN or "
+         "trunk=VLAN+VLAN,native=VLAN, isolated, stretched (to this switch's instance "
+         "elsewhere), mirrored, flood=FRAMES/S. Of a router: address=IP/LENGTH+IP/LENGTH, mtu=, "
+         "shared (by this gateway's instances elsewhere), proxy, advertise, dns=IP, relay=IP")
       ->type_name("SPEC");
   app.add_option("--set", wish.settings, "A setting that has no option here, as the API has it")
       ->type_name("KEY=VALUE");

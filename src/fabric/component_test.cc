@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "fabric/router_settings.hh"
 #include "fabric/switch_settings.hh"
 
 namespace godwit::fabric {
@@ -97,6 +98,162 @@ TEST(ComponentRecord, RefusesWhatItDoesNotUnderstand) {
   EXPECT_THAT(with_port({{"acess", 1}}), HasSubstr("there is no 'acess' here, but access"));
   EXPECT_THAT(refusal({{"routes", json::array()}}), HasSubstr("there is no 'routes'"));
   EXPECT_THAT(with_port({{"isolated", "yes"}}), HasSubstr("'isolated' is true or"));
+}
+
+const json kRouter = {
+    {"name", "r1"},
+    {"type", "router"},
+    {"ports",
+     {{{"name", "lan"},
+       {"address", {"10.7.0.1/24", "fd00:7::1/64"}},
+       {"shared", true},
+       {"advertise", true},
+       {"relay", "192.0.2.2"},
+       {"dns", "fd00:7::53"}},
+      {{"name", "wan"}, {"address", "192.0.2.1/24"}, {"mtu", 1400}, {"proxy", true}}}},
+    {"routes",
+     {{{"to", "0.0.0.0/0"}, {"via", "192.0.2.254"}},
+      {{"to", "10.9.0.0/16"}, {"port", "wan"}, {"from", "10.7.0.0/25"}},
+      {{"to", "203.0.113.0/24"}, {"drop", true}}}},
+    {"sets", {{{"name", "web"}, {"members", {80, "8000-8099"}}}}},
+    {"rules",
+     {{{"action", "allow"}, {"in", "lan"}, {"states", {"new", "related"}}},
+      {{"action", "reject"},
+       {"to", "10.7.0.0/24"},
+       {"protocol", "tcp"},
+       {"ports", "@web"},
+       {"log", true}},
+      {{"action", "drop"},
+       {"in", "wan"},
+       {"out", "itself"},
+       {"protocol", "icmp"},
+       {"icmp_types", 8}}}},
+    {"masquerade", {{{"out", "wan"}, {"from", "10.7.0.0/24"}, {"to", "192.0.2.5-192.0.2.6"}}}},
+    {"forward",
+     {{{"address", "192.0.2.1"},
+       {"protocol", "tcp"},
+       {"ports", 80},
+       {"to", "10.7.0.9"},
+       {"to_port", 8080}}}},
+    {"one_to_one", {{{"outside", "192.0.2.8/29"}, {"inside", "10.7.0.8/29"}}}}};
+
+TEST(ComponentRecord, OfAnyTypeIsTheSameFromTheStore) {
+  const json dhcp = {{"name", "d1"},
+                     {"type", "dhcp"},
+                     {"address", "10.7.0.2/24"},
+                     {"networks",
+                      {{{"prefix", "10.7.0.0/24"},
+                        {"range", "10.7.0.100-10.7.0.110"},
+                        {"dns", {"9.9.9.9"}},
+                        {"domain", "shop.test"},
+                        {"mtu", 1400},
+                        {"routes", {{{"to", "10.8.0.0/16"}, {"via", "10.7.0.1"}}}}}}},
+                     {"reservations", {{{"mac", "52:54:00:00:00:01"}, {"address", "10.7.0.9"}}}}};
+  const json firewall = {{"name", "f1"}, {"type", "firewall"}, {"rules", {{{"action", "allow"}}}}};
+  const json nat = {{"name", "n1"}, {"type", "nat"}};
+  for (const json& request : {kRouter, dhcp, firewall, nat}) {
+    auto record = new_component(request);
+    ASSERT_TRUE(record) << record.error().text;
+    record->id.bytes.fill(std::byte{1});
+    for (ComponentPort& port : record->ports) port.id.bytes.fill(std::byte{2});
+    const json kept = to_json(*record);
+    EXPECT_EQ(to_json(component_record(kept).value()), kept);
+    // And as a request, as which a topology that was exported has it.
+    EXPECT_EQ(to_json(new_component(kept).value())["ports"].size(), kept["ports"].size());
+    EXPECT_NE(record->settings->make(record->places(), 1), nullptr);
+  }
+}
+
+TEST(ComponentRecord, SaysWhatTheRouterDoes) {
+  const auto record = new_component(kRouter);
+  ASSERT_TRUE(record) << record.error().text;
+  const auto config =
+      dynamic_cast<const RouterSettings&>(*record->settings).config(record->places()).value();
+  const auto ip = [](const char* text) { return parse_ip(text).value(); };
+  const auto prefix = [](const char* text) { return parse_ip_prefix(text).value(); };
+  const net::RouterPort& lan = config.ports.at(0);
+  EXPECT_THAT(lan.addresses, ElementsAre(prefix("10.7.0.1/24"), prefix("fd00:7::1/64")));
+  EXPECT_TRUE(lan.shared_mac && lan.advertises && !lan.is_proxy);
+  EXPECT_EQ(*lan.shared_mac >> 24, 0x026777u);
+  EXPECT_EQ(lan.dhcp_relay, ip("192.0.2.2"));
+  EXPECT_EQ(config.ports.at(1).mtu, 1400);
+  EXPECT_EQ(config.routes[0], (net::Route{.to = prefix("0.0.0.0/0"), .via = ip("192.0.2.254")}));
+  EXPECT_EQ(config.routes[1],
+            (net::Route{.from = prefix("10.7.0.0/25"), .to = prefix("10.9.0.0/16"), .port = 1}));
+  EXPECT_EQ(config.routes[2], net::Route{.to = prefix("203.0.113.0/24")});
+  const auto& rules = config.tracker->filter.rules;
+  EXPECT_EQ(rules[0], (net::FilterRule{.in = {0}, .states = net::kNew | net::kRelated}));
+  EXPECT_EQ(rules[1], (net::FilterRule{.action = net::Action::reject,
+                                       .log = true,
+                                       .to = {prefix("10.7.0.0/24")},
+                                       .protocol = net::kTcp,
+                                       .destination_ports = {{80, 80}, {8000, 8099}}}));
+  EXPECT_EQ(rules[2], (net::FilterRule{.action = net::Action::drop,
+                                       .in = {1},
+                                       .out = {net::kItself},
+                                       .protocol = net::kIcmp,
+                                       .icmp_types = {8}}));
+  const auto& nat = config.tracker->nat;
+  EXPECT_EQ(nat.masquerade[0],
+            (net::Masquerade{.out = {1},
+                             .from = {prefix("10.7.0.0/24")},
+                             .to = net::IpRange{ip("192.0.2.5"), ip("192.0.2.6")}}));
+  EXPECT_EQ(nat.forward[0], (net::Forward{.address = ip("192.0.2.1"),
+                                          .protocol = net::kTcp,
+                                          .ports = {80, 80},
+                                          .to = ip("10.7.0.9"),
+                                          .to_port = 8080}));
+  EXPECT_EQ(nat.one_to_one[0],
+            (net::OneToOne{.outside = prefix("192.0.2.8/29"), .inside = prefix("10.7.0.8/29")}));
+}
+
+TEST(ComponentRecord, APortThatGoesTakesItsRoutesAlong) {
+  const auto record = new_component(kRouter).value();
+  const auto refused = changed(record, {{"remove_ports", "wan"}});
+  EXPECT_THAT(refused.error().text, HasSubstr("'wan' is no port here")) << "rules name it";
+  const auto after = changed(record, {{"remove_ports", "wan"},
+                                      {"rules", json::array()},
+                                      {"masquerade", json::array()},
+                                      {"routes", json::array()}});
+  ASSERT_TRUE(after) << after.error().text;
+  EXPECT_EQ(to_json(*after)["routes"].size(), 0u);
+  EXPECT_EQ(to_json(*after)["forward"].size(), 1u) << "nobody said anything of it";
+}
+
+TEST(ComponentRecord, LeasesGoThroughTheStore) {
+  const auto record =
+      new_component(
+          {{"name", "d1"},
+           {"type", "dhcp"},
+           {"address", "10.7.0.2/24"},
+           {"networks", {{{"prefix", "10.7.0.0/24"}, {"range", "10.7.0.100-10.7.0.110"}}}}})
+          .value();
+  const Settings& settings = *record.settings;
+  const auto server = settings.make(record.places(), 1), next = settings.make(record.places(), 1);
+  const Instant now = Instant{} + seconds(1000);
+  const json kept = {{"leases",
+                      {{{"address", "10.7.0.100"},
+                        {"mac", "52:54:00:00:00:01"},
+                        {"identifier", "01525400000001"},
+                        {"host", "77656231"},
+                        {"declined", false},
+                        {"remaining_s", 60}},
+                       {{"address", "10.7.0.101"},
+                        {"mac", "52:54:00:00:00:02"},
+                        {"identifier", ""},
+                        {"host", ""},
+                        {"declined", true},
+                        {"remaining_s", 61}}}}};
+  settings.restore(*server, kept, now);
+  EXPECT_EQ(settings.state(*server, now), kept);
+  settings.restore(*next, settings.state(*server, now + seconds(10)), now + seconds(10));
+  const json rows = settings.table(*next, "leases", record.places(), now + seconds(10));
+  EXPECT_EQ(rows[0], (json{{"address", "10.7.0.100"},
+                           {"mac", "52:54:00:00:00:01"},
+                           {"host", "web1"},
+                           {"state", "bound"},
+                           {"remaining_s", 50}}));
+  EXPECT_EQ(rows[1]["state"], "declined");
 }
 
 }  // namespace

@@ -115,7 +115,8 @@ Fields& Fields::words(const char* key, std::vector<std::string>& into) {
   into.clear();
   for (const json& each : list_at(key)) {
     const auto count = count_of(each);
-    if (!each.is_string() && !count) return fail(fmt::format("'{}' is a list of words", key)), *this;
+    if (!each.is_string() && !count)
+      return fail(fmt::format("'{}' is a list of words", key)), *this;
     into.push_back(count ? std::to_string(*count) : each.get<std::string>());
   }
   return *this;

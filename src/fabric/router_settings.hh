@@ -35,6 +35,8 @@ class RouterSettings final : public Settings {
   nlohmann::json state(const net::Component&, Instant) const override { return {}; }
   void restore(net::Component&, const nlohmann::json&, Instant) const override {}
 
+  Result<net::RouterConfig> config(const PortPlaces& ports) const;
+
  private:
   struct Port {
     net::RouterPort settings{};  // but its MACs
@@ -46,7 +48,6 @@ class RouterSettings final : public Settings {
     std::string port{};
     bool is_dropped = false;
   };
-  Result<net::RouterConfig> config(const PortPlaces& ports) const;
   nlohmann::json neighbours(const net::Router& router, const PortPlaces& ports) const;
 
   Kind kind_;

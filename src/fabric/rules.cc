@@ -164,8 +164,10 @@ void Rules::read_nat(Fields& fields) {
   if (fields.has("masquerade")) masquerade_.clear();
   fields.each("masquerade", [this](Fields& each) {
     Masquerade& rule = masquerade_.emplace_back();
-    each.words("out", rule.out).words("from", rule.from).word("to", rule.to).word("ports",
-                                                                                  rule.ports);
+    each.words("out", rule.out)
+        .words("from", rule.from)
+        .word("to", rule.to)
+        .word("ports", rule.ports);
   });
   if (fields.has("forward")) forward_.clear();
   fields.each("forward", [this](Fields& each) {
@@ -202,10 +204,8 @@ void Rules::filter_to_json(json& object) const {
   json sets = json::array(), rules = json::array();
   for (const auto& [name, members] : sets_) sets.push_back({{"name", name}, {"members", members}});
   for (const Rule& rule : rules_) rules.push_back(to_json(rule));
-  object.update({{"sets", sets},
-                 {"rules", rules},
-                 {"default", otherwise_},
-                 {"most_flows", most_flows_}});
+  object.update(
+      {{"sets", sets}, {"rules", rules}, {"default", otherwise_}, {"most_flows", most_flows_}});
 }
 
 void Rules::nat_to_json(json& object) const {
@@ -218,8 +218,8 @@ void Rules::nat_to_json(json& object) const {
     put(made, "ports", rule.ports);
   }
   for (const Forward& rule : forward_) {
-    json& made = forward.emplace_back(
-        json{{"address", rule.address.text()}, {"to", rule.to.text()}});
+    json& made =
+        forward.emplace_back(json{{"address", rule.address.text()}, {"to", rule.to.text()}});
     put(made, "in", rule.in);
     put(made, "protocol", rule.protocol);
     put(made, "ports", rule.ports);
@@ -230,13 +230,10 @@ void Rules::nat_to_json(json& object) const {
         json{{"outside", rule.outside.text()}, {"inside", rule.inside.text()}});
     put(made, "out", rule.out);
   }
-  object.update(
-      {{"masquerade", masquerade}, {"forward", forward}, {"one_to_one", one_to_one}});
+  object.update({{"masquerade", masquerade}, {"forward", forward}, {"one_to_one", one_to_one}});
 }
 
-void Rules::masquerade_by_default(const std::string& out) {
-  masquerade_ = {{.out = {out}}};
-}
+void Rules::masquerade_by_default(const std::string& out) { masquerade_ = {{.out = {out}}}; }
 
 bool Rules::is_empty() const {
   return rules_.empty() && masquerade_.empty() && forward_.empty() && one_to_one_.empty() &&
@@ -306,12 +303,12 @@ json flows_of(net::Tracker* tracker, Instant now) {
   json rows = json::array();
   if (tracker == nullptr) return rows;
   for (const auto& [flow, remaining] : tracker->flows(now, kMostFlowsShown)) {
-    json& row = rows.emplace_back(
-        json{{"flow", flow.tuple(net::Way::original).text()},
-             {"state", to_text(flow.state)},
-             {"remaining_s", std::max<Nanoseconds>(remaining, {}) / seconds(1)},
-             {"packets", flow.sent[0].packets + flow.sent[1].packets},
-             {"bytes", flow.sent[0].bytes + flow.sent[1].bytes}});
+    json& row =
+        rows.emplace_back(json{{"flow", flow.tuple(net::Way::original).text()},
+                               {"state", to_text(flow.state)},
+                               {"remaining_s", std::max<Nanoseconds>(remaining, {}) / seconds(1)},
+                               {"packets", flow.sent[0].packets + flow.sent[1].packets},
+                               {"bytes", flow.sent[0].bytes + flow.sent[1].bytes}});
     if (flow.is_translated) row["becomes"] = flow.leaving(net::Way::original).text();
   }
   return rows;

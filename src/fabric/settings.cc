@@ -22,8 +22,7 @@ std::unique_ptr<Settings> settings_of(std::string_view type) {
 }
 
 const std::vector<std::string_view>& component_types() {
-  static const std::vector<std::string_view> kTypes{"switch", "router", "nat", "firewall",
-                                                    "dhcp"};
+  static const std::vector<std::string_view> kTypes{"switch", "router", "nat", "firewall", "dhcp"};
   return kTypes;
 }
 

@@ -254,7 +254,8 @@ Instant Tracker::tick(Instant now) {
 std::vector<FlowReport> Tracker::flows(Instant now, std::size_t most) {
   std::vector<FlowReport> all;
   table_.for_each([&](FlowId, const Flow& flow) {
-    if (flow.ends > now && all.size() < most) all.push_back({.flow = flow, .remaining = flow.ends - now});
+    if (flow.ends > now && all.size() < most)
+      all.push_back({.flow = flow, .remaining = flow.ends - now});
   });
   return all;
 }

@@ -130,7 +130,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       const MutableBytes view(frame);
       firewall.handle(in, {&view, 1}, router.now, sink);
     }
-    require(router.tracker.table().size() <= kMostFlows && firewall.tracker().table().size() <= kMostFlows);
+    require(router.tracker.table().size() <= kMostFlows &&
+            firewall.tracker().table().size() <= kMostFlows);
   }
   return 0;
 }
