@@ -146,7 +146,7 @@ json DhcpSettings::describe(const net::Component& component) const {
                                         &net::DhcpLease::state)}};
 }
 
-json DhcpSettings::table(net::Component& component, std::string_view /*name*/,
+json DhcpSettings::table(const net::Component& component, std::string_view /*name*/,
                          const PortPlaces& /*ports*/, Instant now) const {
   json rows = json::array();
   for (const net::DhcpLease& lease : as_server(component).leases()) {

@@ -52,9 +52,9 @@ json FirewallSettings::describe(const net::Component& component) const {
   return {{"flows", dynamic_cast<const net::Firewall&>(component).tracker().table().size()}};
 }
 
-json FirewallSettings::table(net::Component& component, std::string_view name,
+json FirewallSettings::table(const net::Component& component, std::string_view name,
                              const PortPlaces& /*ports*/, Instant now) const {
-  net::Tracker* tracker = &dynamic_cast<net::Firewall&>(component).tracker();
+  const net::Tracker* tracker = &dynamic_cast<const net::Firewall&>(component).tracker();
   return name == "flows" ? flows_of(tracker, now) : rule_counts_of(tracker);
 }
 

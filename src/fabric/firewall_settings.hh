@@ -22,8 +22,8 @@ class FirewallSettings final : public Settings {
   std::unique_ptr<net::Component> make(const PortPlaces& ports, std::uint64_t seed) const override;
   void configure(net::Component& component, const PortPlaces& ports) const override;
   nlohmann::json describe(const net::Component& component) const override;
-  nlohmann::json table(net::Component& component, std::string_view name, const PortPlaces& ports,
-                       Instant now) const override;
+  nlohmann::json table(const net::Component& component, std::string_view name,
+                       const PortPlaces& ports, Instant now) const override;
   std::vector<std::string_view> tables() const override { return {"flows", "rules"}; }
   bool has_state() const override { return false; }
   std::uint64_t changes(const net::Component&) const override { return 0; }

@@ -167,7 +167,7 @@ json RouterSettings::neighbours(const net::Router& router, const PortPlaces& por
   return rows;
 }
 
-json RouterSettings::table(net::Component& component, std::string_view name,
+json RouterSettings::table(const net::Component& component, std::string_view name,
                            const PortPlaces& ports, Instant now) const {
   const auto& router = dynamic_cast<const net::Router&>(component);
   if (name == "neighbours") return neighbours(router, ports);

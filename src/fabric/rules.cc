@@ -299,7 +299,7 @@ Result<net::TrackerConfig> Rules::config(const PortPlaces& ports) const {
   return config;
 }
 
-json flows_of(net::Tracker* tracker, Instant now) {
+json flows_of(const net::Tracker* tracker, Instant now) {
   json rows = json::array();
   if (tracker == nullptr) return rows;
   for (const auto& [flow, remaining] : tracker->flows(now, kMostFlowsShown)) {
@@ -314,7 +314,7 @@ json flows_of(net::Tracker* tracker, Instant now) {
   return rows;
 }
 
-json rule_counts_of(net::Tracker* tracker) {
+json rule_counts_of(const net::Tracker* tracker) {
   json rows = json::array();
   if (tracker == nullptr) return rows;
   for (const net::RuleCounters& counted : tracker->rules()) {

@@ -71,7 +71,7 @@ class Rules final {
 };
 
 // What a tracker has: flows and what its rules counted, as tables.
-nlohmann::json flows_of(net::Tracker* tracker, Instant now);
-nlohmann::json rule_counts_of(net::Tracker* tracker);
+nlohmann::json flows_of(const net::Tracker* tracker, Instant now);
+nlohmann::json rule_counts_of(const net::Tracker* tracker);
 
 }  // namespace godwit::fabric

@@ -47,7 +47,7 @@ class Settings {
   // What it has counted besides its ports.
   virtual nlohmann::json describe(const net::Component& component) const = 0;
   // Of tables(): what it knows, as a list of objects.
-  virtual nlohmann::json table(net::Component& component, std::string_view name,
+  virtual nlohmann::json table(const net::Component& component, std::string_view name,
                                const PortPlaces& ports, Instant now) const = 0;
   virtual std::vector<std::string_view> tables() const = 0;
 

@@ -139,7 +139,7 @@ json SwitchSettings::describe(const net::Component& component) const {
           {"not_learned", sw.not_learned()}};
 }
 
-json SwitchSettings::table(net::Component& component, std::string_view /*name*/,
+json SwitchSettings::table(const net::Component& component, std::string_view /*name*/,
                            const PortPlaces& ports, Instant /*now*/) const {
   json rows = json::array();
   for (const auto& entry : as_switch(component).macs().entries()) {

@@ -64,6 +64,9 @@ void Firewall::configure(FirewallConfig config) {
   CHECK(check(config), "a configuration that was not checked");
   config_ = std::move(config);
   counters_.resize(std::ranges::max(config_.ports) + std::size_t{1});
+  for (PortIndex i = 0; i < counters_.size(); ++i) {
+    if (std::ranges::find(config_.ports, i) == config_.ports.end()) counters_[i] = {};
+  }
   tracker_.configure(tracker_config(config_));
 }
 

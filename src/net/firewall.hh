@@ -35,7 +35,6 @@ class Firewall final : public Component {
   Instant tick(Instant now, Outlet& out) override;
   std::vector<PortCounters> counters() const override;  // by index
 
-  Tracker& tracker() { return tracker_; }
   const Tracker& tracker() const { return tracker_; }
 
  private:

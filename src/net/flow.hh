@@ -71,6 +71,7 @@ struct Flow {
   Instant began{}, ends{};
   std::array<FlowCounters, 2> sent{};
   std::array<TcpSide, 2> tcp{};
+  TcpSide retry{};            // a SYN of who began it, while there is a flow: it may have restarted
   PortIndex in = 0, out = 0;  // of its first packet
   FlowState state = FlowState::unreplied;
   bool is_replied = false;

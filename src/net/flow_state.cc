@@ -148,7 +148,10 @@ PacketReading read_packet(BytesView frame, const IpPacket& packet, std::uint16_t
     if (kind == IcmpKind::error) read_error(frame, packet, reading);
     reading.may_begin = kind == IcmpKind::query;
   }
-  if (packet.protocol == kTcp && !(reading.tcp = read_tcp(frame, packet))) return reading;
+  if (packet.protocol == kTcp) {
+    reading.tcp = read_tcp(frame, packet);
+    if (!reading.tcp) return reading;
+  }
   if (reading.kind != invalid) return reading;
   const auto tuple = read_tuple(frame, packet, zone);
   if (!tuple || *tuple == tuple->inverse()) return reading;
@@ -186,6 +189,10 @@ TcpVerdict advance(Flow& flow, Way way, const std::optional<TcpSegment>& tcp,
                    const FlowTimeouts& timeouts, Instant now) {
   if (tcp) {
     const TcpVerdict verdict = advance(flow, way, *tcp);
+    if (tcp->has(kRst) && !flow.is_replied && verdict != TcpVerdict::invalid) {
+      flow.ends = now;  // it never came about
+      return TcpVerdict::passes;
+    }
     if (verdict != TcpVerdict::advances) return verdict;
     if (way == Way::reply) flow.is_replied = true;
   } else {

@@ -130,7 +130,7 @@ void FlowTable::remove_slot(const Tuple& tuple) {
 }
 
 void FlowTable::refresh(FlowId id) {
-  Entry& entry = entries_[id.index];
+  const Entry& entry = entries_[id.index];
   if (entry.is_listed) {
     if (newest_ == id.index && is_evictable(entry.flow)) return;
     unlist(id.index);

@@ -46,7 +46,7 @@ class FlowTable final {
   void limit(std::size_t most);
 
   template <class Visit>
-  void for_each(Visit visit) {
+  void for_each(Visit visit) const {
     for (std::uint32_t i = 0; i < entries_.size(); ++i) {
       if (entries_[i].is_used) visit(FlowId{i, entries_[i].generation}, entries_[i].flow);
     }

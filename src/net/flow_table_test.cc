@@ -45,7 +45,7 @@ TEST(FlowTable, AgreesWithAMap) {
   std::map<std::uint32_t, FlowId> expected;
   std::mt19937 random(5);
   for (int i = 0; i < 20'000; ++i) {
-    const std::uint32_t who = random() % 100;
+    const auto who = static_cast<std::uint32_t>(random() % 100);
     Flow flow = flow_between(who, 9, kNow + seconds(1));
     flow.state = FlowState::stream;  // not evicted
     const auto found = table.find(flow.tuples[random() % 2], kNow);

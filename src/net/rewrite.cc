@@ -46,7 +46,7 @@ std::size_t address_at(const IpPacket& packet, Side side) {
 
 void mend_checksum(MutableBytes frame, const IpPacket& packet, const ChecksumChange& addresses,
                    const ChecksumChange& port) {
-  ChecksumField field = field_of(packet);
+  const ChecksumField field = field_of(packet);
   if (field.at == 0 || !packet.has_l4(frame, field.at + 2)) return;
   std::byte* const at = &frame[packet.l4 + field.at];
   if (is_seed(frame, packet, packet.l4 + field.at)) {

@@ -67,7 +67,7 @@ class Router final : public Component {
   std::vector<PortCounters> counters() const override;  // by index
 
   const Neighbours& neighbours() const { return neighbours_; }
-  Tracker* tracker() const { return tracker_.get(); }  // null: it has no rules
+  const Tracker* tracker() const { return tracker_.get(); }  // null: it has no rules
 
  private:
   struct Port {

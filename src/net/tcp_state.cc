@@ -90,13 +90,24 @@ TcpVerdict take_syn(Flow& flow, Way way, const TcpSegment& segment) {
     case FlowState::closed:
       return is_original ? TcpVerdict::reopens : TcpVerdict::invalid;
     default:  // the other end will say what it thinks of it
+      if (is_original) greeted(flow.retry, segment);
       return is_original ? TcpVerdict::passes : TcpVerdict::invalid;
   }
+}
+
+bool answers_retry(const Flow& flow, Way way, const TcpSegment& segment) {
+  return way == Way::reply && flow.retry.has_sent && segment.has(kAck) &&
+         segment.acknowledged == flow.retry.end;
 }
 
 TcpVerdict take_syn_ack(Flow& flow, Way way, const TcpSegment& segment) {
   if (way == Way::original) {
     return flow.state == FlowState::syn_received ? TcpVerdict::advances : TcpVerdict::invalid;
+  }
+  if (answers_retry(flow, way, segment)) {
+    flow.tcp = {flow.retry, TcpSide{}};
+    flow.retry = {};
+    flow.state = FlowState::syn_sent;
   }
   if (flow.state != FlowState::syn_sent) return TcpVerdict::passes;
   greeted(flow.tcp[index_of(way)], segment);
@@ -111,7 +122,9 @@ TcpVerdict take_rst(Flow& flow, Way way, const TcpSegment& segment) {
   const TcpSide& receiver = flow.tcp[index_of(other(way))];
   const bool is_early = flow.state == FlowState::syn_sent || flow.state == FlowState::syn_received;
   bool closes = false;
-  if (receiver.has_acknowledged) {
+  if (answers_retry(flow, way, segment)) {
+    closes = true;
+  } else if (receiver.has_acknowledged) {
     const std::uint32_t expected = receiver.acknowledged;
     if (is_before(segment.sequence, expected) && !(is_early && segment.sequence == 0)) {
       return TcpVerdict::invalid;

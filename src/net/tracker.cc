@@ -7,7 +7,7 @@
 namespace godwit::net {
 namespace {
 
-constexpr std::size_t kLooks = 4096;  // flows that a tick looks at: some 50 us
+constexpr std::size_t kLooks = 4096;  // flows that a tick looks at: 60 us; 500 us if all end
 constexpr Nanoseconds kBetweenLooks = milliseconds(100);
 constexpr Nanoseconds kBetweenCircles = seconds(1);
 constexpr std::uint8_t kRedirect = 5;  // ICMP; would name an address of the other network
@@ -251,7 +251,7 @@ Instant Tracker::tick(Instant now) {
   return now + (is_round ? kBetweenCircles : kBetweenLooks);
 }
 
-std::vector<FlowReport> Tracker::flows(Instant now, std::size_t most) {
+std::vector<FlowReport> Tracker::flows(Instant now, std::size_t most) const {
   std::vector<FlowReport> all;
   table_.for_each([&](FlowId, const Flow& flow) {
     if (flow.ends > now && all.size() < most)

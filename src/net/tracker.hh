@@ -69,8 +69,9 @@ class Tracker final {
                           Ticket& ticket);
   // When it is known where it leaves, `out`; kItself: it is for the router, and gets no other
   // source. `own`: the router's address there, of the packet's family. Empty: it passes; else why
-  // it is dropped, and it is again as it came (for an ICMP error to quote): "rule", "policy",
-  // "reject", "full", "ports-used-up", "no-address" to masquerade with, "ended" in between.
+  // it is dropped, and it is again as it came (for an ICMP error to quote, so not ICMP errors):
+  // "rule", "policy", "reject" (see refusal.hh), "full", "ports-used-up", "no-address" to
+  // masquerade with, "ended" in between.
   std::string_view leave(MutableBytes frame, IpPacket& packet, Ticket& ticket, PortIndex out,
                          Ip own, Instant now);
   // Both, where nothing is translated: with a `zone` of its own (a VLAN).
@@ -81,7 +82,7 @@ class Tracker final {
 
   Instant tick(Instant now);
 
-  std::vector<FlowReport> flows(Instant now, std::size_t most = ~std::size_t{0});
+  std::vector<FlowReport> flows(Instant now, std::size_t most = ~std::size_t{0}) const;
   const std::vector<RuleCounters>& rules() const { return filter_.counters(); }
   const FlowTable& table() const { return table_; }
 

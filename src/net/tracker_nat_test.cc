@@ -94,7 +94,9 @@ TEST_F(TrackerNatTest, AUdpChecksumIsNeverZero) {
     const auto field = from_big_endian<std::uint16_t>(&frame[kPayloadAt + 26]);
     ASSERT_NE(field, 0) << i;
     ones += field == 0xffff ? 1 : 0;
-    if (i % 1024 == 0) EXPECT_EQ(fault_of(frame), "");
+    if (i % 1024 == 0) {
+      EXPECT_EQ(fault_of(frame), "");
+    }
   }
   EXPECT_GT(ones, 0);
 }
@@ -327,7 +329,9 @@ TEST_F(TrackerNatTest, SuperFramesAreAsGoodAsAny) {
       ASSERT_FALSE(sent.empty()) << cause;
       EXPECT_TRUE(wire::testing::has_right_seed(sent));
       EXPECT_EQ(ends_of(sent).source, is_ip6 ? ip("2001:db8::8") : ip("192.0.2.8"));
-      if (!is_ip6) EXPECT_NE(ends_of(sent).source_port, 40'000);
+      if (!is_ip6) {
+        EXPECT_NE(ends_of(sent).source_port, 40'000);
+      }
     }
   }
 }

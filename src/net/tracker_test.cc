@@ -39,6 +39,36 @@ TEST_F(TrackerTest, FollowsTcpThroughItsLife) {
   EXPECT_EQ(state(), FlowState::syn_sent);
 }
 
+TEST_F(TrackerTest, EachStateOfTcpHasItsTime) {
+  const auto remaining = [&] { return tracker->flows(now).at(0).remaining; };
+  const FlowTimeouts times{.syn_sent = seconds(1),
+                           .syn_received = seconds(2),
+                           .established = seconds(3),
+                           .closing = seconds(4),
+                           .time_wait = seconds(5),
+                           .closed = seconds(6)};
+  start({.timeouts = times});
+  PacketSpec client = tcp;
+  client.payload.clear();
+  PacketSpec server = answer_to(client);
+  server.sequence = 5000;
+  const auto send = [&](PacketSpec& from, PacketSpec& to, std::uint8_t flags) {
+    from.flags = flags;
+    EXPECT_EQ(cause_of(from), "");
+    from.sequence += (flags & (kSyn | kFin)) != 0 ? 1 : 0;
+    to.acknowledged = from.sequence;
+    return remaining();
+  };
+  EXPECT_EQ(send(client, server, kSyn), times.syn_sent);
+  EXPECT_EQ(send(server, client, kSyn | kAck), times.syn_received);
+  EXPECT_EQ(send(client, server, kAck), times.established);
+  EXPECT_EQ(send(server, client, kFin | kAck), times.closing);
+  EXPECT_EQ(send(client, server, kAck), times.closing);
+  EXPECT_EQ(send(client, server, kFin | kAck), times.closing);
+  EXPECT_EQ(send(server, client, kAck), times.time_wait);
+  EXPECT_EQ(send(server, client, kRst | kAck), times.closed);
+}
+
 TEST_F(TrackerTest, OnlyAPlausibleResetEndsAFlow) {
   start({});
   connect(tcp);
@@ -57,7 +87,7 @@ TEST_F(TrackerTest, OnlyAPlausibleResetEndsAFlow) {
   EXPECT_EQ(state(), FlowState::closed);
 }
 
-TEST_F(TrackerTest, ARefusedConnectionIsClosed) {
+TEST_F(TrackerTest, ARefusedConnectionIsForgotten) {
   start({});
   cross(tcp);
   PacketSpec refusal = answer_to(tcp, kRst | kAck);
@@ -66,6 +96,27 @@ TEST_F(TrackerTest, ARefusedConnectionIsClosed) {
   EXPECT_EQ(cause_of(refusal), "invalid") << "of somebody who did not see the SYN";
   refusal.acknowledged = 1000 + 1 + static_cast<std::uint32_t>(tcp.payload.size());
   EXPECT_EQ(cause_of(refusal), "");
+  EXPECT_THAT(tracker->flows(now), SizeIs(0)) << "it never came about";
+  EXPECT_EQ(cause_of(refusal), "invalid");
+}
+
+TEST_F(TrackerTest, AHostThatForgotItsFlowsMayBeginAgain) {
+  start({});
+  connect(tcp);
+  PacketSpec again = tcp;
+  again.payload.clear();
+  again.sequence = 900'000;
+  EXPECT_EQ(cause_of(again), "");
+  EXPECT_EQ(state(), FlowState::established) << "the other end may not agree";
+  PacketSpec back = answer_to(again, kSyn | kAck);
+  back.sequence = 70'000, back.acknowledged = 900'001;
+  EXPECT_EQ(cause_of(back), "");
+  EXPECT_EQ(state(), FlowState::syn_received);
+  again.sequence = 1'900'000;
+  EXPECT_EQ(cause_of(again), "");
+  back.flags = kRst | kAck;
+  back.sequence = 0, back.acknowledged = 1'900'001;
+  EXPECT_EQ(cause_of(back), "");
   EXPECT_EQ(state(), FlowState::closed);
 }
 
@@ -275,6 +326,29 @@ TEST_F(TrackerTest, FragmentsFollowTheirFirst) {
   now += seconds(31);
   cross(fragments[1]);
   EXPECT_EQ(cause, "fragment");
+}
+
+TEST_F(TrackerTest, FragmentsOfIp6FollowToo) {
+  start({.filter = {.rules = {{.in = {kInside}}}, .otherwise = Action::drop}});
+  // UDP from fd07::2:1 to 2001:db8::9:2 behind a fragment header, and the rest of it.
+  const auto fragment = [](PortIndex from, std::string_view header, std::string_view rest) {
+    constexpr const char* kEnds[] = {
+        "20010db8000000000000000000000009fd070000000000000000000000000002",
+        "fd07000000000000000000000000000220010db8000000000000000000000009"};
+    return frame_with(1, 2, fmt::format("86dd6000000000102c40{}{}{}", kEnds[from], header, rest));
+  };
+  const Bytes first = fragment(kInside, "1100000100000007", "0001000200100000");
+  const Bytes second = fragment(kInside, "1100000800000007", "0102030405060708");
+  cross(second, kInside);
+  EXPECT_EQ(cause, "fragment");
+  EXPECT_EQ(cross(first, kInside), first);
+  EXPECT_EQ(cross(second, kInside), second);
+  cross(fragment(kInside, "1100000800000008", "0102030405060708"), kInside);
+  EXPECT_EQ(cause, "fragment") << "of another datagram";
+  cross(fragment(kOutside, "1100000100000009", "0001000300100000"), kOutside);
+  EXPECT_EQ(cause, "policy");
+  cross(fragment(kOutside, "1100000800000009", "0102030405060708"), kOutside);
+  EXPECT_EQ(cause, "fragment") << "of what was dropped";
 }
 
 TEST_F(TrackerTest, FragmentsThatLieOverAHeaderAreRefused) {

@@ -28,7 +28,8 @@ void add_ip(Bytes& frame, const PacketSpec& spec, std::size_t length) {
   Writer writer(frame);
   writer.u16(is_ip4 ? kTypeIp4 : kTypeIp6);
   const std::size_t l3 = frame.size();
-  const std::uint8_t protocol = !is_ip4 && spec.protocol == kIcmp ? kIcmp6 : spec.protocol;
+  const bool is_icmp6 = !is_ip4 && spec.protocol == kIcmp;
+  const std::uint8_t protocol = is_icmp6 ? std::uint8_t{kIcmp6} : spec.protocol;
   Bytes addresses(spec.source.size() * 2);
   spec.source.write(addresses.data());
   spec.destination.write(&addresses[spec.source.size()]);
@@ -108,15 +109,14 @@ bool is_error(BytesView frame, const IpPacket& packet) {
   return type < 128;
 }
 
-// As the other end sees it, whose network card has finished its checksum.
+}  // namespace
+
 Bytes arrived(BytesView frame) {
   if ((frame[0] & std::byte{wire::kVnetNeedsChecksum}) == std::byte{0}) return to_bytes(frame);
   Bytes finished(wire::kVnetBytes);
   append(finished, wire::testing::offload(frame).at(0));
   return finished;
 }
-
-}  // namespace
 
 Bytes packet_of(const PacketSpec& spec) {
   Bytes frame(wire::kVnetBytes + 12);

@@ -34,6 +34,9 @@ struct PacketSpec {
 };
 Bytes packet_of(const PacketSpec& spec);
 
+// As the other end sees it, whose network card has finished its checksum.
+Bytes arrived(BytesView frame);
+
 // As a host or router would say it about this frame.
 Bytes icmp_error(BytesView about, Ip from, std::uint8_t type, std::size_t quoted = 28);
 // Of an IPv4 frame; bytes of each, but of the last.

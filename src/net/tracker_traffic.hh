@@ -1,0 +1,126 @@
+#pragma once
+// What hosts inside and outside of TrackerTest's router say to each other, from a seed: TCP as it
+// should be, and strays of all kinds. Used where two routers are compared.
+#include <algorithm>
+#include <utility>
+
+#include "net/tracker_testing.hh"
+
+namespace godwit::net {
+
+inline constexpr std::uint8_t kOther = 253;  // for experiments (RFC 3692): nobody looks into it
+
+// Two ends of TCP that do as they should, with a segment sent twice now and then.
+struct Conversation {
+  std::array<PacketSpec, 2> ends{};  // what each sends next; the client is the first
+  struct Segment {
+    std::size_t by = 0;
+    std::uint8_t flags = 0;
+    std::size_t bytes = 0;
+  };
+  std::vector<Segment> rest{};  // last first
+  std::optional<PacketSpec> again{};
+
+  PacketSpec next() {
+    const Segment segment = rest.back();
+    rest.pop_back();
+    PacketSpec& end = ends[segment.by];
+    end.flags = segment.flags;
+    end.payload = std::string(segment.bytes, 'z');
+    again = end;
+    const bool counts = (segment.flags & (kSyn | kFin)) != 0;
+    end.sequence += static_cast<std::uint32_t>(segment.bytes) + (counts ? 1 : 0);
+    ends[1 - segment.by].acknowledged = end.sequence;
+    return *again;
+  }
+};
+
+struct Traffic {
+  wire::testing::Random random;
+
+  std::size_t upto(std::size_t most) { return random() % most; }
+  template <class T>
+  T one_of(std::initializer_list<T> values) {
+    return *(values.begin() + upto(values.size()));
+  }
+  // Each host has ports of its own: which ones are taken instead is nobody's business.
+  PacketSpec fresh() {
+    const std::size_t host = upto(3);
+    const bool is_ip6 = upto(4) == 0, from_inside = upto(3) != 0;
+    const auto inside = one_of({2, 3, 4});
+    const auto text = [&](const char* four, const char* six, auto number) {
+      return ip(fmt::format(fmt::runtime(is_ip6 ? six : four), number));
+    };
+    PacketSpec spec;
+    spec.source = from_inside ? text("10.7.0.{}", "fd07::{}", inside)
+                              : text("198.51.100.{}", "2001:db8:9::{}", host + 1);
+    spec.destination = from_inside ? text("198.51.100.{}", "2001:db8:9::{}", host + 1)
+                                   : text("10.7.0.{}", "fd07::{}", one_of({2, 9}));
+    if (!is_ip6 && upto(3) == 0) spec.destination = one_of({ip("192.0.2.1"), ip("203.0.113.4")});
+    spec.protocol = one_of<std::uint8_t>({kTcp, kTcp, kUdp, kIcmp, kOther});
+    const auto number = from_inside ? static_cast<std::size_t>(inside) : 5 + host;
+    spec.source_port = static_cast<std::uint16_t>(4000 + 100 * number + upto(4));
+    spec.destination_port = one_of<std::uint16_t>({80, 81, 82, 8000});
+    if (spec.destination == ip("10.7.0.9")) spec.destination_port = 81;  // 80 may be forwarded to
+    spec.sequence = 1000 * static_cast<std::uint32_t>(1 + upto(3));
+    if (spec.protocol == kIcmp) spec.icmp_type = is_ip6 ? 128 : 8;
+    spec.payload = std::string(spec.protocol == kTcp ? 0 : upto(30), 'x');
+    if (upto(15) == 0) spec.flags = some_flags();
+    spec.needs_checksum = upto(3) == 0 && (spec.protocol == kTcp || spec.protocol == kUdp);
+    spec.has_checksum = is_ip6 || spec.needs_checksum || upto(3) != 0;
+    return spec;
+  }
+  std::uint8_t some_flags() {
+    return one_of<std::uint8_t>(
+        {kSyn, kSyn | kAck, kAck, kFin | kAck, kRst, kRst | kAck, kAck | kPush, 0, kFin});
+  }
+  std::vector<Conversation::Segment> some_talk() {
+    std::vector<Conversation::Segment> all{{0, kSyn, 0}};
+    if (upto(5) == 0) return {{1, kRst | kAck, 0}, {0, kSyn, 0}};
+    all.push_back({1, kSyn | kAck, 0});
+    all.push_back({0, kAck, 0});
+    for (std::size_t n = upto(6); n > 0; --n) {
+      all.push_back({upto(2), one_of<std::uint8_t>({kAck, kAck | kPush}), 1 + upto(30)});
+      if (upto(2) == 0) all.push_back({1 - all.back().by, kAck, 0});
+    }
+    const std::size_t first = upto(2);
+    if (upto(4) == 0) {
+      all.push_back({first, kRst | kAck, 0});
+    } else {
+      all.push_back({first, kFin | kAck, 0});
+      if (upto(2) == 0) all.push_back({1 - first, kAck, 0});
+      if (upto(3) == 0) all.push_back({1 - first, kAck, 5});
+      all.push_back({1 - first, kFin | kAck, 0});
+      all.push_back({first, kAck, 0});
+    }
+    std::ranges::reverse(all);
+    return all;
+  }
+  Conversation some_conversation() {
+    Conversation talk;
+    PacketSpec& client = talk.ends[0];
+    do client = fresh();
+    while (client.protocol != kTcp);
+    client.source_port = static_cast<std::uint16_t>(10'000 + talk_count++);
+    if (upto(4) == 0 && over) client = *std::exchange(over, std::nullopt);  // the same two again
+    client.sequence = static_cast<std::uint32_t>(random()), client.acknowledged = 0;
+    talk.rest = some_talk();
+    return talk;
+  }
+  // By who got it; not of TCP.
+  PacketSpec answer(const PacketSpec& to) {
+    PacketSpec back = TrackerTest::answer_to(to);
+    back.hops = 64;
+    if (to.protocol == kIcmp) {
+      std::swap(back.source_port, back.destination_port);
+      back.icmp_type = to.source.is4() ? 0 : 129;
+    }
+    return back;
+  }
+  std::vector<PacketSpec> past{};  // what came out, and could be answered
+  std::vector<Conversation> talks{};
+  std::optional<PacketSpec> over{};  // the client of one that has ended
+  std::size_t talk_count = 0;
+};
+
+}  // namespace godwit::net
