@@ -1,9 +1,11 @@
 #!/usr/bin/python3
-"""How fast components forward, on one host, against its kernel's bridge.
+"""How fast components forward, on one host, against its kernel's bridge, forwarding and NAT.
 
     [a] 10.8.0.1 -- TAP -- wire -- switch (godwitd) -- wire -- TAP -- 10.8.0.2 [b]        godwit
     [a] ----------- TAP -- wire (godwitd) ------------ TAP ----------------- [b]          godwit-wire
     [a] ----------- veth - bridge (kernel) ----------- veth ---------------- [b]          linux-bridge
+    [a] 10.8.0.1 -- TAP -- wire -- router, nat ------- wire -- TAP -- 10.9.0.1 [b]        godwit-router, godwit-nat
+    [a] ----------- veth - [namespace that forwards] - veth ---------------- [b]          linux-router, linux-nat
 
 a and b are network namespaces; iperf3 runs in both, so on few CPUs all of them share these. forward-super: one TCP
 connection. forward-64: UDP with 18 bytes of payload, as fast as it is sent; what arrives counts. Interleaved, median.
@@ -24,7 +26,9 @@ from stage import Lab, performed, wait_until, write_rows  # noqa: E402
 
 HOST = "e1"
 ADDRESSES = ("10.8.0.1", "10.8.0.2")
-SYSTEMS = ("godwit", "godwit-wire", "linux-bridge")
+ROUTED = ("10.8.0.1", "10.9.0.1")
+PEERS = {"godwit": "linux-bridge", "godwit-router": "linux-router", "godwit-nat": "linux-nat"}
+SYSTEMS = ("godwit", "godwit-wire", "linux-bridge", "godwit-router", "linux-router", "godwit-nat", "linux-nat")
 CASES = {"forward-super": ("gbps", ()), "forward-64": ("mpps", ("-u", "-b0", "-l18"))}
 LEAST_SUPER = 0.7  # of the kernel's
 
@@ -82,12 +86,46 @@ def join_by_godwit(lab, places, has_switch):
     return None
 
 
-def rate(places, options, length_s):
+def gateway_of(address):
+    return address.rsplit(".", 1)[0] + ".254"
+
+
+def join_by_router(lab, places, nat):
+    name = "n" if nat else "r"
+    sides = ("inside", "outside")
+    ports = [f"{side},address={gateway_of(address)}/24" for side, address in zip(sides, ROUTED)]
+    lab.run(HOST, "godwit", "component", "add", name, "--type", "nat" if nat else "router",
+            *(word for port in ports for word in ("--port", port)))
+    for number, place in enumerate(places):
+        lab.run(HOST, "godwit", "port", "add", f"{name}{number}", "--uplink")
+        place.enter(f"{name}{number}", ROUTED[number])
+        place.run("ip", "route", "add", "default", "via", gateway_of(ROUTED[number]))
+        lab.run(HOST, "godwit", "connect", f"{name}{number}", f"{name}-{sides[number]}")
+
+
+def join_by_kernel_router(lab, places, router, nat):
+    for number, place in enumerate(places):
+        ends = [f"k{nat:d}{number}{side}" for side in "ab"]
+        lab.run(HOST, "ip", "link", "add", ends[0], "type", "veth", "peer", "name", ends[1])
+        place.enter(ends[0], ROUTED[number])
+        router.enter(ends[1], gateway_of(ROUTED[number]))
+        place.run("ip", "route", "add", "default", "via", gateway_of(ROUTED[number]))
+    router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    if nat:
+        router.run("nft", "add table ip t; add chain ip t c { type nat hook postrouting priority 100; }; "
+                   f"add rule ip t c oifname {ends[1]} masquerade")
+
+
+def target_of(system):
+    return (ROUTED if "router" in system or "nat" in system else ADDRESSES)[1]
+
+
+def rate(places, target, options, length_s):
     """What arrives: (Gbit/s, million packets a second)."""
     server = places[1].start("iperf3", "-s", "-1", "-J")
     try:
         wait_until(lambda: ":5201" in places[1].run("ss", "-Hltn"), 10, "iperf3's server")
-        client = places[0].start("iperf3", "-c", ADDRESSES[1], f"-t{length_s}", "-J", *options)
+        client = places[0].start("iperf3", "-c", target, f"-t{length_s}", "-J", *options)
         client.communicate(timeout=length_s + 30)
         text, _ = server.communicate(timeout=30)
     finally:
@@ -105,7 +143,7 @@ def measure(joined, rounds, length_s):
         rates = {system: [] for system in SYSTEMS}
         for _ in range(rounds):
             for system in SYSTEMS:
-                rates[system].append(rate(joined[system], options, length_s))
+                rates[system].append(rate(joined[system], target_of(system), options, length_s))
         for system in SYSTEMS:
             value = statistics.median(rates[system])
             rows.append({"bench": "fabric", "case": case, "system": system, "metric": metric, "value": value,
@@ -116,11 +154,14 @@ def measure(joined, rounds, length_s):
 
 def judge(rows):
     value = {(row["case"], row["system"]): row["value"] for row in rows}
-    ratio = value["forward-super", "godwit"] / value["forward-super", "linux-bridge"]
-    small = value["forward-64", "godwit"] / value["forward-64", "linux-bridge"]
-    print(f"  {'met' if ratio >= LEAST_SUPER else 'MISSED'}: super-frames {ratio:.2f} of the kernel's, to reach "
-          f"{LEAST_SUPER}; small ones {small:.2f}", flush=True)
-    return ratio >= LEAST_SUPER
+    met = True
+    for system, peer in PEERS.items():
+        ratio = value["forward-super", system] / value["forward-super", peer]
+        small = value["forward-64", system] / value["forward-64", peer]
+        print(f"  {'met' if ratio >= LEAST_SUPER else 'MISSED'}: {system}'s super-frames {ratio:.2f} of {peer}'s, to "
+              f"reach {LEAST_SUPER}; small ones {small:.2f}", flush=True)
+        met = met and ratio >= LEAST_SUPER
+    return met
 
 
 def run(options):
@@ -133,9 +174,16 @@ def run(options):
                 stack.callback(place.end)
             if system == "linux-bridge":
                 join_by_bridge(lab, places)
-            else:
+            elif system in ("godwit", "godwit-wire"):
                 join_by_godwit(lab, places, has_switch=system == "godwit")
-            wait_until(lambda p=places[0]: p.start("ping", "-c1", "-W1", ADDRESSES[1]).wait(5) == 0, 20, system)
+            elif system.startswith("godwit"):
+                join_by_router(lab, places, nat=system == "godwit-nat")
+            else:
+                router = Place(lab)
+                stack.callback(router.end)
+                join_by_kernel_router(lab, places, router, nat=system == "linux-nat")
+            wait_until(lambda p=places[0], t=target_of(system): p.start("ping", "-c1", "-W1", t).wait(5) == 0, 20,
+                       system)
         rows = measure(joined, rounds, length_s)
     if options.json:
         write_rows(options.json, rows)
