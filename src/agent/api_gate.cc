@@ -119,6 +119,12 @@ void ApiGate::audit(const http::Request& request, http::Responder& responder) {
 }
 
 bool ApiGate::admit(const http::Request& request, http::Responder& responder) {
+  if (!let_pass(request, responder)) return false;
+  if (changes(request)) audit(request, responder);
+  return true;
+}
+
+bool ApiGate::let_pass(const http::Request& request, http::Responder& responder) {
   const http::Caller& caller = *request.caller;
   ++counters_.requests;
   if (!is_good(caller)) {
@@ -129,7 +135,8 @@ bool ApiGate::admit(const http::Request& request, http::Responder& responder) {
                                 caller.name));
     return false;
   }
-  if (caller.remote() && !take(caller.name)) {
+  // What is carried was counted with what carries it, or by the peer.
+  if (caller.remote() && !request.carried && !take(caller.name)) {
     ++counters_.limited;
     auto answer =
         http::error_response(kTooMany, fmt::format("{} asks more than {} times a second: wait",
@@ -139,7 +146,6 @@ bool ApiGate::admit(const http::Request& request, http::Responder& responder) {
     responder.send(std::move(answer));
     return false;
   }
-  if (changes(request)) audit(request, responder);
   return true;
 }
 

@@ -27,6 +27,8 @@ class ApiGate final {
 
   // False: answered (401, 429).
   bool admit(const http::Request& request, http::Responder& responder);
+  // The same for a request that goes on to another host, whose audit log it is in.
+  bool let_pass(const http::Request& request, http::Responder& responder);
   // Whether a connection of this caller may go on.
   bool is_good(const http::Caller& caller) const;
 

@@ -26,6 +26,7 @@ nlohmann::json to_json(const http::Caller& caller) {
   nlohmann::json json = {
       {"who", caller.name}, {"role", http::to_text(caller.role)}, {"from", caller.from}};
   if (!caller.serial.empty()) json["certificate"] = caller.serial;
+  if (!caller.via.empty()) json["via"] = caller.via;
   return json;
 }
 

@@ -46,7 +46,7 @@ class Audit final {
 // The end of a migration, or its arrival here, as Events::observe() tells of it.
 void audit_migration(Audit& audit, std::string_view event, const nlohmann::json& data);
 
-// {"who", "role", "from", "certificate"?} of an entry.
+// {"who", "role", "from", "certificate"?, "via"?} of an entry.
 nlohmann::json to_json(const http::Caller& caller);
 
 }  // namespace godwit::agent

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/api.hh"
+#include "agent/api_forward.hh"
 #include "agent/config.hh"
 #include "agent/contents.hh"
 #include "base/result.hh"
@@ -137,7 +138,9 @@ class Agent final {
                   .replicas = replicas_,
                   .gate = gate_},
                  events_),
-        server_(loop_) {
+        server_(loop_),
+        forward_(loop_, server_, fleet_,
+                 [this](const std::string& name) { return fleet_.hosts_called(name); }) {
     fleet_.online = [this](std::shared_ptr<os::UdpSocket> socket) {
       wires_.use_socket(std::move(socket));
     };
@@ -191,7 +194,9 @@ class Agent final {
 
   void serve_api() {
     server_.use_gate([this](const http::Request& request, http::Responder& responder) {
-      return gate_.admit(request, responder);
+      if (!forward_.is_elsewhere(request)) return gate_.admit(request, responder);
+      if (gate_.let_pass(request, responder)) forward_.forward(request, std::move(responder));
+      return false;
     });
     add_routes(server_, {.loop = loop_,
                          .config = config_,
@@ -249,6 +254,9 @@ class Agent final {
                   if (request.method.starts_with("replica.")) {
                     return replicas_.on_request(std::move(request), body);
                   }
+                  if (request.method.starts_with("api.")) {
+                    return forward_.on_request(std::move(request), body);
+                  }
                   network_.on_request(std::move(request), body);
                 },
             .wire_control = [this](const std::string& peer,
@@ -297,6 +305,7 @@ class Agent final {
   ApiGate gate_;
   Metrics metrics_;
   http::Server server_;
+  ApiForward forward_;
   os::Loop::Timer sweep_;
   bool disk_is_full_ = false;
   os::Loop::Timer late_;

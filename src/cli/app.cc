@@ -26,6 +26,10 @@ void build(CLI::App& app, Context& context) {
                  "Agent to talk to: HOST[:PORT], NAME@ADDRESS[:PORT], or unix:PATH of its socket")
       ->type_name("HOST")
       ->envname("GODWIT_HOST");
+  app.add_option("--at", context.at,
+                 "Host of the fleet to act on, through the agent that is spoken to")
+      ->type_name("HOST")
+      ->envname("GODWIT_AT");
   app.add_option("--identity", context.identity,
                  "Who you are to a remote agent (default ~/.config/godwit/identity.pem)")
       ->type_name("FILE")
@@ -86,7 +90,7 @@ ExitStatus parse_and_run(CLI::App& app, std::vector<std::string> arguments, Cont
 }  // namespace
 
 ExitStatus run(std::vector<std::string> arguments, Io& io) {
-  Context context{.io = io, .host = {}, .socket = {}, .identity = {}};
+  Context context{.io = io, .host = {}, .at = {}, .socket = {}, .identity = {}};
   CLI::App app("Live-migrates running virtual machines and their networks between sites.",
                "godwit");
   build(app, context);

@@ -21,7 +21,7 @@ struct Place {
   std::vector<const CLI::App*> path;          // app and those above it
   std::size_t positionals = 0;                // given to app
   const CLI::Option* pending = nullptr;       // an option whose value comes next
-  std::map<std::string, std::string> values;  // of options, by long name
+  std::map<std::string, std::string> values;  // of options for all commands, by long name
 };
 
 const CLI::Option* find_option(const Place& place, const std::string& word) {
@@ -39,6 +39,13 @@ std::string long_name(const CLI::Option& option) {
   return option.get_lnames().empty() ? std::string() : option.get_lnames().front();
 }
 
+// Of those that are for all commands; one of them may have another of the same name.
+void keep_value(Place& place, const CLI::Option& option, const std::string& value) {
+  for (const CLI::Option* global : place.path.back()->get_options()) {
+    if (global == &option) place.values[long_name(option)] = value;
+  }
+}
+
 const CLI::App* subcommand(const CLI::App& app, const std::string& name) {
   const auto found =
       app.get_subcommands([&](const CLI::App* sub) { return sub->check_name(name); });
@@ -47,7 +54,7 @@ const CLI::App* subcommand(const CLI::App& app, const std::string& name) {
 
 void step(Place& place, const std::string& word) {
   if (place.pending != nullptr) {
-    place.values[long_name(*place.pending)] = word;
+    keep_value(place, *place.pending, word);
     place.pending = nullptr;
   } else if (word.starts_with('-')) {
     const std::size_t equals = word.find('=');
@@ -56,7 +63,7 @@ void step(Place& place, const std::string& word) {
     if (equals == std::string::npos) {
       place.pending = option;
     } else {
-      place.values[long_name(*option)] = word.substr(equals + 1);
+      keep_value(place, *option, word.substr(equals + 1));
     }
   } else if (const CLI::App* sub = subcommand(*place.app, word)) {
     place.app = sub;
@@ -174,8 +181,10 @@ void complete(const CLI::App& app, Context& context, const std::vector<std::stri
     return std::string(value == nullptr ? "" : value);
   };
   context.host = from_environment("GODWIT_HOST");
+  context.at = from_environment("GODWIT_AT");
   context.identity = from_environment("GODWIT_IDENTITY");
   for (const auto& [name, to] : {std::pair("host", &context.host),
+                                 {"at", &context.at},
                                  {"socket", &context.socket},
                                  {"identity", &context.identity}}) {
     if (const auto given = place.values.find(name); given != place.values.end()) {

@@ -41,15 +41,19 @@ Failure refusal(const http::Reply& reply) {
   return {known ? static_cast<ExitStatus>(exit) : ExitStatus::failed, text};
 }
 
-bool Context::is_remote() const { return socket.empty() && !host.empty() && !socket_of_host(host); }
+bool Context::is_remote() const {
+  return !at.empty() || (socket.empty() && !host.empty() && !socket_of_host(host));
+}
 
-http::Client Context::client() const {
-  if (!socket.empty()) return http::Client(socket);
-  if (host.empty()) return http::Client(std::string(kDefaultSocket));
-  if (const auto path = socket_of_host(host)) return http::Client(*path);
+http::Client Context::client() const { return client_at(at); }
+
+http::Client Context::client_at(const std::string& other) const {
+  if (!socket.empty()) return http::Client(http::unix_dialler(socket), other);
+  const auto path = host.empty() ? std::string(kDefaultSocket) : socket_of_host(host);
+  if (path) return http::Client(http::unix_dialler(*path), other);
   auto own = load_identity(identity);
   auto remote = parse_remote_host(host, own);
-  return http::Client(tls_dialler(std::move(own), std::move(remote)));
+  return http::Client(tls_dialler(std::move(own), std::move(remote)), other);
 }
 
 json Context::fetch(std::string_view path) const { return accepted(client().request("GET", path)); }

@@ -45,6 +45,7 @@ struct Io {
 struct Context {
   Io& io;
   std::string host;      // -H or GODWIT_HOST
+  std::string at;        // --at or GODWIT_AT: the host to act on, through that agent
   std::string socket;    // --socket
   std::string identity;  // --identity or GODWIT_IDENTITY: a file
   bool as_json = false;
@@ -52,6 +53,8 @@ struct Context {
 
   // The client of the chosen agent. Fails for a remote one without an identity.
   http::Client client() const;
+  // Of that agent too, for what another host does.
+  http::Client client_at(const std::string& other) const;
   bool is_remote() const;
 
   // Requests that end the command when they are refused or nobody answers.

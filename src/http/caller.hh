@@ -29,6 +29,7 @@ struct Caller {
   std::string from;          // "pid 4711", "192.0.2.7:50312"
   std::string serial;        // of its certificate; empty on the unix socket
   std::int64_t expires = 0;  // of that, seconds since 1970
+  std::string via{};         // the host whose agent carries its requests here; empty: none does
 
   bool remote() const { return role != Role::root; }
   // Whether things of this tenant exist for it.

@@ -139,9 +139,16 @@ class Exchange final {
 
 }  // namespace
 
+std::string Client::target_at(std::string_view target) const {
+  std::string text(target);
+  if (!at_.empty()) text += (text.contains('?') ? "&at=" : "?at=") + percent_encode(at_);
+  return text;
+}
+
 Result<Reply> Client::request(std::string_view method, std::string_view target,
                               const nlohmann::json& body) const {
-  Exchange exchange(agent_, write_request(method, target, body.is_null() ? "" : body.dump(), ""));
+  Exchange exchange(
+      agent_, write_request(method, target_at(target), body.is_null() ? "" : body.dump(), ""));
   if (const auto read = exchange.outcome(); !read) return std::unexpected(read.error());
   if (const auto read = exchange.read_header(nullptr); !read) return std::unexpected(read.error());
   if (const auto read = exchange.read_body(); !read) return std::unexpected(read.error());
@@ -151,7 +158,7 @@ Result<Reply> Client::request(std::string_view method, std::string_view target,
 Result<EventsEnd> Client::events(std::string_view target,
                                  const std::function<bool(const Event&)>& on_event,
                                  const os::Fd* interrupt) const {
-  Exchange exchange(agent_, write_request("GET", target, "", ""));
+  Exchange exchange(agent_, write_request("GET", target_at(target), "", ""));
   if (const auto sent = exchange.outcome(); !sent) return std::unexpected(sent.error());
   if (const auto read = exchange.read_header(interrupt); !read) {
     return std::unexpected(read.error());
@@ -170,7 +177,7 @@ Result<EventsEnd> Client::events(std::string_view target,
 }
 
 Result<Upgraded> Client::upgrade(std::string_view target, std::string_view protocol) const {
-  Exchange exchange(agent_, write_request("GET", target, "", protocol));
+  Exchange exchange(agent_, write_request("GET", target_at(target), "", protocol));
   if (const auto sent = exchange.outcome(); !sent) return std::unexpected(sent.error());
   if (const auto read = exchange.read_header(nullptr); !read) return std::unexpected(read.error());
   constexpr int kSwitchingProtocols = 101;

@@ -39,7 +39,9 @@ class Client final {
   static constexpr Nanoseconds kRequestTime = seconds(60);
   static constexpr Nanoseconds kSilence = seconds(45);
 
-  explicit Client(Dialler agent) : agent_(std::move(agent)) {}
+  // `at`: the host of the fleet that the agent passes the requests on to; empty: its own.
+  explicit Client(Dialler agent, std::string at = {})
+      : agent_(std::move(agent)), at_(std::move(at)) {}
   explicit Client(const std::string& socket_path) : Client(unix_dialler(socket_path)) {}
 
   // `body` null sends none. An answer with an error status is a Reply, not an Error.
@@ -54,7 +56,10 @@ class Client final {
   Result<Upgraded> upgrade(std::string_view target, std::string_view protocol) const;
 
  private:
+  std::string target_at(std::string_view target) const;
+
   Dialler agent_;
+  std::string at_;
 };
 
 }  // namespace godwit::http

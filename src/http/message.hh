@@ -20,6 +20,7 @@ struct Request {
   std::string last_event_id;  // of an event stream that goes on (WHATWG HTML, 9.2.4), or empty
   std::string body;
   bool keep_alive = true;
+  bool carried = false;  // by another request, or from a peer: not by a connection of its own
   std::shared_ptr<const Caller> caller;  // never null once the server has it
 
   // The value matched by {name}; CHECKs that the route has it.

@@ -13,9 +13,12 @@ Responder::Responder(std::weak_ptr<Connection> connection, std::uint64_t request
       request_(request),
       exceptions_(std::uncaught_exceptions()) {}
 
+Responder::Responder(Sink sink) : sink_(std::move(sink)), exceptions_(std::uncaught_exceptions()) {}
+
 Responder::Responder(Responder&& other) noexcept
     : connection_(std::exchange(other.connection_, {})),
       request_(other.request_),
+      sink_(std::exchange(other.sink_, nullptr)),
       answered_(std::exchange(other.answered_, nullptr)),
       exceptions_(other.exceptions_) {}
 
@@ -39,7 +42,14 @@ void Responder::report(int status, std::string_view body) {
 
 void Responder::send(Response response) {
   report(response.status, response.body);
+  if (auto sink = std::exchange(sink_, nullptr)) return sink(std::move(response));
   if (const auto connection = claim()) connection->answer(response);
+}
+
+bool Responder::refuse_stream() {
+  if (!sink_) return false;
+  error(400, "streams come from the agent that is asked only: name its host with -H", 2);
+  return true;
 }
 
 void Responder::json(int status, const nlohmann::json& value) {
@@ -51,6 +61,7 @@ void Responder::error(int status, std::string_view text, int exit) {
 }
 
 std::shared_ptr<EventStream> Responder::events() {
+  if (refuse_stream()) return std::make_shared<EventStream>(std::weak_ptr<Connection>{});
   report(200, {});
   const auto connection = claim();
   auto stream = std::make_shared<EventStream>(connection);
@@ -59,11 +70,13 @@ std::shared_ptr<EventStream> Responder::events() {
 }
 
 void Responder::upgrade(std::string_view protocol, OnUpgraded on_upgraded) {
+  if (refuse_stream()) return;
   report(101, {});
   if (const auto connection = claim()) connection->upgrade(protocol, std::move(on_upgraded));
 }
 
 bool Responder::abandoned() const {
+  if (sink_) return false;
   const auto connection = connection_.lock();
   return !connection || !connection->awaits(request_);
 }

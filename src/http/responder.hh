@@ -22,7 +22,11 @@ class Responder final {
   // Takes over the connection after the 101 went out; bytes the client sent early are read first.
   using OnUpgraded = std::move_only_function<void(std::unique_ptr<os::ByteStream>)>;
 
+  // Takes the answer to a request that was carried: by another request, or from a peer.
+  using Sink = std::move_only_function<void(Response)>;
+
   Responder(std::weak_ptr<Connection> connection, std::uint64_t request);
+  explicit Responder(Sink sink);
   Responder(Responder&& other) noexcept;
   Responder& operator=(Responder&&) = delete;
   ~Responder();
@@ -30,7 +34,8 @@ class Responder final {
   void send(Response response);
   void json(int status, const nlohmann::json& value);
   void error(int status, std::string_view text, int exit = 1);  // error_response()
-  // Starts a stream of events; it ends when the returned object is destroyed or closed.
+  // Starts a stream of events; it ends when the returned object is destroyed or closed. Streams
+  // are not carried: a sink gets a refusal, of this and of an upgrade.
   std::shared_ptr<EventStream> events();
   void upgrade(std::string_view protocol, OnUpgraded on_upgraded);
   // Called once with what is answered (for events and upgrades only the status), also when nobody
@@ -43,9 +48,11 @@ class Responder final {
  private:
   std::shared_ptr<Connection> claim();
   void report(int status, std::string_view body);
+  bool refuse_stream();
 
   std::weak_ptr<Connection> connection_;
   std::uint64_t request_ = 0;
+  Sink sink_;
   OnAnswer answered_;
   int exceptions_ = 0;  // in flight when this was made: see the destructor
 };

@@ -57,6 +57,19 @@ void Server::serve(std::unique_ptr<os::ByteStream> stream, Caller caller) {
   connection->start();
 }
 
+void Server::carry(Request request, Responder::Sink sink) {
+  request.carried = true;
+  const auto answered = std::make_shared<Responder::Sink>(std::move(sink));
+  const auto answer = [answered](Response response) {
+    if (auto once = std::exchange(*answered, nullptr)) once(std::move(response));
+  };
+  try {
+    owner_.dispatch(std::move(request), Responder(answer));
+  } catch (const std::exception& error) {
+    answer(error_response(500, error.what()));
+  }
+}
+
 void Server::cut(const std::function<bool(const Caller&)>& whose) {
   std::vector<std::shared_ptr<Connection>> cut;
   for (const auto& [raw, connection] : connections_) {

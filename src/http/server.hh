@@ -39,6 +39,8 @@ class Server final {
   void listen_unix(const std::string& path, unsigned mode);
   // Serves one connection that came some other way.
   void serve(std::unique_ptr<os::ByteStream> stream, Caller caller = {});
+  // Handles a request that no connection brought; its caller is known. `sink` is called once.
+  void carry(Request request, Responder::Sink sink);
   // Cuts the connections of these callers, event streams too.
   void cut(const std::function<bool(const Caller&)>& whose);
 
