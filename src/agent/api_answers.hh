@@ -16,6 +16,7 @@ constexpr int kBadRequest = 400;
 constexpr int kForbidden = 403;
 constexpr int kNotFound = 404;
 constexpr int kConflict = 409;
+constexpr int kTooMany = 429;
 
 // The body as JSON, or the 400 was sent.
 inline std::optional<nlohmann::json> body_of(const http::Request& request,

@@ -375,6 +375,41 @@ TEST_F(ApiTest, AUserThatAsksTooOftenIsToldToWait) {
   EXPECT_EQ(taken, 20) << "the rate";
 }
 
+TEST_F(ApiTest, ABatchIsManyRequests) {
+  const auto batch = [&](const Caller& caller, const Json& requests) {
+    return ask(caller, "POST", "/v1/batch", {{"requests", requests}});
+  };
+  const auto add = [](const std::string& name) {
+    return Json{{"method", "POST"}, {"path", "/v1/ports"}, {"body", {{"name", name}}}};
+  };
+  const Json hosts = {{"method", "GET"}, {"path", "/v1/hosts"}};
+  Json many = Json::array();
+  for (int i = 0; i < 1000; ++i) many.push_back(add(fmt::format("p{}", i)));
+  many.push_back({{"method", "POST"}, {"path", "/v1/wires"}, {"body", {{"a", "p1"}, {"b", "p2"}}}});
+  many.push_back({{"method", "GET"}, {"path", "/v1/wires"}});
+  many.push_back({{"method", "DELETE"}, {"path", "/v1/ports/p1"}});
+  many.push_back({{"method", "GET"}, {"path", "/v1/vms/none"}});
+  const auto answer = batch(red_, many);
+  ASSERT_EQ(answer.body.size(), many.size());
+  for (std::size_t i = 0; i < 1000; ++i)
+    EXPECT_EQ(answer.body[i]["body"]["name"], fmt::format("p{}", i));
+  EXPECT_EQ(answer.body[1000]["status"], 200);
+  EXPECT_EQ(answer.body[1001]["body"].size(), 1u);
+  EXPECT_EQ(answer.body[1002]["status"], 409);
+  EXPECT_EQ(answer.body[1003]["status"], 404);
+  EXPECT_EQ(store_->list("port").size(), 1002u);
+  // By its own role and tenant, with an entry for each.
+  EXPECT_EQ(batch(viewer_, Json::array({add("q")})).body[0]["status"], 403);
+  EXPECT_EQ(batch(viewer_, Json::array({hosts})).body[0]["status"], 200);
+  EXPECT_EQ(ask(root_, "GET", "/v1/audit").body.size(), 1003u);
+  Json nested = hosts;
+  nested["path"] = "/v1/batch";
+  for (const Json& bad :
+       {Json::array(), Json(7), Json::array({{{"path", "/v1/hosts"}}}), Json::array({nested})}) {
+    EXPECT_EQ(batch(all_, bad).status, 400) << bad.dump().substr(0, 100);
+  }
+}
+
 TEST_F(ApiTest, ARevokedOrExpiredCertificateIsRefused) {
   Caller late = all_;
   late.expires = 1000;

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/check.hh"
 #include "store/unknown.hh"
 
 namespace godwit::store {
@@ -13,6 +14,10 @@ class DiskStore final : public Store {
 
   Result<> record(std::string_view kind, std::string_view key,
                   const nlohmann::json& body) override {
+    if (grouped_) {
+      late_[name(kind, key)] = whole(kind, key, body);
+      return {};
+    }
     Changes changes = late_;
     changes[name(kind, key)] = whole(kind, key, body);
     return write(changes);
@@ -47,7 +52,16 @@ class DiskStore final : public Store {
     return documents;
   }
 
-  Result<> catch_up() override { return late_.empty() ? Result<>{} : write(late_); }
+  void begin_group() override {
+    CHECK(!grouped_);
+    grouped_ = true;
+  }
+  Result<> end_group() override {
+    grouped_ = false;
+    return catch_up();
+  }
+
+  Result<> catch_up() override { return late_.empty() || grouped_ ? Result<>{} : write(late_); }
 
  private:
   static DocumentName name(std::string_view kind, std::string_view key) {
@@ -65,6 +79,7 @@ class DiskStore final : public Store {
 
   std::shared_ptr<Disk> disk_;
   Changes late_;
+  bool grouped_ = false;
 };
 
 }  // namespace

@@ -37,6 +37,12 @@ class Store {
   virtual std::optional<nlohmann::json> find(std::string_view kind, std::string_view key) = 0;
   virtual std::vector<Document> list(std::string_view kind) = 0;  // by key
 
+  // What is written between the two is written together, with one wait for the disk: many records
+  // of one request. If it cannot be, that is end_group()'s error, and it waits in memory like what
+  // was put. In one call, not across turns of the loop.
+  virtual void begin_group() = 0;
+  [[nodiscard]] virtual Result<> end_group() = 0;
+
   // Tries to write what the disk did not take; the error while it still does not.
   virtual Result<> catch_up() = 0;
 };

@@ -62,6 +62,20 @@ TEST_P(Stores, MembersOfANewerVersionStay) {
   EXPECT_EQ(store_->find("vm", "a"), nlohmann::json({{"n", 3}}));
 }
 
+TEST_P(Stores, AGroupIsWrittenTogether) {
+  store_->put("port", "old", 1);
+  store_->begin_group();
+  EXPECT_TRUE(store_->record("port", "a", 1));
+  store_->put("port", "b", 2);
+  store_->erase("port", "old");
+  EXPECT_EQ(store_->find("port", "a"), 1) << "known at once";
+  EXPECT_EQ(store_->list("port").size(), 2u);
+  EXPECT_TRUE(store_->end_group());
+  EXPECT_TRUE(store_->record("port", "c", 3));
+  reopen();
+  EXPECT_EQ(store_->list("port").size(), 3u);
+}
+
 INSTANTIATE_TEST_SUITE_P(Kinds, Stores, testing::Bool(),
                          [](const auto& which) { return which.param ? "Sqlite" : "Memory"; });
 
@@ -72,6 +86,17 @@ class FullDisk : public testing::Test {
   std::shared_ptr<MemoryDisk> disk_ = std::make_shared<MemoryDisk>();
   std::unique_ptr<Store> store_ = open_on(disk_);
 };
+
+TEST_F(FullDisk, AGroupThatDoesNotFitWaits) {
+  disk_->is_full = true;
+  store_->begin_group();
+  EXPECT_TRUE(store_->record("port", "a", 1));
+  EXPECT_FALSE(store_->end_group());
+  EXPECT_EQ(store_->find("port", "a"), 1);
+  disk_->is_full = false;
+  EXPECT_TRUE(store_->catch_up());
+  EXPECT_EQ(open_on(disk_)->find("port", "a"), 1);
+}
 
 TEST_F(FullDisk, WhatIsRecordedIsThereOrAsItWas) {
   ASSERT_TRUE(store_->record("move", "a", 1));

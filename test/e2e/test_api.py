@@ -315,6 +315,11 @@ def test_an_operator_moves_a_vm_from_afar(fleet, users):
     assert "no component 'sw1'" in remote(fleet, "rita", "e1", "component", "show", "sw1", expect=None).stderr
     ask("DELETE", "/v1/components/{name}", name="sw1")
     assert ask("GET", "/v1/components") == []
+    several = ask("POST", "/v1/batch", body={"requests": [
+        {"method": "POST", "path": "/v1/ports", "body": {"name": "spare"}},
+        {"method": "DELETE", "path": "/v1/ports/spare"}, {"method": "GET", "path": "/v1/vms/nobody"}]})
+    assert [one["status"] for one in several] == [200, 200, 404], several
+    ask("POST", "/v1/batch", 400, body={"requests": []})
     ask("POST", "/v1/users", 409, body={"name": "x", "role": "root", "csr": ""})
     ask("DELETE", "/v1/users/{name}", name="nobody")
     documented = {(method, path) for path, operations in document.json["paths"].items()
