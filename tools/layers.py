@@ -27,9 +27,10 @@ MAY_LINK = {
     "manual": {"base"},
     "fabric": {"base", "os", "wire", "net"},
     "libvirt": {"base"},
+    "topology": {"base"},
 }
 # No syscalls, no clock, no threads, no randomness: time, bytes and a sink are given.
-PURE = {"wire", "net", "stream", "codec", "migrate", "nbd", "disk", "translate"}
+PURE = {"wire", "net", "stream", "codec", "migrate", "nbd", "disk", "translate", "topology"}
 IMPURE_HEADERS = re.compile(
     r"(sys/|unistd\.h|fcntl\.h|poll\.h|arpa/|thread|mutex|random|fstream|filesystem)")
 

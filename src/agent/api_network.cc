@@ -26,7 +26,10 @@ auto both_ends(Parts parts, void (Network::*method)(const Network::Ends&, Networ
     const auto b = text_field(*body, "b");
     if (!a || !b) return responder.error(kBadRequest, "name both ports: {\"a\", \"b\"}", 2);
     (parts.network.*method)(
-        {.a = *a, .b = *b, .tenant = request.caller->tenant},
+        {.a = *a,
+         .b = *b,
+         .tenant = request.caller->tenant,
+         .topology = text_field_or(*body, "topology", "")},
         [later = shared(responder)](const Result<>& result) { answer(*later, result); });
   };
 }

@@ -45,6 +45,7 @@ std::map<net::PortIndex, PortId> ports_of(const fabric::ComponentRecord& record)
 json without_ids(const fabric::ComponentRecord& record) {
   json object = fabric::to_json(record);
   object.erase("id");
+  object.erase("topology");
   for (json& port : object["ports"]) port.erase("id");
   return object;
 }
@@ -138,11 +139,12 @@ void Components::keep_state(const ComponentRecord& record) {
       });
 }
 
-Result<> Components::make_ports(ComponentRecord& record, std::vector<PortId>& made) {
+Result<> Components::make_ports(ComponentRecord& record, const std::string& topology,
+                                std::vector<PortId>& made) {
   for (ComponentPort& port : record.ports) {
     if (!port.id.is_zero()) continue;
     const auto added =
-        network_.add_component_port(called(record, port), record.tenant, record.name);
+        network_.add_component_port(called(record, port), record.tenant, record.name, topology);
     if (!added) return std::unexpected(added.error());
     port.id = added->id;
     made.push_back(port.id);
@@ -171,7 +173,7 @@ Result<json> Components::add(const json& request) {
   }
   record->id = os::random_id<ComponentId>();
   std::vector<PortId> made;
-  auto done = make_ports(*record, made);
+  auto done = make_ports(*record, record->topology, made);
   if (done) done = store_.record(kKind, record->name, to_json(*record));
   if (!done) {
     remove_ports(made);
@@ -200,7 +202,7 @@ Result<json> Components::set(const std::string& name, const json& request) {
     }
     gone.push_back(port.id);
   }
-  auto done = make_ports(*record, made);
+  auto done = make_ports(*record, text_field_or(request, "topology", ""), made);
   if (done) done = store_.record(kKind, name, to_json(*record));
   if (!done) {
     remove_ports(made);

@@ -48,7 +48,8 @@ class Components final {
  private:
   using ComponentRecord = fabric::ComponentRecord;
   using ComponentPort = fabric::ComponentPort;
-  Result<> make_ports(ComponentRecord& record, std::vector<PortId>& made);
+  Result<> make_ports(ComponentRecord& record, const std::string& topology,
+                      std::vector<PortId>& made);
   void remove_ports(const std::vector<PortId>& ports);
   void remove_strays();
   void place(const ComponentRecord& record);

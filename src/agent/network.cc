@@ -89,8 +89,12 @@ Result<nlohmann::json> Network::add_port(const nlohmann::json& request) {
   record.bridge = text_field_or(request, "bridge", "");
   record.interface = text_field_or(request, "interface", *name);
   record.address = text_field_or(request, "address", "");
+  record.topology = text_field_or(request, "topology", "");
   if (!is_valid_name(record.name) || !is_valid_name(record.tenant)) {
     return fail("'{}' is not a port name: use 1 to 63 of a-z, 0-9 and '-'", record.name);
+  }
+  if (!record.topology.empty() && !is_valid_name(record.topology)) {
+    return fail("'{}' is not a topology's name: use a-z, 0-9 and '-'", record.topology);
   }
   const auto parsed = port_kind(kind);
   if (!parsed || *parsed == PortKind::component) {
@@ -133,7 +137,8 @@ Result<> Network::add(PortRecord record) {
 }
 
 Result<PortRecord> Network::add_component_port(const std::string& name, const std::string& tenant,
-                                               const std::string& component) {
+                                               const std::string& component,
+                                               const std::string& topology) {
   if (!is_valid_name(name)) {
     return fail("'{}' is not a port name: use 1 to 63 of a-z, 0-9 and '-'", name);
   }
@@ -148,7 +153,8 @@ Result<PortRecord> Network::add_component_port(const std::string& name, const st
                           .component = component,
                           .bridge = {},
                           .interface = {},
-                          .address = {}};
+                          .address = {},
+                          .topology = topology};
   if (auto done = add(record); !done) return std::unexpected(done.error());
   return record;
 }
@@ -214,7 +220,7 @@ nlohmann::json Network::describe(const PortRecord& record, const WireThread::Sta
 // ---- for vms ----
 
 Result<PortRecord> Network::nic_for(const std::string& name, const std::string& tenant,
-                                    const std::string& vm) {
+                                    const std::string& vm, const std::string& topology) {
   if (const PortRecord* found = find(name)) {
     if (found->kind != PortKind::nic) {
       return fail("port {} is a {}: a vm's port is a nic", name, to_text(found->kind));
@@ -225,7 +231,8 @@ Result<PortRecord> Network::nic_for(const std::string& name, const std::string& 
     }
     return *found;
   }
-  const auto made = add_port({{"name", name}, {"kind", "nic"}, {"tenant", tenant}});
+  const auto made =
+      add_port({{"name", name}, {"kind", "nic"}, {"tenant", tenant}, {"topology", topology}});
   if (!made) return std::unexpected(made.error());
   return *find(name);
 }

@@ -42,7 +42,7 @@ class Network final {
   Result<> remove_port(const std::string& name, const std::string& tenant);
   // For a component, which places it; and back.
   Result<PortRecord> add_component_port(const std::string& name, const std::string& tenant,
-                                        const std::string& component);
+                                        const std::string& component, const std::string& topology);
   Result<> remove_component_port(const PortId& port);
   std::vector<PortId> component_ports() const;
   bool has_wire(const PortId& port) const { return wire_at(port) != nullptr; }
@@ -50,6 +50,7 @@ class Network final {
   struct Ends {
     std::string a, b;  // "NAME" or "HOST/NAME"
     std::string tenant;
+    std::string topology{};  // that wants the wire
   };
   void connect(const Ends& ends, Done done);
   void disconnect(const Ends& ends, Done done);
@@ -64,7 +65,7 @@ class Network final {
 
   // Vms. nic_for() makes the port when there is none of that name.
   Result<PortRecord> nic_for(const std::string& name, const std::string& tenant,
-                             const std::string& vm);
+                             const std::string& vm, const std::string& topology);
   // A TAP pair for QEMU; the descriptor is borrowed until detach_nic().
   Result<int> attach_nic(PortId port, const std::string& vm);
   Result<> reattach_nic(PortId port, const os::Child& qemu);
@@ -135,7 +136,7 @@ class Network final {
   void locate(const std::string& name, const std::string& tenant,
               std::function<void(Result<Located>)> done);
   void locate_both(const Ends& ends, std::function<void(Result<std::pair<Located, Located>>)> done);
-  void connect_located(const Located& a, const Located& b, Done done);
+  void connect_located(const Located& a, const Located& b, const std::string& topology, Done done);
   void ask_attach(const WireRecord& record, const std::string& host, Done done);
   Result<> attach_wire(const WireRecord& record);
   bool cut_half(const std::string& end, const std::string& other, const std::string& tenant);

@@ -120,24 +120,27 @@ void Network::locate_both(const Ends& ends,
 }
 
 void Network::connect(const Ends& ends, Done done) {
-  locate_both(ends, [this, shared = std::make_shared<Done>(std::move(done))](const auto& both) {
+  locate_both(ends, [this, topology = ends.topology,
+                     shared = std::make_shared<Done>(std::move(done))](const auto& both) {
     if (!both) return (*shared)(std::unexpected(both.error()));
-    connect_located(both->first, both->second, std::move(*shared));
+    connect_located(both->first, both->second, topology, std::move(*shared));
   });
 }
 
-void Network::connect_located(const Located& a, const Located& b, Done done) {
+void Network::connect_located(const Located& a, const Located& b, const std::string& topology,
+                              Done done) {
   if (a.id == b.id) return done(fail("port {} cannot be wired to itself", a.name));
   if (a.tenant != b.tenant) {
     return done(fail("port {} is of tenant {}, port {} of tenant {}: wires do not cross tenants",
                      a.name, a.tenant, b.name, b.tenant));
   }
   if (a.host != config_.name && b.host == config_.name)
-    return connect_located(b, a, std::move(done));
+    return connect_located(b, a, topology, std::move(done));
   if (a.host != config_.name) {
     // Neither is ours: the owner of one does it.
     return peers_->request(
-        a.host, "wire.connect", {{"a", a.host + "/" + a.name}, {"b", b.host + "/" + b.name}},
+        a.host, "wire.connect",
+        {{"a", a.host + "/" + a.name}, {"b", b.host + "/" + b.name}, {"topology", topology}},
         [done = std::move(done)](const Result<nlohmann::json>& reply) mutable {
           done(reply ? Result<>{} : std::unexpected(reply.error()));
         },
@@ -149,13 +152,15 @@ void Network::connect_located(const Located& a, const Located& b, Done done) {
                   .remote = b.id,
                   .remote_name = b.name,
                   .remote_host = b.host,
-                  .remote_epoch = b.epoch};
+                  .remote_epoch = b.epoch,
+                  .topology = topology};
   if (const WireRecord* wire = wire_at(a.id)) {
     if (wire->remote != b.id) {
       return done(fail("port {} has a wire to port {} already: disconnect it first", a.name,
                        wire->remote_name));
     }
     ours.id = wire->id;  // repeated: make sure that both ends have it
+    ours.topology = wire->topology;
   }
   const WireRecord theirs{.id = ours.id,
                           .tenant = ours.tenant,
@@ -163,7 +168,8 @@ void Network::connect_located(const Located& a, const Located& b, Done done) {
                           .remote = a.id,
                           .remote_name = a.name,
                           .remote_host = a.host,
-                          .remote_epoch = a.epoch};
+                          .remote_epoch = a.epoch,
+                          .topology = ours.topology};
   ask_attach(theirs, b.host,
              [this, ours, done = std::move(done)](const Result<>& attached) mutable {
                done(attached ? attach_wire(ours) : attached);
@@ -316,7 +322,7 @@ void Network::answer_connect(PeerRequest request, const nlohmann::json& body) {
     if (!result) return answer(std::unexpected(result.error()));
     answer(nlohmann::json::object());
   };
-  const Ends ends{.a = a, .b = b, .tenant = {}};
+  const Ends ends{.a = a, .b = b, .tenant = {}, .topology = text_field_or(body, "topology", "")};
   if (connecting) return connect(ends, std::move(done));
   disconnect(ends, std::move(done));
 }
@@ -438,6 +444,7 @@ nlohmann::json Network::describe(const WireRecord& record, const WireThread::Sta
   nlohmann::json json = {
       {"id", record.id.text()},
       {"tenant", record.tenant},
+      {"topology", record.topology},
       {"a",
        {{"port", local == ports_.end() ? record.local.text() : local->second.name},
         {"host", config_.name}}},

@@ -91,7 +91,8 @@ nlohmann::json to_json(const PortRecord& record) {
           {"tenant", record.tenant},       {"kind", to_text(record.kind)},
           {"epoch", record.epoch},         {"vm", record.vm},
           {"component", record.component}, {"bridge", record.bridge},
-          {"interface", record.interface}, {"address", record.address}};
+          {"interface", record.interface}, {"address", record.address},
+          {"topology", record.topology}};
 }
 
 Result<PortRecord> parse_port(const nlohmann::json& json) {
@@ -108,7 +109,8 @@ Result<PortRecord> parse_port(const nlohmann::json& json) {
                     .component = text_field_or(json, "component", ""),
                     .bridge = text_field_or(json, "bridge", ""),
                     .interface = text_field_or(json, "interface", ""),
-                    .address = text_field_or(json, "address", "")};
+                    .address = text_field_or(json, "address", ""),
+                    .topology = text_field_or(json, "topology", "")};
   if (record.id.is_zero() || !is_valid_name(record.name) || !is_valid_name(record.tenant)) {
     return fail("port {} has no valid name or tenant", record.id.text());
   }
@@ -124,7 +126,8 @@ nlohmann::json to_json(const WireRecord& record) {
           {"remote", record.remote.text()},
           {"remote_name", record.remote_name},
           {"remote_host", record.remote_host},
-          {"remote_epoch", record.remote_epoch}};
+          {"remote_epoch", record.remote_epoch},
+          {"topology", record.topology}};
 }
 
 Result<WireRecord> parse_wire(const nlohmann::json& json) {
@@ -140,7 +143,8 @@ Result<WireRecord> parse_wire(const nlohmann::json& json) {
                     .remote = *remote,
                     .remote_name = text_field_or(json, "remote_name", ""),
                     .remote_host = text_field_or(json, "remote_host", ""),
-                    .remote_epoch = epoch_field(json, "remote_epoch", 1)};
+                    .remote_epoch = epoch_field(json, "remote_epoch", 1),
+                    .topology = text_field_or(json, "topology", "")};
   if (record.local == record.remote || !is_valid_name(record.tenant) ||
       !is_valid_name(record.remote_name) || !is_valid_name(record.remote_host)) {
     return fail("wire {} has no valid ends", record.id.text());

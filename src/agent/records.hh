@@ -28,11 +28,12 @@ struct PortRecord {
   std::string tenant{kDefaultTenant};
   PortKind kind = PortKind::nic;
   Epoch epoch = 1;
-  std::string vm;         // nic: the vm that has it, if any
-  std::string component;  // component: which
-  std::string bridge;     // bridge: the existing Linux bridge
-  std::string interface;  // the interface in the host's stack (uplink, bridge) or QEMU's TAP (nic)
-  std::string address;    // uplink: "10.9.0.1/24", optional
+  std::string vm;          // nic: the vm that has it, if any
+  std::string component;   // component: which
+  std::string bridge;      // bridge: the existing Linux bridge
+  std::string interface;   // the interface in the host's stack (uplink, bridge) or QEMU's TAP (nic)
+  std::string address;     // uplink: "10.9.0.1/24", optional
+  std::string topology{};  // which made it, if any: what its next `apply --prune` may remove
 };
 
 // kind "wire", by local port: one end, as the owner of that port knows it. A wire whose ports are
@@ -45,6 +46,7 @@ struct WireRecord {
   std::string remote_name;  // of the port
   std::string remote_host;  // where it was last known to be; may be this host
   Epoch remote_epoch = 1;
+  std::string topology{};  // as of a port
 };
 
 // kind "vm", by name.

@@ -124,7 +124,8 @@ Result<qemu::VmSpec> Vms::spec_of(const nlohmann::json& request) {
   for (const auto& nic : array_field(request, "nics")) {
     const auto port_name = text_field(nic, "port");
     if (!port_name) return std::unexpected(port_name.error());
-    const auto port = network_.nic_for(*port_name, tenant, *name);
+    const auto port =
+        network_.nic_for(*port_name, tenant, *name, text_field_or(request, "topology", ""));
     if (!port) return std::unexpected(port.error());
     nics.push_back({{"port", port->id.text()},
                     {"name", port->name},

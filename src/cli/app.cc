@@ -16,7 +16,8 @@ namespace {
 constexpr const char* kFooter =
     "Units are written: 400mbit, 512MiB, 300ms. Progress goes to standard error.\n"
     "Exit status: 0 done, 1 failed, 2 usage, 3 refused by preflight (nothing changed),\n"
-    "4 aborted (the source goes on), 5 undecided (godwit migration resolve).";
+    "4 aborted (the source goes on), 5 undecided (godwit migration resolve),\n"
+    "6 there are differences (godwit diff).";
 
 void build(CLI::App& app, Context& context) {
   app.require_subcommand(1);
@@ -43,6 +44,7 @@ void build(CLI::App& app, Context& context) {
   add_component(app, context);
   add_connect(app, context);
   add_wire(app, context);
+  add_topology(app, context);
   add_image(app, context);
   add_vm(app, context);
   add_disk(app, context);

@@ -21,6 +21,7 @@ enum class ExitStatus {
   refused = 3,    // by preflight: nothing was changed
   aborted = 4,    // the source goes on
   undecided = 5,  // the operator is needed: godwit migration resolve
+  differs = 6,    // the network is not as the file says: godwit diff
 };
 
 // Ends a command; the text goes to standard error.

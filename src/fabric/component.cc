@@ -66,6 +66,7 @@ json to_json(const ComponentRecord& record) {
   object.update({{"id", record.id.text()},
                  {"name", record.name},
                  {"tenant", record.tenant},
+                 {"topology", record.topology},
                  {"type", record.type},
                  {"ports", ports}});
   return object;
@@ -93,9 +94,13 @@ Result<ComponentRecord> new_component(const json& request) {
   ComponentRecord record{.tenant = "default", .type = "switch"};
   Fields fields(request);
   fields.text("name", record.name).text("tenant", record.tenant).text("type", record.type);
+  fields.text("topology", record.topology);
   if (const auto done = fields.ignore_rest().done(); !done) return std::unexpected(done.error());
   for (const auto& text : {record.name, record.tenant}) {
     if (auto good = check_name(text); !good) return std::unexpected(good.error());
+  }
+  if (const auto good = check_name(record.topology); !good && !record.topology.empty()) {
+    return std::unexpected(good.error());
   }
   auto settings = settings_of(record.type);
   if (!settings) {
@@ -117,7 +122,7 @@ Result<ComponentRecord> changed(ComponentRecord record, const json& request) {
   auto settings = record.settings->copy();
   Fields fields(request);
   std::vector<std::string> gone;
-  fields.ignore({"name", "type", "tenant", "id"}).texts("remove_ports", gone);
+  fields.ignore({"name", "type", "tenant", "topology", "id"}).texts("remove_ports", gone);
   for (const std::string& name : gone) remove_port(name, record, *settings);
   fields.each("ports", [&](Fields& port) { read_port(port, record, *settings); });
   settings->read(fields);

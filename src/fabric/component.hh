@@ -20,6 +20,7 @@ struct ComponentPort {
 struct ComponentRecord {
   ComponentId id{};
   std::string name{}, tenant{}, type{};
+  std::string topology{};  // which made it, if any
   std::vector<ComponentPort> ports{};
   std::shared_ptr<const Settings> settings{};  // never null
 
@@ -30,11 +31,11 @@ nlohmann::json to_json(const ComponentRecord& record);
 // Of the store.
 Result<ComponentRecord> component_record(const nlohmann::json& json);
 
-// {name, type?, tenant?, ports?: [{name, ...}], ...}, the rest as the type has it (its Settings): a
-// new one, without ids.
+// {name, type?, tenant?, topology?, ports?: [{name, ...}], ...}, the rest as the type has it (its
+// Settings): a new one, without ids.
 Result<ComponentRecord> new_component(const nlohmann::json& request);
-// The same fields but name, type and tenant, and remove_ports: [name]: what is said is changed, a
-// port that is not there is added. Ids and indices stay.
+// The same fields but name, type, tenant and topology, and remove_ports: [name]: what is said is
+// changed, a port that is not there is added. Ids and indices stay.
 Result<ComponentRecord> changed(ComponentRecord record, const nlohmann::json& request);
 
 }  // namespace godwit::fabric

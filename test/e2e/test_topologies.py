@@ -1,7 +1,76 @@
-"""Hosts of the fleet through one agent. Topology: fleet.py.
+"""Networks as files, and hosts of the fleet through one agent. Topology: fleet.py.
+
+    e1:     vm web --+                      +-- client: shop-lan (10.8.0.1)
+                     +-- switch shop at e1 -+
+    w1: shop-desk  --+                      +-- shop-audit at e1, which nobody uses
 """
 
-from conftest import wait_until
+import json
+import pathlib
+
+import pytest
+from conftest import ROOT, wait_until
+
+SHOP = """
+name: shop
+components:
+  shop:                      # at the first host of the site
+    type: switch
+    host: e1
+    ageing_s: 60
+    ports:
+      web: {access: 10}
+      lan: {access: 10}
+      desk: {access: 20}
+ports:
+  shop-lan: {host: client, kind: uplink, interface: lan, address: 10.8.0.1/24}
+  shop-desk: {host: west, kind: uplink, interface: lan, address: 10.8.0.3/24}
+  shop-audit: {host: e1}
+vms:
+  web:
+    host: e1
+    memory: 96MiB
+    kernel: KERNEL
+    initrd: INITRD
+    append: console=ttyS0 quiet godwit.ip=10.8.0.2/24
+    nics: [{port: web-nic}]
+wires:
+  - [shop-web, web-nic]
+  - [shop-lan, shop-lan]
+  - [shop-desk, e1/shop-desk]
+"""
+
+
+def shop(fleet, **changes):
+    """SHOP with the names of its ports apart, and lines changed."""
+    text = SHOP.replace("KERNEL", str(fleet.guest / "vmlinuz")).replace("INITRD", str(fleet.guest / "initrd.img"))
+    text = text.replace("[shop-lan, shop-lan]", "[client/shop-lan, e1/shop-lan]")
+    text = text.replace("[shop-desk, e1/shop-desk]", "[west/shop-desk, e1/shop-desk]")
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    return text
+
+
+def write(fleet, host, text, name="shop.yaml"):
+    path = f"/tmp/{name}"
+    fleet.lab.exec(host, "sh", "-c", "printf %s \"$1\" > \"$2\"", "sh", text, path)
+    return path
+
+
+def apply(fleet, text, *options, host="e1", **more):
+    return fleet.godwit(host, "apply", write(fleet, host, text), *options, **more)
+
+
+def things(fleet):
+    """All that hosts have, without what changes by itself."""
+    def stable(each):
+        return {k: v for k, v in each.items() if k in ("name", "host", "tenant", "topology", "kind", "a", "b", "ports")}
+    export = json.loads(fleet.godwit("e1", "export", "--json").stdout)
+    return {kind: [stable(each) for each in export[kind]] for kind in ("components", "ports", "vms", "wires")}
+
+
+def pings(fleet, host, address):
+    return fleet.lab.exec(host, "ping", "-c1", "-W1", address, check=False).returncode == 0
 
 
 def test_other_hosts_through_one_agent(fleet):
@@ -24,6 +93,106 @@ def test_other_hosts_through_one_agent(fleet):
     wait_until(lambda: not fleet.sees_all("e1"), 30, "the end of the session")
     assert "no session with host w1" in refused("--at", "w1", "port", "ls")
     fleet.restart_agent("w1")
+
+
+def test_a_file_becomes_a_network_and_back(fleet):
+    dry = apply(fleet, shop(fleet), "--dry-run").stdout
+    assert "+ add component e1/shop\n" in dry and "+ run vm e1/web\n" in dry, dry
+    assert things(fleet)["ports"] == []
+    assert fleet.godwit("e1", "diff", "/tmp/shop.yaml", expect=6).stdout == dry
+    assert "8 steps done" in apply(fleet, shop(fleet)).stdout
+    wait_until(lambda: pings(fleet, "client", "10.8.0.2"), 60, "the vm's answer")
+    assert not pings(fleet, "w1", "10.8.0.2"), "of another VLAN"
+
+    # Again, and as it is written down: nothing.
+    assert apply(fleet, shop(fleet)).stdout == "topology shop is as it shall be\n"
+    fleet.godwit("e1", "diff", "/tmp/shop.yaml")
+    whole, part = (fleet.godwit("e1", "export", *which).stdout for which in ((), ("--topology", "shop")))
+    for text in (whole, part):
+        assert apply(fleet, text, "--dry-run", "--prune", host="client").stdout == "nothing to do\n", text
+    assert "# up," in part and "name: shop" in part, part
+    dot = fleet.godwit("e1", "export", "--format", "dot").stdout
+    assert "site west" in dot and '"vm e1/web"' in dot, dot
+
+    # What differs is changed, what others made is left, what it made is pruned when that is asked for.
+    fleet.godwit("w1", "port", "add", "mine")
+    changed = shop(fleet, **{"desk: {access: 20}": "desk: {access: 10}", "  shop-audit: {host: e1}\n": ""})
+    assert "1 steps done" in apply(fleet, changed).stdout
+    wait_until(lambda: pings(fleet, "w1", "10.8.0.2"), 20, "the vm's answer to the desk")
+    assert "shop-audit" in fleet.ports_at("e1")
+    apply(fleet, changed, "--prune")
+    assert "shop-audit" not in fleet.ports_at("e1")
+    apply(fleet, "name: shop", "--prune")
+    left = things(fleet)
+    assert [port["name"] for port in left["ports"]] == ["mine"], left
+    assert not left["components"] and not left["vms"] and not left["wires"], left
+
+
+def test_it_goes_on_where_it_was_broken(fleet):
+    """A host that is away is told; what came before it stays, and the next apply does the rest."""
+    few = shop(fleet).split("vms:")[0] + "wires:\n  - [client/shop-lan, e1/shop-lan]\n"
+    fleet.kill_agent("w1")
+    wait_until(lambda: not fleet.sees_all("e1"), 30, "the end of the session")
+    before = things(fleet)
+    assert "host w1, where 'shop-desk' is to be, does not answer" in apply(fleet, few, expect=3).stderr
+    assert things(fleet) == before
+    fleet.restart_agent("w1")
+    # One step is refused: somebody has the interface. The others are done.
+    fleet.lab.exec("w1", "ip", "link", "add", "lan", "type", "veth", "peer", "name", "lan9")
+    failed = apply(fleet, few, expect=1)
+    assert "add port w1/shop-desk" in failed.stderr and "1 of" in failed.stderr, failed.stderr
+    assert len(things(fleet)["wires"]) == 1
+    fleet.lab.exec("w1", "ip", "link", "del", "lan")
+    assert "1 steps done" in apply(fleet, few).stdout
+    assert apply(fleet, few).stdout == "topology shop is as it shall be\n"
+
+
+def test_an_agent_that_is_killed_in_the_middle(fleet):
+    """Of 600 ports, some in the store, some not; none is made twice, or lost."""
+    many = ("components:\n" + "".join(f"  sw{i}: {{host: w1, ports: [{', '.join(f'p{j}' for j in range(50))}]}}\n"
+                                       for i in range(6)) +
+            "ports:\n" + "".join(f"  a{i}-{j}: {{host: e1}}\n" for i in range(6) for j in range(50)) +
+            "wires:\n" + "".join(f"  - [a{i}-{j}, sw{i}-p{j}]\n" for i in range(6) for j in range(50)))
+    path = write(fleet, "e1", many)
+    begun = fleet.popen("e1", fleet.bin / "godwit", "apply", path)
+    wait_until(lambda: len(fleet.get("e1", "/wires") or []) > 20, 30, "some wires")
+    fleet.kill_agent("w1")
+    begun.communicate(timeout=90)
+    fleet.restart_agent("w1")
+    wait_until(lambda: fleet.godwit("e1", "apply", path, expect=None).returncode == 0, 60, "an apply that is done")
+    fleet.godwit("e1", "diff", path)
+    made = things(fleet)
+    assert (len(made["ports"]), len(made["wires"]), len(made["components"])) == (600, 300, 6)
+    fleet.godwit("e1", "apply", "--prune", write(fleet, "e1", "{}"))
+    assert not things(fleet)["ports"]
+
+
+def test_mistakes_have_their_line(fleet):
+    def told(text, status=2):
+        return apply(fleet, text, expect=status).stderr
+    assert "/tmp/shop.yaml:2: 'compnents' is none of" in told("name: x\ncompnents: {}\n")
+    assert "/tmp/shop.yaml:4: " in told("ports:\n  a: {host: e1}\n  b: {host: [e1\n")
+    assert "shop.yaml:3: 'a' is here twice" in told("ports:\n  a: {host: e1}\n  a: {host: w1}\n")
+    text = "ports:\n  web:\n    host: eats\n"
+    assert "shop.yaml:2: 'web' is at no host or site 'eats': there are client, e1, east, w1, west" in told(text, 3)
+    assert "shop.yaml:4: there is no port 'sw1-x'" in told(
+        "ports:\n  a: {host: e1}\nwires:\n  - [a, sw1-x]\n", 3)
+    assert "cannot read" in fleet.godwit("e1", "apply", "/nowhere.yaml", expect=2).stderr
+    assert things(fleet)["ports"] == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda file: file.stem)
+def test_examples_are_valid(fleet, file):
+    """By the schema, and by apply in a fleet that has their hosts under other names."""
+    import jsonschema
+    import yaml
+    text = pathlib.Path(file).read_text()
+    schema = json.loads((ROOT / "docs/protocol/topology.schema.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(yaml.safe_load(text))
+    for site, host in (("hub", "client"), ("north", "w1"), ("south", "e1")):
+        text = text.replace(f"host: {site}", f"host: {host}")
+    planned = apply(fleet, text, "--dry-run").stdout
+    assert "+ connect" in planned and "- " not in planned, planned
 
 
 def test_nothing_is_left(fleet):

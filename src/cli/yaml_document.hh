@@ -1,0 +1,24 @@
+#pragma once
+// A YAML file as JSON, with the line of each of its parts: what is wrong with it is told with them.
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/result.hh"
+
+namespace godwit::cli {
+
+struct YamlDocument {
+  std::string file;
+  nlohmann::json value;
+  std::map<std::string, int> lines;  // from 1, by JSON pointer (RFC 6901)
+
+  // "shop.yaml:12": of the part, or of what it would be in.
+  std::string place(const std::string& pointer) const;
+};
+
+// Plain scalars become numbers, true, false and null where they look like it (YAML 1.2's core
+// schema, decimal); quoted ones and all keys are texts.
+Result<YamlDocument> read_yaml(const std::string& file);
+
+}  // namespace godwit::cli

@@ -1,0 +1,374 @@
+#include "topology/plan.hh"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "topology/places.hh"
+
+namespace godwit::topology {
+namespace {
+
+using nlohmann::json;
+
+constexpr std::size_t kMostInterface = 15;  // IFNAMSIZ: a longer one is called otherwise
+
+// A name of digits may be written without quotes.
+json text_of(const json& value) { return value.is_number() ? json(value.dump()) : value; }
+
+bool same_scalar(const json& wanted, const json& is) {
+  if (wanted.is_number() && is.is_number()) return wanted.get<double>() == is.get<double>();
+  if (wanted.is_number() != is.is_number()) {
+    return wanted.is_structured() || is.is_structured() ? false : text_of(wanted) == text_of(is);
+  }
+  if (!wanted.is_string() || !is.is_string()) return wanted == is;
+  // MAC addresses and hexadecimal digits come back in lower case.
+  return std::ranges::equal(
+      wanted.get_ref<const std::string&>(), is.get_ref<const std::string&>(),
+      [](unsigned char a, unsigned char b) { return std::tolower(a) == std::tolower(b); });
+}
+
+const json* named(const json& list, const json& name) {
+  for (const json& each : list) {
+    if (each.is_object() && each.value("name", json()) == name) return &each;
+  }
+  return nullptr;
+}
+
+bool are_named(const json& list) {
+  return list.is_array() && std::ranges::all_of(list, [](const json& each) {
+           return each.is_object() && each.contains("name");
+         });
+}
+
+bool covers_ports(const json& wanted, const json& is) {
+  return std::ranges::all_of(wanted, [&](const json& port) {
+    const json* there = named(is, port.value("name", json()));
+    return there != nullptr && covers(port, *there);
+  });
+}
+
+// A false flag, an empty text or list, and zero are also said by saying nothing.
+bool is_nothing(const json& value) {
+  return value.is_null() || value == false || value == 0 || value == "" ||
+         (value.is_structured() && value.empty());
+}
+
+std::string text_at(const json& object, const char* key) {
+  return object.is_object() && object.contains(key) && object[key].is_string()
+             ? object[key].get<std::string>()
+             : std::string();
+}
+
+std::string path_of(const char* collection, const std::string& name) {
+  return std::string("/v1/") + collection + "/" + name;  // names need no escapes
+}
+
+class Planner final {
+ public:
+  Planner(const Desired& desired, const Actual& actual)
+      : desired_(desired), actual_(actual), places_(desired, actual, plan_.problems) {}
+
+  Plan plan() {
+    if (!plan_.problems.empty()) return std::move(plan_);
+    plan_ports();
+    plan_components();
+    plan_vms();
+    plan_wires();
+    prune_wires();
+    prune_vms();
+    prune_ports();
+    prune_components();
+    if (!plan_.problems.empty()) plan_.steps.clear();
+    return in_order(std::move(plan_));
+  }
+
+ private:
+  static Plan in_order(Plan plan) {
+    std::map<Phase, std::vector<Step>> phases;
+    for (Step& step : plan.steps) phases[step.phase].push_back(std::move(step));
+    plan.steps.clear();
+    for (auto& [phase, steps] : phases) {
+      plan.steps.insert(plan.steps.end(), std::make_move_iterator(steps.begin()),
+                        std::make_move_iterator(steps.end()));
+    }
+    return plan;
+  }
+
+  void problem(const std::string& where, std::string text) {
+    plan_.problems.push_back({where, std::move(text)});
+  }
+  void step(Phase phase, bool prune, const std::string& host, std::string what, json request) {
+    plan_.steps.push_back({phase, prune, host, std::move(what), std::move(request)});
+  }
+  bool is_ours(const std::string& topology) const { return topology == desired_.name; }
+
+  json body_of(const WantedThing& thing) const {
+    json body = thing.settings;
+    body["name"] = thing.name;
+    body["tenant"] = thing.tenant;
+    body["topology"] = desired_.name;
+    return body;
+  }
+
+  // Cuts what is at a port, if this topology made it. False: it did not, and that is a problem.
+  bool clear_port(const PortPlace& port, const std::string& where) {
+    const Wire* wire = places_.wire(port);
+    if (wire == nullptr || cut_.contains(wire)) return true;
+    if (!is_ours(wire->topology)) {
+      const PortPlace& other = wire->a == port ? wire->b : wire->a;
+      problem(where, fmt::format("port {0} has a wire to {1} that topology {2} did not make: first "
+                                 "godwit disconnect {0} {1}",
+                                 port.text(), other.text(), desired_.name));
+      return false;
+    }
+    cut(*wire, false);
+    return true;
+  }
+
+  void cut(const Wire& wire, bool prune) {
+    if (!cut_.insert(&wire).second) return;
+    step(Phase::cut, prune, wire.a.host,
+         fmt::format("disconnect {} and {}", wire.a.text(), wire.b.text()),
+         {{"method", "DELETE"},
+          {"path", "/v1/wires"},
+          {"body", {{"a", wire.a.text()}, {"b", wire.b.text()}}}});
+  }
+
+  // ---- what is to be ----
+
+  void plan_ports() {
+    for (std::size_t i = 0; i < desired_.ports.size(); ++i) {
+      const WantedThing& wanted = desired_.ports[i];
+      const PortPlace place{places_.ports()[i], wanted.name};
+      const Thing* there = places_.port(place);
+      const json add = {{"method", "POST"}, {"path", "/v1/ports"}, {"body", body_of(wanted)}};
+      if (there == nullptr) {
+        step(Phase::make, false, place.host, fmt::format("add port {}", place.text()), add);
+        continue;
+      }
+      if (is_as_wanted(wanted, *there)) continue;
+      if (!is_ours(there->topology) || !text_at(there->shown, "vm").empty()) {
+        problem(wanted.where, fmt::format("there is another port {0}, of kind {1} and tenant {2}: "
+                                          "first godwit --at {3} port rm {4}",
+                                          place.text(), text_at(there->shown, "kind"),
+                                          there->tenant, place.host, place.port));
+        continue;
+      }
+      if (!clear_port(place, wanted.where)) continue;
+      remove_port(*there, false);
+      step(Phase::make, false, place.host, fmt::format("add port {} anew", place.text()), add);
+    }
+  }
+
+  static bool is_as_wanted(const WantedThing& wanted, const Thing& there) {
+    json settings = wanted.settings;
+    if (!settings.contains("kind")) settings["kind"] = "nic";
+    if (text_at(settings, "interface").size() > kMostInterface) settings.erase("interface");
+    return there.tenant == wanted.tenant && covers(settings, there.shown);
+  }
+
+  void plan_components() {
+    for (std::size_t i = 0; i < desired_.components.size(); ++i) {
+      const WantedThing& wanted = desired_.components[i];
+      const std::string& host = places_.components()[i];
+      const Thing* there = places_.component(host, wanted.name);
+      const std::string place = host + "/" + wanted.name;
+      if (there == nullptr) {
+        step(Phase::make, false, host, fmt::format("add component {}", place),
+             {{"method", "POST"}, {"path", "/v1/components"}, {"body", body_of(wanted)}});
+        continue;
+      }
+      if (there->tenant != wanted.tenant || !covers(wanted.settings.value("type", json("switch")),
+                                                    there->shown.value("type", json()))) {
+        problem(wanted.where, fmt::format("there is another component {0}, a {1} of tenant {2}: "
+                                          "first godwit --at {3} component rm {4}",
+                                          place, text_at(there->shown, "type"), there->tenant, host,
+                                          wanted.name));
+        continue;
+      }
+      if (!covers(wanted.settings, there->shown)) change_component(wanted, host);
+      if (wanted.settings.contains("ports")) prune_ports_of(*there);
+    }
+  }
+
+  void change_component(const WantedThing& wanted, const std::string& host) {
+    json body = wanted.settings;
+    body.erase("type");
+    body["topology"] = desired_.name;  // of ports that are added
+    step(Phase::make, false, host, fmt::format("change component {}/{}", host, wanted.name),
+         {{"method", "POST"}, {"path", path_of("components", wanted.name)}, {"body", body}});
+  }
+
+  void plan_vms() {
+    for (std::size_t i = 0; i < desired_.vms.size(); ++i) {
+      const WantedThing& wanted = desired_.vms[i];
+      if (places_.vm(wanted.name, wanted.tenant) != nullptr) continue;
+      step(Phase::run, false, places_.vms()[i],
+           fmt::format("run vm {}/{}", places_.vms()[i], wanted.name),
+           {{"method", "POST"}, {"path", "/v1/vms"}, {"body", body_of(wanted)}});
+    }
+  }
+
+  void plan_wires() {
+    for (const auto& [a, b, wanted] : places_.wires()) {
+      const Wire* there = places_.wire(a);
+      if (there != nullptr && there->is_at(b) && !cut_.contains(there)) {
+        kept_.insert(there);
+        continue;
+      }
+      if (!clear_port(a, wanted->where) || !clear_port(b, wanted->where)) continue;
+      step(Phase::connect, false, a.host, fmt::format("connect {} and {}", a.text(), b.text()),
+           {{"method", "POST"},
+            {"path", "/v1/wires"},
+            {"body", {{"a", a.text()}, {"b", b.text()}, {"topology", desired_.name}}}});
+    }
+  }
+
+  // ---- what goes ----
+
+  void prune_wires() {
+    for (const Wire& wire : actual_.wires) {
+      if (is_ours(wire.topology) && !kept_.contains(&wire)) cut(wire, true);
+    }
+  }
+
+  // Its wire goes too, or it has none.
+  bool may_go(const PortPlace& port, const std::string& what) {
+    const Wire* wire = places_.wire(port);
+    if (wire == nullptr || cut_.contains(wire)) return true;
+    if (is_ours(wire->topology) && !kept_.contains(wire)) return true;  // prune_wires() comes yet
+    const PortPlace& other = wire->a == port ? wire->b : wire->a;
+    plan_.notes.push_back(
+        fmt::format("{} stays: its port {} has a wire to {} that topology {} did not make", what,
+                    port.text(), other.text(), desired_.name));
+    return false;
+  }
+
+  void prune_ports_of(const Thing& component) {
+    json gone = json::array();
+    for (const Thing& port : actual_.ports) {
+      const PortPlace place{port.host, port.name};
+      if (port.host != component.host || text_at(port.shown, "component") != component.name ||
+          !is_ours(port.topology) || places_.is_wanted(place)) {
+        continue;
+      }
+      if (!may_go(place, "port " + place.text())) continue;
+      gone.push_back(port.name.substr(component.name.size() + 1));
+    }
+    if (gone.empty()) return;
+    step(Phase::remove, true, component.host,
+         fmt::format("remove ports of component {}/{}: {}", component.host, component.name,
+                     gone.dump()),
+         {{"method", "POST"},
+          {"path", path_of("components", component.name)},
+          {"body", {{"remove_ports", gone}}}});
+  }
+
+  bool is_wanted_vm(const Thing& vm) const {
+    return std::ranges::any_of(desired_.vms, [&](const WantedThing& wanted) {
+      return wanted.name == vm.name && wanted.tenant == vm.tenant;
+    });
+  }
+
+  void prune_vms() {
+    for (const Thing& vm : actual_.vms) {
+      bool is_made = false, is_free = true;
+      for (const Thing& port : actual_.ports) {
+        if (port.host != vm.host || text_at(port.shown, "vm") != vm.name) continue;
+        is_made = is_made || is_ours(port.topology);
+      }
+      if (!is_made || is_wanted_vm(vm)) continue;
+      for (const Thing& port : actual_.ports) {
+        if (port.host != vm.host || text_at(port.shown, "vm") != vm.name) continue;
+        is_free = is_free && may_go({port.host, port.name}, "vm " + vm.host + "/" + vm.name);
+      }
+      if (!is_free) continue;
+      gone_vms_.insert(vm.host + "/" + vm.name);
+      const std::string path = path_of("vms", vm.name);
+      step(Phase::stop, true, vm.host, fmt::format("stop vm {}/{}", vm.host, vm.name),
+           {{"method", "POST"}, {"path", path + "/stop"}, {"body", {{"force", true}}}});
+      step(Phase::erase, true, vm.host,
+           fmt::format("remove vm {}/{}, but not its disks", vm.host, vm.name),
+           {{"method", "DELETE"}, {"path", path}, {"query", {{"disks", "keep"}}}});
+    }
+  }
+
+  void prune_ports() {
+    for (const Thing& port : actual_.ports) {
+      const PortPlace place{port.host, port.name};
+      if (!is_ours(port.topology) || places_.is_wanted(place)) continue;
+      if (!text_at(port.shown, "component").empty()) continue;
+      const std::string vm = text_at(port.shown, "vm");
+      if (!vm.empty() && !gone_vms_.contains(port.host + "/" + vm)) continue;
+      if (may_go(place, "port " + place.text())) remove_port(port, true);
+    }
+  }
+
+  void remove_port(const Thing& port, bool prune) {
+    step(Phase::remove, prune, port.host, fmt::format("remove port {}/{}", port.host, port.name),
+         {{"method", "DELETE"}, {"path", path_of("ports", port.name)}});
+  }
+
+  void prune_components() {
+    for (const Thing& component : actual_.components) {
+      if (!is_ours(component.topology) || is_wanted_component(component)) continue;
+      const std::string place = component.host + "/" + component.name;
+      bool is_free = true;
+      for (const Thing& port : actual_.ports) {
+        if (port.host != component.host || text_at(port.shown, "component") != component.name) {
+          continue;
+        }
+        is_free = is_free && may_go({port.host, port.name}, "component " + place);
+      }
+      if (!is_free) continue;
+      step(Phase::remove, true, component.host, fmt::format("remove component {}", place),
+           {{"method", "DELETE"}, {"path", path_of("components", component.name)}});
+    }
+  }
+
+  bool is_wanted_component(const Thing& component) const {
+    for (std::size_t i = 0; i < desired_.components.size(); ++i) {
+      if (places_.components()[i] == component.host &&
+          desired_.components[i].name == component.name) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  Plan plan_;  // first: the others add problems
+  const Desired& desired_;
+  const Actual& actual_;
+  Places places_;
+  std::set<const Wire*> cut_, kept_;
+  std::set<std::string> gone_vms_;
+};
+
+}  // namespace
+
+bool covers(const json& wanted, const json& is) {
+  if (wanted.is_object() && is.is_object()) {
+    return std::ranges::all_of(wanted.items(), [&](const auto& member) {
+      if (!is.contains(member.key())) return is_nothing(member.value());
+      const json& there = is[member.key()];
+      if (member.key() == "ports" && are_named(member.value()) && are_named(there)) {
+        return covers_ports(member.value(), there);
+      }
+      return covers(member.value(), there);
+    });
+  }
+  // A list of one may be written without its brackets.
+  if (is.is_array() && !wanted.is_array()) return covers(json::array({wanted}), is);
+  if (wanted.is_array() && is.is_array()) {
+    return std::ranges::equal(wanted, is,
+                              [](const json& a, const json& b) { return covers(a, b); });
+  }
+  return same_scalar(wanted, is);
+}
+
+Plan plan(const Desired& desired, const Actual& actual) { return Planner(desired, actual).plan(); }
+
+}  // namespace godwit::topology
