@@ -38,15 +38,10 @@ class Place:
 
     def __init__(self, lab):
         self.lab = lab
-        self.process = lab.start(HOST, "unshare", "-n", "sleep", "infinity")
-        self.pid = wait_until(self.child, 10, "a network namespace")
+        self.process = lab.start(HOST, "unshare", "-n", "sh", "-c", "echo $$; exec sleep infinity",
+                                 stdout=subprocess.PIPE)
+        self.pid = self.process.stdout.readline().strip()
         self.run("ip", "link", "set", "lo", "up")
-
-    def child(self):
-        """unshare(1) becomes sleep(1) once it has its namespace."""
-        sleeping = self.lab.start(HOST, "pgrep", "-n", "-x", "sleep", stdout=subprocess.PIPE)
-        text, _ = sleeping.communicate(timeout=10)
-        return text.strip() or None
 
     def enter(self, interface, address):
         self.lab.run(HOST, "ip", "link", "set", interface, "netns", self.pid)
