@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""How fast components forward, on one host, against its kernel's bridge, forwarding and NAT.
+"""How fast components forward, on one host, against its kernel's bridge, forwarding and NAT; and how fast a
+topology is made.
 
     [a] 10.8.0.1 -- TAP -- wire -- switch (godwitd) -- wire -- TAP -- 10.8.0.2 [b]        godwit
     [a] ----------- TAP -- wire (godwitd) ------------ TAP ----------------- [b]          godwit-wire
@@ -9,6 +10,7 @@
 
 a and b are network namespaces; iperf3 runs in both, so on few CPUs all of them share these. forward-super: one TCP
 connection. forward-64: UDP with 18 bytes of payload, as fast as it is sent; what arrives counts. Interleaved, median.
+apply-1000: apply_case.py.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "demo"))
 
+import apply_case  # noqa: E402
 from stage import Lab, performed, wait_until, write_rows  # noqa: E402
 
 HOST = "e1"
@@ -180,9 +183,11 @@ def run(options):
             wait_until(lambda p=places[0], t=target_of(system): p.start("ping", "-c1", "-W1", t).wait(5) == 0, 20,
                        system)
         rows = measure(joined, rounds, length_s)
+    with Lab(options.lab) as lab:
+        rows += apply_case.measure(lab, rounds)
     if options.json:
         write_rows(options.json, rows)
-    return judge(rows)
+    return all([judge(rows), apply_case.judge(rows)])
 
 
 def main():
