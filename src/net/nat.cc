@@ -91,6 +91,72 @@ Result<> check(const OneToOne& rule) {
   return {};
 }
 
+// For the port from which a flow is to leave.
+class PortSearch final {
+ public:
+  PortSearch(const NatState& state, Flow& flow, const Tuple& leaving, const SourceChoice& choice,
+             Instant now)
+      : state_(state), flow_(flow), leaving_(leaving), choice_(choice), now_(now) {
+    leaving_.source = choice.ip;
+    if (has_ports(leaving.protocol)) ports_ = choice.ports;
+    inside_ = state.claims.name_of(source_of(flow.tuples[0]), leaving.protocol);
+  }
+
+  // First one that was its own, then nobody's, then any.
+  bool find() {
+    const std::uint16_t wanted = flow_.tuples[0].source_port;
+    const bool has_others = has_ports(leaving_.protocol) || is_icmp(leaving_.protocol);
+    if (!choice_.may_change_port || !has_others) return is_free(wanted);
+    for (std::size_t i = 0; choice_.is_shared && i < kMostOwn; ++i) {
+      if (owner_of(candidate(i)) == PortClaims::Owner::self && is_free(candidate(i))) return take();
+    }
+    std::optional<std::uint16_t> of_another;
+    for (std::size_t i = 0; i <= std::min(ports_.size(), kMostTries); ++i) {
+      const std::uint16_t port = candidate(i);
+      if (!is_free(port)) continue;
+      if (owner_of(port) != PortClaims::Owner::another) return take();
+      if (!of_another) of_another = port;
+    }
+    return of_another && is_free(*of_another);
+  }
+
+ private:
+  static constexpr std::size_t kMostOwn = 4;  // of its candidates one of the first is it
+
+  bool is_free(std::uint16_t port) {
+    leaving_.source_port = port;
+    flow_.tuples[1] = leaving_.inverse();
+    return flow_.tuples[1] != flow_.tuples[0] && !state_.flows.find(flow_.tuples[1], now_);
+  }
+  std::uint64_t name_of(std::uint16_t port) const {
+    return state_.claims.name_of({leaving_.source, port}, leaving_.protocol);
+  }
+  PortClaims::Owner owner_of(std::uint16_t port) const {
+    if (!choice_.is_shared) return PortClaims::Owner::nobody;
+    return state_.claims.owner_of(name_of(port), inside_, now_);
+  }
+  bool take() {
+    if (choice_.is_shared) state_.claims.claim(name_of(leaving_.source_port), inside_, now_);
+    return true;
+  }
+  // The one it has; then of few ports each, of many some, each as likely to be free as any.
+  std::uint16_t candidate(std::size_t i) const {
+    const std::uint16_t wanted = flow_.tuples[0].source_port;
+    if (i == 0 && ports_.contains(wanted)) return wanted;
+    const bool are_few = ports_.size() <= kMostTries;
+    const std::uint64_t hash = are_few ? inside_ + i : mixed(inside_ + i);
+    return static_cast<std::uint16_t>(ports_.first + hash % ports_.size());
+  }
+
+  const NatState& state_;
+  Flow& flow_;
+  Tuple leaving_;
+  const SourceChoice& choice_;
+  Instant now_;
+  PortRange ports_{};
+  std::uint64_t inside_ = 0;
+};
+
 }  // namespace
 
 Result<> check(const NatConfig& config) {
@@ -134,36 +200,17 @@ std::optional<SourceChoice> masqueraded(const NatConfig& config, const Tuple& ar
   for (const Masquerade& rule : config.masquerade) {
     if (!applies(rule, arrived, crossing.out)) continue;
     return SourceChoice{.ip = rule.to ? one_of(*rule.to, arrived.source, seed) : crossing.own,
-                        .ports = rule.ports};
+                        .ports = rule.ports,
+                        .is_shared = true};
   }
   const bool is_hairpin = crossing.in == crossing.out && leaving.destination != arrived.destination;
   if (!is_hairpin) return std::nullopt;
-  return SourceChoice{.ip = crossing.own, .ports = Masquerade{}.ports};
+  return SourceChoice{.ip = crossing.own, .ports = Masquerade{}.ports, .is_shared = true};
 }
 
-bool choose_reply(FlowTable& flows, Flow& flow, Tuple leaving, const SourceChoice& choice,
-                  std::uint64_t seed, Instant now) {
-  const auto is_free = [&](std::uint16_t port) {
-    leaving.source_port = port;
-    flow.tuples[1] = leaving.inverse();
-    return flow.tuples[1] != flow.tuples[0] && !flows.find(flow.tuples[1], now);
-  };
-  leaving.source = choice.ip;
-  const PortRange ports = has_ports(leaving.protocol) ? choice.ports : PortRange{};
-  const std::uint16_t wanted = flow.tuples[0].source_port;
-  const bool may_keep = !choice.may_change_port || ports.contains(wanted);
-  if (may_keep && is_free(wanted)) return true;
-  const bool has_others = has_ports(leaving.protocol) || is_icmp(leaving.protocol);
-  if (!choice.may_change_port || !has_others) return false;
-  // Of few ports each; of many some, each as likely to be free as any.
-  std::uint64_t hash =
-      hash_of(flow.tuples[0].source, seed ^ (std::uint64_t{wanted} << 8 | leaving.protocol));
-  const bool are_few = ports.size() <= kMostTries;
-  for (std::size_t tries = 0; tries < std::min(ports.size(), kMostTries); ++tries) {
-    if (is_free(static_cast<std::uint16_t>(ports.first + hash % ports.size()))) return true;
-    hash = are_few ? hash + 1 : mixed(hash);
-  }
-  return false;
+bool choose_reply(const NatState& state, Flow& flow, const Tuple& leaving,
+                  const SourceChoice& choice, Instant now) {
+  return PortSearch(state, flow, leaving, choice, now).find();
 }
 
 }  // namespace godwit::net

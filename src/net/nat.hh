@@ -8,6 +8,7 @@
 // gets the router's own address as its source, so that the answer comes back here.
 #include "net/filter.hh"
 #include "net/flow_table.hh"
+#include "net/port_claims.hh"
 #include "net/rewrite.hh"
 
 namespace godwit::net {
@@ -17,9 +18,9 @@ struct IpRange {
   bool operator==(const IpRange&) const = default;
 };
 
-// Many behind few. The port is kept where it is free, else one is taken by a hash of the inside's
-// address and port: the same for all destinations, where it is free (RFC 4787, REQ-1). One inside
-// address has always the same one outside (REQ-2).
+// Many behind few. A port is kept where it is free, else one is taken by a hash; either way an
+// inside address and port have the same one for all destinations, as long as there are enough
+// (port_claims.hh). One inside address has always the same one outside (RFC 4787, REQ-2).
 struct Masquerade {
   std::vector<PortIndex> out{};  // empty: all, but not kItself
   std::vector<IpPrefix> from{};  // empty: all
@@ -63,6 +64,7 @@ struct SourceChoice {
   Ip ip{};
   PortRange ports{};
   bool may_change_port = true;
+  bool is_shared = false;  // others have this address, too
 };
 struct Crossing {  // of a router by a flow's first packet
   PortIndex in = 0, out = 0;
@@ -74,8 +76,13 @@ std::optional<SourceChoice> masqueraded(const NatConfig& config, const Tuple& ar
                                         const Tuple& leaving, const Crossing& crossing,
                                         std::uint64_t seed);
 
+// What the flows of one router have.
+struct NatState {
+  FlowTable& flows;
+  PortClaims& claims;
+};
 // Gives `flow` a tuple of replies that is nobody else's. False: there is none.
-bool choose_reply(FlowTable& flows, Flow& flow, Tuple leaving, const SourceChoice& choice,
-                  std::uint64_t seed, Instant now);
+bool choose_reply(const NatState& state, Flow& flow, const Tuple& leaving,
+                  const SourceChoice& choice, Instant now);
 
 }  // namespace godwit::net

@@ -48,14 +48,17 @@ Tracker::Tracker(TrackerConfig config, std::uint64_t seed)
       seed_(seed),
       filter_(config_.filter),
       table_(config_.most_flows, seed),
+      claims_(seed),
       picks_up_(net::picks_up(config_)) {
   CHECK(check(config_), "a configuration that was not checked");
+  if (!config_.nat.is_empty()) claims_.make_room();
 }
 
 void Tracker::configure(TrackerConfig config) {
   CHECK(check(config), "a configuration that was not checked");
   config_ = std::move(config);
   picks_up_ = net::picks_up(config_);
+  if (!config_.nat.is_empty()) claims_.make_room();
   filter_.configure(config_.filter);
   std::vector<FlowId> refused;
   table_.for_each([&](FlowId id, const Flow& flow) {
@@ -227,7 +230,8 @@ std::string_view Tracker::begin(const Step& step, Ticket& ticket) {
   }
   // Its own address is a choice, too: with another port where two flows would get one answer.
   const SourceChoice as_it_is{.ip = ticket.arrived.source};
-  if (!choose_reply(table_, flow, ticket.leaving, choice.value_or(as_it_is), seed_, step.now)) {
+  const NatState state{.flows = table_, .claims = claims_};
+  if (!choose_reply(state, flow, ticket.leaving, choice.value_or(as_it_is), step.now)) {
     return "ports-used-up";
   }
   flow.is_translated = flow.tuples[0].inverse() != flow.tuples[1];

@@ -108,6 +108,7 @@ class Tracker final {
   Filter filter_;
   FlowTable table_;
   FragmentTable fragments_;
+  PortClaims claims_;
   bool picks_up_ = true;
 };
 

@@ -101,7 +101,7 @@ TEST_F(TrackerNatTest, AUdpChecksumIsNeverZero) {
   EXPECT_GT(ones, 0);
 }
 
-TEST_F(TrackerNatTest, TwoClientsWithOnePortGetTwo) {
+TEST_F(TrackerNatTest, TwoClientsWithOnePortGetTwoForAllDestinations) {
   start(masquerading);
   PacketSpec second = udp;
   second.source = ip("10.7.0.3");
@@ -111,14 +111,18 @@ TEST_F(TrackerNatTest, TwoClientsWithOnePortGetTwo) {
   EXPECT_GE(ends_of(b).source_port, 1024);
   EXPECT_EQ(ends_of(answer(a, udp)).destination, client);
   EXPECT_EQ(ends_of(answer(b, udp)).destination, second.source);
-  second.destination = ip("198.51.100.10");
-  PacketSpec third = second;
-  third.destination = ip("198.51.100.11");
-  PacketSpec blocker = udp;
-  blocker.destination = third.destination;
-  cross(blocker);
-  EXPECT_EQ(ends_of(cross(third)).source_port, ends_of(b).source_port)
-      << "the same choice for each destination";
+  for (const char* text : {"198.51.100.10", "198.51.100.11"}) {
+    PacketSpec first = udp;
+    second.destination = first.destination = ip(text);
+    EXPECT_EQ(ends_of(cross(second)).source_port, ends_of(b).source_port) << "wherever it goes";
+    EXPECT_EQ(ends_of(cross(first)).source_port, 4000);
+  }
+  now += seconds(250);
+  second.destination_port = 80;
+  EXPECT_EQ(ends_of(cross(second)).source_port, ends_of(b).source_port);
+  now += seconds(301);
+  second.destination_port = 81;
+  EXPECT_EQ(ends_of(cross(second)).source_port, 4000) << "the first has long been away";
 }
 
 TEST_F(TrackerNatTest, PortsAreOfTheRangeAndAreUsedUp) {

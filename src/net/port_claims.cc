@@ -1,0 +1,35 @@
+#include "net/port_claims.hh"
+
+namespace godwit::net {
+namespace {
+
+constexpr std::size_t kPlaces = std::size_t{1} << 15;  // 768 KiB
+constexpr Nanoseconds kLife = seconds(300);  // since the last flow that began (RFC 4787, REQ-5)
+
+std::uint64_t mixed(std::uint64_t x) {  // of splitmix64 (Steele, Lea, Flood 2014)
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+  return x ^ (x >> 31);
+}
+
+}  // namespace
+
+void PortClaims::make_room() { places_.resize(kPlaces); }
+
+std::uint64_t PortClaims::name_of(Endpoint endpoint, std::uint8_t protocol) const {
+  const std::uint64_t port = std::uint64_t{endpoint.port} << 8 | protocol;
+  return mixed(mixed(mixed(endpoint.ip.high ^ seed_) ^ endpoint.ip.low) + port);
+}
+
+PortClaims::Owner PortClaims::owner_of(std::uint64_t outside, std::uint64_t inside,
+                                       Instant now) const {
+  const Place& place = places_[outside % kPlaces];
+  if (place.outside != outside || place.ends <= now) return Owner::nobody;
+  return place.inside == inside ? Owner::self : Owner::another;
+}
+
+void PortClaims::claim(std::uint64_t outside, std::uint64_t inside, Instant now) {
+  places_[outside % kPlaces] = {.outside = outside, .inside = inside, .ends = now + kLife};
+}
+
+}  // namespace godwit::net
