@@ -1,6 +1,6 @@
 #pragma once
-// A packet filter in a wire: what passes goes from one port to the other as it is, frames unseen by
-// the hosts. Rules as a router's (filter.hh), by these ports; flows as a tracker's (tracker.hh).
+// A packet filter in a wire, which hosts do not see: what passes goes from one port to the other as
+// it is. Rules as a router's (filter.hh), by these ports; flows as a tracker's (tracker.hh).
 //
 // ARP passes, and all of `pass`; so do IPv6 neighbour discovery and group membership. IP behind one
 // VLAN tag is filtered, too, each VLAN by itself; what has two tags is dropped ("type") as all else

@@ -1,9 +1,13 @@
 #include "net/port_claims.hh"
 
+#include <algorithm>
+
 namespace godwit::net {
 namespace {
 
-constexpr std::size_t kPlaces = std::size_t{1} << 15;  // 768 KiB
+constexpr std::size_t kLeastPlaces = 64;
+constexpr std::size_t kMostPlaces = std::size_t{1} << 15;  // 768 KiB
+constexpr std::size_t kFlowsPerPlace = 4;
 constexpr Nanoseconds kLife = seconds(300);  // since the last flow that began (RFC 4787, REQ-5)
 
 std::uint64_t mixed(std::uint64_t x) {  // of splitmix64 (Steele, Lea, Flood 2014)
@@ -14,7 +18,10 @@ std::uint64_t mixed(std::uint64_t x) {  // of splitmix64 (Steele, Lea, Flood 201
 
 }  // namespace
 
-void PortClaims::make_room() { places_.resize(kPlaces); }
+void PortClaims::make_room(std::size_t most_flows) {
+  const std::size_t places = std::clamp(most_flows / kFlowsPerPlace, kLeastPlaces, kMostPlaces);
+  if (places != places_.size()) places_.assign(places, {});
+}
 
 std::uint64_t PortClaims::name_of(Endpoint endpoint, std::uint8_t protocol) const {
   const std::uint64_t port = std::uint64_t{endpoint.port} << 8 | protocol;
@@ -23,13 +30,13 @@ std::uint64_t PortClaims::name_of(Endpoint endpoint, std::uint8_t protocol) cons
 
 PortClaims::Owner PortClaims::owner_of(std::uint64_t outside, std::uint64_t inside,
                                        Instant now) const {
-  const Place& place = places_[outside % kPlaces];
+  const Place& place = places_[outside % places_.size()];
   if (place.outside != outside || place.ends <= now) return Owner::nobody;
   return place.inside == inside ? Owner::self : Owner::another;
 }
 
 void PortClaims::claim(std::uint64_t outside, std::uint64_t inside, Instant now) {
-  places_[outside % kPlaces] = {.outside = outside, .inside = inside, .ends = now + kLife};
+  places_[outside % places_.size()] = {.outside = outside, .inside = inside, .ends = now + kLife};
 }
 
 }  // namespace godwit::net

@@ -13,8 +13,8 @@ class PortClaims final {
  public:
   // `seed`: a secret, so that nobody can choose whose place to take.
   explicit PortClaims(std::uint64_t seed) : seed_(seed) {}
-  // Before all others, where there is NAT at all.
-  void make_room();
+  // Before all others, where there is NAT at all. Another size forgets what there is.
+  void make_room(std::size_t most_flows);
 
   enum class Owner : std::uint8_t { nobody, self, another };
   // Of the outside one; both as name_of() says.

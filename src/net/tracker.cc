@@ -51,14 +51,14 @@ Tracker::Tracker(TrackerConfig config, std::uint64_t seed)
       claims_(seed),
       picks_up_(net::picks_up(config_)) {
   CHECK(check(config_), "a configuration that was not checked");
-  if (!config_.nat.is_empty()) claims_.make_room();
+  if (!config_.nat.is_empty()) claims_.make_room(config_.most_flows);
 }
 
 void Tracker::configure(TrackerConfig config) {
   CHECK(check(config), "a configuration that was not checked");
   config_ = std::move(config);
   picks_up_ = net::picks_up(config_);
-  if (!config_.nat.is_empty()) claims_.make_room();
+  if (!config_.nat.is_empty()) claims_.make_room(config_.most_flows);
   filter_.configure(config_.filter);
   std::vector<FlowId> refused;
   table_.for_each([&](FlowId id, const Flow& flow) {
