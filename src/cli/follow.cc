@@ -13,6 +13,7 @@ namespace {
 
 constexpr Nanoseconds kPatience = seconds(30);  // for an agent that does not answer
 constexpr Nanoseconds kRetryInterval = milliseconds(500);
+constexpr int kNoAnswer = 502;  // and above: of the host for which our agent asks
 
 bool is_final(const json& migration) {
   static constexpr std::array kFinal = {"committed", "draining", "done",
@@ -47,8 +48,8 @@ class Follower final {
   // Asks for the migration itself; false when the agent does not answer.
   bool look() {
     const auto reply = client_.request("GET", path_of("migrations", id_));
-    if (!reply) {
-      unreachable_ = reply.error().text;
+    if (!reply || reply->status >= kNoAnswer) {
+      unreachable_ = reply ? refusal(*reply).what() : reply.error().text;
       return false;
     }
     if (!reply->ok()) throw refusal(*reply);

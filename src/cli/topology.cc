@@ -5,11 +5,13 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <ostream>
 
 #include "base/id.hh"
 #include "cli/fleet_state.hh"
 #include "cli/options.hh"
+#include "cli/topology_settings.hh"
 #include "cli/yaml_document.hh"
 #include "topology/desired.hh"
 #include "topology/export.hh"
@@ -33,14 +35,18 @@ struct Wish {
 
 [[noreturn]] void fail_with(ExitStatus status, const YamlDocument& document,
                             const std::vector<Problem>& problems) {
-  std::vector<std::string> lines;
+  std::multimap<int, std::string> by_line;
   for (const auto& [where, what] : problems) {
-    lines.push_back(fmt::format("{}: {}", document.place(where), what));
-    if (lines.size() == kMostTold) break;
+    by_line.emplace(document.line(where), fmt::format("{}: {}", document.place(where), what));
   }
-  std::string text = fmt::format("{}", fmt::join(lines, "\n"));
-  if (problems.size() > lines.size()) {
-    text += fmt::format("\nand {} more", problems.size() - lines.size());
+  std::vector<std::string> told;
+  for (const auto& [line, text] : by_line) {
+    if (told.size() == kMostTold) break;
+    told.push_back(text);
+  }
+  std::string text = fmt::format("{}", fmt::join(told, "\n"));
+  if (problems.size() > told.size()) {
+    text += fmt::format("\nand {} more", problems.size() - told.size());
   }
   throw Failure(status, text);
 }
@@ -49,6 +55,8 @@ Desired read_topology(const YamlDocument& document) {
   const std::string stem = std::filesystem::path(document.file).stem().string();
   auto desired = topology::parse(document.value, stem);
   if (!desired) fail_with(ExitStatus::usage, document, desired.error());
+  const auto problems = read_settings(*desired);
+  if (!problems.empty()) fail_with(ExitStatus::usage, document, problems);
   return *std::move(desired);
 }
 

@@ -79,11 +79,15 @@ class Reader final {
 
 }  // namespace
 
-std::string YamlDocument::place(const std::string& pointer) const {
+int YamlDocument::line(const std::string& pointer) const {
   std::string at = pointer;
   while (!lines.contains(at) && !at.empty()) at.erase(at.rfind('/'));
   const auto found = lines.find(at);
-  return fmt::format("{}:{}", file, found == lines.end() ? 1 : found->second);
+  return found == lines.end() ? 1 : found->second;
+}
+
+std::string YamlDocument::place(const std::string& pointer) const {
+  return fmt::format("{}:{}", file, line(pointer));
 }
 
 Result<YamlDocument> read_yaml(const std::string& file) {

@@ -13,7 +13,9 @@ struct YamlDocument {
   nlohmann::json value;
   std::map<std::string, int> lines;  // from 1, by JSON pointer (RFC 6901)
 
-  // "shop.yaml:12": of the part, or of what it would be in.
+  // Of the part, or of what it would be in.
+  int line(const std::string& pointer) const;
+  // "shop.yaml:12"
   std::string place(const std::string& pointer) const;
 };
 

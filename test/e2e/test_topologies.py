@@ -114,6 +114,12 @@ def test_a_file_becomes_a_network_and_back(fleet):
     dot = fleet.godwit("e1", "export", "--format", "dot").stdout
     assert "site west" in dot and '"vm e1/web"' in dot, dot
 
+    # A vm that moves, at the word of a third host, is where it is.
+    fleet.godwit("client", "--at", "e1", "migrate", "web", "--to", "w1", *fleet.PATIENT)
+    assert pings(fleet, "client", "10.8.0.2")
+    assert apply(fleet, shop(fleet), "--prune").stdout == "topology shop is as it shall be\n"
+    assert [(vm["name"], vm["host"]) for vm in things(fleet)["vms"]] == [("web", "w1")]
+
     # What differs is changed, what others made is left, what it made is pruned when that is asked for.
     fleet.godwit("w1", "port", "add", "mine")
     changed = shop(fleet, **{"desk: {access: 20}": "desk: {access: 10}", "  shop-audit: {host: e1}\n": ""})
@@ -126,6 +132,40 @@ def test_a_file_becomes_a_network_and_back(fleet):
     left = things(fleet)
     assert [port["name"] for port in left["ports"]] == ["mine"], left
     assert not left["components"] and not left["vms"] and not left["wires"], left
+
+
+TYPES = """
+components:
+  lan: {host: e1, ports: [gate, dhcp, desk]}
+  gate:
+    type: nat                      # ports inside and outside
+    host: e1
+    ports: {inside: {address: 10.8.0.254/24}, outside: {address: 198.51.100.7/24}}
+    forward: [{address: 198.51.100.7, protocol: tcp, ports: 80, to: 10.8.0.2}]
+  filter: {type: firewall, host: w1, rules: [{action: allow, in: inside}, {action: allow, protocol: icmp}]}
+  core: {type: router, host: w1, ports: {a: {address: 10.1.0.1/24}, b: {address: "2001:DB8::1/64"}},
+         routes: [{to: 10.9.0.0/16, via: 10.1.0.9}]}
+  addresses: {type: dhcp, host: e1, address: 10.8.0.253/24,
+              networks: [{prefix: 10.8.0.0/24, range: 10.8.0.100-10.8.0.200, router: 10.8.0.254}]}
+wires:
+  - [lan-gate, gate-inside]
+  - [lan-dhcp, addresses-net]
+  - [gate-outside, filter-inside]
+  - [filter-outside, core-a]
+"""
+
+
+def test_all_types_of_components(fleet):
+    """What hosts show in another form than files say is the same."""
+    assert "9 steps done" in apply(fleet, TYPES).stdout
+    assert apply(fleet, TYPES).stdout == "topology shop is as it shall be\n"
+    exported = fleet.godwit("e1", "export").stdout
+    assert apply(fleet, exported, "--dry-run", "--prune").stdout == "nothing to do\n", exported
+    assert "~ change component w1/core" in apply(fleet, TYPES.replace("via: 10.1.0.9", "via: 10.1.0.8"), "--dry-run").stdout
+    assert "shop.yaml:9: component 'filter': " in apply(
+        fleet, TYPES.replace("in: inside}", "in: nowhere}"), expect=2).stderr
+    apply(fleet, "name: shop", "--prune")
+    assert not things(fleet)["ports"]
 
 
 def test_it_goes_on_where_it_was_broken(fleet):
@@ -173,6 +213,8 @@ def test_mistakes_have_their_line(fleet):
     assert "/tmp/shop.yaml:2: 'compnents' is none of" in told("name: x\ncompnents: {}\n")
     assert "/tmp/shop.yaml:4: " in told("ports:\n  a: {host: e1}\n  b: {host: [e1\n")
     assert "shop.yaml:3: 'a' is here twice" in told("ports:\n  a: {host: e1}\n  a: {host: w1}\n")
+    assert "shop.yaml:2: component 'sw1': there is no 'aging_s' here" in told(
+        "components:\n  sw1: {host: e1, aging_s: 60}\n")
     text = "ports:\n  web:\n    host: eats\n"
     assert "shop.yaml:2: 'web' is at no host or site 'eats': there are client, e1, east, w1, west" in told(text, 3)
     assert "shop.yaml:4: there is no port 'sw1-x'" in told(
