@@ -64,6 +64,12 @@ nlohmann::json Network::answer_find(const nlohmann::json& body) const {
 void Network::locate(const std::string& text, const std::string& tenant,
                      std::function<void(Result<Located>)> done) {
   const NamedPort wanted = parse_port(text);
+  const bool here = wanted.host.empty() || wanted.host == config_.name;
+  if (!here && (peers_ == nullptr || !peers_->is_up(wanted.host))) {
+    return done(
+        fail("host {} cannot be asked for port {}: there is no session with it; see godwit host ls",
+             wanted.host, wanted.name));
+  }
   struct Search {
     std::size_t open = 1;
     std::vector<Located> found;
@@ -102,7 +108,6 @@ void Network::locate(const std::string& text, const std::string& tenant,
         },
         kAskTimeout);
   }
-  const bool here = wanted.host.empty() || wanted.host == config_.name;
   answered(here ? answer_find(body) : nlohmann::json::object());
 }
 

@@ -176,24 +176,29 @@ void show_component(Context& context, const std::string& name) {
   context.io.out << table.text("no ports");
 }
 
-std::string cell_of(const json& row, const char* column) {
-  const json& value = row.contains(column) ? row[column] : json();
-  if (value.is_boolean()) return value.get<bool>() ? column : "-";
-  return value == 0 ? "-" : text_of(row, column);
+// "remaining_s" as REMAINING, of seconds.
+std::string title_of(std::string_view column) {
+  if (column.ends_with("_s")) column.remove_suffix(2);
+  std::string title(column);
+  std::ranges::transform(title, title.begin(), [](char c) {
+    return c == '_' ? ' ' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  });
+  return title;
+}
+
+std::string cell_of(const json& row, std::string_view column) {
+  const auto found = row.find(column);
+  if (found == row.end() || *found == 0 || *found == false) return "-";
+  if (*found == true) return std::string(column);
+  return text_of(row, column) + (column.ends_with("_s") ? " s" : "");
 }
 
 void show_list(Context& context, const std::string& name, const List& list) {
   const json rows = context.fetch(path_of("components", name, list.name));
   if (context.as_json) return context.print_json(rows);
   std::vector<std::string> titles;
-  for (std::string title : list.columns) {
-    std::ranges::transform(title, title.begin(),
-                           [](char c) { return c == '_' ? ' ' : std::toupper(c); });
-    titles.push_back(std::move(title));
-  }
-  std::vector<Column> columns;
-  for (const std::string& title : titles) columns.push_back({title});
-  Table table(columns);
+  for (const char* column : list.columns) titles.push_back(title_of(column));
+  Table table(std::vector<Column>(titles.begin(), titles.end()));
   for (const json& row : rows) {
     std::vector<std::string> cells;
     for (const char* column : list.columns) cells.push_back(cell_of(row, column));
