@@ -76,8 +76,7 @@ class Picture final {
                         quote("cluster host " + host.name),
                         quote("host " + host.name + (host.is_up ? "" : ": does not answer")),
                         host.is_up ? "" : " fontcolor=\"#c62828\"; color=\"#c62828\";");
-    out_ +=
-        fmt::format("      {} [style=invis, width=0, label=\"\"];\n", quote("host " + host.name));
+    const std::size_t before = known_.size();
     for (const Thing& each : actual_.components) {
       if (each.host != host.name) continue;
       write_node(node("component", each.host, each.name),
@@ -97,6 +96,9 @@ class Picture final {
           id,
           each.name + "\n" + text_at(each.shown, "kind") + (address.empty() ? "" : " " + address),
           ", shape=ellipse");
+    }
+    if (known_.size() == before) {  // Graphviz draws no cluster of nothing
+      out_ += fmt::format("      {} [style=invis, label=\"\"];\n", quote("host " + host.name));
     }
     out_ += "    }\n";
   }
