@@ -57,6 +57,9 @@ void Network::open(PortRecord& record) {
           ? os::open_bridge_port(record.interface, record.bridge)
           : os::open_uplink(
                 {.name = record.interface, .address = record.address, .mac = mac_of(record.id)}));
+  if (record.masquerade) {
+    masquerades_.try_emplace(record.id, record.interface, parse_ip_prefix(record.address).value());
+  }
   devices_[record.id] = tap;
   wires_.attach(record.id, std::move(tap));
 }
@@ -74,6 +77,7 @@ void Network::save(const PortRecord& record) {
 }
 
 void Network::forget_port(const PortId& port) {
+  masquerades_.erase(port);
   devices_.erase(port);
   ports_.erase(port);
   store_.erase("port", port.text());
@@ -90,6 +94,9 @@ Result<nlohmann::json> Network::add_port(const nlohmann::json& request) {
   record.interface = text_field_or(request, "interface", *name);
   record.address = text_field_or(request, "address", "");
   record.topology = text_field_or(request, "topology", "");
+  const auto masquerade = flag_field(request, "masquerade", false);
+  if (!masquerade) return std::unexpected(masquerade.error());
+  record.masquerade = *masquerade;
   if (!is_valid_name(record.name) || !is_valid_name(record.tenant)) {
     return fail("'{}' is not a port name: use 1 to 63 of a-z, 0-9 and '-'", record.name);
   }
@@ -103,7 +110,8 @@ Result<nlohmann::json> Network::add_port(const nlohmann::json& request) {
   record.kind = *parsed;
   if (const PortRecord* same = find(record.name)) {
     if (same->kind == record.kind && same->tenant == record.tenant &&
-        same->bridge == record.bridge && same->address == record.address) {
+        same->bridge == record.bridge && same->address == record.address &&
+        same->masquerade == record.masquerade) {
       return to_json(*same);  // repeated: harmless
     }
     return fail("there is another port '{}' on host {}: remove it first", record.name,
@@ -111,6 +119,12 @@ Result<nlohmann::json> Network::add_port(const nlohmann::json& request) {
   }
   if (record.kind == PortKind::bridge && record.bridge.empty()) {
     return fail("port {}: name the bridge it shall join", record.name);
+  }
+  const auto network = parse_ip_prefix(record.address);
+  if (record.masquerade && (record.kind != PortKind::uplink || !network ||
+                            !network->address.is4() || network->length > 30)) {
+    return fail("port {}: an uplink with an IPv4 network, like 10.7.0.1/24, can masquerade it",
+                record.name);
   }
   record.id = os::random_id<PortId>();
   if (record.interface.size() > 15) record.interface = os::TapPair::name_of(record.id);
@@ -128,6 +142,7 @@ Result<> Network::add(PortRecord record) {
   if (auto done = store_.record("port", record.id.text(), to_json(record)); !done) {
     wires_.detach(record.id);
     wires_.remove_port(record.id);
+    masquerades_.erase(record.id);
     devices_.erase(record.id);
     return done;
   }

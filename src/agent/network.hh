@@ -18,6 +18,7 @@
 #include "agent/records.hh"
 #include "agent/wire_thread.hh"
 #include "os/child.hh"
+#include "os/masquerade.hh"
 #include "os/tap.hh"
 #include "store/store.hh"
 
@@ -159,6 +160,7 @@ class Network final {
   std::map<PortId, PortRecord> ports_;
   std::map<PortId, WireRecord> wires_of_;  // by local port
   std::map<PortId, PortDevice> devices_;
+  std::map<PortId, os::Masquerade> masquerades_;
   std::map<std::string, std::string> paths_;     // by host, the one in use
   std::set<PortId> held_ready_;                  // HELD here, channels up
   std::map<PortId, PortRecord> arriving_;        // HELD here, not ours yet

@@ -87,12 +87,12 @@ Epoch epoch_field(const nlohmann::json& object, const char* key, Epoch fallback)
 }
 
 nlohmann::json to_json(const PortRecord& record) {
-  return {{"id", record.id.text()},        {"name", record.name},
-          {"tenant", record.tenant},       {"kind", to_text(record.kind)},
-          {"epoch", record.epoch},         {"vm", record.vm},
-          {"component", record.component}, {"bridge", record.bridge},
-          {"interface", record.interface}, {"address", record.address},
-          {"topology", record.topology}};
+  return {{"id", record.id.text()},          {"name", record.name},
+          {"tenant", record.tenant},         {"kind", to_text(record.kind)},
+          {"epoch", record.epoch},           {"vm", record.vm},
+          {"component", record.component},   {"bridge", record.bridge},
+          {"interface", record.interface},   {"address", record.address},
+          {"masquerade", record.masquerade}, {"topology", record.topology}};
 }
 
 Result<PortRecord> parse_port(const nlohmann::json& json) {
@@ -110,6 +110,7 @@ Result<PortRecord> parse_port(const nlohmann::json& json) {
                     .bridge = text_field_or(json, "bridge", ""),
                     .interface = text_field_or(json, "interface", ""),
                     .address = text_field_or(json, "address", ""),
+                    .masquerade = flag_field(json, "masquerade", false).value_or(false),
                     .topology = text_field_or(json, "topology", "")};
   if (record.id.is_zero() || !is_valid_name(record.name) || !is_valid_name(record.tenant)) {
     return fail("port {} has no valid name or tenant", record.id.text());

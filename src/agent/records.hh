@@ -28,12 +28,13 @@ struct PortRecord {
   std::string tenant{kDefaultTenant};
   PortKind kind = PortKind::nic;
   Epoch epoch = 1;
-  std::string vm;          // nic: the vm that has it, if any
-  std::string component;   // component: which
-  std::string bridge;      // bridge: the existing Linux bridge
-  std::string interface;   // the interface in the host's stack (uplink, bridge) or QEMU's TAP (nic)
-  std::string address;     // uplink: "10.9.0.1/24", optional
-  std::string topology{};  // which made it, if any: what its next `apply --prune` may remove
+  std::string vm;         // nic: the vm that has it, if any
+  std::string component;  // component: which
+  std::string bridge;     // bridge: the existing Linux bridge
+  std::string interface;  // the interface in the host's stack (uplink, bridge) or QEMU's TAP (nic)
+  std::string address;    // uplink: "10.9.0.1/24", optional
+  bool masquerade = false;  // uplink: what comes from there leaves with the host's address
+  std::string topology{};   // which made it, if any: what its next `apply --prune` may remove
 };
 
 // kind "wire", by local port: one end, as the owner of that port knows it. A wire whose ports are

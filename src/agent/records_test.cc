@@ -27,7 +27,8 @@ PortRecord a_port() {
           .component = "",
           .bridge = "",
           .interface = "lan0",
-          .address = "10.9.0.1/24"};
+          .address = "10.9.0.1/24",
+          .masquerade = true};
 }
 
 WireRecord a_wire() {

@@ -9,7 +9,7 @@ namespace {
 
 struct NewPort {
   std::string name, bridge, interface, address, tenant;
-  bool uplink = false;
+  bool uplink = false, masquerade = false;
 };
 
 void list_ports(Context& context) {
@@ -41,6 +41,7 @@ void create_port(Context& context, const NewPort& port) {
   set_if_given(body, "bridge", port.bridge);
   set_if_given(body, "interface", port.interface);
   set_if_given(body, "address", port.address);
+  if (port.masquerade) body["masquerade"] = true;
   set_if_given(body, "tenant", port.tenant);
   const json made = context.post("/v1/ports", body);
   if (context.as_json) return context.print_json(made);
@@ -65,8 +66,12 @@ void add_port(CLI::App& app, Context& context) {
       add->add_flag("--uplink", port->uplink, "An interface in this host's own network stack");
   uplink->excludes(bridge);
   add->add_option("--interface", port->interface, "Name of the interface (default: chosen)");
-  add->add_option("--address", port->address, "Address of the uplink, like 10.9.0.1/24")
-      ->needs(uplink);
+  auto* address =
+      add->add_option("--address", port->address, "Address of the uplink, like 10.9.0.1/24")
+          ->needs(uplink);
+  add->add_flag("--masquerade", port->masquerade,
+                "What comes from the uplink's network leaves this host with the host's address")
+      ->needs(address);
   add_name(*add, "--tenant", port->tenant, "Tenant (default: default)")->type_name("TENANT");
   add_json(*add, context);
   add->callback([&context, port] { create_port(context, *port); });

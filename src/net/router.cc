@@ -101,9 +101,9 @@ std::string_view Router::forward(Work& work) {
     tell(error, mtu, work);
     return cause;
   };
-  if (packet.hops <= 1) return drop(IcmpError::hops_exceeded, "hops");
   const auto hop = next_hop(packet.source, packet.destination);
   if (!hop) return drop(IcmpError::no_route, "no-route");
+  if (packet.hops <= 1) return drop(IcmpError::hops_exceeded, "hops");
   const std::uint16_t mtu = ports_[hop->port].settings.mtu;
   const Length length = length_of(work.frame, packet);
   if (length.bytes > mtu && (length.is_super || !may_be_cut(work.frame, packet))) {
@@ -181,11 +181,13 @@ Ip Router::own_at(PortIndex port, bool is_ip4) const {
   return {};
 }
 
+// As whom it was for, if that is an address of the router's (RFC 4443, 2.2).
 void Router::tell(IcmpError error, std::uint16_t mtu, const Work& work) {
   const double passed = std::chrono::duration<double>(work.now - errors_refilled_).count();
   error_tokens_ = std::min(error_tokens_ + passed * kErrorsPerSecond, kErrorBurst);
   errors_refilled_ = work.now;
-  const Ip own = own_at(work.in, work.packet.is_ip4);
+  const Ip own = is_own(work.packet.destination) ? work.packet.destination
+                                                 : own_at(work.in, work.packet.is_ip4);
   if (own == Ip{} || error_tokens_ < 1 || !may_tell_error(work.frame, work.packet)) return;
   error_tokens_ -= 1;
   Bytes& answer = made();

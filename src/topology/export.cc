@@ -117,6 +117,7 @@ class Writer final {
     for (const char* key : {"bridge", "address"}) {
       if (const auto text = text_at(port.shown, key); !text.empty()) member(key, text);
     }
+    if (port.shown.value("masquerade", json()) == true) member("masquerade", true);
     const std::string interface = text_at(port.shown, "interface");
     if (kind != "nic" && interface != port.name && !interface.empty()) {
       member("interface", interface);

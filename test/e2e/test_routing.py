@@ -216,6 +216,35 @@ def test_addresses_come_through_a_router(fleet):
     answers(fleet, "client", "fd00:7::1")
 
 
+def test_an_uplink_masquerades(fleet):
+    """By the host's kernel, here to a network that it reaches by another uplink of its own."""
+    add = ("port", "add", "up", "--uplink", "--address", "10.7.0.1/24", "--masquerade")
+    fleet.godwit("e1", *add)
+    fleet.godwit("e1", *add)  # harmless
+    fleet.godwit("e1", "port", "add", "ext", "--uplink", "--address", "192.0.2.1/24")
+    interface(fleet, "client", "lan", "e1/up", "10.7.0.9/24")
+    interface(fleet, "w1", "wan", "e1/ext", "192.0.2.9/24")
+    fleet.lab.exec("client", "ip", "route", "replace", "192.0.2.0/24", "via", "10.7.0.1")
+    answers(fleet, "client", "192.0.2.9")
+    with Server(fleet, "w1", HTTP, "192.0.2.9", 8000):
+        assert fetch(fleet, "client", "http://192.0.2.9:8000/").stdout.strip() == "192.0.2.1"
+        fleet.kill_agent("e1")
+        fleet.restart_agent("e1")
+        answers(fleet, "client", "192.0.2.9")
+        assert fetch(fleet, "client", "http://192.0.2.9:8000/").stdout.strip() == "192.0.2.1"
+
+    def tables():
+        return fleet.lab.exec("e1", "nft", "list", "tables", "ip").stdout.count("godwit_up_")
+    assert tables() == 1
+    fleet.godwit("e1", "disconnect", "up", "client/lan-client")
+    fleet.godwit("e1", "port", "rm", "up")
+    assert tables() == 0
+    for wrong in (("--address", "fd00::1/64"), ("--address", "10.7.0.1")):
+        assert "can masquerade it" in fleet.godwit("e1", "port", "add", "up", "--uplink", *wrong, "--masquerade",
+                                                   expect=1).stderr
+    assert "up" not in fleet.ports_at("e1")
+
+
 def test_what_makes_no_sense_is_refused(fleet):
     def refusal(*words, type_="router"):
         return fleet.godwit("e1", "component", "add", "r1", "--type", type_, *words, expect=1).stderr
