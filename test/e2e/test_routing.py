@@ -43,6 +43,30 @@ peer.sendall(bytes(int(sys.argv[3])))
 peer.shutdown(socket.SHUT_WR)
 print(peer.recv(100).decode())
 """
+# An echo for each line, a hundred times.
+ECHO = """
+import socket, sys
+server = socket.create_server((sys.argv[1], int(sys.argv[2])))
+while True:
+    peer, _ = server.accept()
+    while data := peer.recv(1000):
+        peer.sendall(data)
+"""
+TALK = """
+import socket, sys, time
+peer = socket.create_connection((sys.argv[1], int(sys.argv[2])), 20)
+for i in range(100):
+    peer.sendall(b'x' * 100)
+    size = 0
+    while size < 100:
+        data = peer.recv(100 - size)
+        if not data:
+            sys.exit('closed')
+        size += len(data)
+    if i % 10 == 0:
+        print(i, flush=True)
+    time.sleep(0.02)
+"""
 
 
 def interface(fleet, host, name, port, *addresses):
@@ -154,6 +178,19 @@ def test_a_nat_hides_and_forwards(fleet):
     assert [line.split()[1] for line in hops] == ["10.7.0.1", "192.0.2.9"], hops
     flows = fleet.json("e1", "component", "flows", "r1")
     assert any(flow["flow"].startswith("tcp 10.7.0.9") and "192.0.2.1:" in flow["becomes"] for flow in flows), flows
+
+
+def test_connections_through_a_nat_outlive_the_agent(fleet):
+    """Its flows are forgotten: the next packet from inside begins them again, with the same port."""
+    join(fleet, "nat", "--port", "inside,address=10.7.0.1/24", "--port", "outside,address=192.0.2.1/24")
+    answers(fleet, "client", "192.0.2.9")
+    with Server(fleet, "w1", ECHO, "192.0.2.9", 5002):
+        talk = fleet.popen("client", "/usr/bin/python3", "-c", TALK, "192.0.2.9", "5002")
+        assert talk.stdout.readline() == "0\n"
+        fleet.kill_agent("e1")
+        fleet.restart_agent("e1")
+        text, errors = talk.communicate(timeout=60)
+        assert talk.returncode == 0 and text.endswith("90\n"), (text, errors)
 
 
 def test_a_router_s_rules(fleet):
