@@ -175,6 +175,9 @@ TEST(ComponentRecord, SaysWhatTheRouterDoes) {
   EXPECT_THAT(lan.addresses, ElementsAre(prefix("10.7.0.1/24"), prefix("fd00:7::1/64")));
   EXPECT_TRUE(lan.shared_mac && lan.advertises && !lan.is_proxy);
   EXPECT_EQ(*lan.shared_mac >> 24, 0x026777u);
+  const auto router = record->settings->make(record->places(), 1);
+  EXPECT_EQ(record->settings->describe(*router)["shared_macs"],
+            (json{{"lan", net::to_text(*lan.shared_mac)}}));
   EXPECT_EQ(lan.dhcp_relay, ip("192.0.2.2"));
   EXPECT_EQ(config.ports.at(1).mtu, 1400);
   EXPECT_EQ(config.routes[0], (net::Route{.to = prefix("0.0.0.0/0"), .via = ip("192.0.2.254")}));

@@ -153,8 +153,12 @@ void RouterSettings::configure(net::Component& component, const PortPlaces& port
 json RouterSettings::describe(const net::Component& component) const {
   const auto& router = dynamic_cast<const net::Router&>(component);
   const net::Tracker* tracker = router.tracker();
-  return {{"neighbours", router.neighbours().entries().size()},
-          {"flows", tracker != nullptr ? tracker->table().size() : 0}};
+  json shown = {{"neighbours", router.neighbours().entries().size()},
+                {"flows", tracker != nullptr ? tracker->table().size() : 0}};
+  for (const auto& [name, port] : ports_) {
+    if (port.is_shared) shown["shared_macs"][name] = net::to_text(shared_mac_of(port.settings));
+  }
+  return shown;
 }
 
 json RouterSettings::neighbours(const net::Router& router, const PortPlaces& ports) const {

@@ -173,7 +173,8 @@ std::string_view Router::take_dhcp(Work& work) {
     const RouterPort& port = ports_[index].settings;
     const bool is_there = std::ranges::any_of(
         port.addresses, [&](const IpPrefix& each) { return each.address == answer->relay; });
-    if (!is_there || !port.dhcp_relay) continue;
+    // Nobody else says which addresses hosts there get.
+    if (!is_there || port.dhcp_relay != packet.source) continue;
     Bytes& relayed = made();
     write_udp({.source_mac = port.mac,
                .destination_mac = answer->mac,

@@ -495,6 +495,15 @@ TEST_F(RouterTest, RelaysDhcp) {
   EXPECT_EQ(packet.destination, ip("10.7.0.100"));
   EXPECT_EQ(mac_at(&answer[kMacsAt]), kHost);
   EXPECT_EQ(from_big_endian<std::uint16_t>(&answer[packet.l4 + 2]), 68);
+
+  Bytes forged;
+  const auto said = read_ip_frame(out.frames[0][0]).value();
+  write_udp({.source_mac = kPeer,
+             .destination_mac = kWanMac,
+             .source = ip("192.0.2.66"),
+             .destination = ip("10.7.0.1")},
+            67, 67, BytesView(out.frames[0][0]).subspan(said.l4 + kUdpBytes), forged);
+  EXPECT_TRUE(send(kWan, forged).empty()) << "another's word for the server's";
 }
 
 TEST_F(RouterTest, MasqueradesAndFilters) {
