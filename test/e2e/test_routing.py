@@ -282,6 +282,30 @@ def test_an_uplink_masquerades(fleet):
     assert "up" not in fleet.ports_at("e1")
 
 
+def test_a_gateway_stands_at_both_sites(fleet):
+    """Of one network that is stretched: each site's host takes its own, by one address and one MAC."""
+    for host, other in (("e1", "w1"), ("w1", "e1")):
+        fleet.godwit(host, "component", "add", "gw", "--type", "router", "--port", "lan,address=10.7.0.1/24,shared")
+        shared = fleet.json(host, "component", "show", "gw")["shared_macs"]["lan"]
+        fleet.godwit(host, "component", "add", f"sw-{host}", "--port", "gw", "--port", "lan",
+                     "--port", f"{other},stretched", "--mac", f"{shared}@gw")
+        fleet.godwit(host, "connect", f"{host}/gw-lan", f"sw-{host}-gw")
+    fleet.godwit("e1", "connect", "sw-e1-w1", "w1/sw-w1-e1")
+    interface(fleet, "client", "lan", "e1/sw-e1-lan", "10.7.0.9/24")
+    interface(fleet, "w1", "lan", "sw-w1-lan", "10.7.0.8/24")
+    for host, address in (("client", "10.7.0.8"), ("client", "10.7.0.1"), ("w1", "10.7.0.1")):
+        answers(fleet, host, address)
+
+    def taken(host):
+        shown = fleet.json(host, "component", "show", "gw")
+        return shown["ports"][0]["tx_frames"]
+    before = {host: taken(host) for host in ("e1", "w1")}
+    fleet.lab.exec("w1", "ping", "-q", "-c20", "-i0.01", "10.7.0.1")
+    assert taken("w1") - before["w1"] >= 20 and taken("e1") - before["e1"] < 10
+    for host in ("client", "w1"):
+        assert shared in fleet.lab.exec(host, "ip", "neigh", "show", "10.7.0.1").stdout
+
+
 def test_what_makes_no_sense_is_refused(fleet):
     def refusal(*words, type_="router"):
         return fleet.godwit("e1", "component", "add", "r1", "--type", type_, *words, expect=1).stderr
