@@ -6,7 +6,7 @@
 import json
 
 import pytest
-from conftest import wait_until
+from conftest import ROOT, wait_until
 
 LAN, WAN = "lan,address=10.7.0.1/24+fd00:7::1/64", "wan,address=192.0.2.1/24+2001:db8::1/64"
 HTTP = """
@@ -304,6 +304,18 @@ def test_a_gateway_stands_at_both_sites(fleet):
     assert taken("w1") - before["w1"] >= 20 and taken("e1") - before["e1"] < 10
     for host in ("client", "w1"):
         assert shared in fleet.lab.exec(host, "ip", "neigh", "show", "10.7.0.1").stdout
+
+
+def test_the_readme_s_components_are_taken(fleet):
+    text = (ROOT / "README.md").read_text().replace("\\\n", "")
+    lines = [line.split("#")[0].split()[1:] for line in text.splitlines()
+             if line.startswith("godwit component add ") and "--type" in line]
+    assert [line[2] for line in lines] == ["gw", "d1", "fw"]
+    for line in lines:
+        fleet.godwit("e1", *line)
+    fleet.godwit("e1", "component", "flows", "gw")
+    rules = fleet.json("e1", "component", "show", "fw")["rules"]
+    assert rules[-1]["ports"] == ["80", "443"]
 
 
 def test_what_makes_no_sense_is_refused(fleet):
