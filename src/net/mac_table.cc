@@ -1,5 +1,7 @@
 #include "net/mac_table.hh"
 
+#include "net/mixed.hh"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -25,16 +27,10 @@ MacTable::Entry entry_of(std::uint64_t key, const Value& value) {
           .is_static = value.is_static};
 }
 
-// splitmix64 (Steele, Lea, Flood 2014) of the key and a secret.
 struct SeededHash {
   using is_avalanching = void;
   std::uint64_t seed = 0;
-  std::size_t operator()(std::uint64_t key) const noexcept {
-    std::uint64_t x = key ^ seed;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-    return x ^ (x >> 31);
-  }
+  std::size_t operator()(std::uint64_t key) const noexcept { return mixed(key ^ seed); }
 };
 
 }  // namespace

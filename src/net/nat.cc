@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "net/mixed.hh"
 #include "net/packet.hh"
 
 namespace godwit::net {
@@ -21,11 +22,6 @@ bool fits(const std::vector<IpPrefix>& wanted, Ip ip) {
 bool has_ports(std::uint8_t protocol) { return protocol == kTcp || protocol == kUdp; }
 bool is_icmp(std::uint8_t protocol) { return protocol == kIcmp || protocol == kIcmp6; }
 
-std::uint64_t mixed(std::uint64_t x) {  // of splitmix64 (Steele, Lea, Flood 2014)
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
 std::uint64_t hash_of(Ip ip, std::uint64_t seed) { return mixed(mixed(ip.high ^ seed) ^ ip.low); }
 
 // Of the same length: the bits behind it stay.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "net/mixed.hh"
+
 namespace godwit::net {
 namespace {
 
@@ -9,12 +11,6 @@ constexpr std::size_t kLeastPlaces = 64;
 constexpr std::size_t kMostPlaces = std::size_t{1} << 15;  // 768 KiB
 constexpr std::size_t kFlowsPerPlace = 4;
 constexpr Nanoseconds kLife = seconds(300);  // since the last flow that began (RFC 4787, REQ-5)
-
-std::uint64_t mixed(std::uint64_t x) {  // of splitmix64 (Steele, Lea, Flood 2014)
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
 
 }  // namespace
 

@@ -8,12 +8,6 @@ namespace {
 
 using nlohmann::json;
 
-std::string text_at(const json& object, const char* key) {
-  if (!object.is_object()) return {};
-  const auto found = object.find(key);
-  return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
-}
-
 json list_at(const json& object, const char* key) {
   if (!object.is_object() || !object.contains(key) || !object[key].is_array()) return json::array();
   return object[key];

@@ -13,12 +13,6 @@ using nlohmann::json;
 
 constexpr std::uint64_t kMiB = 1 << 20;
 
-std::string text_at(const json& object, const char* key) {
-  return object.is_object() && object.contains(key) && object[key].is_string()
-             ? object[key].get<std::string>()
-             : std::string();
-}
-
 // Without quotes where YAML, of any version, takes it for a text.
 std::string scalar(const std::string& text) {
   if (text.empty()) return "\"\"";

@@ -12,6 +12,13 @@
 
 namespace godwit::topology {
 
+// A member of what others made; "" if it is missing or no text.
+inline std::string text_at(const nlohmann::json& object, const char* key) {
+  if (!object.is_object()) return {};
+  const auto found = object.find(key);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
+}
+
 // "HOST/PORT"
 struct PortPlace {
   std::string host, port;

@@ -15,12 +15,6 @@ const json& list_of(const json& settings, const char* key) {
   return found != settings.end() && found->is_array() ? *found : kNone;
 }
 
-std::string name_in(const json& object, const char* key) {
-  return object.is_object() && object.contains(key) && object[key].is_string()
-             ? object[key].get<std::string>()
-             : std::string();
-}
-
 }  // namespace
 
 Places::Places(const Desired& desired, const Actual& actual, std::vector<Problem>& problems)
@@ -105,7 +99,7 @@ std::string Places::host_of_port(const WantedThing& thing) {
   if (host.empty() || port_at_.contains({host, thing.name})) return host;
   for (const std::string& other : hosts_that_have_[thing.name]) {
     const Thing& there = *port_at_.at({other, thing.name});
-    if (there.tenant == thing.tenant && !name_in(there.shown, "vm").empty()) return other;
+    if (there.tenant == thing.tenant && !text_at(there.shown, "vm").empty()) return other;
   }
   return host;
 }
@@ -132,7 +126,7 @@ void Places::find_ports() {
   for (std::size_t i = 0; i < components_.size(); ++i) {
     const WantedThing& component = desired_.components[i];
     for (const json& port : list_of(component.settings, "ports")) {
-      add_port(components_[i], component.name + "-" + name_in(port, "name"), component.where);
+      add_port(components_[i], component.name + "-" + text_at(port, "name"), component.where);
     }
   }
   for (std::size_t i = 0; i < ports_.size(); ++i) {
@@ -140,7 +134,7 @@ void Places::find_ports() {
   }
   for (std::size_t i = 0; i < vms_.size(); ++i) {
     for (const json& nic : list_of(desired_.vms[i].settings, "nics")) {
-      const PortPlace port{vms_[i], name_in(nic, "port")};
+      const PortPlace port{vms_[i], text_at(nic, "port")};
       if (!all_ports_.contains(port)) add_port(port.host, port.port, desired_.vms[i].where);
     }
   }

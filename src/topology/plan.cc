@@ -56,12 +56,6 @@ bool is_nothing(const json& value) {
          (value.is_structured() && value.empty());
 }
 
-std::string text_at(const json& object, const char* key) {
-  return object.is_object() && object.contains(key) && object[key].is_string()
-             ? object[key].get<std::string>()
-             : std::string();
-}
-
 std::string path_of(const char* collection, const std::string& name) {
   return std::string("/v1/") + collection + "/" + name;  // names need no escapes
 }

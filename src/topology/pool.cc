@@ -19,11 +19,6 @@ constexpr std::uint32_t kServer = 2, kFirstLeased = 10;
 std::string dhcp_of(const std::string& pool) { return pool + "-dhcp"; }
 std::string trunk_to(const std::string& site) { return "to-" + site; }
 
-std::string text_at(const json& object, const char* key) {
-  const auto found = object.is_object() ? object.find(key) : object.end();
-  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
-}
-
 json dhcp_server(const Pool& pool) {
   const IpPrefix& subnet = *pool.subnet;
   const std::uint32_t first = subnet.address.as4();
