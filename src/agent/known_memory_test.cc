@@ -6,6 +6,9 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <fstream>
+#include <set>
+#include <string>
 
 #include "os/test_wait.hh"
 #include "qemu/guest_memory.hh"
@@ -15,10 +18,25 @@ namespace {
 
 constexpr std::size_t kPage = 4096;
 
+// A number of pages which no mapping of this process has: what it maps, sanitizers included, is not
+// for a test to know.
+std::size_t pages_of_none() {
+  std::set<std::uint64_t> taken;
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    std::size_t dash = 0;
+    const std::uint64_t begin = std::stoull(line, &dash, 16);
+    taken.insert((std::stoull(line.substr(dash + 1), nullptr, 16) - begin) / kPage);
+  }
+  std::size_t pages = 1237;
+  while (taken.contains(pages)) ++pages;
+  return pages;
+}
+
 // A mapping of a size that no other has, as a QEMU's of its guest's memory.
 class FakeGuest final {
  public:
-  explicit FakeGuest(std::size_t pages)
+  explicit FakeGuest(std::size_t pages = pages_of_none())
       : size_(pages * kPage),
         memory_(static_cast<std::byte*>(::mmap(nullptr, size_ + 2 * kPage, PROT_NONE,
                                                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) +
@@ -61,7 +79,7 @@ class KnownMemoryTest : public testing::Test {
 };
 
 TEST_F(KnownMemoryTest, KeepsEachPageThatWasWrittenOnce) {
-  FakeGuest guest(1237);
+  FakeGuest guest;
   for (const std::size_t page : {0U, 5U, 600U, 1236U}) guest.write(page, int(page % 199) + 1);
   guest.write(7, 0);  // zero
   guest.write(8, 6);  // as page 5
@@ -74,7 +92,7 @@ TEST_F(KnownMemoryTest, KeepsEachPageThatWasWrittenOnce) {
 }
 
 TEST_F(KnownMemoryTest, WhatWasKnownBeforeStaysKnown) {
-  FakeGuest guest(1237);
+  FakeGuest guest;
   guest.write(1, 1);
   KnownMemory known(loop_, ByteCount{1 << 20});
   keep(known, vm(1), guest);
@@ -84,7 +102,7 @@ TEST_F(KnownMemoryTest, WhatWasKnownBeforeStaysKnown) {
 }
 
 TEST_F(KnownMemoryTest, WhoAsksWhileItIsReadWaits) {
-  FakeGuest guest(1237);
+  FakeGuest guest;
   guest.write(1, 1);
   KnownMemory known(loop_, ByteCount{1 << 20});
   known.keep(vm(1), guest.size(), us(), milliseconds(20), [] {});
@@ -92,7 +110,7 @@ TEST_F(KnownMemoryTest, WhoAsksWhileItIsReadWaits) {
 }
 
 TEST_F(KnownMemoryTest, TheOldestMakesRoom) {
-  FakeGuest guest(1237);
+  FakeGuest guest;
   for (std::size_t page = 0; page < 16; ++page) guest.write(page, int(page) + 1);
   KnownMemory known(loop_, ByteCount{600});  // the names of two are 512 bytes
   for (const int number : {1, 2, 3}) keep(known, vm(number), guest);
@@ -102,7 +120,7 @@ TEST_F(KnownMemoryTest, TheOldestMakesRoom) {
 }
 
 TEST_F(KnownMemoryTest, ItsTimeEnds) {
-  FakeGuest guest(1237);
+  FakeGuest guest;
   guest.write(1, 1);
   KnownMemory known(loop_, ByteCount{1 << 20}, milliseconds(10));
   keep(known, vm(1), guest);
@@ -110,7 +128,7 @@ TEST_F(KnownMemoryTest, ItsTimeEnds) {
 }
 
 TEST_F(KnownMemoryTest, WithoutABudgetNothingIsKept) {
-  FakeGuest guest(1237);
+  FakeGuest guest;
   guest.write(1, 1);
   KnownMemory known(loop_, ByteCount{0});
   keep(known, vm(1), guest);
@@ -119,8 +137,9 @@ TEST_F(KnownMemoryTest, WithoutABudgetNothingIsKept) {
 
 TEST_F(KnownMemoryTest, AProcessThatIsGoneOrHasNoSuchMemoryIsAnError) {
   const auto none = [](BytesView) { return true; };
-  EXPECT_FALSE(qemu::read_guest_memory(us(), ByteCount{1237 * kPage}, none));
-  FakeGuest guest(1237), another(1237);
+  EXPECT_FALSE(qemu::read_guest_memory(us(), ByteCount{pages_of_none() * kPage}, none));
+  FakeGuest guest;
+  FakeGuest another(guest.size().bytes / kPage);
   EXPECT_FALSE(qemu::read_guest_memory(us(), guest.size(), none));  // which of the two?
   EXPECT_FALSE(qemu::read_guest_memory({.pid = 1, .start_time = 77}, guest.size(), none));
 }
