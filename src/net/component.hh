@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/bytes.hh"
+#include "base/result.hh"
 #include "base/units.hh"
 
 namespace godwit::net {
@@ -41,6 +42,19 @@ class Component {
   // Time passes: forgets what is too old, asks again. When it wants to be called again.
   virtual Instant tick(Instant now, Outlet& out) = 0;
   virtual std::vector<PortCounters> counters() const = 0;
+
+  // What it has learned, for another instance of the same settings elsewhere
+  // (docs/protocol/component-state.md). From begin_state() on it keeps account of what that one has
+  // not been told: at first, everything.
+  virtual void begin_state() = 0;
+  // Some of it, of about `most` bytes, as one message for load_state(); what has been told and
+  // changes again is told again. Empty: there is nothing to tell now.
+  virtual Bytes take_state(std::size_t most, Instant now) = 0;
+  // No account is kept any more.
+  virtual void end_state() = 0;
+  // Damaged, or of a section or version that is not known: an error; this instance is then to be
+  // thrown away.
+  virtual Result<> load_state(BytesView message, Instant now) = 0;
 };
 
 }  // namespace godwit::net

@@ -58,6 +58,11 @@ class DhcpServer final : public Component {
   Instant tick(Instant now, Outlet& out) override;
   std::vector<PortCounters> counters() const override;
 
+  void begin_state() override;
+  Bytes take_state(std::size_t most, Instant now) override;
+  void end_state() override;
+  Result<> load_state(BytesView message, Instant now) override;
+
   std::vector<DhcpLease> leases() const;  // by address
   void restore(const std::vector<DhcpLease>& leases);
   std::uint64_t changes() const { return changes_; }  // of what is bound or declined

@@ -35,6 +35,11 @@ class Firewall final : public Component {
   Instant tick(Instant now, Outlet& out) override;
   std::vector<PortCounters> counters() const override;  // by index
 
+  void begin_state() override;
+  Bytes take_state(std::size_t most, Instant now) override;
+  void end_state() override;
+  Result<> load_state(BytesView message, Instant now) override;
+
   const Tracker& tracker() const { return tracker_; }
 
  private:

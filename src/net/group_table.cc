@@ -20,16 +20,22 @@ bool lives(const std::map<PortIndex, Instant>& until, PortIndex port, Instant no
 }  // namespace
 
 void GroupTable::heard(Vlan vlan, PortIndex port, const Membership& said, Instant now) {
-  if (said.is_query) askers_[vlan][port] = now + kOtherQuerier;
+  if (said.is_query) {
+    askers_[vlan][port] = now + kOtherQuerier;
+    account_.changed({vlan, 0, port});
+  }
   for (const auto& [mac, joins] : said.groups) {
     const auto found = groups_.find({vlan, mac});
     if (joins) {
       if (found == groups_.end() && groups_.size() >= kMostGroups) continue;
       groups_[{vlan, mac}][port] = now + kMembership;
+      account_.changed({vlan, mac, port});
     } else if (found != groups_.end()) {
       // Others behind the port may want it still, and say so.
       const auto until = found->second.find(port);
-      if (until != found->second.end()) until->second = std::min(until->second, now + kLastMember);
+      if (until == found->second.end()) continue;
+      until->second = std::min(until->second, now + kLastMember);
+      account_.changed({vlan, mac, port});
     }
   }
 }
@@ -55,19 +61,69 @@ bool GroupTable::asks(Vlan vlan, PortIndex port, Instant now) const {
 }
 
 void GroupTable::forget_old(Instant now) {
-  const auto clean = [now](auto& table) {
-    for (auto& [key, until] : table) {
-      std::erase_if(until, [now](const auto& each) { return each.second <= now; });
-    }
-    std::erase_if(table, [](const auto& each) { return each.second.empty(); });
-  };
-  clean(askers_);
-  clean(groups_);
+  std::vector<Key> gone;
+  for (const auto& [key, until] : entries()) {
+    if (until <= now) gone.push_back(key);
+  }
+  for (const Key& key : gone) remove(key);
 }
 
 void GroupTable::forget_port(PortIndex port) {
-  for (auto& [vlan, until] : askers_) until.erase(port);
-  for (auto& [key, until] : groups_) until.erase(port);
+  for (const auto& [key, until] : entries()) {
+    if (key.port == port) remove(key);
+  }
+}
+
+std::vector<GroupTable::Entry> GroupTable::entries() const {
+  std::vector<Entry> all;
+  for (const auto& [vlan, ports] : askers_) {
+    for (const auto& [port, until] : ports) all.push_back({{vlan, 0, port}, until});
+  }
+  for (const auto& [group, ports] : groups_) {
+    for (const auto& [port, until] : ports) {
+      all.push_back({{group.first, group.second, port}, until});
+    }
+  }
+  std::ranges::sort(all, {}, &Entry::key);
+  return all;
+}
+
+void GroupTable::begin_account() {
+  account_.begin();
+  for (const Entry& each : entries()) account_.changed(each.key);
+}
+
+std::optional<GroupTable::Entry> GroupTable::next_untold() {
+  const auto key = account_.next_untold();
+  if (!key) return std::nullopt;
+  const Until& until = key->group == 0 ? askers_[key->vlan] : groups_[{key->vlan, key->group}];
+  return Entry{.key = *key, .until = until.at(key->port)};
+}
+
+void GroupTable::put(const Entry& entry, Instant now) {
+  const auto& [vlan, group, port] = entry.key;
+  if (group == 0) {
+    askers_[vlan][port] = std::min(entry.until, now + kOtherQuerier);
+  } else {
+    if (groups_.size() >= kMostGroups && !groups_.contains({vlan, group})) return;
+    groups_[{vlan, group}][port] = std::min(entry.until, now + kMembership);
+  }
+  account_.changed(entry.key);
+}
+
+void GroupTable::remove(const Key& key) {
+  const auto erase = [&key](auto& table, const auto& at) {
+    const auto found = table.find(at);
+    if (found == table.end()) return;
+    found->second.erase(key.port);
+    if (found->second.empty()) table.erase(found);
+  };
+  if (key.group == 0) {
+    erase(askers_, key.vlan);
+  } else {
+    erase(groups_, std::pair(key.vlan, key.group));
+  }
+  account_.removed(key);
 }
 
 }  // namespace godwit::net

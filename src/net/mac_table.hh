@@ -30,6 +30,7 @@ class MacTable final {
     Mac mac = 0;
     PortIndex port = 0;
     bool is_static = false;
+    Instant seen{};
   };
   // `seed`: a secret, so that nobody can choose addresses that collide.
   MacTable(std::size_t most, Nanoseconds ageing, std::uint64_t seed);
@@ -46,11 +47,25 @@ class MacTable final {
   void forget_if(const std::function<bool(const Entry&)>& is_wrong);
   void forget_old(Instant now);
 
+  // ---- for another instance's table (state.hh) ----
+  // Keeps account of what that one has not been told: at first, all that was learned.
+  void begin_account();
+  void end_account();
+  // Told, and no longer here; to be told before what is untold.
+  std::optional<Entry> next_gone();
+  std::optional<Entry> next_untold();
+  // As the other one had it; what is pinned stays, and what has no room is passed over.
+  void put(const Entry& entry);
+  void remove(Vlan vlan, Mac mac);
+
   std::size_t size() const;
   std::vector<Entry> entries() const;  // by VLAN and address
 
  private:
   struct Map;
+  template <class IsWrong>
+  void erase_if(IsWrong is_wrong);
+
   std::size_t most_;
   Nanoseconds ageing_;
   std::unique_ptr<Map> map_;

@@ -66,6 +66,11 @@ class Router final : public Component {
   Instant tick(Instant now, Outlet& out) override;
   std::vector<PortCounters> counters() const override;  // by index
 
+  void begin_state() override;
+  Bytes take_state(std::size_t most, Instant now) override;
+  void end_state() override;
+  Result<> load_state(BytesView message, Instant now) override;
+
   const Neighbours& neighbours() const { return neighbours_; }
   const Tracker* tracker() const { return tracker_.get(); }  // null: it has no rules
 

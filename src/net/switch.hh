@@ -62,7 +62,13 @@ class Switch final : public Component {
   Instant tick(Instant now, Outlet& out) override;
   std::vector<PortCounters> counters() const override;  // by index
 
+  void begin_state() override;
+  Bytes take_state(std::size_t most, Instant now) override;
+  void end_state() override;
+  Result<> load_state(BytesView message, Instant now) override;
+
   const MacTable& macs() const { return macs_; }
+  const GroupTable& groups() const { return groups_; }
   std::uint64_t not_learned() const { return not_learned_; }  // frames, the table being full
   std::uint64_t moved() const { return moved_; }              // addresses seen at another port
 
@@ -92,6 +98,7 @@ class Switch final : public Component {
   };
 
   std::string_view forward(PortIndex from, BytesView frame, Instant now);
+  bool carries(PortIndex port, Vlan vlan) const;
   std::string_view why_not(const Port& from, const Port& to, Vlan vlan) const;
   Audience audience(PortIndex from, const Forms& forms, Mac group, Instant now);
   bool hears(const Audience& audience, PortIndex port, Vlan vlan, Instant now) const;
