@@ -22,6 +22,13 @@ std::optional<std::string> component_of(Parts parts, const Request& request, Res
   return is_known ? std::optional(name) : std::nullopt;
 }
 
+// False: it may run elsewhere by now; that was answered.
+bool is_at_rest(Parts parts, const std::string& name, Responder& responder) {
+  if (!parts.migrations.is_moving(std::string(kComponentPrefix) + name)) return true;
+  responder.error(kConflict, fmt::format("component {} is migrating: abort that first", name));
+  return false;
+}
+
 }  // namespace
 
 void add_component_routes(http::Server& server, Parts parts) {
@@ -45,7 +52,8 @@ void add_component_routes(http::Server& server, Parts parts) {
                [parts](const Request& request, Responder responder) {
                  const auto body = body_of(request, responder);
                  if (!body) return;
-                 if (const auto name = component_of(parts, request, responder)) {
+                 const auto name = component_of(parts, request, responder);
+                 if (name && is_at_rest(parts, *name, responder)) {
                    answer(responder, parts.components.set(*name, *body));
                  }
                });
@@ -67,6 +75,7 @@ void add_component_routes(http::Server& server, Parts parts) {
                [parts](const Request& request, Responder responder) {
                  const auto component = parts.components.show(request.parameter("name"));
                  if (component && !sees(request, *component)) return answer(responder, Result<>{});
+                 if (!is_at_rest(parts, request.parameter("name"), responder)) return;
                  answer(responder, parts.components.remove(request.parameter("name")));
                });
 }

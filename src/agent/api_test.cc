@@ -161,6 +161,7 @@ class ApiTest : public testing::Test {
                           .config = config_,
                           .store = *store_,
                           .network = network_,
+                          .components = components_,
                           .vms = vms_,
                           .disks = disks_,
                           .replicas = replicas_,

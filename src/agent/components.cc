@@ -61,14 +61,18 @@ Components::Components(os::Loop& loop, const Config& config, store::Store& store
       wires_(wires),
       events_(events) {}
 
-void Components::start() {
+void Components::start(const std::set<ComponentId>& left) {
   for (const auto& document : store_.list(kKind)) {
     const auto record = fabric::component_record(document.body);
     if (!record) {
       fail_setup("the agent's store holds a damaged record: a component: {}", record.error().text);
     }
     components_[record->name] = *record;
-    place(*record);
+    if (left.contains(record->id)) {
+      away_.insert(record->id);
+    } else {
+      place(*record);
+    }
   }
   remove_strays();
   keep_states();
@@ -95,9 +99,13 @@ void Components::publish(const ComponentRecord& record, const char* event) {
                   {{"name", record.name}, {"tenant", record.tenant}, {"event", event}});
 }
 
+std::unique_ptr<net::Component> Components::make(const ComponentRecord& record) const {
+  return record.settings->make(record.places(), secret_number());
+}
+
 // New in the wire thread, with what was kept of it.
 void Components::place(const ComponentRecord& record) {
-  auto component = record.settings->make(record.places(), secret_number());
+  auto component = make(record);
   if (const auto kept = store_.find(kStateKind, record.name)) {
     const auto saved_at = seconds(qemu::unsigned_at(*kept, "saved_at"));
     const auto age = std::max(seconds(os::wall_clock_seconds()) - saved_at, seconds(0));
@@ -168,9 +176,7 @@ Result<json> Components::add(const json& request) {
     return fail("there is another component '{0}' on host {1}: godwit component set {0}",
                 record->name, config_.name);
   }
-  if (components_.size() >= kMostComponents) {
-    return fail("host {} has {} components, which is the most", config_.name, kMostComponents);
-  }
+  if (const auto may = may_arrive(*record); !may) return std::unexpected(may.error());
   record->id = os::random_id<ComponentId>();
   std::vector<PortId> made;
   auto done = make_ports(*record, record->topology, made);
@@ -232,15 +238,103 @@ Result<> Components::remove(const std::string& name) {
     }
     ports.push_back(port.id);
   }
-  components_.erase(found);
-  store_.erase(kKind, name);
-  store_.erase(kStateKind, name);
-  kept_changes_.erase(record.id);
-  wires_.remove_component(record.id);
+  forget(record);
   remove_ports(ports);
   publish(record, "removed");
   return {};
 }
+
+// ---- for migrations ----
+
+const fabric::ComponentRecord* Components::find(const std::string& name) const {
+  const auto found = components_.find(name);
+  return found == components_.end() ? nullptr : &found->second;
+}
+
+const fabric::ComponentRecord* Components::find(const ComponentId& id) const {
+  const auto found =
+      std::ranges::find_if(components_, [&](const auto& each) { return each.second.id == id; });
+  return found == components_.end() ? nullptr : &found->second;
+}
+
+void Components::begin_state(const ComponentId& id) {
+  wires_.with_component(
+      id, [](net::Component& component, Instant) { component.begin_state(); }, [] {});
+}
+
+void Components::take_state(const ComponentId& id, Take take,
+                            std::function<void(std::vector<Bytes>)> done) {
+  const auto taken = std::make_shared<std::vector<Bytes>>();
+  wires_.with_component(
+      id,
+      [taken, take](net::Component& component, Instant now) {
+        do {
+          Bytes some = component.take_state(kStateBytes, now);
+          if (some.empty()) return;
+          taken->push_back(std::move(some));
+        } while (take == Take::all);
+      },
+      [taken, done = std::move(done)] { done(std::move(*taken)); });
+}
+
+void Components::end_state(const ComponentId& id) {
+  wires_.with_component(
+      id, [](net::Component& component, Instant) { component.end_state(); }, [] {});
+}
+
+void Components::resume(const ComponentId& id) {
+  if (away_.erase(id) == 0) return;
+  if (const ComponentRecord* record = find(id)) place(*record);
+}
+
+void Components::moved_away(const ComponentId& id) {
+  const ComponentRecord* found = find(id);
+  if (found == nullptr) return;
+  const ComponentRecord record = *found;
+  forget(record);
+  publish(record, "left");
+}
+
+void Components::forget(const ComponentRecord& record) {
+  components_.erase(record.name);
+  store_.erase(kKind, record.name);
+  store_.erase(kStateKind, record.name);
+  kept_changes_.erase(record.id);
+  away_.erase(record.id);
+  wires_.remove_component(record.id);
+}
+
+Result<> Components::may_arrive(const ComponentRecord& record) const {
+  if (components_.contains(record.name) || expected_.contains(record.name)) {
+    return fail("host {} has a component '{}' already", config_.name, record.name);
+  }
+  if (components_.size() + expected_.size() >= kMostComponents) {
+    return fail("host {} has {} components, which is the most", config_.name, kMostComponents);
+  }
+  return {};
+}
+
+Result<> Components::expect(const ComponentRecord& record) {
+  if (auto may = may_arrive(record); !may) return may;
+  expected_[record.name] = record.id;
+  return {};
+}
+
+void Components::expect_no_more(const ComponentRecord& record) {
+  const auto found = expected_.find(record.name);
+  if (found != expected_.end() && found->second == record.id) expected_.erase(found);
+}
+
+void Components::arrive(const ComponentRecord& record, std::unique_ptr<net::Component> component) {
+  expect_no_more(record);
+  if (find(record.id) != nullptr) return;
+  store_.put(kKind, record.name, to_json(record));
+  components_[record.name] = record;
+  wires_.place(record.id, std::move(component), ports_of(record));
+  publish(record, "arrived");
+}
+
+// ---- what is shown ----
 
 std::vector<json> Components::list() const {
   std::vector<json> all;

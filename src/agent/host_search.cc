@@ -11,11 +11,11 @@ constexpr Nanoseconds kPatience = seconds(5);  // a session that ended is dialle
 }  // namespace
 
 Result<std::vector<std::string>> HostSearch::candidates(const std::string& to) const {
-  if (to == peers_.self()) return fail("the vm is on host {} already", to);
+  if (to == peers_.self()) return fail("it is on host {} already", to);
   auto hosts = hosts_called_(to);
   if (hosts.empty()) return fail("there is no host or site '{}'; see godwit host ls", to);
   if (std::ranges::count(hosts, peers_.self()) != 0) {
-    return fail("the vm is in site {} already", to);
+    return fail("it is in site {} already", to);
   }
   std::ranges::reverse(hosts);
   return hosts;

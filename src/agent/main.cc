@@ -113,6 +113,7 @@ class Agent final {
                      .config = config,
                      .store = *store_,
                      .network = network_,
+                     .components = components_,
                      .vms = vms_,
                      .disks = disks_,
                      .replicas = replicas_,
@@ -164,7 +165,7 @@ class Agent final {
       loop_.stop();
     });
     network_.start();
-    components_.start();
+    components_.start(ComponentMoves::left(*store_));
     images_.start([this](const std::string& image) { return disks_.vms_on(image); });
     vms_.start();
     migrations_.start();
@@ -248,6 +249,7 @@ class Agent final {
             .request =
                 [this](PeerRequest request, const nlohmann::json& body) {
                   if (request.method.starts_with("migration.") ||
+                      request.method.starts_with("component.") ||
                       request.method.starts_with("libvirt.")) {
                     return migrations_.on_request(std::move(request), body);
                   }

@@ -38,13 +38,16 @@ Migrations::Migrations(SourceMove::Context context,
     : context_(context),
       search_(context.loop, context.peers, hosts_called),
       libvirt_(context, std::move(hosts_called)),
-      groups_(context.loop, context.events, [this](const MigrationId& id) {
-        const auto found = sources_.find(id);
-        return found == sources_.end() ? nullptr : found->second.get();
-      }) {}
+      components_(context),
+      groups_(context.loop, context.events,
+              [this](const MigrationId& id) { return find_move(id); }) {}
 
 void Migrations::start() {
   started_ = context_.loop.now();
+  components_.start();
+  for (ComponentSource* move : components_.sources()) {
+    if (move->record().group) groups_.add(*move);
+  }
   for (const auto& document : context_.store.list("migration-source")) {
     auto move = std::make_unique<SourceMove>(context_, source_record(document.body));
     SourceMove* raw = move.get();
@@ -111,6 +114,9 @@ void Migrations::resume(SourceMove& old) {
 }
 
 bool Migrations::is_moving(const std::string& vm) const {
+  if (ComponentMoves::is_one(vm)) {
+    return components_.is_moving(vm.substr(kComponentPrefix.size()));
+  }
   for (const auto& [id, move] : sources_) {
     const auto state = move->state();
     if (move->record().vm == vm && !migrate::is_final(state) &&
@@ -126,6 +132,7 @@ std::vector<nlohmann::json> Migrations::list() {
   for (const auto& [id, move] : sources_) all.push_back(move->describe());
   for (const auto& [id, move] : targets_) all.push_back(move->describe());
   std::ranges::move(libvirt_.list(), std::back_inserter(all));
+  std::ranges::move(components_.list(), std::back_inserter(all));
   std::ranges::sort(all, {}, [](const nlohmann::json& m) { return m.value("started", 0L); });
   return all;
 }
@@ -134,12 +141,11 @@ std::optional<nlohmann::json> Migrations::show(const std::string& text) {
   const auto id = MigrationId::parse(text);
   if (!id) return std::nullopt;
   if (groups_.knows(*id)) return groups_.describe(*id);
-  if (const auto found = sources_.find(*id); found != sources_.end()) {
-    return found->second->describe();
-  }
+  if (const Move* move = find_move(*id)) return move->describe();
   if (const auto found = targets_.find(*id); found != targets_.end()) {
     return found->second->describe();
   }
+  if (const ComponentTarget* target = components_.find_target(*id)) return target->describe();
   return libvirt_.show(*id);
 }
 
@@ -148,13 +154,24 @@ LibvirtSource* Migrations::find_libvirt(const std::string& text) const {
   return id ? libvirt_.find_source(*id) : nullptr;
 }
 
-Result<SourceMove*> Migrations::find_source(const std::string& text) {
+Move* Migrations::find_move(const MigrationId& id) const {
+  const auto found = sources_.find(id);
+  return found != sources_.end() ? found->second.get()
+                                 : static_cast<Move*>(components_.find_source(id));
+}
+
+Result<Move*> Migrations::find_source(const std::string& text) {
   const auto id = MigrationId::parse(text);
   if (id) {
-    if (const auto found = sources_.find(*id); found != sources_.end()) return found->second.get();
+    if (Move* move = find_move(*id)) return move;
+    const auto elsewhere = [&](const std::string& from) {
+      return fail("migration {} is steered from its source, host {}", text, from);
+    };
+    if (const ComponentTarget* target = components_.find_target(*id)) {
+      return elsewhere(target->record().from);
+    }
     if (const auto found = targets_.find(*id); found != targets_.end()) {
-      return fail("migration {} is steered from its source, host {}", text,
-                  found->second->record().from);
+      return elsewhere(found->second->record().from);
     }
     if (const auto from = libvirt_.source_of(*id)) {
       return fail(
@@ -171,6 +188,11 @@ TargetMove* Migrations::find_target(const std::string& text) {
   const auto id = MigrationId::parse(text);
   const auto found = id ? targets_.find(*id) : targets_.end();
   return found == targets_.end() ? nullptr : found->second.get();
+}
+
+ComponentTarget* Migrations::find_component_target(const std::string& text) const {
+  const auto id = MigrationId::parse(text);
+  return id ? components_.find_target(*id) : nullptr;
 }
 
 std::optional<MigrationId> Migrations::group_of(const std::string& text) const {
@@ -214,6 +236,7 @@ Result<> Migrations::cutover(const std::string& id) {
 Result<> Migrations::abort(const std::string& id) {
   if (const auto group = group_of(id)) return groups_.abort(*group);
   if (TargetMove* target = find_target(id)) return target->give_up();
+  if (ComponentTarget* target = find_component_target(id)) return target->give_up();
   if (LibvirtSource* domain = find_libvirt(id)) return domain->abort("aborted on request");
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
@@ -221,7 +244,7 @@ Result<> Migrations::abort(const std::string& id) {
   if (state == SourceState::aborting || state == SourceState::aborted) return {};
   if (state == SourceState::released) {
     return fail(
-        "migration {} has handed the vm over and waits for host {}'s word: it cannot be "
+        "migration {} has handed over and waits for host {}'s word: it cannot be "
         "aborted; see godwit migration resolve",
         id, (*move)->record().to);
   }
@@ -246,13 +269,15 @@ Result<> Migrations::set(const std::string& id, const nlohmann::json& request) {
 Result<> Migrations::resolve(const std::string& id, Destroyed destroyed) {
   TargetMove* target = find_target(id);
   if (target != nullptr && destroyed == Destroyed::source) return target->source_destroyed();
+  ComponentTarget* component = find_component_target(id);
+  if (component != nullptr && destroyed == Destroyed::source) return component->source_destroyed();
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
   if ((*move)->state() != SourceState::released) {
     return fail("migration {} is not undecided: it is {}", id, migrate::to_text((*move)->state()));
   }
   if (destroyed == Destroyed::source) {
-    return fail("this is the source: --source-destroyed is said at {}, where the vm is to run",
+    return fail("this is the source: --source-destroyed is said at {}, where it is to run",
                 (*move)->record().to);
   }
   if (destroyed != Destroyed::target) return (*move)->feed(SourceEvent::session_up), Result<>{};
@@ -264,6 +289,9 @@ Result<> Migrations::resolve(const std::string& id, Destroyed destroyed) {
 void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
   if (request.method.starts_with("libvirt.")) {
     return libvirt_.on_request(std::move(request), body);
+  }
+  if (request.method.starts_with("component.")) {
+    return components_.on_request(std::move(request), body);
   }
   if (request.method == "migration.preflight") {
     return answer_preflight(context_, request.peer, body, request.answer);
@@ -384,6 +412,7 @@ std::shared_ptr<SharedReader> Migrations::group_reader(const std::string& peer,
 void Migrations::on_session_up(const std::string& peer) {
   search_.on_session_up(peer);
   libvirt_.on_session_up(peer);
+  components_.on_session_up(peer);
   for (const auto& [id, move] : sources_) {
     if (move->record().to == peer && !move->over()) move->session_up();
   }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/component_moves.hh"
 #include "agent/host_search.hh"
 #include "agent/libvirt_moves.hh"
 #include "agent/move_groups.hh"
@@ -31,7 +32,7 @@ class Migrations final {
 
   // API.
   void add(const nlohmann::json& request, const http::Caller& caller, http::Responder responder);
-  bool is_moving(const std::string& vm) const;
+  bool is_moving(const std::string& vm) const;  // or "component/NAME"
   std::vector<nlohmann::json> list();
   std::optional<nlohmann::json> show(const std::string& id);
   Result<> follow(const std::string& id, std::shared_ptr<http::EventStream> stream);
@@ -69,17 +70,19 @@ class Migrations final {
   };
 
   Result<Wanted> want(const nlohmann::json& request, const http::Caller& caller);
-  Result<SourceRecord> plan(const std::string& name, const nlohmann::json& request,
-                            const http::Caller& caller);
+  Result<SourceRecord> plan_vm(const std::string& name, const nlohmann::json& request,
+                               const http::Caller& caller);
   void find_host(std::shared_ptr<Wanted> wanted, std::shared_ptr<http::Responder> responder);
   // The id of a group that a text names.
   std::optional<MigrationId> group_of(const std::string& text) const;
 
   LibvirtSource* find_libvirt(const std::string& id) const;
-  Result<SourceMove*> find_source(const std::string& id);
+  Move* find_move(const MigrationId& id) const;
+  Result<Move*> find_source(const std::string& id);
   TargetMove* find_target(const std::string& id);
+  ComponentTarget* find_component_target(const std::string& id) const;
   Result<> refer_to(Vm& vm, SourceRecord& record);
-  Result<SourceMove*> begin(SourceRecord record, std::int64_t at);
+  Result<Move*> begin(SourceRecord record, std::int64_t at);
   void resume_moves();
   bool is_group_over(const MigrationId& group);
   void resume(SourceMove& old);
@@ -95,6 +98,7 @@ class Migrations final {
   SourceMove::Context context_;
   HostSearch search_;
   LibvirtMoves libvirt_;
+  ComponentMoves components_;
   std::map<MigrationId, std::unique_ptr<SourceMove>> sources_;
   std::map<MigrationId, std::unique_ptr<TargetMove>> targets_;
   // Of the groups on their way to here, by the peer and the id that it gave.

@@ -19,18 +19,22 @@ std::string is_recorded(const std::string& vm) {
   return fmt::format("vm {} is being recorded: end that first (godwit debug stream record)", vm);
 }
 
-// One vm, or several that move as a group.
+// One vm, or several that move as a group: "web1", "vm/web1", "component/sw1".
+std::string without_kind(std::string name) {
+  constexpr std::string_view kVmPrefix = "vm/";
+  return name.starts_with(kVmPrefix) ? name.substr(kVmPrefix.size()) : name;
+}
 Result<std::vector<std::string>> vms_of(const nlohmann::json& request) {
   if (!request.contains("vms")) {
     const auto name = text_field(request, "vm");
     if (!name) return std::unexpected(name.error());
-    return std::vector{*name};
+    return std::vector{without_kind(*name)};
   }
   std::vector<std::string> names;
   for (const auto& name : array_field(request, "vms")) {
     if (!name.is_string()) return fail("'vms' is a list of names");
-    names.push_back(name.get<std::string>());
-    if (std::ranges::count(names, names.back()) > 1) return fail("vm {} twice", names.back());
+    names.push_back(without_kind(name.get<std::string>()));
+    if (std::ranges::count(names, names.back()) > 1) return fail("{} twice", names.back());
   }
   if (names.empty() || names.size() > migrate::kMostMembers) {
     return fail("'vms' names 1 to {} vms", migrate::kMostMembers);
@@ -40,8 +44,8 @@ Result<std::vector<std::string>> vms_of(const nlohmann::json& request) {
 
 }  // namespace
 
-Result<SourceRecord> Migrations::plan(const std::string& name, const nlohmann::json& request,
-                                      const http::Caller& caller) {
+Result<SourceRecord> Migrations::plan_vm(const std::string& name, const nlohmann::json& request,
+                                         const http::Caller& caller) {
   Vm* vm = context_.vms.find(name);
   if (vm == nullptr || !caller.sees(vm->spec().tenant)) {
     return fail("there is no running vm '{}' on host {}; see godwit vm ls", name,
@@ -94,7 +98,8 @@ Result<Migrations::Wanted> Migrations::want(const nlohmann::json& request,
   const auto names = vms_of(request);
   if (!names) return std::unexpected(names.error());
   for (const std::string& name : *names) {
-    auto record = plan(name, request, caller);
+    auto record = ComponentMoves::is_one(name) ? components_.plan(name, request, caller)
+                                               : plan_vm(name, request, caller);
     if (!record) return std::unexpected(record.error());
     wanted.moves.push_back(*std::move(record));
   }
@@ -106,8 +111,8 @@ Result<Migrations::Wanted> Migrations::want(const nlohmann::json& request,
     SourceRecord& move = wanted.moves[i];
     // One cache, one cap: what one tenant's vm has must not tell on another's.
     if (move.tenant != wanted.moves[0].tenant) {
-      return fail("vms {} and {} are of different tenants: a group has one", wanted.moves[0].vm,
-                  move.vm);
+      return fail("{} and {} are of different tenants: a group has one",
+                  spoken_name(wanted.moves[0]), spoken_name(move));
     }
     move.group = {.id = id,
                   .index = i,
@@ -148,7 +153,11 @@ void Migrations::find_host(std::shared_ptr<Wanted> wanted,
                   .postcopy = move.on_diverge == migrate::OnDiverge::postcopy};
   search_.start(
       wanted->to,
-      [this, name = move.vm, wish](const std::string& host, HostSearch::Checked checked) {
+      [this, wanted, next, name = move.vm, wish](const std::string& host,
+                                                 HostSearch::Checked checked) {
+        if (ComponentMoves::is_one(name)) {
+          return components_.preflight(wanted->moves[next], host, std::move(checked));
+        }
         Vm* vm = context_.vms.find(name);
         if (vm == nullptr) return checked(fail("vm {} has ended", name));
         preflight(context_, *vm, host, wish, std::move(checked));
@@ -166,7 +175,8 @@ void Migrations::conclude(Wanted& wanted, http::Responder& responder) {
   for (std::size_t i = 0; i < wanted.moves.size(); ++i) {
     const std::string& name = wanted.moves[i].vm;
     wanted.moves[i].shared_disks = wanted.findings[i].shared_disks;
-    const std::string whose = wanted.moves.size() > 1 ? fmt::format("vm {}: ", name) : "";
+    const std::string whose =
+        wanted.moves.size() > 1 ? spoken_name(wanted.moves[i]) + ": " : std::string();
     const auto& checks = wanted.findings[i].checks;
     if (!all_ok(checks)) {
       return responder.json(409,
@@ -175,7 +185,8 @@ void Migrations::conclude(Wanted& wanted, http::Responder& responder) {
                              {"checks", to_json(checks)}});
     }
     if (is_moving(name)) {
-      return responder.error(409, fmt::format("vm {} is migrating already", name), 3);
+      return responder.error(
+          409, fmt::format("{} is migrating already", spoken_name(wanted.moves[i])), 3);
     }
     if (const Vm* vm = context_.vms.find(name); vm != nullptr && vm->recorded()) {
       return responder.error(409, is_recorded(name), 3);
@@ -225,11 +236,11 @@ void Migrations::answer_dry_run(const Wanted& wanted, http::Responder& responder
 }
 
 void Migrations::launch(Wanted& wanted, http::Responder& responder) {
-  std::vector<SourceMove*> begun;
+  std::vector<Move*> begun;
   for (SourceRecord& record : wanted.moves) {
     const auto move = begin(std::move(record), wanted.at);
     if (!move) {
-      for (SourceMove* each : begun) each->feed(SourceEvent::abort_requested, move.error().text);
+      for (Move* each : begun) each->feed(SourceEvent::abort_requested, move.error().text);
       return responder.error(409, move.error().text, 3);
     }
     begun.push_back(*move);
@@ -239,8 +250,15 @@ void Migrations::launch(Wanted& wanted, http::Responder& responder) {
 }
 
 // Accepted: it is recorded, and begins when its time has come.
-Result<SourceMove*> Migrations::begin(SourceRecord record, std::int64_t at) {
+Result<Move*> Migrations::begin(SourceRecord record, std::int64_t at) {
   const MigrationId id = record.id;
+  if (ComponentMoves::is_one(record.vm)) {
+    const auto added = components_.add(std::move(record));
+    if (!added) return std::unexpected(added.error());
+    if ((*added)->record().group) groups_.add(**added);
+    begin_at(id, at);
+    return *added;
+  }
   // Old ones make room: their reports are history.
   while (sources_.size() >= kKeptMigrations) {
     const auto old = std::ranges::find_if(sources_, [](const auto& s) { return s.second->over(); });
@@ -260,8 +278,7 @@ Result<SourceMove*> Migrations::begin(SourceRecord record, std::int64_t at) {
 void Migrations::begin_at(MigrationId id, std::int64_t at) {
   const std::int64_t wait = at - os::wall_clock_seconds();
   scheduled_[id] = context_.loop.after(seconds(std::max<std::int64_t>(wait, 0)), [this, id] {
-    const auto move = sources_.find(id);
-    if (move != sources_.end()) move->second->begin();
+    if (Move* move = find_move(id)) move->begin();
     context_.loop.post([this, id] { scheduled_.erase(id); });
   });
 }

@@ -104,6 +104,7 @@ class MigrationsTest : public testing::Test {
   NoPeers peers_;
   WireThread wires_{loop_, "w1", {}, {.control = [](auto&&...) {}, .event = [](auto&&...) {}}};
   Network network_{loop_, config_, *store_, wires_, events_};
+  Components components_{loop_, config_, *store_, network_, wires_, events_};
   Images images_{loop_, config_, *store_, events_};
   Disks disks_{config_, *store_, images_};
   Vms vms_{loop_, config_, *store_, network_, disks_, events_};
@@ -123,6 +124,7 @@ class MigrationsTest : public testing::Test {
                           .config = config_,
                           .store = *store_,
                           .network = network_,
+                          .components = components_,
                           .vms = vms_,
                           .disks = disks_,
                           .replicas = replicas_,

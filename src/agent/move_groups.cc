@@ -28,7 +28,7 @@ MoveGroups::MoveGroups(os::Loop& loop, Events& events, Find find)
   });
 }
 
-void MoveGroups::add(SourceMove& member) {
+void MoveGroups::add(Move& member) {
   const GroupPlace& place = *member.record().group;
   Group& group = groups_[place.id];
   group.place = place;
@@ -42,10 +42,10 @@ void MoveGroups::add(SourceMove& member) {
   arm();
 }
 
-std::vector<SourceMove*> MoveGroups::moves_of(const Group& group) const {
-  std::vector<SourceMove*> moves;
+std::vector<Move*> MoveGroups::moves_of(const Group& group) const {
+  std::vector<Move*> moves;
   for (const Member& member : group.members) {
-    if (SourceMove* move = find_(member.move)) moves.push_back(move);
+    if (Move* move = find_(member.move)) moves.push_back(move);
   }
   return moves;
 }
@@ -53,7 +53,7 @@ std::vector<SourceMove*> MoveGroups::moves_of(const Group& group) const {
 std::vector<migrate::GroupMember> MoveGroups::view_of(const Group& group) const {
   std::vector<migrate::GroupMember> view;
   for (const Member& member : group.members) {
-    const SourceMove* move = find_(member.move);
+    const Move* move = find_(member.move);
     if (move == nullptr) continue;
     view.push_back({.state = move->state(),
                     .cutover_told = member.cutover_told,
@@ -64,7 +64,7 @@ std::vector<migrate::GroupMember> MoveGroups::view_of(const Group& group) const 
 }
 
 bool MoveGroups::is_over(const Group& group) const {
-  return std::ranges::all_of(moves_of(group), [](const SourceMove* move) {
+  return std::ranges::all_of(moves_of(group), [](const Move* move) {
     const SourceState state = move->state();
     return migrate::is_final(state) || state == SourceState::committed ||
            state == SourceState::draining;
@@ -107,19 +107,19 @@ void MoveGroups::obey(const Group& group, const migrate::GroupVerdict& verdict) 
   }
   if (!verdict.abort) return;
   const auto moves = moves_of(group);
-  const auto failed = std::ranges::find_if(moves, [](const SourceMove* move) {
+  const auto failed = std::ranges::find_if(moves, [](const Move* move) {
     return move->state() == SourceState::aborting || move->state() == SourceState::aborted;
   });
   // Copied: the one that failed may be told, too.
-  const std::string why = fmt::format("vm {} of the group does not move: {}",
-                                      (*failed)->record().vm, (*failed)->reason());
-  for (SourceMove* move : moves) move->feed(SourceEvent::abort_requested, why);
+  const std::string why = fmt::format("{} of the group does not move: {}",
+                                      spoken_name((*failed)->record()), (*failed)->reason());
+  for (Move* move : moves) move->feed(SourceEvent::abort_requested, why);
 }
 
 nlohmann::json MoveGroups::progress(const Group& group) const {
   nlohmann::json all = {{"phase", migrate::to_text(migrate::state_of(view_of(group)))},
                         {"members", nlohmann::json::array()}};
-  for (const SourceMove* move : moves_of(group)) {
+  for (const Move* move : moves_of(group)) {
     nlohmann::json one = move->progress();
     for (const char* sum : {"remaining_bytes", "total_bytes", "sent_bytes", "rate_bps",
                             "effective_rate_bps", "dirty_bps"}) {
@@ -145,7 +145,7 @@ nlohmann::json MoveGroups::describe(const MigrationId& id) {
                          {"members", nlohmann::json::array()}};
   std::int64_t first = INT64_MAX, last = 0;
   bool is_whole = true;
-  for (const SourceMove* move : moves) {
+  for (const Move* move : moves) {
     nlohmann::json one = move->describe();
     if (one["state"] == "undecided") json["state"] = "undecided";
     is_whole = is_whole && move->state() != SourceState::aborted;
@@ -172,7 +172,7 @@ void MoveGroups::follow(const MigrationId& id, std::shared_ptr<http::EventStream
 Result<> MoveGroups::abort(const MigrationId& id) {
   const Group& group = groups_.at(id);
   if (is_over(group)) return fail("migration {} is over: migrate back instead", id.text());
-  for (SourceMove* move : moves_of(group)) move->give_up();
+  for (Move* move : moves_of(group)) move->give_up();
   return {};
 }
 
@@ -180,7 +180,7 @@ Result<> MoveGroups::cutover(const MigrationId& id) {
   Group& group = groups_.at(id);
   if (is_over(group)) return fail("migration {} is over", id.text());
   group.place.hold = false;
-  for (SourceMove* move : moves_of(group)) move->regroup(group.place);
+  for (Move* move : moves_of(group)) move->regroup(group.place);
   look();
   return {};
 }
@@ -189,7 +189,7 @@ Result<> MoveGroups::set(const MigrationId& id, const MoveChanges& changes) {
   Group& group = groups_.at(id);
   if (is_over(group)) return fail("migration {} is over", id.text());
   if (changes.bandwidth) group.place.cap = *changes.bandwidth;
-  for (SourceMove* move : moves_of(group)) {
+  for (Move* move : moves_of(group)) {
     const auto done = move->set({.max_downtime = changes.max_downtime,
                                  .bandwidth = std::nullopt,
                                  .on_diverge = changes.on_diverge});

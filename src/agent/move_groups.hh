@@ -8,7 +8,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <vector>
 
-#include "agent/source_move.hh"
+#include "agent/move.hh"
 #include "migrate/group.hh"
 
 namespace godwit::agent {
@@ -16,11 +16,11 @@ namespace godwit::agent {
 class MoveGroups final {
  public:
   // `find`: the member's move; null when it is no longer known.
-  using Find = std::function<SourceMove*(const MigrationId&)>;
+  using Find = std::function<Move*(const MigrationId&)>;
   MoveGroups(os::Loop& loop, Events& events, Find find);
 
   // A move whose record names its group. One with the place of another goes on with that.
-  void add(SourceMove& member);
+  void add(Move& member);
   bool knows(const MigrationId& group) const { return groups_.contains(group); }
 
   nlohmann::json describe(const MigrationId& group);
@@ -41,7 +41,7 @@ class MoveGroups final {
     bool is_live = true;
   };
 
-  std::vector<SourceMove*> moves_of(const Group& group) const;
+  std::vector<Move*> moves_of(const Group& group) const;
   std::vector<migrate::GroupMember> view_of(const Group& group) const;
   void look();
   void look_at(const MigrationId& id, Group& group);

@@ -337,9 +337,7 @@ void Network::pause(const std::vector<PortId>& ports, std::vector<Bytes> newest,
   wires_.pause(ports, std::move(newest), std::move(done));
 }
 
-void Network::resume(const std::vector<PortId>& ports) {
-  for (const PortId& port : ports) wires_.resume(port);
-}
+void Network::resume(const std::vector<PortId>& ports) { wires_.resume(ports); }
 
 // The port is the target's now: its record goes at once, the wire thread forwards for the lease.
 void Network::release(const std::vector<PortId>& all, Epoch epoch, std::function<void()> drained) {
@@ -367,12 +365,12 @@ bool Network::has_other_port(const std::string& name, const PortId& port) const 
   return found != nullptr && found->id != port;
 }
 
-Result<PortId> Network::prepare_held(const nlohmann::json& described, const std::string& from_host,
-                                     Epoch epoch) {
+Result<PortId> Network::prepare_held(const nlohmann::json& described, PortKind kind,
+                                     const std::string& from_host, Epoch epoch) {
   const auto parsed = parse_port(qemu::member(described, "port"));
   if (!parsed) return std::unexpected(parsed.error());
   PortRecord record = *parsed;
-  if (record.kind != PortKind::nic) return fail("port {} is no vm's port", record.name);
+  if (record.kind != kind) return fail("port {} is a {}", record.name, to_text(record.kind));
   record.epoch = epoch;
   record.bridge.clear();
   record.address.clear();
@@ -428,8 +426,8 @@ void Network::settle_waiting() {
 
 void Network::run(const std::vector<PortId>& ports, std::function<void(Held)> done) {
   std::map<PortId, Epoch> counted;  // the port may linger at an older epoch, and count there too
+  wires_.run(ports);
   for (const PortId& port : ports) {
-    wires_.run(port);
     held_ready_.erase(port);
     const auto arrived = arriving_.find(port);
     if (arrived == arriving_.end()) continue;

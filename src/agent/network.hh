@@ -96,8 +96,8 @@ class Network final {
   // Migrations, target side.
   bool has_other_port(const std::string& name, const PortId& port) const;
   // `described` by describe_nic() of the other agent; the id of the port that is HELD now.
-  Result<PortId> prepare_held(const nlohmann::json& described, const std::string& from_host,
-                              Epoch epoch);
+  Result<PortId> prepare_held(const nlohmann::json& described, PortKind kind,
+                              const std::string& from_host, Epoch epoch);
   // Calls back when all are HELD and their channels are up, or after `limit`.
   void when_prepared(const std::vector<PortId>& ports, Nanoseconds limit, Done done);
   struct Held {

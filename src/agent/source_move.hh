@@ -12,7 +12,7 @@
 #include "agent/hooks.hh"
 #include "agent/known_memory.hh"
 #include "agent/memory_rescue.hh"
-#include "agent/move_options.hh"
+#include "agent/move.hh"
 #include "agent/network.hh"
 #include "agent/peers.hh"
 #include "agent/replica_source.hh"
@@ -25,17 +25,19 @@
 
 namespace godwit::agent {
 
+class Components;
 class Contents;
 class Replicas;
 class Volumes;
 
-class SourceMove final {
+class SourceMove final : public Move {
  public:
   struct Context {
     os::Loop& loop;
     const Config& config;
     store::Store& store;
     Network& network;
+    Components& components;
     Vms& vms;
     Disks& disks;
     Replicas& replicas;
@@ -48,43 +50,39 @@ class SourceMove final {
 
   SourceMove(const Context& context, SourceRecord record);
 
-  // Recorded: from now on it is known, also after a restart.
-  Result<> accept();
-  void begin();
+  Result<> accept() override;
+  void begin() override;
   void restart() { feed(migrate::SourceEvent::restarted); }
   // How hooks and clock fared where the vm runs now: told when they are through.
   void hooks_ended(const HookOutcome& outcome);
   void clock_corrected(const ClockReport& report);
-  void feed(migrate::SourceEvent event, std::string text = {});
-  void give_up();  // as an operator wants it
+  using Move::feed;
+  void feed(migrate::SourceEvent event, std::string text) override;
+  void give_up() override;
   void doubt_lanes() {
     if (memory_) memory_->doubt_lanes();
   }
   void session_up();
-  Result<> set(const MoveChanges& changes);
-  // Before begin(): the vm's memory is sent as one of a group's.
-  void share(const std::shared_ptr<SharedIndex>& index) { shared_ = index; }
+  Result<> set(const MoveChanges& changes) override;
+  void share(const std::shared_ptr<SharedIndex>& index) override { shared_ = index; }
   void resumed_as(const MigrationId& id);
   // Post-copy: what carried the memory was lost with an agent, or the target's knows it no more.
   void recover_memory();
   void target_needs_memory();  // by its word
-  // A group's member: its part of the group's cap, which is not its own wish; what changed for all.
-  void share_bandwidth(BitRate cap);
-  void regroup(const GroupPlace& place);
-  double remaining_bytes() const;
-  double dirty_bytes_per_second() const;
+  void share_bandwidth(BitRate cap) override;
+  void regroup(const GroupPlace& place) override;
+  double remaining_bytes() const override;
+  double dirty_bytes_per_second() const override;
 
-  const SourceRecord& record() const { return record_; }
-  migrate::SourceState state() const { return machine_.state(); }
-  const std::string& reason() const { return machine_.reason(); }
-  // What the API shows: the state in design 9's words, progress, report.
-  nlohmann::json describe() const;
-  // The event "progress": phase, and once memory is copied round, remaining_bytes, rate_bps, ...
-  nlohmann::json progress() const;
+  const SourceRecord& record() const override { return record_; }
+  migrate::SourceState state() const override { return machine_.state(); }
+  const std::string& reason() const override { return machine_.reason(); }
+  nlohmann::json describe() const override;
+  nlohmann::json progress() const override;
   static nlohmann::json disk_progress(const DiskSource::Progress& disks);
-  bool over() const { return machine_.over(); }
+  bool over() const override { return machine_.over(); }
   // Not even memory is to follow.
-  bool handed_over() const;
+  bool handed_over() const override;
 
  private:
   Result<> perform(migrate::SourceEffect effect);

@@ -71,11 +71,16 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"ports", ports},
           {"pid", record.process.pid},
           {"start_time", record.process.start_time},
+          {"component", record.component.text()},
           {"abort_told", record.abort_told},
           {"memory_follows", record.memory_follows},
           {"report", record.report},
           {"clock", record.clock},
           {"hooks", record.hooks}};
+}
+
+std::string spoken_name(const SourceRecord& record) {
+  return record.component.is_zero() ? "vm " + record.vm : record.vm;
 }
 
 nlohmann::json describe(const SourceRecord& record, const std::string& host,
@@ -136,6 +141,7 @@ SourceRecord source_record(const nlohmann::json& json) {
   }
   record.process = {.pid = json.value("pid", pid_t{-1}),
                     .start_time = json.value("start_time", std::uint64_t{0})};
+  record.component = ComponentId::parse(json.value("component", "")).value_or(ComponentId{});
   record.abort_told = json.value("abort_told", true);
   record.memory_follows = json.value("memory_follows", false);
   record.report = json.value("report", nlohmann::json());

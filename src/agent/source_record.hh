@@ -27,6 +27,7 @@ inline constexpr unsigned kDiskProtocol = 8;
 inline constexpr unsigned kElsewhereProtocol = 9;
 inline constexpr unsigned kVolumesProtocol = 10;
 inline constexpr unsigned kSnapshotsProtocol = 11;
+inline constexpr unsigned kComponentProtocol = 13;
 // What vms of a group share, before the target compresses it.
 inline constexpr ByteCount kMostShared{std::uint64_t{1} << 30};
 
@@ -51,10 +52,13 @@ struct GroupPlace {
   BitRate cap{};  // of the group; zero: none
 };
 
-// kind "migration-source", by id.
+// Where a vm's name is said, "component/sw1" is the component sw1.
+inline constexpr std::string_view kComponentPrefix = "component/";
+
+// kind "migration-source", by id; of components: "component-source".
 struct SourceRecord {
   MigrationId id;
-  std::string vm;
+  std::string vm;  // or what moves instead, with its prefix
   std::string tenant{kDefaultTenant};
   std::string to;
   migrate::SourceState state = migrate::SourceState::planned;
@@ -83,6 +87,7 @@ struct SourceRecord {
   Epoch epoch = 0;                  // of the ports at the target
   std::vector<PortId> ports;
   os::ProcessIdentity process;  // the vm's QEMU here; a vm that came back has another
+  ComponentId component{};      // that moves; zero: a vm
   bool given_up = false;        // by an operator
   bool abort_told = true;       // false while the target has not heard of an abort
   bool memory_follows = false;  // post-copy: QEMU here has some of it still
@@ -95,6 +100,8 @@ bool goes_postcopy(const SourceRecord& record);
 bool pauses(const SourceRecord& record);
 nlohmann::json to_json(const SourceRecord& record);
 SourceRecord source_record(const nlohmann::json& json);
+// "vm web1", "component/sw1"
+std::string spoken_name(const SourceRecord& record);
 // What the API shows of every move from `host`, in this state.
 nlohmann::json describe(const SourceRecord& record, const std::string& host,
                         const std::string& state);

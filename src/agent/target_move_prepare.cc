@@ -17,7 +17,8 @@ using migrate::TargetState;
 
 bool TargetMove::hold_ports() {
   for (const auto& described : record_.ports) {
-    const auto held = context_.network.prepare_held(described, record_.from, record_.epoch);
+    const auto held =
+        context_.network.prepare_held(described, PortKind::nic, record_.from, record_.epoch);
     if (!held) return feed(TargetEvent::load_failed, held.error().text), false;
     holding_.push_back(*held);
   }

@@ -412,8 +412,10 @@ void WireThread::pause(const std::vector<PortId>& ports, std::vector<Bytes> newe
   });
 }
 
-void WireThread::resume(const PortId& port) {
-  post([this, port](Instant now) { resume_port(port, now); });
+void WireThread::resume(const std::vector<PortId>& ports) {
+  post([this, ports](Instant now) {
+    for (const PortId& port : ports) resume_port(port, now);
+  });
 }
 
 void WireThread::release(const wire::PortEpoch& id) {
@@ -430,8 +432,10 @@ void WireThread::prepare(const wire::PortConfig& config, const std::string& from
   });
 }
 
-void WireThread::run(const PortId& port) {
-  post([this, port](Instant now) { engine_.run(port, now); });
+void WireThread::run(const std::vector<PortId>& ports) {
+  post([this, ports](Instant now) {
+    for (const PortId& port : ports) engine_.run(port, now);
+  });
 }
 
 void WireThread::discard(const PortId& port) {

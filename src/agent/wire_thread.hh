@@ -84,12 +84,13 @@ class WireThread final : private wire::EngineSink {
   void plug(const std::vector<PortId>& ports, std::function<void()> done);
   void pause(const std::vector<PortId>& ports, std::vector<Bytes> newest,
              std::function<void()> done);
-  void resume(const PortId& port);
+  // All of them before anything that came for one is looked at: a component sends it to another.
+  void resume(const std::vector<PortId>& ports);
   // Of the epoch that left; whether it was paused by this agent or one before.
   void release(const wire::PortEpoch& id);
   void prepare(const wire::PortConfig& config, const std::string& from,
                std::vector<wire::WireConfig> wires);
-  void run(const PortId& port);
+  void run(const std::vector<PortId>& ports);  // as resume()
   void discard(const PortId& port);
   // See net::Patchbay; its ports were added, and none has a device.
   void place(const ComponentId& id, std::unique_ptr<net::Component> component,

@@ -1,0 +1,161 @@
+"""Components that move: with what they know, under traffic, there and back, and what may go wrong meanwhile.
+
+    client: lan (10.8.0.1) --+                        +-- w1: lan (10.8.0.3)
+                             +-- switch sw1 at e1 ----+
+    e1:     lan (10.8.0.2) --+   ... moves to w1
+"""
+
+import json
+
+import pytest
+from conftest import wait_until
+from test_components import ADDRESSES, port_of, switch, wait_until_it_answers  # noqa: F401 (a fixture)
+from test_routing import ECHO, TALK, Server, join, ping
+
+
+class Pings:
+    """Of another host, a hundred a second; the with lasts until the last was answered."""
+
+    def __init__(self, fleet, host, address, count=400):
+        self.count = count
+        self.process = fleet.popen(host, "ping", "-i0.01", "-W5", f"-c{count}", "-n", address)
+
+    def __enter__(self):
+        for _ in range(3):
+            self.process.stdout.readline()
+        return self
+
+    def __exit__(self, *_):
+        self.text = self.process.communicate(timeout=60)[0]
+
+    def expect_nothing_lost(self):
+        counts = f"{self.count} packets transmitted, {self.count} received, 0% packet loss"
+        assert counts in self.text and "DUP" not in self.text, self.text[-500:]
+
+
+def names_at(fleet, host):
+    return [each["name"] for each in fleet.json(host, "component", "ls")]
+
+
+def move(fleet, what, source, target):
+    report = fleet.json(source, "migrate", what, "--to", target)
+    assert report["state"] in ("committed", "draining", "done"), report
+    return report
+
+
+def test_a_switch_moves_and_comes_back_and_loses_nothing(switch):  # noqa: F811
+    fleet = switch
+    known = {each["mac"]: each["port"] for each in fleet.json("e1", "component", "macs", "sw1")}
+    with Pings(fleet, "client", ADDRESSES["e1"]) as near, Pings(fleet, "w1", ADDRESSES["client"]) as far:
+        report = move(fleet, "component/sw1", "e1", "w1")
+        assert names_at(fleet, "e1") == [] and names_at(fleet, "w1") == ["sw1"]
+        there = {each["mac"]: each["port"] for each in fleet.json("w1", "component", "macs", "sw1")}
+        assert {mac: there.get(mac) for mac in known} == known, "what it had learned"
+        assert report["report"]["freeze_ms"] < 500, report
+        move(fleet, "component/sw1", "w1", "e1")
+    near.expect_nothing_lost()
+    far.expect_nothing_lost()
+    assert names_at(fleet, "w1") == [] and names_at(fleet, "e1") == ["sw1"]
+    shown = fleet.json("e1", "migration", "ls")
+    assert [each["vm"] for each in shown if each["from"] == "e1"] == ["component/sw1"]
+    assert port_of(fleet, "e1", "sw1", "1")["drops"] == {}
+
+
+def test_connections_through_a_nat_live_on(fleet):
+    """The flow's address and port outside are known at the target, or its peer would reset it."""
+    join(fleet, "nat", "--port", "inside,address=10.7.0.1/24", "--port", "outside,address=192.0.2.1/24")
+    fleet.lab.exec("w1", "ip", "route", "del", "10.7.0.0/24", check=False)
+    wait_until(lambda: ping(fleet, "client", "192.0.2.9").returncode == 0, 20, "an answer through the NAT")
+    with Server(fleet, "w1", ECHO, "192.0.2.9", 7000):
+        talk = fleet.popen("client", "/usr/bin/python3", "-c", TALK, "192.0.2.9", "7000")
+        assert talk.stdout.readline() == "0\n"
+        before = [each for each in fleet.json("e1", "component", "flows", "r1") if "tcp" in json.dumps(each)]
+        move(fleet, "component/r1", "e1", "w1")
+        after = [each for each in fleet.json("w1", "component", "flows", "r1") if "tcp" in json.dumps(each)]
+        move(fleet, "component/r1", "w1", "e1")
+        assert talk.wait(timeout=30) == 0, talk.communicate()
+    assert len(before) == len(after) == 1, (before, after)
+
+
+def test_what_cannot_move_says_why(switch):  # noqa: F811
+    fleet = switch
+    for words, why in ((["component/none", "--to", "w1"], "there is no component 'none'"),
+                       (["component/sw1", "--to", "e1"], "it is on host e1 already"),
+                       (["component/sw1", "--to", "nowhere"], "there is no host or site 'nowhere'")):
+        refused = fleet.godwit("e1", "migrate", *words, expect=3)
+        assert why in refused.stderr, refused.stderr
+    fleet.godwit("w1", "component", "add", "sw1", "--ports", "1")
+    refused = fleet.godwit("e1", "migrate", "component/sw1", "--to", "w1", expect=3)
+    assert "host w1 has a component 'sw1' already" in refused.stderr, refused.stderr
+    fleet.godwit("w1", "component", "rm", "sw1")
+    checked = fleet.json("e1", "migrate", "component/sw1", "--to", "w1", "--dry-run")
+    assert checked["ok"] and names_at(fleet, "e1") == ["sw1"], checked
+
+
+def test_one_that_waits_for_its_turn_is_not_changed(switch):  # noqa: F811
+    fleet = switch
+    started = fleet.json("e1", "migrate", "component/sw1", "--to", "w1", "--hold", "--detach")
+    fleet.wait_for_state("e1", started["id"], "ready")
+    for words in (("rm", "sw1"), ("set", "sw1", "--port", "4")):
+        refused = fleet.godwit("e1", "component", *words, expect=1)
+        assert "is migrating: abort that first" in refused.stderr, refused.stderr
+    with Pings(fleet, "client", ADDRESSES["w1"]) as pings:
+        fleet.godwit("e1", "migration", "abort", started["id"])
+        fleet.wait_for_state("e1", started["id"], "aborted")
+        started = fleet.json("e1", "migrate", "component/sw1", "--to", "w1", "--hold", "--detach")
+        fleet.wait_for_state("e1", started["id"], "ready")
+        fleet.godwit("e1", "migration", "cutover", started["id"])
+        fleet.wait_for_state("e1", started["id"], "draining", "done")
+    pings.expect_nothing_lost()
+    assert names_at(fleet, "w1") == ["sw1"]
+
+
+# Where the agent that dies there leaves it.
+POINTS = {"component-source.preparing.prepare_target.after": "e1",
+          "component-source.switching.pause_ports.after": "e1",
+          "component-source.released.record.before": "e1",
+          "component-source.released.commit_target.before": "w1",
+          "component-source.committed.note.before": "w1",
+          "component-source.committed.forget_guest.before": "w1",
+          "component-target.preparing.reply_prepared.before": "e1",
+          "component-target.loaded.note.after": "e1",
+          "component-target.owner.record.before": "e1",
+          "component-target.owner.run_guest.before": "w1",
+          "component-target.owner.run_ports.before": "w1",
+          "component-target.owner.reply_owns.before": "w1"}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_it_is_at_one_host_whenever_an_agent_dies(switch, point):  # noqa: F811
+    fleet, host = switch, "e1" if "source" in point else "w1"
+    fleet.restart_agent(host, fault=point)
+    wait_until(lambda: fleet.sees_all("e1"), 20, "e1 sees all")
+    started = fleet.json("e1", "migrate", "component/sw1", "--to", "w1", "--detach")
+    wait_until(lambda: fleet.agent_stopped(host), 20, f"the fault at {point}")
+    fleet.kill_agent(host)
+    fleet.restart_agent(host)
+    end = ("draining", "done") if POINTS[point] == "w1" else ("aborted",)
+    fleet.wait_for_state("e1", started["id"], *end)
+    assert [names_at(fleet, each) for each in ("e1", "w1")] == \
+        [["sw1"] if POINTS[point] == each else [] for each in ("e1", "w1")]
+    for pair in (("client", "e1"), ("e1", "w1")):
+        wait_until_it_answers(fleet, *pair)
+    if POINTS[point] == "e1":
+        move(fleet, "component/sw1", "e1", "w1")
+    else:
+        move(fleet, "component/sw1", "w1", "e1")
+    wait_until_it_answers(fleet, "client", "w1")
+
+
+def test_a_group_of_a_switch_and_its_vm_moves_as_one(fleet):
+    vm = fleet.run_vm()
+    fleet.godwit("e1", "component", "add", "sw1", "--ports", "2")
+    fleet.godwit("client", "disconnect", vm.uplink, vm.port)
+    fleet.godwit("client", "connect", vm.uplink, "e1/sw1-1")
+    fleet.godwit("e1", "connect", vm.port, "sw1-2")
+    vm.wait_until_it_answers()
+    with Pings(fleet, "client", vm.address) as pings:
+        report = fleet.json("e1", "migrate", "component/sw1", f"vm/{vm.name}", "--to", "w1")
+    assert names_at(fleet, "w1") == ["sw1"] and fleet.where(vm.name) == ["w1"]
+    pings.expect_nothing_lost()
+    assert report["spread_ms"] < 1000, report
