@@ -86,7 +86,14 @@ void add_names(Candidates& out, const json& list, const char* key, const char* a
 Candidates names_of(const std::string& kind, const Context& context) {
   Candidates out;
   if (kind == "COMPONENT") add_names(out, context.fetch("/v1/components"), "name", "type");
-  if (kind == "VM") add_names(out, context.fetch("/v1/vms"), "name", "state");
+  if (kind == "VM" || kind == "MOVABLE") {
+    add_names(out, context.fetch("/v1/vms"), "name", "state");
+  }
+  if (kind == "MOVABLE") {
+    for (const json& component : context.fetch("/v1/components")) {
+      out["component/" + component.value("name", "")] = component.value("type", "");
+    }
+  }
   if (kind == "MIGRATION") add_names(out, context.fetch("/v1/migrations"), "id", "vm");
   if (kind == "WIRE") add_names(out, context.fetch("/v1/wires"), "id", "state");
   if (kind == "PORT") add_names(out, context.fetch("/v1/ports"), "name", "kind");

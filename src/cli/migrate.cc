@@ -1,6 +1,7 @@
 // godwit migrate: the everyday verb, and the main job.
 #include <ctime>
 #include <ostream>
+#include <set>
 
 #include "cli/follow.hh"
 #include "cli/options.hh"
@@ -12,6 +13,7 @@ namespace {
 
 struct Move {
   std::vector<std::string> vms;
+  std::string topology;
   std::string to, max_downtime, bandwidth, on_diverge, stop_policy, on_restart, cache, at;
   unsigned lanes = 0;
   std::string disk_mode, max_write_latency;
@@ -47,6 +49,27 @@ json body_of(const Move& move) {
   return body;
 }
 
+// What `apply` made of it, and what has its ports, at this host.
+std::vector<std::string> members_of(const Context& context, const std::string& topology) {
+  std::set<std::string> names;
+  for (const json& component : context.fetch("/v1/components")) {
+    if (component.value("topology", "") == topology) {
+      names.insert("component/" + component.value("name", ""));
+    }
+  }
+  for (const json& port : context.fetch("/v1/ports")) {
+    const std::string vm = port.value("vm", "");
+    if (port.value("topology", "") == topology && !vm.empty()) names.insert(vm);
+  }
+  if (names.empty()) {
+    throw Failure(ExitStatus::refused,
+                  fmt::format("there is no vm and no component of topology '{}' on this host; see "
+                              "godwit export --topology {}",
+                              topology, topology));
+  }
+  return {names.begin(), names.end()};
+}
+
 ExitStatus dry_run(const Context& context, const Move& move) {
   const json report = context.post("/v1/migrations", body_of(move));
   if (context.as_json) {
@@ -57,7 +80,8 @@ ExitStatus dry_run(const Context& context, const Move& move) {
   return report.value("ok", false) ? ExitStatus::done : ExitStatus::refused;
 }
 
-ExitStatus migrate(const Context& context, const Move& move) {
+ExitStatus migrate(const Context& context, Move move) {
+  if (!move.topology.empty()) move.vms = members_of(context, move.topology);
   if (move.dry_run) return dry_run(context, move);
   const json started = context.post("/v1/migrations", body_of(move));
   const std::string id = started.at("id").get<std::string>();
@@ -75,15 +99,17 @@ ExitStatus migrate(const Context& context, const Move& move) {
 }  // namespace
 
 void add_migrate(CLI::App& app, Context& context) {
-  auto* verb =
-      app.add_subcommand("migrate", "Move running vms to another host, several as one group");
+  auto* verb = app.add_subcommand(
+      "migrate", "Move running vms and components to another host, several as one group");
   auto move = std::make_shared<Move>();
-  add_vms(
-      *verb, "VM", move->vms,
-      "Its name, or libvirt:DOMAIN, of this host's libvirt; several are copied, and handed over "
-      "once all are ready: whole or not at all")
-      ->required();
-  add_name(*verb, "--to", move->to, "Host, or site: its first host that can take the vm")
+  auto* names = add_vms(
+      *verb, "MOVABLE", move->vms,
+      "A vm, component/NAME, or libvirt:DOMAIN, of this host's libvirt; several are copied, and "
+      "handed over once all are ready: whole or not at all");
+  add_name(*verb, "--topology", move->topology,
+           "All vms and components of this host that are of this topology (godwit apply)")
+      ->excludes(names);
+  add_name(*verb, "--to", move->to, "Host, or site: its first host that can take it")
       ->type_name("DESTINATION")
       ->required();
   add_duration(*verb, "--max-downtime", move->max_downtime,
@@ -91,7 +117,7 @@ void add_migrate(CLI::App& app, Context& context) {
   add_rate(*verb, "--bandwidth", move->bandwidth,
            "Cap of the transfer, of all vms together (default: the link's rate)");
   verb->add_flag("--order", move->in_order,
-                 "Hand several vms over one after the other, as they are named (default: at once)");
+                 "Hand several over one after the other, as they are named (default: at once)");
   verb->add_option(
           "--on-diverge", move->on_diverge,
           "When the guest changes memory faster than the link carries it: abort (default), "
@@ -153,7 +179,12 @@ void add_migrate(CLI::App& app, Context& context) {
       ->excludes(detach)
       ->excludes(dry_run);
   add_json(*verb, context);
-  verb->callback([&context, move] { context.status = migrate(context, *move); });
+  verb->callback([&context, move, names] {
+    if (names->empty() && move->topology.empty()) {
+      throw CLI::RequiredError("MOVABLE or --topology");
+    }
+    context.status = migrate(context, *move);
+  });
 }
 
 }  // namespace godwit::cli

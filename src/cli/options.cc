@@ -49,10 +49,14 @@ std::string check_name(const std::string& text) {
       text);
 }
 
-// libvirt's names may have any characters.
+// "web1", "vm/web1", "component/sw1", or libvirt's, whose names may have any characters.
 std::string check_vm(const std::string& text) {
   constexpr std::string_view kLibvirt = "libvirt:";
-  return text.starts_with(kLibvirt) && text.size() > kLibvirt.size() ? "" : check_name(text);
+  if (text.starts_with(kLibvirt) && text.size() > kLibvirt.size()) return "";
+  for (const std::string_view kind : {"vm/", "component/"}) {
+    if (text.starts_with(kind)) return check_name(text.substr(kind.size()));
+  }
+  return check_name(text);
 }
 }  // namespace
 

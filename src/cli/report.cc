@@ -1,5 +1,6 @@
 #include "cli/report.hh"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -155,30 +156,55 @@ std::string clock_part(const json& migration) {
   return fmt::format("  clock     behind by {:.1f} ms: {}\n", behind, text_of(*clock, "why"));
 }
 
+// "vm web1", "component/sw1"
+std::string spoken_name(const json& migration) {
+  const std::string name = text_of(migration, "vm");
+  return name.starts_with("component/") ? name : "vm " + name;
+}
+
+// A component's: it stands as long as its last state is on its way.
+std::string component_part(const json& report) {
+  return fmt::format(
+      "  sent      {} of what it knows\n"
+      "  pause     {:.1f} ms, of which {:.1f} ms at the two hosts\n"
+      "  total     {:.1f} ms\n"
+      "  held      {} frames during the pause, {} dropped\n",
+      bytes_of(report, "state_bytes"), number_of(report, "pause_ms"),
+      number_of(report, "freeze_ms"), number_of(report, "total_ms"), text_of(report, "held_frames"),
+      text_of(report, "held_dropped"));
+}
+
 std::string outcome(const json& migration) {
   const std::string state = text_of(migration, "state");
-  const std::string vm = text_of(migration, "vm");
+  const std::string name = spoken_name(migration);
   const std::string from = text_of(migration, "from");
   const std::string to = text_of(migration, "to");
   if (state == "done" || state == "draining" || state == "committed") {
-    return fmt::format("vm {} moved from {} to {}", vm, from, to);
+    return fmt::format("{} moved from {} to {}", name, from, to);
   }
-  if (state == "aborted") return fmt::format("move aborted: vm {} goes on at {}", vm, from);
+  if (state == "aborted") return fmt::format("move aborted: {} goes on at {}", name, from);
   if (state == "undecided") {
     return fmt::format(
-        "undecided: vm {} is paused until {} and {} meet again, or until you decide with\n"
+        "undecided: {} is paused until {} and {} meet again, or until you decide with\n"
         "  godwit migration resolve {}",
-        vm, from, to, text_of(migration, "id"));
+        name, from, to, text_of(migration, "id"));
   }
-  return fmt::format("vm {} from {} to {}: {}", vm, from, to, state);
+  return fmt::format("{} from {} to {}: {}", name, from, to, state);
 }
 
-// Several vms that move as one.
+// "2 vms", "3 vms and components"
+std::string number_and_kind(const json& members) {
+  const bool all_vms = std::ranges::all_of(
+      members, [](const json& each) { return !text_of(each, "vm").starts_with("component/"); });
+  return fmt::format("{} vms{}", members.size(), all_vms ? "" : " and components");
+}
+
+// Several that move as one.
 std::string group_text(const json& group) {
   const json members = group.value("members", json::array());
   const std::string state = text_of(group, "state");
   std::string text =
-      fmt::format("{} vms from {} to {}: {}", members.size(), text_of(group, "from"),
+      fmt::format("{} from {} to {}: {}", number_and_kind(members), text_of(group, "from"),
                   text_of(group, "to"), state == "partial" ? "only some moved" : state);
   if (group.contains("spread_ms")) {
     text += fmt::format(", {} between the first and the last hand-over", ms_of(group, "spread_ms"));
@@ -235,6 +261,7 @@ std::string migration_text(const json& migration) {
   const auto report = migration.find("report");
   if (report == migration.end() || !report->is_object())
     return text + hooks_part(migration) + clock_part(migration);
+  if (report->contains("state_bytes")) return text + "\n" + component_part(*report);
   if (number_of(*report, "total_ms") > 0) text += "\n" + total_part(*report);
   if (number_of(*report, "pause_ms") > 0)
     text += "\n" + pause_part(*report) + prediction_line(*report);
@@ -246,7 +273,7 @@ std::string preflight_text(const json& report) {
   if (report.contains("members")) {
     std::string text;
     for (const json& member : report["members"]) {
-      text += fmt::format("vm {}\n{}\n", text_of(member, "vm"), preflight_text(member));
+      text += fmt::format("{}\n{}\n", spoken_name(member), preflight_text(member));
     }
     return text;
   }
