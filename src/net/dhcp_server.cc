@@ -89,13 +89,16 @@ void DhcpServer::configure(DhcpConfig config) {
   for (const DhcpReservation& each : config_.reservations) reserved_[each.address] = each.mac;
   std::vector<Ip> gone;
   for (const auto& [address, lease] : leases_) {
-    const auto has = [&](const DhcpNetwork& network) { return is_in(network, address); };
-    const auto reserved = reserved_.find(address);
-    const bool stays = reserved != reserved_.end() ? reserved->second == lease.mac
-                                                   : std::ranges::any_of(config_.networks, has);
-    if (!stays) gone.push_back(address);
+    if (!has_place_for(lease)) gone.push_back(address);
   }
   for (const Ip& address : gone) forget(address);
+}
+
+bool DhcpServer::has_place_for(const DhcpLease& lease) const {
+  const auto reserved = reserved_.find(lease.address);
+  if (reserved != reserved_.end()) return reserved->second == lease.mac;
+  return std::ranges::any_of(
+      config_.networks, [&](const DhcpNetwork& network) { return is_in(network, lease.address); });
 }
 
 void DhcpServer::handle(PortIndex from, std::span<const MutableBytes> frames, Instant now,
@@ -180,6 +183,7 @@ std::optional<DhcpAnswer> DhcpServer::decide(const DhcpRequest& request, const D
                             .address = address,
                             .mac = request.mac,
                             .ends = now + kDeclined};
+        account_.changed(address);
         ++changes_;
       }
       return std::nullopt;
@@ -289,6 +293,7 @@ void DhcpServer::keep(const DhcpRequest& request, Ip address, DhcpLease::State s
                       .host = request.host,
                       .ends = ends};
   by_client_[request.identifier] = address;
+  account_.changed(address);
   if (state == DhcpLease::State::bound) ++changes_;
 }
 
@@ -298,6 +303,7 @@ void DhcpServer::forget(Ip address) {
   if (found->second.state != DhcpLease::State::offered) ++changes_;
   by_client_.erase(found->second.identifier);
   leases_.erase(found);
+  account_.removed(address);
 }
 
 // RFC 2131, 4.1. To a relay by the way that its request came.

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/result.hh"
+#include "net/account.hh"
 #include "net/component.hh"
 #include "net/dhcp_message.hh"
 
@@ -86,12 +87,15 @@ class DhcpServer final : public Component {
   const DhcpReservation* reserved_for(Mac mac, const DhcpNetwork& network) const;
   void keep(const DhcpRequest& request, Ip address, DhcpLease::State state, Instant ends);
   void forget(Ip address);
+  bool has_place_for(const DhcpLease& lease) const;
+  void put(const DhcpLease& lease);
   void send(Bytes frame);
 
   DhcpConfig config_;
   std::map<Ip, Mac> reserved_;
   std::map<Ip, DhcpLease> leases_;
   std::map<Bytes, Ip> by_client_;
+  Account<Ip> account_;
   std::vector<Bytes> outgoing_;  // of this call
   PortCounters counters_{};
   std::uint64_t changes_ = 0;

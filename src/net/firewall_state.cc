@@ -1,20 +1,21 @@
-// What a firewall has learned, told to another instance of it (docs/protocol/component-state.md).
+// What a firewall has seen, told to another instance of it (docs/protocol/component-state.md).
 #include "net/firewall.hh"
-#include "net/state.hh"
 
 namespace godwit::net {
 
-void Firewall::begin_state() {}
+void Firewall::begin_state() { tracker_.begin_state(); }
 
-void Firewall::end_state() {}
+void Firewall::end_state() { tracker_.end_state(); }
 
-Bytes Firewall::take_state(std::size_t /*most*/, Instant /*now*/) { return {}; }
+Bytes Firewall::take_state(std::size_t most, Instant now) {
+  StateWriter state(most);
+  tracker_.take_state(state, now);
+  return state.take();
+}
 
-Result<> Firewall::load_state(BytesView message, Instant /*now*/) {
-  const auto sections = read_state(message);
-  if (!sections) return std::unexpected(sections.error());
-  for (const StateSection& section : *sections) return not_known(section);
-  return {};
+Result<> Firewall::load_state(BytesView message, Instant now) {
+  return load_sections(
+      message, [&](const StateSection& section) { return tracker_.load_state(section, now); });
 }
 
 }  // namespace godwit::net

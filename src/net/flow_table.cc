@@ -99,6 +99,7 @@ std::optional<FlowId> FlowTable::add(const Flow& flow) {
   Entry& entry = entries_[index];
   entry.flow = flow;
   entry.is_used = true;
+  if (is_kept_) changed(index);
   ++size_;
   const std::uint32_t number = (index + 1) * 2;
   add_slot(hash_of(flow.tuples[0]), number);
@@ -160,7 +161,8 @@ void FlowTable::erase(FlowId id) {
   for (const Tuple& tuple : flow->tuples) remove_slot(tuple);
   Entry& entry = entries_[id.index];
   if (entry.is_listed) unlist(id.index);
-  entry.is_used = false;
+  if (is_kept_ && entry.is_told) gone_.push_back(entry.flow.tuples[0]);
+  entry.is_used = entry.is_told = false;
   ++entry.generation;
   free_.push_back(id.index);
   --size_;
@@ -177,6 +179,81 @@ bool FlowTable::forget_old(Instant now, std::size_t most_looks) {
     if (entry.is_used && entry.flow.ends <= now) erase({index, entry.generation});
   }
   return false;
+}
+
+// A place is in the list once at most: of what comes and goes there, the last is told.
+void FlowTable::changed(std::uint32_t index) {
+  Entry& entry = entries_[index];
+  if (entry.is_untold) return;
+  entry.is_untold = true;
+  entry.next_untold = kNone;
+  (last_untold_ == kNone ? first_untold_ : entries_[last_untold_].next_untold) = index;
+  last_untold_ = index;
+}
+
+void FlowTable::begin_account() {
+  end_account();
+  is_kept_ = true;
+  for (Entry& entry : entries_) entry.is_untold = entry.is_told = false;
+  for (std::uint32_t i = 0; i < entries_.size(); ++i) {
+    if (entries_[i].is_used && !entries_[i].is_listed) changed(i);
+  }
+  for (std::uint32_t i = oldest_; i != kNone; i = entries_[i].newer) changed(i);
+}
+
+void FlowTable::end_account() {
+  is_kept_ = false;
+  first_untold_ = last_untold_ = kNone;
+  gone_ = {};
+}
+
+std::optional<Tuple> FlowTable::next_gone() {
+  if (gone_.empty()) return std::nullopt;
+  const Tuple tuple = gone_.back();
+  gone_.pop_back();
+  return tuple;
+}
+
+const Flow* FlowTable::next_untold(Instant now) {
+  while (first_untold_ != kNone) {
+    const std::uint32_t index = first_untold_;
+    Entry& entry = entries_[index];
+    first_untold_ = entry.next_untold;
+    if (first_untold_ == kNone) last_untold_ = kNone;
+    entry.is_untold = false;
+    if (!entry.is_used) continue;
+    if (entry.flow.ends <= now) {
+      erase({index, entry.generation});
+      continue;
+    }
+    entry.is_told = true;
+    return &entry.flow;
+  }
+  return nullptr;
+}
+
+bool FlowTable::put(const Flow& flow) {
+  const std::size_t original = slot_of(flow.tuples[0]), reply = slot_of(flow.tuples[1]);
+  if (original == kNowhere && reply == kNowhere) {
+    add(flow);
+    return true;
+  }
+  if (original == kNowhere || reply == kNowhere) return false;
+  const std::uint32_t number = slots_[original].entry;
+  if (number % 2 != 0 || slots_[reply].entry != number + 1) return false;
+  const std::uint32_t index = number / 2 - 1;
+  entries_[index].flow = flow;
+  const FlowId id{index, entries_[index].generation};
+  refresh(id);
+  touch(id);
+  return true;
+}
+
+void FlowTable::remove(const Tuple& original) {
+  const std::size_t at = slot_of(original);
+  if (at == kNowhere || slots_[at].entry % 2 != 0) return;
+  const std::uint32_t index = slots_[at].entry / 2 - 1;
+  erase({index, entries_[index].generation});
 }
 
 void FlowTable::limit(std::size_t most) {

@@ -40,10 +40,29 @@ class FlowTable final {
   // After a packet: the youngest of those that may be evicted, if it is one.
   void refresh(FlowId id);
   void erase(FlowId id);
+  // After any change through a pointer, for the account.
+  void touch(FlowId id) {
+    if (is_kept_) changed(id.index);
+  }
   // Looks at some, in a circle over all. True: it is at the end of the circle.
   bool forget_old(Instant now, std::size_t most_looks);
   // What is there beyond `most` stays until it ends.
   void limit(std::size_t most);
+
+  // ---- for another instance's table (state.hh) ----
+  // Keeps account of what that one has not been told: at first, all; those that may be evicted by
+  // age.
+  void begin_account();
+  void end_account();
+  // The original tuple of one that was told, and is no longer here; to be told before what is
+  // untold.
+  std::optional<Tuple> next_gone();
+  // Null: there is none that has not ended by `now`. Until the next call of anything.
+  const Flow* next_untold(Instant now);
+  // As the other one had it. False: one of its tuples is of another flow. Where there is no room
+  // it is passed over.
+  bool put(const Flow& flow);
+  void remove(const Tuple& original);
 
   template <class Visit>
   void for_each(Visit visit) const {
@@ -62,7 +81,9 @@ class FlowTable final {
     Flow flow{};
     std::uint32_t generation = 0;
     std::uint32_t older = kNone, newer = kNone;  // of those that may be evicted
+    std::uint32_t next_untold = kNone;
     bool is_used = false, is_listed = false;
+    bool is_untold = false, is_told = false;  // may both be: it has changed since
   };
   struct Slot {
     std::uint32_t hash = 0;
@@ -75,6 +96,7 @@ class FlowTable final {
   void remove_slot(const Tuple& tuple);
   void list(std::uint32_t index);
   void unlist(std::uint32_t index);
+  void changed(std::uint32_t index);
 
   std::size_t most_ = 0;
   std::array<std::uint64_t, 6> secrets_{};
@@ -82,6 +104,9 @@ class FlowTable final {
   std::vector<Entry> entries_;
   std::vector<std::uint32_t> free_;
   std::uint32_t oldest_ = kNone, newest_ = kNone;
+  bool is_kept_ = false;                                      // an account
+  std::uint32_t first_untold_ = kNone, last_untold_ = kNone;  // places, perhaps empty by now
+  std::vector<Tuple> gone_;
   std::uint32_t looked_at_ = 0;
   std::size_t size_ = 0;
   std::uint64_t evicted_ = 0;

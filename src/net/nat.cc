@@ -209,4 +209,15 @@ bool choose_reply(const NatState& state, Flow& flow, const Tuple& leaving,
   return PortSearch(state, flow, leaving, choice, now).find();
 }
 
+void claim_again(const NatConfig& config, PortClaims& claims, const Flow& flow,
+                 std::uint64_t seed) {
+  if (config.is_empty() || !flow.is_translated) return;
+  const Tuple& arrived = flow.tuples[0];
+  const Tuple leaving = flow.leaving(Way::original);
+  const auto choice = masqueraded(config, arrived, leaving, {.in = flow.in, .out = flow.out}, seed);
+  if (!choice || !choice->is_shared) return;
+  claims.claim(claims.name_of(source_of(leaving), leaving.protocol),
+               claims.name_of(source_of(arrived), arrived.protocol), flow.began);
+}
+
 }  // namespace godwit::net

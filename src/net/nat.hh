@@ -81,6 +81,9 @@ struct NatState {
   FlowTable& flows;
   PortClaims& claims;
 };
+// Of a flow that has been begun elsewhere, with the seed that it was begun with: its outside port
+// is its inside endpoint's, here, too.
+void claim_again(const NatConfig& config, PortClaims& claims, const Flow& flow, std::uint64_t seed);
 // Gives `flow` a tuple of replies that is nobody else's. False: there is none.
 bool choose_reply(const NatState& state, Flow& flow, const Tuple& leaving,
                   const SourceChoice& choice, Instant now);

@@ -23,11 +23,13 @@ Neighbours::Waits Neighbours::wait(const Key& who, BytesView frame, Instant now)
     if (all_.size() >= most_) return Waits::full;
     found = all_.emplace(who, State{.asked = 1, .due = now + kRetry}).first;
     found->second.waiting.push_back(to_bytes(frame));
+    account_.changed(who);
     return Waits::ask;
   }
   auto& waiting = found->second.waiting;
   if (waiting.size() >= kMostWaiting) return Waits::full;
   waiting.push_back(to_bytes(frame));
+  account_.changed(who);
   return Waits::waits;
 }
 
@@ -45,6 +47,8 @@ std::vector<Bytes> Neighbours::learn(const Key& who, Mac mac, bool is_new, Insta
   std::vector<Bytes> frames(std::make_move_iterator(state.waiting.begin()),
                             std::make_move_iterator(state.waiting.end()));
   state.waiting.clear();
+  state.told_waiting = 0;
+  account_.changed(who);
   return frames;
 }
 
@@ -58,6 +62,7 @@ std::vector<Neighbours::Question> Neighbours::tick(Instant now,
       ++each;
     } else if (is_unused || state.asked >= kMostAsked) {
       for (Bytes& frame : state.waiting) lost.emplace_back(who, std::move(frame));
+      account_.removed(who);
       each = all_.erase(each);
     } else {
       questions.push_back({.who = who, .mac = state.mac});
@@ -70,13 +75,60 @@ std::vector<Neighbours::Question> Neighbours::tick(Instant now,
 }
 
 void Neighbours::forget_port(PortIndex port) {
-  std::erase_if(all_, [port](const auto& each) { return each.first.port == port; });
+  std::erase_if(all_, [&](const auto& each) {
+    if (each.first.port != port) return false;
+    account_.removed(each.first);
+    return true;
+  });
+}
+
+Neighbours::Entry Neighbours::entry_of(const Key& who, const State& state) {
+  return {
+      .who = who, .mac = state.mac, .is_used = state.is_used || state.asked > 0, .due = state.due};
 }
 
 std::vector<Neighbours::Entry> Neighbours::entries() const {
   std::vector<Entry> all;
-  for (const auto& [who, state] : all_) all.push_back({.who = who, .mac = state.mac});
+  for (const auto& [who, state] : all_) all.push_back(entry_of(who, state));
   return all;
+}
+
+void Neighbours::begin_account() {
+  account_.begin();
+  for (auto& [who, state] : all_) {
+    state.told_waiting = 0;
+    account_.changed(who);
+  }
+}
+
+std::optional<Neighbours::Untold> Neighbours::next_untold() {
+  const auto who = account_.next_untold();
+  if (!who) return std::nullopt;
+  State& state = all_.at(*who);
+  Untold untold{.entry = entry_of(*who, state)};
+  if (state.told_waiting < state.waiting.size()) untold.frame = state.waiting[state.told_waiting++];
+  if (state.told_waiting < state.waiting.size()) account_.changed(*who);
+  return untold;
+}
+
+void Neighbours::put(const Entry& entry, std::optional<BytesView> frame, Instant now) {
+  if (!all_.contains(entry.who) && all_.size() >= most_) return;
+  State& state = all_[entry.who];
+  state.mac = entry.mac;
+  state.is_used = entry.is_used;
+  state.asked = 0;
+  state.due = entry.mac ? entry.due : now;
+  if (entry.mac) {
+    state.waiting.clear();
+    state.told_waiting = 0;
+  } else if (frame && state.waiting.size() < kMostWaiting) {
+    state.waiting.push_back(to_bytes(*frame));
+  }
+  account_.changed(entry.who);
+}
+
+void Neighbours::remove(const Key& who) {
+  if (all_.erase(who) != 0) account_.removed(who);
 }
 
 }  // namespace godwit::net

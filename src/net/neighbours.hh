@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "net/account.hh"
 #include "net/packet.hh"
 
 namespace godwit::net {
@@ -25,6 +26,8 @@ class Neighbours final {
   struct Entry {
     Key who{};
     std::optional<Mac> mac{};
+    bool is_used = false;  // so that it will be asked again
+    Instant due{};
   };
   explicit Neighbours(std::size_t most) : most_(most) {}
 
@@ -40,6 +43,22 @@ class Neighbours final {
 
   std::vector<Entry> entries() const;
 
+  // ---- for another instance's (state.hh) ----
+  // Keeps account of what that one has not been told: at first, of all.
+  void begin_account();
+  void end_account() { account_.end(); }
+  // Told, and no longer here; to be told before what is untold.
+  std::optional<Key> next_gone() { return account_.next_gone(); }
+  // With a frame that waits and was not told, if there is one: of several, with one each time.
+  struct Untold {
+    Entry entry{};
+    std::optional<BytesView> frame{};
+  };
+  std::optional<Untold> next_untold();
+  // As the other one had it; whom it was asking is asked again. What has no room is passed over.
+  void put(const Entry& entry, std::optional<BytesView> frame, Instant now);
+  void remove(const Key& who);
+
  private:
   struct State {
     std::optional<Mac> mac{};
@@ -47,10 +66,13 @@ class Neighbours final {
     int asked = 0;  // without an answer
     Instant due{};  // to look again
     std::deque<Bytes> waiting{};
+    std::size_t told_waiting = 0;
   };
+  static Entry entry_of(const Key& who, const State& state);
 
   std::size_t most_;
   std::map<Key, State> all_;
+  Account<Key> account_;
 };
 
 }  // namespace godwit::net

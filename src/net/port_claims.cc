@@ -31,8 +31,10 @@ PortClaims::Owner PortClaims::owner_of(std::uint64_t outside, std::uint64_t insi
   return place.inside == inside ? Owner::self : Owner::another;
 }
 
-void PortClaims::claim(std::uint64_t outside, std::uint64_t inside, Instant now) {
-  places_[outside % places_.size()] = {.outside = outside, .inside = inside, .ends = now + kLife};
+void PortClaims::claim(std::uint64_t outside, std::uint64_t inside, Instant began) {
+  Place& place = places_[outside % places_.size()];
+  const Instant ends = began + kLife;
+  if (ends >= place.ends) place = {.outside = outside, .inside = inside, .ends = ends};
 }
 
 }  // namespace godwit::net

@@ -125,6 +125,9 @@ class Router final : public Component {
   void announce(PortIndex index);
   void advertise(PortIndex index, Ip to, Mac to_mac, std::uint16_t lifetime_s);
 
+  // router_state.cc
+  bool read_neighbour(Reader& row, Instant now);
+
   // router_config.cc
   void make_routes();
   std::optional<PortIndex> port_with(Ip ip) const;
@@ -147,6 +150,7 @@ class Router final : public Component {
   std::vector<Policy> policies_;  // the longest first
   Neighbours neighbours_;
   std::unique_ptr<Tracker> tracker_;
+  bool keeps_state_ = false;  // an account of it
   std::vector<PortIndex> touched_;
   std::vector<Bytes> made_;  // the first made_count_ are of this call
   std::size_t made_count_ = 0;

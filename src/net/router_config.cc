@@ -107,6 +107,7 @@ void Router::configure(RouterConfig config) {
     tracker_->configure(*config_.tracker);
   } else {
     tracker_ = std::make_unique<Tracker>(*config_.tracker, seed_);
+    if (keeps_state_) tracker_->begin_state();
   }
 }
 

@@ -10,6 +10,8 @@ namespace {
 
 constexpr std::uint8_t kVersion = 1, kSectionVersion = 1;
 constexpr std::size_t kLengthBytes = 4;
+constexpr std::uint64_t kMostNs = std::uint64_t{1}
+                                  << 62;  // from any reading of a clock, either way
 
 }  // namespace
 
@@ -63,6 +65,16 @@ void write_ms(Writer& to, Nanoseconds time) {
   constexpr std::int64_t kMost = std::numeric_limits<std::uint32_t>::max();
   const std::int64_t ms = duration_cast<milliseconds>(time).count();
   to.u32(static_cast<std::uint32_t>(std::clamp<std::int64_t>(ms, 0, kMost)));
+}
+
+void write_ns(Writer& to, Nanoseconds time) {
+  to.u64(static_cast<std::uint64_t>(std::max(time, Nanoseconds(0)).count()));
+}
+
+Nanoseconds read_ns(Reader& from) {
+  const std::uint64_t ns = from.u64();
+  if (ns > kMostNs) return from.fail(), Nanoseconds(0);
+  return Nanoseconds(static_cast<std::int64_t>(ns));
 }
 
 }  // namespace godwit::net

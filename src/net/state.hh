@@ -22,9 +22,8 @@ enum class StateKind : std::uint16_t {
   flows = 7,
   gone_neighbours = 8,
   neighbours = 9,
-  waiting = 10,
-  gone_leases = 11,
-  leases = 12,
+  gone_leases = 10,
+  leases = 11,
 };
 
 class StateWriter final {
@@ -32,6 +31,15 @@ class StateWriter final {
   explicit StateWriter(std::size_t most) : most_(most) {}
   // For a row's fields; rows of one kind that follow each other are one section.
   Writer& row(StateKind kind);
+  // Of all that `next` gives, until it gives nothing, or there is enough.
+  template <class Next, class Write>
+  void rows(StateKind kind, Next next, Write write) {
+    while (!is_full()) {
+      const auto each = next();
+      if (!each) return;
+      write(row(kind), *each);
+    }
+  }
   bool is_full() const { return bytes_.size() >= most_; }
   // Empty: there were no rows.
   Bytes take();
@@ -53,6 +61,17 @@ struct StateSection {
 // In order. Kinds are not looked at: not_known() is for who has no use for one.
 Result<std::vector<StateSection>> read_state(BytesView message);
 std::unexpected<Error> not_known(const StateSection& section);
+
+// `load` takes a section; the first that it has no use for ends it.
+template <class Load>
+Result<> load_sections(BytesView message, Load load) {
+  const auto sections = read_state(message);
+  if (!sections) return std::unexpected(sections.error());
+  for (const StateSection& section : *sections) {
+    if (Result<> done = load(section); !done) return done;
+  }
+  return {};
+}
 
 // `read` takes a row from a Reader; false: there can be no such row.
 template <class Read>
@@ -77,5 +96,8 @@ inline Mac read_mac(Reader& from) {
 // be.
 void write_ms(Writer& to, Nanoseconds time);
 inline Nanoseconds read_ms(Reader& from) { return milliseconds(from.u32()); }
+// Nanoseconds; of a negative time none. More than 146 years are an error.
+void write_ns(Writer& to, Nanoseconds time);
+Nanoseconds read_ns(Reader& from);
 
 }  // namespace godwit::net

@@ -1,11 +1,11 @@
-// What components have learned, told to another instance while they go on: it knows the same in the
-// end, and does the same. And what strangers could send instead.
+// Messages of what components have learned; and those of switches, told to another instance while
+// they go on: it knows the same in the end, and does the same.
 #include "net/state.hh"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "net/net_testing.hh"
+#include "net/state_testing.hh"
 #include "net/switch.hh"
 
 namespace godwit::net {
@@ -17,29 +17,6 @@ using testing::IsEmpty;
 using testing::Key;
 
 constexpr Mac kAll = 0xffffffffffff;
-constexpr std::size_t kMost = 256 << 10;
-
-// Until there is nothing more to tell now.
-std::vector<Bytes> rest_of(Component& from, Instant now, std::size_t most = kMost) {
-  std::vector<Bytes> all;
-  while (true) {
-    Bytes message = from.take_state(most, now);
-    if (message.empty()) return all;
-    all.push_back(std::move(message));
-  }
-}
-std::vector<Bytes> all_of(Component& from, Instant now, std::size_t most = kMost) {
-  from.begin_state();
-  auto all = rest_of(from, now, most);
-  from.end_state();
-  return all;
-}
-void load(Component& to, const std::vector<Bytes>& messages, Instant now) {
-  for (const Bytes& each : messages) {
-    const auto done = to.load_state(each, now);
-    ASSERT_TRUE(done) << done.error().text << ": " << to_hex(each);
-  }
-}
 
 // ---- messages ----
 
@@ -52,12 +29,7 @@ TEST(StateMessage, HasSectionsOfRows) {
   writer.row(StateKind::flows).u8(3);
   EXPECT_TRUE(writer.is_full());
   const Bytes message = writer.take();
-  EXPECT_EQ(to_hex(message),
-            "01"
-            "0001010000000004"
-            "00010002"
-            "0007010000000001"
-            "03");
+  EXPECT_EQ(to_hex(message), hex("01 0001 0100 00000004 00010002 0007 0100 00000001 03"));
   const auto sections = read_state(message).value();
   ASSERT_EQ(sections.size(), 2u);
   EXPECT_EQ(sections[1].kind, StateKind::flows);
@@ -66,28 +38,18 @@ TEST(StateMessage, HasSectionsOfRows) {
 }
 
 TEST(StateMessage, IsRefusedWhereItIsNotKnownOrCutOff) {
-  const auto text_of = [](std::string_view hex) {
-    const auto sections = read_state(from_hex(hex));
+  const auto text_of = [](std::string_view text) {
+    const auto sections = read_state(from_hex(hex(text)));
     return sections ? "" : sections.error().text;
   };
   EXPECT_EQ(text_of("01"), "") << "no sections";
   EXPECT_THAT(text_of(""), HasSubstr("cut off"));
   EXPECT_THAT(text_of("02"), HasSubstr("version 2 is not known"));
-  EXPECT_EQ(text_of("01"
-                    "0001010000000000"),
-            "");
-  EXPECT_THAT(text_of("01"
-                      "0001010000000001"),
-              HasSubstr("cut off"));
-  EXPECT_THAT(text_of("01"
-                      "00010100000000"),
-              HasSubstr("cut off"));
-  EXPECT_THAT(text_of("01"
-                      "0001020000000000"),
-              HasSubstr("section 1 is not known"));
-  EXPECT_THAT(text_of("01"
-                      "0001010100000000"),
-              HasSubstr("section 1 is not known"));
+  EXPECT_EQ(text_of("01 0001 0100 00000000"), "");
+  EXPECT_THAT(text_of("01 0001 0100 00000001"), HasSubstr("cut off"));
+  EXPECT_THAT(text_of("01 00010100000000"), HasSubstr("cut off"));
+  EXPECT_THAT(text_of("01 0001 0200 00000000"), HasSubstr("section 1 is not known"));
+  EXPECT_THAT(text_of("01 0001 0101 00000000"), HasSubstr("section 1 is not known"));
 }
 
 // ---- switches ----
@@ -226,13 +188,7 @@ TEST_F(SwitchStateOf, OneMessageToTheByte) {
   now += milliseconds(1500);
   const auto messages = all_of(from, now);
   ASSERT_EQ(messages.size(), 1u);
-  EXPECT_EQ(to_hex(messages[0]),
-            "01"
-            "000201000000000e"
-            "0000"
-            "0003"
-            "02000000000a"
-            "000005dc");
+  EXPECT_EQ(to_hex(messages[0]), hex("01 0002 0100 0000000e 0000 0003 02000000000a 000005dc"));
 }
 
 TEST_F(SwitchStateOf, WhatIsToldIsWhatChanged) {
@@ -283,55 +239,20 @@ TEST_F(SwitchStateOf, WhatHasNoPlaceThereIsPassedOver) {
 }
 
 TEST_F(SwitchStateOf, WhatCannotBeIsRefused) {
-  const auto text_of = [&](std::string_view hex) {
-    const auto done = to.load_state(from_hex(hex), now);
+  const auto text_of = [&](std::string_view text) {
+    const auto done = to.load_state(from_hex(hex(text)), now);
     return done ? "" : done.error().text;
   };
-  EXPECT_EQ(text_of("01"
-                    "000201000000000e"
-                    "0000"
-                    "0003"
-                    "02000000000a"
-                    "00000000"),
-            "");
-  for (const auto* hex : {"01"
-                          "000201000000000e"
-                          "0fff"
-                          "0003"
-                          "02000000000a"
-                          "00000000",
-                          "01"
-                          "000201000000000e"
-                          "0000"
-                          "0003"
-                          "03000000000a"
-                          "00000000",
-                          "01"
-                          "000201000000000e"
-                          "0000"
-                          "0003"
-                          "000000000000"
-                          "00000000",
-                          "01"
-                          "000201000000000d"
-                          "0000"
-                          "0003"
-                          "02000000000a"
-                          "000000",
-                          "01"
-                          "000401000000000e"
-                          "0000"
-                          "0003"
-                          "02000000000a"
-                          "00000000"}) {
-    EXPECT_THAT(text_of(hex), HasSubstr("is damaged")) << hex;
+  EXPECT_EQ(text_of("01 0002 0100 0000000e 0000 0003 02000000000a 00000000"), "");
+  for (const char* text : {"01 0002 0100 0000000e 0fff 0003 02000000000a 00000000",
+                           "01 0002 0100 0000000e 0000 0003 03000000000a 00000000",
+                           "01 0002 0100 0000000e 0000 0003 000000000000 00000000",
+                           "01 0002 0100 0000000d 0000 0003 02000000000a 000000",
+                           "01 0004 0100 0000000e 0000 0003 02000000000a 00000000"}) {
+    EXPECT_THAT(text_of(text), HasSubstr("is damaged")) << text;
   }
-  EXPECT_THAT(text_of("01"
-                      "0007010000000000"),
-              HasSubstr("section 7 is not known"));
-  EXPECT_THAT(text_of("01"
-                      "00ff010000000000"),
-              HasSubstr("section 255 is not known"));
+  EXPECT_THAT(text_of("01 0007 0100 00000000"), HasSubstr("section 7 is not known"));
+  EXPECT_THAT(text_of("01 00ff 0100 00000000"), HasSubstr("section 255 is not known"));
 }
 
 }  // namespace

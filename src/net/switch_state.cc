@@ -34,30 +34,23 @@ void Switch::end_state() {
 
 Bytes Switch::take_state(std::size_t most, Instant now) {
   StateWriter state(most);
-  while (!state.is_full()) {
-    const auto gone = groups_.next_gone();
-    if (!gone) break;
-    write_key(state.row(StateKind::gone_groups), *gone);
-  }
-  while (!state.is_full()) {
-    const auto entry = groups_.next_untold();
-    if (!entry) break;
-    Writer& row = state.row(StateKind::groups);
-    write_key(row, entry->key);
-    write_ms(row, entry->until - now);
-  }
-  while (!state.is_full()) {
-    const auto gone = macs_.next_gone();
-    if (!gone) break;
-    write_mac(state.row(StateKind::gone_macs).u16(gone->vlan), gone->mac);
-  }
-  while (!state.is_full()) {
-    const auto entry = macs_.next_untold();
-    if (!entry) break;
-    Writer& row = state.row(StateKind::macs).u16(entry->vlan).u16(entry->port);
-    write_mac(row, entry->mac);
-    write_ms(row, now - entry->seen);
-  }
+  state.rows(
+      StateKind::gone_groups, [&] { return groups_.next_gone(); }, write_key);
+  state.rows(
+      StateKind::groups, [&] { return groups_.next_untold(); },
+      [&](Writer& row, const GroupTable::Entry& entry) {
+        write_key(row, entry.key);
+        write_ms(row, entry.until - now);
+      });
+  state.rows(
+      StateKind::gone_macs, [&] { return macs_.next_gone(); },
+      [&](Writer& row, const MacTable::Entry& gone) { write_mac(row.u16(gone.vlan), gone.mac); });
+  state.rows(
+      StateKind::macs, [&] { return macs_.next_untold(); },
+      [&](Writer& row, const MacTable::Entry& entry) {
+        write_mac(row.u16(entry.vlan).u16(entry.port), entry.mac);
+        write_ms(row, now - entry.seen);
+      });
   return state.take();
 }
 
@@ -67,9 +60,7 @@ bool Switch::carries(PortIndex port, Vlan vlan) const {
 
 // What can be nobody's is refused; what has no place by the settings here is passed over.
 Result<> Switch::load_state(BytesView message, Instant now) {
-  const auto sections = read_state(message);
-  if (!sections) return std::unexpected(sections.error());
-  const auto read = [&](const StateSection& section) -> Result<> {
+  return load_sections(message, [&](const StateSection& section) -> Result<> {
     switch (section.kind) {
       case StateKind::gone_groups:
         return read_rows(section, [&](Reader& row) {
@@ -105,11 +96,7 @@ Result<> Switch::load_state(BytesView message, Instant now) {
       default:
         return not_known(section);
     }
-  };
-  for (const StateSection& section : *sections) {
-    if (auto done = read(section); !done) return done;
-  }
-  return {};
+  });
 }
 
 }  // namespace godwit::net

@@ -5,7 +5,6 @@
 namespace godwit::net {
 namespace {
 
-constexpr std::uint8_t kMostScale = 14;            // RFC 7323, 2.3
 constexpr std::uint32_t kLeastAckWindow = 66'000;  // as Linux: what may be acknowledged again
 enum Option : std::uint8_t { kEnd = 0, kNothing = 1, kScale = 3 };
 

@@ -16,6 +16,8 @@ namespace godwit::net {
 
 enum TcpFlag : std::uint8_t { kFin = 1, kSyn = 2, kRst = 4, kPush = 8, kAck = 16, kUrgent = 32 };
 
+inline constexpr std::uint8_t kMostScale = 14;  // RFC 7323, 2.3
+
 struct TcpSegment {
   std::uint32_t sequence = 0, acknowledged = 0;
   std::uint32_t length = 0;  // in sequence numbers: SYN and FIN count

@@ -111,6 +111,7 @@ std::string_view Tracker::find(const PacketReading& reading, const IpPacket& pac
   }
   if (auto found = table_.find(reading.tuple, now)) {
     const auto verdict = advance(*found->flow, found->way, reading.tcp, config_.timeouts, now);
+    table_.touch(found->id);
     if (verdict == TcpVerdict::invalid) return "invalid";
     if (verdict == TcpVerdict::advances) table_.refresh(found->id);
     if (verdict != TcpVerdict::reopens) return take(*found, ticket), std::string_view{};
@@ -202,6 +203,7 @@ std::string_view Tracker::decide(const IpPacket& packet, const Step& step, Ticke
   FlowCounters& sent = flow->sent[index_of(ticket.way)];
   ++sent.packets;
   sent.bytes += step.bytes;
+  table_.touch(ticket.flow);
   if (packet.has_more && packet.fragment_offset == 0) {
     const Tuple& tuple = ticket.arrived;
     fragments_.remember(

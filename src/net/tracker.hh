@@ -18,6 +18,7 @@
 #include "net/flow_table.hh"
 #include "net/fragment_table.hh"
 #include "net/nat.hh"
+#include "net/state.hh"
 
 namespace godwit::net {
 
@@ -82,6 +83,13 @@ class Tracker final {
 
   Instant tick(Instant now);
 
+  // For another instance (component.hh, state.hh): tracker_state.cc.
+  void begin_state();
+  void take_state(StateWriter& state, Instant now);
+  void end_state();
+  // One that is not of a tracker's is not known.
+  Result<> load_state(const StateSection& section, Instant now);
+
   std::vector<FlowReport> flows(Instant now, std::size_t most = ~std::size_t{0}) const;
   const std::vector<RuleCounters>& rules() const { return filter_.counters(); }
   const FlowTable& table() const { return table_; }
@@ -104,11 +112,12 @@ class Tracker final {
   std::string_view begin(const Step& step, Ticket& ticket);
 
   TrackerConfig config_;
-  std::uint64_t seed_;
+  std::uint64_t seed_;  // of what NAT chooses
   Filter filter_;
   FlowTable table_;
   FragmentTable fragments_;
   PortClaims claims_;
+  bool is_seed_untold_ = false;
   bool picks_up_ = true;
 };
 
