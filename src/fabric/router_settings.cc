@@ -163,10 +163,10 @@ json RouterSettings::describe(const net::Component& component) const {
 
 json RouterSettings::neighbours(const net::Router& router, const PortPlaces& ports) const {
   json rows = json::array();
-  for (const auto& [who, mac] : router.neighbours().entries()) {
-    rows.push_back({{"address", who.ip.text()},
-                    {"mac", mac ? net::to_text(*mac) : ""},
-                    {"port", name_of(who.port, ports)}});
+  for (const net::Neighbours::Entry& each : router.neighbours().entries()) {
+    rows.push_back({{"address", each.who.ip.text()},
+                    {"mac", each.mac ? net::to_text(*each.mac) : ""},
+                    {"port", name_of(each.who.port, ports)}});
   }
   return rows;
 }
