@@ -192,11 +192,14 @@ std::string outcome(const json& migration) {
   return fmt::format("{} from {} to {}: {}", name, from, to, state);
 }
 
-// "2 vms", "3 vms and components"
+// "2 vms", "4 components", "3 vms and 4 components"
 std::string number_and_kind(const json& members) {
-  const bool all_vms = std::ranges::all_of(
-      members, [](const json& each) { return !text_of(each, "vm").starts_with("component/"); });
-  return fmt::format("{} vms{}", members.size(), all_vms ? "" : " and components");
+  const auto components = std::ranges::count_if(
+      members, [](const json& each) { return text_of(each, "vm").starts_with("component/"); });
+  const auto vms = std::ssize(members) - components;
+  if (components == 0) return fmt::format("{} vms", vms);
+  if (vms == 0) return fmt::format("{} components", components);
+  return fmt::format("{} vms and {} components", vms, components);
 }
 
 // Several that move as one.
@@ -220,9 +223,11 @@ std::string group_text(const json& group) {
   for (const json& member : members) {
     const json report = member.value("report", json::object());
     const json bytes = report.is_object() ? report.value("bytes", json::object()) : json::object();
+    const bool is_component = report.is_object() && report.contains("state_bytes");
     table.row({text_of(member, "vm"), text_of(member, "state"), ms_of(report, "total_ms"),
-               ms_of(report, "pause_ms"), bytes_of(bytes, "wan"), text_of(member, "id"),
-               text_of(member, "reason")});
+               ms_of(report, "pause_ms"),
+               is_component ? bytes_of(report, "state_bytes") : bytes_of(bytes, "wan"),
+               text_of(member, "id"), text_of(member, "reason")});
   }
   return text + table.text("no vms");
 }

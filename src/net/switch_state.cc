@@ -34,8 +34,7 @@ void Switch::end_state() {
 
 Bytes Switch::take_state(std::size_t most, Instant now) {
   StateWriter state(most);
-  state.rows(
-      StateKind::gone_groups, [&] { return groups_.next_gone(); }, write_key);
+  state.rows(StateKind::gone_groups, [&] { return groups_.next_gone(); }, write_key);
   state.rows(
       StateKind::groups, [&] { return groups_.next_untold(); },
       [&](Writer& row, const GroupTable::Entry& entry) {
