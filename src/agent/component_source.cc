@@ -273,8 +273,9 @@ void ComponentSource::owned(const nlohmann::json& reply) {
         {"freeze_ms", to_ms(released_ - frozen_ + at_target)},
         {"pause_ms", to_ms(std::max(context_.loop.now() - frozen_ - rtt / 2, Nanoseconds(0)))},
         {"state_bytes", told_bytes_},
-        {"held_frames", qemu::unsigned_at(reply, "held_frames")},
-        {"held_dropped", qemu::unsigned_at(reply, "held_dropped")}};
+        {"held",
+         {{"frames", qemu::unsigned_at(reply, "held_frames")},
+          {"dropped", qemu::unsigned_at(reply, "held_dropped")}}}};
   }
   feed(SourceEvent::target_owns);
 }

@@ -72,6 +72,7 @@ void Metrics::add_ended(const nlohmann::json& migration) {
   ++moves.ended[aborted ? "aborted" : "done"];
   const auto report = migration.find("report");
   if (aborted || report == migration.end() || !report->is_object()) return;
+  if (report->contains("state_bytes")) return;  // a component's: the rest is of vms
   const auto bytes = report->value("bytes", nlohmann::json::object());
   moves.memory_bytes += bytes.value("memory_stream", std::uint64_t{0});
   moves.wan_bytes += bytes.value("wan", std::uint64_t{0});

@@ -164,14 +164,15 @@ std::string spoken_name(const json& migration) {
 
 // A component's: it stands as long as its last state is on its way.
 std::string component_part(const json& report) {
+  const json held = report.value("held", json::object());
   return fmt::format(
       "  sent      {} of what it knows\n"
       "  pause     {:.1f} ms, of which {:.1f} ms at the two hosts\n"
       "  total     {:.1f} ms\n"
       "  held      {} frames during the pause, {} dropped\n",
       bytes_of(report, "state_bytes"), number_of(report, "pause_ms"),
-      number_of(report, "freeze_ms"), number_of(report, "total_ms"), text_of(report, "held_frames"),
-      text_of(report, "held_dropped"));
+      number_of(report, "freeze_ms"), number_of(report, "total_ms"), text_of(held, "frames"),
+      text_of(held, "dropped"));
 }
 
 std::string outcome(const json& migration) {

@@ -9,6 +9,7 @@ import json
 
 import pytest
 from conftest import wait_until
+from test_api import Document, unix
 from test_components import ADDRESSES, port_of, switch, wait_until_it_answers  # noqa: F401 (a fixture)
 from test_routing import ECHO, TALK, Server, join, ping
 
@@ -52,6 +53,8 @@ def test_a_switch_moves_and_comes_back_and_loses_nothing(switch):  # noqa: F811
         there = {each["mac"]: each["port"] for each in fleet.json("w1", "component", "macs", "sw1")}
         assert {mac: there.get(mac) for mac in known} == known, "what it had learned"
         assert report["report"]["freeze_ms"] < 500, report
+        shown = unix(fleet, "e1", "GET", f"/v1/migrations/{report['id']}")[1]
+        Document(unix(fleet, "e1", "GET", "/v1/openapi.json")[1]).check("GET", "/v1/migrations/{id}", 200, shown)
         move(fleet, "component/sw1", "w1", "e1")
     near.expect_nothing_lost()
     far.expect_nothing_lost()
@@ -145,6 +148,29 @@ def test_it_is_at_one_host_whenever_an_agent_dies(switch, point):  # noqa: F811
     else:
         move(fleet, "component/sw1", "w1", "e1")
     wait_until_it_answers(fleet, "client", "w1")
+
+
+def test_it_is_where_its_target_or_its_operator_says(switch):  # noqa: F811
+    """The link is cut with the commit on its way; nobody runs it twice."""
+    fleet = switch
+    fleet.restart_agent("e1", fault="component-source.released.commit_target.before")
+    wait_until(lambda: fleet.sees_all("e1"), 20, "e1 sees all")
+    started = fleet.json("e1", "migrate", "component/sw1", "--to", "w1", "--detach")
+    wait_until(lambda: fleet.agent_stopped("e1"), 20, "the fault")
+    fleet.lab.run("cut", "east-west")
+    fleet.kill_agent("e1")
+    fleet.start_agent("e1", patient=False)
+    fleet.wait_for_state("e1", started["id"], "undecided")
+    assert names_at(fleet, "w1") == []
+    refused = fleet.godwit("e1", "migration", "abort", started["id"], expect=1)
+    assert "cannot be aborted" in refused.stderr, refused.stderr
+    fleet.godwit("e1", "component", "rm", "sw1", expect=1)
+    assert ping(fleet, "client", ADDRESSES["e1"]).returncode != 0, "it may run at w1"
+    fleet.godwit("w1", "migration", "abort", started["id"])
+    fleet.lab.run("heal", "east-west")
+    fleet.wait_for_state("e1", started["id"], "aborted")
+    for pair in (("client", "e1"), ("e1", "w1")):
+        wait_until_it_answers(fleet, *pair)
 
 
 def test_a_group_of_a_switch_and_its_vm_moves_as_one(fleet):
