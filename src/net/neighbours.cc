@@ -82,14 +82,9 @@ void Neighbours::forget_port(PortIndex port) {
   });
 }
 
-Neighbours::Entry Neighbours::entry_of(const Key& who, const State& state) {
-  return {
-      .who = who, .mac = state.mac, .is_used = state.is_used || state.asked > 0, .due = state.due};
-}
-
 std::vector<Neighbours::Entry> Neighbours::entries() const {
   std::vector<Entry> all;
-  for (const auto& [who, state] : all_) all.push_back(entry_of(who, state));
+  for (const auto& [who, state] : all_) all.push_back({.who = who, .mac = state.mac});
   return all;
 }
 
@@ -101,30 +96,33 @@ void Neighbours::begin_account() {
   }
 }
 
-std::optional<Neighbours::Untold> Neighbours::next_untold() {
+std::optional<Neighbours::Told> Neighbours::next_untold() {
   const auto who = account_.next_untold();
   if (!who) return std::nullopt;
   State& state = all_.at(*who);
-  Untold untold{.entry = entry_of(*who, state)};
-  if (state.told_waiting < state.waiting.size()) untold.frame = state.waiting[state.told_waiting++];
+  Told told{.entry = {.who = *who, .mac = state.mac},
+            .is_used = state.is_used || state.asked > 0,
+            .due = state.due};
+  if (state.told_waiting < state.waiting.size()) told.frame = state.waiting[state.told_waiting++];
   if (state.told_waiting < state.waiting.size()) account_.changed(*who);
-  return untold;
+  return told;
 }
 
-void Neighbours::put(const Entry& entry, std::optional<BytesView> frame, Instant now) {
-  if (!all_.contains(entry.who) && all_.size() >= most_) return;
-  State& state = all_[entry.who];
-  state.mac = entry.mac;
-  state.is_used = entry.is_used;
+void Neighbours::put(const Told& told, Instant now) {
+  const auto& [who, mac] = told.entry;
+  if (!all_.contains(who) && all_.size() >= most_) return;
+  State& state = all_[who];
+  state.mac = mac;
+  state.is_used = told.is_used;
   state.asked = 0;
-  state.due = entry.mac ? entry.due : now;
-  if (entry.mac) {
+  state.due = mac ? told.due : now;
+  if (mac) {
     state.waiting.clear();
     state.told_waiting = 0;
-  } else if (frame && state.waiting.size() < kMostWaiting) {
-    state.waiting.push_back(to_bytes(*frame));
+  } else if (told.frame && state.waiting.size() < kMostWaiting) {
+    state.waiting.push_back(to_bytes(*told.frame));
   }
-  account_.changed(entry.who);
+  account_.changed(who);
 }
 
 void Neighbours::remove(const Key& who) {

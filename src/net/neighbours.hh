@@ -26,8 +26,6 @@ class Neighbours final {
   struct Entry {
     Key who{};
     std::optional<Mac> mac{};
-    bool is_used = false;  // so that it will be asked again
-    Instant due{};
   };
   explicit Neighbours(std::size_t most) : most_(most) {}
 
@@ -49,14 +47,15 @@ class Neighbours final {
   void end_account() { account_.end(); }
   // Told, and no longer here; to be told before what is untold.
   std::optional<Key> next_gone() { return account_.next_gone(); }
-  // With a frame that waits and was not told, if there is one: of several, with one each time.
-  struct Untold {
+  struct Told {
     Entry entry{};
-    std::optional<BytesView> frame{};
+    bool is_used = false;  // so that it will be asked again
+    Instant due{};
+    std::optional<BytesView> frame{};  // that waits, and was not told; of several one each time
   };
-  std::optional<Untold> next_untold();
+  std::optional<Told> next_untold();
   // As the other one had it; whom it was asking is asked again. What has no room is passed over.
-  void put(const Entry& entry, std::optional<BytesView> frame, Instant now);
+  void put(const Told& told, Instant now);
   void remove(const Key& who);
 
  private:
@@ -68,7 +67,6 @@ class Neighbours final {
     std::deque<Bytes> waiting{};
     std::size_t told_waiting = 0;
   };
-  static Entry entry_of(const Key& who, const State& state);
 
   std::size_t most_;
   std::map<Key, State> all_;

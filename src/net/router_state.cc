@@ -30,14 +30,13 @@ Neighbours::Key read_key(Reader& from, std::uint8_t& flags) {
   return who;
 }
 
-void write_neighbour(Writer& to, const Neighbours::Untold& untold, Instant now) {
-  const auto& [entry, frame] = untold;
-  write_key(
-      to, entry.who,
-      (entry.mac ? kHasMac : 0) | (entry.is_used ? kIsUsed : 0) | (frame ? kFrameFollows : 0));
-  write_ms(to, entry.due - now);
-  if (entry.mac) write_mac(to, *entry.mac);
-  if (frame) to.u32(static_cast<std::uint32_t>(frame->size())).bytes(*frame);
+void write_neighbour(Writer& to, const Neighbours::Told& told, Instant now) {
+  const auto& [who, mac] = told.entry;
+  write_key(to, who,
+            (mac ? kHasMac : 0) | (told.is_used ? kIsUsed : 0) | (told.frame ? kFrameFollows : 0));
+  write_ms(to, told.due - now);
+  if (mac) write_mac(to, *mac);
+  if (told.frame) to.u32(static_cast<std::uint32_t>(told.frame->size())).bytes(*told.frame);
 }
 
 bool is_frame(BytesView bytes) {
@@ -65,7 +64,7 @@ Bytes Router::take_state(std::size_t most, Instant now) {
       [](Writer& row, const Neighbours::Key& who) { write_key(row, who, 0); });
   state.rows(
       StateKind::neighbours, [&] { return neighbours_.next_untold(); },
-      [now](Writer& row, const Neighbours::Untold& each) { write_neighbour(row, each, now); });
+      [now](Writer& row, const Neighbours::Told& each) { write_neighbour(row, each, now); });
   if (tracker_) tracker_->take_state(state, now);
   return state.take();
 }
@@ -94,17 +93,16 @@ Result<> Router::load_state(BytesView message, Instant now) {
 
 bool Router::read_neighbour(Reader& row, Instant now) {
   std::uint8_t flags = 0;
-  Neighbours::Entry entry{.who = read_key(row, flags)};
-  entry.due = now + read_ms(row);
-  entry.is_used = (flags & kIsUsed) != 0;
-  if ((flags & kHasMac) != 0) entry.mac = read_mac(row);
-  std::optional<BytesView> frame;
-  if ((flags & kFrameFollows) != 0) frame = row.bytes(row.u32());
-  if (!row.ok() || (flags & ~kFlags) != 0 || (frame && !is_frame(*frame))) return false;
-  if (entry.mac && (is_group(*entry.mac) || *entry.mac == 0)) return false;
-  const auto& [port, ip] = entry.who;
-  const bool has_place = port < ports_.size() && ports_[port].exists && !is_own(ip);
-  if (has_place && !ip.is_unspecified()) neighbours_.put(entry, frame, now);
+  Neighbours::Told told{.entry = {.who = read_key(row, flags)}};
+  auto& [who, mac] = told.entry;
+  told.due = now + read_ms(row);
+  told.is_used = (flags & kIsUsed) != 0;
+  if ((flags & kHasMac) != 0) mac = read_mac(row);
+  if ((flags & kFrameFollows) != 0) told.frame = row.bytes(row.u32());
+  if (!row.ok() || (flags & ~kFlags) != 0 || (told.frame && !is_frame(*told.frame))) return false;
+  if (mac && (is_group(*mac) || *mac == 0)) return false;
+  const bool has_place = who.port < ports_.size() && ports_[who.port].exists && !is_own(who.ip);
+  if (has_place && !who.ip.is_unspecified()) neighbours_.put(told, now);
   return true;
 }
 

@@ -68,7 +68,8 @@ void write_ms(Writer& to, Nanoseconds time) {
 }
 
 void write_ns(Writer& to, Nanoseconds time) {
-  to.u64(static_cast<std::uint64_t>(std::max(time, Nanoseconds(0)).count()));
+  const auto ns = static_cast<std::uint64_t>(std::max(time, Nanoseconds(0)).count());
+  to.u64(std::min(ns, kMostNs));
 }
 
 Nanoseconds read_ns(Reader& from) {

@@ -96,7 +96,7 @@ inline Mac read_mac(Reader& from) {
 // be.
 void write_ms(Writer& to, Nanoseconds time);
 inline Nanoseconds read_ms(Reader& from) { return milliseconds(from.u32()); }
-// Nanoseconds; of a negative time none. More than 146 years are an error.
+// Nanoseconds, at most 146 years: more are an error. Of a negative time none.
 void write_ns(Writer& to, Nanoseconds time);
 Nanoseconds read_ns(Reader& from);
 

@@ -147,7 +147,6 @@ TEST(FlowCodec, WhatCannotBeIsRefused) {
   EXPECT_TRUE(refused([](Flow& flow) { flow.state = FlowState::replied; }));
   EXPECT_TRUE(refused([](Flow& flow) { flow.state = static_cast<FlowState>(9); }));
   EXPECT_TRUE(refused([](Flow& flow) { flow.tcp[1].scale = 15; }));
-  EXPECT_TRUE(refused([](Flow& flow) { flow.ends = Instant::max(); }));
   EXPECT_TRUE(refused([](Flow& flow) { flow.tuples[0].protocol = kUdp; }));
   EXPECT_TRUE(refused([](Flow& flow) {
     flow.is_translated = true;

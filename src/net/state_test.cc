@@ -52,6 +52,27 @@ TEST(StateMessage, IsRefusedWhereItIsNotKnownOrCutOff) {
   EXPECT_THAT(text_of("01 0001 0101 00000000"), HasSubstr("section 1 is not known"));
 }
 
+TEST(StateMessage, TimesAreBounded) {
+  Bytes bytes;
+  Writer writer(bytes);
+  write_ms(writer, Nanoseconds(-1)), write_ms(writer, seconds(1)),
+      write_ms(writer, Nanoseconds::max());
+  write_ns(writer, Nanoseconds(-1)), write_ns(writer, seconds(1)),
+      write_ns(writer, Nanoseconds::max());
+  EXPECT_EQ(to_hex(bytes), hex("00000000 000003e8 ffffffff"
+                               "0000000000000000 000000003b9aca00 4000000000000000"));
+  const auto ns_of = [](std::string_view text) -> std::optional<Nanoseconds> {
+    const Bytes ns = from_hex(text);
+    Reader reader(ns);
+    const Nanoseconds read = read_ns(reader);
+    return reader.finished() ? std::optional(read) : std::nullopt;
+  };
+  EXPECT_EQ(ns_of("000000003b9aca00"), seconds(1));
+  EXPECT_TRUE(ns_of("4000000000000000"));
+  EXPECT_FALSE(ns_of("4000000000000001"));
+  EXPECT_FALSE(ns_of("ffffffffffffffff"));
+}
+
 // ---- switches ----
 
 constexpr PortIndex kPorts = 6;
