@@ -19,7 +19,10 @@ const json& list_of(const json& settings, const char* key) {
 
 Places::Places(const Desired& desired, const Actual& actual, std::vector<Problem>& problems)
     : desired_(desired), actual_(actual), problems_(problems) {
-  for (const Thing& each : actual.components) component_at_[{each.host, each.name}] = &each;
+  for (const Thing& each : actual.components) {
+    component_at_[{each.host, each.name}] = &each;
+    if (each.topology == desired.name) made_component_[each.name] = &each;
+  }
   for (const Thing& each : actual.ports) {
     port_at_[{each.host, each.name}] = &each;
     hosts_that_have_[each.name].insert(each.host);
@@ -29,7 +32,7 @@ Places::Places(const Desired& desired, const Actual& actual, std::vector<Problem
     wire_at_[each.a] = &each;
     wire_at_[each.b] = &each;
   }
-  for (const auto& each : desired.components) components_.push_back(host_for(each, component_at_));
+  for (const auto& each : desired.components) components_.push_back(host_of_component(each));
   for (const auto& each : desired.ports) ports_.push_back(host_of_port(each));
   for (const auto& each : desired.vms) vms_.push_back(host_of_vm(each));
   find_ports();
@@ -91,6 +94,13 @@ std::string Places::host_for(const WantedThing& thing, const Index& present) {
                                                 "see godwit host ls",
                                                 candidates.front()->name, thing.name)});
   return {};
+}
+
+// One that this topology made and that has moved is where it is.
+std::string Places::host_of_component(const WantedThing& thing) {
+  const auto made = made_component_.find(thing.name);
+  const bool is_here = made != made_component_.end() && made->second->tenant == thing.tenant;
+  return is_here ? made->second->host : host_for(thing, component_at_);
 }
 
 // The port of a vm that has moved went with it.

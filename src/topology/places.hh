@@ -35,6 +35,7 @@ class Places final {
   using Index = std::map<PortPlace, const Thing*>;
 
   std::string host_for(const WantedThing& thing, const Index& present);
+  std::string host_of_component(const WantedThing& thing);
   std::string host_of_port(const WantedThing& thing);
   std::string host_of_vm(const WantedThing& thing);
   void add_port(const std::string& host, const std::string& name, const std::string& where);
@@ -48,7 +49,7 @@ class Places final {
   const Actual& actual_;
   std::vector<Problem>& problems_;
   Index component_at_, port_at_;
-  std::map<std::string, const Thing*> vm_named_;
+  std::map<std::string, const Thing*> made_component_, vm_named_;
   std::map<PortPlace, const topology::Wire*> wire_at_;
   std::map<std::string, std::set<std::string>> hosts_of_port_;    // of the file, by port's name
   std::map<std::string, std::set<std::string>> hosts_that_have_;  // likewise of the hosts

@@ -12,7 +12,8 @@
 //
 // What is not in the file is left alone, unless a topology of this name has made it: then it goes,
 // in steps that say `prune`. A vm is taken for made by it if one of its NICs' ports is; what is
-// there is not changed, and when it goes its disks stay.
+// there is not changed, and when it goes its disks stay. Vms and components that have moved stay
+// where they are: a move keeps what they know, a plan would not.
 #include "topology/model.hh"
 
 namespace godwit::topology {

@@ -125,6 +125,25 @@ TEST(Plan, AVmThatMovedIsWhereItIs) {
   EXPECT_EQ(whats(plan(wanted(kShop), fleet.actual)), "");
 }
 
+TEST(Plan, AComponentThatMovedIsWhereItIs) {
+  ModelFleet fleet;
+  fleet.apply(plan(wanted(kShop), fleet.actual).steps, false);
+  for (auto* things : {&fleet.actual.components, &fleet.actual.ports}) {
+    for (Thing& each : *things) {
+      if (each.name.starts_with("sw1")) each.host = "w1";
+    }
+  }
+  for (Wire& wire : fleet.actual.wires) {
+    for (auto* end : {&wire.a, &wire.b}) {
+      if (end->port.starts_with("sw1")) end->host = "w1";
+    }
+  }
+  EXPECT_EQ(whats(plan(wanted(kShop), fleet.actual)), "");
+  // Another's of that name, there, is another one.
+  for (Thing& each : fleet.actual.components) each.topology = "other";
+  EXPECT_THAT(whats(plan(wanted(kShop), fleet.actual)), HasSubstr("add component e1/sw1"));
+}
+
 TEST(Plan, WhatCannotBeHasItsPlaceAndAWayOut) {
   ModelFleet fleet;
   const auto told = [&](const char* text) { return whats(plan(wanted(text), fleet.actual)); };
