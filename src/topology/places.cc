@@ -21,7 +21,7 @@ Places::Places(const Desired& desired, const Actual& actual, std::vector<Problem
     : desired_(desired), actual_(actual), problems_(problems) {
   for (const Thing& each : actual.components) {
     component_at_[{each.host, each.name}] = &each;
-    if (each.topology == desired.name) made_component_[each.name] = &each;
+    if (each.topology == desired.name) made_component_.emplace(each.name, &each);
   }
   for (const Thing& each : actual.ports) {
     port_at_[{each.host, each.name}] = &each;
@@ -96,11 +96,15 @@ std::string Places::host_for(const WantedThing& thing, const Index& present) {
   return {};
 }
 
-// One that this topology made and that has moved is where it is.
+// One that this topology made and that has moved is where it is. Not where the file, or the
+// topology, has several of that name: they are told apart by their hosts.
 std::string Places::host_of_component(const WantedThing& thing) {
-  const auto made = made_component_.find(thing.name);
-  const bool is_here = made != made_component_.end() && made->second->tenant == thing.tenant;
-  return is_here ? made->second->host : host_for(thing, component_at_);
+  const std::string host = host_for(thing, component_at_);
+  if (host.empty() || component_at_.contains({host, thing.name})) return host;
+  const auto [made, end] = made_component_.equal_range(thing.name);
+  const bool is_one = made != end && std::next(made) == end &&
+                      std::ranges::count(desired_.components, thing.name, &WantedThing::name) == 1;
+  return is_one && made->second->tenant == thing.tenant ? made->second->host : host;
 }
 
 // The port of a vm that has moved went with it.
@@ -136,7 +140,9 @@ void Places::find_ports() {
   for (std::size_t i = 0; i < components_.size(); ++i) {
     const WantedThing& component = desired_.components[i];
     for (const json& port : list_of(component.settings, "ports")) {
-      add_port(components_[i], component.name + "-" + text_at(port, "name"), component.where);
+      const std::string name = component.name + "-" + text_at(port, "name");
+      add_port(components_[i], name, component.where);
+      said_place_[{components_[i], name}] = component.place;
     }
   }
   for (std::size_t i = 0; i < ports_.size(); ++i) {
@@ -164,7 +170,13 @@ std::optional<PortPlace> Places::end(const std::string& text, const std::string&
       return each.name == host && (each.name == place || each.site == place);
     });
   };
-  if (!place.empty()) std::erase_if(hosts, [&](const auto& host) { return !is_there(host); });
+  const auto is_said_to_be = [&](const std::string& host) {
+    const auto said = said_place_.find({host, name});
+    return said != said_place_.end() && said->second == place;
+  };
+  if (!place.empty()) {
+    std::erase_if(hosts, [&](const auto& host) { return !is_there(host) && !is_said_to_be(host); });
+  }
   if (hosts.size() == 1) return PortPlace{*hosts.begin(), name};
   if (hosts.empty()) {
     problems_.push_back(

@@ -49,11 +49,13 @@ class Places final {
   const Actual& actual_;
   std::vector<Problem>& problems_;
   Index component_at_, port_at_;
-  std::map<std::string, const Thing*> made_component_, vm_named_;
+  std::multimap<std::string, const Thing*> made_component_;
+  std::map<std::string, const Thing*> vm_named_;
   std::map<PortPlace, const topology::Wire*> wire_at_;
   std::map<std::string, std::set<std::string>> hosts_of_port_;    // of the file, by port's name
   std::map<std::string, std::set<std::string>> hosts_that_have_;  // likewise of the hosts
-  std::set<std::string> placeless_;                               // ports whose host is a problem
+  std::map<PortPlace, std::string> said_place_;  // in the file, of components' ports
+  std::set<std::string> placeless_;              // ports whose host is a problem
   std::vector<std::string> components_, ports_, vms_;
   std::vector<Wire> wires_;
   std::set<PortPlace> all_ports_;
