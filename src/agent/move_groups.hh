@@ -8,6 +8,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <vector>
 
+#include "agent/events.hh"
 #include "agent/move.hh"
 #include "migrate/group.hh"
 

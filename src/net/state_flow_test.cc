@@ -223,7 +223,9 @@ struct TrackerState : testing::TestWithParam<unsigned> {
       if (traffic.upto(20) == 0) from.tick(now);
       step(traffic, came_out, [&](const Bytes& frame, PortIndex port) {
         const Crossed here = cross(from, port, frame, now);
-        if (both) EXPECT_EQ(cross(to, port, frame, now), here);
+        if (both) {
+          EXPECT_EQ(cross(to, port, frame, now), here);
+        }
         came_out = here.frame;
         return here.cause.empty() &&
                TrackerTest::port_of(read_ip_frame(came_out)->destination) != kItself;
@@ -254,7 +256,9 @@ TEST_P(TrackerState, IsFollowedWhilePacketsPass) {
   from.begin_state();
   for (int round = 0; round < 60; ++round) {
     const Bytes some = take(from, traffic.upto(4) * 300, now);
-    if (!some.empty()) EXPECT_TRUE(give(to, some, now));
+    if (!some.empty()) {
+      EXPECT_TRUE(give(to, some, now));
+    }
     run(static_cast<int>(traffic.upto(50)), false);
     if (round % 10 == 9) {
       give_rest(from, to, now);
