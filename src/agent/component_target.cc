@@ -231,7 +231,10 @@ void ComponentTarget::prepare_component() {
                                  });
 }
 
+// What is written of it and of its ports is written together, when they run (run_ports()): that it
+// is ours is in the journal.
 void ComponentTarget::run_component() {
+  context_.store.begin_group();
   auto component = component_ ? std::move(component_) : context_.components.make(record_.component);
   context_.components.arrive(record_.component, std::move(component));
 }
@@ -242,11 +245,12 @@ void ComponentTarget::run_ports() {
                        [this, alive = std::weak_ptr(alive_)](const Network::Held& held) {
                          if (alive.expired()) return;
                          held_ = held;
-                         runs_since_ = context_.loop.now();
                          feed(TargetEvent::guest_running);
                        });
+  runs_since_ = context_.loop.now();
   record_.has_arrived = true;
   context_.store.put(kTargetKind, record_.id.text(), journal_entry());
+  (void)context_.store.end_group();  // on a full disk it waits, as what is put
 }
 
 void ComponentTarget::notify_failed() {

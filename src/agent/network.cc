@@ -347,6 +347,7 @@ void Network::release(const std::vector<PortId>& all, Epoch epoch, std::function
     if (found != ports_.end() && found->second.epoch < epoch) ports.push_back(port);
   }
   if (ports.empty()) return loop_.post(std::move(drained));
+  store_.begin_group();
   auto left = std::make_shared<std::size_t>(ports.size());
   for (const PortId& port : ports) {
     leaving_[port] = [left, drained] {
@@ -358,6 +359,7 @@ void Network::release(const std::vector<PortId>& all, Epoch epoch, std::function
     store_.erase("wire", port.text());
     forget_port(port);
   }
+  (void)store_.end_group();  // on a full disk it waits
 }
 
 bool Network::has_other_port(const std::string& name, const PortId& port) const {

@@ -240,6 +240,7 @@ void TargetMove::restart() {
 
 void TargetMove::run_ports() {
   counting_ = true;
+  context_.store.begin_group();
   context_.network.run(std::exchange(holding_, {}),
                        [this, alive = std::weak_ptr(alive_)](const Network::Held& held) {
                          if (alive.expired()) return;
@@ -248,6 +249,7 @@ void TargetMove::run_ports() {
                          held_.dropped += held.dropped;
                          if (std::exchange(owes_reply_, false)) reply_owns();
                        });
+  (void)context_.store.end_group();  // on a full disk it waits
 }
 
 void TargetMove::reply_owns() {
