@@ -18,13 +18,13 @@ import contextlib
 import json
 import pathlib
 import statistics
-import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "demo"))
 
 import apply_case  # noqa: E402
+from place import Place  # noqa: E402
 from stage import Lab, performed, wait_until, write_rows  # noqa: E402
 
 HOST = "e1"
@@ -34,32 +34,6 @@ PEERS = {"godwit": "linux-bridge", "godwit-router": "linux-router", "godwit-nat"
 SYSTEMS = ("godwit", "godwit-wire", "linux-bridge", "godwit-router", "linux-router", "godwit-nat", "linux-nat")
 CASES = {"forward-super": ("gbps", ()), "forward-64": ("mpps", ("-u", "-b0", "-l18"))}
 LEAST_SUPER = 0.7  # of the kernel's
-
-
-class Place:
-    """A network namespace, for as long as its process lives."""
-
-    def __init__(self, lab):
-        self.lab = lab
-        self.process = lab.start(HOST, "unshare", "-n", "sh", "-c", "echo $$; exec sleep infinity",
-                                 stdout=subprocess.PIPE)
-        self.pid = self.process.stdout.readline().strip()
-        self.run("ip", "link", "set", "lo", "up")
-
-    def enter(self, interface, address):
-        self.lab.run(HOST, "ip", "link", "set", interface, "netns", self.pid)
-        self.run("ip", "address", "add", f"{address}/24", "dev", interface)
-        self.run("ip", "link", "set", interface, "up")
-
-    def run(self, *words):
-        return self.lab.run(HOST, "nsenter", "-t", self.pid, "-n", *words)
-
-    def start(self, *words):
-        return self.lab.start(HOST, "nsenter", "-t", self.pid, "-n", *words, stdout=subprocess.PIPE)
-
-    def end(self):
-        self.process.kill()
-        self.process.wait()
 
 
 def join_by_bridge(lab, places):
@@ -167,7 +141,7 @@ def run(options):
     with Lab(options.lab) as lab, contextlib.ExitStack() as stack:
         joined = {}
         for system in SYSTEMS:
-            places = joined[system] = [Place(lab), Place(lab)]
+            places = joined[system] = [Place(lab, HOST), Place(lab, HOST)]
             for place in places:
                 stack.callback(place.end)
             if system == "linux-bridge":
@@ -177,11 +151,10 @@ def run(options):
             elif system.startswith("godwit"):
                 join_by_router(lab, places, nat=system == "godwit-nat")
             else:
-                router = Place(lab)
+                router = Place(lab, HOST)
                 stack.callback(router.end)
                 join_by_kernel_router(lab, places, router, nat=system == "linux-nat")
-            wait_until(lambda p=places[0], t=target_of(system): p.start("ping", "-c1", "-W1", t).wait(5) == 0, 20,
-                       system)
+            wait_until(lambda p=places[0], t=target_of(system): p.answers(t), 20, system)
         rows = measure(joined, rounds, length_s)
     with Lab(options.lab) as lab:
         rows += apply_case.measure(lab, rounds)

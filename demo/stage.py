@@ -221,10 +221,13 @@ def finished(argv, limit_s=COMMAND_LIMIT_S, ok=(0,), told=""):
 
 
 class Client:
-    """`godwit lab probe` in the client's host: 1,000 packets per second each way, and TCP."""
+    """`godwit lab probe` in the client's host: 1,000 packets per second each way, and TCP.
 
-    def __init__(self, lab, *options, boot_limit_s=COMMAND_LIMIT_S):
-        self._probe = lab.start("client", "godwit", "lab", "probe", VM_ADDRESS, "--wait",
+    `within`: words before the command, like those of bench/place.py.
+    """
+
+    def __init__(self, lab, *options, address=VM_ADDRESS, within=(), boot_limit_s=COMMAND_LIMIT_S):
+        self._probe = lab.start("client", *within, "godwit", "lab", "probe", address, "--wait",
                                 f"{boot_limit_s}s", *options,
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                 start_new_session=True)  # Ctrl-C is for us
