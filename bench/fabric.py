@@ -10,7 +10,7 @@ topology is made.
 
 a and b are network namespaces; iperf3 runs in both, so on few CPUs all of them share these. forward-super: one TCP
 connection. forward-64: UDP with 18 bytes of payload, as fast as it is sent; what arrives counts. Interleaved, median.
-apply-1000: apply_case.py.
+apply-1000: apply_case.py. switch-10k, nat-100k: component_moves.py.
 """
 
 import argparse
@@ -24,6 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "demo"))
 
 import apply_case  # noqa: E402
+import component_moves  # noqa: E402
 from place import Place  # noqa: E402
 from stage import Lab, performed, wait_until, write_rows  # noqa: E402
 
@@ -33,6 +34,7 @@ ROUTED = ("10.8.0.1", "10.9.0.1")
 PEERS = {"godwit": "linux-bridge", "godwit-router": "linux-router", "godwit-nat": "linux-nat"}
 SYSTEMS = ("godwit", "godwit-wire", "linux-bridge", "godwit-router", "linux-router", "godwit-nat", "linux-nat")
 CASES = {"forward-super": ("gbps", ()), "forward-64": ("mpps", ("-u", "-b0", "-l18"))}
+ALL_CASES = ("forward", "apply-1000", *component_moves.CASES)
 LEAST_SUPER = 0.7  # of the kernel's
 
 
@@ -136,8 +138,8 @@ def judge(rows):
     return met
 
 
-def run(options):
-    rounds, length_s = (3, 2) if options.quick else (7, 5)
+def forward(options, rounds):
+    length_s = 2 if options.quick else 5
     with Lab(options.lab) as lab, contextlib.ExitStack() as stack:
         joined = {}
         for system in SYSTEMS:
@@ -155,17 +157,35 @@ def run(options):
                 stack.callback(router.end)
                 join_by_kernel_router(lab, places, router, nat=system == "linux-nat")
             wait_until(lambda p=places[0], t=target_of(system): p.answers(t), 20, system)
-        rows = measure(joined, rounds, length_s)
-    with Lab(options.lab) as lab:
-        rows += apply_case.measure(lab, rounds)
+        return measure(joined, rounds, length_s)
+
+
+def run(options):
+    rounds = 3 if options.quick else 7
+    rows, met = [], True
+    for case in options.case or ALL_CASES:
+        if case == "forward":
+            of_case = forward(options, rounds)
+            judge_case = judge
+        else:
+            with Lab(options.lab) as lab:
+                if case == "apply-1000":
+                    of_case, judge_case = apply_case.measure(lab, rounds), apply_case.judge
+                else:
+                    of_case, judge_case = component_moves.measure(lab, case, options), component_moves.judge
+        rows += of_case
+        met = judge_case(of_case) and met
     if options.json:
         write_rows(options.json, rows)
-    return all([judge(rows), apply_case.judge(rows)])
+    return met
 
 
 def main():
     parser = argparse.ArgumentParser(prog="./dev bench fabric", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 2 s, instead of 7 of 5")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 2 s, instead of 7 of 5; each move once")
+    parser.add_argument("--case", action="append", choices=ALL_CASES, help="only this one; repeat for more")
+    parser.add_argument("--system", action="append", choices=component_moves.KINDS,
+                        help="of moves: only this one; repeat for more")
     parser.add_argument("--json", metavar="FILE", help="write the figures as rows")
     parser.add_argument("--lab", default="bench-fabric", metavar="NAME", help="the lab's name")
     options = parser.parse_args()
