@@ -5,8 +5,8 @@
     client: [far] --- TAP -- wire --+
 
 Both ends stay: behind w1 they are 80 ms of RTT apart. near and far are network namespaces. Between them `godwit lab
-probe` and godwit-guest exchange 1,000 datagrams a second each way, numbered (and 1,000 echoes of those to far), and 4 TCP
-connections of 100 KB/s each way, whose every byte is looked at.
+probe` and godwit-guest exchange 1,000 datagrams a second each way, numbered (far also echoes those that come), and 4
+TCP connections of 100 KB/s each way, whose every byte is looked at.
 
   linux-vm      a vm with two NICs and a bridge, or nftables masquerade, moved by the same agents
   freeze_ms     of the report: what both hosts spent while it stood; of a vm its pause
@@ -16,7 +16,8 @@ connections of 100 KB/s each way, whose every byte is looked at.
   frames_lost, frames_doubled   of the datagrams, both ways
   resets        TCP connections that broke, or brought a wrong byte
 
-`--system still` is a component that stays: what the measuring itself sees. The switch has 32 ports with a wire each, the vm that is its peer two.
+`--system still` is a component that stays: what the measuring itself sees. The switch has 32 ports with a wire each,
+the vm that is its peer two.
 """
 
 import collections
@@ -29,7 +30,8 @@ import frames
 from arrivals import Arrivals
 from network_guest import COUNT_PORT, network_guest
 from place import Place
-from stage import RTT_MS, Client, StageError, build_directory, guest_image, wait_until
+from stage import (MOVE_LIMIT_S, RTT_MS, Client, StageError, build_directory, finished, guest_image,
+                   wait_until)
 
 NEAR, FAR = "near", "far"
 PORT = 7007  # godwit-guest's
@@ -57,7 +59,7 @@ class Switch:
     counted = "known_macs"
     component_ports = ("1", "2")
     crowd = [f"{i}" for i in range(3, 33)]
-    memory, append = "96MiB", f"bench.bridge={count_at}/24"
+    memory, append = "128MiB", f"bench.bridge={count_at}/24"
 
     @staticmethod
     def fill(ends, rate):
@@ -90,6 +92,11 @@ CASES = {case.name: case for case in (Switch, Nat)}
 
 def address(text):
     return text.split("/")[0]
+
+
+def migrate(lab, host, *words):
+    """What the agent of `host` tells of the move when it is over."""
+    return json.loads(finished(lab.command(host, "godwit", "migrate", *words, "--json"), MOVE_LIMIT_S))
 
 
 class Ends:
@@ -142,7 +149,7 @@ class Component:
         return self._migrate(host, "component/moved")
 
     def _migrate(self, host, *words):
-        report = self.lab.ask(self.host, "migrate", *words, "--to", host)["report"]
+        report = migrate(self.lab, self.host, *words, "--to", host)["report"]
         self.host = host
         return report
 
@@ -266,7 +273,7 @@ def measure(lab, name, options):
     wait_until(lambda: all(host["state"] != "down" for host in lab.ask("client", "host", "ls")), 20, "all sessions")
     rounds, idle_s = (1, QUICK_IDLE_S) if options.quick else (5, IDLE_S)
     rows = []
-    for kind in (KINDS[system] for system in options.system or MOVING):
+    for kind in (KINDS[system] for system in options.system or MOVING if system in KINDS):
         with contextlib.ExitStack() as stack:
             moved = kind(lab, case, stack)
             for name, moves in measure_moves(moved, rounds, idle_s).items():

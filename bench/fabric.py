@@ -10,7 +10,7 @@ topology is made.
 
 a and b are network namespaces; iperf3 runs in both, so on few CPUs all of them share these. forward-super: one TCP
 connection. forward-64: UDP with 18 bytes of payload, as fast as it is sent; what arrives counts. Interleaved, median.
-apply-1000: apply_case.py. switch-10k, nat-100k: component_moves.py.
+apply-1000: apply_case.py. switch-10k, nat-100k: component_moves.py. shop: shop_move.py.
 """
 
 import argparse
@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT / "demo"))
 
 import apply_case  # noqa: E402
 import component_moves  # noqa: E402
+import shop_move  # noqa: E402
 from place import Place  # noqa: E402
 from stage import Lab, performed, wait_until, write_rows  # noqa: E402
 
@@ -34,7 +35,8 @@ ROUTED = ("10.8.0.1", "10.9.0.1")
 PEERS = {"godwit": "linux-bridge", "godwit-router": "linux-router", "godwit-nat": "linux-nat"}
 SYSTEMS = ("godwit", "godwit-wire", "linux-bridge", "godwit-router", "linux-router", "godwit-nat", "linux-nat")
 CASES = {"forward-super": ("gbps", ()), "forward-64": ("mpps", ("-u", "-b0", "-l18"))}
-ALL_CASES = ("forward", "apply-1000", *component_moves.CASES)
+ALL_CASES = ("forward", "apply-1000", *component_moves.CASES, shop_move.CASE)
+MOVED_SYSTEMS = tuple(dict.fromkeys((*component_moves.KINDS, *shop_move.SYSTEMS)))
 LEAST_SUPER = 0.7  # of the kernel's
 
 
@@ -160,19 +162,23 @@ def forward(options, rounds):
         return measure(joined, rounds, length_s)
 
 
+def measured(options, case, rounds):
+    """(Rows of the case, what says whether its targets were met.)"""
+    if case == "forward":
+        return forward(options, rounds), judge
+    if case == shop_move.CASE:
+        return shop_move.measure(lambda: Lab(options.lab), options), shop_move.judge
+    with Lab(options.lab) as lab:
+        if case == "apply-1000":
+            return apply_case.measure(lab, rounds), apply_case.judge
+        return component_moves.measure(lab, case, options), component_moves.judge
+
+
 def run(options):
     rounds = 3 if options.quick else 7
     rows, met = [], True
     for case in options.case or ALL_CASES:
-        if case == "forward":
-            of_case = forward(options, rounds)
-            judge_case = judge
-        else:
-            with Lab(options.lab) as lab:
-                if case == "apply-1000":
-                    of_case, judge_case = apply_case.measure(lab, rounds), apply_case.judge
-                else:
-                    of_case, judge_case = component_moves.measure(lab, case, options), component_moves.judge
+        of_case, judge_case = measured(options, case, rounds)
         rows += of_case
         met = judge_case(of_case) and met
     if options.json:
@@ -184,7 +190,7 @@ def main():
     parser = argparse.ArgumentParser(prog="./dev bench fabric", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="3 rounds of 2 s, instead of 7 of 5; each move once")
     parser.add_argument("--case", action="append", choices=ALL_CASES, help="only this one; repeat for more")
-    parser.add_argument("--system", action="append", choices=component_moves.KINDS,
+    parser.add_argument("--system", action="append", choices=MOVED_SYSTEMS,
                         help="of moves: only this one; repeat for more")
     parser.add_argument("--json", metavar="FILE", help="write the figures as rows")
     parser.add_argument("--lab", default="bench-fabric", metavar="NAME", help="the lab's name")

@@ -1,11 +1,13 @@
-"""The lab's guest with what Linux needs to be a bridge or a NAT: components' peers are vms with it.
+"""The lab's guest with two NICs, and what Linux needs to be a bridge or a NAT: components' peers are vms with it.
 
-Its kernel's command line says what it is, as two NICs, eth0 and eth1:
+Its kernel's command line says what it is:
 
-    bench.bridge=10.8.0.3/24                    a bridge of both, with this address
+    bench.bridge=10.8.0.3/24                    a bridge of both NICs, with this address
     bench.nat=10.7.0.254/16,10.9.0.254/24       a router from the first to the second, which masquerades
+    bench.web=10.30.0.11/24,10.30.0.10          one that asks another: who comes to WEB_PORT talks with the echo of the
+                                                guest 10.30.0.10, which is behind the second NIC
 
-Port COUNT_PORT tells how many MAC addresses, or flows, it knows.
+Port COUNT_PORT of the first two tells how many MAC addresses, or flows, it knows.
 """
 
 import pathlib
@@ -14,7 +16,7 @@ import re
 from debian_guest import Archive
 from stage import StageError, build_directory, finished, guest_image
 
-COUNT_PORT = 7009
+COUNT_PORT, WEB_PORT, ECHO_PORT = 7009, 80, 7007
 MODULES = ("bridge", "nft_masq", "nft_chain_nat")
 NFT = "/usr/sbin/nft"
 START = f"""#!/bin/busybox sh
@@ -23,14 +25,16 @@ for word in $(cat /proc/cmdline); do
   case $word in
     bench.bridge=*) is=bridge at=${{word#*=}} ;;
     bench.nat=*) is=nat at=${{word#*=}} ;;
+    bench.web=*) is=web at=${{word#*=}} ;;
   esac
 done
 ip link set eth0 up; ip link set eth1 up
+port={COUNT_PORT}
 case $is in
   bridge)
     brctl addbr br0; brctl addif br0 eth0; brctl addif br0 eth1
     ip link set br0 up; ip address add $at dev br0
-    count='echo $(($(wc -c < /sys/class/net/br0/brforward) / 16))' ;;  # struct __fdb_entry
+    does='echo $(($(wc -c < /sys/class/net/br0/brforward) / 16))' ;;  # struct __fdb_entry
   nat)
     ip address add ${{at%,*}} dev eth0; ip address add ${{at#*,}} dev eth1
     echo 1 > /proc/sys/net/ipv4/ip_forward
@@ -38,11 +42,14 @@ case $is in
     echo 65536 > nf_conntrack_buckets; echo 262144 > nf_conntrack_max; echo 3600 > nf_conntrack_udp_timeout
     {NFT} 'add table ip t; add chain ip t c {{ type nat hook postrouting priority 100; }};
       add rule ip t c oifname eth1 masquerade'
-    count='cat /proc/sys/net/netfilter/nf_conntrack_count' ;;
+    does='cat /proc/sys/net/netfilter/nf_conntrack_count' ;;
+  web)
+    ip address add ${{at%,*}} dev eth1
+    port={WEB_PORT} does="exec nc ${{at#*,}} {ECHO_PORT}" ;;
 esac
-printf '#!/bin/busybox sh\\n%s\\n' "$count" > /count
-chmod 755 /count
-nc -ll -p {COUNT_PORT} -e /count
+printf '#!/bin/busybox sh\\n%s\\n' "$does" > /serve
+chmod 755 /serve
+exec nc -ll -p $port -e /serve
 """
 
 
