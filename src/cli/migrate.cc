@@ -108,6 +108,7 @@ void add_migrate(CLI::App& app, Context& context) {
       "handed over once all are ready: whole or not at all");
   add_name(*verb, "--topology", move->topology,
            "All vms and components of this host that are of this topology (godwit apply)")
+      ->type_name("TOPOLOGY")
       ->excludes(names);
   add_name(*verb, "--to", move->to, "Host, or site: its first host that can take it")
       ->type_name("DESTINATION")
