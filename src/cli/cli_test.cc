@@ -104,7 +104,7 @@ TEST_F(CliTest, WordsAreCompletedFromTheTreeAndNamesFromTheAgent) {
   EXPECT_EQ(completed({"vm", "show", ""}), "db\t\nweb\trunning\n");
   EXPECT_EQ(completed({"vm", "show", "w"}), "web\trunning\n");
   EXPECT_EQ(completed({"migrate", "--to", "e1", "w"}), "web\trunning\n");
-  EXPECT_EQ(completed({"migrate", "web", "comp"}), "component/sw1\tswitch\n");
+  EXPECT_EQ(completed({"migrate", "comp"}), "component/sw1\tswitch\n");
   EXPECT_EQ(completed({"migrate", "web", "--to", ""}), "e1\tself\neast\tsite\n");
   EXPECT_EQ(completed({"migrate", "--on-diverge=pa"}), "--on-diverge=pause\t\n");
   EXPECT_EQ(completed({"vm", "run", "x", "--kernel", ""}), ":file\n");
