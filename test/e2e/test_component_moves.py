@@ -10,8 +10,13 @@ import json
 import pytest
 from conftest import wait_until
 from test_api import Document, unix
-from test_components import ADDRESSES, port_of, switch, wait_until_it_answers  # noqa: F401 (a fixture)
+from test_components import ADDRESSES, port_of, switched, wait_until_it_answers
 from test_routing import ECHO, TALK, Server, join, ping
+
+
+@pytest.fixture
+def switch(fleet):
+    return switched(fleet)
 
 
 class Pings:
@@ -44,7 +49,7 @@ def move(fleet, what, source, target):
     return report
 
 
-def test_a_switch_moves_and_comes_back_and_loses_nothing(switch):  # noqa: F811
+def test_a_switch_moves_and_comes_back_and_loses_nothing(switch):
     fleet = switch
     known = {each["mac"]: each["port"] for each in fleet.json("e1", "component", "macs", "sw1")}
     with Pings(fleet, "client", ADDRESSES["e1"]) as near, Pings(fleet, "w1", ADDRESSES["client"]) as far:
@@ -80,7 +85,7 @@ def test_connections_through_a_nat_live_on(fleet):
     assert len(before) == len(after) == 1, (before, after)
 
 
-def test_what_cannot_move_says_why(switch):  # noqa: F811
+def test_what_cannot_move_says_why(switch):
     fleet = switch
     for words, why in ((["component/none", "--to", "w1"], "there is no component 'none'"),
                        (["component/sw1", "--to", "e1"], "it is on host e1 already"),
@@ -95,7 +100,7 @@ def test_what_cannot_move_says_why(switch):  # noqa: F811
     assert checked["ok"] and names_at(fleet, "e1") == ["sw1"], checked
 
 
-def test_one_that_waits_for_its_turn_is_not_changed(switch):  # noqa: F811
+def test_one_that_waits_for_its_turn_is_not_changed(switch):
     fleet = switch
     started = fleet.json("e1", "migrate", "component/sw1", "--to", "w1", "--hold", "--detach")
     fleet.wait_for_state("e1", started["id"], "ready")
@@ -129,7 +134,7 @@ POINTS = {"component-source.preparing.prepare_target.after": "e1",
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_it_is_at_one_host_whenever_an_agent_dies(switch, point):  # noqa: F811
+def test_it_is_at_one_host_whenever_an_agent_dies(switch, point):
     fleet, host = switch, "e1" if "source" in point else "w1"
     fleet.restart_agent(host, fault=point)
     wait_until(lambda: fleet.sees_all("e1"), 20, "e1 sees all")
@@ -150,7 +155,7 @@ def test_it_is_at_one_host_whenever_an_agent_dies(switch, point):  # noqa: F811
     wait_until_it_answers(fleet, "client", "w1")
 
 
-def test_it_is_where_its_target_or_its_operator_says(switch):  # noqa: F811
+def test_it_is_where_its_target_or_its_operator_says(switch):
     """The link is cut with the commit on its way; nobody runs it twice."""
     fleet = switch
     fleet.restart_agent("e1", fault="component-source.released.commit_target.before")

@@ -41,13 +41,18 @@ def port_of(fleet, host, component, name):
     return next(port for port in shown["ports"] if port["name"] == name)
 
 
-@pytest.fixture
-def switch(fleet):
+def switched(fleet):
+    """The three at a switch at e1, and they answer one another."""
     fleet.godwit("e1", "component", "add", "sw1", "--ports", "3")
     join_all(fleet, client="e1/sw1-1", e1="sw1-2", w1="e1/sw1-3")
     for pair in (("client", "e1"), ("e1", "w1"), ("w1", "client")):
         wait_until_it_answers(fleet, *pair)
     return fleet
+
+
+@pytest.fixture
+def switch(fleet):
+    return switched(fleet)
 
 
 def test_a_switch_joins_hosts_of_two_sites(switch):
