@@ -34,7 +34,9 @@ Result<std::vector<std::string>> vms_of(const nlohmann::json& request) {
   for (const auto& name : array_field(request, "vms")) {
     if (!name.is_string()) return fail("'vms' is a list of names");
     names.push_back(without_kind(name.get<std::string>()));
-    if (std::ranges::count(names, names.back()) > 1) return fail("{} twice", names.back());
+    if (std::ranges::count(names, names.back()) > 1) {
+      return fail("{}{} twice", ComponentMoves::is_one(names.back()) ? "" : "vm ", names.back());
+    }
   }
   if (names.empty() || names.size() > migrate::kMostMembers) {
     return fail("'vms' names 1 to {} vms", migrate::kMostMembers);

@@ -1,16 +1,18 @@
-// godwit component ls|show|macs|...|add|set|rm
+// godwit component ls|show|macs|...|add|set|stretch|unstretch|rm
 #include <algorithm>
 #include <ostream>
 
 #include "cli/component_words.hh"
+#include "cli/fleet_state.hh"
 #include "cli/options.hh"
 #include "cli/table.hh"
+#include "topology/stretch.hh"
 
 namespace godwit::cli {
 namespace {
 
 struct Wish {
-  std::string name, type, tenant, mirror, ageing, otherwise;
+  std::string name, type, tenant, mirror, ageing, otherwise, place;
   std::vector<std::string> ports, removed, macs, settings;
   std::map<std::string, std::vector<std::string>> lists;  // by field
   std::optional<unsigned> count, most_macs;
@@ -222,6 +224,26 @@ void create_component(Context& context, const Wish& wish) {
                           ports.empty() ? "none" : fmt::format("{}", fmt::join(ports, ", "))));
 }
 
+// The host that is spoken to, whose switch it is.
+std::string own_host(const Context& context) {
+  for (const json& host : context.fetch("/v1/hosts")) {
+    if (text_of(host, "state") == "self") return text_of(host, "name");
+  }
+  throw Failure(ExitStatus::failed, "the agent does not say which host it is of");
+}
+
+void stretch(Context& context, const Wish& wish, bool stretches) {
+  const std::string host = own_host(context);
+  const auto before = ask_fleet(context);
+  const auto steps = stretches ? topology::stretch(before, host, wish.name, wish.place)
+                               : topology::unstretch(before, host, wish.name, wish.place);
+  if (!steps) throw Failure(ExitStatus::refused, steps.error().text);
+  take_all(context, *steps);
+  const auto hosts = topology::stretched_over(ask_fleet(context), host, wish.name);
+  if (context.as_json) return context.print_json({{"name", wish.name}, {"hosts", hosts}});
+  context.say(fmt::format("switch {} is at {}", wish.name, fmt::join(hosts, ", ")));
+}
+
 void change_component(Context& context, const Wish& wish) {
   const json made = context.post(path_of("components", wish.name), body_of(wish));
   if (context.as_json) return context.print_json(made);
@@ -297,6 +319,18 @@ void add_component(CLI::App& app, Context& context) {
   add_settings(*set, context, *wish);
   set->add_option("--remove-port", wish->removed, "A port that goes")->type_name("NAME");
   set->callback([&context, wish] { change_component(context, *wish); });
+
+  for (const bool stretches : {true, false}) {
+    auto* verb =
+        stretches ? add_on("stretch", "Have a switch at another host, too; it is one with this one")
+                  : add_on("unstretch",
+                           "Take a stretched switch away from a host where nothing hangs on it");
+    add_name(*verb, stretches ? "--to" : "--from", wish->place, "Host, or site: its first host")
+        ->type_name("DESTINATION")
+        ->required();
+    add_json(*verb, context);
+    verb->callback([&context, wish, stretches] { stretch(context, *wish, stretches); });
+  }
 
   auto* rm = add_on("rm", "Remove a component and its ports, which have no wires any more");
   rm->callback([&context, wish] {

@@ -1,5 +1,7 @@
 #include "cli/fleet_state.hh"
 
+#include <fmt/ranges.h>
+
 #include <future>
 #include <map>
 #include <mutex>
@@ -116,6 +118,16 @@ std::vector<Outcome> take_steps(const Context& context, const std::vector<Step>&
     for (auto& each : running) each.get();
   }
   return all;
+}
+
+void take_all(const Context& context, const std::vector<Step>& steps) {
+  std::vector<std::string> failed;
+  for (const auto& [step, error] : take_steps(context, steps, [](const auto&) {})) {
+    if (!error.empty()) failed.push_back(fmt::format("{}: {}", step->what, error));
+  }
+  if (failed.empty()) return;
+  throw Failure(ExitStatus::failed,
+                fmt::format("{}\nrun it again when that is mended", fmt::join(failed, "\n")));
 }
 
 }  // namespace godwit::cli

@@ -21,5 +21,7 @@ struct Outcome {
 // being tried. `told` is called with some outcomes at a time, from one thread at a time.
 std::vector<Outcome> take_steps(const Context& context, const std::vector<topology::Step>& steps,
                                 const std::function<void(const std::vector<Outcome>&)>& told);
+// The same, and a Failure that names what failed.
+void take_all(const Context& context, const std::vector<topology::Step>& steps);
 
 }  // namespace godwit::cli

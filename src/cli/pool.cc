@@ -49,16 +49,6 @@ Pool pool_called(const Actual& actual, const std::string& name) {
   throw Failure(ExitStatus::failed, fmt::format("there is no pool '{}'; see godwit pool ls", name));
 }
 
-void take_all(Context& context, const std::vector<Step>& steps) {
-  std::vector<std::string> failed;
-  for (const auto& [step, error] : take_steps(context, steps, [](const auto&) {})) {
-    if (!error.empty()) failed.push_back(fmt::format("{}: {}", step->what, error));
-  }
-  if (failed.empty()) return;
-  throw Failure(ExitStatus::failed,
-                fmt::format("{}\nrun it again when that is mended", fmt::join(failed, "\n")));
-}
-
 // All steps, those too that remove what is no part of it any more.
 void make_so(Context& context, Desired desired, const Actual& actual) {
   auto problems = read_settings(desired);

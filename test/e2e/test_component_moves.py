@@ -133,7 +133,13 @@ POINTS = {"component-source.preparing.prepare_target.after": "e1",
           "component-target.owner.reply_owns.before": "w1"}
 
 
-@pytest.mark.parametrize("point", POINTS)
+THOROUGH = ("component-source.preparing.prepare_target.after", "component-source.released.record.before",
+            "component-source.committed.note.before", "component-target.preparing.reply_prepared.before",
+            "component-target.owner.run_guest.before", "component-target.owner.reply_owns.before")
+
+
+@pytest.mark.parametrize("point", [pytest.param(point, marks=pytest.mark.thorough if point in THOROUGH else [])
+                                   for point in POINTS])
 def test_it_is_at_one_host_whenever_an_agent_dies(switch, point):
     fleet, host = switch, "e1" if "source" in point else "w1"
     fleet.restart_agent(host, fault=point)
@@ -190,3 +196,22 @@ def test_a_group_of_a_switch_and_its_vm_moves_as_one(fleet):
     assert names_at(fleet, "w1") == ["sw1"] and fleet.where(vm.name) == ["w1"]
     pings.expect_nothing_lost()
     assert report["spread_ms"] < 1000, report
+
+
+def test_a_switch_is_stretched_and_taken_back_while_it_forwards(switch):
+    fleet = switch
+    with Pings(fleet, "client", ADDRESSES["e1"]) as pings:
+        assert set(fleet.json("e1", "component", "stretch", "sw1", "--to", "west")["hosts"]) == {"e1", "w1"}
+        assert names_at(fleet, "w1") == ["sw1"]
+        fleet.godwit("w1", "component", "set", "sw1", "--port", "lan")
+        fleet.godwit("w1", "disconnect", "lan-w1", "e1/sw1-3")
+        fleet.godwit("w1", "connect", "lan-w1", "sw1-lan")
+        wait_until_it_answers(fleet, "client", "w1")
+        refused = fleet.godwit("e1", "component", "unstretch", "sw1", "--from", "w1", expect=3)
+        assert "w1/sw1-lan is wired to w1/lan-w1" in refused.stderr, refused.stderr
+        fleet.godwit("w1", "disconnect", "lan-w1", "sw1-lan")
+        fleet.godwit("w1", "connect", "lan-w1", "e1/sw1-3")
+        assert fleet.json("e1", "component", "unstretch", "sw1", "--from", "w1")["hosts"] == ["e1"]
+        wait_until_it_answers(fleet, "client", "w1")
+    pings.expect_nothing_lost()
+    assert names_at(fleet, "w1") == [] and len(fleet.json("e1", "component", "show", "sw1")["ports"]) == 3
