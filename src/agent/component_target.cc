@@ -74,7 +74,6 @@ void ComponentTarget::prepare(PeerRequest request) {
 }
 
 void ComponentTarget::learn(PeerRequest request, BytesView message, bool is_last) {
-  last_came_ = context_.loop.now();
   if (machine_.state() != TargetState::preparing || !component_) {
     return request.answer(fail("{} is not awaited here", record_.component.name));
   }
@@ -89,6 +88,7 @@ void ComponentTarget::learn(PeerRequest request, BytesView message, bool is_last
 }
 
 void ComponentTarget::commit(PeerRequest request) {
+  if (committed_ == Instant{}) committed_ = context_.loop.now();
   waiting_.push_back(std::move(request));
   feed(TargetEvent::commit);
 }
@@ -162,7 +162,7 @@ void ComponentTarget::perform_surely(TargetEffect effect) {
       return;
     case TargetEffect::reply_owns:
       return reply({{"owns", true},
-                    {"freeze_ns", (runs_since_ - last_came_).count()},
+                    {"freeze_ns", (runs_since_ - committed_).count()},
                     {"held_frames", held_.frames},
                     {"held_dropped", held_.dropped}});
     case TargetEffect::reply_refuses:

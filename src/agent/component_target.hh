@@ -71,7 +71,7 @@ class ComponentTarget final {
   std::optional<PeerRequest> preparing_;
   std::vector<PeerRequest> waiting_;  // commits and aborts without an answer yet
   Network::Held held_;
-  Instant last_came_{}, runs_since_{};
+  Instant committed_{}, runs_since_{};
   os::Loop::Timer bound_, again_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
