@@ -183,7 +183,8 @@ void ComponentMoves::on_request(PeerRequest request, const nlohmann::json& body)
   if (request.method == "component.state") {
     const Bytes state = from_hex(text_field_or(body, "state", ""));
     if (state.size() > kMostStateBytes) return request.answer(fail("a message is too long"));
-    return target->learn(std::move(request), state, qemu::flag_at(body, "last"));
+    const std::uint64_t number = qemu::unsigned_at(body, "number");
+    return target->learn(std::move(request), number, state, qemu::flag_at(body, "last"));
   }
   if (request.method == "component.commit") return target->commit(std::move(request));
   if (request.method == "component.abort") {

@@ -1,5 +1,6 @@
 #include "agent/component_source.hh"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "agent/move_queue.hh"
@@ -17,11 +18,14 @@ namespace {
 
 constexpr const char* kSourceKind = "component-source";
 // On their way: 128 KiB each, 10 MB/s over 50 ms.
-constexpr unsigned kMostUnanswered = 4;
+constexpr std::size_t kMostUnanswered = 4;
 // What changes while it waits for its turn is told as often.
 constexpr Nanoseconds kTellInterval = milliseconds(100);
+constexpr unsigned kMostFailures = 3;
+constexpr Nanoseconds kTellAgain = seconds(1);
 constexpr Nanoseconds kLongestTelling = seconds(10);
-constexpr Nanoseconds kStateTimeout = seconds(10);
+// Longer than a session lasts that hears nothing: then the next one tells it again.
+constexpr Nanoseconds kStateTimeout = seconds(60);
 
 }  // namespace
 
@@ -174,25 +178,53 @@ void ComponentSource::prepare_target() {
 
 // ---- what it knows ----
 
-void ComponentSource::send(BytesView message, bool is_last) {
-  ++unanswered_;
+void ComponentSource::send(Bytes message, bool is_last) {
   told_bytes_ += message.size();
+  unanswered_.push_back(
+      {.number = next_number_++, .message = std::move(message), .is_last = is_last, .failures = 0});
+  ask(unanswered_.back());
+}
+
+void ComponentSource::ask(const Message& message) {
   context_.peers.request(
       record_.to, "component.state",
-      {{"id", record_.id.text()}, {"state", to_hex(message)}, {"last", is_last}},
-      [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
-        if (!alive.expired()) told(reply);
+      {{"id", record_.id.text()},
+       {"number", message.number},
+       {"state", to_hex(message.message)},
+       {"last", message.is_last}},
+      [this, number = message.number,
+       alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
+        if (!alive.expired()) told(number, reply);
       },
       kStateTimeout);
 }
 
-void ComponentSource::told(const Result<nlohmann::json>& reply) {
-  --unanswered_;
+// What was not answered is told again, before the machine asks for more.
+void ComponentSource::session_up() {
+  tell_again();
+  feed(SourceEvent::session_up);
+}
+
+void ComponentSource::tell_again() {
+  if (!context_.peers.is_up(record_.to)) return;
+  for (const Message& each : unanswered_) ask(each);
+}
+
+void ComponentSource::told(std::uint64_t number, const Result<nlohmann::json>& reply) {
   if (!reply) {
+    // Of a session that has ended: the next one tells it again. A target that refuses does so
+    // again.
+    const auto found = std::ranges::find(unanswered_, number, &Message::number);
+    if (found == unanswered_.end()) return;
+    if (++found->failures < kMostFailures) {
+      retry_ = context_.loop.after(kTellAgain, [this] { tell_again(); });
+      return;
+    }
     return feed(SourceEvent::memory_failed,
                 fmt::format("what {} knows did not reach host {}: {}", record_.vm, record_.to,
                             reply.error().text));
   }
+  while (!unanswered_.empty() && unanswered_.front().number <= number) unanswered_.pop_front();
   maybe_converged();
   if (more_) tell_some();
 }
@@ -200,7 +232,7 @@ void ComponentSource::told(const Result<nlohmann::json>& reply) {
 // What changes faster than it is told is told when it stands.
 void ComponentSource::maybe_converged() {
   if (machine_.state() != SourceState::copying) return;
-  const bool is_little = !more_ && unanswered_ == 0;
+  const bool is_little = !more_ && unanswered_.empty();
   if (is_little || context_.loop.now() - copying_since_ > kLongestTelling) {
     feed(SourceEvent::converged);
   }
@@ -210,18 +242,22 @@ void ComponentSource::maybe_converged() {
 void ComponentSource::tell_some() {
   const SourceState state = machine_.state();
   if (state != SourceState::copying && state != SourceState::ready) return;
-  if (unanswered_ >= kMostUnanswered || std::exchange(is_taking_, true)) return;
+  if (unanswered_.size() >= kMostUnanswered) {
+    more_ = true;  // when one is answered
+    return;
+  }
+  if (std::exchange(is_taking_, true)) return;
   context_.components.take_state(
       record_.component, Components::Take::some,
-      [this, alive = std::weak_ptr(alive_)](const std::vector<Bytes>& messages) {
-        if (!alive.expired()) tell(messages);
+      [this, alive = std::weak_ptr(alive_)](std::vector<Bytes> messages) {
+        if (!alive.expired()) tell(std::move(messages));
       });
 }
 
-void ComponentSource::tell(const std::vector<Bytes>& messages) {
+void ComponentSource::tell(std::vector<Bytes> messages) {
   is_taking_ = false;
   more_ = !messages.empty() && messages.back().size() >= Components::kStateBytes / 2;
-  for (const Bytes& each : messages) send(each, false);
+  for (Bytes& each : messages) send(std::move(each), false);
   if (more_) return tell_some();
   maybe_converged();
   next_ = context_.loop.after(kTellInterval, [this] { tell_some(); });
@@ -234,13 +270,14 @@ void ComponentSource::freeze() {
   context_.network.pause(record_.ports, {}, [] {});
   context_.components.take_state(
       record_.component, Components::Take::all,
-      [this, alive = std::weak_ptr(alive_)](const std::vector<Bytes>& messages) {
-        if (!alive.expired() && machine_.state() == SourceState::switching) tell_last(messages);
+      [this, alive = std::weak_ptr(alive_)](std::vector<Bytes> messages) {
+        if (alive.expired() || machine_.state() != SourceState::switching) return;
+        tell_last(std::move(messages));
       });
 }
 
-void ComponentSource::tell_last(const std::vector<Bytes>& messages) {
-  for (const Bytes& each : messages) send(each, false);
+void ComponentSource::tell_last(std::vector<Bytes> messages) {
+  for (Bytes& each : messages) send(std::move(each), false);
   send({}, true);
   feed(SourceEvent::ports_paused);
 }

@@ -7,6 +7,7 @@
 //
 // The last message and the commit leave one behind the other; the target takes the commit only with
 // the message, so that a move costs the component half a round trip. Control thread.
+#include <deque>
 #include <memory>
 #include <string>
 
@@ -22,7 +23,7 @@ class ComponentSource final : public Move {
   Result<> accept() override;
   void begin() override { feed(migrate::SourceEvent::begin); }
   void restart() { feed(migrate::SourceEvent::restarted); }
-  void session_up() { feed(migrate::SourceEvent::session_up); }
+  void session_up();
   using Move::feed;
   void feed(migrate::SourceEvent event, std::string text) override;
   void give_up() override;
@@ -42,6 +43,14 @@ class ComponentSource final : public Move {
   bool handed_over() const override;
 
  private:
+  struct Message {
+    std::uint64_t number = 0;  // from 1
+    Bytes message{};
+    bool is_last = false;
+    unsigned failures = 0;
+  };
+  void ask(const Message& message);
+  void tell_again();
   Result<> perform(migrate::SourceEffect effect);
   void perform_surely(migrate::SourceEffect effect);
   nlohmann::json journal_entry();
@@ -49,12 +58,12 @@ class ComponentSource final : public Move {
   void wait();
   void prepare_target();
   void tell_some();
-  void tell(const std::vector<Bytes>& messages);
+  void tell(std::vector<Bytes> messages);
   void maybe_converged();
-  void told(const Result<nlohmann::json>& reply);
+  void told(std::uint64_t number, const Result<nlohmann::json>& reply);
   void freeze();
-  void tell_last(const std::vector<Bytes>& messages);
-  void send(BytesView message, bool is_last);
+  void tell_last(std::vector<Bytes> messages);
+  void send(Bytes message, bool is_last);
   void commit_target();
   void owned(const nlohmann::json& reply);
   void abort_target();
@@ -67,12 +76,13 @@ class ComponentSource final : public Move {
   std::optional<migrate::SourceState> published_;
   migrate::Source machine_;
   migrate::EventQueue<migrate::Source> queue_;
-  unsigned unanswered_ = 0;  // messages
+  std::deque<Message> unanswered_;
+  std::uint64_t next_number_ = 1;
   bool is_taking_ = false;
   bool more_ = true;  // there was much when it was last asked
   std::uint64_t told_bytes_ = 0;
   Instant begun_{}, copying_since_{}, frozen_{}, released_{};
-  os::Loop::Timer bound_, next_, again_;
+  os::Loop::Timer bound_, next_, again_, retry_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

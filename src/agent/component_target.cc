@@ -73,10 +73,15 @@ void ComponentTarget::prepare(PeerRequest request) {
   feed(TargetEvent::begin);
 }
 
-void ComponentTarget::learn(PeerRequest request, BytesView message, bool is_last) {
+void ComponentTarget::learn(PeerRequest request, std::uint64_t number, BytesView message,
+                            bool is_last) {
+  // Told again, as its answer did not arrive.
+  if (number <= learned_) return request.answer(nlohmann::json::object());
   if (machine_.state() != TargetState::preparing || !component_) {
     return request.answer(fail("{} is not awaited here", record_.component.name));
   }
+  if (number != learned_ + 1) return request.answer(fail("a message is missing"));
+  learned_ = number;
   if (!message.empty()) {
     if (auto done = component_->load_state(message, context_.loop.now()); !done) {
       feed(TargetEvent::load_failed, done.error().text);

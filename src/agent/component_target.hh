@@ -35,8 +35,9 @@ class ComponentTarget final {
   ComponentTarget(const SourceMove::Context& context, ComponentTargetRecord record);
 
   void prepare(PeerRequest request);
-  // What it knows, or has learned since; `is_last`: nothing follows.
-  void learn(PeerRequest request, BytesView message, bool is_last);
+  // What it knows, or has learned since, in messages that are numbered from 1; `is_last`: nothing
+  // follows.
+  void learn(PeerRequest request, std::uint64_t number, BytesView message, bool is_last);
   void commit(PeerRequest request);
   void abort(PeerRequest request, const std::string& reason);
   Result<> give_up();           // the operator's wish, before it owns the component
@@ -67,6 +68,7 @@ class ComponentTarget final {
   migrate::Target machine_;
   migrate::EventQueue<migrate::Target> queue_;
   std::unique_ptr<net::Component> component_;  // until it has arrived
+  std::uint64_t learned_ = 0;                  // messages
   std::vector<PortId> holding_;
   std::optional<PeerRequest> preparing_;
   std::vector<PeerRequest> waiting_;  // commits and aborts without an answer yet

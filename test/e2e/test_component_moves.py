@@ -161,6 +161,26 @@ def test_it_is_at_one_host_whenever_an_agent_dies(switch, point):
     wait_until_it_answers(fleet, "client", "w1")
 
 
+@pytest.mark.thorough
+def test_a_cut_link_is_waited_for(switch):
+    """What was on its way is told again; the move goes on as if nothing had been."""
+    fleet = switch
+    started = fleet.json("e1", "migrate", "component/sw1", "--to", "w1", "--hold", "--detach")
+    fleet.wait_for_state("e1", started["id"], "ready")
+    fleet.lab.run("cut", "east-west")
+    wait_until(lambda: not fleet.sees_all("e1"), 40, "e1's session with w1 ends")
+    # Learned meanwhile, and told.
+    fleet.lab.exec("e1", "ip", "link", "set", "lan", "address", "02:00:00:00:00:99")
+    wait_until_it_answers(fleet, "e1", "client")
+    fleet.lab.run("heal", "east-west")
+    wait_until(lambda: fleet.sees_all("e1"), 40, "e1 sees all")
+    assert fleet.migration("e1", started["id"])["state"] == "ready", \
+        fleet.migration("e1", started["id"])["reason"]
+    fleet.godwit("e1", "migration", "cutover", started["id"])
+    fleet.wait_for_state("e1", started["id"], "draining", "done")
+    assert "02:00:00:00:00:99" in [each["mac"] for each in fleet.json("w1", "component", "macs", "sw1")]
+
+
 def test_it_is_where_its_target_or_its_operator_says(switch):
     """The link is cut with the commit on its way; nobody runs it twice."""
     fleet = switch
