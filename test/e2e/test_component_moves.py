@@ -22,7 +22,7 @@ def switch(fleet):
 class Pings:
     """Of another host, a hundred a second; the with lasts until the last was answered."""
 
-    def __init__(self, fleet, host, address, count=400):
+    def __init__(self, fleet, host, address, count=1000):
         self.count = count
         self.process = fleet.popen(host, "ping", "-i0.01", "-W5", f"-c{count}", "-n", address)
 
@@ -32,9 +32,11 @@ class Pings:
         return self
 
     def __exit__(self, *_):
+        self.outlasted_it = self.process.poll() is None
         self.text = self.process.communicate(timeout=60)[0]
 
     def expect_nothing_lost(self):
+        assert self.outlasted_it, "the last was answered before what it should see was over"
         counts = f"{self.count} packets transmitted, {self.count} received, 0% packet loss"
         assert counts in self.text and "DUP" not in self.text, self.text[-500:]
 
@@ -211,7 +213,7 @@ def test_a_group_of_a_switch_and_its_vm_moves_as_one(fleet):
     fleet.godwit("client", "connect", vm.uplink, "e1/sw1-1")
     fleet.godwit("e1", "connect", vm.port, "sw1-2")
     vm.wait_until_it_answers()
-    with Pings(fleet, "client", vm.address) as pings:
+    with Pings(fleet, "client", vm.address, count=2000) as pings:
         report = fleet.json("e1", "migrate", "component/sw1", f"vm/{vm.name}", "--to", "w1")
     assert names_at(fleet, "w1") == ["sw1"] and fleet.where(vm.name) == ["w1"]
     pings.expect_nothing_lost()
