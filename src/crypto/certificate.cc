@@ -140,6 +140,21 @@ Result<User> Certificate::user() const {
   return *std::move(user);
 }
 
+Result<> Certificate::is_fleet_ca() const {
+  EVP_PKEY* key = X509_get0_pubkey(certificate_.get());
+  const bool signs_hosts = key != nullptr && EVP_PKEY_get_base_id(key) == EVP_PKEY_ED25519 &&
+                           X509_check_ca(certificate_.get()) == 1 &&
+                           X509_verify(certificate_.get(), key) == 1;
+  ERR_clear_error();
+  const std::string name = raw_common_name(certificate_.get());
+  if (!signs_hosts || !is_valid_name(name)) {
+    return fail("certificate of '{}' is not a fleet's CA", common_name());
+  }
+  if (wall_now() > not_after())
+    return fail("the CA of fleet {} expired on {}", name, to_text(not_after()));
+  return {};
+}
+
 std::string Certificate::serial() const {
   const ASN1_INTEGER* serial = X509_get0_serialNumber(certificate_.get());
   return to_hex(std::as_bytes(std::span(ASN1_STRING_get0_data(serial),

@@ -54,6 +54,8 @@ class Certificate final {
   Result<std::string> host_name() const;
   // The user that it certifies, when it is a user's.
   Result<User> user() const;
+  // Whether it is a fleet's CA, good at this moment; the error says what it is not.
+  Result<> is_fleet_ca() const;
   std::string serial() const;  // hex digits
   WallTime not_before() const;
   WallTime not_after() const;

@@ -34,6 +34,15 @@ TEST(Certificate, OfTheCaIsNotAHosts) {
   EXPECT_FALSE(ca.certificate().host_name());
 }
 
+TEST(Certificate, IsAFleetsCaOrNot) {
+  const FleetCa ca = FleetCa::make("test");
+  EXPECT_TRUE(ca.certificate().is_fleet_ca());
+  EXPECT_FALSE(Identity::make(ca, "east-1").value().certificate().is_fleet_ca());
+  const auto hour = std::chrono::hours(1);
+  const FleetCa ended = FleetCa::make("test", {wall_now() - 2 * hour, wall_now() - hour});
+  EXPECT_NE(ended.certificate().is_fleet_ca().error().text.find("expired"), std::string::npos);
+}
+
 TEST(Certificate, SurvivesPem) {
   const FleetCa ca = FleetCa::make("test");
   const auto copy = Certificate::from_pem(ca.certificate().pem());

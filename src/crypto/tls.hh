@@ -5,8 +5,9 @@
 // code.
 //
 // Both sides show a certificate of the fleet, a host's or (clients only) a user's, except a host
-// that joins: it has none yet and knows the CA by its hash only. There is no resumption and no
-// early data: nothing can be replayed.
+// that joins: it has none yet and knows the CA by its hash only. Hosts of another fleet that is
+// trusted for some ports speak a protocol of their own, and each fleet's CA speaks for its own
+// hosts only. There is no resumption and no early data: nothing can be replayed.
 #include <openssl/types.h>
 
 #include <array>
@@ -22,9 +23,16 @@ namespace godwit::crypto {
 
 // Who may speak a protocol with us as the client.
 enum class Clients : std::uint8_t {
-  hosts,   // of the fleet
-  users,   // of the fleet: a host is none
-  anyone,  // no certificate is asked for
+  hosts,    // of the fleet
+  users,    // of the fleet: a host is none
+  anyone,   // no certificate is asked for
+  foreign,  // hosts of trusted fleets: those of our own are none
+};
+
+// Another fleet, by the name that this host has for it.
+struct TrustedFleet {
+  std::string name;
+  Certificate ca;
 };
 
 // A protocol that a server speaks, by its ALPN name (RFC 7301).
@@ -37,7 +45,10 @@ struct ServerProtocol {
 class TlsContext final {
  public:
   // A member of the fleet, as client and as server of `protocols`.
-  TlsContext(const Identity& identity, std::vector<ServerProtocol> protocols);
+  TlsContext(const Identity& identity, std::vector<ServerProtocol> protocols,
+             std::vector<TrustedFleet> trusted = {});
+  // The same host as a client of another fleet's hosts.
+  TlsContext(const Identity& identity, const TrustedFleet& peers);
   // A user of the fleet, as a client of its hosts.
   explicit TlsContext(const UserIdentity& user);
   // A client without a certificate. It trusts the CA certificate with this SHA-256 and nothing
@@ -68,7 +79,7 @@ class TlsEngine final {
     failed,  // error() says why; ciphertext may still hold the alert for the peer
   };
 
-  // `expected_peer` empty: any host of the fleet.
+  // `expected_peer` empty: any host of the fleet, or of the context's `peers`.
   static TlsEngine client(const TlsContext& context, const std::string& alpn,
                           std::string expected_peer);
   static TlsEngine server(const TlsContext& context);
@@ -96,11 +107,12 @@ class TlsEngine final {
   void finish();
 
   // Once open:
-  const std::string& peer_name() const;  // the peer host; empty: the peer is none
+  // The peer host, HOST@FLEET when it is of another fleet; empty: the peer is none.
+  const std::string& peer_name() const;
   // The peer's certificate, when it is a user's.
   const std::optional<Certificate>& peer_user() const;
   const std::string& alpn() const;
-  // The CA certificate that ended the peer's chain; for a joining host.
+  // The CA certificate that ended the peer's chain.
   const Certificate& peer_ca() const;
   // RFC 8446, 7.5: the same at both ends, for this connection only.
   std::array<std::byte, 32> export_secret(std::string_view label, BytesView context) const;

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/check.hh"
+#include "base/host_name.hh"
 
 namespace godwit::crypto {
 namespace {
@@ -42,11 +43,14 @@ struct TlsCallbacks {
     return *static_cast<TlsEngine::Connection*>(SSL_get_app_data(ssl));
   }
 
+  static SSL* ssl_of(X509_STORE_CTX* store) {
+    return static_cast<SSL*>(
+        X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
+  }
+
   // Called for each certificate of the chain after OpenSSL's own verdict, and for each fault.
   static int on_verify(int ok, X509_STORE_CTX* store) {
-    auto* ssl =
-        static_cast<SSL*>(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
-    TlsEngine::Connection& peer = connection(ssl);
+    TlsEngine::Connection& peer = connection(ssl_of(store));
     X509* certificate = X509_STORE_CTX_get_current_cert(store);
     if (ok != 1) {
       peer.refusal = refusal_text(X509_STORE_CTX_get_error(store), certificate,
@@ -72,14 +76,48 @@ struct TlsCallbacks {
                                  certificate.common_name());
     } else if (!name) {
       peer.refusal = name.error().text;
-    } else if (!peer.expected_peer.empty() && *name != peer.expected_peer) {
-      peer.refusal = fmt::format("the host that answered is {}, not {}; check the address", *name,
-                                 peer.expected_peer);
     } else {
-      peer.peer_name = *name;
-      return 1;
+      peer.peer_name = peer.peer_fleet.empty() ? *name : host_of_fleet(*name, peer.peer_fleet);
+      if (peer.expected_peer.empty() || peer.peer_name == peer.expected_peer) return 1;
+      peer.refusal = fmt::format("the host that answered is {}, not {}; check the address",
+                                 peer.peer_name, peer.expected_peer);
     }
     X509_STORE_CTX_set_error(store, X509_V_ERR_APPLICATION_VERIFICATION);
+    return 0;
+  }
+
+  // The peer's certificate against this CA, and no other.
+  static int verify_against(X509* ca, X509_STORE_CTX* store, const char* purpose) {
+    const X509StorePtr trusted(X509_STORE_new());
+    CHECK(trusted != nullptr && X509_STORE_add_cert(trusted.get(), ca) == 1);
+    const X509StoreContextPtr check(X509_STORE_CTX_new());
+    CHECK(X509_STORE_CTX_init(check.get(), trusted.get(), X509_STORE_CTX_get0_cert(store),
+                              nullptr) == 1);
+    CHECK(X509_STORE_CTX_set_default(check.get(), purpose) == 1);
+    CHECK(X509_STORE_CTX_set_ex_data(check.get(), SSL_get_ex_data_X509_STORE_CTX_idx(),
+                                     ssl_of(store)) == 1);
+    X509_STORE_CTX_set_verify_cb(check.get(), on_verify);
+    const int ok = X509_verify_cert(check.get());
+    X509_STORE_CTX_set_error(store, X509_STORE_CTX_get_error(check.get()));
+    return ok == 1 ? 1 : 0;
+  }
+
+  // A server: whose hosts may speak this protocol was decided with it. Of the trusted fleets it is
+  // the one whose key made the signature; names of issuers and keys are whatever a stranger likes.
+  static int on_verify_client(X509_STORE_CTX* store, void* parts) {
+    TlsEngine::Connection& peer = connection(ssl_of(store));
+    if (peer.clients != Clients::foreign) return X509_verify_cert(store);
+    X509* certificate = X509_STORE_CTX_get0_cert(store);
+    for (const TrustedFleet& fleet : static_cast<TlsContext::Parts*>(parts)->trusted) {
+      const bool signed_it = X509_verify(certificate, X509_get0_pubkey(fleet.ca.native())) == 1;
+      ERR_clear_error();
+      if (!signed_it) continue;
+      peer.peer_fleet = fleet.name;
+      return verify_against(fleet.ca.native(), store, "ssl_client");
+    }
+    peer.refusal = fmt::format("certificate of {} is of a fleet that this host does not trust",
+                               Certificate::from_native(certificate).common_name());
+    X509_STORE_CTX_set_error(store, X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN);
     return 0;
   }
 
@@ -104,27 +142,14 @@ struct TlsCallbacks {
 
   // A joining host: the CA is whichever certificate the server sent that has the invited hash.
   static int on_verify_chain(X509_STORE_CTX* store, void* parts) {
-    auto* ssl =
-        static_cast<SSL*>(X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx()));
     const Sha256& wanted = *static_cast<TlsContext::Parts*>(parts)->ca_fingerprint;
     STACK_OF(X509)* sent = X509_STORE_CTX_get0_untrusted(store);
     for (int i = 0; i < sk_X509_num(sent); ++i) {
       X509* candidate = sk_X509_value(sent, i);
       if (Certificate::from_native(candidate).fingerprint() != wanted) continue;
-      const X509StorePtr trusted(X509_STORE_new());
-      CHECK(trusted != nullptr && X509_STORE_add_cert(trusted.get(), candidate) == 1);
-      const X509StoreContextPtr check(X509_STORE_CTX_new());
-      CHECK(X509_STORE_CTX_init(check.get(), trusted.get(), X509_STORE_CTX_get0_cert(store),
-                                nullptr) == 1);
-      CHECK(X509_STORE_CTX_set_default(check.get(), "ssl_server") == 1);
-      const int ssl_index = SSL_get_ex_data_X509_STORE_CTX_idx();
-      CHECK(X509_STORE_CTX_set_ex_data(check.get(), ssl_index, ssl) == 1);
-      X509_STORE_CTX_set_verify_cb(check.get(), on_verify);
-      const int ok = X509_verify_cert(check.get());
-      X509_STORE_CTX_set_error(store, X509_STORE_CTX_get_error(check.get()));
-      return ok == 1 ? 1 : 0;
+      return verify_against(candidate, store, "ssl_server");
     }
-    connection(ssl).refusal =
+    connection(ssl_of(store)).refusal =
         "the host that answered is not of the fleet that made this invitation (another CA)";
     X509_STORE_CTX_set_error(store, X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN);
     return 0;
@@ -147,23 +172,37 @@ SSL_CTX* new_context() {
   return ssl;
 }
 
-}  // namespace
-
-TlsContext::TlsContext(std::shared_ptr<Parts> parts) : parts_(std::move(parts)) {}
-
-TlsContext::TlsContext(const Identity& identity, std::vector<ServerProtocol> protocols)
-    : parts_(std::make_shared<Parts>()) {
-  parts_->ssl = new_context();
-  parts_->protocols = std::move(protocols);
-  SSL_CTX* ssl = parts_->ssl;
+// A host that shows its certificate and asks for one that `ca` signed.
+SSL_CTX* host_context(const Identity& identity, const Certificate& ca) {
+  SSL_CTX* ssl = new_context();
   CHECK(SSL_CTX_use_certificate(ssl, identity.certificate().native()) == 1, "{}", openssl_reason());
   CHECK(SSL_CTX_use_PrivateKey(ssl, identity.key().native()) == 1, "{}", openssl_reason());
   // The CA is sent too: a joining host must see it to compare its hash.
   CHECK(SSL_CTX_add1_chain_cert(ssl, identity.ca().native()) == 1, "{}", openssl_reason());
-  CHECK(X509_STORE_add_cert(SSL_CTX_get_cert_store(ssl), identity.ca().native()) == 1);
+  CHECK(X509_STORE_add_cert(SSL_CTX_get_cert_store(ssl), ca.native()) == 1);
   SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
                      TlsCallbacks::on_verify);
-  SSL_CTX_set_alpn_select_cb(ssl, TlsCallbacks::on_alpn, parts_.get());
+  return ssl;
+}
+
+}  // namespace
+
+TlsContext::TlsContext(std::shared_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+TlsContext::TlsContext(const Identity& identity, std::vector<ServerProtocol> protocols,
+                       std::vector<TrustedFleet> trusted)
+    : parts_(std::make_shared<Parts>()) {
+  parts_->ssl = host_context(identity, identity.ca());
+  parts_->protocols = std::move(protocols);
+  parts_->trusted = std::move(trusted);
+  SSL_CTX_set_alpn_select_cb(parts_->ssl, TlsCallbacks::on_alpn, parts_.get());
+  SSL_CTX_set_cert_verify_callback(parts_->ssl, TlsCallbacks::on_verify_client, parts_.get());
+}
+
+TlsContext::TlsContext(const Identity& identity, const TrustedFleet& peers)
+    : parts_(std::make_shared<Parts>()) {
+  parts_->ssl = host_context(identity, peers.ca);
+  parts_->peers = peers.name;
 }
 
 TlsContext::TlsContext(const UserIdentity& user) : parts_(std::make_shared<Parts>()) {

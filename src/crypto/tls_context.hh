@@ -12,6 +12,8 @@ struct TlsContext::Parts {
   SSL_CTX* ssl = nullptr;
   std::vector<ServerProtocol> protocols;
   std::optional<Sha256> ca_fingerprint;  // set in a joining host
+  std::vector<TrustedFleet> trusted;     // of a server
+  std::string peers;                     // of a client: their fleet; empty: our own
 
   Parts() = default;
   Parts(const Parts&) = delete;
@@ -28,6 +30,7 @@ struct TlsEngine::Connection {
   State state = State::handshaking;
   bool is_client = false;
   std::string expected_peer;
+  std::string peer_fleet;  // as in TlsContext::Parts; found in the handshake by a server
   std::string peer_name;
   std::optional<Certificate> peer_user;
   Clients clients = Clients::hosts;  // of a server: who may be at the other end

@@ -111,6 +111,7 @@ TlsEngine TlsEngine::client(const TlsContext& context, const std::string& alpn,
   connection->context = context.parts_;
   connection->is_client = true;
   connection->expected_peer = std::move(expected_peer);
+  connection->peer_fleet = context.parts_->peers;
   open_connection(*connection);
   std::string offer(1, static_cast<char>(alpn.size()));
   offer += alpn;

@@ -9,7 +9,8 @@ namespace {
 
 using State = TlsEngine::State;
 
-const std::vector<ServerProtocol> kProtocols{{"test/1"}, {"join/1", Clients::anyone}};
+const std::vector<ServerProtocol> kProtocols{
+    {"test/1"}, {"join/1", Clients::anyone}, {"trust/1", Clients::foreign}};
 
 Identity identity(const FleetCa& ca, std::string_view host) {
   return Identity::make(ca, host).value();
@@ -124,6 +125,82 @@ TEST(Tls, ForeignFleetIsRefusedOnBothSides) {
   EXPECT_EQ(dialled.client.error(), "certificate of west-1 is of another fleet (foreign CA)");
   EXPECT_EQ(dialled.server.state(), State::failed);
   EXPECT_NE(dialled.server.error().find("foreign CA"), std::string::npos) << dialled.server.error();
+}
+
+// Two fleets that trust each other, and a third. All have hosts of the same names.
+class TrustTls : public testing::Test {
+ protected:
+  TlsContext server_of(const FleetCa& ca, std::vector<TrustedFleet> trusted) const {
+    return {identity(ca, "h1"), kProtocols, std::move(trusted)};
+  }
+  static TlsContext client_of(const FleetCa& ca, const FleetCa& peers, const std::string& name) {
+    return {identity(ca, "h1"), TrustedFleet{name, peers.certificate()}};
+  }
+
+  const FleetCa ours_ = FleetCa::make("test");
+  const FleetCa theirs_ = FleetCa::make("test");  // the same name: it proves nothing
+  const FleetCa third_ = FleetCa::make("test");
+  const TlsContext server_ =
+      server_of(ours_, {{"beta", theirs_.certificate()}, {"gamma", third_.certificate()}});
+};
+
+TEST_F(TrustTls, HostsOfTwoFleetsMeetAndAreQualified) {
+  const Met met = meet(client_of(theirs_, ours_, "alpha"), server_, "trust/1", "h1@alpha");
+  ASSERT_EQ(met.client.state(), State::open) << met.client.error();
+  ASSERT_EQ(met.server.state(), State::open) << met.server.error();
+  EXPECT_EQ(met.client.peer_name(), "h1@alpha");
+  EXPECT_EQ(met.server.peer_name(), "h1@beta");
+  EXPECT_EQ(met.server.peer_ca().fingerprint(), theirs_.certificate().fingerprint());
+  // Whatever it certifies is one of its own.
+  const Met third = meet(client_of(third_, ours_, "alpha"), server_, "trust/1");
+  EXPECT_EQ(third.server.peer_name(), "h1@gamma");
+}
+
+TEST_F(TrustTls, AForeignHostSpeaksNoProtocolOfOurs) {
+  const Met met = meet(client_of(theirs_, ours_, "alpha"), server_, "test/1");
+  EXPECT_EQ(met.server.state(), State::failed);
+  EXPECT_EQ(met.server.error(), "certificate of h1 is of another fleet (foreign CA)");
+}
+
+TEST_F(TrustTls, OurOwnHostsAreNoForeignOnes) {
+  const Met met = meet(TlsContext(identity(ours_, "h2"), kProtocols), server_, "trust/1");
+  EXPECT_EQ(met.server.state(), State::failed);
+  EXPECT_EQ(met.server.error(), "certificate of h2 is of a fleet that this host does not trust");
+}
+
+TEST_F(TrustTls, AnUntrustedFleetIsRefused) {
+  const FleetCa forged = FleetCa::make("test");
+  const Met met = meet(client_of(forged, ours_, "alpha"), server_, "trust/1");
+  EXPECT_EQ(met.server.state(), State::failed);
+  EXPECT_EQ(met.server.error(), "certificate of h1 is of a fleet that this host does not trust");
+  EXPECT_EQ(met.client.error(),
+            "the peer refused our certificate: it is of another fleet (foreign CA)");
+  // No fleet is trusted at all.
+  const TlsContext alone(identity(ours_, "h1"), kProtocols);
+  EXPECT_EQ(meet(client_of(theirs_, ours_, "alpha"), alone, "trust/1").server.state(),
+            State::failed);
+}
+
+TEST_F(TrustTls, ADialledFleetAnswersForItself) {
+  // Who dials beta meets a host of gamma, of our own fleet, or another of beta.
+  const TlsContext dials_beta = client_of(ours_, theirs_, "beta");
+  const std::vector<TrustedFleet> all = {{"alpha", ours_.certificate()}};
+  for (const FleetCa* wrong : {&third_, &ours_}) {
+    const Met met = meet(dials_beta, server_of(*wrong, all), "trust/1", "h1@beta");
+    EXPECT_EQ(met.client.state(), State::failed);
+    EXPECT_EQ(met.client.error(), "certificate of h1 is of another fleet (foreign CA)");
+  }
+  const Met other = meet(dials_beta, server_of(theirs_, all), "trust/1", "h2@beta");
+  EXPECT_EQ(other.client.error(),
+            "the host that answered is h1@beta, not h2@beta; check the address");
+}
+
+TEST_F(TrustTls, AnEndedCertificateIsRefused) {
+  const auto hour = std::chrono::hours(1);
+  const TlsContext ended(
+      Identity::make(theirs_, "h1", {wall_now() - 2 * hour, wall_now() - hour}).value(),
+      TrustedFleet{"alpha", ours_.certificate()});
+  EXPECT_NE(meet(ended, server_, "trust/1").server.error().find("expired on"), std::string::npos);
 }
 
 TEST(Tls, ExpiredAndFutureCertificatesAreRefused) {

@@ -22,6 +22,7 @@ std::string address_of(const os::ByteStream& stream, const std::string& via) {
 Acceptor::Acceptor(os::Loop& loop, const crypto::Identity& identity, Handlers handlers,
                    AcceptorLimits limits)
     : loop_(loop),
+      identity_(identity),
       tls_(identity, server_protocols()),
       handlers_(std::move(handlers)),
       limits_(limits) {}
@@ -34,6 +35,10 @@ os::Endpoint Acceptor::listen(const os::Endpoint& at) {
         accept(std::move(stream), "");
       });
   return listener_->local();
+}
+
+void Acceptor::trust(std::vector<crypto::TrustedFleet> fleets) {
+  tls_ = crypto::TlsContext(identity_, server_protocols(), std::move(fleets));
 }
 
 void Acceptor::make_room(const std::string& address) {
@@ -80,6 +85,7 @@ Acceptor::Handler* Acceptor::handler(const std::string& alpn, bool relayed) {
   if (alpn == kRelayAlpn && !relayed) found = &handlers_.relay;
   if (alpn == kJoinAlpn && !relayed) found = &handlers_.join;
   if (alpn == kApiAlpn && !relayed) found = &handlers_.api;
+  if (alpn == kTrustAlpn && !relayed) found = &handlers_.trust;
   return found != nullptr && *found ? found : nullptr;
 }
 

@@ -27,14 +27,15 @@ class Acceptor final {
   using Handler = std::move_only_function<void(std::unique_ptr<TlsStream>, std::string via)>;
 
   // Each gets a stream whose handshake is done; `via` is the relaying host, empty when direct. The
-  // peer is a certified host (tls().peer_name()) except in join and api. An empty handler refuses
-  // its protocol.
+  // peer is a certified host of the fleet (tls().peer_name()) except in join, api and trust. An
+  // empty handler refuses its protocol.
   struct Handlers {
     Handler session;
     Handler lane;
-    Handler relay;  // never relayed itself
-    Handler join;   // never relayed
-    Handler api{};  // never relayed; the peer is a user: tls().peer_user()
+    Handler relay;    // never relayed itself
+    Handler join;     // never relayed
+    Handler api{};    // never relayed; the peer is a user: tls().peer_user()
+    Handler trust{};  // never relayed; the peer is a host of a trusted fleet
     // For the log: who was refused, and why. May be empty.
     std::move_only_function<void(const std::string& peer_address, const std::string& reason)>
         refused;
@@ -55,6 +56,8 @@ class Acceptor final {
 
   // Opens the port and returns where it listens (port 0: chosen by the kernel). Throws SetupError.
   os::Endpoint listen(const os::Endpoint& at);
+  // From now on hosts of these fleets may come, and of no others.
+  void trust(std::vector<crypto::TrustedFleet> fleets);
   // A connection made elsewhere: a relayed one, or a test's.
   void accept(std::unique_ptr<os::ByteStream> stream, std::string via);
 
@@ -77,6 +80,7 @@ class Acceptor final {
   void make_room(const std::string& address);
 
   os::Loop& loop_;
+  const crypto::Identity identity_;
   crypto::TlsContext tls_;
   Handlers handlers_;
   const AcceptorLimits limits_;

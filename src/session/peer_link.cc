@@ -23,16 +23,14 @@ Nanoseconds jitter(Nanoseconds most) {
 
 }  // namespace
 
-PeerLink::PeerLink(os::Loop& loop, const std::string& self, std::string peer, std::string instance,
+PeerLink::PeerLink(os::Loop& loop, bool is_chooser, std::string peer, std::string instance,
                    const LinkLimits& limits, PeerLinkOwner& owner)
     : loop_(loop),
-      self_(self),
+      is_chooser_(is_chooser),
       peer_(std::move(peer)),
       instance_(std::move(instance)),
       limits_(limits),
-      owner_(owner) {
-  CHECK(self_ != peer_, "{} has no session with itself", self_);
-}
+      owner_(owner) {}
 
 void PeerLink::want(std::vector<os::Endpoint> addresses) {
   const bool news = !wanted_ || addresses != addresses_;

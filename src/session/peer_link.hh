@@ -3,7 +3,8 @@
 //
 // Both sides may dial at once, one side may have lost a connection that the other still believes
 // in, a relayed session may give way to a direct one. So that both keep the same connection, only
-// one side chooses: the host whose name sorts first.
+// one side chooses: the host whose name sorts first; of two fleets, that whose CA's fingerprint
+// does, since what each calls the other is its own affair.
 //
 //   dialled or accepted -> CANDIDATE: both push session.hello {instance, replaces}
 //   chooser:  pushes session.select on one candidate   -> ACTIVE
@@ -61,7 +62,7 @@ class PeerLinkOwner {
 
 class PeerLink final : private SessionEvents {
  public:
-  PeerLink(os::Loop& loop, const std::string& self, std::string peer, std::string instance,
+  PeerLink(os::Loop& loop, bool is_chooser, std::string peer, std::string instance,
            const LinkLimits& limits, PeerLinkOwner& owner);
   PeerLink(const PeerLink&) = delete;
   PeerLink& operator=(const PeerLink&) = delete;
@@ -97,7 +98,7 @@ class PeerLink final : private SessionEvents {
   void on_pong(Session& session) override;
   void on_closed(Session& session, const std::string& reason) override;
 
-  bool is_chooser() const { return self_ < peer_; }
+  bool is_chooser() const { return is_chooser_; }
   Connection* candidate(const Session& session);
   void consider_dialing();
   void start_dial(bool relays);
@@ -116,7 +117,7 @@ class PeerLink final : private SessionEvents {
   void bury(std::unique_ptr<Connection> connection);
 
   os::Loop& loop_;
-  const std::string self_;
+  const bool is_chooser_;
   const std::string peer_;
   const std::string instance_;
   const LinkLimits limits_;

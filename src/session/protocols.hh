@@ -14,15 +14,13 @@ constexpr const char* kSessionAlpn = "godwit-session/1";
 constexpr const char* kLaneAlpn = "godwit-lane/1";    // a transfer's bytes
 constexpr const char* kJoinAlpn = "godwit-join/1";    // a host that has no certificate yet
 constexpr const char* kApiAlpn = "http/1.1";          // the API, for users (RFC 7301's own name)
+constexpr const char* kTrustAlpn = "godwit-trust/1";  // sessions with hosts of trusted fleets
 constexpr const char* kRelayAlpn = "godwit-relay/1";  // a leg of a connection through a third host
 
 inline std::vector<crypto::ServerProtocol> server_protocols() {
   using enum crypto::Clients;
-  return {{kSessionAlpn, hosts},
-          {kLaneAlpn, hosts},
-          {kRelayAlpn, hosts},
-          {kJoinAlpn, anyone},
-          {kApiAlpn, users}};
+  return {{kSessionAlpn, hosts}, {kTrustAlpn, foreign}, {kLaneAlpn, hosts},
+          {kRelayAlpn, hosts},   {kJoinAlpn, anyone},   {kApiAlpn, users}};
 }
 
 }  // namespace godwit::session

@@ -20,10 +20,24 @@ std::string new_instance() {
 
 Sessions::Sessions(os::Loop& loop, const crypto::Identity& identity, Handlers handlers,
                    LinkLimits limits, decltype(Network::connect) connect)
+    : Sessions(loop, identity, crypto::TlsContext(identity, server_protocols()), std::nullopt,
+               std::move(handlers), limits, std::move(connect)) {}
+
+Sessions::Sessions(os::Loop& loop, const crypto::Identity& identity,
+                   const crypto::TrustedFleet& fleet, Handlers handlers, LinkLimits limits,
+                   decltype(Network::connect) connect)
+    : Sessions(loop, identity, crypto::TlsContext(identity, fleet),
+               Foreign{.we_choose = identity.ca().fingerprint() < fleet.ca.fingerprint()},
+               std::move(handlers), limits, std::move(connect)) {}
+
+Sessions::Sessions(os::Loop& loop, const crypto::Identity& identity, crypto::TlsContext tls,
+                   std::optional<Foreign> foreign, Handlers handlers, LinkLimits limits,
+                   decltype(Network::connect) connect)
     : loop_(loop),
       self_(identity.host_name()),
       instance_(new_instance()),
-      network_{loop, crypto::TlsContext(identity, server_protocols()), std::move(connect)},
+      foreign_(foreign),
+      network_{loop, std::move(tls), std::move(connect)},
       handlers_(std::move(handlers)),
       limits_(limits),
       relay_(loop, self_, relay_hooks()) {
@@ -69,7 +83,8 @@ PeerLink& Sessions::make_link(const std::string& peer) {
   auto& link = links_[peer];
   if (link == nullptr) {
     PeerLinkOwner& owner = *this;
-    link = std::make_unique<PeerLink>(loop_, self_, peer, instance_, limits_, owner);
+    const bool we_choose = foreign_ ? foreign_->we_choose : self_ < peer;
+    link = std::make_unique<PeerLink>(loop_, we_choose, peer, instance_, limits_, owner);
   }
   return *link;
 }
@@ -137,7 +152,8 @@ void Sessions::request(const std::string& peer, const std::string& method,
 void Sessions::accept(std::unique_ptr<TlsStream> stream, std::string via) {
   const std::string peer = stream->tls().peer_name();
   if (peer == self_ || peer.empty()) return;  // a copied identity, or a dial to ourselves
-  if (link(peer) == nullptr && links_.size() >= kMaxPeers) return;
+  const std::size_t most = foreign_ ? kMaxForeignPeers : kMaxPeers;
+  if (link(peer) == nullptr && links_.size() >= most) return;
   make_link(peer).add(std::move(stream), std::move(via));
 }
 
@@ -148,6 +164,7 @@ void Sessions::accept_relay_leg(std::unique_ptr<TlsStream> stream) {
 // Peers that may reach `peer` for us, those first that answer fastest.
 std::vector<std::string> Sessions::relays_to(const std::string& peer) const {
   std::vector<const Session*> up;
+  if (foreign_) return {};
   for (const auto& [name, link] : links_) {
     const Session* session = link->session();
     if (name != peer && session != nullptr && session->via().empty()) up.push_back(session);
@@ -177,8 +194,8 @@ std::unique_ptr<Dial> Sessions::dial(const std::string& peer, const char* alpn,
 std::unique_ptr<Dial> Sessions::dial_link(const std::string& peer,
                                           const std::vector<os::Endpoint>& addresses, bool relays,
                                           Dial::Done done) {
-  return dial(peer, kSessionAlpn, addresses, relays ? relays_to(peer) : std::vector<std::string>{},
-              false, std::move(done));
+  return dial(peer, foreign_ ? kTrustAlpn : kSessionAlpn, addresses,
+              relays ? relays_to(peer) : std::vector<std::string>{}, false, std::move(done));
 }
 
 // A dial that nobody but us holds.
@@ -219,7 +236,7 @@ void Sessions::on_link_down(const std::string& peer, const std::string& reason) 
 
 void Sessions::on_link_request(Session& session, const std::string& method,
                                const nlohmann::json& body, Responder responder) {
-  if (relay_.on_request(session, method, body, responder)) return;
+  if (!foreign_ && relay_.on_request(session, method, body, responder)) return;
   if (!handlers_.on_request) return responder.fail(fmt::format("unknown request {}", method));
   handlers_.on_request(session, method, body, std::move(responder));
 }

@@ -4,10 +4,14 @@
 // when the session is lost. Peers that connect by themselves are accepted as well: the fleet's CA
 // vouched for them. Lives in its loop's thread; callbacks may call back into it but not destroy
 // it.
+//
+// Hosts of a trusted fleet have a Sessions of their own, so that nothing goes from the one to the
+// other by oversight; it relays nothing.
 #include <functional>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,7 +21,8 @@
 
 namespace godwit::session {
 
-constexpr std::size_t kMaxPeers = 4096;  // hosts of one fleet that may be connected
+constexpr std::size_t kMaxPeers = 4096;       // hosts of one fleet that may be connected
+constexpr std::size_t kMaxForeignPeers = 64;  // of another fleet
 constexpr std::size_t kMaxLaneDials = 64;
 // For the answer of a peer in doubt: some round trips, and TCP's first retransmission.
 constexpr Nanoseconds kDoubtPatience = seconds(2);
@@ -59,6 +64,10 @@ class Sessions final : private PeerLinkOwner {
   // `connect`: the seam for tests; TCP when empty.
   Sessions(os::Loop& loop, const crypto::Identity& identity, Handlers handlers,
            LinkLimits limits = {}, decltype(Network::connect) connect = {});
+  // With hosts of another fleet, which are called HOST@FLEET. Its handlers get what hosts of
+  // ours would ask too: what is none of their business is for them to refuse.
+  Sessions(os::Loop& loop, const crypto::Identity& identity, const crypto::TrustedFleet& fleet,
+           Handlers handlers, LinkLimits limits = {}, decltype(Network::connect) connect = {});
   ~Sessions() override;
 
   const std::string& self() const { return self_; }
@@ -101,9 +110,17 @@ class Sessions final : private PeerLinkOwner {
   std::vector<std::string> relays_to(const std::string& peer) const;
   Relay::Hooks relay_hooks();
 
+  struct Foreign {
+    bool we_choose = false;  // which connection is the session
+  };
+  Sessions(os::Loop& loop, const crypto::Identity& identity, crypto::TlsContext tls,
+           std::optional<Foreign> foreign, Handlers handlers, LinkLimits limits,
+           decltype(Network::connect) connect);
+
   os::Loop& loop_;
   const std::string self_;
-  const std::string instance_;  // of this run of the agent
+  const std::string instance_;            // of this run of the agent
+  const std::optional<Foreign> foreign_;  // the peers are of another fleet
   Network network_;
   Handlers handlers_;
   const LinkLimits limits_;
