@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "wire/channel.hh"
+#include "wire/fleets.hh"
 
 namespace godwit::wire {
 
@@ -50,15 +51,16 @@ void Channel::transmit(Unacknowledged& notice) {
     }
     notice.fixed = true;
   }
+  const Notice told = as_told(peer_.host, notice.notice);
   if (can_send()) {
-    const Bytes body = encode_in_channel(notice.serial, notice.notice);
+    const Bytes body = encode_in_channel(notice.serial, told);
     if (body.size() <= tx_->sealer.max_message_bytes()) {
       tx_->sealer.message(in_channel::kNotify, body, peer_.batch);
       fabric_.has_output(*this);
     }
   }
   if (peer_.up) {
-    fabric_.sink().to_control(peer_.host, encode(Notify{id_, notice.serial, notice.notice}));
+    fabric_.sink().to_control(peer_.host, encode(Notify{id_, notice.serial, told}));
   }
 }
 
@@ -76,7 +78,9 @@ void Channel::receive_notice(std::uint64_t serial, const Notice& notice, bool by
     fabric_.sink().to_control(peer_.host, encode(Acknowledge{id_, serial}));
   }
   if (const auto* end = std::get_if<End>(&notice)) return receive_end(*end);
-  receiver_.noticed(*this, notice);
+  if (const auto heard = as_heard(peer_.host, remote().port, notice)) {
+    receiver_.noticed(*this, *heard);
+  }
 }
 
 void Channel::acknowledged(std::uint64_t serial) {

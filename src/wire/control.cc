@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.hh"
+#include "base/host_name.hh"
 
 namespace godwit::wire {
 namespace {
@@ -30,7 +31,7 @@ Label read_label(Reader& in) {
 // A host's name, or nothing.
 std::string read_host(Reader& in) {
   const std::string_view name = in.text8();
-  if (!name.empty() && !is_valid_name(name)) in.fail();
+  if (!name.empty() && !is_valid_host(name)) in.fail();
   return std::string(name);
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/check.hh"
 #include "crypto/hkdf.hh"
+#include "wire/fleets.hh"
 #include "wire/paths.hh"
 #include "wire/port.hh"
 
@@ -109,12 +110,16 @@ Channel* Engine::admitted_channel(const std::string& host, const ChannelId& id) 
 // A port that we know elsewhere, or know at another epoch of ours, says where it is: it or we
 // forgot. Whoever speaks must be that host itself.
 void Engine::stranger_notice(const std::string& host, const Notify& notify) {
-  const auto* move = std::get_if<Move>(&notify.notice);
+  const auto* said = std::get_if<Move>(&notify.notice);
+  if (!said) return;
+  const auto heard = as_heard(host, said->port.port, *said);
+  const auto* move = heard ? std::get_if<Move>(&*heard) : nullptr;
   if (!move || move->host != host) return;
   for (const PortEpoch& end : {notify.channel.low, notify.channel.high}) {
     if (end.port == move->port.port) continue;
     Port* local = newest(end.port);
     if (!local || !local->wire() || local->wire()->id != notify.channel.wire) continue;
+    if (!local->is_peers_fleet(host)) continue;
     sink_.to_control(host, encode(Acknowledge{notify.channel, notify.serial}));
     return local->noticed(host, *move);
   }

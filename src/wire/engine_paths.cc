@@ -1,6 +1,7 @@
 // What an Engine does for the paths of its peers: addresses, tags, and what it forwards for others.
 #include <algorithm>
 
+#include "base/host_name.hh"
 #include "wire/engine.hh"
 #include "wire/paths.hh"
 #include "wire/port.hh"
@@ -30,6 +31,7 @@ std::uint32_t Engine::take_index(Destination destination) {
 // The first of two hosts that happen to have the same tag keeps it; the other is not relayed to
 // from here.
 void Engine::note_tag(std::uint32_t index, Peer& peer) {
+  if (is_foreign(peer.host)) return;  // nothing is relayed to it
   std::erase_if(tags_, [&](const auto& known) { return known.second == &peer; });
   tags_.try_emplace(tag_of(index), &peer);
 }
@@ -69,6 +71,7 @@ std::vector<PeerAddress> Engine::own_addresses() const {
 }
 
 void Engine::note_reflexive(const std::string& observer, const PeerAddress& seen) {
+  if (is_foreign(observer)) return;  // our own hosts are told of it, and would go there
   auto& known = reflexive_[observer];
   if (known == seen) return;
   known = seen;
@@ -119,6 +122,7 @@ std::string Engine::host_at(const PeerAddress& address, const std::string& excep
 
 std::vector<std::pair<std::string, PeerAddress>> Engine::relays_to(const std::string& host) const {
   std::vector<const Peer*> able;
+  if (is_foreign(host)) return {};
   for (const auto& [name, peer] : peers_) {
     if (name != host && peer.paths->relays() && peer.paths->is_proven_directly()) {
       able.push_back(&peer);
@@ -151,7 +155,7 @@ void Engine::relay(const PeerAddress& from, std::uint16_t tag, BytesView run,
     return;
   }
   const Peer* source = proven_source(from);
-  if (source == nullptr) {
+  if (source == nullptr || is_foreign(source->host)) {
     relayed_.refused_source += count;
   } else if (to->second == source || !to->second->paths->is_proven_directly()) {
     relayed_.refused_target += count;

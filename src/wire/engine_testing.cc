@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/host_name.hh"
 #include "wire/datagram.hh"
 
 namespace godwit::wire::testing {
@@ -42,12 +43,13 @@ void TestHost::send_run(const PeerAddress& to, BytesView run, std::uint16_t segm
       });
 }
 
-void TestHost::to_control(const std::string& peer, BytesView message) {
+void TestHost::to_control(const std::string& known_as, BytesView message) {
+  const std::string peer(name_in_fleet(known_as));
   if (!net_.up_[std::minmax(name, peer)]) return;
   if (net_.is_previous_version && std::to_integer<int>(message[1]) > 4) return;
   for (int i = 0; i < (net_.doubles ? 2 : 1); ++i) {
     net_.queue_.push_back([this, peer, bytes = to_bytes(message)] {
-      net_[peer].engine.control(name, bytes, net_.now());
+      net_[peer].engine.control(net_.known_as(peer, name), bytes, net_.now());
     });
   }
 }
@@ -66,11 +68,20 @@ void TestNet::session(const std::string& a, const std::string& b, bool up) {
   for (const auto& [self, other] : {std::pair{a, b}, std::pair{b, a}}) {
     TestHost& host = *hosts_.at(self);
     if (up)
-      host.engine.session_up(other, secret, self == a, {&(*this)[other].address, 1}, now_);
+      host.engine.session_up(known_as(self, other), secret, self == a, {&(*this)[other].address, 1},
+                             now_);
     else
-      host.engine.session_down(other, now_);
+      host.engine.session_down(known_as(self, other), now_);
   }
   settle();
+}
+
+std::string TestNet::known_as(const std::string& observer, const std::string& host) const {
+  const auto fleet = [this](const std::string& name) {
+    const auto found = fleets.find(name);
+    return found == fleets.end() ? std::string("ours") : found->second;
+  };
+  return fleet(observer) == fleet(host) ? host : host_of_fleet(host, fleet(host));
 }
 
 std::string TestNet::owner(const PeerAddress& address) const {

@@ -51,6 +51,10 @@ class TestNet {
   void settle();  // delivers until nothing is on its way; no time passes
   void pass(Nanoseconds time);
   std::uint64_t ticks = 0;
+  // Of hosts that are of another fleet than those that are not in here.
+  std::map<std::string, std::string> fleets;
+  // What `observer` calls `host`.
+  std::string known_as(const std::string& observer, const std::string& host) const;
   // Control messages are delivered twice.
   bool doubles = false;
   // Messages that version 1 of the protocol did not have at first are lost.

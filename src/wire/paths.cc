@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/host_name.hh"
 #include "wire/datagram.hh"
 #include "wire/key.hh"
 
@@ -77,8 +78,9 @@ void Paths::tell() {
     publish_next_ = fabric_.now() + publish_interval_;
     ++published_;
     fabric_.sink().to_control(
-        peer_.host, encode(Endpoints{peer_.session_tag, serial_, rx_.back().index, limits.relays,
-                                     fabric_.own_addresses()}));
+        peer_.host,
+        encode(Endpoints{peer_.session_tag, serial_, rx_.back().index,
+                         limits.relays && !is_foreign(peer_.host), fabric_.own_addresses()}));
   }
   due_ = std::min(due_, publish_next_);
 }
@@ -98,7 +100,7 @@ void Paths::endpoints(const Endpoints& theirs) {
     tx_session_ = theirs.session;
     fabric_.note_tag(theirs.receiver_index, peer_);
   }
-  relays_ = theirs.relays;
+  relays_ = theirs.relays && !is_foreign(peer_.host);
   for (const auto& path : paths_) path->told = false;
   for (const PeerAddress& address : theirs.addresses) {
     if (!fabric_.host_at(address, peer_.host).empty()) continue;  // another's

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.hh"
+#include "base/host_name.hh"
 
 namespace godwit::wire {
 
@@ -91,6 +92,10 @@ bool Port::reaches(const Location& peer) {
   if (is_here(peer)) return fabric_.port(peer_at(peer.epoch)) != nullptr;
   const Channel* channel = channel_to(peer);
   return channel && channel->can_send();
+}
+
+bool Port::is_peers_fleet(const std::string& host) const {
+  return fleet_of(host) == fleet_of(newest_.host);
 }
 
 void Port::session_up(const std::string& host) {
@@ -197,10 +202,13 @@ void Port::tell_where_we_are() { tell(newest_, Move{id(), fabric_.self(), first_
 void Port::noticed(const std::string& host, const Notice& notice) {
   if (!wire_) return;
   if (const auto* move = std::get_if<Move>(&notice)) {
-    if (move->port.port == wire_->remote) learn_move(*move);
+    if (move->port.port == wire_->remote && is_peers_fleet(move->host)) learn_move(*move);
     if (move->port.port == config_.id) learn_superseded(*move);
   } else if (const auto* announce = std::get_if<Announce>(&notice)) {
-    if (announce->port.port == wire_->remote) learn_announce(*announce);
+    const bool taken_back = announce->host.empty();
+    if (announce->port.port == wire_->remote && (taken_back || is_peers_fleet(announce->host))) {
+      learn_announce(*announce);
+    }
   } else if (const auto* handover = std::get_if<Handover>(&notice)) {
     if (previous_ && previous_->host == host) learn_handover(*handover);
   }

@@ -42,6 +42,8 @@ class Port final : public Channel::Receiver {
   // Whether `host` may open the channel: the peer is, was or will be there (or we, for a detour).
   bool admits(const ChannelId& id, const std::string& host) const;
   void session_up(const std::string& host);
+  // A port does not leave its fleet: what is said of our peer as one of another fleet is not true.
+  bool is_peers_fleet(const std::string& host) const;
 
   // ---- frames ----
   void from_guest(std::span<const BytesView> frames);
