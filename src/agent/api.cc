@@ -111,6 +111,7 @@ void add_routes(http::Server& server, Parts parts) {
   add_user_routes(server, parts);
   add_record_routes(server, parts);
   add_network_routes(server, parts);
+  add_trust_routes(server, parts);
   add_component_routes(server, parts);
   add_image_routes(server, parts);
   add_replica_routes(server, parts);

@@ -48,6 +48,7 @@ void add_network_routes(http::Server& server, Parts parts);
 void add_component_routes(http::Server& server, Parts parts);
 void add_migration_routes(http::Server& server, Parts parts);
 void add_replica_routes(http::Server& server, Parts parts);
+void add_trust_routes(http::Server& server, Parts parts);
 void add_batch_route(http::Server& server, Parts parts);
 
 // docs/protocol/openapi.json, compiled in.

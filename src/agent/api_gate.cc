@@ -46,13 +46,15 @@ nlohmann::json told(const http::Request& request) {
     if (!body.is_object() || !body.contains(key) || body[key].is_structured()) continue;
     on[key] = body[key];
   }
-  for (const auto& vm : array_field(body, "vms")) {
-    if (vm.is_string()) on["vms"].push_back(vm);
+  for (const char* key : {"vms", "ports"}) {
+    for (const auto& each : array_field(body, key)) {
+      if (each.is_string()) on[key].push_back(each);
+    }
   }
   return on;
 }
 
-// What the answer adds: whose it was, the id that it got, why it was refused.
+// What the answer adds: whose it was, the id that it got, which fleet, why it was refused.
 void add_answer(nlohmann::json& entry, int status, std::string_view body) {
   entry["status"] = status;
   const auto answer = nlohmann::json::parse(body, nullptr, false);
@@ -60,7 +62,9 @@ void add_answer(nlohmann::json& entry, int status, std::string_view body) {
   for (const char* key : {"tenant", "error"}) {
     if (answer.contains(key) && answer[key].is_string()) entry[key] = answer[key];
   }
-  if (answer.contains("id") && answer["id"].is_string()) entry["on"]["id"] = answer["id"];
+  for (const char* key : {"id", "fleet", "fingerprint"}) {
+    if (answer.contains(key) && answer[key].is_string()) entry["on"][key] = answer[key];
+  }
 }
 
 }  // namespace

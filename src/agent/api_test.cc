@@ -75,6 +75,7 @@ class ApiTest : public testing::Test {
                          .audit = audit_,
                          .metrics = metrics_});
     network_.use_peers(fleet_);
+    network_.use_trust(fleet_.trust());
     fleet_.online = [](const std::shared_ptr<os::UdpSocket>&) {};
     for (const char* tenant : {"red", "blue"}) {
       qemu::VmSpec spec;

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/preflight.hh"
+#include "base/host_name.hh"
 #include "os/random.hh"
 #include "os/wall_clock.hh"
 #include "qemu/json.hh"
@@ -101,11 +102,24 @@ void ComponentMoves::preflight(const SourceRecord& record, const std::string& ho
   }
   std::set<std::string> peers;
   for (const PortId& port : record.ports) {
-    for (const auto& peer : context_.network.peers_of(port)) peers.insert(peer);
+    for (const auto& peer : context_.network.peers_of(port)) {
+      if (!is_foreign(peer)) peers.insert(peer);
+    }
+  }
+  const auto foreign = context_.network.foreign_wires(record.ports);
+  if (!foreign.empty() && context_.peers.protocol(host) < kTrustProtocol) {
+    return done(Findings{
+        .checks = {check_of("wires", false,
+                            fmt::format("the agent of host {} is too old for wires to other "
+                                        "fleets: upgrade it, or disconnect them first",
+                                        host))}});
   }
   context_.peers.request(
       host, "component.preflight",
-      {{"id", record.id.text()}, {"component", fabric::to_json(*component)}, {"peers", peers}},
+      {{"id", record.id.text()},
+       {"component", fabric::to_json(*component)},
+       {"peers", peers},
+       {"foreign_wires", foreign}},
       [host, done = std::move(done)](const Result<nlohmann::json>& reply) {
         if (reply) return done(parse_findings(*reply));
         done(Findings{.checks = {check_of("target", false, reply.error().text)}});
@@ -221,6 +235,7 @@ void ComponentMoves::answer_preflight(const PeerRequest& request,
               : fmt::format("host {} has no session with {}, the other end of one of its wires",
                             self, peer)));
   }
+  std::ranges::move(foreign_checks(context_.network, body), std::back_inserter(checks));
   request.answer(to_json(Findings{.checks = std::move(checks)}));
 }
 

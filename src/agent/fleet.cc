@@ -44,7 +44,8 @@ Fleet::Fleet(os::Loop& loop, const Config& config, store::Store& store, Events& 
       config_(config),
       store_(store),
       events_(events),
-      handlers_(std::move(handlers)) {}
+      handlers_(std::move(handlers)),
+      trust_(loop, store, events, trust_handlers()) {}
 
 Fleet::~Fleet() = default;
 
@@ -110,6 +111,7 @@ void Fleet::go_online(crypto::Identity identity) {
   acceptor_->listen(port);
   online(os::UdpSocket::bind(port));
   for (const auto& host : known()) sessions_->want(host.name, addresses(host.name));
+  trust_.go_online(*identity_);
   watch_addresses();
   spdlog::info("host {} is online in fleet '{}', port {}", config_.name, identity_->fleet(),
                config_.port);
@@ -175,6 +177,8 @@ session::Acceptor::Handlers Fleet::acceptor_handlers() {
           },
       .api = [this](std::unique_ptr<session::TlsStream> stream,
                     const std::string&) { handlers_.api(std::move(stream)); },
+      .trust = [this](std::unique_ptr<session::TlsStream> stream,
+                      const std::string&) { trust_.accept(std::move(stream)); },
       .refused =
           [this](const std::string& address, const std::string& reason) {
             const auto silent = refusals_.may_log(loop_.now());
@@ -325,7 +329,9 @@ Result<nlohmann::json> Fleet::joined(Result<session::Joined> result) {
 nlohmann::json Fleet::describe() const {
   nlohmann::json sessions = nlohmann::json::array();
   if (sessions_) {
-    for (const auto& status : sessions_->status()) {
+    auto all = sessions_->status();
+    std::ranges::move(trust_.status(), std::back_inserter(all));
+    for (const auto& status : all) {
       sessions.push_back({{"peer", status.peer},
                           {"state", to_text(status.state)},
                           {"rtt_ms", to_ms(status.rtt)},
@@ -382,7 +388,7 @@ std::vector<std::string> Fleet::hosts_called(const std::string& name) const {
 }
 
 Result<> Fleet::push_wire_control(const std::string& peer, BytesView message) {
-  session::Session* session = sessions_ ? sessions_->find(peer) : nullptr;
+  session::Session* session = find(peer);
   if (session == nullptr) return fail("no session with {}", peer);
   return session->push_binary(kWireControl, message);
 }
@@ -406,9 +412,7 @@ void Fleet::broadcast(const std::string& method, const nlohmann::json& body) {
   }
 }
 
-bool Fleet::is_up(const std::string& peer) const {
-  return sessions_ && sessions_->find(peer) != nullptr;
-}
+bool Fleet::is_up(const std::string& peer) const { return find(peer) != nullptr; }
 
 std::vector<std::string> Fleet::up() const {
   std::vector<std::string> names;
@@ -420,19 +424,24 @@ std::vector<std::string> Fleet::up() const {
 }
 
 Nanoseconds Fleet::rtt(const std::string& peer) const {
-  const session::Session* session = sessions_ ? sessions_->find(peer) : nullptr;
+  const session::Session* session = find(peer);
   return session == nullptr ? Nanoseconds(0) : session->rtt();
 }
 
 unsigned Fleet::protocol(const std::string& peer) const {
-  const session::Session* session = sessions_ ? sessions_->find(peer) : nullptr;
+  const session::Session* session = find(peer);
   return session == nullptr ? 0 : session->protocol();
 }
 
 void Fleet::request(const std::string& peer, const std::string& method, const nlohmann::json& body,
                     Reply reply, Nanoseconds timeout) {
   if (!sessions_) return reply(fail("host {} has not joined a fleet", config_.name));
-  sessions_->request(peer, method, body, std::move(reply), timeout);
+  session::Sessions* sessions = sessions_with(peer);
+  if (sessions == nullptr) {
+    return reply(
+        fail("{}: the fleet of {} is not trusted: see godwit host trust ls", method, peer));
+  }
+  sessions->request(peer, method, body, std::move(reply), timeout);
 }
 
 void Fleet::open_lane(const std::string& peer, LaneReady ready) {

@@ -15,6 +15,7 @@
 #include "agent/events.hh"
 #include "agent/log_limit.hh"
 #include "agent/peers.hh"
+#include "agent/trust.hh"
 #include "crypto/identity.hh"
 #include "os/address_monitor.hh"
 #include "os/udp.hh"
@@ -38,6 +39,13 @@ class Fleet final : public Peers {
     // Pushes that are not the fleet's own matter.
     std::function<void(const std::string& peer, const std::string& method, BytesView body)> push;
     std::function<void()> addresses_changed;  // of this host
+    // Hosts of other fleets: `up` and `request` above are of our own only.
+    std::function<void(session::Session&)> foreign_up;
+    std::function<void(PeerRequest, const nlohmann::json& body)> foreign_request;
+    // See Trust::Handlers.
+    std::function<void(const std::string& fleet, const std::optional<std::string>& port)>
+        trust_ends;
+    std::function<std::string(const std::string& port)> tenant_of;
   };
 
   Fleet(os::Loop& loop, const Config& config, store::Store& store, Events& events,
@@ -54,6 +62,9 @@ class Fleet final : public Peers {
   nlohmann::json hosts() const;
   // The host of that name, or all hosts of the site of that name.
   std::vector<std::string> hosts_called(const std::string& name) const;
+  // What this host's operator gives to that of another fleet: public.
+  Result<nlohmann::json> card() const;
+  Trust& trust() { return trust_; }
   Result<> push_wire_control(const std::string& peer, BytesView message);
 
   // Founds the fleet of a host that has none. Fails where the CA is not kept.
@@ -67,7 +78,7 @@ class Fleet final : public Peers {
   // To every host with whom there is a session.
   void broadcast(const std::string& method, const nlohmann::json& body);
 
-  // Peers.
+  // Peers. Those who are up are hosts of our own fleet; asked can be HOST@FLEET too.
   const std::string& self() const override { return config_.name; }
   bool is_up(const std::string& peer) const override;
   std::vector<std::string> up() const override;
@@ -90,6 +101,9 @@ class Fleet final : public Peers {
   void go_online(crypto::Identity identity);
   session::Sessions::Handlers session_handlers();
   session::Acceptor::Handlers acceptor_handlers();
+  Trust::Handlers trust_handlers();
+  session::Sessions* sessions_with(const std::string& peer) const;
+  session::Session* find(const std::string& peer) const;
   void serve_joins();
   void know(const session::KnownHost& host);
   bool believes(const std::string& who, const std::string& about) const;
@@ -108,6 +122,7 @@ class Fleet final : public Peers {
   store::Store& store_;
   Events& events_;
   Handlers handlers_;
+  Trust trust_;
   std::optional<crypto::Identity> identity_;
   std::unique_ptr<session::Sessions> sessions_;
   std::unique_ptr<session::Acceptor> acceptor_;

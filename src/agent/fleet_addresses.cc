@@ -5,6 +5,7 @@
 
 #include "agent/fleet.hh"
 #include "agent/records.hh"
+#include "base/host_name.hh"
 #include "os/address_monitor.hh"
 #include "os/own_address.hh"
 
@@ -47,6 +48,7 @@ session::KnownHost Fleet::own_record() const {
 }
 
 std::vector<os::Endpoint> Fleet::addresses(const std::string& host) const {
+  if (is_foreign(host)) return trust_.addresses(host);
   std::vector<os::Endpoint> endpoints;
   const auto document = store_.find("host", host);
   if (!document) return endpoints;
@@ -67,6 +69,7 @@ std::set<os::Endpoint> Fleet::sources() const {
   for (const auto& host : known()) {
     for (const auto& to : addresses(host.name)) note(to);
   }
+  for (const auto& to : trust_.addresses()) note(to);
   return used;
 }
 
@@ -86,11 +89,12 @@ void Fleet::watch_addresses() {
       if (session::Session* session = sessions_->find(peer)) gossip(*session);
     }
     for (const auto& host : known()) doubt(host.name);
+    trust_.doubt_all();
   });
 }
 
 void Fleet::doubt(const std::string& peer) {
-  if (sessions_) sessions_->doubt(peer);
+  if (session::Sessions* sessions = sessions_with(peer)) sessions->doubt(peer);
 }
 
 }  // namespace godwit::agent

@@ -146,6 +146,7 @@ class Agent final {
       wires_.use_socket(std::move(socket));
     };
     network_.use_peers(fleet_);
+    network_.use_trust(fleet_.trust());
     users_.changed = [this] { cut_ended_users(); };
     events_.observe([this](std::string_view name, const nlohmann::json& data) {
       audit_migration(audit_, name, data);
@@ -282,7 +283,23 @@ class Agent final {
                   wires_.use_addresses(to_peer_addresses(fleet_.own_addresses()));
                   wires_.addresses_changed();
                   for (const auto& peer : fleet_.up()) migrations_.doubt_lanes(peer);
-                }};
+                },
+            // Of other fleets: wires, and nothing else.
+            .foreign_up =
+                [this](session::Session& session) {
+                  wires_.session_up(session.peer(), session.wire_secret(), session.is_initiator(),
+                                    wire_addresses(fleet_, session));
+                  network_.on_session_up(session.peer());
+                },
+            .foreign_request =
+                [this](PeerRequest request, const nlohmann::json& body) {
+                  network_.on_foreign_request(std::move(request), body);
+                },
+            .trust_ends =
+                [this](const std::string& fleet, const std::optional<std::string>& port) {
+                  network_.cut_foreign(fleet, port);
+                },
+            .tenant_of = [this](const std::string& port) { return network_.tenant_of(port); }};
   }
 
   const Config& config_;

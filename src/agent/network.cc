@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/host_name.hh"
 #include "os/random.hh"
 #include "qemu/json.hh"
 
@@ -40,8 +41,16 @@ void Network::start() {
     }
     ports_[record.id] = record;
   }
-  for (const auto& document : store_.list("wire")) {
+  std::vector<store::Document> wires = store_.list("wire");
+  std::ranges::move(store_.list(kForeignWire), std::back_inserter(wires));
+  for (const auto& document : wires) {
     const WireRecord record = wire_record(document.body);
+    // An older agent, which does not see wires to other fleets, moved the port or made another one.
+    const bool known = ports_.contains(record.local) && !wires_of_.contains(record.local);
+    if (is_foreign(record.remote_host) && !known) {
+      store_.erase(kForeignWire, document.key);
+      continue;
+    }
     wires_of_[record.local] = record;
     wires_.connect(config_of(record));
   }
@@ -355,8 +364,8 @@ void Network::release(const std::vector<PortId>& all, Epoch epoch, std::function
     };
     wires_.release({port, ports_.at(port).epoch});
     wires_.detach(port);
+    if (const WireRecord* wire = wire_at(port)) store_.erase(store_kind(*wire), port.text());
     wires_of_.erase(port);
-    store_.erase("wire", port.text());
     forget_port(port);
   }
   (void)store_.end_group();  // on a full disk it waits
@@ -387,6 +396,11 @@ Result<PortId> Network::prepare_held(const nlohmann::json& described, PortKind k
     const auto wire = parse_wire(described["wire"]);
     if (!wire) return std::unexpected(wire.error());
     if (wire->local != record.id) return fail("port {} comes with another's wire", record.name);
+    const auto fleet = fleet_of(wire->remote_host);
+    if (!fleet.empty() && port_for(fleet, &record) == nullptr) {
+      return fail("port {} has a wire to fleet {}, which host {} does not trust for it",
+                  record.name, fleet, config_.name);
+    }
     arriving_wires_[record.id] = *wire;
     wires.push_back(config_of(*wire));
   }

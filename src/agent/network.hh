@@ -14,8 +14,10 @@
 
 #include "agent/config.hh"
 #include "agent/events.hh"
+#include "agent/log_limit.hh"
 #include "agent/peers.hh"
 #include "agent/records.hh"
+#include "agent/trusted_ports.hh"
 #include "agent/wire_thread.hh"
 #include "os/child.hh"
 #include "os/masquerade.hh"
@@ -32,6 +34,7 @@ class Network final {
           Events& events);
   ~Network();
   void use_peers(Peers& peers) { peers_ = &peers; }
+  void use_trust(const TrustedPorts& trusted) { trusted_ = &trusted; }
   void on_wire_event(const wire::Event& event);
   // The path of wires to a host is another one.
   std::function<void(const std::string& host)> path_changed;
@@ -49,7 +52,7 @@ class Network final {
   bool has_wire(const PortId& port) const { return wire_at(port) != nullptr; }
   void list_ports(const std::string& tenant, std::function<void(nlohmann::json)> done);
   struct Ends {
-    std::string a, b;  // "NAME" or "HOST/NAME"
+    std::string a, b;  // "NAME" or "HOST/NAME", HOST may be HOST@FLEET
     std::string tenant;
     std::string topology{};  // that wants the wire
   };
@@ -62,7 +65,13 @@ class Network final {
 
   // Peers.
   void on_request(PeerRequest request, const nlohmann::json& body);
-  void on_session_up(const std::string& peer);
+  void on_session_up(const std::string& peer);  // also of another fleet
+  // All that a host of another fleet may ask; network_foreign.cc.
+  void on_foreign_request(PeerRequest request, const nlohmann::json& body);
+  // Wires of this port, or of all ports, to that fleet.
+  void cut_foreign(const std::string& fleet, const std::optional<std::string>& port);
+  // Of the port that has this name; empty: there is none.
+  std::string tenant_of(const std::string& port) const;
 
   // Vms. nic_for() makes the port when there is none of that name.
   Result<PortRecord> nic_for(const std::string& name, const std::string& tenant,
@@ -81,6 +90,10 @@ class Network final {
   // What the target must know of a port: record, wire, and the host of the wire's other end.
   Result<nlohmann::json> describe_nic(PortId port) const;
   std::vector<std::string> peers_of(PortId port) const;
+  // Wires of these ports to other fleets, as the target is to be asked about them; one of them, as
+  // the target answers.
+  nlohmann::json foreign_wires(const std::vector<PortId>& ports) const;
+  Result<> may_take_foreign(const nlohmann::json& wire) const;
   void offer_move(PortId port, const std::string& to_host, Epoch epoch);
   // See WireThread: arm before the vCPUs may stop, plug when they stand, pause after QEMU's main
   // loop went round.
@@ -108,7 +121,9 @@ class Network final {
   void discard_held(const std::vector<PortId>& ports);
 
  private:
-  struct Located {  // a port, wherever it is
+  static constexpr Nanoseconds kForeignTimeout = seconds(5);
+
+  struct Located {  // a port, wherever it is; of another fleet's the tenant is not known
     PortId id;
     std::string name, tenant, host;
     Epoch epoch = 1;
@@ -126,6 +141,7 @@ class Network final {
   Result<> add(PortRecord record);
   Result<> remove(const PortRecord& record);
   const PortRecord* find(std::string_view name) const;
+  const PortRecord* find(const PortId& id) const;
   const WireRecord* wire_at(const PortId& port) const;
   std::string tenant_of(const PortId& port) const;  // empty: not here
   void save(const PortRecord& record);
@@ -150,6 +166,15 @@ class Network final {
   nlohmann::json answer_find(const nlohmann::json& body) const;
   Result<nlohmann::json> answer_attach(const std::string& peer, const nlohmann::json& body);
   void answer_connect(PeerRequest request, const nlohmann::json& body);
+  // The port, if that fleet is trusted for it.
+  const PortRecord* port_for(std::string_view fleet, const PortRecord* port) const;
+  void cut_of(std::string_view fleet, const WireId& id);
+  static bool is_of_fleet(const WireRecord& wire, std::string_view fleet);
+  Result<> may_connect_abroad(const Located& ours, const std::string& foreign_host) const;
+  nlohmann::json answer_foreign_find(const std::string& peer, const nlohmann::json& body) const;
+  Result<nlohmann::json> answer_foreign_attach(const std::string& peer, const nlohmann::json& body);
+  nlohmann::json answer_foreign_detach(const std::string& peer, const nlohmann::json& body);
+  nlohmann::json answer_foreign_check(const std::string& peer, const nlohmann::json& body) const;
 
   os::Loop& loop_;
   const Config& config_;
@@ -157,6 +182,8 @@ class Network final {
   WireThread& wires_;
   Events& events_;
   Peers* peers_ = nullptr;
+  const TrustedPorts* trusted_ = nullptr;
+  LogLimit foreign_refusals_;
   std::map<PortId, PortRecord> ports_;
   std::map<PortId, WireRecord> wires_of_;  // by local port
   std::map<PortId, PortDevice> devices_;

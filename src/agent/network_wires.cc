@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/network.hh"
+#include "base/host_name.hh"
 #include "os/random.hh"
 
 namespace godwit::agent {
@@ -33,7 +34,7 @@ const WireRecord* Network::wire_at(const PortId& port) const {
 
 void Network::save(const WireRecord& record) {
   wires_of_[record.local] = record;
-  store_.put("wire", record.local.text(), to_json(record));
+  store_.put(store_kind(record), record.local.text(), to_json(record));
 }
 
 wire::WireConfig Network::config_of(const WireRecord& record) const {
@@ -67,8 +68,8 @@ void Network::locate(const std::string& text, const std::string& tenant,
   const bool here = wanted.host.empty() || wanted.host == config_.name;
   if (!here && (peers_ == nullptr || !peers_->is_up(wanted.host))) {
     return done(
-        fail("host {} cannot be asked for port {}: there is no session with it; see godwit host ls",
-             wanted.host, wanted.name));
+        fail("host {} cannot be asked for port {}: there is no session with it; see godwit host {}",
+             wanted.host, wanted.name, is_foreign(wanted.host) ? "trust ls" : "ls"));
   }
   struct Search {
     std::size_t open = 1;
@@ -76,17 +77,25 @@ void Network::locate(const std::string& text, const std::string& tenant,
     std::vector<std::string> silent;
   };
   auto search = std::make_shared<Search>();
-  const auto answered = [search, text, tenant, done](const nlohmann::json& json) {
+  const bool abroad = is_foreign(wanted.host);
+  const auto answered = [search, text, tenant, done, wanted, abroad](const nlohmann::json& json) {
     const auto id = id_field<PortId>(json, "id");
-    if (id && is_of(text_field_or(json, "tenant", ""), tenant)) {
+    if (id && (abroad || is_of(text_field_or(json, "tenant", ""), tenant))) {
+      // Another fleet's host speaks for itself only, and of no tenant.
       search->found.push_back({.id = *id,
-                               .name = text_field_or(json, "name", ""),
-                               .tenant = text_field_or(json, "tenant", ""),
-                               .host = text_field_or(json, "host", ""),
+                               .name = abroad ? wanted.name : text_field_or(json, "name", ""),
+                               .tenant = abroad ? "" : text_field_or(json, "tenant", ""),
+                               .host = abroad ? wanted.host : text_field_or(json, "host", ""),
                                .epoch = epoch_field(json, "epoch", 1)});
     }
     if (--search->open > 0) return;
     if (search->found.size() == 1) return done(search->found.front());
+    if (search->found.empty() && abroad && search->silent.empty()) {
+      return done(
+          fail("host {} shows us no port '{}': has its operator trusted our fleet for it? "
+               "(godwit host trust add there)",
+               wanted.host, wanted.name));
+    }
     if (search->found.empty()) {
       return done(fail("there is no port '{}'{}; see godwit port ls on its host", text,
                        search->silent.empty()
@@ -97,7 +106,11 @@ void Network::locate(const std::string& text, const std::string& tenant,
               text, search->found[1].host, text));
   };
   const nlohmann::json body = {{"name", wanted.name}};
-  for (const auto& peer : peers_ == nullptr ? std::vector<std::string>{} : peers_->up()) {
+  // Those who are up are of our own fleet: another one's host is asked when it is named.
+  const auto asked = peers_ == nullptr ? std::vector<std::string>{}
+                     : abroad          ? std::vector{wanted.host}
+                                       : peers_->up();
+  for (const auto& peer : asked) {
     if (!wanted.host.empty() && peer != wanted.host) continue;
     ++search->open;
     peers_->request(
@@ -135,7 +148,14 @@ void Network::connect(const Ends& ends, Done done) {
 void Network::connect_located(const Located& a, const Located& b, const std::string& topology,
                               Done done) {
   if (a.id == b.id) return done(fail("port {} cannot be wired to itself", a.name));
-  if (a.tenant != b.tenant) {
+  if (is_foreign(a.host) && !is_foreign(b.host)) {
+    return connect_located(b, a, topology, std::move(done));
+  }
+  if (is_foreign(b.host)) {
+    const auto may = is_foreign(a.host) ? fail("neither of these ports is of our fleet")
+                                        : may_connect_abroad(a, b.host);
+    if (!may) return done(std::unexpected(may.error()));
+  } else if (a.tenant != b.tenant) {
     return done(fail("port {} is of tenant {}, port {} of tenant {}: wires do not cross tenants",
                      a.name, a.tenant, b.name, b.tenant));
   }
@@ -183,8 +203,13 @@ void Network::connect_located(const Located& a, const Located& b, const std::str
 
 void Network::ask_attach(const WireRecord& record, const std::string& host, Done done) {
   if (host == config_.name) return done(attach_wire(record));
+  nlohmann::json body = to_json(record);
+  // What tenants and topologies we have is ours to know.
+  if (is_foreign(host)) {
+    for (const char* own : {"tenant", "topology"}) body.erase(own);
+  }
   peers_->request(
-      host, "wire.attach", to_json(record),
+      host, "wire.attach", body,
       [done = std::move(done)](const Result<nlohmann::json>& reply) mutable {
         done(reply ? Result<>{} : std::unexpected(reply.error()));
       },
@@ -203,7 +228,8 @@ Result<> Network::attach_wire(const WireRecord& record) {
     return fail("port {} has a wire to port {} already: disconnect it first", port->second.name,
                 present->remote_name);
   }
-  if (auto done = store_.record("wire", record.local.text(), to_json(record)); !done) return done;
+  const auto kept = store_.record(store_kind(record), record.local.text(), to_json(record));
+  if (!kept) return kept;
   wires_of_[record.local] = record;
   wires_.connect(config_of(record));
   events_.publish("wire", {{"id", record.id.text()},
@@ -245,9 +271,10 @@ bool Network::cut_half(const std::string& end, const std::string& other,
 }
 
 void Network::disconnect_located(const Located& a, const Located& b, Done done) {
-  if (a.host != config_.name && b.host == config_.name) {
-    return disconnect_located(b, a, std::move(done));
-  }
+  const bool b_is_nearer = a.host != config_.name &&
+                           (b.host == config_.name || (is_foreign(a.host) && !is_foreign(b.host)));
+  if (b_is_nearer) return disconnect_located(b, a, std::move(done));
+  if (is_foreign(a.host)) return done(fail("neither of these ports is of our fleet"));
   if (a.host != config_.name) {
     return peers_->request(
         a.host, "wire.disconnect", {{"a", a.host + "/" + a.name}, {"b", b.host + "/" + b.name}},
@@ -274,7 +301,7 @@ void Network::cut(const WireId& wire) {
   wires_.disconnect(wire);
   std::erase_if(wires_of_, [&](const auto& entry) {
     if (entry.second.id != wire) return false;
-    store_.erase("wire", entry.first.text());
+    store_.erase(store_kind(entry.second), entry.first.text());
     events_.publish(
         "wire", {{"id", wire.text()}, {"tenant", entry.second.tenant}, {"event", "disconnected"}});
     return true;
@@ -342,10 +369,10 @@ void Network::on_session_up(const std::string& peer) {
   if (wires.empty()) return;
   peers_->request(
       peer, "wire.check", {{"wires", wires}},
-      [this](const Result<nlohmann::json>& reply) {
+      [this, fleet = std::string(fleet_of(peer))](const Result<nlohmann::json>& reply) {
         if (!reply) return;
         for (const auto& text : texts_field(*reply, "unknown")) {
-          if (const auto id = WireId::parse(text)) cut(*id);
+          if (const auto id = WireId::parse(text)) cut_of(fleet, *id);
         }
       },
       kAskTimeout);
@@ -355,31 +382,39 @@ void Network::on_session_up(const std::string& peer) {
 void Network::look_up_peer(const PortId& port) {
   const WireRecord* wire = wire_at(port);
   if (wire == nullptr) return;
-  const auto answered = [this, port, remote = wire->remote](const nlohmann::json& found) {
+  const auto answered = [this, port, remote = wire->remote](const std::string& host,
+                                                            const nlohmann::json& found) {
     const auto at = wires_of_.find(port);
     const auto id = id_field<PortId>(found, "id");
     if (at == wires_of_.end() || !id || *id != remote) return;
     const Epoch epoch = epoch_field(found, "epoch", 0);
-    const std::string host = text_field_or(found, "host", "");
-    if (epoch < at->second.remote_epoch || !is_valid_name(host)) return;
+    if (epoch < at->second.remote_epoch || fleet_of(host) != fleet_of(at->second.remote_host)) {
+      return;
+    }
     at->second.remote_epoch = epoch;
     at->second.remote_host = host;
     save(WireRecord(at->second));
     wires_.connect(config_of(at->second));
   };
   const nlohmann::json body = {{"id", wire->remote.text()}};
-  answered(answer_find(body));
-  for (const auto& peer : peers_->up()) {
+  const std::string fleet(fleet_of(wire->remote_host));
+  if (fleet.empty()) answered(config_.name, answer_find(body));
+  for (const auto& peer : fleet.empty() ? peers_->up() : trusted_->up(fleet)) {
     peers_->request(
         peer, "port.find", body,
-        [answered](const Result<nlohmann::json>& reply) {
-          if (reply) answered(*reply);
+        [answered, peer](const Result<nlohmann::json>& reply) {
+          if (reply) answered(peer, *reply);
         },
         kAskTimeout);
   }
 }
 
 // ---- the wire thread ----
+
+std::string Network::tenant_of(const std::string& port) const {
+  const PortRecord* found = find(port);
+  return found == nullptr ? std::string() : found->tenant;
+}
 
 std::string Network::tenant_of(const PortId& port) const {
   const auto found = ports_.find(port);

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <memory>
 
+#include "base/host_name.hh"
 #include "os/random.hh"
 #include "qemu/devices.hh"
 #include "qemu/disk_snapshots.hh"
@@ -23,6 +24,12 @@ Check passed(std::string name, std::string detail) {
 }
 Check failed(std::string name, std::string detail) {
   return {.name = std::move(name), .ok = false, .detail = std::move(detail)};
+}
+
+nlohmann::json foreign_wires_of(const SourceMove::Context& context, const Vm& vm) {
+  std::vector<PortId> ports;
+  for (const auto& nic : vm.spec().nics) ports.push_back(nic.port);
+  return context.network.foreign_wires(ports);
 }
 
 // What is known here, without asking anyone.
@@ -50,6 +57,13 @@ std::vector<Check> local_checks(const SourceMove::Context& context, Vm& vm, cons
     checks.push_back(failed(
         "volumes",
         fmt::format("the agent of host {} is too old for disks at servers: upgrade it", to)));
+  }
+  if (!foreign_wires_of(context, vm).empty() && context.peers.is_up(to) &&
+      context.peers.protocol(to) < kTrustProtocol) {
+    checks.push_back(failed(
+        "wires", fmt::format("the agent of host {} is too old for the vm's wires to other fleets: "
+                             "upgrade it, or disconnect them first",
+                             to)));
   }
   if (!wish.postcopy) return checks;
   if (!wish.compact) {
@@ -126,12 +140,15 @@ void ask_target(const SourceMove::Context& context, Vm& vm, const std::string& t
                 const Seen& seen, std::vector<Check> checks, std::function<void(Findings)> done) {
   nlohmann::json peers = nlohmann::json::array();
   for (const auto& nic : vm.spec().nics) {
-    for (const auto& peer : context.network.peers_of(nic.port)) peers.push_back(peer);
+    for (const auto& peer : context.network.peers_of(nic.port)) {
+      if (!is_foreign(peer)) peers.push_back(peer);
+    }
   }
   const auto marker = context.disks.mark(vm.spec());
   nlohmann::json body = {{"spec", qemu::to_json(vm.spec())},
                          {"marker", marker ? marker->id().text() : ""},
                          {"peers", peers},
+                         {"foreign_wires", foreign_wires_of(context, vm)},
                          {"path_mtu", kAskedPathMtu},
                          {"disk_bytes", context.disks.used_bytes(vm.spec()).bytes},
                          {"postcopy", wish.postcopy}};
@@ -243,6 +260,7 @@ Findings find_out(const SourceMove::Context& context, const std::string& from,
                                                    self, peer)));
     }
   }
+  std::ranges::move(foreign_checks(context.network, body), std::back_inserter(checks));
   findings.checks = std::move(checks);
   return findings;
 }
@@ -269,6 +287,18 @@ void find_snapshots(const SourceMove::Context& context, Vm& vm, const std::strin
 }
 
 }  // namespace
+
+std::vector<Check> foreign_checks(const Network& network, const nlohmann::json& body) {
+  std::vector<Check> checks;
+  for (const auto& wire : array_field(body, "foreign_wires")) {
+    const auto may = network.may_take_foreign(wire);
+    checks.push_back(may ? passed("wires", fmt::format("port {} may have its wire to {} here",
+                                                       text_field_or(wire, "port", ""),
+                                                       text_field_or(wire, "peer", "")))
+                         : failed("wires", may.error().text));
+  }
+  return checks;
+}
 
 bool is_readable(const std::string& path) { return ::access(path.c_str(), R_OK) == 0; }
 

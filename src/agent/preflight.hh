@@ -44,8 +44,11 @@ struct Wish {
 void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to, Wish wish,
                std::function<void(Findings)> done);
 
-// The target's part of migration.preflight: {spec, peers, path_mtu, disk_bytes, marker, volumes?:
-// {key, seen}} -> Findings. `answer` is called once, later where there are volumes.
+// Of a preflight's {foreign_wires}: Network::foreign_wires().
+std::vector<Check> foreign_checks(const Network& network, const nlohmann::json& body);
+// The target's part of migration.preflight: {spec, peers, foreign_wires, path_mtu, disk_bytes,
+// marker, volumes?: {key, seen}} -> Findings. `answer` is called once, later where there are
+// volumes.
 void answer_preflight(const SourceMove::Context& context, const std::string& from,
                       const nlohmann::json& body,
                       std::function<void(Result<nlohmann::json>)> answer);

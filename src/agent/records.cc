@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/host_name.hh"
 #include "qemu/json.hh"
 
 namespace godwit::agent {
@@ -120,6 +121,10 @@ Result<PortRecord> parse_port(const nlohmann::json& json) {
 
 PortRecord port_record(const nlohmann::json& json) { return must(parse_port(json)); }
 
+std::string_view store_kind(const WireRecord& record) {
+  return is_foreign(record.remote_host) ? kForeignWire : "wire";
+}
+
 nlohmann::json to_json(const WireRecord& record) {
   return {{"id", record.id.text()},
           {"tenant", record.tenant},
@@ -147,7 +152,7 @@ Result<WireRecord> parse_wire(const nlohmann::json& json) {
                     .remote_epoch = epoch_field(json, "remote_epoch", 1),
                     .topology = text_field_or(json, "topology", "")};
   if (record.local == record.remote || !is_valid_name(record.tenant) ||
-      !is_valid_name(record.remote_name) || !is_valid_name(record.remote_host)) {
+      !is_valid_name(record.remote_name) || !is_valid_host(record.remote_host)) {
     return fail("wire {} has no valid ends", record.id.text());
   }
   return record;

@@ -37,8 +37,8 @@ struct PortRecord {
   std::string topology{};   // which made it, if any: what its next `apply --prune` may remove
 };
 
-// kind "wire", by local port: one end, as the owner of that port knows it. A wire whose ports are
-// both here has two.
+// kind: store_kind(), by local port: one end, as the owner of that port knows it. A wire
+// whose ports are both here has two.
 struct WireRecord {
   WireId id;
   std::string tenant{kDefaultTenant};
@@ -49,6 +49,10 @@ struct WireRecord {
   Epoch remote_epoch = 1;
   std::string topology{};  // as of a port
 };
+
+// Wires to other fleets are apart: the release before takes such a host's name for damage.
+inline constexpr std::string_view kForeignWire = "foreign-wire";
+std::string_view store_kind(const WireRecord& record);
 
 // kind "vm", by name.
 struct VmRecord {

@@ -28,6 +28,8 @@ inline constexpr unsigned kElsewhereProtocol = 9;
 inline constexpr unsigned kVolumesProtocol = 10;
 inline constexpr unsigned kSnapshotsProtocol = 11;
 inline constexpr unsigned kComponentProtocol = 13;
+// That knows of wires to other fleets.
+inline constexpr unsigned kTrustProtocol = 14;
 // What vms of a group share, before the target compresses it.
 inline constexpr ByteCount kMostShared{std::uint64_t{1} << 30};
 

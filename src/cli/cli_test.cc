@@ -45,6 +45,9 @@ TEST_F(CliTest, MistakesInTheArgumentsExit2AndAskNobody) {
       {"port", "add", "lan0", "--bridge", "br0", "--uplink"},
       {"port", "add", "lan0", "--address", "10.0.0.1/24"},
       {"join", "no-token"},
+      {"host", "trust", "add", "card"},
+      {"host", "trust", "add", "card", "--port", "p", "--as", "b@d"},
+      {"host", "trust", "rm"},
       {"connect", "only-one"},
       {"doctor", "--port", "high"},
       {"debug", "stream", "bench"},
@@ -152,6 +155,47 @@ TEST_F(CliTest, TablesAlign) {
             "HOST          SITE  ADDRESS   STATE      RTT\n"
             "east          e     10.0.0.1  self         -\n"
             "western-host  w     10.0.0.2  up     40.1 ms\n");
+}
+
+TEST_F(CliTest, AnotherFleetIsTrustedByItsCard) {
+  const json card = {{"fleet", "beta"}, {"host", "b1"}, {"fingerprint", "0123456789ab"}};
+  agent.answer("GET /v1/card", card);
+  agent.answer("POST /v1/trust",
+               {{"fleet", "shop"}, {"host", "b1@shop"}, {"fingerprint", "0123456789ab"}});
+  agent.answer("DELETE /v1/trust/shop", json::object());
+  const auto offered = godwit({"host", "trust", "offer"});
+  EXPECT_EQ(json::parse(offered.out), card);
+  EXPECT_TRUE(offered.err.contains("0123 4567 89ab")) << offered.err;  // can be read out
+  const TestDirectory directory;
+  const std::string file = (directory / "card").string();
+  std::ofstream(file) << offered.out;
+  const auto added =
+      godwit({"host", "trust", "add", file, "--port", "p", "--port", "q", "--as", "shop"});
+  EXPECT_EQ(added.status, 0) << added.err;
+  EXPECT_TRUE(added.out.contains("fleet shop may have wires to p, q")) << added.out;
+  EXPECT_TRUE(added.err.contains("0123 4567 89ab")) << added.err;
+  EXPECT_EQ(agent.body_of("POST /v1/trust"),
+            json({{"card", card}, {"ports", {"p", "q"}}, {"as", "shop"}}));
+  EXPECT_EQ(godwit({"host", "trust", "rm", "shop", "--port", "p"}).status, 0);
+  EXPECT_EQ(agent.body_of("DELETE /v1/trust/shop"), json({{"ports", {"p"}}}));
+  std::ofstream(file) << "no card";
+  EXPECT_TRUE(godwit({"host", "trust", "add", file, "--port", "p"}).err.contains("holds no card"));
+}
+
+TEST_F(CliTest, HostsOfOtherFleetsAreToldApart) {
+  agent.answer("GET /v1/hosts", {{{"name", "a1"}, {"site", "a"}, {"state", "self"}}});
+  agent.answer("GET /v1/trust",
+               {{{"fleet", "beta"},
+                 {"fingerprint", "0123"},
+                 {"ports", {{{"name", "p"}, {"tenant", "red"}}}},
+                 {"hosts", {{{"name", "b1@beta"}, {"state", "down"}, {"error", "no answer"}}}}}});
+  EXPECT_TRUE(godwit({"host", "ls"}).out.contains("b1@beta"));
+  EXPECT_EQ(json::parse(godwit({"host", "ls", "--json"}).out)[1]["fleet"], "beta");
+  EXPECT_TRUE(godwit({"host", "show", "b1@beta"}).out.contains("down"));
+  EXPECT_TRUE(godwit({"host", "trust", "ls"}).out.contains("beta   p      b1@beta"));
+  const std::string shown = godwit({"host", "trust", "show", "beta"}).out;
+  EXPECT_TRUE(shown.contains("no answer") && shown.contains("red")) << shown;
+  EXPECT_EQ(godwit({"host", "trust", "show", "gamma"}).status, 1);
 }
 
 TEST_F(CliTest, EveryReadPrintsTheAgentsJson) {

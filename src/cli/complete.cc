@@ -1,5 +1,7 @@
 #include "cli/complete.hh"
 
+#include "cli/trust.hh"
+
 #include <unistd.h>
 
 #include <cstdlib>
@@ -98,11 +100,13 @@ Candidates names_of(const std::string& kind, const Context& context) {
   if (kind == "WIRE") add_names(out, context.fetch("/v1/wires"), "id", "state");
   if (kind == "PORT") add_names(out, context.fetch("/v1/ports"), "name", "kind");
   if (kind == "IMAGE") add_names(out, context.fetch("/v1/images"), "name", "state");
+  if (kind == "FLEET") add_names(out, context.fetch("/v1/trust"), "fleet", "fingerprint");
   if (kind == "USER") add_names(out, context.fetch("/v1/users"), "name", "role");
   if (kind == "HOST" || kind == "PORT" || kind == "DESTINATION") {
     const json hosts = context.fetch("/v1/hosts");
     Candidates names;
     add_names(names, hosts, "name", "state");
+    if (kind != "DESTINATION") add_names(names, trusted_hosts(context), "name", "state");
     for (const auto& [name, state] : names) out[kind == "PORT" ? name + "/" : name] = state;
     if (kind == "DESTINATION") {
       for (const json& host : hosts) out.try_emplace(host.value("site", ""), "site");

@@ -1,15 +1,17 @@
-// godwit host ls|show|invite, godwit join
+// godwit host ls|show|invite|trust, godwit join
 #include <iostream>
 #include <string>
 
 #include "cli/options.hh"
 #include "cli/table.hh"
+#include "cli/trust.hh"
 
 namespace godwit::cli {
 namespace {
 
 void list_hosts(Context& context) {
-  const json hosts = context.fetch("/v1/hosts");
+  json hosts = context.fetch("/v1/hosts");
+  for (json& host : trusted_hosts(context)) hosts.push_back(std::move(host));
   if (context.as_json) return context.print_json(hosts);
   Table table({{"HOST"}, {"SITE"}, {"ADDRESS"}, {"STATE"}, {"RTT", Align::right}});
   for (const json& host : hosts) {
@@ -63,7 +65,9 @@ void show_this_host(Context& context) {
 
 void show_host(Context& context, const std::string& name) {
   if (name.empty()) return show_this_host(context);
-  for (const json& host : context.fetch("/v1/hosts")) {
+  json hosts = context.fetch("/v1/hosts");
+  for (json& host : trusted_hosts(context)) hosts.push_back(std::move(host));
+  for (const json& host : hosts) {
     if (host.value("name", "") != name) continue;
     if (host.value("state", "") == "self") return show_this_host(context);
     if (context.as_json) return context.print_json(host);
@@ -114,7 +118,7 @@ void add_host(CLI::App& app, Context& context) {
 
   auto* show = noun->add_subcommand("show", "Show one host (default: the agent's own)");
   auto name = std::make_shared<std::string>();
-  add_name(*show, "HOST", *name, "Its name");
+  show->add_option("HOST", *name, "Its name");
   add_json(*show, context);
   show->callback([&context, name] { show_host(context, *name); });
 
@@ -123,6 +127,7 @@ void add_host(CLI::App& app, Context& context) {
   add_duration(*invitation, "--ttl", *ttl, "How long the invitation is good for (default 1h)");
   add_json(*invitation, context);
   invitation->callback([&context, ttl] { invite(context, *ttl); });
+  add_trust(*noun, context);
 }
 
 void add_join(CLI::App& app, Context& context) {

@@ -102,7 +102,9 @@ void show_wire(Context& context, const std::string& which) {
 CLI::App* add_verb(CLI::App& app, const char* name, const char* help,
                    const std::shared_ptr<std::pair<std::string, std::string>>& ends) {
   auto* verb = app.add_subcommand(name, help);
-  verb->add_option("A", ends->first, "Port, or HOST/PORT where the name is not unique")
+  verb->add_option(
+          "A", ends->first,
+          "Port, or HOST/PORT where the name is not unique, or HOST@FLEET/PORT of another fleet")
       ->type_name("PORT")
       ->required();
   verb->add_option("B", ends->second, "The other port")->type_name("PORT")->required();

@@ -6,6 +6,8 @@
 #include <map>
 #include <set>
 
+#include "base/host_name.hh"
+
 namespace godwit::topology {
 namespace {
 
@@ -148,14 +150,15 @@ class Writer final {
   }
 
   void write_wires() {
-    if (actual_.wires.empty()) return;
-    out_ += "wires:\n";
+    const auto is_ours = [](const Wire& wire) { return !is_foreign(wire.b.host); };
+    if (std::ranges::any_of(actual_.wires, is_ours)) out_ += "wires:\n";
     for (const Wire& wire : actual_.wires) {
       const json rtt = wire.shown.value("rtt_ms", json());
       const double ms = rtt.is_number() ? rtt.get<double>() : 0;
-      out_ +=
-          fmt::format("  - [{}, {}]  # {}{}\n", wire.a.text(), wire.b.text(),
-                      text_at(wire.shown, "state"), ms > 0 ? fmt::format(", {:.1f} ms", ms) : "");
+      // One to another fleet is made by its operator too: a file cannot.
+      out_ += fmt::format("  {}- [{}, {}]  # {}{}\n", is_ours(wire) ? "" : "# ", wire.a.text(),
+                          wire.b.text(), text_at(wire.shown, "state"),
+                          ms > 0 ? fmt::format(", {:.1f} ms", ms) : "");
     }
   }
 

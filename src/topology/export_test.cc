@@ -63,6 +63,17 @@ wires:
 )");
 }
 
+// Whose other end is no file's to make.
+TEST(Export, AWireToAnotherFleetIsAComment) {
+  Actual actual;
+  actual.wires.push_back({.a = {.host = "e1", .port = "lan0"},
+                          .b = {.host = "b1@beta", .port = "lan1"},
+                          .tenant = "default",
+                          .topology = "",
+                          .shown = {{"state", "up"}}});
+  EXPECT_EQ(to_yaml(actual, ""), "  # - [e1/lan0, b1@beta/lan1]  # up\n");
+}
+
 TEST(Export, APictureHasAllOfIt) {
   const std::string dot = to_dot(shop());
   for (const char* part : {"site east", "host e1", "host gone: does not answer", "sw1\\nswitch",

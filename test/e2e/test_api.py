@@ -258,8 +258,12 @@ def test_an_operator_moves_a_vm_from_afar(fleet, users):
     # Real answers are what is documented.
     for host in ("e1", "w1", "client"):
         for route in ("/v1/host", "/v1/hosts", "/v1/ports", "/v1/wires", "/v1/vms", "/v1/migrations",
-                      "/v1/audit", "/v1/users"):
+                      "/v1/audit", "/v1/users", "/v1/card", "/v1/trust"):
             ask("GET", route, host=host)
+    assert "of our own fleet" in ask("POST", "/v1/trust", 409, body={"card": ask("GET", "/v1/card"), "ports": ["p"]})[
+        "error"]
+    ask("POST", "/v1/trust", 400, body=[])
+    ask("DELETE", "/v1/trust/{fleet}", fleet="nobody", body={"ports": ["p"]})
     ask("GET", "/v1/vms/{name}", host="w1", name=vm.name)
     ask("GET", "/v1/vms/{name}", 404, name=vm.name)
     ask("GET", "/v1/migrations/{id}", id=move["id"])
