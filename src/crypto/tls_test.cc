@@ -4,6 +4,8 @@
 
 #include <random>
 
+#include "crypto/openssl.hh"
+
 namespace godwit::crypto {
 namespace {
 
@@ -178,6 +180,23 @@ TEST_F(TrustTls, AnUntrustedFleetIsRefused) {
   // No fleet is trusted at all.
   const TlsContext alone(identity(ours_, "h1"), kProtocols);
   EXPECT_EQ(meet(client_of(theirs_, ours_, "alpha"), alone, "trust/1").server.state(),
+            State::failed);
+}
+
+// A CA that a stranger made: beta's name, serial number and key id, with a key of its own.
+TEST_F(TrustTls, ACaThatLooksLikeAnotherIsNotTakenForIt) {
+  const PrivateKey key = PrivateKey::make();
+  const X509Ptr copy(X509_dup(theirs_.certificate().native()));
+  ASSERT_EQ(X509_set_pubkey(copy.get(), key.native()), 1);
+  ASSERT_GT(X509_sign(copy.get(), key.native(), nullptr), 0);
+  const Certificate alike = Certificate::from_native(copy.get());
+  ASSERT_TRUE(alike.is_fleet_ca());
+  const TlsContext server = server_of(ours_, {{"alike", alike}, {"beta", theirs_.certificate()}});
+  const Met met = meet(client_of(theirs_, ours_, "alpha"), server, "trust/1");
+  ASSERT_EQ(met.server.state(), State::open) << met.server.error();
+  EXPECT_EQ(met.server.peer_name(), "h1@beta");
+  const TlsContext fooled = server_of(ours_, {{"alike", alike}});
+  EXPECT_EQ(meet(client_of(theirs_, ours_, "alpha"), fooled, "trust/1").server.state(),
             State::failed);
 }
 
