@@ -107,6 +107,19 @@ TEST(Records, NamesThatAreNoNamesAreRefused) {
   EXPECT_FALSE(parse_wire(wire)) << "a port cannot be wired to itself";
 }
 
+TEST(Records, AWireToAnotherFleetIsKeptApart) {
+  WireRecord record = a_wire();
+  EXPECT_EQ(store_kind(record), "wire");
+  record.remote_host = "b1@beta";
+  EXPECT_EQ(store_kind(record), kForeignWire);
+  EXPECT_EQ(wire_record(to_json(record)).remote_host, "b1@beta");
+  for (const char* bad : {"b1@", "@beta", "b1@beta@gamma"}) {
+    Json wire = to_json(record);
+    wire["remote_host"] = bad;
+    EXPECT_FALSE(parse_wire(wire)) << bad;
+  }
+}
+
 TEST(Records, AFlagOfAnotherTypeIsNamed) {
   const auto flag = flag_field({{"hold", "yes"}}, "hold", false);
   ASSERT_FALSE(flag);
