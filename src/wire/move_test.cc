@@ -162,6 +162,21 @@ TEST_F(MoveTest, StepsMayBeRepeatedAndThoseThatDoNotFitDoNothing) {
   EXPECT_EQ(net["a"].engine.live_epoch(kX), std::nullopt);
 }
 
+TEST_F(MoveTest, AWireMayBeCutWhileItsPeerIsNotReachedYet) {
+  net.session("b", "p", false);
+  net["p"].engine.connect({kWire, kY, kX, 2, "b"}, net.now());  // it is there, as somebody said
+  net.pass(seconds(1));
+  net["p"].engine.disconnect(kWire, net.now());
+  net.pass(seconds(60));
+  EXPECT_TRUE(net["p"].engine.wire_stats().empty());
+  net["p"].engine.connect({kWire, kY, kX, 1, "a"}, net.now());
+  net["a"].engine.disconnect(kWire, net.now());
+  net["a"].engine.connect({kWire, kX, kY, 1, "p"}, net.now());
+  net.pass(seconds(3));
+  from_peer(1);
+  EXPECT_THAT(at("a", kX), ElementsAre(1));
+}
+
 TEST_F(MoveTest, APortThatCameBackIsHeldBesideItsOldSelf) {
   prepare();
   net["a"].engine.pause(kX, {}, net.now());

@@ -268,7 +268,8 @@ void Port::learn_move(const Move& move) {
 
 // Sends to where the peer is now, as soon as that way is open; until then its old host forwards.
 void Port::follow_peer() {
-  if (state_ != PortState::live || newest_.epoch == peer_.epoch || !reaches(newest_)) return;
+  if (!wire_ || state_ != PortState::live || newest_.epoch == peer_.epoch) return;
+  if (!reaches(newest_)) return;
   const Location old = peer_;
   send_end(old, End::Kind::flush, newest_.epoch);
   peer_ = newest_;
