@@ -1,6 +1,7 @@
 // godwit_sim: the simulations of moving wires (--wires), of hand-overs that are interrupted at
-// every point (--crash), and of fleets (--fleet); without one of these, all of them. Prints what
-// failed with the options that show it alone, and exits 1. --stop-policies compares instead.
+// every point (--crash), of fleets (--fleet), and of networks whose components move (--fabric);
+// without one of these, all of them. Prints what failed with the options that show it alone, and
+// exits 1. --stop-policies compares instead.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -8,6 +9,7 @@
 
 #include "crash_matrix.hh"
 #include "crash_table.hh"
+#include "fabric_scenario.hh"
 #include "fleet_scenario.hh"
 #include "move_scenario.hh"
 #include "precopy.hh"
@@ -16,7 +18,7 @@ namespace godwit::sim {
 namespace {
 
 struct Options {
-  bool wires = false, crash = false, fleet = false;
+  bool wires = false, crash = false, fleet = false, fabric = false;
   std::uint64_t seeds = 1000, first = 1;
   bool keep_going = false, trace = false;
   std::string point, fault;
@@ -112,6 +114,17 @@ bool run_fleet(const Options& options) {
   return failed == 0;
 }
 
+bool run_fabric(const Options& options) {
+  FabricOutcome total;
+  const auto failed = run_seeds<FabricScenario>(options, "--fabric", total);
+  fmt::print(
+      "fabric: {} seeds, {} of all 50 hosts, {} failed: {} ports, {} moves, {} aborted, {} "
+      "restarts, {} cuts, {} messages heard\n",
+      options.seeds, total.full, failed, total.ports, total.moves, total.aborts, total.restarts,
+      total.cuts, total.heard);
+  return failed == 0;
+}
+
 struct Comparison {
   std::vector<std::string> traces;
   std::string rate = "100mbit", rtt = "40ms", max_downtime = "300ms";
@@ -149,11 +162,12 @@ int run(int argc, char** argv) {
   Comparison comparison;
   bool compares = false, points = false, stories = false, table = false;
   CLI::App app(
-      "Simulations: wires that move, hand-overs interrupted at every point, fleets in a storm. "
-      "Without one of the three, all of them.");
+      "Simulations: wires that move, hand-overs interrupted at every point, fleets in a storm, "
+      "networks whose components move. Without one of the four, all of them.");
   app.add_flag("--wires", options.wires);
   app.add_flag("--crash", options.crash);
   app.add_flag("--fleet", options.fleet);
+  app.add_flag("--fabric", options.fabric);
   app.add_option("--seed", options.first, "The first")->capture_default_str();
   app.add_option("--seeds", options.seeds, "How many")->capture_default_str();
   app.add_option("--point", options.point, "Only this one (--crash)");
@@ -179,11 +193,13 @@ int run(int argc, char** argv) {
   if (table) print_table();
   if (compares) return compare_stop_policies(comparison);
   if (points || stories || table) return 0;
-  const bool all = !options.wires && !options.crash && !options.fleet;
+  const bool all = !options.wires && !options.crash && !options.fleet && !options.fabric;
   bool good = true;
   if (all || options.wires) good &= run_wires(options);
   if (all || options.crash) good &= run_crash(options);
   if (all || options.fleet) good &= run_fleet(options);
+  if (all) options.seeds = std::max<std::uint64_t>(options.seeds / 100, 1);  // they take as long
+  if (all || options.fabric) good &= run_fabric(options);
   return good ? 0 : 1;
 }
 

@@ -21,12 +21,18 @@ PeerAddress Host::address() const {
 void Host::start() {
   Dice seeds(world_.dice().word());
   engine_ = std::make_unique<Engine>(name_, *this, [seeds]() mutable { return seeds.word(); });
+  components_ = std::make_unique<net::Patchbay>(
+      [this](const PortId& port, std::span<const BytesView> frames, Instant at) {
+        engine_->frames_from_port(port, frames, at);
+      });
   ++incarnation_;
   tick_at_ = Instant::max();
 }
 
 void Host::stop() {
   touched_ = true;
+  looped_ = looped();
+  components_.reset();
   engine_.reset();
   ++incarnation_;
 }
@@ -35,19 +41,24 @@ Instant Host::now() const { return world_.now() + ahead_; }
 
 void Host::schedule_tick() {
   touched_ = true;
-  if (!engine_ || engine_->next_tick() == Instant::max()) return;
-  const Instant due = std::max(engine_->next_tick() - ahead_, world_.now());
+  if (!engine_) return;
+  components_->run(now());
+  const Instant next = std::min(engine_->next_tick(), components_->next_tick());
+  if (next == Instant::max()) return;
+  const Instant due = std::max(next - ahead_, world_.now());
   if (due >= tick_at_) return;
   tick_at_ = due;
   world_.after(due - world_.now(), [this, due, incarnation = incarnation_] {
     if (incarnation != incarnation_ || tick_at_ != due) return;
     tick_at_ = Instant::max();
     engine_->tick(now());
+    components_->tick(now());
     schedule_tick();
   });
 }
 
 void Host::to_port(PortId port, std::span<const BytesView> frames) {
+  if (components_->take(port, frames)) return;
   for (const BytesView& frame : frames) world_.on_frame(name_, port, frame);
 }
 
@@ -93,7 +104,7 @@ World::World(std::uint64_t seed, Weather weather, std::size_t hosts)
 }
 
 void World::run_until(Instant end, const Task& check) {
-  while (!queue_.empty() && queue_.top().at <= end) {
+  while (!is_over && !queue_.empty() && queue_.top().at <= end) {
     const Event event = queue_.top();
     queue_.pop();
     now_ = event.at;

@@ -1,5 +1,6 @@
 #pragma once
-// Hosts with an Engine each, a network and sessions between them, and a clock, all from one seed.
+// Hosts with an Engine and a Patchbay each, a network and sessions between them, and a clock, all
+// from one seed.
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "base/check.hh"
+#include "net/patchbay.hh"
 #include "wire/engine.hh"
 
 namespace godwit::sim {
@@ -50,7 +52,8 @@ class Dice final {
 
 class World;
 
-// One host: its engine (absent while its agent is down) and what the engine sends out.
+// One host: its engine and its components (absent while its agent is down), and what the engine
+// sends out.
 class Host final : public wire::EngineSink {
  public:
   Host(World& world, std::string name, std::uint16_t index)
@@ -59,12 +62,16 @@ class Host final : public wire::EngineSink {
   const std::string& name() const { return name_; }
   wire::PeerAddress address() const;
   wire::Engine* engine() { return engine_.get(); }
+  net::Patchbay* components() { return components_.get(); }
+  // Frames that went round between components, ever.
+  std::uint64_t looped() const { return looped_ + (components_ ? components_->looped() : 0); }
   void start();
   void stop();
   // Its monotonic clock: another than its neighbours', and it may jump ahead.
   Instant now() const;
   void step_clock(Nanoseconds ahead) { ahead_ += ahead; }
-  // After each call into the engine: has it ticked when it wants.
+  // After each call into the engine: what came to components goes on, and both are ticked when they
+  // want.
   void schedule_tick();
   // Whether the engine was called, made or lost since the last time this was asked.
   bool take_touched() { return std::exchange(touched_, false); }
@@ -80,6 +87,8 @@ class Host final : public wire::EngineSink {
   const std::string name_;
   const std::uint16_t index_;
   std::unique_ptr<wire::Engine> engine_;
+  std::unique_ptr<net::Patchbay> components_;
+  std::uint64_t looped_ = 0;  // at those that are gone
   Nanoseconds ahead_{};
   Instant tick_at_ = Instant::max();  // by the world's clock
   std::uint64_t incarnation_ = 0;
@@ -135,6 +144,7 @@ class World final {
   static constexpr Instant kBegin{seconds(1000)};
   static constexpr Nanoseconds kDeadAfter = seconds(15);  // session::SessionLimits::dead_after
   bool is_traced = false;
+  bool is_over = false;  // nothing happens any more: somebody has seen enough
 
   // The scenario's hooks.
   std::function<void(const std::string& host, PortId port, BytesView frame)> on_frame;
