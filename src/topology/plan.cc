@@ -63,7 +63,16 @@ std::string path_of(const char* collection, const std::string& name) {
 class Planner final {
  public:
   Planner(const Desired& desired, const Actual& actual)
-      : desired_(desired), actual_(actual), places_(desired, actual, plan_.problems) {}
+      : desired_(desired), actual_(actual), places_(desired, actual, plan_.problems) {
+    for (const Thing& port : actual.ports) {
+      ports_of_component_[{port.host, text_at(port.shown, "component")}].push_back(&port);
+      ports_of_vm_[{port.host, text_at(port.shown, "vm")}].push_back(&port);
+    }
+    for (const WantedThing& vm : desired.vms) wanted_vms_.emplace(vm.name, vm.tenant);
+    for (std::size_t i = 0; i < places_.components().size(); ++i) {
+      wanted_components_.emplace(places_.components()[i], desired.components[i].name);
+    }
+  }
 
   Plan plan() {
     if (!plan_.problems.empty()) return std::move(plan_);
@@ -243,14 +252,11 @@ class Planner final {
 
   void prune_ports_of(const Thing& component) {
     json gone = json::array();
-    for (const Thing& port : actual_.ports) {
-      const PortPlace place{port.host, port.name};
-      if (port.host != component.host || text_at(port.shown, "component") != component.name ||
-          !is_ours(port.topology) || places_.is_wanted(place)) {
-        continue;
-      }
+    for (const Thing* port : ports_at(ports_of_component_, component)) {
+      const PortPlace place{port->host, port->name};
+      if (!is_ours(port->topology) || places_.is_wanted(place)) continue;
       if (!may_go(place, "port " + place.text())) continue;
-      gone.push_back(port.name.substr(component.name.size() + 1));
+      gone.push_back(port->name.substr(component.name.size() + 1));
     }
     if (gone.empty()) return;
     step(Phase::remove, true, component.host,
@@ -261,24 +267,15 @@ class Planner final {
           {"body", {{"remove_ports", gone}}}});
   }
 
-  bool is_wanted_vm(const Thing& vm) const {
-    return std::ranges::any_of(desired_.vms, [&](const WantedThing& wanted) {
-      return wanted.name == vm.name && wanted.tenant == vm.tenant;
-    });
-  }
-
   void prune_vms() {
     for (const Thing& vm : actual_.vms) {
-      bool is_made = false, is_free = true;
-      for (const Thing& port : actual_.ports) {
-        if (port.host != vm.host || text_at(port.shown, "vm") != vm.name) continue;
-        is_made = is_made || is_ours(port.topology);
-      }
-      if (!is_made || is_wanted_vm(vm)) continue;
-      for (const Thing& port : actual_.ports) {
-        if (port.host != vm.host || text_at(port.shown, "vm") != vm.name) continue;
-        is_free = is_free && may_go({port.host, port.name}, "vm " + vm.host + "/" + vm.name);
-      }
+      const auto& ports = ports_at(ports_of_vm_, vm);
+      const bool is_made =
+          std::ranges::any_of(ports, [this](const Thing* port) { return is_ours(port->topology); });
+      if (!is_made || wanted_vms_.contains({vm.name, vm.tenant})) continue;
+      const bool is_free = std::ranges::all_of(ports, [&](const Thing* port) {
+        return may_go({port->host, port->name}, "vm " + vm.host + "/" + vm.name);
+      });
       if (!is_free) continue;
       gone_vms_.insert(vm.host + "/" + vm.name);
       const std::string path = path_of("vms", vm.name);
@@ -308,35 +305,35 @@ class Planner final {
 
   void prune_components() {
     for (const Thing& component : actual_.components) {
-      if (!is_ours(component.topology) || is_wanted_component(component)) continue;
+      if (!is_ours(component.topology)) continue;
+      if (wanted_components_.contains({component.host, component.name})) continue;
       const std::string place = component.host + "/" + component.name;
-      bool is_free = true;
-      for (const Thing& port : actual_.ports) {
-        if (port.host != component.host || text_at(port.shown, "component") != component.name) {
-          continue;
-        }
-        is_free = is_free && may_go({port.host, port.name}, "component " + place);
+      const auto& ports = ports_at(ports_of_component_, component);
+      if (!std::ranges::all_of(ports, [&](const Thing* port) {
+            return may_go({port->host, port->name}, "component " + place);
+          })) {
+        continue;
       }
-      if (!is_free) continue;
       step(Phase::remove, true, component.host, fmt::format("remove component {}", place),
            {{"method", "DELETE"}, {"path", path_of("components", component.name)}});
     }
   }
 
-  bool is_wanted_component(const Thing& component) const {
-    for (std::size_t i = 0; i < desired_.components.size(); ++i) {
-      if (places_.components()[i] == component.host &&
-          desired_.components[i].name == component.name) {
-        return true;
-      }
-    }
-    return false;
+  // By host and name.
+  using Owned = std::map<std::pair<std::string, std::string>, std::vector<const Thing*>>;
+  static const std::vector<const Thing*>& ports_at(const Owned& owned, const Thing& owner) {
+    static const std::vector<const Thing*> kNone;
+    const auto found = owned.find({owner.host, owner.name});
+    return found == owned.end() ? kNone : found->second;
   }
 
   Plan plan_;  // first: the others add problems
   const Desired& desired_;
   const Actual& actual_;
   Places places_;
+  Owned ports_of_component_, ports_of_vm_;
+  std::set<std::pair<std::string, std::string>> wanted_vms_;         // name, tenant
+  std::set<std::pair<std::string, std::string>> wanted_components_;  // host, name
   std::set<const Wire*> cut_, kept_;
   std::set<std::string> gone_vms_;
 };

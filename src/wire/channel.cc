@@ -187,7 +187,7 @@ void Channel::offered(const Offer& offer) {
   const LaneKey lane{algorithm, key(true, offer.generation, algorithm), offer.receiver_index,
                      local_.epoch};
   tx_.emplace(Outbound{offer.generation, Sealer(lane, peer_.paths->mtu()), fabric_.now()});
-  want_next_ = fabric_.now() + fabric_.limits().rekey_after;
+  want_next_ = together(fabric_.now() + fabric_.limits().rekey_after);
   fabric_.wake(want_next_);
   note_stopped(false);
   drain_unkeyed();

@@ -113,6 +113,12 @@ class Channel final {
   };
   struct FromOpener;
 
+  // What is not urgent waits for the others': each tick looks at all that an engine has, so of many
+  // wires each would cost as much as there are.
+  static Instant together(Instant due) {
+    constexpr Nanoseconds grid = milliseconds(100);
+    return Instant((due.time_since_epoch() + grid - Nanoseconds(1)) / grid * grid);
+  }
   crypto::AeadKey key(bool ours, std::uint32_t generation, crypto::AeadAlgorithm algorithm) const;
   void want_key();
   void drain_unkeyed();

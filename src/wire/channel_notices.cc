@@ -13,6 +13,7 @@ void Channel::ping() {
                        ? limits.keepalive
                        : std::clamp(ping_interval_ * 2, limits.first_ping, limits.keepalive);
   ping_next_ = fabric_.now() + ping_interval_;
+  if (ping_interval_ == limits.keepalive) ping_next_ = together(ping_next_);
   if (!can_send()) return;
   Bytes body;
   Writer(body).u64(static_cast<std::uint64_t>(fabric_.now().time_since_epoch().count()));

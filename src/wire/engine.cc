@@ -189,13 +189,24 @@ void Engine::tick(Instant now) {
 void Engine::delete_retired() {
   std::erase_if(retiring_, [&](const auto& entry) {
     if (now_ < entry.second) return wake(entry.second), false;
-    if (const auto channel = channels_.find(entry.first); channel != channels_.end()) {
-      std::erase(output_, channel->second.get());
-      channels_.erase(channel);
-      ++channel_deletions_;
-    }
+    if (Channel* channel = find_channel(entry.first)) erase_channel(*channel);
     return true;
   });
+}
+
+void Engine::erase_channel(Channel& channel) {
+  std::erase(output_, &channel);
+  const auto others = channels_of_.find(channel.local());
+  std::erase(others->second, &channel);
+  if (others->second.empty()) channels_of_.erase(others);
+  channels_.erase(ChannelId(channel.id()));
+  ++channel_deletions_;
+}
+
+std::span<Channel* const> Engine::channels_of(const PortEpoch& port) const {
+  const auto found = channels_of_.find(port);
+  if (found == channels_of_.end()) return {};
+  return found->second;
 }
 
 // Hosts without a session that no channel needs any more.
@@ -230,15 +241,14 @@ Port* Engine::newest(const PortId& id, std::optional<PortState> state) const {
   return nullptr;
 }
 
-void Engine::erase_port(const PortEpoch& id) {
-  std::erase_if(channels_, [&](const auto& entry) {
-    if (entry.second->local() != id) return false;
-    entry.second->flush();
-    std::erase(output_, entry.second.get());
-    ++channel_deletions_;
-    return true;
-  });
-  ports_.erase(id);
+void Engine::erase_port(const PortEpoch id) {
+  for (auto its = channels_of(id); !its.empty(); its = channels_of(id)) {
+    its.front()->flush();
+    erase_channel(*its.front());
+  }
+  const auto found = ports_.find(id);
+  if (const auto& wire = found->second->wire()) wired_.erase({wire->id, id});
+  ports_.erase(found);
   wake(now_);  // the other end of its wire may be here, and is to notice
 }
 
@@ -259,15 +269,18 @@ bool Engine::connect(const WireConfig& wire, Instant now) {
   Port* local = newest(wire.local);
   if (!local || wire.local == wire.remote) return false;
   delete_retired();  // a channel of this name may have been disconnected a moment ago
+  if (local->wire()) wired_.erase({local->wire()->id, local->id()});
   local->connect(wire);
+  wired_.insert({wire.id, local->id()});
   return true;
 }
 
 void Engine::disconnect(const WireId& wire, Instant now) {
   const Call call(*this, now);
-  for (const auto& [id, port] : ports_) {
-    if (port->wire() && port->wire()->id == wire) port->disconnect();
-  }
+  const auto begin = wired_.lower_bound({wire, {}});
+  auto end = begin;
+  for (; end != wired_.end() && end->first == wire; ++end) port(end->second)->disconnect();
+  wired_.erase(begin, end);
 }
 
 // ---- moving ----
@@ -315,6 +328,7 @@ void Engine::prepare(const PortConfig& config, const std::string& from_host,
   Fabric& fabric = *this;
   slot = std::make_unique<Port>(config, PortState::held, fabric);
   slot->expect_from(from_host, wires.empty() ? nullptr : &wires.front());
+  if (!wires.empty()) wired_.insert({wires.front().id, slot->id()});
 }
 
 void Engine::run(const PortId& id, Instant now) {
@@ -339,15 +353,12 @@ Channel* Engine::open_channel(const ChannelId& id, const PortEpoch& local,
   if (Channel* found = find_channel(id)) return found;
   Port* owner = port(local);
   CHECK(owner && owner->wire() && host != self_, "{} at {}", local.port.text(), host);
-  const auto same_port = [&](const auto& entry) { return entry.second->local() == local; };
-  if (static_cast<std::size_t>(std::ranges::count_if(channels_, same_port)) >=
-      limits_.channels_per_port) {
-    return nullptr;
-  }
+  if (channels_of(local).size() >= limits_.channels_per_port) return nullptr;
   Peer& to = peer(host);
   Fabric& fabric = *this;
   auto channel = std::make_unique<Channel>(id, local, to, fabric, *owner);
   Channel* made = channels_.emplace(id, std::move(channel)).first->second.get();
+  channels_of_[local].push_back(made);
   if (to.up)
     made->session_up();
   else
@@ -361,16 +372,14 @@ void Engine::retire_channel(const ChannelId& id, Instant when) {
 }
 
 bool Engine::detour_confirmed(const PortEpoch& to) {
-  return std::ranges::any_of(channels_, [&](const auto& entry) {
-    return entry.first.is_detour() && entry.first.high == to && entry.second->confirmed();
+  return std::ranges::any_of(channels_of(to), [&](const Channel* each) {
+    return each->id().is_detour() && each->id().high == to && each->confirmed();
   });
 }
 
 std::vector<Nanoseconds> Engine::rtts(const PortEpoch& local) {
   std::vector<Nanoseconds> all;
-  for (const auto& [id, channel] : channels_) {
-    if (channel->local() == local) all.push_back(channel->rtt());
-  }
+  for (const Channel* each : channels_of(local)) all.push_back(each->rtt());
   std::ranges::sort(all, std::greater{});
   return all;
 }

@@ -15,6 +15,7 @@
 // that restarted, or were answered late, just say again what should be so.
 #include <functional>
 #include <memory>
+#include <set>
 #include <unordered_map>
 
 #include "wire/fabric.hh"
@@ -134,7 +135,9 @@ class Engine final : private Fabric {
   bool within_relay_rate(std::size_t bytes);
   void publish_addresses();
   Port* newest(const PortId& port, std::optional<PortState> state = {}) const;
-  void erase_port(const PortEpoch& id);
+  void erase_port(PortEpoch id);
+  void erase_channel(Channel& channel);
+  std::span<Channel* const> channels_of(const PortEpoch& port) const;
   Peer& peer(const std::string& host);
   Channel* admitted_channel(const std::string& host, const ChannelId& id);
   void delete_retired();
@@ -166,7 +169,9 @@ class Engine final : private Fabric {
   FramePool frame_pool_;
   std::map<std::string, Peer> peers_;
   std::map<PortEpoch, std::unique_ptr<Port>> ports_;
+  std::set<std::pair<WireId, PortEpoch>> wired_;  // the wires of ports_
   std::map<ChannelId, std::unique_ptr<Channel>> channels_;
+  std::map<PortEpoch, std::vector<Channel*>> channels_of_;  // those of a port, if any
   std::map<ChannelId, Instant> retiring_;
   std::vector<Channel*> output_;
   std::uint64_t channel_deletions_ = 0;

@@ -6,6 +6,8 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "crash_matrix.hh"
 #include "crash_table.hh"
@@ -13,6 +15,7 @@
 #include "fleet_scenario.hh"
 #include "move_scenario.hh"
 #include "precopy.hh"
+#include "scale.hh"
 
 namespace godwit::sim {
 namespace {
@@ -157,10 +160,35 @@ int compare_stop_policies(const Comparison& comparison) {
   return 0;
 }
 
+// As the benches write them (bench/*.py), with what a port costs of many for that of few.
+int print_scale(std::size_t few, std::size_t many, const std::string& path) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const auto measure : {scale_of_planning, scale_of_engine}) {
+    const auto of_few = measure(few), of_many = measure(many);
+    for (std::size_t i = 0; i < of_few.size(); ++i) {
+      const double before = of_few[i].us_per_port, after = of_many[i].us_per_port;
+      fmt::print("{:8} {:18} {:9.2f} us per port of {}, {:9.2f} of {}: {:6.2f}-fold\n",
+                 of_few[i].of, of_few[i].metric, before, few, after, many, after / before);
+      for (const auto& [ports, value] : {std::pair{few, before}, std::pair{many, after}}) {
+        rows.push_back({{"bench", "scale"},
+                        {"case", fmt::format("{} ports", ports)},
+                        {"system", of_few[i].of},
+                        {"metric", of_few[i].metric},
+                        {"value", value},
+                        {"unit", "us/port"}});
+      }
+    }
+  }
+  if (!path.empty()) std::ofstream(path) << rows.dump(1) << "\n";
+  return 0;
+}
+
 int run(int argc, char** argv) {
   Options options;
   Comparison comparison;
-  bool compares = false, points = false, stories = false, table = false;
+  bool compares = false, scales = false, points = false, stories = false, table = false;
+  std::size_t few = 1000, many = 10000;
+  std::string json;
   CLI::App app(
       "Simulations: wires that move, hand-overs interrupted at every point, fleets in a storm, "
       "networks whose components move. Without one of the four, all of them.");
@@ -187,11 +215,16 @@ int run(int argc, char** argv) {
   app.add_option("--rtt", comparison.rtt, "Of the link (--stop-policies)")->capture_default_str();
   app.add_option("--max-downtime", comparison.max_downtime, "As of a move (--stop-policies)")
       ->capture_default_str();
+  auto* scale = app.add_flag("--scale", scales, "Measure what a port costs where there are many");
+  app.add_option("--few", few, "Ports (--scale)")->capture_default_str();
+  app.add_option("--many", many, "Ports (--scale)")->capture_default_str();
+  app.add_option("--json", json, "Write the figures into this file (--scale)")->needs(scale);
   CLI11_PARSE(app, argc, argv);
   if (points) print_points();
   if (stories) print_stories();
   if (table) print_table();
   if (compares) return compare_stop_policies(comparison);
+  if (scales) return print_scale(few, many, json);
   if (points || stories || table) return 0;
   const bool all = !options.wires && !options.crash && !options.fleet && !options.fabric;
   bool good = true;
