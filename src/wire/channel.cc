@@ -4,7 +4,6 @@
 
 #include "base/check.hh"
 #include "wire/key.hh"
-#include "wire/paths.hh"
 
 namespace godwit::wire {
 
@@ -18,16 +17,37 @@ struct Channel::FromOpener final : OpenerSink {
 };
 
 Channel::Channel(ChannelId id, PortEpoch local, Peer& peer, Fabric& fabric, Receiver& receiver)
-    : id_(id), local_(local), peer_(peer), fabric_(fabric), receiver_(receiver) {
-  ++peer_.channels;
+    : id_(id), local_(local), peer_(&peer), fabric_(&fabric), receiver_(receiver) {
+  ++peer_->channels;
   CHECK(local == id.low || local == id.high);
-  want_next_ = ping_next_ = fabric_.now();
-  fabric_.wake(want_next_);
+  want_next_ = ping_next_ = fabric_->now();
+  fabric_->wake(want_next_);
 }
 
 Channel::~Channel() {
-  --peer_.channels;
-  for (const Inbound& rx : rx_) fabric_.release_index(rx.index);
+  if (peer_ == nullptr) return;  // left, and was not to go on
+  --peer_->channels;
+  for (const Inbound& rx : rx_) fabric_->release_index(rx.index);
+}
+
+void Channel::leave() {
+  --peer_->channels;
+  for (Inbound& rx : rx_) rx.opener->leave_pool();
+  peer_ = nullptr;
+}
+
+void Channel::enter(Peer& peer, Fabric& fabric) {
+  peer_ = &peer;
+  fabric_ = &fabric;
+  ++peer_->channels;
+  for (Inbound& rx : rx_) rx.opener->enter_pool(fabric.frame_pool());
+  mtu_changed();
+}
+
+std::vector<std::uint32_t> Channel::indices() const {
+  std::vector<std::uint32_t> all;
+  for (const Inbound& rx : rx_) all.push_back(rx.index);
+  return all;
 }
 
 Label Channel::arriving() const {
@@ -38,14 +58,15 @@ Label Channel::arriving() const {
 // ---- frames ----
 
 bool Channel::can_send() const {
-  return tx_ && !tx_->sealer.exhausted() && fabric_.now() - tx_->since < fabric_.limits().key_life;
+  return tx_ && !tx_->sealer.exhausted() &&
+         fabric_->now() - tx_->since < fabric_->limits().key_life;
 }
 
 void Channel::send(BytesView frame) {
   if (can_send() && unkeyed_.empty()) {
-    tx_->sealer.frame(frame, peer_.batch);
-    peer_.sends_frames = true;
-    fabric_.has_output(*this);
+    tx_->sealer.frame(frame, peer_->batch);
+    peer_->sends_frames = true;
+    fabric_->has_output(*this);
     return;
   }
   if (tx_) {  // there was a key, and it may not be used any more
@@ -54,30 +75,30 @@ void Channel::send(BytesView frame) {
     return;
   }
   const std::size_t limit =
-      id_.is_detour() ? fabric_.limits().held_bytes : fabric_.limits().unkeyed_bytes;
-  if (unkeyed_.empty()) unkeyed_since_ = fabric_.now();
+      id_.is_detour() ? fabric_->limits().held_bytes : fabric_->limits().unkeyed_bytes;
+  if (unkeyed_.empty()) unkeyed_since_ = fabric_->now();
   if (!unkeyed_.push(frame, limit)) ++counters_.unkeyed;
-  fabric_.wake(unkeyed_since_ + fabric_.limits().unkeyed_age);
+  fabric_->wake(unkeyed_since_ + fabric_->limits().unkeyed_age);
 }
 
 void Channel::flush() {
   if (!tx_) return;
-  tx_->sealer.flush(peer_.batch);
-  const bool is_worn = tx_->sealer.next_counter() >= fabric_.limits().rekey_datagrams;
+  tx_->sealer.flush(peer_->batch);
+  const bool is_worn = tx_->sealer.next_counter() >= fabric_->limits().rekey_datagrams;
   if (is_worn && want_serial_ == 0) want_key();
 }
 
 void Channel::drain_unkeyed() {
-  while (!unkeyed_.empty()) tx_->sealer.frame(unkeyed_.pop(), peer_.batch);
-  fabric_.has_output(*this);
+  while (!unkeyed_.empty()) tx_->sealer.frame(unkeyed_.pop(), peer_->batch);
+  fabric_->has_output(*this);
 }
 
 // Frames for a peer that does not answer are no use to it minutes later. A detour keeps them: they
 // belong to a guest that is about to run.
 void Channel::expire_unkeyed() {
   if (unkeyed_.empty() || id_.is_detour()) return;
-  const Instant due = unkeyed_since_ + fabric_.limits().unkeyed_age;
-  if (fabric_.now() < due) return fabric_.wake(due);
+  const Instant due = unkeyed_since_ + fabric_->limits().unkeyed_age;
+  if (fabric_->now() < due) return fabric_->wake(due);
   counters_.unkeyed += unkeyed_.size();
   unkeyed_.clear();
 }
@@ -91,20 +112,20 @@ void Channel::path_changed() {
 
 void Channel::mtu_changed() {
   if (!tx_) return;
-  tx_->sealer.set_path_mtu(peer_.paths->mtu(), peer_.batch);
-  fabric_.has_output(*this);
+  tx_->sealer.set_path_mtu(peer_->route.mtu, peer_->batch);
+  fabric_->has_output(*this);
 }
 
 void Channel::datagram(std::uint32_t index, MutableBytes datagram) {
   const auto rx = std::ranges::find(rx_, index, &Inbound::index);
   if (rx == rx_.end()) return;
   FromOpener sink(*this);
-  if (!rx->opener->open(datagram, fabric_.now(), sink)) return;
+  if (!rx->opener->open(datagram, fabric_->now(), sink)) return;
   // The first datagram of a generation begins the grace period of those before it.
   for (auto older = rx_.begin(); older != rx; ++older) {
-    if (!older->superseded) older->superseded = fabric_.now();
+    if (!older->superseded) older->superseded = fabric_->now();
   }
-  if (const auto due = rx->opener->next_tick()) fabric_.wake(*due);
+  if (const auto due = rx->opener->next_tick()) fabric_->wake(*due);
   if (!waiting_.empty()) check_waiting();
 }
 
@@ -116,79 +137,80 @@ crypto::AeadKey Channel::key(bool ours, std::uint32_t generation,
   purpose.wire = id_.wire;
   purpose.epoch = ours ? local_.epoch : remote().epoch;
   purpose.direction =
-      ours == peer_.is_initiator ? Direction::from_initiator : Direction::from_acceptor;
+      ours == peer_->is_initiator ? Direction::from_initiator : Direction::from_acceptor;
   purpose.generation = generation;
   purpose.algorithm = algorithm;
-  return derive_key(peer_.secret, purpose);
+  return derive_key(peer_->secret, purpose);
 }
 
 void Channel::session_up() {
   want_serial_ = 0;
   want_interval_ = {};
-  want_next_ = fabric_.now();
+  want_next_ = fabric_->now();
   want_key();
   for (Unacknowledged& notice : notices_) transmit(notice);
 }
 
 void Channel::want_key() {
-  if (!peer_.up) return;
-  const Limits& limits = fabric_.limits();
+  if (!peer_->up) return;
+  const Limits& limits = fabric_->limits();
   if (want_serial_ == 0) {
-    want_serial_ = fabric_.random() | 1;
+    want_serial_ = fabric_->random() | 1;
     want_interval_ = limits.want_retry_min;
     wants_ = 0;
   } else {
     want_interval_ = std::min(want_interval_ * 2, limits.want_retry_max);
   }
   if (++wants_ > limits.wants_unanswered && !id_.is_detour()) {
-    fabric_.sink().event({EventKind::peer_unknown, local_.port, local_.epoch, peer_.host});
+    fabric_->sink().event({EventKind::peer_unknown, local_.port, local_.epoch, peer_->host});
   }
-  want_next_ = fabric_.now() + want_interval_;
-  fabric_.wake(want_next_);
-  fabric_.sink().to_control(peer_.host,
-                            encode(Want{id_, peer_.session_tag, want_serial_, fabric_.has_aes()}));
+  want_next_ = fabric_->now() + want_interval_;
+  fabric_->wake(want_next_);
+  fabric_->sink().to_control(
+      peer_->host, encode(Want{id_, peer_->session_tag, want_serial_, fabric_->has_aes()}));
 }
 
 void Channel::wanted(const Want& want) {
-  if (!peer_.up || want.session != peer_.session_tag) return;
+  if (!peer_->up || want.session != peer_->session_tag) return;
   for (const Inbound& rx : rx_) {
     if (rx.want_serial == want.serial) {  // asked again: the same answer
-      return fabric_.sink().to_control(peer_.host, encode(rx.offer));
+      return fabric_->sink().to_control(peer_->host, encode(rx.offer));
     }
   }
   Inbound rx;
-  rx.generation = peer_.next_generation++;
-  rx.index = fabric_.take_index(*this);
+  rx.generation = peer_->next_generation++;
+  rx.index = fabric_->take_index(*this);
   rx.want_serial = want.serial;
-  const auto algorithm = crypto::choose_algorithm(fabric_.has_aes(), want.has_aes);
-  rx.offer = {id_,           peer_.session_tag, want.serial,
-              rx.generation, rx.index,          static_cast<std::uint8_t>(algorithm)};
+  const auto algorithm = crypto::choose_algorithm(fabric_->has_aes(), want.has_aes);
+  rx.offer = {id_,           peer_->session_tag, want.serial,
+              rx.generation, rx.index,           static_cast<std::uint8_t>(algorithm)};
   LaneKey lane{algorithm, key(false, rx.generation, algorithm), rx.index, remote().epoch};
-  rx.opener = std::make_unique<Opener>(lane, fabric_.frame_pool());
+  rx.opener = std::make_unique<Opener>(lane, fabric_->frame_pool());
   rx_.push_back(std::move(rx));
-  if (rx_.size() > fabric_.limits().generations) {
-    fabric_.release_index(rx_.front().index);
+  if (rx_.size() > fabric_->limits().generations) {
+    fabric_->release_index(rx_.front().index);
     rx_.erase(rx_.begin());
   }
-  fabric_.sink().to_control(peer_.host, encode(rx_.back().offer));
+  fabric_->sink().to_control(peer_->host, encode(rx_.back().offer));
 }
 
 void Channel::offered(const Offer& offer) {
-  if (!peer_.up || offer.session != peer_.session_tag) return;
-  if (offer.serial != want_serial_ || offer.generation <= peer_.highest_offered) return;
+  if (!peer_->up || offer.session != peer_->session_tag) return;
+  std::uint32_t& highest = peer_->highest_offered[shard_of_generation(offer.generation)];
+  if (offer.serial != want_serial_ || offer.generation <= highest) return;
   const auto algorithm = static_cast<crypto::AeadAlgorithm>(offer.algorithm);
   if (algorithm != crypto::AeadAlgorithm::aes_256_gcm &&
       algorithm != crypto::AeadAlgorithm::chacha20_poly1305) {
     return;
   }
-  peer_.highest_offered = offer.generation;
+  highest = offer.generation;
   want_serial_ = 0;
-  if (tx_) tx_->sealer.flush(peer_.batch);
+  if (tx_) tx_->sealer.flush(peer_->batch);
   const LaneKey lane{algorithm, key(true, offer.generation, algorithm), offer.receiver_index,
                      local_.epoch};
-  tx_.emplace(Outbound{offer.generation, Sealer(lane, peer_.paths->mtu()), fabric_.now()});
-  want_next_ = together(fabric_.now() + fabric_.limits().rekey_after);
-  fabric_.wake(want_next_);
+  tx_.emplace(Outbound{offer.generation, Sealer(lane, peer_->route.mtu), fabric_->now()});
+  want_next_ = together(fabric_->now() + fabric_->limits().rekey_after);
+  fabric_->wake(want_next_);
   note_stopped(false);
   drain_unkeyed();
   for (Unacknowledged& notice : notices_) transmit(notice);
@@ -200,41 +222,41 @@ void Channel::offered(const Offer& offer) {
 void Channel::note_stopped(bool stopped) {
   if (stopped_ == stopped) return;
   stopped_ = stopped;
-  fabric_.sink().event({stopped ? EventKind::wire_stopped : EventKind::wire_resumed, local_.port,
-                        local_.epoch, peer_.host});
+  fabric_->sink().event({stopped ? EventKind::wire_stopped : EventKind::wire_resumed, local_.port,
+                         local_.epoch, peer_->host});
 }
 
 void Channel::retire_old_generations() {
-  const Limits& limits = fabric_.limits();
+  const Limits& limits = fabric_->limits();
   std::erase_if(rx_, [&](const Inbound& rx) {
-    const bool over = rx.superseded && fabric_.now() - *rx.superseded >= limits.key_grace;
-    if (over) fabric_.release_index(rx.index);
+    const bool over = rx.superseded && fabric_->now() - *rx.superseded >= limits.key_grace;
+    if (over) fabric_->release_index(rx.index);
     return over;
   });
 }
 
 void Channel::tick() {
-  const Limits& limits = fabric_.limits();
-  if (fabric_.now() >= want_next_) want_key();
-  if (peer_.up) fabric_.wake(want_next_);
+  const Limits& limits = fabric_->limits();
+  if (fabric_->now() >= want_next_) want_key();
+  if (peer_->up) fabric_->wake(want_next_);
   if (tx_ && !can_send()) note_stopped(true);
   expire_unkeyed();
   retire_old_generations();
   FromOpener sink(*this);
   for (Inbound& rx : rx_) {
-    rx.opener->tick(fabric_.now(), sink);
-    if (const auto due = rx.opener->next_tick()) fabric_.wake(*due);
+    rx.opener->tick(fabric_->now(), sink);
+    if (const auto due = rx.opener->next_tick()) fabric_->wake(*due);
   }
   std::erase_if(notices_, [&](const Unacknowledged& notice) {
-    return fabric_.now() - notice.born >= limits.notice_patience;
+    return fabric_->now() - notice.born >= limits.notice_patience;
   });
   for (Unacknowledged& notice : notices_) {
-    if (fabric_.now() >= notice.next) transmit(notice);
-    fabric_.wake(notice.next);
+    if (fabric_->now() >= notice.next) transmit(notice);
+    fabric_->wake(notice.next);
   }
   if (!waiting_.empty()) check_waiting();
-  if (fabric_.now() >= ping_next_) ping();
-  if (tx_) fabric_.wake(ping_next_);
+  if (fabric_->now() >= ping_next_) ping();
+  if (tx_) fabric_->wake(ping_next_);
 }
 
 void Channel::add_drops(std::map<std::string, std::uint64_t>& drops) const {

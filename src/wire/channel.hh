@@ -51,8 +51,8 @@ class Channel final {
   const ChannelId& id() const { return id_; }
   const PortEpoch& local() const { return local_; }
   const PortEpoch& remote() const { return id_.other(local_); }
-  const std::string& host() const { return peer_.host; }
-  Peer& peer() { return peer_; }
+  const std::string& host() const { return peer_->host; }
+  Peer& peer() { return *peer_; }
   // What frames that arrive here are labelled with.
   Label arriving() const;
 
@@ -72,6 +72,11 @@ class Channel final {
   void flush();  // into the peer's batch
   // True when notices are still to be acknowledged.
   bool has_notices() const { return !notices_.empty(); }
+
+  // To another engine of this host: in between nothing may be called, nor the channel end.
+  void leave();
+  void enter(Peer& peer, Fabric& fabric);
+  std::vector<std::uint32_t> indices() const;  // receiver indices that it has given out
 
   void session_up();
   void path_changed();
@@ -135,8 +140,8 @@ class Channel final {
 
   const ChannelId id_;
   const PortEpoch local_;
-  Peer& peer_;
-  Fabric& fabric_;
+  Peer* peer_;
+  Fabric* fabric_;
   Receiver& receiver_;
 
   std::optional<Outbound> tx_;

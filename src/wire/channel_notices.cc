@@ -7,23 +7,23 @@
 namespace godwit::wire {
 
 void Channel::ping() {
-  const Limits& limits = fabric_.limits();
+  const Limits& limits = fabric_->limits();
   // Quickly until the first answer, since a move is prepared only then; later to keep NATs open.
   ping_interval_ = rtt_ && !rtt_is_old_
                        ? limits.keepalive
                        : std::clamp(ping_interval_ * 2, limits.first_ping, limits.keepalive);
-  ping_next_ = fabric_.now() + ping_interval_;
+  ping_next_ = fabric_->now() + ping_interval_;
   if (ping_interval_ == limits.keepalive) ping_next_ = together(ping_next_);
   if (!can_send()) return;
   Bytes body;
-  Writer(body).u64(static_cast<std::uint64_t>(fabric_.now().time_since_epoch().count()));
-  tx_->sealer.message(in_channel::kPing, body, peer_.batch);
-  fabric_.has_output(*this);
-  fabric_.wake(ping_next_);
+  Writer(body).u64(static_cast<std::uint64_t>(fabric_->now().time_since_epoch().count()));
+  tx_->sealer.message(in_channel::kPing, body, peer_->batch);
+  fabric_->has_output(*this);
+  fabric_->wake(ping_next_);
 }
 
 void Channel::notify(Notice notice) {
-  const Instant now = fabric_.now();
+  const Instant now = fabric_->now();
   if (auto* end = std::get_if<End>(&notice)) {
     // An End replaces the one before it: a move that was taken back.
     std::erase_if(notices_, [](const Unacknowledged& old) {
@@ -33,35 +33,35 @@ void Channel::notify(Notice notice) {
     end->counter = 0;
   }
   if (std::ranges::find(notices_, notice, &Unacknowledged::notice) != notices_.end()) return;
-  notices_.push_back({fabric_.random(), std::move(notice), now, now, {}, false});
+  notices_.push_back({fabric_->random(), std::move(notice), now, now, {}, false});
   transmit(notices_.back());
 }
 
 void Channel::transmit(Unacknowledged& notice) {
-  const Limits& limits = fabric_.limits();
+  const Limits& limits = fabric_->limits();
   notice.interval =
       std::clamp(notice.interval * 2, limits.notice_retry_min, limits.notice_retry_max);
-  notice.next = fabric_.now() + notice.interval;
-  fabric_.wake(notice.next);
+  notice.next = fabric_->now() + notice.interval;
+  fabric_->wake(notice.next);
   if (auto* end = std::get_if<End>(&notice.notice); end && !notice.fixed) {
     if (!unkeyed_.empty()) return;  // they belong to the segment and have no counter yet
     if (tx_) {
-      tx_->sealer.flush(peer_.batch);
+      tx_->sealer.flush(peer_->batch);
       end->generation = tx_->generation;
       end->counter = tx_->sealer.next_counter();
     }
     notice.fixed = true;
   }
-  const Notice told = as_told(peer_.host, notice.notice);
+  const Notice told = as_told(peer_->host, notice.notice);
   if (can_send()) {
     const Bytes body = encode_in_channel(notice.serial, told);
     if (body.size() <= tx_->sealer.max_message_bytes()) {
-      tx_->sealer.message(in_channel::kNotify, body, peer_.batch);
-      fabric_.has_output(*this);
+      tx_->sealer.message(in_channel::kNotify, body, peer_->batch);
+      fabric_->has_output(*this);
     }
   }
-  if (peer_.up) {
-    fabric_.sink().to_control(peer_.host, encode(Notify{id_, notice.serial, told}));
+  if (peer_->up) {
+    fabric_->sink().to_control(peer_->host, encode(Notify{id_, notice.serial, told}));
   }
 }
 
@@ -73,13 +73,13 @@ void Channel::receive_notice(std::uint64_t serial, const Notice& notice, bool by
   if (!by_control && can_send()) {
     Bytes body;
     Writer(body).u64(serial);
-    tx_->sealer.message(in_channel::kAck, body, peer_.batch);
-    fabric_.has_output(*this);
-  } else if (peer_.up) {
-    fabric_.sink().to_control(peer_.host, encode(Acknowledge{id_, serial}));
+    tx_->sealer.message(in_channel::kAck, body, peer_->batch);
+    fabric_->has_output(*this);
+  } else if (peer_->up) {
+    fabric_->sink().to_control(peer_->host, encode(Acknowledge{id_, serial}));
   }
   if (const auto* end = std::get_if<End>(&notice)) return receive_end(*end);
-  if (const auto heard = as_heard(peer_.host, remote().port, notice)) {
+  if (const auto heard = as_heard(peer_->host, remote().port, notice)) {
     receiver_.noticed(*this, *heard);
   }
 }
@@ -93,13 +93,13 @@ void Channel::received(std::uint8_t kind, BytesView body) {
   switch (kind) {
     case in_channel::kPing:
       if (body.size() != 8 || !can_send()) return;
-      tx_->sealer.message(in_channel::kPong, body, peer_.batch);
-      return fabric_.has_output(*this);
+      tx_->sealer.message(in_channel::kPong, body, peer_->batch);
+      return fabric_->has_output(*this);
     case in_channel::kPong: {
       const Nanoseconds sent(static_cast<std::int64_t>(in.u64()));
-      const Nanoseconds rtt = fabric_.now().time_since_epoch() - sent;
+      const Nanoseconds rtt = fabric_->now().time_since_epoch() - sent;
       // Only our own clock comes back; what is impossible is a peer's nonsense.
-      if (!in.finished() || rtt < Nanoseconds{} || rtt > fabric_.limits().keepalive) return;
+      if (!in.finished() || rtt < Nanoseconds{} || rtt > fabric_->limits().keepalive) return;
       const bool first = !rtt_;
       rtt_ = first || rtt_is_old_ ? rtt : (*rtt_ * 7 + rtt) / 8;  // RFC 6298, alpha
       rtt_is_old_ = false;
@@ -127,7 +127,7 @@ void Channel::receive_end(const End& end) {
   if (end.serial <= last_end_) return;
   last_end_ = end.serial;
   waiting_.clear();
-  waiting_.push_back({end, fabric_.now() + receiver_.marker_wait()});
+  waiting_.push_back({end, fabric_->now() + receiver_.marker_wait()});
   check_waiting();
 }
 
@@ -135,14 +135,14 @@ bool Channel::all_arrived(const End& end) const {
   if (end.generation == 0) return true;
   const auto rx = std::ranges::find(rx_, end.generation, &Inbound::generation);
   if (rx == rx_.end()) return true;  // of a key that is gone: nothing more can be opened
-  return rx->opener->settled_below(end.counter, fabric_.now());
+  return rx->opener->settled_below(end.counter, fabric_->now());
 }
 
 void Channel::check_waiting() {
   std::vector<Waiting> done;
   std::erase_if(waiting_, [&](const Waiting& waiting) {
-    if (!all_arrived(waiting.end) && fabric_.now() < waiting.deadline) {
-      fabric_.wake(waiting.deadline);
+    if (!all_arrived(waiting.end) && fabric_->now() < waiting.deadline) {
+      fabric_->wake(waiting.deadline);
       return false;
     }
     done.push_back(waiting);

@@ -10,25 +10,30 @@
 
 namespace godwit::wire {
 
-Engine::Engine(std::string self, EngineSink& sink, Random random, Limits limits)
+Engine::Engine(std::string self, EngineSink& sink, Random random, Limits limits, Shard shard)
     : self_(std::move(self)),
       sink_(sink),
       random_(std::move(random)),
       limits_(limits),
+      shard_(shard),
       has_aes_(crypto::has_aes_hardware()),
-      tag_(static_cast<std::uint16_t>(random_())),
-      next_index_(static_cast<std::uint16_t>(random_())) {}
+      tag_(shard.siblings != nullptr ? shard.tag : static_cast<std::uint16_t>(random_())),
+      next_index_(static_cast<std::uint16_t>(random_())) {
+  CHECK(shard.index < shard.count && shard.count <= kMostShards);
+  CHECK(shard.count == 1 || shard.siblings != nullptr);
+}
 
-Engine::~Engine() = default;
+// The others may be gone.
+Engine::~Engine() { travelled_.clear(); }
 
 void Engine::flush() {
   for (Channel* channel : output_) channel->flush();
   for (Channel* channel : output_) {
     Peer& to = channel->peer();
     if (to.batch.empty()) continue;
-    if (const PeerAddress* target = to.paths->target()) {
-      sink_.to_path(*target, to.batch);
-      if (std::exchange(to.sends_frames, false)) to.paths->sent();
+    if (to.route.target) {
+      sink_.to_path(*to.route.target, to.batch);
+      if (std::exchange(to.sends_frames, false)) note_sent(to);
     }
     to.batch.clear();
   }
@@ -43,10 +48,14 @@ void Engine::has_output(Channel& channel) {
 
 Peer& Engine::peer(const std::string& host) {
   Peer& peer = peers_[host];
-  if (peer.paths == nullptr) {
-    Fabric& fabric = *this;
+  if (peer.host.empty()) {
     peer.host = host;
-    peer.paths = std::make_unique<Paths>(peer, fabric);
+    peer.route.mtu = limits_.mtu_floor;
+    if (shard_.is_first()) {
+      Fabric& fabric = *this;
+      peer.paths = std::make_unique<Paths>(peer, fabric);
+      refresh_route(peer);
+    }
   }
   return peer;
 }
@@ -60,10 +69,14 @@ void Engine::session_up(const std::string& host, std::span<const std::byte, 32> 
   crypto::hkdf_expand(secret, as_bytes("godwit wire session tag"), tag);
   to.session_tag = from_big_endian<std::uint32_t>(tag.data());
   to.up = true;
+  to.down_at.reset();
   to.is_initiator = is_initiator;
-  to.next_generation = 1;
-  to.highest_offered = 0;
-  to.paths->session_up(addresses);
+  to.next_generation = first_generation(shard_.index);
+  to.highest_offered.fill(0);
+  if (to.paths) {
+    to.paths->session_up(addresses);
+    refresh_route(to);
+  }
   for (const auto& [id, channel] : channels_) {
     if (&channel->peer() == &to) channel->session_up();
   }
@@ -72,7 +85,8 @@ void Engine::session_up(const std::string& host, std::span<const std::byte, 32> 
 
 void Engine::session_down(const std::string& host, Instant now) {
   const Call call(*this, now);
-  peer(host).up = false;
+  Peer& to = peer(host);
+  if (std::exchange(to.up, false)) to.down_at = now_;
 }
 
 void Engine::control(const std::string& host, BytesView message, Instant now) {
@@ -91,9 +105,12 @@ void Engine::control(const std::string& host, BytesView message, Instant now) {
     Channel* channel = find_channel(acknowledge->channel);
     if (channel && channel->host() == host) channel->acknowledged(acknowledge->serial);
   } else if (const auto* endpoints = std::get_if<Endpoints>(&*decoded)) {
-    peer(host).paths->endpoints(*endpoints);
+    if (Peer& to = peer(host); to.paths) {
+      to.paths->endpoints(*endpoints);
+      refresh_route(to);
+    }
   } else if (const auto* taken = std::get_if<EndpointsTaken>(&*decoded)) {
-    peer(host).paths->taken(*taken);
+    if (Peer& to = peer(host); to.paths) to.paths->taken(*taken);
   }
 }
 
@@ -141,18 +158,18 @@ void Engine::datagrams(const PeerAddress& from, MutableBytes run, std::uint16_t 
     const auto index = receiver_index(datagram);
     if (!index) {
       ++strays_;
-    } else if (tag_of(*index) == tag_) {
+    } else if (const Taker taker = taker_of(*index); taker == Taker{tag_, shard_.index}) {
       arrived(from, *index, datagram);
     } else {
-      // All that follow for the same host at once.
+      // All that follow for the same taker at once.
       std::size_t size = datagram.size();
       while (size < run.size()) {
         const auto next = receiver_index(run.subspan(size));
-        if (!next || tag_of(*next) != tag_of(*index)) break;
+        if (!next || taker_of(*next) != taker) break;
         size += std::min<std::size_t>(segment_size, run.size() - size);
       }
       datagram = run.first(size);
-      relay(from, tag_of(*index), datagram, segment_size);
+      pass_on(from, taker, datagram, segment_size);
     }
     run = run.subspan(datagram.size());
   }
@@ -181,7 +198,11 @@ void Engine::tick(Instant now) {
   }
   delete_retired();
   forget_peers();
-  for (auto& [host, peer] : peers_) peer.paths->tick();
+  for (auto& [host, peer] : peers_) {
+    if (!peer.paths) continue;
+    peer.paths->tick();
+    refresh_route(peer);
+  }
   for (const auto& [id, channel] : channels_) channel->tick();
 }
 
@@ -209,12 +230,13 @@ std::span<Channel* const> Engine::channels_of(const PortEpoch& port) const {
   return found->second;
 }
 
-// Hosts without a session that no channel needs any more.
+// Hosts without a session for so long that no channel of any shard can use the path.
 void Engine::forget_peers() {
   if (peers_.size() <= kFewPeers) return;
   std::erase_if(peers_, [&](const auto& entry) {
     const Peer* candidate = &entry.second;
     if (candidate->up || candidate->channels > 0) return false;
+    if (candidate->down_at && now_ - *candidate->down_at < limits_.key_life) return false;
     const auto is_its = [&](const auto& known) { return known.second == candidate; };
     std::erase_if(sources_, is_its);
     std::erase_if(tags_, is_its);

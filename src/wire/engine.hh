@@ -19,6 +19,7 @@
 #include <unordered_map>
 
 #include "wire/fabric.hh"
+#include "wire/shard.hh"
 
 namespace godwit::wire {
 
@@ -27,7 +28,7 @@ class Engine final : private Fabric {
   using Random = std::function<std::uint64_t()>;
 
   // `random` need not be secret: it picks receiver indices and serials.
-  Engine(std::string self, EngineSink& sink, Random random, Limits limits = {});
+  Engine(std::string self, EngineSink& sink, Random random, Limits limits = {}, Shard shard = {});
   ~Engine() override;
 
   // ---- sessions, by host name ----
@@ -50,6 +51,25 @@ class Engine final : private Fabric {
                  Instant now);
   void tick(Instant now);
   Instant next_tick() const { return next_tick_; }
+
+  // ---- from the other shards (shard.hh) ----
+  void use_route(const std::string& peer, const Route& route, Instant now);
+  void frames_sent(const std::string& peer, Instant now);
+  // To the first: receiver indices lead to `shard` now, another one.
+  void indices_moved(std::span<const std::uint32_t> indices, std::uint16_t shard);
+  void forget_index(std::uint32_t index) { by_index_.erase(index); }
+  // Ports at all their epochs with their channels, on their way to another shard, whose engine
+  // adopts them before it is told anything of them, and knows the same sessions. A wire has both
+  // its ends in one shard.
+  struct Travelling {
+    std::unique_ptr<Channel> channel;
+    std::string host;
+    std::vector<std::uint32_t> indices{};
+    std::optional<Instant> retires{};
+  };
+  struct Unit;
+  std::shared_ptr<Unit> take(std::span<const PortId> ports, Instant now);
+  void adopt(Unit& unit, Instant now);
 
   // ---- ports and wires ----
   void add_port(const PortConfig& config, Instant now);
@@ -112,7 +132,7 @@ class Engine final : private Fabric {
   void has_output(Channel& channel) override;
   std::uint32_t take_index(Channel& channel) override { return take_index({&channel, nullptr}); }
   std::uint32_t take_index(Paths& paths) override { return take_index({nullptr, &paths}); }
-  void release_index(std::uint32_t index) override { by_index_.erase(index); }
+  void release_index(std::uint32_t index) override;
   std::vector<PeerAddress> own_addresses() const override;
   void note_reflexive(const std::string& observer, const PeerAddress& seen) override;
   void note_tag(std::uint32_t index, Peer& peer) override;
@@ -127,9 +147,20 @@ class Engine final : private Fabric {
   struct Destination {  // of a receiver index: one of them
     Channel* channel = nullptr;
     Paths* paths = nullptr;
+    std::optional<std::uint16_t> shard{};  // its channel is there
   };
   std::uint32_t take_index(Destination destination);
+  void refresh_route(Peer& peer);
+  // Who is to have a datagram: the host with the tag, and of this host the shard.
+  struct Taker {
+    std::uint16_t tag = 0, shard = 0;
+    bool operator==(const Taker&) const = default;
+  };
+  Taker taker_of(std::uint32_t index) const;
   void arrived(const PeerAddress& from, std::uint32_t index, MutableBytes datagram);
+  Travelling let_go(Channel& channel);
+  void pass_on(const PeerAddress& from, Taker to, BytesView run, std::uint16_t segment_size);
+  void note_sent(Peer& peer);
   void relay(const PeerAddress& from, std::uint16_t tag, BytesView run, std::uint16_t segment_size);
   Peer* proven_source(const PeerAddress& from) const;
   bool within_relay_rate(std::size_t bytes);
@@ -149,12 +180,14 @@ class Engine final : private Fabric {
   EngineSink& sink_;
   Random random_;
   const Limits limits_;
+  const Shard shard_;
   const bool has_aes_;
   Instant now_{};
   Instant next_tick_ = Instant::max();
 
   // Before what gives its indices back at its end.
   std::unordered_map<std::uint32_t, Destination> by_index_;
+  std::set<std::uint32_t> travelled_;  // of channels that were in other shards
   const std::uint16_t tag_;
   std::uint16_t next_index_;
   std::vector<PeerAddress> configured_, published_;
@@ -176,6 +209,15 @@ class Engine final : private Fabric {
   std::vector<Channel*> output_;
   std::uint64_t channel_deletions_ = 0;
   std::uint64_t strays_ = 0, bad_control_ = 0;
+};
+
+struct Engine::Unit {
+  std::vector<std::unique_ptr<Port>> ports{};
+  std::vector<Travelling> channels{};
+
+  Unit();
+  ~Unit();
+  std::vector<std::uint32_t> indices() const;
 };
 
 // One call from outside: sets the time, and sends what was sealed when it ends.

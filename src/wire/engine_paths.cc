@@ -22,8 +22,10 @@ constexpr double kRelayBurst = 0.02;  // seconds at the full rate
 // One that was given back is not given out again for as long as possible: late datagrams of its
 // first owner would reach the second (and be refused: they have different keys).
 std::uint32_t Engine::take_index(Destination destination) {
+  const std::uint16_t mask = shard_mask(shard_.count);
   for (;;) {
-    const auto index = std::uint32_t{tag_} << 16 | next_index_++;
+    next_index_ = static_cast<std::uint16_t>((next_index_ & ~mask) + mask + 1);
+    const auto index = std::uint32_t{tag_} << 16 | next_index_ | shard_.index;
     if (by_index_.try_emplace(index, destination).second) return index;
   }
 }
@@ -48,7 +50,9 @@ void Engine::addresses_changed(Instant now) {
   const Call call(*this, now);
   reflexive_.clear();
   publish_addresses();
-  for (auto& [host, peer] : peers_) peer.paths->probe_all();
+  for (auto& [host, peer] : peers_) {
+    if (peer.paths) peer.paths->probe_all();
+  }
 }
 
 // Those that most peers see come first: a NAT that shows each peer another port shows none of use.
@@ -83,19 +87,29 @@ void Engine::publish_addresses() {
   if (addresses == published_) return;
   published_ = std::move(addresses);
   for (auto& [host, peer] : peers_) {
-    if (peer.up) peer.paths->publish();
+    if (peer.up && peer.paths) peer.paths->publish();
   }
 }
 
 // ---- paths ----
 
+// What the paths of a peer say, for our channels and the other shards.
+void Engine::refresh_route(Peer& peer) {
+  Route route = peer.paths->route();
+  if (route == peer.route) return;
+  peer.route = std::move(route);
+  if (shard_.siblings != nullptr) shard_.siblings->route(peer.host, peer.route);
+}
+
 void Engine::path_changed(Peer& peer) {
+  refresh_route(peer);
   for (const auto& [id, channel] : channels_) {
     if (&channel->peer() == &peer) channel->path_changed();
   }
 }
 
 void Engine::mtu_changed(Peer& peer) {
+  refresh_route(peer);
   for (const auto& [id, channel] : channels_) {
     if (&channel->peer() == &peer) channel->mtu_changed();
   }
@@ -170,7 +184,9 @@ void Engine::relay(const PeerAddress& from, std::uint16_t tag, BytesView run,
 
 std::vector<PeerStats> Engine::peer_stats() const {
   std::vector<PeerStats> all;
-  for (const auto& [host, peer] : peers_) all.push_back(peer.paths->stats());
+  for (const auto& [host, peer] : peers_) {
+    if (peer.paths) all.push_back(peer.paths->stats());
+  }
   return all;
 }
 

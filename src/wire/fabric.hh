@@ -13,6 +13,7 @@
 #include "wire/control.hh"
 #include "wire/fragment.hh"
 #include "wire/limits.hh"
+#include "wire/shard.hh"
 #include "wire/types.hh"
 
 namespace godwit::wire {
@@ -47,9 +48,13 @@ struct Peer {
   std::uint32_t session_tag = 0;
   bool is_initiator = false;
   std::uint32_t next_generation = 1;  // of keys we offer: never reused within the session
-  std::uint32_t highest_offered = 0;  // generation the peer has offered us: older ones are refused
+  // Generations that the peer has offered us, by its shard: older ones are refused.
+  std::array<std::uint32_t, kMostShards> highest_offered{};
   std::size_t channels = 0;
-  std::unique_ptr<Paths> paths;
+  Route route;
+  std::unique_ptr<Paths> paths;    // null but in the first shard; `route` is what they say
+  std::optional<Instant> down_at;  // since then there is no session
+  std::optional<Instant> sent_told;
   DatagramBatch batch;        // on its way by the active path
   bool sends_frames = false;  // some of it is of frames
 };

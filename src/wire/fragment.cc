@@ -6,7 +6,7 @@ namespace godwit::wire {
 
 std::unique_ptr<FrameBuffer> FramePool::take() {
   if (free_.empty()) {
-    if (made_ == max_buffers_) return nullptr;
+    if (made_ >= max_buffers_) return nullptr;
     ++made_;
     return std::make_unique_for_overwrite<FrameBuffer>();
   }

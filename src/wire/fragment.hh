@@ -30,6 +30,10 @@ class FramePool final {
   // Null when all are in use. The bytes are those of the last user.
   std::unique_ptr<FrameBuffer> take();
   void give_back(std::unique_ptr<FrameBuffer> buffer);
+  // So many that are in use are another pool's from now on, or were: then there may be more than
+  // the limit for a while.
+  void lend(std::size_t buffers) { made_ -= buffers; }
+  void borrow(std::size_t buffers) { made_ += buffers; }
   std::size_t in_use() const { return made_ - free_.size(); }
   // Room for one frame that is being put together for delivery.
   MutableBytes scratch() { return *scratch_; }

@@ -9,7 +9,7 @@ namespace godwit::wire {
 // ---- source ----
 
 void Port::offer(const std::string& host, Epoch epoch) {
-  CHECK(epoch > config_.epoch && host != fabric_.self());
+  CHECK(epoch > config_.epoch && host != fabric_->self());
   if (state_ != PortState::live) return;
   if (next_ && next_->epoch != epoch) close_detours();
   next_ = Neighbour{host, epoch};
@@ -22,7 +22,7 @@ Channel* Port::detour(Label label) {
   if (!wire_ || !next_) return nullptr;
   const ChannelId channel_id =
       ChannelId::detour(wire_->id, id(), {config_.id, next_->epoch}, label);
-  Channel* channel = fabric_.open_channel(channel_id, id(), next_->host);
+  Channel* channel = fabric_->open_channel(channel_id, id(), next_->host);
   if (channel) detours_.insert(channel_id);
   return channel;
 }
@@ -42,7 +42,7 @@ void Port::tell_next(const Notice& notice) {
 // and finally at the pause.
 void Port::hand_over(bool paused) {
   Handover handover{paused, intake_.current(), peer_, {}, {}, intake_.known_begins()};
-  if (const auto rtts = fabric_.rtts(id()); !rtts.empty()) handover.longest_rtt = rtts.front();
+  if (const auto rtts = fabric_->rtts(id()); !rtts.empty()) handover.longest_rtt = rtts.front();
   if (newest_.epoch > peer_.epoch) handover.peer = newest_;
   for (const auto& [epoch, host] : locations_) {
     if (epoch > handover.peer.epoch) handover.announced.push_back({epoch, host});
@@ -53,10 +53,10 @@ void Port::hand_over(bool paused) {
 void Port::pause(std::span<const BytesView> undelivered) {
   if (state_ != PortState::live || !next_) return;
   state_ = PortState::paused;
-  intake_.open(false, fabric_.now(), {});
+  intake_.open(false, fabric_->now(), {});
   if (!wire_) return;
   for (const BytesView& frame : undelivered) {
-    intake_.frame(intake_.current(), frame, fabric_.now());
+    intake_.frame(intake_.current(), frame, fabric_->now());
   }
   forward_all();
   hand_over(true);
@@ -86,7 +86,7 @@ void Port::resume() {
   close_detours();
   next_.reset();
   state_ = PortState::live;
-  intake_.open(true, fabric_.now(), [this](BytesView frame) { deliver(frame); });
+  intake_.open(true, fabric_->now(), [this](BytesView frame) { deliver(frame); });
   if (!wire_) return;
   if (newest_.epoch != peer_.epoch) tell_where_we_are();
   follow_peer();
@@ -96,12 +96,12 @@ void Port::release() {
   if (state_ != PortState::paused) return;
   state_ = PortState::forwarding;
   intake_.clear();
-  lease_ends_ = fabric_.now() + fabric_.limits().lease;
-  fabric_.wake(lease_ends_);
+  lease_ends_ = fabric_->now() + fabric_->limits().lease;
+  fabric_->wake(lease_ends_);
 }
 
 void Port::close_detours() {
-  for (const ChannelId& id : detours_) fabric_.retire_channel(id, fabric_.now());
+  for (const ChannelId& id : detours_) fabric_->retire_channel(id, fabric_->now());
   detours_.clear();
 }
 
@@ -118,7 +118,7 @@ void Port::expect_from(const std::string& host, const WireConfig* wire) {
 void Port::check_prepared() {
   if (prepared_ || state_ != PortState::held) return;
   if (wire_) {
-    const bool from_old = fabric_.detour_confirmed(id());
+    const bool from_old = fabric_->detour_confirmed(id());
     const bool to_peer = is_here(newest_) ? reaches(newest_) : [&] {
       const Channel* channel = channel_to(newest_);
       return channel && channel->confirmed();
@@ -126,7 +126,7 @@ void Port::check_prepared() {
     if (!from_old || !to_peer) return;
   }
   prepared_ = true;
-  fabric_.sink().event({EventKind::prepared, config_.id, config_.epoch, {}});
+  fabric_->sink().event({EventKind::prepared, config_.id, config_.epoch, {}});
 }
 
 void Port::learn_handover(const Handover& handover) {
@@ -149,12 +149,12 @@ void Port::learn_handover(const Handover& handover) {
 void Port::run() {
   if (state_ != PortState::held) return;
   state_ = PortState::live;
-  run_at_ = fabric_.now();
+  run_at_ = fabric_->now();
   if (!wire_) return open_intake();
   // Where the peer is, if the way there is open; else by its old host, who forwards.
   if (newest_.epoch != peer_.epoch && reaches(newest_)) peer_ = newest_;
   first_address_ = peer_.epoch;
-  tell(peer_, Move{id(), fabric_.self(), first_address_});
+  tell(peer_, Move{id(), fabric_->self(), first_address_});
   if (newest_.epoch != peer_.epoch) tell_where_we_are();
   open_intake();
 }
@@ -167,12 +167,12 @@ void Port::open_intake() {
   const auto deliver_frame = [this](BytesView frame) { deliver(frame); };
   if (waiting_for_handover() && !handed_over_) {
     const Instant due = run_at_ + marker_wait();
-    if (fabric_.now() < due) return fabric_.wake(due);
+    if (fabric_->now() < due) return fabric_->wake(due);
     const auto& segments = intake_.segments();
     intake_.start(segments.empty() ? Label{peer_.epoch, config_.epoch} : segments.begin()->first);
   }
-  intake_.open(true, fabric_.now(), deliver_frame);
-  if (intake_.blocked_since()) fabric_.wake(*intake_.blocked_since() + marker_wait());
+  intake_.open(true, fabric_->now(), deliver_frame);
+  if (intake_.blocked_since()) fabric_->wake(*intake_.blocked_since() + marker_wait());
 }
 
 }  // namespace godwit::wire

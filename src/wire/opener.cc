@@ -1,6 +1,7 @@
 #include "wire/opener.hh"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.hh"
 #include "wire/salvage.hh"
@@ -12,12 +13,20 @@ Opener::Opener(const LaneKey& key, FramePool& pool)
     : aead_(crypto::make_aead(key.algorithm, key.key, key.backend)),
       receiver_index_(key.receiver_index),
       epoch_(key.epoch),
-      pool_(pool) {
+      pool_(&pool) {
   partial_.reserve(kMaxPartialFrames);
 }
 
 Opener::~Opener() {
-  for (PartialFrame& frame : partial_) pool_.give_back(std::move(frame.buffer));
+  if (pool_ == nullptr) return;
+  for (PartialFrame& frame : partial_) pool_->give_back(std::move(frame.buffer));
+}
+
+void Opener::leave_pool() { std::exchange(pool_, nullptr)->lend(partial_.size()); }
+
+void Opener::enter_pool(FramePool& pool) {
+  pool_ = &pool;
+  pool_->borrow(partial_.size());
 }
 
 bool Opener::open(MutableBytes datagram, Instant now, OpenerSink& sink) {
@@ -152,10 +161,10 @@ PartialFrame* Opener::start(const DatagramHeader& header, std::size_t chunk, Ope
     give_up(*std::ranges::min_element(partial_, {}, &PartialFrame::first_counter), sink);
   };
   if (partial_.size() == kMaxPartialFrames) push_out_oldest();
-  auto buffer = pool_.take();
+  auto buffer = pool_->take();
   if (!buffer && !partial_.empty()) {
     push_out_oldest();
-    buffer = pool_.take();
+    buffer = pool_->take();
   }
   if (!buffer) return nullptr;
   PartialFrame& frame = partial_.emplace_back();
@@ -189,7 +198,7 @@ void Opener::salvage(PartialFrame& frame, OpenerSink& sink) {
   std::uint64_t made = 0;
   for (SegmentRun run = pieces.next_run(0, frame.salvaged); run.count > 0;
        run = pieces.next_run(run.first + run.count, frame.salvaged)) {
-    deliver_frame(pieces.write(run, pool_.scratch()), sink);
+    deliver_frame(pieces.write(run, pool_->scratch()), sink);
     ++made;
   }
   counters_.pieces += made;
@@ -251,7 +260,7 @@ void Opener::give_up(PartialFrame& frame, OpenerSink& sink) {
 }
 
 void Opener::release(PartialFrame& frame) {
-  pool_.give_back(std::move(frame.buffer));
+  pool_->give_back(std::move(frame.buffer));
   if (&frame != &partial_.back()) frame = std::move(partial_.back());
   partial_.pop_back();
   find_next_overtaken();

@@ -70,6 +70,10 @@ class Opener final {
   Opener(const Opener&) = delete;
   Opener& operator=(const Opener&) = delete;
 
+  // From one pool to another, with what lies in it: in between nothing may be called.
+  void leave_pool();
+  void enter_pool(FramePool& pool);
+
   // Decrypts in place and delivers what became complete. True: authentic and fresh, whatever its
   // content was good for. False: dropped and counted; nothing else changed.
   bool open(MutableBytes datagram, Instant now, OpenerSink& sink);
@@ -115,7 +119,7 @@ class Opener final {
   std::unique_ptr<crypto::Aead> aead_;
   std::uint32_t receiver_index_;
   Epoch epoch_;
-  FramePool& pool_;
+  FramePool* pool_;
   crypto::ReplayWindow window_;
   std::vector<PartialFrame> partial_;  // in no order; at most kMaxPartialFrames
   // When window_.end() gets here, a partial frame has been overtaken.

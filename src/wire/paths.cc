@@ -242,6 +242,13 @@ bool Paths::has_proven(const PeerAddress& from) const {
 
 // ---- reports ----
 
+Route Paths::route() const {
+  return {.target = active_ ? std::optional(active_->address) : std::nullopt,
+          .via = active_ ? active_->via : kDirect,
+          .state = state_text(),
+          .mtu = mtu()};
+}
+
 std::string_view Paths::state_text() const {
   switch (state_) {
     case State::unproven:

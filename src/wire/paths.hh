@@ -54,10 +54,9 @@ class Paths final {
   void sent();
   void tick();
 
+  Route route() const;
   // Where datagrams to the peer go; null when no address is known at all.
   const PeerAddress* target() const { return active_ ? &active_->address : nullptr; }
-  const std::string& via() const { return active_ ? active_->via : kDirect; }
-  std::uint16_t mtu() const;
   // An answer came by the active path, and it is not known to be dead.
   bool is_proven() const { return state_ == State::proven; }
   // Datagrams of others may be sent there.
@@ -66,10 +65,11 @@ class Paths final {
   Nanoseconds rtt() const { return active_ ? active_->rtt : Nanoseconds{}; }
   // That `from` is the peer's was proven within Limits::path_memory.
   bool has_proven(const PeerAddress& from) const;
-  std::string_view state_text() const;
   PeerStats stats() const;
 
  private:
+  std::string_view state_text() const;
+  std::uint16_t mtu() const;
   static const std::string kDirect;
 
   // unproven: nothing has answered yet. lost: what worked before does not.

@@ -8,8 +8,13 @@
 namespace godwit::wire {
 
 Port::Port(const PortConfig& config, PortState state, Fabric& fabric)
-    : config_(config), state_(state), fabric_(fabric), intake_(fabric.limits()) {
+    : config_(config), state_(state), fabric_(&fabric), intake_(fabric.limits()) {
   if (state == PortState::live) intake_.open(true, fabric.now(), {});
+}
+
+void Port::enter(Fabric& fabric) {
+  fabric_ = &fabric;
+  outlet_ = nullptr;
 }
 
 // ---- wiring ----
@@ -27,7 +32,7 @@ void Port::connect(const WireConfig& wire) {
   note_location(newest_);
   first_address_ = peer_.epoch;
   if (!is_here(peer_)) channel_to(peer_);
-  fabric_.wake(fabric_.now());  // look_for_peer()
+  fabric_->wake(fabric_->now());  // look_for_peer()
   if (state_ == PortState::live) {
     intake_.start({peer_.epoch, config_.epoch});
     tell_where_we_are();
@@ -37,8 +42,8 @@ void Port::connect(const WireConfig& wire) {
 void Port::disconnect() {
   if (!wire_) return;
   for (const auto& [epoch, host] : locations_) {
-    if (host != fabric_.self()) {
-      fabric_.retire_channel(ChannelId::direct(wire_->id, id(), peer_at(epoch)), fabric_.now());
+    if (host != fabric_->self()) {
+      fabric_->retire_channel(ChannelId::direct(wire_->id, id(), peer_at(epoch)), fabric_->now());
     }
   }
   close_detours();
@@ -74,22 +79,22 @@ void Port::note_location(const Location& location) {
 void Port::set_newest(const Location& location) {
   newest_ = location;
   note_location(location);
-  fabric_.wake(fabric_.now());  // look_for_peer()
+  fabric_->wake(fabric_->now());  // look_for_peer()
   if (state_ == PortState::forwarding) return;
-  fabric_.sink().event({EventKind::peer_moved, config_.id, location.epoch, location.host});
+  fabric_->sink().event({EventKind::peer_moved, config_.id, location.epoch, location.host});
 }
 
 Channel* Port::existing_channel_to(const Location& peer) const {
-  return fabric_.find_channel(ChannelId::direct(wire_->id, id(), peer_at(peer.epoch)));
+  return fabric_->find_channel(ChannelId::direct(wire_->id, id(), peer_at(peer.epoch)));
 }
 
 Channel* Port::channel_to(const Location& peer) {
-  return fabric_.open_channel(ChannelId::direct(wire_->id, id(), peer_at(peer.epoch)), id(),
-                              peer.host);
+  return fabric_->open_channel(ChannelId::direct(wire_->id, id(), peer_at(peer.epoch)), id(),
+                               peer.host);
 }
 
 bool Port::reaches(const Location& peer) {
-  if (is_here(peer)) return fabric_.port(peer_at(peer.epoch)) != nullptr;
+  if (is_here(peer)) return fabric_->port(peer_at(peer.epoch)) != nullptr;
   const Channel* channel = channel_to(peer);
   return channel && channel->can_send();
 }
@@ -117,7 +122,7 @@ void Port::send(BytesView frame) {
   ++counters_.tx_frames;
   counters_.tx_bytes += frame.size() - kVnetBytes;
   if (is_here(peer_)) {
-    Port* peer = fabric_.port(peer_at(peer_.epoch));
+    Port* peer = fabric_->port(peer_at(peer_.epoch));
     if (!peer) return void(++counters_.no_peer);
     return peer->arrived({config_.epoch, peer_.epoch}, frame);
   }
@@ -125,7 +130,7 @@ void Port::send(BytesView frame) {
 }
 
 Channel* Port::outlet() {
-  const std::uint64_t deletions = fabric_.channel_deletions();
+  const std::uint64_t deletions = fabric_->channel_deletions();
   if (!outlet_ || outlet_epoch_ != peer_.epoch || outlet_deletions_ != deletions) {
     outlet_ = channel_to(peer_);
     outlet_epoch_ = peer_.epoch;
@@ -136,11 +141,11 @@ Channel* Port::outlet() {
 
 void Port::send_end(const Location& peer, End::Kind kind, Epoch next) {
   // Readings of this host's clock grow, also over a restart of the agent.
-  const auto now = static_cast<std::uint64_t>(fabric_.now().time_since_epoch().count());
+  const auto now = static_cast<std::uint64_t>(fabric_->now().time_since_epoch().count());
   end_serial_ = std::max(end_serial_ + 1, now);
   const End end{kind, next, end_serial_, 0, 0};
   if (!is_here(peer)) return tell(peer, end);
-  if (Port* port = fabric_.port(peer_at(peer.epoch))) {
+  if (Port* port = fabric_->port(peer_at(peer.epoch))) {
     port->ended({config_.epoch, peer.epoch}, end);
   }
 }
@@ -148,15 +153,15 @@ void Port::send_end(const Location& peer, End::Kind kind, Epoch next) {
 void Port::arrived(Label label, BytesView frame) {
   switch (state_) {
     case PortState::live:
-      if (intake_.frame(label, frame, fabric_.now())) deliver(frame);
-      if (intake_.blocked_since()) fabric_.wake(*intake_.blocked_since() + marker_wait());
+      if (intake_.frame(label, frame, fabric_->now())) deliver(frame);
+      if (intake_.blocked_since()) fabric_->wake(*intake_.blocked_since() + marker_wait());
       break;
     case PortState::paused:
       forward(label, frame);
-      intake_.frame(label, frame, fabric_.now());  // our copy, should the move be taken back
+      intake_.frame(label, frame, fabric_->now());  // our copy, should the move be taken back
       break;
     case PortState::held:
-      intake_.frame(label, frame, fabric_.now());
+      intake_.frame(label, frame, fabric_->now());
       break;
     case PortState::forwarding:
       forward(label, frame);
@@ -168,13 +173,13 @@ void Port::arrived(Label label, BytesView frame) {
 void Port::deliver(BytesView frame) {
   ++counters_.rx_frames;
   counters_.rx_bytes += frame.size() - std::min(frame.size(), kVnetBytes);
-  fabric_.sink().to_port(config_.id, {&frame, 1});
+  fabric_->sink().to_port(config_.id, {&frame, 1});
 }
 
 void Port::check_overflow() {
   if (overflow_told_ || intake_.counters().dropped == 0) return;
   overflow_told_ = true;
-  fabric_.sink().event({EventKind::overflow, config_.id, config_.epoch, {}});
+  fabric_->sink().event({EventKind::overflow, config_.id, config_.epoch, {}});
 }
 
 void Port::ended(Label label, const End& end) {
@@ -183,7 +188,7 @@ void Port::ended(Label label, const End& end) {
     if (Channel* channel = detour(label)) channel->notify(end);
   }
   if (state_ == PortState::live) {
-    intake_.advance(fabric_.now(), [this](BytesView frame) { deliver(frame); });
+    intake_.advance(fabric_->now(), [this](BytesView frame) { deliver(frame); });
   }
 }
 
@@ -194,10 +199,10 @@ void Port::tell(const Location& peer, const Notice& notice) {
     if (Channel* channel = channel_to(peer)) channel->notify(notice);
     return;
   }
-  if (Port* port = fabric_.port(peer_at(peer.epoch))) port->noticed(fabric_.self(), notice);
+  if (Port* port = fabric_->port(peer_at(peer.epoch))) port->noticed(fabric_->self(), notice);
 }
 
-void Port::tell_where_we_are() { tell(newest_, Move{id(), fabric_.self(), first_address_}); }
+void Port::tell_where_we_are() { tell(newest_, Move{id(), fabric_->self(), first_address_}); }
 
 void Port::noticed(const std::string& host, const Notice& notice) {
   if (!wire_) return;
@@ -219,7 +224,7 @@ void Port::learn_superseded(const Move& move) {
   const Epoch known = std::max(config_.epoch, superseded_by_);
   if (move.port.epoch <= known || state_ != PortState::live) return;
   superseded_by_ = move.port.epoch;
-  fabric_.sink().event({EventKind::superseded, config_.id, move.port.epoch, move.host});
+  fabric_->sink().event({EventKind::superseded, config_.id, move.port.epoch, move.host});
 }
 
 void Port::learn_announce(const Announce& announce) {
@@ -227,9 +232,9 @@ void Port::learn_announce(const Announce& announce) {
   const Location location{announce.port.epoch, announce.host};
   if (location.host.empty()) {
     const auto known = locations_.find(location.epoch);
-    if (known != locations_.end() && known->second != fabric_.self()) {
-      fabric_.retire_channel(ChannelId::direct(wire_->id, id(), peer_at(location.epoch)),
-                             fabric_.now());
+    if (known != locations_.end() && known->second != fabric_->self()) {
+      fabric_->retire_channel(ChannelId::direct(wire_->id, id(), peer_at(location.epoch)),
+                              fabric_->now());
     }
     locations_.erase(location.epoch);
   } else {
@@ -262,7 +267,7 @@ void Port::learn_move(const Move& move) {
     follow_peer();
   }
   if (state_ == PortState::live) {
-    intake_.advance(fabric_.now(), [this](BytesView frame) { deliver(frame); });
+    intake_.advance(fabric_->now(), [this](BytesView frame) { deliver(frame); });
   }
 }
 
@@ -274,8 +279,8 @@ void Port::follow_peer() {
   send_end(old, End::Kind::flush, newest_.epoch);
   peer_ = newest_;
   if (!is_here(old)) {
-    fabric_.retire_channel(ChannelId::direct(wire_->id, id(), peer_at(old.epoch)),
-                           fabric_.now() + fabric_.limits().lease);
+    fabric_->retire_channel(ChannelId::direct(wire_->id, id(), peer_at(old.epoch)),
+                            fabric_->now() + fabric_->limits().lease);
   }
 }
 
@@ -283,16 +288,16 @@ void Port::follow_peer() {
 // peer should be on this host there is no channel, and nobody but we can notice: after restarts
 // both ends may believe that they are together, each where it is itself.
 void Port::look_for_peer() {
-  if (!wire_ || !is_here(newest_) || fabric_.port(peer_at(newest_.epoch)) != nullptr) {
+  if (!wire_ || !is_here(newest_) || fabric_->port(peer_at(newest_.epoch)) != nullptr) {
     return missing_next_.reset();
   }
-  const Instant next = fabric_.now() + fabric_.limits().want_retry_max;
+  const Instant next = fabric_->now() + fabric_->limits().want_retry_max;
   if (!missing_next_) missing_next_ = next;
-  if (fabric_.now() >= *missing_next_) {
+  if (fabric_->now() >= *missing_next_) {
     missing_next_ = next;
-    fabric_.sink().event({EventKind::peer_unknown, config_.id, config_.epoch, fabric_.self()});
+    fabric_->sink().event({EventKind::peer_unknown, config_.id, config_.epoch, fabric_->self()});
   }
-  fabric_.wake(*missing_next_);
+  fabric_->wake(*missing_next_);
 }
 
 void Port::channel_ready(Channel& channel) {
@@ -304,20 +309,20 @@ void Port::channel_ready(Channel& channel) {
 // The longest detour is two hops: from the peer to our old host, which told how far that is, and
 // from there to us. The two longest round trips known bound it.
 Nanoseconds Port::marker_wait() const {
-  std::vector<Nanoseconds> rtts = fabric_.rtts(id());
+  std::vector<Nanoseconds> rtts = fabric_->rtts(id());
   rtts.push_back(told_rtt_);
   std::ranges::sort(rtts, std::greater{});
   const Nanoseconds detour = rtts[0] + (rtts.size() > 1 ? rtts[1] : Nanoseconds{});
   const auto by_rtt =
-      std::chrono::duration<double, std::nano>(detour) * fabric_.limits().marker_wait_rtts;
-  return std::max(fabric_.limits().marker_wait, duration_cast<Nanoseconds>(by_rtt));
+      std::chrono::duration<double, std::nano>(detour) * fabric_->limits().marker_wait_rtts;
+  return std::max(fabric_->limits().marker_wait, duration_cast<Nanoseconds>(by_rtt));
 }
 
 bool Port::tick() {
-  const Instant now = fabric_.now();
+  const Instant now = fabric_->now();
   if (state_ == PortState::forwarding) {
     if (now >= lease_ends_) return false;
-    fabric_.wake(lease_ends_);
+    fabric_->wake(lease_ends_);
     return true;
   }
   look_for_peer();
@@ -328,7 +333,7 @@ bool Port::tick() {
     if (now >= *since + marker_wait()) {
       intake_.force(now, [this](BytesView frame) { deliver(frame); });
     }
-    if (intake_.blocked_since()) fabric_.wake(*intake_.blocked_since() + marker_wait());
+    if (intake_.blocked_since()) fabric_->wake(*intake_.blocked_since() + marker_wait());
   }
   return true;
 }

@@ -35,6 +35,9 @@ class Port final : public Channel::Receiver {
   PortState state() const { return state_; }
   const std::optional<WireConfig>& wire() const { return wire_; }
 
+  // To another engine of this host, with all channels of this port.
+  void enter(Fabric& fabric);
+
   // ---- wiring ----
   // Repeating it is harmless; a higher remote epoch is learned as if the peer had moved.
   void connect(const WireConfig& wire);
@@ -85,7 +88,7 @@ class Port final : public Channel::Receiver {
   };
 
   // wiring
-  bool is_here(const Location& peer) const { return peer.host == fabric_.self(); }
+  bool is_here(const Location& peer) const { return peer.host == fabric_->self(); }
   PortEpoch peer_at(Epoch epoch) const { return {wire_->remote, epoch}; }
   Channel* channel_to(const Location& peer);
   Channel* outlet();
@@ -121,7 +124,7 @@ class Port final : public Channel::Receiver {
 
   const PortConfig config_;
   PortState state_;
-  Fabric& fabric_;
+  Fabric* fabric_;
   Intake intake_;
   PortCounters counters_;
 

@@ -1,5 +1,4 @@
 // What `wire ls` and the metrics show of a port.
-#include "wire/paths.hh"
 #include "wire/port.hh"
 
 namespace godwit::wire {
@@ -21,16 +20,16 @@ WireStats Port::wire_stats() const {
                  {"no_peer", counters_.no_peer},
                  {"held_full", intake_.counters().dropped}};
   if (is_here(peer_)) {
-    stats.state = fabric_.port(peer_at(peer_.epoch)) != nullptr ? "local" : "connecting";
+    stats.state = fabric_->port(peer_at(peer_.epoch)) != nullptr ? "local" : "connecting";
   } else if (Channel* channel = existing_channel_to(peer_)) {
     stats.state = channel->stopped() ? "stopped" : channel->confirmed() ? "up" : "connecting";
     stats.rtt = channel->rtt();
     stats.generation = channel->generation();
-    const Paths& paths = *channel->peer().paths;
-    if (const PeerAddress* target = paths.target()) stats.path = *target;
-    stats.via = paths.via();
-    stats.path_state = paths.state_text();
-    stats.path_mtu = paths.mtu();
+    const Route& route = channel->peer().route;
+    stats.path = route.target;
+    stats.via = route.via;
+    stats.path_state = route.state;
+    stats.path_mtu = route.mtu;
     channel->add_drops(stats.drops);
   } else {
     stats.state = "connecting";

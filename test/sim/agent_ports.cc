@@ -12,7 +12,7 @@ constexpr Nanoseconds kAskTimeout = seconds(5);
 
 void Agent::run_ports(TargetMove& move) {
   if (!std::exchange(move.holding, false)) return;
-  at_engine([&](wire::Engine& engine, Instant now) { engine.run(move.port(), now); });
+  at_engine([&](Engines& engine, Instant now) { engine.run(move.port(), now); });
   const std::string port = move.port().text();
   held_ready_.erase(port);
   if (const auto arrived = arriving_ports_.extract(port))
@@ -21,7 +21,7 @@ void Agent::run_ports(TargetMove& move) {
 }
 
 void Agent::open_ports() {
-  at_engine([&](wire::Engine& engine, Instant now) {
+  at_engine([&](Engines& engine, Instant now) {
     for (const auto& document : store_->list("port")) {
       engine.add_port({*PortId::parse(document.key), document.body["epoch"], "default"}, now);
     }
@@ -83,7 +83,7 @@ void Agent::look_up_peer(const PortId& port) {
     (*known)["remote_epoch"] = found["epoch"];
     (*known)["remote_host"] = host;
     store_->put("wire", key, *known);
-    at_engine([&](wire::Engine& engine, Instant now) { engine.connect(wire_of(*known), now); });
+    at_engine([&](Engines& engine, Instant now) { engine.connect(wire_of(*known), now); });
   };
   const Json body = {{"id", (*wire)["remote"]}};
   const auto here = store_->find("port", body["id"].get<std::string>());

@@ -108,7 +108,7 @@ Result<> Agent::perform(SourceMove& move, SF effect) {
     case SF::prepare_target: {
       const auto port = store_->find("port", move.port().text());
       const auto wire = store_->find("wire", move.port().text());
-      at_engine([&](wire::Engine& engine, Instant now) {
+      at_engine([&](Engines& engine, Instant now) {
         engine.offer_move(move.port(), move.to(), move.epoch(), now);
       });
       ask(move.to(), "migration.prepare",
@@ -145,7 +145,7 @@ Result<> Agent::perform(SourceMove& move, SF effect) {
       break;
     case SF::pause_ports:
       after(moment(milliseconds(3)), [this, &move] {
-        at_engine([&](wire::Engine& engine, Instant now) { engine.pause(move.port(), {}, now); });
+        at_engine([&](Engines& engine, Instant now) { engine.pause(move.port(), {}, now); });
         move.queue.feed(SE::ports_paused, {});
       });
       break;
@@ -165,7 +165,7 @@ Result<> Agent::perform(SourceMove& move, SF effect) {
       resume_guest(move);
       break;
     case SF::resume_ports:
-      at_engine([&](wire::Engine& engine, Instant now) { engine.resume(move.port(), now); });
+      at_engine([&](Engines& engine, Instant now) { engine.resume(move.port(), now); });
       break;
     case SF::abort_target:
       ask(move.to(), "migration.abort", {{"id", move.id()}}, migrate::kAbortTimeout,
@@ -247,7 +247,7 @@ void Agent::release_ports(SourceMove& move) {
     return after({}, [&move] { move.queue.feed(SE::drained, {}); });
   }
   leaving_[port] = [&move] { move.queue.feed(SE::drained, {}); };
-  at_engine([&](wire::Engine& engine, Instant now) {
+  at_engine([&](Engines& engine, Instant now) {
     engine.release(move.port(), now);
     engine.drop_live({move.port(), (*known)["epoch"]}, now);
   });

@@ -110,7 +110,7 @@ bool Agent::hold_port(TargetMove& move) {
     wires.push_back(wire_of(move.record["wire"]));
   }
   move.holding = true;
-  at_engine([&](wire::Engine& engine, Instant now) {
+  at_engine([&](Engines& engine, Instant now) {
     engine.prepare({move.port(), move.epoch(), "default"}, move.from(), wires, now);
   });
   arm(move.ports, migrate::kPortsBound, [&move] {
@@ -189,7 +189,7 @@ void Agent::discard_guest(TargetMove& move) {
   if (arriving_ports_.erase(port) == 0) return;
   arriving_wires_.erase(port);
   held_ready_.erase(port);
-  at_engine([&](wire::Engine& engine, Instant now) { engine.discard(move.port(), now); });
+  at_engine([&](Engines& engine, Instant now) { engine.discard(move.port(), now); });
 }
 
 }  // namespace godwit::sim

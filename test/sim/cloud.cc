@@ -207,7 +207,7 @@ std::size_t Cloud::processes_of(const std::string& guest) const {
 // apart.
 void Cloud::send_frame(const std::string& name) {
   Guest& guest = guests_.at(name);
-  wire::Engine* engine = guest.runs_at ? world_.host(*guest.runs_at).engine() : nullptr;
+  Engines* engine = guest.runs_at ? world_.host(*guest.runs_at).engine() : nullptr;
   if (!engine) return;
   Bytes frame(wire::kMinFrameBytes + sizeof(std::uint64_t));
   to_big_endian(++guest.sent, frame.data() + wire::kMinFrameBytes);

@@ -49,7 +49,7 @@ std::map<net::PortIndex, PortId> FabricAgents::ports_of(std::size_t resident) co
 void FabricAgents::install(std::size_t index) {
   const Resident& resident = residents_[index];
   const PlannedResident& planned = plan_.residents[index];
-  at(resident.host, [&](wire::Engine& engine) {
+  at(resident.host, [&](Engines& engine) {
     for (const std::size_t port : planned.ports) {
       engine.add_port({plan_.ports[port].id, resident.epoch, "default"}, world_.now());
       if (ports_[port].peer) engine.connect(wire_of(port, ports_[port].known), world_.now());
@@ -91,7 +91,7 @@ std::optional<std::size_t> FabricAgents::guest_at(const std::string& host, const
 void FabricAgents::send(std::size_t index, Bytes frame) {
   Resident& resident = residents_[index];
   if (!resident.runs) return resident.outbox.push_back(std::move(frame));
-  at(resident.host, [&](wire::Engine& engine) {
+  at(resident.host, [&](Engines& engine) {
     const BytesView view = frame;
     engine.frames_from_port(plan_.ports[plan_.residents[index].ports.front()].id, {&view, 1},
                             world_.now());
@@ -150,7 +150,7 @@ void FabricAgents::found(const std::string& host, std::size_t port, const Locati
   Location& known = ports_[port].known;
   if (residents_[plan_.ports[port].resident].host != host || peer.epoch < known.epoch) return;
   known = peer;
-  at(host, [&](wire::Engine& engine) { engine.connect(wire_of(port, known), world_.now()); });
+  at(host, [&](Engines& engine) { engine.connect(wire_of(port, known), world_.now()); });
 }
 
 // ---- sessions ----
@@ -208,11 +208,12 @@ std::optional<std::size_t> FabricAgents::connect_elsewhere(std::size_t port, std
     const Resident& resident = residents_[resident_of(each)];
     if (resident.step != Step::idle || !engine(resident.host)) return std::nullopt;
   }
+  is_rewired_ = true;
   world_.trace("the wire of {} goes to {}/{}", plan_.residents[resident_of(port)].name,
                plan_.residents[resident_of(other)].name, plan_.ports[other].index);
   for (const std::size_t each : {port, left}) {
     at(host_of(resident_of(each)),
-       [&](wire::Engine& engine) { engine.disconnect(ports_[each].wire, world_.now()); });
+       [&](Engines& engine) { engine.disconnect(ports_[each].wire, world_.now()); });
     ports_[each] = {};
   }
   WireId wire;
@@ -222,9 +223,8 @@ std::optional<std::size_t> FabricAgents::connect_elsewhere(std::size_t port, std
     ports_[end] = {.peer = peer, .wire = wire, .known = {resident.host, resident.epoch}};
   }
   for (const std::size_t each : {port, other}) {
-    at(host_of(resident_of(each)), [&](wire::Engine& engine) {
-      engine.connect(wire_of(each, ports_[each].known), world_.now());
-    });
+    at(host_of(resident_of(each)),
+       [&](Engines& engine) { engine.connect(wire_of(each, ports_[each].known), world_.now()); });
   }
   return left;
 }

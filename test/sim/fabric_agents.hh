@@ -83,7 +83,7 @@ class FabricAgents final {
     bool is_done = false;
   };
 
-  wire::Engine* engine(const std::string& host) { return world_.host(host).engine(); }
+  Engines* engine(const std::string& host) { return world_.host(host).engine(); }
   template <class Call>
   void at(const std::string& host, Call call);
   wire::WireConfig wire_of(std::size_t port, const Location& peer) const;
@@ -121,7 +121,8 @@ class FabricAgents final {
   World& world_;
   Dice& dice_;
   Fail fail_;
-  const bool is_fine_;  // the weather was, when all began
+  const bool is_fine_;       // the weather was, when all began
+  bool is_rewired_ = false;  // what a port waits for may then be of a wire that is no more
   std::vector<Resident> residents_;
   std::vector<Port> ports_;
   std::unordered_map<PortId, std::size_t> by_id_;
@@ -129,7 +130,7 @@ class FabricAgents final {
 
 template <class Call>
 void FabricAgents::at(const std::string& host, Call call) {
-  if (wire::Engine* found = engine(host)) {
+  if (Engines* found = engine(host)) {
     call(*found);
     world_.host(host).schedule_tick();
   }

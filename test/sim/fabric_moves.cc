@@ -23,7 +23,7 @@ void FabricAgents::move(std::size_t index, const std::string& target) {
   resident.told = resident.learned = 0;
   ++resident.attempt;
   ++resident.highest;
-  at(resident.host, [&](wire::Engine& engine) {
+  at(resident.host, [&](Engines& engine) {
     for (const std::size_t port : plan_.residents[index].ports) {
       engine.offer_move(plan_.ports[port].id, target, resident.highest, world_.now());
     }
@@ -40,7 +40,7 @@ bool FabricAgents::prepare(std::size_t index) {
   Resident& resident = residents_[index];
   const PlannedResident& planned = plan_.residents[index];
   if (!planned.is_guest()) resident.arriving = planned.make(dice_.word());
-  at(resident.target, [&](wire::Engine& engine) {
+  at(resident.target, [&](Engines& engine) {
     for (const std::size_t port : planned.ports) {
       std::vector<wire::WireConfig> wires;
       ports_[port].known_at_target = ports_[port].known;
@@ -87,7 +87,7 @@ bool FabricAgents::commit(std::size_t index) {
   ++resident.attempt;
   resident.runs = true;
   for (const std::size_t port : planned.ports) ports_[port].known = ports_[port].known_at_target;
-  at(resident.host, [&](wire::Engine& engine) {
+  at(resident.host, [&](Engines& engine) {
     if (!planned.is_guest()) {
       world_.host(resident.host)
           .components()
@@ -101,7 +101,7 @@ bool FabricAgents::commit(std::size_t index) {
 }
 
 void FabricAgents::discard(std::size_t index, const std::string& target, Epoch burned) {
-  at(target, [&](wire::Engine& engine) {
+  at(target, [&](Engines& engine) {
     for (const std::size_t port : plan_.residents[index].ports) {
       const PortId& id = plan_.ports[port].id;
       const auto stats = engine.port_stats(id);
@@ -149,7 +149,7 @@ void FabricAgents::pause(std::size_t index) {
   world_.trace("{} stands at {}", planned.name, resident.host);
   resident.step = Step::deciding;
   resident.runs = false;
-  at(resident.host, [&](wire::Engine& engine) {
+  at(resident.host, [&](Engines& engine) {
     for (const std::size_t port : planned.ports) {
       engine.pause(plan_.ports[port].id, {}, world_.now());
     }
@@ -173,7 +173,7 @@ void FabricAgents::pause(std::size_t index) {
 }
 
 void FabricAgents::release(std::size_t index, const std::string& from) {
-  at(from, [&](wire::Engine& engine) {
+  at(from, [&](Engines& engine) {
     for (const std::size_t port : plan_.residents[index].ports) {
       engine.release(plan_.ports[port].id, world_.now());
     }
@@ -205,7 +205,7 @@ void FabricAgents::give_up(std::size_t index) {
   resident.runs = true;
   ++resident.attempt;
   resident.arriving.reset();
-  at(resident.host, [&](wire::Engine& engine) {
+  at(resident.host, [&](Engines& engine) {
     if (!planned.is_guest()) {
       world_.host(resident.host).components()->find(planned.component)->end_state();
     }

@@ -46,7 +46,7 @@ MoveScenario::MoveScenario(std::uint64_t seed, bool is_traced)
 
 template <class Call>
 void MoveScenario::at(const std::string& host, Call call) {
-  if (wire::Engine* found = engine(host)) {
+  if (Engines* found = engine(host)) {
     call(*found);
     world_.host(host).schedule_tick();
   }
@@ -59,7 +59,7 @@ wire::WireConfig MoveScenario::wire_of(const Guest& guest, const std::string& ho
 
 // What an agent does for a guest that its journal says is its own.
 void MoveScenario::install(Guest& guest) {
-  at(guest.host, [&](wire::Engine& engine) {
+  at(guest.host, [&](Engines& engine) {
     engine.add_port({guest.port, guest.epoch, "default"}, world_.now());
     engine.connect(wire_of(guest, guest.host), world_.now());
   });
@@ -79,9 +79,8 @@ void MoveScenario::send_some(Guest& guest) {
       to_big_endian(++guest.sent, frame.data() + wire::kMinFrameBytes);
       const BytesView view = frame;
       if (!engine(guest.host)) continue;
-      at(guest.host, [&](wire::Engine& engine) {
-        engine.frames_from_port(guest.port, {&view, 1}, world_.now());
-      });
+      at(guest.host,
+         [&](Engines& engine) { engine.frames_from_port(guest.port, {&view, 1}, world_.now()); });
     }
   }
   if (traffic_) {
@@ -142,7 +141,7 @@ void MoveScenario::event(const std::string& host, const wire::Event& what) {
     case wire::EventKind::peer_unknown:  // agents ask each other who has the port
       if (guest.host == host) {
         guest.seen[host] = {other(guest).host, other(guest).epoch};
-        at(host, [&](wire::Engine& engine) { engine.connect(wire_of(guest, host), world_.now()); });
+        at(host, [&](Engines& engine) { engine.connect(wire_of(guest, host), world_.now()); });
       }
       break;
     case wire::EventKind::overflow:
@@ -177,14 +176,14 @@ void MoveScenario::begin_move(Guest& guest) {
   const bool target_first = dice_.happens(0.5);
   world_.after(target_first ? skew : Nanoseconds{}, [this, &guest, attempt] {
     if (attempt != guest.attempt) return;
-    at(guest.host, [&](wire::Engine& engine) {
+    at(guest.host, [&](Engines& engine) {
       engine.offer_move(guest.port, guest.target, guest.highest, world_.now());
     });
   });
   world_.after(target_first ? Nanoseconds{} : skew, [this, &guest, attempt] {
     if (attempt != guest.attempt) return;
     const wire::WireConfig wire = wire_of(guest, guest.host);
-    at(guest.target, [&](wire::Engine& engine) {
+    at(guest.target, [&](Engines& engine) {
       engine.prepare({guest.port, guest.highest, "default"}, guest.host, {&wire, 1}, world_.now());
     });
   });
@@ -201,8 +200,7 @@ void MoveScenario::pause(Guest& guest) {
   guest.running = false;
   world_.trace("guest {} paused at {} after frame {}", guest.number, guest.host, guest.sent);
   std::vector<BytesView> undelivered(guest.tap.begin(), guest.tap.end());
-  at(guest.host,
-     [&](wire::Engine& engine) { engine.pause(guest.port, undelivered, world_.now()); });
+  at(guest.host, [&](Engines& engine) { engine.pause(guest.port, undelivered, world_.now()); });
   guest.tap.clear();
   guest.step = Step::deciding;
   // What QEMU's state and the commit take: at least one way between the hosts, by then.
@@ -228,11 +226,11 @@ void MoveScenario::commit(Guest& guest) {
   }
   guest.running = true;
   guest.step = Step::draining;
-  at(guest.host, [&](wire::Engine& engine) { engine.run(guest.port, world_.now()); });
+  at(guest.host, [&](Engines& engine) { engine.run(guest.port, world_.now()); });
   // The word that the target runs.
   world_.after(dice_.between(milliseconds(1), milliseconds(80)),
                [this, &guest, from, attempt = guest.attempt] {
-                 at(from, [&](wire::Engine& engine) { engine.release(guest.port, world_.now()); });
+                 at(from, [&](Engines& engine) { engine.release(guest.port, world_.now()); });
                  if (attempt != guest.attempt) return;
                  guest.step = Step::idle;
                  plan_move(guest);
@@ -248,9 +246,9 @@ void MoveScenario::abort(Guest& guest) {
   const Epoch burned = guest.highest;
   ++guest.attempt;
   guest.running = true;
-  at(guest.host, [&](wire::Engine& engine) { engine.resume(guest.port, world_.now()); });
+  at(guest.host, [&](Engines& engine) { engine.resume(guest.port, world_.now()); });
   world_.after(dice_.between(milliseconds(1), milliseconds(60)), [this, &guest, target, burned] {
-    at(target, [&](wire::Engine& engine) {
+    at(target, [&](Engines& engine) {
       const auto stats = engine.port_stats(guest.port);
       if (stats && stats->id.epoch == burned) engine.discard(guest.port, world_.now());
     });

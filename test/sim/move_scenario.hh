@@ -55,7 +55,7 @@ class MoveScenario final {
     std::map<std::string, std::pair<std::string, Epoch>> seen;
   };
 
-  wire::Engine* engine(const std::string& host) { return world_.host(host).engine(); }
+  Engines* engine(const std::string& host) { return world_.host(host).engine(); }
   Guest& other(const Guest& guest) { return guests_[1 - guest.number]; }
   Guest& guest_of(const PortId& port) { return guests_[0].port == port ? guests_[0] : guests_[1]; }
   wire::WireConfig wire_of(const Guest& guest,

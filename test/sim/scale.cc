@@ -100,13 +100,14 @@ class ManyWires final {
     world_.on_event = [this](const std::string&, const wire::Event& event) {
       prepared_ += event.kind == wire::EventKind::prepared;
     };
+    world_.most_shards = 1;
     for (const std::string& name : world_.names()) world_.host(name).start();
   }
 
   void add_ports() {
     for (std::size_t i = 0; i < ports_; ++i) {
       for (const bool near : {true, false}) {
-        at(near ? "h0" : "h1", [&](wire::Engine& engine) {
+        at(near ? "h0" : "h1", [&](Engines& engine) {
           engine.add_port({port(i, near), 1, "default"}, world_.now());
           engine.connect(wire(i, near, near ? "h1" : "h0"), world_.now());
         });
@@ -127,7 +128,7 @@ class ManyWires final {
     for (std::size_t i = 0; i < ports_; ++i) {
       world_.after(seconds(1) * i / ports_, [this, i] {
         for (const bool near : {true, false}) {
-          at(near ? "h0" : "h1", [&](wire::Engine& engine) {
+          at(near ? "h0" : "h1", [&](Engines& engine) {
             const Bytes frame(200);
             const BytesView view = frame;
             engine.frames_from_port(port(i, near), {&view, 1}, world_.now());
@@ -145,7 +146,7 @@ class ManyWires final {
       const PortId id = port(i, true);
       const auto later = [&](Nanoseconds delay, const std::string& host, auto call) {
         world_.after(seconds(2) * i / ports_ + delay,
-                     [this, host, call] { at(host, [&](wire::Engine& engine) { call(engine); }); });
+                     [this, host, call] { at(host, [&](Engines& engine) { call(engine); }); });
       };
       later({}, "h0", [=, this](auto& engine) { engine.offer_move(id, "h2", 2, world_.now()); });
       later({}, "h2", [=, this](auto& engine) {
@@ -162,10 +163,10 @@ class ManyWires final {
   }
   void remove() {
     for (std::size_t i = 0; i < ports_; ++i) {
-      at("h1", [&](wire::Engine& engine) { engine.disconnect(wire_id(i), world_.now()); });
+      at("h1", [&](Engines& engine) { engine.disconnect(wire_id(i), world_.now()); });
       for (const bool near : {true, false}) {
         at(near ? "h2" : "h1",
-           [&](wire::Engine& engine) { engine.remove_port(port(i, near), world_.now()); });
+           [&](Engines& engine) { engine.remove_port(port(i, near), world_.now()); });
       }
     }
   }

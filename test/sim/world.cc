@@ -7,7 +7,6 @@
 
 namespace godwit::sim {
 
-using wire::Engine;
 using wire::PeerAddress;
 
 // ---- hosts ----
@@ -20,7 +19,10 @@ PeerAddress Host::address() const {
 
 void Host::start() {
   Dice seeds(world_.dice().word());
-  engine_ = std::make_unique<Engine>(name_, *this, [seeds]() mutable { return seeds.word(); });
+  const auto shards = static_cast<std::uint16_t>(seeds.between(1, world_.most_shards));
+  // One stream of chance for all of them: receiver indices are to be theirs alone.
+  const auto chance = std::make_shared<Dice>(seeds.word());
+  engine_ = std::make_unique<Engines>(name_, *this, [chance] { return chance->word(); }, shards);
   components_ = std::make_unique<net::Patchbay>(
       [this](const PortId& port, std::span<const BytesView> frames, Instant at) {
         engine_->frames_from_port(port, frames, at);

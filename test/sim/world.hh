@@ -1,5 +1,5 @@
 #pragma once
-// Hosts with an Engine and a Patchbay each, a network and sessions between them, and a clock, all
+// Hosts with engines and a patchbay each, a network and sessions between them, and a clock, all
 // from one seed.
 #include <cstdint>
 #include <functional>
@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "base/check.hh"
+#include "engines.hh"
 #include "net/patchbay.hh"
-#include "wire/engine.hh"
 
 namespace godwit::sim {
 
@@ -52,8 +52,8 @@ class Dice final {
 
 class World;
 
-// One host: its engine and its components (absent while its agent is down), and what the engine
-// sends out.
+// One host: its engines and its components (absent while its agent is down), and what they
+// send out.
 class Host final : public wire::EngineSink {
  public:
   Host(World& world, std::string name, std::uint16_t index)
@@ -61,7 +61,7 @@ class Host final : public wire::EngineSink {
 
   const std::string& name() const { return name_; }
   wire::PeerAddress address() const;
-  wire::Engine* engine() { return engine_.get(); }
+  Engines* engine() { return engine_.get(); }
   net::Patchbay* components() { return components_.get(); }
   // Frames that went round between components, ever.
   std::uint64_t looped() const { return looped_ + (components_ ? components_->looped() : 0); }
@@ -86,7 +86,7 @@ class Host final : public wire::EngineSink {
   World& world_;
   const std::string name_;
   const std::uint16_t index_;
-  std::unique_ptr<wire::Engine> engine_;
+  std::unique_ptr<Engines> engine_;
   std::unique_ptr<net::Patchbay> components_;
   std::uint64_t looped_ = 0;  // at those that are gone
   Nanoseconds ahead_{};
@@ -144,7 +144,8 @@ class World final {
   static constexpr Instant kBegin{seconds(1000)};
   static constexpr Nanoseconds kDeadAfter = seconds(15);  // session::SessionLimits::dead_after
   bool is_traced = false;
-  bool is_over = false;  // nothing happens any more: somebody has seen enough
+  std::uint16_t most_shards = 3;  // of a host; set before it starts
+  bool is_over = false;           // nothing happens any more: somebody has seen enough
 
   // The scenario's hooks.
   std::function<void(const std::string& host, PortId port, BytesView frame)> on_frame;
