@@ -138,7 +138,7 @@ class ApiTest : public testing::Test {
   os::Loop loop_;
   std::unique_ptr<store::Store> store_ = store::make_memory_store();
   Events events_;
-  WireThread wires_{loop_, "e1", {}, {}};
+  WireThreads wires_{loop_, "e1", {}, {}};
   Network network_{loop_, config_, *store_, wires_, events_};
   Components components_{loop_, config_, *store_, network_, wires_, events_};
   Fleet fleet_{loop_, config_, *store_, events_, {}};

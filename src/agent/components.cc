@@ -53,7 +53,7 @@ json without_ids(const fabric::ComponentRecord& record) {
 }  // namespace
 
 Components::Components(os::Loop& loop, const Config& config, store::Store& store, Network& network,
-                       WireThread& wires, Events& events)
+                       WireThreads& wires, Events& events)
     : loop_(loop),
       config_(config),
       store_(store),
@@ -364,7 +364,7 @@ void Components::show(const std::string& name, std::function<void(json)> done) {
 }
 
 void Components::port_counters(std::function<void(json)> done) {
-  wires_.port_counters([this, done = std::move(done)](const WireThread::PortCounters& counters) {
+  wires_.port_counters([this, done = std::move(done)](const WireThreads::PortCounters& counters) {
     json all = json::array();
     for (const auto& [name, record] : components_) {
       const auto counted = counters.find(record.id);

@@ -12,7 +12,7 @@
 #include "agent/config.hh"
 #include "agent/events.hh"
 #include "agent/network.hh"
-#include "agent/wire_thread.hh"
+#include "agent/wire_threads.hh"
 #include "fabric/component.hh"
 #include "store/store.hh"
 
@@ -23,7 +23,7 @@ inline constexpr std::size_t kMostComponents = 256;  // of a host
 class Components final {
  public:
   Components(os::Loop& loop, const Config& config, store::Store& store, Network& network,
-             WireThread& wires, Events& events);
+             WireThreads& wires, Events& events);
 
   // After the Network has opened their ports. Those that `left` may run elsewhere, and do not here.
   void start(const std::set<ComponentId>& left);
@@ -89,7 +89,7 @@ class Components final {
   const Config& config_;
   store::Store& store_;
   Network& network_;
-  WireThread& wires_;
+  WireThreads& wires_;
   Events& events_;
   std::map<std::string, ComponentRecord> components_;
   std::set<ComponentId> away_;  // not in the wire thread

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <thread>
 
 #include "base/id.hh"
 #include "base/result.hh"
@@ -14,6 +15,9 @@
 
 namespace godwit::agent {
 namespace {
+
+// The others are for vms, QEMU's own threads and encoders.
+constexpr std::size_t kCpusPerWireThread = 4, kMostWireThreads = 16;
 
 constexpr std::string_view kDefaultConfigFile = "/etc/godwit/godwitd.conf";
 
@@ -71,6 +75,12 @@ void add_options(CLI::App& app, Config& config) {
                  "Probe paths between hosts for IP packets up to this size, in bytes")
       ->capture_default_str()
       ->check(CLI::Range(1280, 9000));
+  config.wire_threads = std::clamp<std::size_t>(
+      std::thread::hardware_concurrency() / kCpusPerWireThread, 1, kMostWireThreads);
+  app.add_option("--wire-threads", config.wire_threads,
+                 "Threads that carry packets (default: one for each 4 CPUs). Hosts of version "
+                 "0.1 in the fleet need it to be 1")
+      ->check(CLI::Range(std::size_t{1}, kMostWireThreads));
   app.add_option("--relay", config.relay_rate,
                  "How much to forward, sealed, for wires of other hosts that cannot reach each "
                  "other: a rate, or none")

@@ -28,6 +28,7 @@ struct Config {
   std::vector<std::string> addresses;
   std::uint16_t port = kDefaultPort;  // TCP and UDP
   std::uint16_t most_mtu = kDefaultMostMtu;
+  std::size_t wire_threads = 1;      // that carry packets; parse_command_line() has a default
   std::string relay_rate = "1gbit";  // what it forwards for others; "none": nothing
   std::filesystem::path state_dir = "/var/lib/godwit";
   std::filesystem::path run_dir = "/run/godwit";

@@ -1,6 +1,6 @@
 // godwitd: wires the agent's parts together and runs the control thread's loop.
 //
-//   Fleet (sessions, lanes) ──▶ Migrations ──▶ Vms ──▶ Network ──▶ WireThread
+//   Fleet (sessions, lanes) ──▶ Migrations ──▶ Vms ──▶ Network ──▶ WireThreads
 //   http::Server (API) ──▶ all of them
 #include <spdlog/spdlog.h>
 #include <sys/prctl.h>
@@ -90,7 +90,7 @@ class Agent final {
   explicit Agent(const Config& config)
       : config_(with_directories(config)),
         store_(store::open_sqlite(config.store().string())),
-        wires_(loop_, config.name, wire_limits(config), wire_handlers()),
+        wires_(loop_, config.name, wire_limits(config), wire_handlers(), config.wire_threads),
         network_(loop_, config, *store_, wires_, events_),
         components_(loop_, config, *store_, network_, wires_, events_),
         fleet_(loop_, config, *store_, events_, fleet_handlers()),
@@ -306,7 +306,7 @@ class Agent final {
   os::Loop loop_;
   std::unique_ptr<store::Store> store_;
   Events events_;
-  WireThread wires_;
+  WireThreads wires_;
   Network network_;
   Components components_;
   Fleet fleet_;

@@ -92,14 +92,14 @@ void Metrics::text(const std::string& tenant, std::function<void(std::string)> d
   sources_.network.list_wires(tenant, [this, tenant, done](const nlohmann::json& wires) {
     sources_.components.port_counters([this, tenant, done, wires](const nlohmann::json& ports) {
       sources_.wires.stats_and_losses(
-          [this, tenant, done, wires, ports](const WireThread::Stats& stats) {
+          [this, tenant, done, wires, ports](const WireThreads::Stats& stats) {
             Exposition out;
             write_agent(out);
             write_sessions(out);
             write_vms(out, tenant);
             write_wires(out, wires);
             write_components(out, tenant, ports);
-            write_wire_thread(out, stats);
+            write_wire_threads(out, stats);
             write_moves(out, tenant);
             write_running(out, tenant);
             write_replicas(out, tenant);
@@ -238,7 +238,7 @@ void Metrics::write_wires(Exposition& out, const nlohmann::json& wires) {
   for (const auto& wire : wires) out.sample(number(wire, "mtu"), labels_of(wire));
 }
 
-void Metrics::write_wire_thread(Exposition& out, const WireThread::Stats& stats) {
+void Metrics::write_wire_threads(Exposition& out, const WireThreads::Stats& stats) const {
   out.counter("godwit_stray_datagrams_total", "Datagrams with a receiver index nobody was given.",
               static_cast<double>(stats.stray_datagrams));
   out.counter("godwit_looped_frames_total", "Frames that went round and round between components.",
@@ -247,6 +247,14 @@ void Metrics::write_wire_thread(Exposition& out, const WireThread::Stats& stats)
               static_cast<double>(stats.tap_refused));
   out.counter("godwit_udp_dropped_datagrams_total", "Datagrams for which UDP had no room.",
               static_cast<double>(stats.udp_dropped));
+  out.counter("godwit_crossing_dropped_total",
+              "Frames for a wire thread that was too far behind the one that had them.",
+              static_cast<double>(stats.crossing_dropped));
+  out.family("godwit_wire_thread_cpu_seconds_total", "counter", "CPU time of threads with wires.");
+  const auto times = sources_.wires.cpu_times();
+  for (std::size_t i = 0; i < times.size(); ++i) {
+    out.sample(std::chrono::duration<double>(times[i]).count(), {{"thread", std::to_string(i)}});
+  }
 }
 
 // Those away from here that are not over.

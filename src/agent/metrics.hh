@@ -26,7 +26,7 @@ class Metrics final {
     os::Loop& loop;
     const Config& config;
     Fleet& fleet;
-    WireThread& wires;
+    WireThreads& wires;
     Network& network;
     Components& components;
     Vms& vms;
@@ -61,7 +61,7 @@ class Metrics final {
   static void write_wires(Exposition& out, const nlohmann::json& wires);
   static void write_components(Exposition& out, const std::string& tenant,
                                const nlohmann::json& ports);
-  static void write_wire_thread(Exposition& out, const WireThread::Stats& stats);
+  void write_wire_threads(Exposition& out, const WireThreads::Stats& stats) const;
   std::vector<nlohmann::json> running() const;
   void write_replicas(Exposition& out, const std::string& tenant) const;
   void write_moves(Exposition& out, const std::string& tenant) const;

@@ -102,7 +102,7 @@ class MigrationsTest : public testing::Test {
   std::unique_ptr<store::Store> store_ = store::open_on(disk_);
   Events events_;
   NoPeers peers_;
-  WireThread wires_{loop_, "w1", {}, {.control = [](auto&&...) {}, .event = [](auto&&...) {}}};
+  WireThreads wires_{loop_, "w1", {}, {.control = [](auto&&...) {}, .event = [](auto&&...) {}}};
   Network network_{loop_, config_, *store_, wires_, events_};
   Components components_{loop_, config_, *store_, network_, wires_, events_};
   Images images_{loop_, config_, *store_, events_};

@@ -25,7 +25,7 @@ os::MacAddress mac_of(const PortId& port) {
 
 }  // namespace
 
-Network::Network(os::Loop& loop, const Config& config, store::Store& store, WireThread& wires,
+Network::Network(os::Loop& loop, const Config& config, store::Store& store, WireThreads& wires,
                  Events& events)
     : loop_(loop), config_(config), store_(store), wires_(wires), events_(events) {}
 
@@ -221,7 +221,7 @@ Result<> Network::remove(const PortRecord& record) {
 }
 
 void Network::list_ports(const std::string& tenant, std::function<void(nlohmann::json)> done) {
-  wires_.stats([this, tenant, done = std::move(done)](const WireThread::Stats& stats) {
+  wires_.stats([this, tenant, done = std::move(done)](const WireThreads::Stats& stats) {
     nlohmann::json list = nlohmann::json::array();
     for (const auto& [id, record] : ports_) {
       if (is_of(record.tenant, tenant)) list.push_back(describe(record, stats));
@@ -230,7 +230,7 @@ void Network::list_ports(const std::string& tenant, std::function<void(nlohmann:
   });
 }
 
-nlohmann::json Network::describe(const PortRecord& record, const WireThread::Stats& stats) const {
+nlohmann::json Network::describe(const PortRecord& record, const WireThreads::Stats& stats) const {
   nlohmann::json json = to_json(record);
   json["host"] = config_.name;
   json["state"] = "live";
@@ -455,7 +455,7 @@ void Network::run(const std::vector<PortId>& ports, std::function<void(Held)> do
       arriving_wires_.erase(wire);
     }
   }
-  wires_.stats([counted, done = std::move(done)](const WireThread::Stats& stats) {
+  wires_.stats([counted, done = std::move(done)](const WireThreads::Stats& stats) {
     Held sum;
     for (const auto& port : stats.ports) {
       const auto found = counted.find(port.id.port);

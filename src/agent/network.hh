@@ -18,7 +18,7 @@
 #include "agent/peers.hh"
 #include "agent/records.hh"
 #include "agent/trusted_ports.hh"
-#include "agent/wire_thread.hh"
+#include "agent/wire_threads.hh"
 #include "os/child.hh"
 #include "os/masquerade.hh"
 #include "os/tap.hh"
@@ -30,7 +30,7 @@ class Network final {
  public:
   using Done = std::move_only_function<void(Result<>)>;
 
-  Network(os::Loop& loop, const Config& config, store::Store& store, WireThread& wires,
+  Network(os::Loop& loop, const Config& config, store::Store& store, WireThreads& wires,
           Events& events);
   ~Network();
   void use_peers(Peers& peers) { peers_ = &peers; }
@@ -161,8 +161,8 @@ class Network final {
   void settle_waiting();
   void on_path_event(const wire::Event& event);
   void look_up_peer(const PortId& port);
-  nlohmann::json describe(const PortRecord& record, const WireThread::Stats& stats) const;
-  nlohmann::json describe(const WireRecord& record, const WireThread::Stats& stats) const;
+  nlohmann::json describe(const PortRecord& record, const WireThreads::Stats& stats) const;
+  nlohmann::json describe(const WireRecord& record, const WireThreads::Stats& stats) const;
   nlohmann::json answer_find(const nlohmann::json& body) const;
   Result<nlohmann::json> answer_attach(const std::string& peer, const nlohmann::json& body);
   void answer_connect(PeerRequest request, const nlohmann::json& body);
@@ -179,7 +179,7 @@ class Network final {
   os::Loop& loop_;
   const Config& config_;
   store::Store& store_;
-  WireThread& wires_;
+  WireThreads& wires_;
   Events& events_;
   Peers* peers_ = nullptr;
   const TrustedPorts* trusted_ = nullptr;

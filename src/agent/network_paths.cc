@@ -23,7 +23,7 @@ void Network::on_path_event(const wire::Event& event) {
 }
 
 void Network::describe_datagrams(std::function<void(nlohmann::json)> done) {
-  wires_.stats([done = std::move(done)](const WireThread::Stats& stats) {
+  wires_.stats([done = std::move(done)](const WireThreads::Stats& stats) {
     nlohmann::json peers = nlohmann::json::array();
     for (const auto& peer : stats.peers) {
       nlohmann::json paths = nlohmann::json::array();

@@ -467,7 +467,7 @@ void Network::on_wire_event(const wire::Event& event) {
 }
 
 void Network::list_wires(const std::string& tenant, std::function<void(nlohmann::json)> done) {
-  wires_.stats_and_losses([this, tenant, done = std::move(done)](const WireThread::Stats& stats) {
+  wires_.stats_and_losses([this, tenant, done = std::move(done)](const WireThreads::Stats& stats) {
     nlohmann::json list = nlohmann::json::array();
     for (const auto& [port, record] : wires_of_) {
       if (!is_of(record.tenant, tenant)) continue;
@@ -479,7 +479,7 @@ void Network::list_wires(const std::string& tenant, std::function<void(nlohmann:
   });
 }
 
-nlohmann::json Network::describe(const WireRecord& record, const WireThread::Stats& stats) const {
+nlohmann::json Network::describe(const WireRecord& record, const WireThreads::Stats& stats) const {
   const auto local = ports_.find(record.local);
   nlohmann::json json = {
       {"id", record.id.text()},

@@ -1,5 +1,6 @@
 #include "agent/wire_thread.hh"
 
+#include <pthread.h>
 #include <sys/epoll.h>
 
 #include <spdlog/spdlog.h>
@@ -30,6 +31,11 @@ std::uint64_t random_number() {
   std::array<std::byte, 8> bytes{};
   os::fill_random(bytes);
   return from_big_endian<std::uint64_t>(bytes.data());
+}
+
+wire::Shard as_sibling(wire::Shard shard, wire::Siblings& siblings) {
+  if (shard.count > 1) shard.siblings = &siblings;
+  return shard;
 }
 
 // Of what the kernel kept for a reader, since the device was made.
@@ -80,12 +86,13 @@ os::Tap& WireThread::Attached::tap() {
 }
 
 WireThread::WireThread(os::Loop& control, const std::string& self, const wire::Limits& limits,
-                       Handlers handlers)
+                       Handlers handlers, wire::Shard shard)
     : control_(control),
       handlers_(std::move(handlers)),
-      engine_(self, *this, random_number, limits),
+      index_(shard.index),
+      engine_(self, *this, random_number, limits, as_sibling(shard, *this)),
       components_([this](const PortId& port, std::span<const BytesView> frames, Instant now) {
-        engine_.frames_from_port(port, frames, now);
+        from_component(port, frames, now);
       }),
       frame_buffers_(kFramesPerBatch, Bytes(os::kMaxFrameBytes)),
       thread_([this] {
@@ -93,9 +100,20 @@ WireThread::WireThread(os::Loop& control, const std::string& self, const wire::L
         loop_.run();
       }) {}
 
-WireThread::~WireThread() {
+WireThread::~WireThread() { end(); }
+
+void WireThread::end() {
+  if (!thread_.joinable()) return;
   loop_.stop();
   thread_.join();
+}
+
+Nanoseconds WireThread::cpu_time() {
+  clockid_t clock{};
+  timespec time{};
+  if (::pthread_getcpuclockid(thread_.native_handle(), &clock) != 0) return {};
+  ::clock_gettime(clock, &time);
+  return std::chrono::seconds(time.tv_sec) + Nanoseconds(time.tv_nsec);
 }
 
 void WireThread::post(std::move_only_function<void(Instant)> work) {
@@ -107,6 +125,7 @@ void WireThread::post(std::move_only_function<void(Instant)> work) {
 
 void WireThread::settle() {
   components_.run(loop_.now());
+  send_crossings();
   const Instant due = std::min(engine_.next_tick(), components_.next_tick());
   if (due == armed_for_) return;
   armed_for_ = due;
@@ -140,7 +159,7 @@ void WireThread::read_port(const PortId& port) {
   if (found == attached_.end()) return;
   const Instant now = loop_.now();
   priority_->adapt(now);
-  for (int i = 0; i < kBatchesPerWakeup && unsent_.empty(); ++i) {
+  for (int i = 0; i < kBatchesPerWakeup && may_read(); ++i) {
     if (!read_batch(port, found->second.tap(), now)) break;
   }
   settle();
@@ -148,10 +167,7 @@ void WireThread::read_port(const PortId& port) {
 
 void WireThread::to_port(PortId port, std::span<const BytesView> frames) {
   const auto found = attached_.find(port);
-  if (found == attached_.end()) {
-    if (!components_.take(port, frames)) tap_refused_ += frames.size();
-    return;
-  }
+  if (found == attached_.end()) return to_component(port, frames);
   Attached& attached = found->second;
   os::Tap& tap = attached.tap();
   for (const BytesView frame : frames) {
@@ -220,12 +236,23 @@ void WireThread::resume_port(const PortId& port, Instant now) {
   engine_.resume(port, now);
 }
 
-void WireThread::watch_taps(bool read) {
-  for (auto& [port, attached] : attached_)
-    attached.watch.set_events(read ? std::uint32_t{EPOLLIN} : 0);
+void WireThread::watch(const PortId& port, Attached& attached) {
+  attached.watch = loop_.watch(attached.tap().fd(), may_read() ? std::uint32_t{EPOLLIN} : 0,
+                               [this, port](std::uint32_t) { read_port(port); });
+}
+
+void WireThread::watch_taps() {
+  const std::uint32_t events = may_read() ? std::uint32_t{EPOLLIN} : 0;
+  for (auto& [port, attached] : attached_) attached.watch.set_events(events);
 }
 
 // ---- UDP ----
+
+void WireThread::watch_socket() {
+  if (!socket_watch_) return;
+  const std::uint32_t in = receives_ && !is_holding_ ? std::uint32_t{EPOLLIN} : 0;
+  socket_watch_.set_events(in | (unsent_.empty() ? 0 : std::uint32_t{EPOLLOUT}));
+}
 
 void WireThread::receive() {
   priority_->adapt(loop_.now());
@@ -266,12 +293,11 @@ void WireThread::keep_unsent(const os::Endpoint& to, BytesView bytes, std::uint1
     udp_dropped_ += (bytes.size() + segment_size - 1) / segment_size;
     return;
   }
-  if (unsent_.empty()) {
-    socket_watch_.set_events(EPOLLIN | EPOLLOUT);
-    watch_taps(false);
-  }
   unsent_bytes_ += bytes.size();
   unsent_.push_back({.to = to, .bytes = to_bytes(bytes), .segment_size = segment_size});
+  if (unsent_.size() > 1) return;
+  watch_socket();
+  watch_taps();
 }
 
 void WireThread::flush() {
@@ -284,8 +310,8 @@ void WireThread::flush() {
     unsent_bytes_ -= next.bytes.size();
     unsent_.pop_front();
   }
-  socket_watch_.set_events(EPOLLIN);
-  watch_taps(true);
+  watch_socket();
+  watch_taps();
 }
 
 // ---- to the control thread ----
@@ -304,14 +330,16 @@ void WireThread::event(const wire::Event& event) {
 
 // ---- from the control thread ----
 
-void WireThread::use_socket(std::shared_ptr<os::UdpSocket> socket) {
-  post([this, socket = std::move(socket)](Instant) {
+void WireThread::use_socket(std::shared_ptr<os::UdpSocket> socket, bool receives) {
+  post([this, socket = std::move(socket), receives](Instant) {
     socket_watch_.reset();
     socket_ = socket;
-    socket_watch_ = loop_.watch(socket_->fd(), EPOLLIN, [this](std::uint32_t events) {
+    receives_ = receives;
+    socket_watch_ = loop_.watch(socket_->fd(), 0, [this](std::uint32_t events) {
       if ((events & EPOLLOUT) != 0) flush();
-      if ((events & EPOLLIN) != 0) receive();
+      if ((events & EPOLLIN) != 0 && !is_holding_) receive();
     });
+    watch_socket();
   });
 }
 
@@ -355,8 +383,7 @@ void WireThread::attach(const PortId& port, PortDevice device) {
     attached_.erase(port);
     Attached& attached = attached_[port];
     attached.device = device;
-    attached.watch = loop_.watch(attached.tap().fd(), unsent_.empty() ? std::uint32_t{EPOLLIN} : 0,
-                                 [this, port](std::uint32_t) { read_port(port); });
+    watch(port, attached);
   });
 }
 
@@ -486,7 +513,8 @@ void WireThread::stats(bool losses, std::function<void(const Stats&)> done) {
                 .looped = components_.looped(),
                 .udp_overflowed = socket_ ? socket_->counters().overflowed : 0,
                 .udp_dropped = udp_dropped_,
-                .relay_dropped = relay_dropped_};
+                .relay_dropped = relay_dropped_,
+                .crossing_dropped = crossing_dropped_};
     if (losses) {
       for (wire::WireStats& wire : stats.wires) add_lost(wire);
     }

@@ -1,5 +1,6 @@
 #pragma once
-// The thread that carries packets: it runs one wire::Engine between TAPs and the UDP socket.
+// A thread that carries packets: it runs one wire::Engine between TAPs and the UDP socket. A host
+// has one or several (agent/wire_threads.hh).
 //
 //   TAP ── batch of reads ──▶ Engine ── sealed runs ──▶ UDP (GSO)
 //   TAP ◀── writes ────────── Engine ◀── runs (GRO) ── UDP
@@ -15,9 +16,11 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <thread>
 #include <variant>
 
+#include "agent/crossing.hh"
 #include "net/patchbay.hh"
 #include "os/loop.hh"
 #include "os/priority.hh"
@@ -35,7 +38,7 @@ using PortDevice = std::variant<std::shared_ptr<os::TapPair>, std::shared_ptr<os
 wire::PeerAddress to_peer_address(const os::Endpoint& endpoint);
 os::Endpoint to_endpoint(const wire::PeerAddress& address);
 
-class WireThread final : private wire::EngineSink {
+class WireThread final : private wire::EngineSink, private wire::Siblings {
  public:
   // Called in the control thread.
   struct Handlers {
@@ -48,19 +51,29 @@ class WireThread final : private wire::EngineSink {
     std::vector<wire::PeerStats> peers;
     wire::RelayStats relayed;
     std::uint64_t stray_datagrams = 0, bad_control = 0;
-    std::uint64_t tap_refused = 0;     // frames that a TAP did not take
-    std::uint64_t looped = 0;          // frames that went round between components
-    std::uint64_t udp_overflowed = 0;  // that the kernel dropped, our receive buffer being full
-    std::uint64_t udp_dropped = 0;     // datagrams dropped because UDP had no room for too long
-    std::uint64_t relay_dropped = 0;   // of others, because UDP had no room
+    std::uint64_t tap_refused = 0;       // frames that a TAP did not take
+    std::uint64_t looped = 0;            // frames that went round between components
+    std::uint64_t udp_overflowed = 0;    // that the kernel dropped, our receive buffer being full
+    std::uint64_t udp_dropped = 0;       // datagrams dropped because UDP had no room for too long
+    std::uint64_t relay_dropped = 0;     // of others, because UDP had no room
+    std::uint64_t crossing_dropped = 0;  // on their way to a thread that was too far behind
   };
+  // Between which threads the frames of a component's port go.
+  struct Way {
+    std::uint16_t port = 0, component = 0;
+  };
+  using Ways = std::map<PortId, Way>;
 
   WireThread(os::Loop& control, const std::string& self, const wire::Limits& limits,
-             Handlers handlers);
+             Handlers handlers, wire::Shard shard = {});
   ~WireThread() override;
+  // All threads of this host, this one too, by their index: before anything else.
+  void meet(std::vector<WireThread*> all) { all_ = std::move(all); }
+  void end();              // before any of them is destroyed
+  Nanoseconds cpu_time();  // that it has taken; any thread may ask
 
   // All of these return at once; the work is done in the wire thread, in order.
-  void use_socket(std::shared_ptr<os::UdpSocket> socket);
+  void use_socket(std::shared_ptr<os::UdpSocket> socket, bool receives);
   void session_up(const std::string& peer, const std::array<std::byte, 32>& secret,
                   bool is_initiator, std::vector<wire::PeerAddress> addresses);
   void session_down(const std::string& peer);
@@ -103,6 +116,14 @@ class WireThread final : private wire::EngineSink {
   void with_component(const ComponentId& id,
                       std::move_only_function<void(net::Component&, Instant now)> work,
                       std::move_only_function<void()> done);
+  // What goes over these ways is kept, and nothing is received, until use_ways(); `done` from this
+  // thread.
+  void hold(const Ways& ways, std::function<void()> done);
+  void use_ways(const Ways& ways);
+  // Ports and components, with all that is theirs, go to thread `to`, over which these are their
+  // ways then. `done`, from this thread: what is told to that thread now is told after.
+  void hand_on(std::vector<PortId> ports, std::vector<ComponentId> components, std::uint16_t to,
+               const Ways& ways, std::function<void()> done);
   void stats(std::function<void(const Stats&)> done);
   // With what the kernel dropped, which it is asked for once per wire: not in a pause.
   void stats_and_losses(std::function<void(const Stats&)> done);
@@ -117,6 +138,12 @@ class WireThread final : private wire::EngineSink {
     Bytes trapped;                           // QEMU has it still, and delivers it if it resumes
     os::Tap& tap();
   };
+  // What hand_on() gives the other thread.
+  struct Luggage {
+    std::shared_ptr<wire::Engine::Unit> unit;
+    std::map<PortId, Attached> attached;
+    std::map<ComponentId, net::Patchbay::Taken> components;
+  };
   struct Unsent {
     os::Endpoint to;
     Bytes bytes;
@@ -129,6 +156,25 @@ class WireThread final : private wire::EngineSink {
   void relay(const wire::PeerAddress& address, BytesView run, std::uint16_t segment_size) override;
   void to_control(const std::string& peer, BytesView message) override;
   void event(const wire::Event& event) override;
+  // wire::Siblings
+  void route(const std::string& host, const wire::Route& route) override;
+  void frames_sent(const std::string& host) override;
+  void datagrams(std::uint16_t shard, const wire::PeerAddress& from, BytesView run,
+                 std::uint16_t segment_size) override;
+  void release_index(std::uint32_t index) override;
+
+  // crossing to other threads
+  void to_component(const PortId& port, std::span<const BytesView> frames);
+  void from_component(const PortId& port, std::span<const BytesView> frames, Instant now);
+  bool keep(const PortId& port, bool to_component, std::span<const BytesView> frames);
+  bool cross(const PortId& port, bool to_component, std::span<const BytesView> frames);
+  void send_crossings();
+  void crossed(const Crossing& crossing);
+  void use(const Ways& ways);
+  void tell_indices(std::vector<std::uint32_t> indices, std::uint16_t to);
+  void board(Luggage& luggage, const Ways& ways);
+  void watch(const PortId& port, Attached& attached);
+  bool may_read() const { return unsent_.empty() && !crossings_->is_full(); }
 
   void post(std::move_only_function<void(Instant now)> work);
   // After each turn of the engine: what came to components goes on, and the timer is set.
@@ -145,11 +191,15 @@ class WireThread final : private wire::EngineSink {
   void receive();
   void flush();
   void keep_unsent(const os::Endpoint& to, BytesView bytes, std::uint16_t segment_size);
-  void watch_taps(bool read);
+  void watch_socket();
+  void watch_taps();
 
   os::Loop& control_;
   Handlers handlers_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for posts to the control thread
+
+  const std::uint16_t index_;
+  std::vector<WireThread*> all_{this};
 
   // The wire thread's from here on.
   os::Loop loop_;
@@ -157,6 +207,7 @@ class WireThread final : private wire::EngineSink {
   net::Patchbay components_;
   std::map<PortId, Attached> attached_;
   std::shared_ptr<os::UdpSocket> socket_;
+  bool receives_ = false, is_holding_ = false;
   os::Loop::Watch socket_watch_;
   os::Loop::Timer timer_;
   Instant armed_for_ = Instant::max();
@@ -165,7 +216,12 @@ class WireThread final : private wire::EngineSink {
   std::vector<Bytes> frame_buffers_;
   std::vector<os::DatagramRun> runs_;
   std::optional<os::ThreadPriority> priority_;
-  std::uint64_t tap_refused_ = 0, udp_dropped_ = 0, relay_dropped_ = 0;
+  std::uint64_t tap_refused_ = 0, udp_dropped_ = 0, relay_dropped_ = 0, crossing_dropped_ = 0;
+  Ways ways_;
+  std::set<PortId> holding_;
+  Crossing held_;
+  std::map<std::uint16_t, std::unique_ptr<Crossing>> outgoing_;  // by thread
+  std::shared_ptr<Crossings> crossings_ = std::make_shared<Crossings>();
 
   std::thread thread_;  // last: it uses all of the above
 };

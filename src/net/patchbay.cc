@@ -48,6 +48,14 @@ void Patchbay::remove(const ComponentId& id) {
   placed_.erase(id);
 }
 
+Patchbay::Taken Patchbay::take_out(const ComponentId& id) {
+  CHECK(find(id) != nullptr && kept_.parcels.empty(), "component {}", id.text());
+  Placed& placed = placed_.at(id);
+  Taken taken{.component = std::move(placed.component), .ports = std::move(placed.ports)};
+  remove(id);
+  return taken;
+}
+
 Component* Patchbay::find(const ComponentId& id) const {
   const auto found = placed_.find(id);
   return found != placed_.end() ? found->second.component.get() : nullptr;

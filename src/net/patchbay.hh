@@ -25,6 +25,12 @@ class Patchbay final {
   void place(const ComponentId& id, std::unique_ptr<Component> component,
              const std::map<PortIndex, PortId>& ports, Instant now);
   void remove(const ComponentId& id);
+  struct Taken {
+    std::unique_ptr<Component> component;
+    std::map<PortIndex, PortId> ports;
+  };
+  // For the patchbay of another thread; it must be here, with nothing on its way.
+  Taken take_out(const ComponentId& id);
   // Null: it is not here.
   Component* find(const ComponentId& id) const;
 

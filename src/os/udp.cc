@@ -1,5 +1,6 @@
 #include "os/udp.hh"
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <sys/socket.h>
@@ -143,6 +144,7 @@ struct UdpSocket::ReceiveSlots {
 UdpSocket::UdpSocket(Fd fd, int family, const Options& options)
     : fd_(std::move(fd)),
       family_(family),
+      options_(options),
       segmentation_(options.segmentation),
       out_(std::make_unique<SendSlots>()),
       in_(std::make_unique<ReceiveSlots>()) {
@@ -170,6 +172,12 @@ std::unique_ptr<UdpSocket> UdpSocket::bind(const Endpoint& at, const Options& op
   }
   if (!fd) fail_setup("{}", errno_text(fmt::format("bind udp {}", at.text())));
   return std::unique_ptr<UdpSocket>(new UdpSocket(std::move(fd), family, options));
+}
+
+std::unique_ptr<UdpSocket> UdpSocket::for_another_thread() const {
+  Fd fd(::fcntl(fd_.number(), F_DUPFD_CLOEXEC, 0));
+  if (!fd) fail_setup("{}", errno_text("duplicate a UDP socket"));
+  return std::unique_ptr<UdpSocket>(new UdpSocket(std::move(fd), family_, options_));
 }
 
 // What an errno of sending means: the message is lost and counted (kSent), the buffer is full, or

@@ -77,6 +77,8 @@ class UdpSocket final : public DatagramSocket {
   // RFC 8899 above this, and IP fragments are never sent.
   static std::unique_ptr<UdpSocket> bind(const Endpoint& at, const Options& options);
   static std::unique_ptr<UdpSocket> bind(const Endpoint& at) { return bind(at, Options()); }
+  // The same socket for another thread, which sends by it. Throws SetupError.
+  std::unique_ptr<UdpSocket> for_another_thread() const;
 
   std::size_t send_batch(std::span<const DatagramRun> runs) override;
   std::span<ReceivedRun> receive_batch() override;
@@ -107,6 +109,7 @@ class UdpSocket final : public DatagramSocket {
 
   Fd fd_;
   int family_;
+  const Options options_;
   bool segmentation_;
   Endpoint local_;
   DatagramCounters counters_;

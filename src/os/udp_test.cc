@@ -46,6 +46,19 @@ class Udp : public testing::TestWithParam<bool> {
   UdpSocket::Options options_;
 };
 
+TEST_P(Udp, AnotherThreadSendsFromTheSameAddress) {
+  const auto a = UdpSocket::bind(Endpoint::loopback(0), options_);
+  const auto b = UdpSocket::bind(Endpoint::loopback(0), options_);
+  const auto other = a->for_another_thread();
+  const Bytes bytes = pattern(3, 700);
+  const DatagramRun run{b->local(), bytes, 700};
+  ASSERT_EQ(other->send_batch({&run, 1}), 1U);
+  EXPECT_EQ(receive(*b, 3).size(), 3U);
+  EXPECT_EQ(other->local(), a->local());
+  EXPECT_EQ(a->counters().sent_datagrams, 0U);
+  EXPECT_EQ(other->counters().sent_datagrams, 3U);
+}
+
 TEST_P(Udp, ARunArrivesAsTheSameDatagrams) {
   const auto a = UdpSocket::bind(Endpoint::loopback(0), options_);
   const auto b = UdpSocket::bind(Endpoint::loopback(0), options_);

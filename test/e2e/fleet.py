@@ -25,6 +25,8 @@ HOSTS = ("e1", "w1")
 ADDRESSES = {"e1": "10.66.1.10", "client": "10.66.1.11", "w1": "10.66.2.10"}
 SOCKET = "/run/godwit/godwitd.sock"
 LOG = "/var/log/godwitd.log"
+# Of all agents, in all tests: GODWIT_WIRE_STORM=20 ./dev e2e
+STORM = os.environ.get("GODWIT_WIRE_STORM")
 HOOKS = "/var/lib/godwit/hooks"  # of each host its own
 BOOT_LIMIT_S = 60
 MOVE_LIMIT_S = 90
@@ -140,9 +142,17 @@ class Fleet:
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not is_alive(pid), 20, f"the end of the agent on {host}")
 
-    def start_agent(self, host, fault=None, limits=(), options=(), patient=True):
-        """Unless `patient`, not waited for: it may freeze before it answers."""
-        environment = [] if fault is None else ["env", f"GODWIT_FAULT={fault}"]
+    def start_agent(self, host, fault=None, limits=(), options=(), patient=True, storm=STORM):
+        """Unless `patient`, not waited for: it may freeze before it answers.
+
+        storm: so often, in ms, ports change among three wire threads. None: there is one.
+        """
+        environment = ["env"]
+        if fault is not None:
+            environment.append(f"GODWIT_FAULT={fault}")
+        if storm is not None:
+            environment.append(f"GODWIT_WIRE_STORM={storm}")
+            options = ("--wire-threads", "3", *options)
         self.lab.run("exec", "--detach", "--log", LOG, host, "--", *environment, *limits,
                      self.godwitd,
                      "--name", host, "--site", self.sites[host], "--hooks", HOOKS,
@@ -153,10 +163,10 @@ class Fleet:
             return
         wait_until(lambda: self.get(host, "/hosts") is not None, 20, f"the agent on {host}")
 
-    def restart_agent(self, host, fault=None, options=()):
+    def restart_agent(self, host, fault=None, options=(), storm=STORM):
         if self.agent(host) is not None:
             self.kill_agent(host)
-        self.start_agent(host, fault, options=options)
+        self.start_agent(host, fault, options=options, storm=storm)
         wait_until(lambda: self.sees_all(host) and self.sees_all("client"), 40,
                    f"the sessions of {host}")
 

@@ -1,0 +1,200 @@
+// Two hosts with several wire threads each, and real UDP between them, while ports and components
+// go from thread to thread all the time.
+#include "agent/wire_threads.hh"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+
+#include "os/random.hh"
+#include "wire/datagram.hh"
+
+namespace godwit::agent {
+namespace {
+
+// Counts what it says and hears.
+struct Tally {
+  std::atomic<std::uint64_t> said = 0, heard = 0, out_of_order = 0;
+};
+
+Bytes numbered(std::uint64_t number) {
+  Bytes frame(wire::kVnetBytes + 64);
+  to_big_endian(number, &frame[wire::kVnetBytes + 14]);
+  return frame;
+}
+
+std::uint64_t number_of(BytesView frame) {
+  return from_big_endian<std::uint64_t>(&frame[wire::kVnetBytes + 14]);
+}
+
+// At each of its ports: speaks in bursts, as long as what it said before comes back.
+class Talker final : public net::Component {
+ public:
+  Talker(std::vector<Tally>& tallies) : tallies_(tallies) {}
+
+  void handle(net::PortIndex port, std::span<const MutableBytes> frames, Instant,
+              net::Outlet&) override {
+    Tally& tally = tallies_[port];
+    for (const MutableBytes& frame : frames) {
+      if (number_of(frame) != tally.heard) ++tally.out_of_order;
+      ++tally.heard;
+    }
+  }
+  Instant tick(Instant now, net::Outlet& out) override {
+    for (net::PortIndex port = 0; port < tallies_.size(); ++port) {
+      Tally& tally = tallies_[port];
+      while (is_on && tally.said < tally.heard + kAhead) {
+        const Bytes frame = numbered(tally.said++);
+        const BytesView view(frame);
+        out.send(port, {&view, 1});
+      }
+    }
+    return now + milliseconds(1);
+  }
+  std::vector<net::PortCounters> counters() const override { return {}; }
+  void begin_state() override {}
+  Bytes take_state(std::size_t, Instant) override { return {}; }
+  void end_state() override {}
+  Result<> load_state(BytesView, Instant) override { return {}; }
+
+  inline static std::atomic<bool> is_on = false;
+
+ private:
+  static constexpr std::uint64_t kAhead = 64;
+  std::vector<Tally>& tallies_;
+};
+
+// Sends back what comes, at each port.
+class Echo final : public net::Component {
+ public:
+  void handle(net::PortIndex port, std::span<const MutableBytes> frames, Instant,
+              net::Outlet& out) override {
+    for (const MutableBytes& frame : frames) {
+      const BytesView view(frame);
+      out.send(port, {&view, 1});
+    }
+  }
+  Instant tick(Instant, net::Outlet&) override { return Instant::max(); }
+  std::vector<net::PortCounters> counters() const override { return {}; }
+  void begin_state() override {}
+  Bytes take_state(std::size_t, Instant) override { return {}; }
+  void end_state() override {}
+  Result<> load_state(BytesView, Instant) override { return {}; }
+};
+
+class Storm : public testing::Test {
+ protected:
+  static constexpr std::size_t kThreads = 3, kWires = 4;
+
+  struct Site {
+    std::unique_ptr<WireThreads> wires{};
+    std::map<net::PortIndex, PortId> ports{};
+    std::shared_ptr<os::UdpSocket> socket{};
+  };
+
+  Storm() { ::setenv("GODWIT_WIRE_STORM", "1", 1); }
+  ~Storm() override { ::unsetenv("GODWIT_WIRE_STORM"); }
+
+  std::unique_ptr<WireThreads> make(const std::string& name, std::size_t threads,
+                                    std::unique_ptr<WireThreads>& peer) {
+    return std::make_unique<WireThreads>(
+        control_, name, wire::Limits{},
+        WireThread::Handlers{
+            .control = [name, &peer](const std::string&,
+                                     const Bytes& message) { peer->control(name, message); },
+            .event = [](auto&&...) {}},
+        threads);
+  }
+
+  void fill(Site& site, std::unique_ptr<net::Component> component) {
+    for (net::PortIndex i = 0; i < kWires; ++i) {
+      site.ports[i] = os::random_id<PortId>();
+      site.wires->add_port({.id = site.ports[i], .epoch = 1, .tenant = "t"});
+    }
+    site.wires->place(os::random_id<ComponentId>(), std::move(component), site.ports);
+  }
+
+  bool passes(const std::function<bool()>& condition) {
+    const Instant deadline = control_.now() + seconds(60);
+    while (!condition() && control_.now() < deadline) control_.run_once(milliseconds(5));
+    return condition();
+  }
+
+  std::uint64_t least_heard() const {
+    std::uint64_t least = UINT64_MAX;
+    for (const Tally& tally : tallies_) least = std::min(least, tally.heard.load());
+    return least;
+  }
+
+  // Each has heard so much; then nothing is on its way any more, and nothing was lost or overtaken.
+  void expect_all_to_pass(std::uint64_t frames) {
+    Talker::is_on = true;
+    EXPECT_TRUE(passes([&] { return least_heard() >= frames; })) << least_heard();
+    Talker::is_on = false;
+    EXPECT_TRUE(passes([&] {
+      return std::ranges::all_of(tallies_,
+                                 [](const Tally& tally) { return tally.heard == tally.said; });
+    }));
+    for (const Tally& tally : tallies_) EXPECT_EQ(tally.out_of_order, 0U);
+  }
+
+  os::Loop control_;
+  std::vector<Tally> tallies_ = std::vector<Tally>(kWires);
+};
+
+TEST_F(Storm, NothingIsLostBetweenHosts) {
+  Site a, b;
+  a.wires = make("a", kThreads, b.wires);
+  b.wires = make("b", 2, a.wires);
+  for (Site* site : {&a, &b}) {
+    site->socket = os::UdpSocket::bind(os::Endpoint::loopback(0));
+    site->wires->use_socket(site->socket);
+  }
+  fill(a, std::make_unique<Talker>(tallies_));
+  fill(b, std::make_unique<Echo>());
+  for (net::PortIndex i = 0; i < kWires; ++i) {
+    const auto wire = os::random_id<WireId>();
+    a.wires->connect({.id = wire,
+                      .local = a.ports[i],
+                      .remote = b.ports[i],
+                      .remote_epoch = 1,
+                      .remote_host = "b"});
+    b.wires->connect({.id = wire,
+                      .local = b.ports[i],
+                      .remote = a.ports[i],
+                      .remote_epoch = 1,
+                      .remote_host = "a"});
+  }
+  std::array<std::byte, 32> secret{};
+  os::fill_random(secret);
+  a.wires->session_up("b", secret, true, {to_peer_address(b.socket->local())});
+  b.wires->session_up("a", secret, false, {to_peer_address(a.socket->local())});
+  expect_all_to_pass(20'000);
+}
+
+TEST_F(Storm, NothingIsLostWithinAHost) {
+  Site a, b;
+  a.wires = make("a", kThreads, a.wires);
+  fill(a, std::make_unique<Talker>(tallies_));
+  std::swap(a.wires, b.wires);
+  fill(b, std::make_unique<Echo>());
+  for (net::PortIndex i = 0; i < kWires; ++i) {
+    const auto wire = os::random_id<WireId>();
+    b.wires->connect({.id = wire,
+                      .local = a.ports[i],
+                      .remote = b.ports[i],
+                      .remote_epoch = 1,
+                      .remote_host = "a"});
+    b.wires->connect({.id = wire,
+                      .local = b.ports[i],
+                      .remote = a.ports[i],
+                      .remote_epoch = 1,
+                      .remote_host = "a"});
+  }
+  expect_all_to_pass(20'000);
+}
+
+}  // namespace
+}  // namespace godwit::agent
