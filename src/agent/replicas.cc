@@ -238,29 +238,31 @@ void Replicas::remove(const std::string& vm, const std::string& to, bool force,
                    record.to, reply.error().text));
         }
         if (is_held(record.vm_id)) return done(fail("vm {} migrates by now", record.vm));
-        forget_bitmaps(record);
         forget(key_of(record.vm_id, record.to));
-        done({});
+        forget_bitmaps(record, [done] { done({}); });
       },
       kAskTimeout);
 }
 
-void Replicas::forget_bitmaps(const ReplicaRecord& record) {
+// `done`: they are gone, or QEMU is.
+void Replicas::forget_bitmaps(const ReplicaRecord& record, std::function<void()> done) {
   const std::string bitmap = ReplicaSource::bitmap(record.to);
   Vm* vm = context_.vms.find(record.vm);
   if (vm != nullptr && vm->spec().id == record.vm_id) {
-    return qemu::forget_changes(vm->qmp(), vm->spec().disks.size(), bitmap, [](const Result<>&) {});
+    return qemu::forget_changes(vm->qmp(), vm->spec().disks.size(), bitmap,
+                                [done = std::move(done)](const Result<>&) { done(); });
   }
   const auto document = context_.store.find("vm", record.vm);
-  if (!document) return;
+  if (!document) return done();
   const qemu::VmSpec spec = vm_record(*document).spec;
-  if (spec.id != record.vm_id) return;
+  if (spec.id != record.vm_id) return done();
   const auto paths = context_.disks.paths(spec);
   for (std::size_t i = 0; i < paths.size(); ++i) {
     for (const auto& name : {bitmap, qemu::taken_bitmap(bitmap)}) {
       qemu::remove_bitmap(spec.disks[i], paths[i], name);
     }
   }
+  done();
 }
 
 void Replicas::forget(const std::string& key) {

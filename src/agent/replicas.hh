@@ -107,7 +107,7 @@ class Replicas final {
   void ended(const std::string& key, const Result<>& result);
   void forget(const std::string& key);
   void end_of_vm(const std::string& key, Replica& replica);
-  void forget_bitmaps(const ReplicaRecord& record);
+  void forget_bitmaps(const ReplicaRecord& record, std::function<void()> done);
   void take_in(PeerRequest request, const nlohmann::json& body);
   Result<std::vector<qemu::DiskPaths>> receive(ReplicaTarget::Run& run, const std::string& synced);
   void adopt(PeerRequest request, const nlohmann::json& body);
