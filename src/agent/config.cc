@@ -78,8 +78,8 @@ void add_options(CLI::App& app, Config& config) {
   config.wire_threads = std::clamp<std::size_t>(
       std::thread::hardware_concurrency() / kCpusPerWireThread, 1, kMostWireThreads);
   app.add_option("--wire-threads", config.wire_threads,
-                 "Threads that carry packets (default: one for each 4 CPUs). Hosts of version "
-                 "0.1 in the fleet need it to be 1")
+                 "Threads that carry packets (default: one for each 4 CPUs). While a host of "
+                 "version 0.1 is connected, one does")
       ->check(CLI::Range(std::size_t{1}, kMostWireThreads));
   app.add_option("--relay", config.relay_rate,
                  "How much to forward, sealed, for wires of other hosts that cannot reach each "

@@ -238,7 +238,7 @@ class Agent final {
     return {.up =
                 [this](session::Session& session) {
                   wires_.session_up(session.peer(), session.wire_secret(), session.is_initiator(),
-                                    wire_addresses(fleet_, session));
+                                    wire_addresses(fleet_, session), session.protocol());
                   network_.on_session_up(session.peer());
                   migrations_.on_session_up(session.peer());
                   replicas_.on_session_up(session.peer());
@@ -288,7 +288,7 @@ class Agent final {
             .foreign_up =
                 [this](session::Session& session) {
                   wires_.session_up(session.peer(), session.wire_secret(), session.is_initiator(),
-                                    wire_addresses(fleet_, session));
+                                    wire_addresses(fleet_, session), session.protocol());
                   network_.on_session_up(session.peer());
                 },
             .foreign_request =

@@ -83,11 +83,19 @@ void WireThreads::use_socket(const std::shared_ptr<os::UdpSocket>& socket) {
 }
 
 void WireThreads::session_up(const std::string& peer, const std::array<std::byte, 32>& secret,
-                             bool is_initiator, const std::vector<wire::PeerAddress>& addresses) {
+                             bool is_initiator, const std::vector<wire::PeerAddress>& addresses,
+                             unsigned protocol) {
+  if (protocol < kShardProtocol) {
+    old_peers_.insert(peer);
+    bring_home();
+  } else {
+    old_peers_.erase(peer);
+  }
   for (const auto& thread : threads_) thread->session_up(peer, secret, is_initiator, addresses);
 }
 
 void WireThreads::session_down(const std::string& peer) {
+  old_peers_.erase(peer);
   for (const auto& thread : threads_) thread->session_down(peer);
 }
 
@@ -295,6 +303,20 @@ void WireThreads::relocate(const Relocation& relocation,
   gone.wait();
   for (std::uint16_t i = 0; i < size(); ++i) {
     if (i != relocation.from) threads_[i]->use_ways(ways);
+  }
+}
+
+void WireThreads::bring_home() {
+  for (std::uint16_t from = 1; from < size(); ++from) {
+    Relocation relocation{.ports = {}, .from = from, .to = 0};
+    for (const PortId& port : map_.ports()) {
+      if (shard_of(port) == from) relocation.ports.push_back(port);
+    }
+    std::vector<ComponentId> components;
+    for (const auto& [id, home] : homes_) {
+      if (home.thread == from) components.push_back(id);
+    }
+    if (!relocation.ports.empty() || !components.empty()) relocate(relocation, components);
   }
 }
 

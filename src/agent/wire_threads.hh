@@ -19,6 +19,8 @@
 
 namespace godwit::agent {
 
+inline constexpr unsigned kShardProtocol = 14;
+
 class WireThreads final {
  public:
   using Stats = WireThread::Stats;
@@ -33,8 +35,11 @@ class WireThreads final {
 
   // As those of WireThread.
   void use_socket(const std::shared_ptr<os::UdpSocket>& socket);
+  // Of a session `protocol` below kShardProtocol a peer takes keys of one shard only: while there
+  // is one, the first thread has all ports.
   void session_up(const std::string& peer, const std::array<std::byte, 32>& secret,
-                  bool is_initiator, const std::vector<wire::PeerAddress>& addresses);
+                  bool is_initiator, const std::vector<wire::PeerAddress>& addresses,
+                  unsigned protocol);
   void session_down(const std::string& peer);
   void use_addresses(std::vector<wire::PeerAddress> addresses);
   void addresses_changed();
@@ -85,6 +90,8 @@ class WireThreads final {
   void tell_ways(const WireThread::Ways& ways);
   void ask(Ask what, std::function<void(const Stats&)> done);
 
+  void bring_home();
+
   void watch_load();
   void balance(const Stats& stats, const std::vector<double>& busy);
   std::vector<WireLoad> loads(const Stats& stats);
@@ -96,9 +103,11 @@ class WireThreads final {
   wire::ShardMap map_;
   std::map<ComponentId, Home> homes_;
   std::map<PortId, ComponentId> component_of_;
+  std::set<std::string> old_peers_;  // with a session
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 
   os::Loop::Timer timer_;
+  std::uint64_t looks_ = 0;
   std::vector<Nanoseconds> used_;  // CPU time of each thread when it was looked at last
   Instant looked_{};
   std::map<PortId, std::uint64_t> carried_;  // work of each port until then

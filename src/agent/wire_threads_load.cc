@@ -1,6 +1,8 @@
 // How the work of wires is divided among their threads.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <numeric>
 
@@ -13,6 +15,10 @@ namespace {
 
 // Long enough to see a burst end, short enough for whoever waits in a queue.
 constexpr Nanoseconds kLook = milliseconds(500);
+// What ports carry is asked for only if a thread has that much to do, and for what has gone now
+// and then: hosts may have thousands.
+constexpr double kBusy = 0.5;
+constexpr std::uint64_t kLooksPerCount = 60;
 // A small frame costs as much as so many bytes of a large one.
 constexpr std::uint64_t kFrameBytes = 1500;
 
@@ -57,13 +63,15 @@ void WireThreads::watch_load() {
       shares.push_back(std::chrono::duration<double>(used[i] - used_[i]) / passed);
     }
     used_ = used;
-    if (!is_storm && !shares.empty()) {
+    const bool is_busy = std::ranges::any_of(shares, [](double share) { return share >= kBusy; });
+    if (!is_storm && (is_busy || ++looks_ % kLooksPerCount == 0)) {
       stats([this, shares, at = map_.additions(), alive = std::weak_ptr(alive_)](const Stats& all) {
         if (alive.expired()) return;
-        balance(all, shares);
+        if (!shares.empty() && old_peers_.empty()) balance(all, shares);
         std::set<PortId> present;
         for (const auto& port : all.ports) present.insert(port.id.port);
         map_.prune(present, at);
+        std::erase_if(carried_, [&](const auto& each) { return !map_.of(each.first); });
       });
     }
     watch_load();
@@ -129,7 +137,7 @@ void WireThreads::shift(const WireShift& shift, const std::vector<WireLoad>& loa
 
 void WireThreads::storm() {
   const auto ports = map_.ports();
-  if (ports.empty()) return;
+  if (ports.empty() || !old_peers_.empty()) return;
   const auto to = static_cast<std::uint16_t>(random_below(size()));
   const PortId port = ports[random_below(ports.size())];
   if (const auto from = shard_of(port); from != to) {

@@ -101,10 +101,11 @@ class Storm : public testing::Test {
                                     std::unique_ptr<WireThreads>& peer) {
     return std::make_unique<WireThreads>(
         control_, name, wire::Limits{},
-        WireThread::Handlers{
-            .control = [name, &peer](const std::string&,
-                                     const Bytes& message) { peer->control(name, message); },
-            .event = [](auto&&...) {}},
+        WireThread::Handlers{.control =
+                                 [name, &peer](const std::string&, const Bytes& message) {
+                                   if (peer) peer->control(name, message);
+                                 },
+                             .event = [](auto&&...) {}},
         threads);
   }
 
@@ -114,6 +115,23 @@ class Storm : public testing::Test {
       site.wires->add_port({.id = site.ports[i], .epoch = 1, .tenant = "t"});
     }
     site.wires->place(os::random_id<ComponentId>(), std::move(component), site.ports);
+  }
+
+  std::unique_ptr<WireThreads> host_with_both_ends() {
+    Site a, b;
+    a.wires = make("a", kThreads, nobody_);
+    fill(a, std::make_unique<Talker>(tallies_));
+    std::swap(a.wires, b.wires);
+    fill(b, std::make_unique<Echo>());
+    for (net::PortIndex i = 0; i < kWires; ++i) {
+      const auto wire = os::random_id<WireId>();
+      for (const auto& [here, there] :
+           {std::pair(a.ports[i], b.ports[i]), {b.ports[i], a.ports[i]}}) {
+        b.wires->connect(
+            {.id = wire, .local = here, .remote = there, .remote_epoch = 1, .remote_host = "a"});
+      }
+    }
+    return std::move(b.wires);
   }
 
   bool passes(const std::function<bool()>& condition) {
@@ -141,6 +159,7 @@ class Storm : public testing::Test {
   }
 
   os::Loop control_;
+  std::unique_ptr<WireThreads> nobody_;
   std::vector<Tally> tallies_ = std::vector<Tally>(kWires);
 };
 
@@ -169,31 +188,28 @@ TEST_F(Storm, NothingIsLostBetweenHosts) {
   }
   std::array<std::byte, 32> secret{};
   os::fill_random(secret);
-  a.wires->session_up("b", secret, true, {to_peer_address(b.socket->local())});
-  b.wires->session_up("a", secret, false, {to_peer_address(a.socket->local())});
+  a.wires->session_up("b", secret, true, {to_peer_address(b.socket->local())}, kShardProtocol);
+  b.wires->session_up("a", secret, false, {to_peer_address(a.socket->local())}, kShardProtocol);
   expect_all_to_pass(20'000);
 }
 
 TEST_F(Storm, NothingIsLostWithinAHost) {
-  Site a, b;
-  a.wires = make("a", kThreads, a.wires);
-  fill(a, std::make_unique<Talker>(tallies_));
-  std::swap(a.wires, b.wires);
-  fill(b, std::make_unique<Echo>());
-  for (net::PortIndex i = 0; i < kWires; ++i) {
-    const auto wire = os::random_id<WireId>();
-    b.wires->connect({.id = wire,
-                      .local = a.ports[i],
-                      .remote = b.ports[i],
-                      .remote_epoch = 1,
-                      .remote_host = "a"});
-    b.wires->connect({.id = wire,
-                      .local = b.ports[i],
-                      .remote = a.ports[i],
-                      .remote_epoch = 1,
-                      .remote_host = "a"});
-  }
+  const auto wires = host_with_both_ends();
   expect_all_to_pass(20'000);
+}
+
+TEST_F(Storm, OnePeerOfAnOldVersionKeepsAllInOneThread) {
+  const auto wires = host_with_both_ends();
+  const auto others = [&] {
+    const auto times = wires->cpu_times();
+    return std::max(times[1], times[2]);
+  };
+  Talker::is_on = true;
+  EXPECT_TRUE(passes([&] { return others() > milliseconds(20); })) << "it is divided";
+  wires->session_up("old", {}, true, {}, kShardProtocol - 1);
+  const Nanoseconds before = others();
+  expect_all_to_pass(least_heard() + 20'000);
+  EXPECT_LT(others() - before, milliseconds(10));
 }
 
 }  // namespace
