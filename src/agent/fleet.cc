@@ -198,15 +198,7 @@ void Fleet::gossip(session::Session& session) {
 
 void Fleet::on_request(session::Session& session, const std::string& method,
                        const nlohmann::json& body, session::Responder responder) {
-  auto shared = std::make_shared<session::Responder>(std::move(responder));
-  handlers_.request({.peer = session.peer(),
-                     .method = method,
-                     .answer =
-                         [shared](const Result<nlohmann::json>& answer) {
-                           if (answer) return shared->reply(*answer);
-                           shared->fail(answer.error().text);
-                         }},
-                    body);
+  handlers_.request(peer_request(session, method, std::move(responder)), body);
 }
 
 // ---- joining ----

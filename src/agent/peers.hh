@@ -10,6 +10,7 @@
 #include "base/result.hh"
 #include "base/units.hh"
 #include "os/byte_stream.hh"
+#include "session/session.hh"
 
 namespace godwit::agent {
 
@@ -37,5 +38,7 @@ struct PeerRequest {
   std::string method;
   std::function<void(Result<nlohmann::json>)> answer;
 };
+PeerRequest peer_request(const session::Session& session, const std::string& method,
+                         session::Responder responder);
 
 }  // namespace godwit::agent

@@ -109,15 +109,7 @@ session::Sessions::Handlers Trust::session_handlers() {
       .on_request =
           [this](session::Session& session, const std::string& method, const nlohmann::json& body,
                  session::Responder responder) {
-            auto shared = std::make_shared<session::Responder>(std::move(responder));
-            handlers_.request({.peer = session.peer(),
-                               .method = method,
-                               .answer =
-                                   [shared](const Result<nlohmann::json>& answer) {
-                                     if (answer) return shared->reply(*answer);
-                                     shared->fail(answer.error().text);
-                                   }},
-                              body);
+            handlers_.request(peer_request(session, method, std::move(responder)), body);
           },
       .on_push =
           [this](session::Session& session, const std::string& method, BytesView body) {
