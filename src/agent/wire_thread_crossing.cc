@@ -1,6 +1,5 @@
 // What goes from one wire thread to another: frames between a component and a port that are in
-// different ones, datagrams that the kernel gave to the wrong one, and ports and components
-// themselves.
+// different ones, datagrams, which the first receives for all, and ports and components themselves.
 #include <algorithm>
 #include <array>
 

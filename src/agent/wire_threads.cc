@@ -327,9 +327,9 @@ void WireThreads::gather(const std::vector<PortId>& ports) {
   const std::uint16_t to = shard_of(ports.front());
   std::map<std::uint16_t, std::pair<std::set<PortId>, std::set<ComponentId>>> elsewhere;
   for (const PortId& port : ports) {
-    if (const auto shard = shard_of(port); shard != to) {
+    if (const auto shard = map_.of(port); shard && *shard != to) {  // else it was removed
       const auto unit = map_.unit_of(port);
-      elsewhere[shard].first.insert(unit.begin(), unit.end());
+      elsewhere[*shard].first.insert(unit.begin(), unit.end());
     }
     const auto component = component_of_.find(port);
     if (component == component_of_.end()) continue;

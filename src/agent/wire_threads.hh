@@ -19,6 +19,7 @@
 
 namespace godwit::agent {
 
+// Of sessions: peers take keys of several shards (docs/protocol/wire-move.md).
 inline constexpr unsigned kShardProtocol = 14;
 
 class WireThreads final {

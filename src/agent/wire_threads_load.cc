@@ -25,7 +25,7 @@ constexpr std::uint64_t kFrameBytes = 1500;
 // For tests: with GODWIT_WIRE_STORM=MS in the agent's environment ports and components go to and
 // fro between threads that often, by chance, whatever they carry.
 Nanoseconds storm_interval() {
-  static const char* text = std::getenv("GODWIT_WIRE_STORM");
+  const char* text = std::getenv("GODWIT_WIRE_STORM");
   return milliseconds(text == nullptr ? 0 : std::atoi(text));
 }
 

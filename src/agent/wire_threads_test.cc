@@ -84,7 +84,7 @@ class Echo final : public net::Component {
   Result<> load_state(BytesView, Instant) override { return {}; }
 };
 
-class Storm : public testing::Test {
+class Threads : public testing::Test {
  protected:
   static constexpr std::size_t kThreads = 3, kWires = 4;
 
@@ -93,9 +93,6 @@ class Storm : public testing::Test {
     std::map<net::PortIndex, PortId> ports{};
     std::shared_ptr<os::UdpSocket> socket{};
   };
-
-  Storm() { ::setenv("GODWIT_WIRE_STORM", "1", 1); }
-  ~Storm() override { ::unsetenv("GODWIT_WIRE_STORM"); }
 
   std::unique_ptr<WireThreads> make(const std::string& name, std::size_t threads,
                                     std::unique_ptr<WireThreads>& peer) {
@@ -113,6 +110,7 @@ class Storm : public testing::Test {
     for (net::PortIndex i = 0; i < kWires; ++i) {
       site.ports[i] = os::random_id<PortId>();
       site.wires->add_port({.id = site.ports[i], .epoch = 1, .tenant = "t"});
+      all_ports_.push_back(site.ports[i]);
     }
     site.wires->place(os::random_id<ComponentId>(), std::move(component), site.ports);
   }
@@ -132,6 +130,12 @@ class Storm : public testing::Test {
       }
     }
     return std::move(b.wires);
+  }
+
+  // CPU time of the busiest but for the first.
+  static Nanoseconds others(const WireThreads& wires) {
+    const auto times = wires.cpu_times();
+    return *std::max_element(times.begin() + 1, times.end());
   }
 
   bool passes(const std::function<bool()>& condition) {
@@ -160,7 +164,13 @@ class Storm : public testing::Test {
 
   os::Loop control_;
   std::unique_ptr<WireThreads> nobody_;
+  std::vector<PortId> all_ports_;
   std::vector<Tally> tallies_ = std::vector<Tally>(kWires);
+};
+
+struct Storm : Threads {
+  Storm() { ::setenv("GODWIT_WIRE_STORM", "1", 1); }
+  ~Storm() override { ::unsetenv("GODWIT_WIRE_STORM"); }
 };
 
 TEST_F(Storm, NothingIsLostBetweenHosts) {
@@ -198,18 +208,34 @@ TEST_F(Storm, NothingIsLostWithinAHost) {
   expect_all_to_pass(20'000);
 }
 
+// All of them in one turn of one thread, wherever they were; a port that is gone is no matter.
+TEST_F(Storm, WhatBeginsTogetherComesToOneThread) {
+  const auto wires = host_with_both_ends();
+  Talker::is_on = true;
+  all_ports_.push_back(os::random_id<PortId>());
+  int armed = 0;
+  for (int i = 1; i <= 200; ++i) {
+    wires->arm(all_ports_, [&] { ++armed; });
+    EXPECT_TRUE(passes([&] { return armed == i; }));
+  }
+  expect_all_to_pass(least_heard() + 1000);
+}
+
+TEST_F(Threads, OneThatHasTooMuchToDoGivesAway) {
+  const auto wires = host_with_both_ends();
+  Talker::is_on = true;
+  EXPECT_TRUE(passes([&] { return others(*wires) > milliseconds(50); }));
+  expect_all_to_pass(least_heard() + 1000);
+}
+
 TEST_F(Storm, OnePeerOfAnOldVersionKeepsAllInOneThread) {
   const auto wires = host_with_both_ends();
-  const auto others = [&] {
-    const auto times = wires->cpu_times();
-    return std::max(times[1], times[2]);
-  };
   Talker::is_on = true;
-  EXPECT_TRUE(passes([&] { return others() > milliseconds(20); })) << "it is divided";
+  EXPECT_TRUE(passes([&] { return others(*wires) > milliseconds(20); })) << "it is divided";
   wires->session_up("old", {}, true, {}, kShardProtocol - 1);
-  const Nanoseconds before = others();
+  const Nanoseconds before = others(*wires);
   expect_all_to_pass(least_heard() + 20'000);
-  EXPECT_LT(others() - before, milliseconds(10));
+  EXPECT_LT(others(*wires) - before, milliseconds(10));
 }
 
 }  // namespace
