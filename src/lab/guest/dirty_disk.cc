@@ -38,12 +38,10 @@ void DirtyDisk::run() {
   auto due = Clock::now();
   while (!ends_) {
     const auto begun = Clock::now();
-    {
-      const std::lock_guard lock(mutex_);
-      write_one();
-    }
+    write_one();
     const auto took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - begun);
     keep_time(static_cast<std::uint64_t>(took.count()));
+    check_if_asked();
     due = std::max(due + interval, Clock::now() - interval);
     std::this_thread::sleep_until(due);
   }
@@ -102,12 +100,20 @@ bool DirtyDisk::is_intact(std::size_t number) {
   return true;
 }
 
-std::uint64_t DirtyDisk::check_all() {
-  const std::lock_guard lock(mutex_);
+void DirtyDisk::check_if_asked() {
+  if (!is_check_asked_) return;
   for (std::size_t i = 0; i < kBlocks; ++i) {
     if (!is_intact(i)) ++damaged_;
   }
-  return damaged_;
+  const std::lock_guard lock(check_mutex_);
+  is_check_asked_ = false;
+  checked_.notify_all();
+}
+
+void DirtyDisk::check_all() {
+  std::unique_lock lock(check_mutex_);
+  is_check_asked_ = true;
+  checked_.wait(lock, [this] { return !is_check_asked_; });
 }
 
 }  // namespace godwit::lab

@@ -2,8 +2,11 @@
 // Writes to a disk at a chosen rate, block by block at random, each on stable storage before the
 // next, and checks what it reads against memory: a block's words follow from its number and from
 // how often it was written, which memory knows. After a move that lost a write, or made one twice,
-// the two do not agree. A thread of its own, as each write waits.
+// the two do not agree. A thread of its own, as each write waits; it also does the checks, between
+// two writes: for a lock that it takes again at once others would wait for as long as the disk is
+// slower than the rate.
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -29,8 +32,8 @@ class DirtyDisk final {
   // `part` of them took no longer: 0.5 gives the median, 1 the slowest.
   std::uint64_t percentile_us(double part) const;
   void forget_times();
-  // Reads every block that was written; returns the total of damaged ones seen so far.
-  std::uint64_t check_all();
+  // Has every block read that was written, and waits for that.
+  void check_all();
 
  private:
   struct Free {
@@ -40,16 +43,21 @@ class DirtyDisk final {
 
   void run();
   void write_one();
+  void check_if_asked();
   void keep_time(std::uint64_t us);
   bool is_intact(std::size_t number);
 
   int fd_;
   std::uint64_t bytes_per_second_;
-  std::mutex mutex_;                              // of what follows
+  // The thread's:
   std::unique_ptr<std::uint64_t[], Free> block_;  // aligned, for O_DIRECT
   std::vector<std::uint32_t> generations_;
   std::uint64_t random_ = 88172645463325252ULL;
+
   std::atomic<std::uint64_t> written_ = 0, damaged_ = 0;
+  std::mutex check_mutex_;
+  std::condition_variable checked_;
+  std::atomic<bool> is_check_asked_ = false;
   mutable std::mutex times_mutex_;  // of these two; not held while a write waits
   std::vector<std::uint64_t> times_us_;
   std::size_t next_time_ = 0;  // to be replaced, once there are kTimes
