@@ -23,40 +23,19 @@ using topology::Actual;
 using topology::Desired;
 using topology::Phase;
 using topology::Plan;
-using topology::Problem;
 using topology::Step;
-
-constexpr std::size_t kMostTold = 20;  // mistakes at a time
 
 struct Wish {
   std::string file, format = "yaml", topology;
   bool dry_run = false, prune = false;
 };
 
-[[noreturn]] void fail_with(ExitStatus status, const YamlDocument& document,
-                            const std::vector<Problem>& problems) {
-  std::multimap<int, std::string> by_line;
-  for (const auto& [where, what] : problems) {
-    by_line.emplace(document.line(where), fmt::format("{}: {}", document.place(where), what));
-  }
-  std::vector<std::string> told;
-  for (const auto& [line, text] : by_line) {
-    if (told.size() == kMostTold) break;
-    told.push_back(text);
-  }
-  std::string text = fmt::format("{}", fmt::join(told, "\n"));
-  if (problems.size() > told.size()) {
-    text += fmt::format("\nand {} more", problems.size() - told.size());
-  }
-  throw Failure(status, text);
-}
-
 Desired read_topology(const YamlDocument& document) {
   const std::string stem = std::filesystem::path(document.file).stem().string();
   auto desired = topology::parse(document.value, stem);
-  if (!desired) fail_with(ExitStatus::usage, document, desired.error());
+  if (!desired) throw failure_of(ExitStatus::usage, document, desired.error());
   const auto problems = read_settings(*desired);
-  if (!problems.empty()) fail_with(ExitStatus::usage, document, problems);
+  if (!problems.empty()) throw failure_of(ExitStatus::usage, document, problems);
   return *std::move(desired);
 }
 
@@ -70,7 +49,9 @@ Planned plan_for(const Context& context, const std::string& file) {
   if (!document) throw Failure(ExitStatus::usage, document.error().text);
   Desired desired = read_topology(*document);
   Plan plan = topology::plan(desired, ask_fleet(context));
-  if (!plan.problems.empty()) fail_with(ExitStatus::refused, *document, plan.problems);
+  if (!plan.problems.empty()) {
+    throw failure_of(ExitStatus::refused, *document, plan.problems);
+  }
   return {std::move(desired), std::move(plan)};
 }
 

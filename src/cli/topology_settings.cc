@@ -24,8 +24,8 @@ void take_form_of_ports(json& ports, const json& shown) {
 
 }  // namespace
 
-std::vector<topology::Problem> read_settings(topology::Desired& desired) {
-  std::vector<topology::Problem> problems;
+std::vector<Problem> read_settings(topology::Desired& desired) {
+  std::vector<Problem> problems;
   for (topology::WantedThing& component : desired.components) {
     json request = component.settings;
     request["name"] = component.name;

@@ -9,6 +9,6 @@ namespace godwit::cli {
 // Puts what the file says of components into the form in which hosts show it (10.7.0.0/24 for
 // 10.7.0.9/24), so that it can be compared. What their types do not take is a problem, before any
 // host is asked.
-std::vector<topology::Problem> read_settings(topology::Desired& desired);
+std::vector<Problem> read_settings(topology::Desired& desired);
 
 }  // namespace godwit::cli

@@ -1,5 +1,6 @@
 #include "cli/yaml_document.hh"
 
+#include <fmt/ranges.h>
 #include <yaml-cpp/yaml.h>
 
 #include <charconv>
@@ -9,6 +10,7 @@ namespace {
 
 using nlohmann::json;
 
+constexpr std::size_t kMostTold = 20;        // mistakes at a time
 constexpr std::size_t kMostNodes = 300'000;  // aliases may stand for aliases
 
 template <class Number>
@@ -30,13 +32,6 @@ json scalar(const YAML::Node& node) {
   if (const auto whole = number<std::int64_t>(text)) return *whole;
   if (const auto real = number<double>(text)) return *real;
   return text;
-}
-
-std::string escaped(std::string key) {
-  for (std::size_t at = 0; (at = key.find_first_of("~/", at)) != std::string::npos; at += 2) {
-    key.replace(at, 1, key[at] == '~' ? "~0" : "~1");
-  }
-  return key;
 }
 
 class Reader final {
@@ -63,7 +58,7 @@ class Reader final {
       if (!entry.first.IsScalar()) fail_at(entry.first, "a key is a text");
       const std::string& key = entry.first.Scalar();
       if (object.contains(key)) fail_at(entry.first, fmt::format("'{}' is here twice", key));
-      const std::string below = pointer + "/" + escaped(key);
+      const std::string below = pointer_below(pointer, key);
       object[key] = read(entry.second, below);
       document_.lines[below] = entry.first.Mark().line + 1;
     }
@@ -100,6 +95,24 @@ Result<YamlDocument> read_yaml(const std::string& file) {
     return fail("{}:{}: {}", file, error.mark.line + 1, error.msg);
   }
   return document;
+}
+
+Failure failure_of(ExitStatus status, const YamlDocument& document,
+                   const std::vector<Problem>& problems) {
+  std::multimap<int, std::string> by_line;
+  for (const auto& [where, what] : problems) {
+    by_line.emplace(document.line(where), fmt::format("{}: {}", document.place(where), what));
+  }
+  std::vector<std::string> told;
+  for (const auto& [line, text] : by_line) {
+    if (told.size() == kMostTold) break;
+    told.push_back(text);
+  }
+  std::string text = fmt::format("{}", fmt::join(told, "\n"));
+  if (problems.size() > told.size()) {
+    text += fmt::format("\nand {} more", problems.size() - told.size());
+  }
+  return {status, text};
 }
 
 }  // namespace godwit::cli

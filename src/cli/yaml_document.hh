@@ -3,8 +3,11 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
+#include "base/problem.hh"
 #include "base/result.hh"
+#include "cli/context.hh"
 
 namespace godwit::cli {
 
@@ -22,5 +25,9 @@ struct YamlDocument {
 // Plain scalars become numbers, true, false and null where they look like it (YAML 1.2's core
 // schema, decimal); quoted ones and all keys are texts.
 Result<YamlDocument> read_yaml(const std::string& file);
+
+// What is wrong with the file, line by line; not more of it than a person reads.
+Failure failure_of(ExitStatus status, const YamlDocument& document,
+                   const std::vector<Problem>& problems);
 
 }  // namespace godwit::cli

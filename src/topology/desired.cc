@@ -14,13 +14,6 @@ using nlohmann::json;
 
 constexpr const char* kNameRule = "use 1 to 63 of a-z, 0-9 and '-'";
 
-std::string below(const std::string& where, std::string key) {
-  for (std::size_t at = 0; (at = key.find_first_of("~/", at)) != std::string::npos; at += 2) {
-    key.replace(at, 1, key[at] == '~' ? "~0" : "~1");  // RFC 6901
-  }
-  return where + "/" + key;
-}
-
 class Parser final {
  public:
   explicit Parser(std::string default_name) { desired_.name = std::move(default_name); }
@@ -32,7 +25,7 @@ class Parser final {
     }
     for (const auto& [key, value] : file.items()) {
       if (std::ranges::find(kSections, key) != kSections.end()) continue;
-      problem(below("", key), "'{}' is none of {}", key, fmt::join(kSections, ", "));
+      problem(pointer_below("", key), "'{}' is none of {}", key, fmt::join(kSections, ", "));
     }
     read_name(file, "name", desired_.name);
     desired_.tenant = "default";
@@ -57,7 +50,8 @@ class Parser final {
 
   void read_name(const json& file, const char* key, std::string& into) {
     if (file.contains(key)) into = text_of(file[key]);
-    if (!is_valid_name(into)) problem(below("", key), "'{}' is no name: {}", into, kNameRule);
+    if (!is_valid_name(into))
+      problem(pointer_below("", key), "'{}' is no name: {}", into, kNameRule);
   }
 
   // A name may look like a number.
@@ -66,7 +60,7 @@ class Parser final {
   }
 
   void read_things(const json& file, const char* section, std::vector<WantedThing>& into) {
-    const std::string where = below("", section);
+    const std::string where = pointer_below("", section);
     const json things = file.value(section, json());
     if (things.is_null()) return;
     if (!things.is_object()) {
@@ -76,7 +70,7 @@ class Parser final {
                      section, section);
     }
     for (const auto& [key, settings] : things.items()) {
-      read_thing(section, key, settings, below(where, key), into);
+      read_thing(section, key, settings, pointer_below(where, key), into);
     }
   }
 
@@ -95,8 +89,8 @@ class Parser final {
                       .where = where};
     const std::string host = text_of(settings.value("host", json()));
     if (!thing.place.empty() && !host.empty() && host != thing.place) {
-      problem(below(where, "host"), "{} '{}' is at host '{}' by its key and at '{}' here", noun,
-              key, thing.place, host);
+      problem(pointer_below(where, "host"), "{} '{}' is at host '{}' by its key and at '{}' here",
+              noun, key, thing.place, host);
     }
     if (thing.place.empty()) thing.place = host;
     if (thing.place.empty()) {
@@ -107,7 +101,8 @@ class Parser final {
     }
     if (settings.contains("tenant")) thing.tenant = text_of(settings["tenant"]);
     if (!is_valid_name(thing.tenant)) {
-      problem(below(where, "tenant"), "'{}' is no name of a tenant: {}", thing.tenant, kNameRule);
+      problem(pointer_below(where, "tenant"), "'{}' is no name of a tenant: {}", thing.tenant,
+              kNameRule);
     }
     for (const char* said : {"host", "tenant", "name", "topology"}) thing.settings.erase(said);
     into.push_back(std::move(thing));
@@ -117,11 +112,11 @@ class Parser final {
   void make_list_of_ports(WantedThing& component) {
     if (!component.settings.contains("ports")) return;
     const json ports = component.settings["ports"];
-    const std::string where = below(component.where, "ports");
+    const std::string where = pointer_below(component.where, "ports");
     json list = json::array();
     std::size_t index = 0;
     for (const auto& [key, settings] : ports.items()) {
-      const std::string at = below(where, ports.is_array() ? std::to_string(index++) : key);
+      const std::string at = pointer_below(where, ports.is_array() ? std::to_string(index++) : key);
       json port = settings.is_null() ? json::object() : settings;
       if (settings.is_string() && ports.is_array()) port = {{"name", settings}};
       if (!port.is_object()) {
@@ -147,7 +142,7 @@ class Parser final {
       return problem("/wires", "'wires' is a list of pairs: - [sw1-web, lan0]");
     std::map<std::string, std::string> wired;
     for (std::size_t i = 0; i < wires.size(); ++i) {
-      const std::string where = below("/wires", std::to_string(i));
+      const std::string where = pointer_below("/wires", std::to_string(i));
       const json& wire = wires[i];
       const bool is_pair = wire.is_array() && wire.size() == 2;
       const bool is_named = wire.is_object() && wire.contains("a") && wire.contains("b");

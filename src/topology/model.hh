@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "base/problem.hh"
+
 namespace godwit::topology {
 
 // A member of what others made; "" if it is missing or no text.
@@ -54,12 +56,6 @@ struct Actual {
 };
 
 // ---- as it shall be ----
-
-// What is wrong, and with what of the file: a JSON pointer, which its reader turns into a line.
-struct Problem {
-  std::string where, text;
-  bool operator==(const Problem&) const = default;
-};
 
 struct WantedThing {
   std::string place;  // a host, or a site
