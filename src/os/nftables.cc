@@ -16,13 +16,14 @@ struct Closer {
 };
 
 // What nft(8) would print.
-Result<std::string> run(const std::string& ruleset) {
+Result<std::string> run(const std::string& ruleset, unsigned output_flags = 0) {
   // The library keeps a process-wide cache of interface names, which ends with its context: so one
   // context per call (the namespace may be another), and one call at a time.
   static std::mutex one_at_a_time;
   const std::lock_guard lock(one_at_a_time);
   const std::unique_ptr<nft_ctx, Closer> context(::nft_ctx_new(NFT_CTX_DEFAULT));
   CHECK(context != nullptr);
+  ::nft_ctx_output_set_flags(context.get(), output_flags);
   ::nft_ctx_buffer_output(context.get());
   ::nft_ctx_buffer_error(context.get());
   if (::nft_run_cmd_from_buffer(context.get(), ruleset.c_str()) == 0) {
@@ -36,6 +37,10 @@ Result<std::string> run(const std::string& ruleset) {
 Result<> apply_nftables(const std::string& ruleset) {
   if (const auto output = run(ruleset); !output) return std::unexpected(output.error());
   return {};
+}
+
+Result<std::string> query_nftables(const std::string& command) {
+  return run(command, NFT_CTX_OUTPUT_JSON);
 }
 
 Result<std::vector<std::string>> netdev_tables() {

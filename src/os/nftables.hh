@@ -11,6 +11,9 @@ namespace godwit::os {
 // words, which point into the ruleset.
 Result<> apply_nftables(const std::string& ruleset);
 
+// What `command` lists, as libnftables-json(5) has it.
+Result<std::string> query_nftables(const std::string& command);
+
 // The names of the namespace's tables of family netdev.
 Result<std::vector<std::string>> netdev_tables();
 
