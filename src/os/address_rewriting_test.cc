@@ -217,6 +217,24 @@ TEST_P(AddressRewritingTest, ErrorsQuoteTheAddressThatTheSenderKnows) {
   }
 }
 
+// Routers on the way may look at it.
+TEST_P(AddressRewritingTest, TheQuotedHeaderSChecksumIsRight) {
+  if (!is4()) GTEST_SKIP() << "IPv6 has none";
+  const Fd icmp = client().netns.run(
+      [] { return Fd(::socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP)); });
+  const Fd fd = connected(client(), SOCK_DGRAM);
+  option(fd, IPPROTO_IP, IP_TTL, 2);
+  ASSERT_EQ(::send(fd.number(), "x", 1, 0), 1);
+  constexpr std::size_t kQuoted = 20 + 8;
+  std::array<std::byte, 256> packet{};
+  ASSERT_GE(::recv(icmp.number(), packet.data(), packet.size(), 0), ssize_t{kQuoted + 20});
+  std::uint32_t sum = 0;
+  for (std::size_t at = kQuoted; at < kQuoted + 20; at += 2) {
+    sum += from_big_endian<std::uint16_t>(&packet[at]);
+  }
+  EXPECT_EQ((sum & 0xffff) + (sum >> 16), 0xffffU) << "RFC 1071";
+}
+
 TEST_P(AddressRewritingTest, AStatefulDeviceSeesTheGuestSAddressOnly) {
   for (Node* node : {&device(), &host()}) {
     const char* hook = node == &host() ? "input" : "forward";
