@@ -25,7 +25,7 @@ using topology::Phase;
 using topology::Plan;
 using topology::Step;
 
-struct Wish {
+struct TopologyWish {
   std::string file, format = "yaml", topology;
   bool dry_run = false, prune = false;
 };
@@ -100,7 +100,7 @@ void show_outcomes(Context& context, const std::string& name,
                             name, failed, outcomes.size()));
 }
 
-void apply(Context& context, const Wish& wish) {
+void apply(Context& context, const TopologyWish& wish) {
   Planned planned = plan_for(context, wish.file);
   if (!wish.prune) std::erase_if(planned.plan.steps, [](const Step& step) { return step.prune; });
   if (wish.dry_run) return show_plan(context, planned);
@@ -122,7 +122,7 @@ void apply(Context& context, const Wish& wish) {
   show_outcomes(context, planned.desired.name, outcomes);
 }
 
-void diff(Context& context, const Wish& wish) {
+void diff(Context& context, const TopologyWish& wish) {
   const Planned planned = plan_for(context, wish.file);
   show_plan(context, planned);
   if (!planned.plan.steps.empty()) context.status = ExitStatus::differs;
@@ -175,7 +175,7 @@ json to_json(const Actual& actual) {
           {"wires", shown(actual.wires)}};
 }
 
-void write_out(Context& context, const Wish& wish) {
+void write_out(Context& context, const TopologyWish& wish) {
   Actual actual = ask_fleet(context);
   if (!wish.topology.empty()) actual = topology::part_of(actual, wish.topology);
   if (context.as_json) return context.print_json(to_json(actual));
@@ -185,7 +185,7 @@ void write_out(Context& context, const Wish& wish) {
 }
 
 CLI::App* add_verb(CLI::App& app, const char* name, const char* help, Context& context,
-                   Wish& wish) {
+                   TopologyWish& wish) {
   auto* verb = app.add_subcommand(name, help);
   verb->add_option("FILE", wish.file, "The topology: YAML (docs/protocol/topology.schema.json)")
       ->type_name("FILE")
@@ -197,7 +197,7 @@ CLI::App* add_verb(CLI::App& app, const char* name, const char* help, Context& c
 }  // namespace
 
 void add_topology(CLI::App& app, Context& context) {
-  const auto wish = std::make_shared<Wish>();
+  const auto wish = std::make_shared<TopologyWish>();
   auto* apply_verb = add_verb(app, "apply", "Make the network what a file says, on all hosts of it",
                               context, *wish);
   apply_verb->add_flag("--dry-run", wish->dry_run, "Only print what would be done");
