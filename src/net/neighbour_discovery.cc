@@ -59,7 +59,8 @@ std::optional<Discovery> read_discovery(BytesView frame, const IpPacket& packet)
     if (!reader.ok()) return std::nullopt;
     if (option == kSourceMac || option == kTargetMac) found.mac = mac_at(value.data());
   }
-  return reader.ok() && !found.target.is_multicast() ? std::optional(found) : std::nullopt;
+  const bool is_address = !found.target.is_multicast() && !found.target.is4();
+  return reader.ok() && is_address ? std::optional(found) : std::nullopt;
 }
 
 Ip link_local_of(Mac mac) {

@@ -47,6 +47,9 @@ std::optional<IpPacket> read_ip6(BytesView frame, std::size_t l3, bool is_quoted
                   .protocol = std::to_integer<std::uint8_t>(ip[6]),
                   .hops = std::to_integer<std::uint8_t>(ip[7])};
   if (packet.end > frame.size() && !is_quoted) return std::nullopt;
+  // ::ffff:a.b.c.d stands for an IPv4 address and is never on a wire (RFC 4291, 2.5.5.2): a flow or
+  // a neighbour would be taken for IPv4's of that address.
+  if (packet.source.is4() || packet.destination.is4()) return std::nullopt;
   for (int i = 0; i < kMostHeaders && packet.fragment_offset == 0; ++i) {
     const std::uint8_t type = packet.protocol;
     if (type != kHopByHop && type != kRouting && type != kFragment && type != kOptions) break;

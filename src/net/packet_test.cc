@@ -68,6 +68,16 @@ TEST(Packet, EveryCutAndAnyChangedHeaderIsRefused) {
   }
 }
 
+// As ::ffff:10.7.0.1, which compares equal to it.
+TEST(Packet, AnIpv4AddressInIpv6IsRefused) {
+  const Bytes mapped = from_hex("00000000000000000000ffff0a070001");
+  for (const std::size_t at : {8U, 24U}) {
+    Bytes frame = frame_with(1, 2, kFragment6);
+    std::ranges::copy(mapped, frame.begin() + kPayloadAt + static_cast<std::ptrdiff_t>(at));
+    EXPECT_FALSE(read_ip_frame(frame)) << at;
+  }
+}
+
 TEST(Checksum, AgreesWithAPlainOneAtEveryLength) {
   std::mt19937_64 random(7);
   for (std::size_t size = 0; size < 100; ++size) {

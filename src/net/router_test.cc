@@ -367,6 +367,15 @@ TEST_F(RouterTest, SpeaksNeighbourDiscovery) {
   EXPECT_EQ(link_local_of(0x0200000000a1).text(), "fe80::ff:fe00:a1");
   EXPECT_EQ(solicited_group_of(ip("fd00:7::12:3456")).text(), "ff02::1:ff12:3456");
 
+  // One for ::ffff:10.7.0.9 is not about the neighbour 10.7.0.9.
+  Bytes forged;
+  write_solicitation({.source_mac = kHost,
+                      .destination_mac = mac_of_group(solicited_group_of(own)),
+                      .source = ip("fd00:7::9"),
+                      .destination = solicited_group_of(own)},
+                     ip("10.7.0.9"), forged);
+  EXPECT_FALSE(read_discovery(forged, read_ip_frame(forged).value()));
+
   // Duplicate address detection: from nobody, answered to all.
   write_solicitation({.source_mac = kHost,
                       .destination_mac = mac_of_group(solicited_group_of(own)),
