@@ -11,6 +11,7 @@ namespace {
 
 constexpr const char* kTable = "godwit_translate";
 
+// Neighbour discovery (RFC 4861) is between two on one link, whatever addresses it is about.
 constexpr const char* kChains = R"(
   chain arriving {
     type filter hook prerouting priority -450;
@@ -19,11 +20,13 @@ constexpr const char* kChains = R"(
   }
   chain departing {
     type filter hook prerouting priority -140;
+    icmpv6 type 133-137 return
     ip daddr set ip daddr map @depart4
     ip6 daddr set ip6 daddr map @depart6
   }
   chain sending {
     type route hook output priority -140;
+    icmpv6 type 133-137 return
     ip daddr set ip daddr map @depart4
     ip6 daddr set ip6 daddr map @depart6
   }

@@ -2,12 +2,14 @@
 
 #include <linux/if.h>
 #include <linux/if_link.h>
+#include <linux/neighbour.h>
 #include <netlink/netlink.h>
 #include <netlink/route/addr.h>
 #include <netlink/route/link.h>
 #include <netlink/route/link/inet6.h>
 #include <netlink/route/link/veth.h>
 #include <netlink/route/link/vxlan.h>
+#include <netlink/route/neighbour.h>
 #include <netlink/route/route.h>
 
 #include <fstream>
@@ -26,10 +28,12 @@ struct AddressCloser {
   void operator()(nl_addr* address) const { ::nl_addr_put(address); }
   void operator()(rtnl_addr* address) const { ::rtnl_addr_put(address); }
   void operator()(rtnl_route* route) const { ::rtnl_route_put(route); }
+  void operator()(rtnl_neigh* neighbour) const { ::rtnl_neigh_put(neighbour); }
 };
 using AddressPtr = std::unique_ptr<nl_addr, AddressCloser>;
 using InterfaceAddressPtr = std::unique_ptr<rtnl_addr, AddressCloser>;
 using RoutePtr = std::unique_ptr<rtnl_route, AddressCloser>;
+using NeighbourPtr = std::unique_ptr<rtnl_neigh, AddressCloser>;
 
 AddressPtr parse_address(const std::string& text, std::string_view attempt, int hint = AF_UNSPEC) {
   nl_addr* address = nullptr;
@@ -41,6 +45,15 @@ AddressPtr parse_address(const std::string& text, std::string_view attempt, int 
 AddressPtr parse_target(const std::string& to, std::string_view attempt, int gateway_family) {
   const bool guess = to == "default" && gateway_family == AF_UNSPEC;
   return parse_address(to, attempt, guess ? AF_INET : gateway_family);
+}
+
+NeighbourPtr proxy_neighbour(int interface, const std::string& address, std::string_view attempt) {
+  const AddressPtr target = parse_address(address, attempt);
+  NeighbourPtr neighbour(::rtnl_neigh_alloc());
+  ::rtnl_neigh_set_ifindex(neighbour.get(), interface);
+  check(::rtnl_neigh_set_dst(neighbour.get(), target.get()), attempt);
+  ::rtnl_neigh_set_flags(neighbour.get(), NTF_PROXY);
+  return neighbour;
 }
 
 AddressPtr to_address(const Endpoint& endpoint) {
@@ -292,6 +305,19 @@ void Netlink::remove_route(const std::string& to) {
   ::rtnl_route_set_table(route.get(), RT_TABLE_MAIN);
   ::rtnl_route_set_scope(route.get(), RT_SCOPE_NOWHERE);  // any
   const int error = ::rtnl_route_delete(socket_.get(), route.get(), 0);
+  if (error != -NLE_OBJ_NOTFOUND) check(error, attempt);
+}
+
+void Netlink::add_proxy_neighbour(const std::string& name, const std::string& address) {
+  const auto attempt = fmt::format("answer for {} at {}", address, name);
+  const auto neighbour = proxy_neighbour(index_of(name, attempt), address, attempt);
+  check(::rtnl_neigh_add(socket_.get(), neighbour.get(), NLM_F_CREATE | NLM_F_REPLACE), attempt);
+}
+
+void Netlink::remove_proxy_neighbour(const std::string& name, const std::string& address) {
+  const auto attempt = fmt::format("answer no more for {} at {}", address, name);
+  const auto neighbour = proxy_neighbour(index_of(name, attempt), address, attempt);
+  const int error = ::rtnl_neigh_delete(socket_.get(), neighbour.get(), 0);
   if (error != -NLE_OBJ_NOTFOUND) check(error, attempt);
 }
 

@@ -78,6 +78,9 @@ class Netlink final {
   // "10.1.0.0/16", "default", "::/0"; by a gateway, or an interface, or both (empty: not given).
   void add_route(const std::string& to, const std::string& via, const std::string& interface = {});
   void remove_route(const std::string& to);
+  // The interface's neighbours are answered for an address that is elsewhere (ARP proxy; RFC 4389).
+  void add_proxy_neighbour(const std::string& name, const std::string& address);
+  void remove_proxy_neighbour(const std::string& name, const std::string& address);
 
  private:
   struct Closer {
