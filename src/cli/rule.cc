@@ -155,7 +155,7 @@ json to_json(const Rules& rules) {
   json list = json::array();
   for (const Rule& rule : rules) {
     json one = {{"kind", translate::to_text(rule.kind)}, {"match", rule.match.text()}};
-    if (rule.kind != translate::RuleKind::claim) one["becomes"] = rule.becomes.text();
+    if (translate::rewrites(rule.kind)) one["becomes"] = rule.becomes.text();
     if (!rule.is_active) one["staged"] = true;
     list.push_back(std::move(one));
   }

@@ -35,7 +35,7 @@ TEST_F(RulePlan, ShowsWhatIsWrittenWhereAndWhen) {
          + claim 10.1.2.193
 forwarded: with the commit, at the source's host first
   a1     + depart 10.1.1.20 -> 10.1.2.193
-         + claim 10.1.1.20
+         + answer 10.1.1.20
 flipped: then, in any order
   agg1   - depart 10.1.1.20 -> 10.1.2.193 (staged)
          + depart 10.1.1.20 -> 10.1.2.193
@@ -49,7 +49,7 @@ flipped: then, in any order
          + depart 10.1.1.20 -> 10.1.2.193
 drained: when nothing comes to the old place any more
   a1     - depart 10.1.1.20 -> 10.1.2.193
-         - claim 10.1.1.20
+         - answer 10.1.1.20
 7 rules at 5 of 18 devices are left
 )");
 }

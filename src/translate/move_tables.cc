@@ -68,12 +68,13 @@ class AddressTables final {
     }
     return tables;
   }
-  // Neighbours at home still look for it there, until its home's edge answers, and they have heard.
+  // Neighbours at home still look for it there, until they hear where it is: from its home's edge,
+  // or from its host if that is in the same segment.
   Tables forwarding() const {
     Rules rules{
         {.kind = RuleKind::depart, .match = address_.address, .becomes = address_.to_locator}};
     if (fabric_.is_home(move_.from, address_.address)) {
-      rules.push_back({.kind = RuleKind::claim, .match = address_.address});
+      rules.push_back({.kind = RuleKind::answer, .match = address_.address});
     }
     return {{move_.from, rules}};
   }

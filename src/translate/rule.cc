@@ -14,13 +14,15 @@ std::string_view to_text(RuleKind kind) {
       return "arrive";
     case RuleKind::claim:
       return "claim";
+    case RuleKind::answer:
+      return "answer";
   }
   CHECK(false);
 }
 
 std::string to_text(const Rule& rule) {
   std::string text = fmt::format("{} {}", to_text(rule.kind), rule.match.text());
-  if (rule.kind != RuleKind::claim) text += fmt::format(" -> {}", rule.becomes.text());
+  if (rewrites(rule.kind)) text += fmt::format(" -> {}", rule.becomes.text());
   if (!rule.is_active) text += " (staged)";
   return text;
 }

@@ -19,17 +19,20 @@ namespace godwit::translate {
 enum class RuleKind : std::uint8_t {
   depart,  // destination `match` becomes `becomes`
   arrive,  // the same, at the host where the guest is
-  claim,   // answers for `match` on its segment (ARP, neighbour discovery)
+  claim,   // answers for `match` on its segment (ARP, neighbour discovery), and announces it
+  answer,  // the same for those who ask; who knows another place is not told
 };
 std::string_view to_text(RuleKind kind);
 
 struct Rule {
   RuleKind kind = RuleKind::depart;
   Ip match{};
-  Ip becomes{};           // of claims: unspecified
+  Ip becomes{};           // of claims and answers: unspecified
   bool is_active = true;  // else it is there, and read back, and does nothing yet
   auto operator<=>(const Rule&) const = default;
 };
+// Whether packets are rewritten by it.
+constexpr bool rewrites(RuleKind kind) { return kind <= RuleKind::arrive; }
 // "depart 10.1.1.20 -> 10.1.4.200"
 std::string to_text(const Rule& rule);
 

@@ -161,7 +161,7 @@ Ip Packets::rewritten(DeviceIndex here, RuleKind kind, Ip to) const {
 bool Packets::claims(DeviceIndex here, Ip to) const {
   const auto rules = tables_.find(here);
   return rules != tables_.end() && std::ranges::any_of(rules->second, [&](const Rule& rule) {
-           return rule.is_active && rule.kind == RuleKind::claim && rule.match == to;
+           return rule.is_active && !rewrites(rule.kind) && rule.match == to;
          });
 }
 
