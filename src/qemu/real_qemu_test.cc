@@ -254,7 +254,7 @@ TEST_F(RealQemu, MovesWithAPauseBeforeAndAfterTheSwitch) {
 
   std::vector<std::string> notices;
   if (const auto user = qemu_user(notices)) {
-    struct stat process {};
+    struct stat process{};
     ASSERT_EQ(::stat(fmt::format("/proc/{}", source.pid()).c_str(), &process), 0);
     EXPECT_EQ(process.st_uid, user->uid);
     EXPECT_NE(process.st_uid, 0U);
