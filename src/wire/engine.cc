@@ -393,6 +393,10 @@ void Engine::retire_channel(const ChannelId& id, Instant when) {
   wake(when);
 }
 
+void Engine::retire_channels(const PortEpoch& local) {
+  for (const Channel* each : channels_of(local)) retire_channel(each->id(), now_);
+}
+
 bool Engine::detour_confirmed(const PortEpoch& to) {
   return std::ranges::any_of(channels_of(to), [&](const Channel* each) {
     return each->id().is_detour() && each->id().high == to && each->confirmed();

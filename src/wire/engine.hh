@@ -127,6 +127,7 @@ class Engine final : private Fabric {
   Channel* open_channel(const ChannelId& id, const PortEpoch& local,
                         const std::string& host) override;
   void retire_channel(const ChannelId& id, Instant when) override;
+  void retire_channels(const PortEpoch& local) override;
   bool detour_confirmed(const PortEpoch& to) override;
   std::vector<Nanoseconds> rtts(const PortEpoch& local) override;
   void has_output(Channel& channel) override;

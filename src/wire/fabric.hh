@@ -80,6 +80,8 @@ class Fabric {
   virtual Channel* open_channel(const ChannelId& id, const PortEpoch& local,
                                 const std::string& host) = 0;
   virtual void retire_channel(const ChannelId& id, Instant when) = 0;
+  // All of the port, now.
+  virtual void retire_channels(const PortEpoch& local) = 0;
   // Some host that `to` comes from can be heard and answered.
   virtual bool detour_confirmed(const PortEpoch& to) = 0;
   // Of all channels of the port, longest first.

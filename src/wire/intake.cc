@@ -116,7 +116,9 @@ void Intake::force(Instant now, const Deliver& deliver) {
 
 void Intake::clear() {
   segments_.clear();
+  begins_.clear();
   held_bytes_ = 0;
+  blocked_since_.reset();
 }
 
 std::size_t Intake::held_frames() const {

@@ -58,7 +58,8 @@ class Intake final {
   // Gives up on the current segment.
   void force(Instant now, const Deliver& deliver);
 
-  void clear();  // forgets kept frames
+  // Forgets what was kept, and what is known of the producer.
+  void clear();
   std::size_t held_frames() const;
   std::size_t held_bytes() const { return held_bytes_; }
   const Counters& counters() const { return counters_; }

@@ -112,6 +112,31 @@ TEST_F(IntakeTest, BothEndsMovedManyTimes) {
   EXPECT_EQ(intake.current(), (Label{3, 3}));
 }
 
+// A wire to another producer, which offers a move to an epoch at which the one of before was, and
+// takes it back.
+TEST_F(IntakeTest, ForgetsWithTheFramesWhereItsProducerBegan) {
+  intake.start({1, 1});
+  intake.open(true, now, deliver);
+  begins(2, 1);
+  end({1, 1}, End::Kind::eof, 2);
+  begins(3, 1);
+  frame({3, 1}, 9);
+  EXPECT_TRUE(intake.blocked_since());
+  intake.clear();
+  EXPECT_FALSE(intake.blocked_since());
+  intake.start({1, 2});
+  end({1, 2}, End::Kind::eof, 2, 1);
+  frame({1, 2}, 1);
+  begins(3, 2);
+  frame({3, 2}, 3);
+  EXPECT_TRUE(intake.blocked_since());
+  frame({1, 2}, 2);
+  end({1, 2}, End::Kind::eof, 3, 2);
+  EXPECT_FALSE(intake.blocked_since());
+  EXPECT_THAT(got, ElementsAre(1, 2, 3));
+  EXPECT_EQ(intake.counters().late, 0U);
+}
+
 TEST_F(IntakeTest, SegmentsAreBounded) {
   intake.start({1, 1});
   for (Epoch i = 1; i < 100; ++i) frame({i, 1}, 1);

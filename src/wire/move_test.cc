@@ -225,6 +225,45 @@ TEST_F(MoveTest, ToThePeersHostAndAwayAgain) {
   EXPECT_THAT(at("b", kX), ElementsAre(3, 4));
 }
 
+// X went from a to b and a still forwards, when X gets a wire to Z: what was sent by the one of
+// before is not heard, and nothing waits for its order. (Y is at an epoch at which all that it says
+// comes behind all that Z does.)
+TEST(Rewired, NothingOfTheWireOfBeforeIsHeardOrWaitedFor) {
+  constexpr Epoch kLate = 9;
+  const PortId z = port_id(3);
+  const WireId other = wire_id(8);
+  TestNet net({"a", "b", "p"});
+  for (const auto& [one, two] : {std::pair{"a", "b"}, std::pair{"a", "p"}, std::pair{"b", "p"}}) {
+    net.session(one, two, true);
+  }
+  net["a"].engine.add_port({kX, 1, "default"}, net.now());
+  net["p"].engine.add_port({kY, kLate, "default"}, net.now());
+  net["p"].engine.add_port({z, 1, "default"}, net.now());
+  const WireConfig wire{kWire, kX, kY, kLate, "p"};
+  net["a"].engine.connect(wire, net.now());
+  net["p"].engine.connect({kWire, kY, kX, 1, "a"}, net.now());
+  net["b"].engine.prepare({kX, 2, "default"}, "a", {&wire, 1}, net.now());
+  net["a"].engine.offer_move(kX, "b", 2, net.now());
+  net.pass(milliseconds(500));
+  net["a"].engine.pause(kX, {}, net.now());
+  net["b"].engine.run(kX, net.now());
+  net["a"].engine.release(kX, net.now());
+
+  send(net["p"], kY, 1, net.now());  // to a, as Y has not heard of b yet
+  net["b"].engine.disconnect(kWire, net.now());
+  net.settle();
+  net["b"].engine.connect({other, kX, z, 1, "p"}, net.now());
+  net["p"].engine.connect({other, z, kX, 2, "b"}, net.now());
+  net.pass(milliseconds(10));
+  send(net["p"], kY, 3, net.now());
+  send(net["p"], z, 2, net.now());
+  net.pass(milliseconds(500));
+  EXPECT_EQ(net["a"].engine.port_stats(kX)->forwarded, 1U);
+  EXPECT_GT(net["b"].engine.stray_datagrams(), 0U);  // its channels are no more
+  EXPECT_THAT(numbers(net["b"].delivered[kX]), ElementsAre(2));
+  EXPECT_EQ(net["b"].engine.port_stats(kX)->waits_expired, 0U);
+}
+
 TEST_F(MoveTest, AHostThatMissedItIsToldThatItsPortIsSuperseded) {
   prepare();
   net["a"].engine.pause(kX, {}, net.now());

@@ -34,19 +34,17 @@ void Port::connect(const WireConfig& wire) {
   if (!is_here(peer_)) channel_to(peer_);
   fabric_->wake(fabric_->now());  // look_for_peer()
   if (state_ == PortState::live) {
+    // Also when the wire of before was still waited for (open_intake()).
     intake_.start({peer_.epoch, config_.epoch});
+    intake_.open(true, fabric_->now(), [this](BytesView frame) { deliver(frame); });
     tell_where_we_are();
   }
 }
 
 void Port::disconnect() {
   if (!wire_) return;
-  for (const auto& [epoch, host] : locations_) {
-    if (host != fabric_->self()) {
-      fabric_->retire_channel(ChannelId::direct(wire_->id, id(), peer_at(epoch)), fabric_->now());
-    }
-  }
-  close_detours();
+  fabric_->retire_channels(id());
+  detours_.clear();
   locations_.clear();
   outlet_ = nullptr;
   intake_.clear();
@@ -301,7 +299,7 @@ void Port::look_for_peer() {
 }
 
 void Port::channel_ready(Channel& channel) {
-  if (!wire_) return;
+  if (!is_of_wire(channel)) return;
   if (!channel.id().is_detour()) follow_peer();
   check_prepared();
 }

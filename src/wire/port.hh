@@ -70,13 +70,19 @@ class Port final : public Channel::Receiver {
   WireStats wire_stats() const;
   PortStats port_stats() const;
 
-  // Channel::Receiver
-  void arrived(const Channel& from, BytesView frame) override { arrived(from.arriving(), frame); }
+  // Channel::Receiver. A channel of the wire of before may live a little longer, and its other end,
+  // an old host that forwards, for as long as its lease.
+  void arrived(const Channel& from, BytesView frame) override {
+    if (is_of_wire(from)) arrived(from.arriving(), frame);
+  }
   void ended(const Channel& from, const End& end, bool complete) override {
+    if (!is_of_wire(from)) return;
     if (!complete) ++counters_.incomplete_ends;
     ended(from.arriving(), end);
   }
-  void noticed(const Channel& from, const Notice& notice) override { noticed(from.host(), notice); }
+  void noticed(const Channel& from, const Notice& notice) override {
+    if (is_of_wire(from)) noticed(from.host(), notice);
+  }
   void channel_ready(Channel& channel) override;
   Nanoseconds marker_wait() const override;
 
@@ -89,6 +95,7 @@ class Port final : public Channel::Receiver {
 
   // wiring
   bool is_here(const Location& peer) const { return peer.host == fabric_->self(); }
+  bool is_of_wire(const Channel& channel) const { return wire_ && channel.id().wire == wire_->id; }
   PortEpoch peer_at(Epoch epoch) const { return {wire_->remote, epoch}; }
   Channel* channel_to(const Location& peer);
   Channel* outlet();

@@ -208,7 +208,6 @@ std::optional<std::size_t> FabricAgents::connect_elsewhere(std::size_t port, std
     const Resident& resident = residents_[resident_of(each)];
     if (resident.step != Step::idle || !engine(resident.host)) return std::nullopt;
   }
-  is_rewired_ = true;
   world_.trace("the wire of {} goes to {}/{}", plan_.residents[resident_of(port)].name,
                plan_.residents[resident_of(other)].name, plan_.ports[other].index);
   for (const std::size_t each : {port, left}) {

@@ -121,8 +121,7 @@ class FabricAgents final {
   World& world_;
   Dice& dice_;
   Fail fail_;
-  const bool is_fine_;       // the weather was, when all began
-  bool is_rewired_ = false;  // what a port waits for may then be of a wire that is no more
+  const bool is_fine_;  // the weather was, when all began
   std::vector<Resident> residents_;
   std::vector<Port> ports_;
   std::unordered_map<PortId, std::size_t> by_id_;

@@ -51,7 +51,7 @@ std::string FabricAgents::disorder_at(const std::string& host) const {
     const PlannedPort& port = plan_.ports[by_id_.at(stats.id.port)];
     const Resident& resident = residents_[port.resident];
     const bool is_its = resident.host == host && stats.id.epoch == resident.epoch;
-    const bool waited_in_vain = is_fine_ && !is_rewired_ && stats.waits_expired > 0;
+    const bool waited_in_vain = is_fine_ && stats.waits_expired > 0;
     if (is_its && stats.state == wire::PortState::live && stats.held_frames == 0) {
       if (!waited_in_vain) continue;
       return fmt::format("port {} of {} waited in vain", port.index,
