@@ -5,11 +5,13 @@ topology is made.
     [a] 10.8.0.1 -- TAP -- wire -- switch (godwitd) -- wire -- TAP -- 10.8.0.2 [b]        godwit
     [a] ----------- TAP -- wire (godwitd) ------------ TAP ----------------- [b]          godwit-wire
     [a] ----------- veth - bridge (kernel) ----------- veth ---------------- [b]          linux-bridge
+    [a] ----------- veth - Open vSwitch -------------- veth ---------------- [b]          ovs, ovs-netdev
     [a] 10.8.0.1 -- TAP -- wire -- router, nat ------- wire -- TAP -- 10.9.0.1 [b]        godwit-router, godwit-nat
     [a] ----------- veth - [namespace that forwards] - veth ---------------- [b]          linux-router, linux-nat
 
 a and b are network namespaces; iperf3 runs in both, so on few CPUs all of them share these. forward-super: one TCP
 connection. forward-64: UDP with 18 bytes of payload, as fast as it is sent; what arrives counts. Interleaved, median.
+ovs: with the kernel's datapath, where its module is; ovs-netdev: with the one in its daemon. Its commands are printed.
 apply-1000: apply_case.py. switch-10k, nat-100k: component_moves.py. shop: shop_move.py.
 """
 
@@ -26,6 +28,7 @@ sys.path.insert(0, str(ROOT / "demo"))
 import apply_case  # noqa: E402
 import component_moves  # noqa: E402
 import shop_move  # noqa: E402
+from ovs import OpenVswitch  # noqa: E402
 from place import Place  # noqa: E402
 from stage import Lab, performed, wait_until, write_rows  # noqa: E402
 
@@ -33,7 +36,9 @@ HOST = "e1"
 ADDRESSES = ("10.8.0.1", "10.8.0.2")
 ROUTED = ("10.8.0.1", "10.9.0.1")
 PEERS = {"godwit": "linux-bridge", "godwit-router": "linux-router", "godwit-nat": "linux-nat"}
-SYSTEMS = ("godwit", "godwit-wire", "linux-bridge", "godwit-router", "linux-router", "godwit-nat", "linux-nat")
+OVS = ("ovs", "ovs-netdev")
+SYSTEMS = ("godwit", "godwit-wire", "linux-bridge", *OVS, "godwit-router", "linux-router", "godwit-nat", "linux-nat")
+UNITS = {"gbps": "Gbit/s", "mpps": "million frames/s"}
 CASES = {"forward-super": ("gbps", ()), "forward-64": ("mpps", ("-u", "-b0", "-l18"))}
 ALL_CASES = ("forward", "apply-1000", *component_moves.CASES, shop_move.CASE)
 MOVED_SYSTEMS = tuple(dict.fromkeys((*component_moves.KINDS, *shop_move.SYSTEMS)))
@@ -113,18 +118,24 @@ def rate(places, target, options, length_s):
     return (total["packets"] - total["lost_packets"]) / total["seconds"] / 1e6
 
 
-def measure(joined, rounds, length_s):
+def measure(joined, why_not, rounds, length_s):
+    """`why_not`: of the systems that this machine does not have."""
     rows = []
     for case, (metric, options) in CASES.items():
-        rates = {system: [] for system in SYSTEMS}
+        rates = {system: [] for system in joined}
         for _ in range(rounds):
-            for system in SYSTEMS:
+            for system in joined:
                 rates[system].append(rate(joined[system], target_of(system), options, length_s))
         for system in SYSTEMS:
-            value = statistics.median(rates[system])
-            rows.append({"bench": "fabric", "case": case, "system": system, "metric": metric, "value": value,
-                         "unit": {"gbps": "Gbit/s", "mpps": "million frames/s"}[metric]})
-            print(f"  {case:<14} {system:<13} {value:8.3f} {rows[-1]['unit']}", flush=True)
+            row = {"bench": "fabric", "case": case, "system": system, "metric": metric, "value": None,
+                   "unit": UNITS[metric]}
+            if system in joined:
+                row["value"] = statistics.median(rates[system])
+                print(f"  {case:<14} {system:<13} {row['value']:8.3f} {row['unit']}", flush=True)
+            else:
+                row["why_not"] = why_not[system]
+                print(f"  {case:<14} {system:<13} not available: {why_not[system]}", flush=True)
+            rows.append(row)
     return rows
 
 
@@ -137,18 +148,31 @@ def judge(rows):
         print(f"  {'met' if ratio >= LEAST_SUPER else 'MISSED'}: {system}'s super-frames {ratio:.2f} of {peer}'s, to "
               f"reach {LEAST_SUPER}; small ones {small:.2f}", flush=True)
         met = met and ratio >= LEAST_SUPER
+    for peer in OVS:
+        if value["forward-super", peer] is None:
+            continue
+        ratios = [value[case, "godwit"] / value[case, peer] for case in CASES]
+        print(f"  godwit's super-frames {ratios[0]:.2f} of {peer}'s; small ones {ratios[1]:.2f}", flush=True)
     return met
 
 
 def forward(options, rounds):
     length_s = 2 if options.quick else 5
     with Lab(options.lab) as lab, contextlib.ExitStack() as stack:
-        joined = {}
+        joined, why_not = {}, {}
         for system in SYSTEMS:
+            switch = stack.enter_context(OpenVswitch(lab, HOST, system == "ovs")) if system in OVS else None
+            if switch and switch.why_not:
+                switch.end()
+                why_not[system] = switch.why_not
+                print(f"  {system}: not available: {switch.why_not}", flush=True)
+                continue
             places = joined[system] = [Place(lab, HOST), Place(lab, HOST)]
             for place in places:
                 stack.callback(place.end)
-            if system == "linux-bridge":
+            if switch:
+                switch.join(places, ADDRESSES)
+            elif system == "linux-bridge":
                 join_by_bridge(lab, places)
             elif system in ("godwit", "godwit-wire"):
                 join_by_godwit(lab, places, has_switch=system == "godwit")
@@ -159,7 +183,7 @@ def forward(options, rounds):
                 stack.callback(router.end)
                 join_by_kernel_router(lab, places, router, nat=system == "linux-nat")
             wait_until(lambda p=places[0], t=target_of(system): p.answers(t), 20, system)
-        return measure(joined, rounds, length_s)
+        return measure(joined, why_not, rounds, length_s)
 
 
 def measured(options, case, rounds):
