@@ -21,7 +21,6 @@ Channel::Channel(ChannelId id, PortEpoch local, Peer& peer, Fabric& fabric, Rece
   ++peer_->channels;
   CHECK(local == id.low || local == id.high);
   want_next_ = ping_next_ = fabric_->now();
-  fabric_->wake(want_next_);
 }
 
 Channel::~Channel() {
@@ -31,6 +30,7 @@ Channel::~Channel() {
 }
 
 void Channel::leave() {
+  place_.leave();
   --peer_->channels;
   for (Inbound& rx : rx_) rx.opener->leave_pool();
   peer_ = nullptr;
@@ -42,6 +42,12 @@ void Channel::enter(Peer& peer, Fabric& fabric) {
   ++peer_->channels;
   for (Inbound& rx : rx_) rx.opener->enter_pool(fabric.frame_pool());
   mtu_changed();
+  wake(fabric_->now());
+}
+
+void Channel::retire(Instant when) {
+  retires_ = when;
+  wake(when);
 }
 
 std::vector<std::uint32_t> Channel::indices() const {
@@ -78,7 +84,7 @@ void Channel::send(BytesView frame) {
       id_.is_detour() ? fabric_->limits().held_bytes : fabric_->limits().unkeyed_bytes;
   if (unkeyed_.empty()) unkeyed_since_ = fabric_->now();
   if (!unkeyed_.push(frame, limit)) ++counters_.unkeyed;
-  fabric_->wake(unkeyed_since_ + fabric_->limits().unkeyed_age);
+  if (!id_.is_detour()) wake(unkeyed_since_ + fabric_->limits().unkeyed_age);
 }
 
 void Channel::flush() {
@@ -97,8 +103,7 @@ void Channel::drain_unkeyed() {
 // belong to a guest that is about to run.
 void Channel::expire_unkeyed() {
   if (unkeyed_.empty() || id_.is_detour()) return;
-  const Instant due = unkeyed_since_ + fabric_->limits().unkeyed_age;
-  if (fabric_->now() < due) return fabric_->wake(due);
+  if (fabric_->now() < unkeyed_since_ + fabric_->limits().unkeyed_age) return;
   counters_.unkeyed += unkeyed_.size();
   unkeyed_.clear();
 }
@@ -123,9 +128,11 @@ void Channel::datagram(std::uint32_t index, MutableBytes datagram) {
   if (!rx->opener->open(datagram, fabric_->now(), sink)) return;
   // The first datagram of a generation begins the grace period of those before it.
   for (auto older = rx_.begin(); older != rx; ++older) {
-    if (!older->superseded) older->superseded = fabric_->now();
+    if (older->superseded) continue;
+    older->superseded = fabric_->now();
+    wake(over_at(*older));
   }
-  if (const auto due = rx->opener->next_tick()) fabric_->wake(*due);
+  if (const auto due = rx->opener->next_tick()) wake(*due);
   if (!waiting_.empty()) check_waiting();
 }
 
@@ -165,7 +172,7 @@ void Channel::want_key() {
     fabric_->sink().event({EventKind::peer_unknown, local_.port, local_.epoch, peer_->host});
   }
   want_next_ = fabric_->now() + want_interval_;
-  fabric_->wake(want_next_);
+  wake(want_next_);
   fabric_->sink().to_control(
       peer_->host, encode(Want{id_, peer_->session_tag, want_serial_, fabric_->has_aes()}));
 }
@@ -210,12 +217,11 @@ void Channel::offered(const Offer& offer) {
                      local_.epoch};
   tx_.emplace(Outbound{offer.generation, Sealer(lane, peer_->route.mtu), fabric_->now()});
   want_next_ = together(fabric_->now() + fabric_->limits().rekey_after);
-  fabric_->wake(want_next_);
   note_stopped(false);
   drain_unkeyed();
   for (Unacknowledged& notice : notices_) transmit(notice);
   ping_interval_ = {};
-  ping();
+  ping();  // which wakes for what comes first
   receiver_.channel_ready(*this);
 }
 
@@ -226,10 +232,14 @@ void Channel::note_stopped(bool stopped) {
                          local_.epoch, peer_->host});
 }
 
+// When an old key is not accepted any more.
+Instant Channel::over_at(const Inbound& rx) const {
+  return rx.superseded ? together(*rx.superseded + fabric_->limits().key_grace) : Instant::max();
+}
+
 void Channel::retire_old_generations() {
-  const Limits& limits = fabric_->limits();
   std::erase_if(rx_, [&](const Inbound& rx) {
-    const bool over = rx.superseded && fabric_->now() - *rx.superseded >= limits.key_grace;
+    const bool over = fabric_->now() >= over_at(rx);
     if (over) fabric_->release_index(rx.index);
     return over;
   });
@@ -238,25 +248,39 @@ void Channel::retire_old_generations() {
 void Channel::tick() {
   const Limits& limits = fabric_->limits();
   if (fabric_->now() >= want_next_) want_key();
-  if (peer_->up) fabric_->wake(want_next_);
   if (tx_ && !can_send()) note_stopped(true);
   expire_unkeyed();
   retire_old_generations();
   FromOpener sink(*this);
-  for (Inbound& rx : rx_) {
-    rx.opener->tick(fabric_->now(), sink);
-    if (const auto due = rx.opener->next_tick()) fabric_->wake(*due);
-  }
+  for (Inbound& rx : rx_) rx.opener->tick(fabric_->now(), sink);
   std::erase_if(notices_, [&](const Unacknowledged& notice) {
     return fabric_->now() - notice.born >= limits.notice_patience;
   });
   for (Unacknowledged& notice : notices_) {
     if (fabric_->now() >= notice.next) transmit(notice);
-    fabric_->wake(notice.next);
   }
   if (!waiting_.empty()) check_waiting();
   if (fabric_->now() >= ping_next_) ping();
-  if (tx_) fabric_->wake(ping_next_);
+  wake(deadline());
+}
+
+Instant Channel::deadline() const {
+  const Limits& limits = fabric_->limits();
+  Instant due = retires_.value_or(Instant::max());
+  const auto by = [&due](Instant when) { due = std::min(due, when); };
+  if (peer_->up) by(want_next_);
+  if (tx_) by(ping_next_);
+  if (tx_ && !stopped_) by(tx_->since + limits.key_life);
+  if (!unkeyed_.empty() && !id_.is_detour()) by(unkeyed_since_ + limits.unkeyed_age);
+  for (const Inbound& rx : rx_) {
+    by(over_at(rx));
+    by(rx.opener->next_tick().value_or(Instant::max()));
+  }
+  for (const Unacknowledged& notice : notices_) {
+    by(std::min(notice.next, notice.born + limits.notice_patience));
+  }
+  for (const Waiting& waiting : waiting_) by(std::min(waiting.deadline, settles_at(waiting.end)));
+  return due;
 }
 
 void Channel::add_drops(std::map<std::string, std::uint64_t>& drops) const {

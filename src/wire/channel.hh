@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "wire/control.hh"
+#include "wire/due_queue.hh"
 #include "wire/fabric.hh"
 #include "wire/held_buffer.hh"
 #include "wire/opener.hh"
@@ -72,6 +73,8 @@ class Channel final {
   void flush();  // into the peer's batch
   // True when notices are still to be acknowledged.
   bool has_notices() const { return !notices_.empty(); }
+  // The engine's: it is to call flush().
+  bool awaits_flush = false;
 
   // To another engine of this host: in between nothing may be called, nor the channel end.
   void leave();
@@ -86,7 +89,14 @@ class Channel final {
   void control_notice(const Notify& notify);
   void acknowledged(std::uint64_t serial);
   void datagram(std::uint32_t index, MutableBytes datagram);
+
   void tick();
+  // The next instant at which tick() has something to do.
+  Instant deadline() const;
+  DueQueue<Channel>::Place& place() { return place_; }
+  // Its end, for the engine to see to.
+  void retire(Instant when);
+  bool is_over() const { return retires_ && fabric_->now() >= *retires_; }
 
   // What the openers dropped, by cause; added to `drops`.
   void add_drops(std::map<std::string, std::uint64_t>& drops) const;
@@ -118,8 +128,9 @@ class Channel final {
   };
   struct FromOpener;
 
-  // What is not urgent waits for the others': each tick looks at all that an engine has, so of many
-  // wires each would cost as much as there are.
+  void wake(Instant due) { fabric_->wake(*this, due); }
+  // What is not urgent waits for the others': of many wires each would wake the thread, and have
+  // datagrams sent, for itself.
   static Instant together(Instant due) {
     constexpr Nanoseconds grid = milliseconds(100);
     return Instant((due.time_since_epoch() + grid - Nanoseconds(1)) / grid * grid);
@@ -129,6 +140,7 @@ class Channel final {
   void drain_unkeyed();
   void expire_unkeyed();
   void note_stopped(bool stopped);
+  Instant over_at(const Inbound& rx) const;
   void retire_old_generations();
   void ping();
   void transmit(Unacknowledged& notice);
@@ -136,6 +148,7 @@ class Channel final {
   void receive_end(const End& end);
   void received(std::uint8_t kind, BytesView body);
   bool all_arrived(const End& end) const;
+  Instant settles_at(const End& end) const;
   void check_waiting();
 
   const ChannelId id_;
@@ -163,6 +176,8 @@ class Channel final {
   bool rtt_is_old_ = false;  // measured on another path
   Instant ping_next_{};
   Nanoseconds ping_interval_{};
+  std::optional<Instant> retires_;
+  DueQueue<Channel>::Place place_;
   ChannelCounters counters_;
 };
 

@@ -14,12 +14,12 @@ void Channel::ping() {
                        : std::clamp(ping_interval_ * 2, limits.first_ping, limits.keepalive);
   ping_next_ = fabric_->now() + ping_interval_;
   if (ping_interval_ == limits.keepalive) ping_next_ = together(ping_next_);
+  if (tx_) wake(ping_next_);
   if (!can_send()) return;
   Bytes body;
   Writer(body).u64(static_cast<std::uint64_t>(fabric_->now().time_since_epoch().count()));
   tx_->sealer.message(in_channel::kPing, body, peer_->batch);
   fabric_->has_output(*this);
-  fabric_->wake(ping_next_);
 }
 
 void Channel::notify(Notice notice) {
@@ -42,7 +42,7 @@ void Channel::transmit(Unacknowledged& notice) {
   notice.interval =
       std::clamp(notice.interval * 2, limits.notice_retry_min, limits.notice_retry_max);
   notice.next = fabric_->now() + notice.interval;
-  fabric_->wake(notice.next);
+  wake(notice.next);
   if (auto* end = std::get_if<End>(&notice.notice); end && !notice.fixed) {
     if (!unkeyed_.empty()) return;  // they belong to the segment and have no counter yet
     if (tx_) {
@@ -138,11 +138,17 @@ bool Channel::all_arrived(const End& end) const {
   return rx->opener->settled_below(end.counter, fabric_->now());
 }
 
+// When, if nothing more comes, some of what is missing counts as lost.
+Instant Channel::settles_at(const End& end) const {
+  const auto rx = std::ranges::find(rx_, end.generation, &Inbound::generation);
+  return rx == rx_.end() ? Instant::max() : rx->opener->settles_at(fabric_->now());
+}
+
 void Channel::check_waiting() {
   std::vector<Waiting> done;
   std::erase_if(waiting_, [&](const Waiting& waiting) {
     if (!all_arrived(waiting.end) && fabric_->now() < waiting.deadline) {
-      fabric_->wake(waiting.deadline);
+      wake(std::min(waiting.deadline, settles_at(waiting.end)));
       return false;
     }
     done.push_back(waiting);

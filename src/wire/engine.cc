@@ -27,7 +27,10 @@ Engine::Engine(std::string self, EngineSink& sink, Random random, Limits limits,
 Engine::~Engine() { travelled_.clear(); }
 
 void Engine::flush() {
-  for (Channel* channel : output_) channel->flush();
+  for (Channel* channel : output_) {
+    channel->flush();
+    channel->awaits_flush = false;
+  }
   for (Channel* channel : output_) {
     Peer& to = channel->peer();
     if (to.batch.empty()) continue;
@@ -41,7 +44,7 @@ void Engine::flush() {
 }
 
 void Engine::has_output(Channel& channel) {
-  if (std::ranges::find(output_, &channel) == output_.end()) output_.push_back(&channel);
+  if (!std::exchange(channel.awaits_flush, true)) output_.push_back(&channel);
 }
 
 // ---- sessions ----
@@ -53,6 +56,7 @@ Peer& Engine::peer(const std::string& host) {
     peer.route.mtu = limits_.mtu_floor;
     if (shard_.is_first()) {
       Fabric& fabric = *this;
+      paths_due_.make_room(peers_.size());
       peer.paths = std::make_unique<Paths>(peer, fabric);
       refresh_route(peer);
     }
@@ -185,38 +189,8 @@ void Engine::arrived(const PeerAddress& from, std::uint32_t index, MutableBytes 
     found->second.paths->datagram(from, index, datagram);
 }
 
-void Engine::tick(Instant now) {
-  const Call call(*this, now);
-  next_tick_ = Instant::max();
-  std::vector<PortEpoch> over;
-  for (const auto& [id, port] : ports_) {
-    if (!port->tick()) over.push_back(id);
-  }
-  for (const PortEpoch& id : over) {
-    erase_port(id);
-    sink_.event({EventKind::moved_away, id.port, id.epoch, {}});
-  }
-  delete_retired();
-  forget_peers();
-  for (auto& [host, peer] : peers_) {
-    if (!peer.paths) continue;
-    peer.paths->tick();
-    refresh_route(peer);
-  }
-  for (const auto& [id, channel] : channels_) channel->tick();
-}
-
-// Never from inside a channel: it might be the one.
-void Engine::delete_retired() {
-  std::erase_if(retiring_, [&](const auto& entry) {
-    if (now_ < entry.second) return wake(entry.second), false;
-    if (Channel* channel = find_channel(entry.first)) erase_channel(*channel);
-    return true;
-  });
-}
-
 void Engine::erase_channel(Channel& channel) {
-  std::erase(output_, &channel);
+  if (channel.awaits_flush) std::erase(output_, &channel);
   const auto others = channels_of_.find(channel.local());
   std::erase(others->second, &channel);
   if (others->second.empty()) channels_of_.erase(others);
@@ -228,21 +202,6 @@ std::span<Channel* const> Engine::channels_of(const PortEpoch& port) const {
   const auto found = channels_of_.find(port);
   if (found == channels_of_.end()) return {};
   return found->second;
-}
-
-// Hosts without a session for so long that no channel of any shard can use the path.
-void Engine::forget_peers() {
-  if (peers_.size() <= kFewPeers) return;
-  std::erase_if(peers_, [&](const auto& entry) {
-    const Peer* candidate = &entry.second;
-    if (candidate->up || candidate->channels > 0) return false;
-    if (candidate->down_at && now_ - *candidate->down_at < limits_.key_life) return false;
-    const auto is_its = [&](const auto& known) { return known.second == candidate; };
-    std::erase_if(sources_, is_its);
-    std::erase_if(tags_, is_its);
-    reflexive_.erase(entry.first);
-    return true;
-  });
 }
 
 // ---- ports and wires ----
@@ -269,15 +228,18 @@ void Engine::erase_port(const PortEpoch id) {
     erase_channel(*its.front());
   }
   const auto found = ports_.find(id);
-  if (const auto& wire = found->second->wire()) wired_.erase({wire->id, id});
+  if (const auto& wire = found->second->wire()) {
+    wired_.erase({wire->id, id});
+    wake_ends(wire->id);
+  }
   ports_.erase(found);
-  wake(now_);  // the other end of its wire may be here, and is to notice
 }
 
 void Engine::add_port(const PortConfig& config, Instant now) {
   const Call call(*this, now);
   auto& slot = ports_[{config.id, config.epoch}];
   Fabric& fabric = *this;
+  ports_due_.make_room(ports_.size());
   if (!slot) slot = std::make_unique<Port>(config, PortState::live, fabric);
 }
 
@@ -290,10 +252,14 @@ bool Engine::connect(const WireConfig& wire, Instant now) {
   const Call call(*this, now);
   Port* local = newest(wire.local);
   if (!local || wire.local == wire.remote) return false;
-  delete_retired();  // a channel of this name may have been disconnected a moment ago
-  if (local->wire()) wired_.erase({local->wire()->id, local->id()});
+  erase_retired(local->id());  // a channel of this name may have been disconnected a moment ago
+  if (local->wire()) {
+    wired_.erase({local->wire()->id, local->id()});
+    wake_ends(local->wire()->id);
+  }
   local->connect(wire);
   wired_.insert({wire.id, local->id()});
+  wake_ends(wire.id);
   return true;
 }
 
@@ -348,9 +314,12 @@ void Engine::prepare(const PortConfig& config, const std::string& from_host,
   if (const Port* known = newest(config.id); known && known->id().epoch >= config.epoch) return;
   auto& slot = ports_[{config.id, config.epoch}];
   Fabric& fabric = *this;
+  ports_due_.make_room(ports_.size());
   slot = std::make_unique<Port>(config, PortState::held, fabric);
   slot->expect_from(from_host, wires.empty() ? nullptr : &wires.front());
-  if (!wires.empty()) wired_.insert({wires.front().id, slot->id()});
+  if (wires.empty()) return;
+  wired_.insert({wires.front().id, slot->id()});
+  wake_ends(wires.front().id);
 }
 
 void Engine::run(const PortId& id, Instant now) {
@@ -378,6 +347,7 @@ Channel* Engine::open_channel(const ChannelId& id, const PortEpoch& local,
   if (channels_of(local).size() >= limits_.channels_per_port) return nullptr;
   Peer& to = peer(host);
   Fabric& fabric = *this;
+  channels_due_.make_room(channels_.size() + 1);
   auto channel = std::make_unique<Channel>(id, local, to, fabric, *owner);
   Channel* made = channels_.emplace(id, std::move(channel)).first->second.get();
   channels_of_[local].push_back(made);
@@ -386,15 +356,6 @@ Channel* Engine::open_channel(const ChannelId& id, const PortEpoch& local,
   else
     sink_.event({EventKind::session_needed, local.port, local.epoch, host});
   return made;
-}
-
-void Engine::retire_channel(const ChannelId& id, Instant when) {
-  retiring_[id] = when;
-  wake(when);
-}
-
-void Engine::retire_channels(const PortEpoch& local) {
-  for (const Channel* each : channels_of(local)) retire_channel(each->id(), now_);
 }
 
 bool Engine::detour_confirmed(const PortEpoch& to) {

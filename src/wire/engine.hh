@@ -18,6 +18,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "wire/due_queue.hh"
 #include "wire/fabric.hh"
 #include "wire/shard.hh"
 
@@ -50,7 +51,11 @@ class Engine final : private Fabric {
   void datagrams(const PeerAddress& from, MutableBytes run, std::uint16_t segment_size,
                  Instant now);
   void tick(Instant now);
-  Instant next_tick() const { return next_tick_; }
+  Instant next_tick() const;
+  // For tests: who would not be ticked by when he has something to do; empty: nobody.
+  std::string overlooked() const;
+  // How many ports, paths and channels were ticked so far.
+  std::uint64_t ticked() const { return ticked_; }
 
   // ---- from the other shards (shard.hh) ----
   void use_route(const std::string& peer, const Route& route, Instant now);
@@ -65,7 +70,6 @@ class Engine final : private Fabric {
     std::unique_ptr<Channel> channel;
     std::string host;
     std::vector<std::uint32_t> indices{};
-    std::optional<Instant> retires{};
   };
   struct Unit;
   std::shared_ptr<Unit> take(std::span<const PortId> ports, Instant now);
@@ -117,7 +121,9 @@ class Engine final : private Fabric {
   const Limits& limits() const override { return limits_; }
   EngineSink& sink() override { return sink_; }
   Instant now() const override { return now_; }
-  void wake(Instant due) override { next_tick_ = std::min(next_tick_, due); }
+  void wake(Port& port, Instant due) override;
+  void wake(Channel& channel, Instant due) override;
+  void wake(Paths& paths, Instant due) override;
   std::uint64_t random() override { return random_(); }
   bool has_aes() const override { return has_aes_; }
   FramePool& frame_pool() override { return frame_pool_; }
@@ -172,7 +178,8 @@ class Engine final : private Fabric {
   std::span<Channel* const> channels_of(const PortEpoch& port) const;
   Peer& peer(const std::string& host);
   Channel* admitted_channel(const std::string& host, const ChannelId& id);
-  void delete_retired();
+  void wake_ends(const WireId& wire);
+  void erase_retired(const PortEpoch& port);
   void forget_peers();
   void stranger_notice(const std::string& host, const Notify& notify);
   void flush();
@@ -184,8 +191,12 @@ class Engine final : private Fabric {
   const Shard shard_;
   const bool has_aes_;
   Instant now_{};
-  Instant next_tick_ = Instant::max();
+  Instant forget_next_{};
 
+  // Before what has a place in them.
+  DueQueue<Port> ports_due_;
+  DueQueue<Paths> paths_due_;
+  DueQueue<Channel> channels_due_;
   // Before what gives its indices back at its end.
   std::unordered_map<std::uint32_t, Destination> by_index_;
   std::set<std::uint32_t> travelled_;  // of channels that were in other shards
@@ -204,12 +215,11 @@ class Engine final : private Fabric {
   std::map<std::string, Peer> peers_;
   std::map<PortEpoch, std::unique_ptr<Port>> ports_;
   std::set<std::pair<WireId, PortEpoch>> wired_;  // the wires of ports_
-  std::map<ChannelId, std::unique_ptr<Channel>> channels_;
+  std::unordered_map<ChannelId, std::unique_ptr<Channel>, ChannelIdHash> channels_;
   std::map<PortEpoch, std::vector<Channel*>> channels_of_;  // those of a port, if any
-  std::map<ChannelId, Instant> retiring_;
   std::vector<Channel*> output_;
   std::uint64_t channel_deletions_ = 0;
-  std::uint64_t strays_ = 0, bad_control_ = 0;
+  std::uint64_t strays_ = 0, bad_control_ = 0, ticked_ = 0;
 };
 
 struct Engine::Unit {

@@ -89,6 +89,7 @@ std::shared_ptr<Engine::Unit> Engine::take(std::span<const PortId> ports, Instan
       if (const auto its = channels_of_.extract(at->first)) {
         for (Channel* channel : its.mapped()) unit->channels.push_back(let_go(*channel));
       }
+      at->second->leave();
       unit->ports.push_back(std::move(at->second));
       at = ports_.erase(at);
     }
@@ -103,7 +104,6 @@ Engine::Travelling Engine::let_go(Channel& channel) {
     by_index_.erase(index);
     travelled_.erase(index);
   }
-  if (const auto retires = retiring_.extract(channel.id())) travelling.retires = retires.mapped();
   channel.leave();
   travelling.channel = std::move(channels_.extract(channel.id()).mapped());
   return travelling;
@@ -112,6 +112,8 @@ Engine::Travelling Engine::let_go(Channel& channel) {
 void Engine::adopt(Unit& unit, Instant now) {
   const Call call(*this, now);
   Fabric& fabric = *this;
+  ports_due_.make_room(ports_.size() + unit.ports.size());
+  channels_due_.make_room(channels_.size() + unit.channels.size());
   for (auto& port : unit.ports) {
     port->enter(fabric);
     const PortEpoch id = port->id();
@@ -126,14 +128,12 @@ void Engine::adopt(Unit& unit, Instant now) {
       by_index_[index] = {.channel = &channel};
       travelled_.insert(index);
     }
-    if (each.retires) retiring_[channel.id()] = *each.retires;
     channels_of_[channel.local()].push_back(&channel);
     channels_.emplace(channel.id(), std::move(each.channel));
   }
   ++channel_deletions_;
   unit.ports.clear();
   unit.channels.clear();
-  wake(now_);
 }
 
 }  // namespace godwit::wire

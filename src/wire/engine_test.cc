@@ -61,6 +61,40 @@ TEST(Engine, KeepsTheFirstFramesUntilThereIsAKey) {
   EXPECT_THAT(numbers(net["b"].delivered[kY]), ElementsAre(1));
 }
 
+TEST(Engine, GivesUpFramesForWhichNoKeyComes) {
+  TestNet net({"a", "b"});
+  join(net, "a", "b");
+  net.pass(seconds(70));  // nothing else is waited for any more
+  send(net["a"], kX, 1, net.now());
+  net.pass(seconds(6));
+  EXPECT_EQ(net["a"].engine.wire_stats()[0].drops.at("unkeyed"), 1U);
+}
+
+TEST(Engine, GivesUpAFrameOfWhichSomeIsMissing) {
+  TestNet net({"a", "b"});
+  net.session("a", "b", true);
+  join(net, "a", "b");
+  net.pass(seconds(1));
+  net.most_of_run = 1;
+  const Bytes frame = numbered_frame(1, 30'000);
+  const BytesView view = frame;
+  net["a"].engine.frames_from_port(kX, {&view, 1}, net.now());
+  net.pass(milliseconds(200));
+  EXPECT_EQ(net["b"].engine.wire_stats()[0].drops.at("incomplete"), 1U);
+}
+
+TEST(Engine, GoesOnWithWhatAnotherShardHad) {
+  TestNet net({"a", "b"});
+  net.session("a", "b", true);
+  join(net, "a", "b");
+  const auto unit = net["a"].engine.take({&kX, 1}, net.now());
+  net["a"].engine.adopt(*unit, net.now());
+  net.pass(seconds(1));
+  send(net["a"], kX, 1, net.now());
+  net.settle();
+  EXPECT_THAT(numbers(net["b"].delivered[kY]), ElementsAre(1));
+}
+
 TEST(Engine, RenewsKeysInTimeWithoutLoss) {
   TestNet net({"a", "b"});
   net.session("a", "b", true);
@@ -111,6 +145,17 @@ TEST(Engine, GoesOnWithoutASessionUntilTheKeysAreTooOldAndThenStopsLoudly) {
   net.settle();
   EXPECT_THAT(numbers(net["b"].delivered[kY]), ElementsAre(1, 3));
   EXPECT_EQ(net["a"].count(EventKind::wire_resumed), 1U);
+}
+
+TEST(Engine, SaysThatAWireStoppedWhenItsKeyIsTooOldThoughNobodySends) {
+  TestNet net({"a", "b"});
+  net.session("a", "b", true);
+  join(net, "a", "b");
+  net.session("a", "b", false);
+  net.pass(seconds(119));
+  EXPECT_EQ(net["a"].count(EventKind::wire_stopped), 0U);
+  net.pass(seconds(1));
+  EXPECT_EQ(net["a"].count(EventKind::wire_stopped), 1U);
 }
 
 TEST(Engine, DoubledControlMessagesChangeNothing) {
@@ -174,7 +219,33 @@ TEST(Engine, APeerThatLeavesThisHostWithoutAWordIsMissed) {
   EXPECT_EQ(net["a"].count(EventKind::peer_unknown), 1U);
   EXPECT_EQ(net["a"].engine.wire_stats()[0].state, "connecting");
   net["a"].engine.add_port({kY, 1, "default"}, net.now());
+  EXPECT_TRUE(net["a"].engine.connect({kWire, kY, kX, 1, "a"}, net.now()));
   net.pass(seconds(10));
+  EXPECT_EQ(net["a"].count(EventKind::peer_unknown), 1U);
+}
+
+// Y's agent was told of another wire, X's not yet that theirs is no more.
+TEST(Engine, APeerWithAnotherWireIsMissedAndHearsNothing) {
+  TestNet net({"a"});
+  join(net, "a", "a");
+  net.pass(milliseconds(1));
+  net["a"].engine.add_port({port_id(3), 1, "default"}, net.now());
+  net["a"].engine.connect({wire_id(8), kY, port_id(3), 1, "a"}, net.now());
+  net["a"].engine.connect({wire_id(8), port_id(3), kY, 1, "a"}, net.now());
+  send(net["a"], kX, 1, net.now());
+  net.pass(seconds(3));
+  EXPECT_TRUE(net["a"].delivered[kY].empty());
+  EXPECT_EQ(net["a"].count(EventKind::peer_unknown), 1U);
+}
+
+TEST(Engine, APeerThatIsSaidToHaveComeHereIsMissed) {
+  TestNet net({"a", "b"});
+  net.session("a", "b", true);
+  join(net, "a", "b");
+  net.pass(milliseconds(1));
+  const ChannelId channel = ChannelId::direct(kWire, {kX, 1}, {kY, 1});
+  net["a"].engine.control("b", encode(Notify{channel, 1, Move{{kY, 2}, "a", 0}}), net.now());
+  net.pass(seconds(3));
   EXPECT_EQ(net["a"].count(EventKind::peer_unknown), 1U);
 }
 
@@ -242,12 +313,15 @@ TEST(Engine, IsQuietWhenIdle) {
   }
   net.pass(seconds(5));
   net.ticks = 0;
+  const std::uint64_t ticked = net["a"].engine.ticked();
   const std::uint64_t before = net["a"].datagrams_sent;
   net.pass(seconds(60));
   // Per wire and host in a minute: 4 or 5 pings, as many pongs, one new key with its ping.
   EXPECT_LE(net["a"].datagrams_sent - before, 100U * 12);
   EXPECT_GE(net["a"].datagrams_sent - before, 100U * 4);
   EXPECT_LE(net.ticks, 2U * 100 * 12);
+  // None of the others is looked at: besides, the end of a key of before, and the path's probes.
+  EXPECT_LE(net["a"].engine.ticked() - ticked, 100U * 7 + 60);
 }
 
 }  // namespace

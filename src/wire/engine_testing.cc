@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/check.hh"
 #include "base/host_name.hh"
 #include "wire/datagram.hh"
 
@@ -37,6 +38,8 @@ void TestHost::send_run(const PeerAddress& to, BytesView run, std::uint16_t segm
   const auto arrival = net_.route ? net_.route(name, to, segment_size)
                                   : std::optional(TestNet::Arrival{net_.owner(to), address});
   if (!arrival || arrival->host.empty()) return;
+  if (run.size() / segment_size > net_.most_of_run)
+    run = run.first(net_.most_of_run * segment_size);
   net_.queue_.push_back(
       [this, at = *arrival, size = segment_size, bytes = to_bytes(run)]() mutable {
         net_[at.host].engine.datagrams(at.seen_from, bytes, size, net_.now());
@@ -92,10 +95,19 @@ std::string TestNet::owner(const PeerAddress& address) const {
 }
 
 void TestNet::settle() {
+  expect_attended();
   while (!queue_.empty()) {
     auto task = std::move(queue_.front());
     queue_.pop_front();
     task();
+    expect_attended();
+  }
+}
+
+void TestNet::expect_attended() {
+  for (const auto& [name, host] : hosts_) {
+    const std::string overlooked = host->engine.overlooked();
+    CHECK(overlooked.empty(), "nobody ticks {} in time", overlooked);
   }
 }
 

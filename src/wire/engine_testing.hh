@@ -1,6 +1,7 @@
 #pragma once
 // Hosts with an Engine each, joined by a perfect network without delay, for unit tests. (The
 // simulation in test/sim is where things go wrong.)
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <map>
@@ -57,6 +58,8 @@ class TestNet {
   std::string known_as(const std::string& observer, const std::string& host) const;
   // Control messages are delivered twice.
   bool doubles = false;
+  // So many datagrams of each run arrive, the others are lost.
+  std::size_t most_of_run = SIZE_MAX;
   // Messages that version 1 of the protocol did not have at first are lost.
   bool is_previous_version = false;
   // Where a datagram of `size` bytes that `from` sends to an address arrives, and from which
@@ -73,6 +76,9 @@ class TestNet {
 
  private:
   friend class TestHost;
+  // Nobody will be ticked too late.
+  void expect_attended();
+
   Instant now_{seconds(100)};
   std::map<std::string, std::unique_ptr<TestHost>> hosts_;
   std::vector<std::string> names_;

@@ -65,8 +65,11 @@ class Fabric {
   virtual const std::string& self() const = 0;
   virtual const Limits& limits() const = 0;
   virtual EngineSink& sink() = 0;
-  virtual Instant now() const = 0;     // of the call being served
-  virtual void wake(Instant due) = 0;  // tick no later than this
+  virtual Instant now() const = 0;  // of the call being served
+  // Tick it no later than this.
+  virtual void wake(Port& port, Instant due) = 0;
+  virtual void wake(Channel& channel, Instant due) = 0;
+  virtual void wake(Paths& paths, Instant due) = 0;
   virtual std::uint64_t random() = 0;
   virtual bool has_aes() const = 0;
   virtual FramePool& frame_pool() = 0;

@@ -87,6 +87,7 @@ void Port::resume() {
   next_.reset();
   state_ = PortState::live;
   intake_.open(true, fabric_->now(), [this](BytesView frame) { deliver(frame); });
+  watch_intake();
   if (!wire_) return;
   if (newest_.epoch != peer_.epoch) tell_where_we_are();
   follow_peer();
@@ -97,7 +98,7 @@ void Port::release() {
   state_ = PortState::forwarding;
   intake_.clear();
   lease_ends_ = fabric_->now() + fabric_->limits().lease;
-  fabric_->wake(lease_ends_);
+  wake(lease_ends_);
 }
 
 void Port::close_detours() {
@@ -116,17 +117,19 @@ void Port::expect_from(const std::string& host, const WireConfig* wire) {
 
 // Told once per preparation: the peer and the old host were both reached, and have answered.
 void Port::check_prepared() {
-  if (prepared_ || state_ != PortState::held) return;
-  if (wire_) {
-    const bool from_old = fabric_->detour_confirmed(id());
-    const bool to_peer = is_here(newest_) ? reaches(newest_) : [&] {
-      const Channel* channel = channel_to(newest_);
-      return channel && channel->confirmed();
-    }();
-    if (!from_old || !to_peer) return;
-  }
+  if (wire_ && !prepared_ && state_ == PortState::held && !is_here(newest_)) channel_to(newest_);
+  if (!may_be_prepared()) return;
   prepared_ = true;
   fabric_->sink().event({EventKind::prepared, config_.id, config_.epoch, {}});
+}
+
+bool Port::may_be_prepared() const {
+  if (prepared_ || state_ != PortState::held) return false;
+  if (!wire_) return true;
+  if (!fabric_->detour_confirmed(id())) return false;
+  if (is_here(newest_)) return beside(newest_) != nullptr;
+  const Channel* channel = existing_channel_to(newest_);
+  return channel && channel->confirmed();
 }
 
 void Port::learn_handover(const Handover& handover) {
@@ -166,13 +169,13 @@ bool Port::waiting_for_handover() const { return wire_ && previous_ && !intake_.
 void Port::open_intake() {
   const auto deliver_frame = [this](BytesView frame) { deliver(frame); };
   if (waiting_for_handover() && !handed_over_) {
-    const Instant due = run_at_ + marker_wait();
-    if (fabric_->now() < due) return fabric_->wake(due);
+    handover_due_ = run_at_ + marker_wait();
+    if (fabric_->now() < handover_due_) return wake(handover_due_);
     const auto& segments = intake_.segments();
     intake_.start(segments.empty() ? Label{peer_.epoch, config_.epoch} : segments.begin()->first);
   }
   intake_.open(true, fabric_->now(), deliver_frame);
-  if (intake_.blocked_since()) fabric_->wake(*intake_.blocked_since() + marker_wait());
+  watch_intake();
 }
 
 }  // namespace godwit::wire

@@ -5,6 +5,7 @@
 #include "wire/engine.hh"
 #include "wire/engine_testing.hh"
 #include "wire/held_buffer.hh"
+#include "wire/opener.hh"
 
 namespace godwit::wire::testing {
 namespace {
@@ -57,6 +58,52 @@ TEST_F(MoveTest, IsNotPreparedWithoutTheSource) {
   net["b"].engine.prepare({kX, 2, "default"}, "a", {&wire, 1}, net.now());
   net.pass(seconds(3));
   EXPECT_EQ(net["b"].count(EventKind::prepared), 0U);
+}
+
+TEST_F(MoveTest, IsPreparedWhenItsPeerComesToTheSameHost) {
+  const WireConfig wire{kWire, kX, kY, 2, "b"};
+  net["b"].engine.prepare({kX, 2, "default"}, "a", {&wire, 1}, net.now());
+  net["a"].engine.offer_move(kX, "b", 2, net.now());
+  net.pass(seconds(1));
+  EXPECT_EQ(net["b"].count(EventKind::prepared), 0U);
+  const WireConfig back{kWire, kY, kX, 2, "b"};
+  net["b"].engine.prepare({kY, 2, "default"}, "p", {&back, 1}, net.now());
+  net.pass(milliseconds(1));
+  EXPECT_EQ(net["b"].count(EventKind::prepared), 1U);
+}
+
+// The end of a segment says that a frame is missing, which is not waited for any longer than frames
+// overtake each other.
+TEST(Marker, WhatWasOvertakenLongAgoIsNotWaitedFor) {
+  Limits limits;
+  limits.marker_wait = seconds(10);
+  TestNet net({"a", "b", "p"}, limits);
+  for (const auto& [one, two] : {std::pair{"a", "b"}, std::pair{"a", "p"}, std::pair{"b", "p"}}) {
+    net.session(one, two, true);
+  }
+  net["a"].engine.add_port({kX, 1, "default"}, net.now());
+  net["p"].engine.add_port({kY, 1, "default"}, net.now());
+  net["a"].engine.connect({kWire, kX, kY, 1, "p"}, net.now());
+  net["p"].engine.connect({kWire, kY, kX, 1, "a"}, net.now());
+  const WireConfig wire{kWire, kX, kY, 1, "p"};
+  net["b"].engine.prepare({kX, 2, "default"}, "a", {&wire, 1}, net.now());
+  net["a"].engine.offer_move(kX, "b", 2, net.now());
+  net.pass(milliseconds(500));
+  bool loses = true;
+  net.route = [&](const std::string& from, const PeerAddress& to, std::size_t) {
+    return loses ? std::nullopt : std::optional(TestNet::Arrival{net.owner(to), net[from].address});
+  };
+  send(net["a"], kX, 1, net.now());
+  loses = false;
+  net["a"].engine.pause(kX, {}, net.now());
+  net["b"].engine.run(kX, net.now());
+  net["a"].engine.release(kX, net.now());
+  net.settle();
+  send(net["b"], kX, 2, net.now());
+  net.settle();
+  EXPECT_THAT(numbers(net["p"].delivered[kY]), IsEmpty());
+  net.pass(2 * kReorderHorizon);
+  EXPECT_THAT(numbers(net["p"].delivered[kY]), ElementsAre(2));
 }
 
 TEST_F(MoveTest, HoldsInThePauseAndDeliversInOrder) {

@@ -236,6 +236,14 @@ void Opener::tick(Instant now, OpenerSink& sink) {
   find_next_overtaken();
 }
 
+Instant Opener::settles_at(Instant now) const {
+  Instant next = Instant::max();
+  for (const Instant since : {mark_time_, last_arrival_}) {
+    if (since + kReorderHorizon > now) next = std::min(next, since + kReorderHorizon);
+  }
+  return next;
+}
+
 std::optional<Instant> Opener::next_tick() const {
   std::optional<Instant> next;
   for (const PartialFrame& frame : partial_) {

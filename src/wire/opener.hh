@@ -89,6 +89,8 @@ class Opener final {
   bool received_all_below(std::uint64_t counter) const { return window_.has_all_below(counter); }
   // True when every counter below was received, or was overtaken at least kReorderHorizon ago.
   bool settled_below(std::uint64_t counter, Instant now) const;
+  // The next instant at which that may be, though nothing arrives.
+  Instant settles_at(Instant now) const;
   // One above the highest counter received; 0 before the first.
   std::uint64_t end_counter() const { return window_.end(); }
 

@@ -66,7 +66,7 @@ void Paths::publish() {
 
 void Paths::due(Instant when) {
   due_ = std::min(due_, when);
-  fabric_.wake(due_);
+  fabric_.wake(*this, due_);
 }
 
 void Paths::tell() {

@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "wire/control.hh"
+#include "wire/due_queue.hh"
 #include "wire/fabric.hh"
 #include "wire/mtu_search.hh"
 #include "wire/opener.hh"
@@ -53,6 +54,10 @@ class Paths final {
   // Frames go out by the active path at this moment.
   void sent();
   void tick();
+  // The next instant at which tick() has something to do.
+  Instant deadline() const { return due_; }
+  DueQueue<Paths>::Place& place() { return place_; }
+  Peer& peer() { return peer_; }
 
   Route route() const;
   // Where datagrams to the peer go; null when no address is known at all.
@@ -128,7 +133,7 @@ class Paths final {
   Path* active_ = nullptr;
   State state_ = State::unproven;
   std::optional<Instant> last_sent_;
-  Instant due_{};
+  Instant due_ = Instant::max();
 
   struct Inbound {
     std::uint32_t index = 0;
@@ -144,6 +149,7 @@ class Paths final {
   Instant publish_next_{};
   Nanoseconds publish_interval_{};
   int published_ = 0;  // in vain
+  DueQueue<Paths>::Place place_;
 };
 
 }  // namespace godwit::wire

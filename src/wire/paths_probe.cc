@@ -92,7 +92,7 @@ void Paths::sent() {
 
 void Paths::tick() {
   const Instant now = fabric_.now();
-  if (now < due_) return fabric_.wake(due_);
+  if (now < due_) return fabric_.wake(*this, due_);
   due_ = now + fabric_.limits().keepalive;
   tell();
   if (tx_) {
@@ -107,7 +107,7 @@ void Paths::tick() {
     }
     if (state_ == State::proven) tick_active();
   }
-  fabric_.wake(due_);
+  fabric_.wake(*this, due_);
 }
 
 void Paths::tick_active() {

@@ -15,6 +15,7 @@ Port::Port(const PortConfig& config, PortState state, Fabric& fabric)
 void Port::enter(Fabric& fabric) {
   fabric_ = &fabric;
   outlet_ = nullptr;
+  wake(fabric_->now());
 }
 
 // ---- wiring ----
@@ -32,7 +33,6 @@ void Port::connect(const WireConfig& wire) {
   note_location(newest_);
   first_address_ = peer_.epoch;
   if (!is_here(peer_)) channel_to(peer_);
-  fabric_->wake(fabric_->now());  // look_for_peer()
   if (state_ == PortState::live) {
     // Also when the wire of before was still waited for (open_intake()).
     intake_.start({peer_.epoch, config_.epoch});
@@ -46,6 +46,7 @@ void Port::disconnect() {
   fabric_->retire_channels(id());
   detours_.clear();
   locations_.clear();
+  missing_next_.reset();
   outlet_ = nullptr;
   intake_.clear();
   wire_.reset();
@@ -77,7 +78,7 @@ void Port::note_location(const Location& location) {
 void Port::set_newest(const Location& location) {
   newest_ = location;
   note_location(location);
-  fabric_->wake(fabric_->now());  // look_for_peer()
+  wake(fabric_->now());  // look_for_peer()
   if (state_ == PortState::forwarding) return;
   fabric_->sink().event({EventKind::peer_moved, config_.id, location.epoch, location.host});
 }
@@ -91,8 +92,14 @@ Channel* Port::channel_to(const Location& peer) {
                                peer.host);
 }
 
+Port* Port::beside(const Location& peer) const {
+  if (!is_here(peer)) return nullptr;
+  Port* port = fabric_->port(peer_at(peer.epoch));
+  return port && port->wire_ && port->wire_->id == wire_->id ? port : nullptr;
+}
+
 bool Port::reaches(const Location& peer) {
-  if (is_here(peer)) return fabric_->port(peer_at(peer.epoch)) != nullptr;
+  if (is_here(peer)) return beside(peer) != nullptr;
   const Channel* channel = channel_to(peer);
   return channel && channel->can_send();
 }
@@ -120,8 +127,9 @@ void Port::send(BytesView frame) {
   ++counters_.tx_frames;
   counters_.tx_bytes += frame.size() - kVnetBytes;
   if (is_here(peer_)) {
+    // Which may be about to be connected.
     Port* peer = fabric_->port(peer_at(peer_.epoch));
-    if (!peer) return void(++counters_.no_peer);
+    if (!peer || (peer->wire_ && peer->wire_->id != wire_->id)) return void(++counters_.no_peer);
     return peer->arrived({config_.epoch, peer_.epoch}, frame);
   }
   if (Channel* channel = outlet()) channel->send(frame);
@@ -143,16 +151,14 @@ void Port::send_end(const Location& peer, End::Kind kind, Epoch next) {
   end_serial_ = std::max(end_serial_ + 1, now);
   const End end{kind, next, end_serial_, 0, 0};
   if (!is_here(peer)) return tell(peer, end);
-  if (Port* port = fabric_->port(peer_at(peer.epoch))) {
-    port->ended({config_.epoch, peer.epoch}, end);
-  }
+  if (Port* port = beside(peer)) port->ended({config_.epoch, peer.epoch}, end);
 }
 
 void Port::arrived(Label label, BytesView frame) {
   switch (state_) {
     case PortState::live:
       if (intake_.frame(label, frame, fabric_->now())) deliver(frame);
-      if (intake_.blocked_since()) fabric_->wake(*intake_.blocked_since() + marker_wait());
+      watch_intake();
       break;
     case PortState::paused:
       forward(label, frame);
@@ -187,6 +193,7 @@ void Port::ended(Label label, const End& end) {
   }
   if (state_ == PortState::live) {
     intake_.advance(fabric_->now(), [this](BytesView frame) { deliver(frame); });
+    watch_intake();
   }
 }
 
@@ -197,7 +204,7 @@ void Port::tell(const Location& peer, const Notice& notice) {
     if (Channel* channel = channel_to(peer)) channel->notify(notice);
     return;
   }
-  if (Port* port = fabric_->port(peer_at(peer.epoch))) port->noticed(fabric_->self(), notice);
+  if (Port* port = beside(peer)) port->noticed(fabric_->self(), notice);
 }
 
 void Port::tell_where_we_are() { tell(newest_, Move{id(), fabric_->self(), first_address_}); }
@@ -266,7 +273,15 @@ void Port::learn_move(const Move& move) {
   }
   if (state_ == PortState::live) {
     intake_.advance(fabric_->now(), [this](BytesView frame) { deliver(frame); });
+    watch_intake();
   }
+}
+
+bool Port::may_follow() const {
+  if (!wire_ || state_ != PortState::live || newest_.epoch == peer_.epoch) return false;
+  if (is_here(newest_)) return beside(newest_) != nullptr;
+  const Channel* channel = existing_channel_to(newest_);
+  return channel && channel->can_send();
 }
 
 // Sends to where the peer is now, as soon as that way is open; until then its old host forwards.
@@ -286,16 +301,17 @@ void Port::follow_peer() {
 // peer should be on this host there is no channel, and nobody but we can notice: after restarts
 // both ends may believe that they are together, each where it is itself.
 void Port::look_for_peer() {
-  if (!wire_ || !is_here(newest_) || fabric_->port(peer_at(newest_.epoch)) != nullptr) {
-    return missing_next_.reset();
-  }
+  if (!is_peer_missing()) return missing_next_.reset();
   const Instant next = fabric_->now() + fabric_->limits().want_retry_max;
   if (!missing_next_) missing_next_ = next;
   if (fabric_->now() >= *missing_next_) {
     missing_next_ = next;
     fabric_->sink().event({EventKind::peer_unknown, config_.id, config_.epoch, fabric_->self()});
   }
-  fabric_->wake(*missing_next_);
+}
+
+bool Port::is_peer_missing() const {
+  return wire_ && is_here(newest_) && beside(newest_) == nullptr;
 }
 
 void Port::channel_ready(Channel& channel) {
@@ -316,24 +332,50 @@ Nanoseconds Port::marker_wait() const {
   return std::max(fabric_->limits().marker_wait, duration_cast<Nanoseconds>(by_rtt));
 }
 
-bool Port::tick() {
+// The intake is to be advanced before. How long it may be blocked is what is known when that
+// begins.
+void Port::watch_intake() {
+  const auto since = intake_.blocked_since();
+  if (since && since != blocked_since_) wait_ends_ = *since + marker_wait();
+  blocked_since_ = since;
+  if (since) wake(wait_ends_);
+}
+
+void Port::give_up_waiting() {
   const Instant now = fabric_->now();
+  const auto since = intake_.blocked_since();
+  if (!since || now < wait_ends_) return;
+  wait_ends_ = *since + marker_wait();  // a way may since have turned out to be longer
+  if (now < wait_ends_) return;
+  intake_.force(now, [this](BytesView frame) { deliver(frame); });
+  watch_intake();
+}
+
+bool Port::tick() {
   if (state_ == PortState::forwarding) {
-    if (now >= lease_ends_) return false;
-    fabric_->wake(lease_ends_);
-    return true;
-  }
-  look_for_peer();
-  if (state_ != PortState::live) return true;
-  follow_peer();
-  if (waiting_for_handover()) open_intake();
-  if (const auto since = intake_.blocked_since()) {
-    if (now >= *since + marker_wait()) {
-      intake_.force(now, [this](BytesView frame) { deliver(frame); });
+    if (fabric_->now() >= lease_ends_) return false;
+  } else {
+    look_for_peer();
+    check_prepared();
+    if (state_ == PortState::live) {
+      follow_peer();
+      if (waiting_for_handover()) open_intake();
+      give_up_waiting();
     }
-    if (intake_.blocked_since()) fabric_->wake(*intake_.blocked_since() + marker_wait());
   }
+  wake(deadline());
   return true;
+}
+
+Instant Port::deadline() const {
+  if (state_ == PortState::forwarding) return lease_ends_;
+  const Instant now = fabric_->now();
+  if (may_follow() || may_be_prepared()) return now;
+  Instant due = is_peer_missing() ? missing_next_.value_or(now) : Instant::max();
+  if (state_ != PortState::live) return due;
+  if (waiting_for_handover() && !handed_over_) due = std::min(due, handover_due_);
+  if (intake_.blocked_since()) due = std::min(due, wait_ends_);
+  return due;
 }
 
 }  // namespace godwit::wire

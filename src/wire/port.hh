@@ -12,6 +12,7 @@
 #include <string>
 
 #include "wire/channel.hh"
+#include "wire/due_queue.hh"
 #include "wire/fabric.hh"
 #include "wire/intake.hh"
 
@@ -36,6 +37,7 @@ class Port final : public Channel::Receiver {
   const std::optional<WireConfig>& wire() const { return wire_; }
 
   // To another engine of this host, with all channels of this port.
+  void leave() { place_.leave(); }
   void enter(Fabric& fabric);
 
   // ---- wiring ----
@@ -66,6 +68,9 @@ class Port final : public Channel::Receiver {
 
   // False: the lease is over and the port is to be deleted.
   bool tick();
+  // The next instant at which tick() has something to do.
+  Instant deadline() const;
+  DueQueue<Port>::Place& place() { return place_; }
 
   WireStats wire_stats() const;
   PortStats port_stats() const;
@@ -101,6 +106,10 @@ class Port final : public Channel::Receiver {
   Channel* outlet();
   Channel* existing_channel_to(const Location& peer) const;
   bool reaches(const Location& peer);
+  // The peer's port, if it is here and of the same wire.
+  Port* beside(const Location& peer) const;
+  bool is_peer_missing() const;
+  bool may_follow() const;
   void send(BytesView frame);
   void send_end(const Location& peer, End::Kind kind, Epoch next);
   void tell(const Location& peer, const Notice& notice);
@@ -116,6 +125,11 @@ class Port final : public Channel::Receiver {
   void follow_peer();
   void look_for_peer();
 
+  // waiting
+  void wake(Instant due) { fabric_->wake(*this, due); }
+  void watch_intake();
+  void give_up_waiting();
+
   // moving
   Channel* detour(Label label);
   void forward(Label label, BytesView frame);
@@ -124,6 +138,7 @@ class Port final : public Channel::Receiver {
   void hand_over(bool paused);
   void close_detours();
   void check_prepared();
+  bool may_be_prepared() const;
   void open_intake();
   void deliver(BytesView frame);
   void check_overflow();
@@ -154,9 +169,13 @@ class Port final : public Channel::Receiver {
   bool handed_over_ = false;  // the old host said where delivery begins
   Nanoseconds told_rtt_{};    // from the old host to where the peer was
   Instant run_at_{};
+  Instant handover_due_{};                // delivery begins without the old host's word
+  std::optional<Instant> blocked_since_;  // of the intake, when wait_ends_ was set
+  Instant wait_ends_{};
   Instant lease_ends_{};
   bool overflow_told_ = false;
   Epoch superseded_by_ = 0;
+  DueQueue<Port>::Place place_;
 };
 
 }  // namespace godwit::wire

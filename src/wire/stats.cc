@@ -20,7 +20,7 @@ WireStats Port::wire_stats() const {
                  {"no_peer", counters_.no_peer},
                  {"held_full", intake_.counters().dropped}};
   if (is_here(peer_)) {
-    stats.state = fabric_->port(peer_at(peer_.epoch)) != nullptr ? "local" : "connecting";
+    stats.state = beside(peer_) != nullptr ? "local" : "connecting";
   } else if (Channel* channel = existing_channel_to(peer_)) {
     stats.state = channel->stopped() ? "stopped" : channel->confirmed() ? "up" : "connecting";
     stats.rtt = channel->rtt();

@@ -9,6 +9,17 @@ ChannelId ChannelId::direct(const WireId& wire, const PortEpoch& a, const PortEp
   return a < b ? ChannelId{wire, a, b, {}} : ChannelId{wire, b, a, {}};
 }
 
+// Ids are random; what tells apart the channels of one wire is added to them.
+std::size_t ChannelIdHash::operator()(const ChannelId& id) const noexcept {
+  constexpr std::size_t kSpread = 0x9e3779b97f4a7c15;  // 2^64 by the golden ratio
+  std::size_t value = std::hash<WireId>{}(id.wire) ^ std::hash<PortId>{}(id.low.port);
+  for (const Epoch epoch : {id.low.epoch, id.high.epoch, id.label.producer, id.label.address}) {
+    value = (value ^ epoch) * kSpread;
+    value ^= value >> 32;
+  }
+  return value;
+}
+
 ChannelId ChannelId::detour(const WireId& wire, const PortEpoch& from, const PortEpoch& to,
                             Label label) {
   CHECK(from.port == to.port && from.epoch < to.epoch, "epoch {} to {}", from.epoch, to.epoch);

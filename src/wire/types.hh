@@ -70,6 +70,10 @@ struct ChannelId {
   const PortEpoch& other(const PortEpoch& end) const { return end == low ? high : low; }
 };
 
+struct ChannelIdHash {
+  std::size_t operator()(const ChannelId& id) const noexcept;
+};
+
 struct PortConfig {
   PortId id;
   Epoch epoch = 1;

@@ -132,6 +132,13 @@ Instant Engines::next_tick() const {
   return due;
 }
 
+std::string Engines::overlooked() const {
+  for (const auto& engine : engines_) {
+    if (auto who = engine->overlooked(); !who.empty()) return who;
+  }
+  return {};
+}
+
 void Engines::disconnect(const WireId& wire, Instant now) {
   served(now, [&] {
     for (const auto& engine : engines_) engine->disconnect(wire, now);

@@ -28,6 +28,7 @@ class Engines final {
                  Instant now);
   void tick(Instant now);
   Instant next_tick() const;
+  std::string overlooked() const;
   void add_port(const wire::PortConfig& config, Instant now);
   void remove_port(const PortId& port, Instant now);
   void connect(const wire::WireConfig& wire, Instant now);

@@ -101,6 +101,7 @@ class ManyWires final {
       prepared_ += event.kind == wire::EventKind::prepared;
     };
     world_.most_shards = 1;
+    world_.watches_timers = false;
     for (const std::string& name : world_.names()) world_.host(name).start();
   }
 

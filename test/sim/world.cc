@@ -45,6 +45,10 @@ void Host::schedule_tick() {
   touched_ = true;
   if (!engine_) return;
   components_->run(now());
+  if (world_.watches_timers) {
+    const std::string overlooked = engine_->overlooked();
+    CHECK(overlooked.empty(), "nobody ticks {} in time", overlooked);
+  }
   const Instant next = std::min(engine_->next_tick(), components_->next_tick());
   if (next == Instant::max()) return;
   const Instant due = std::max(next - ahead_, world_.now());

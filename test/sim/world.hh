@@ -145,6 +145,7 @@ class World final {
   static constexpr Nanoseconds kDeadAfter = seconds(15);  // session::SessionLimits::dead_after
   bool is_traced = false;
   std::uint16_t most_shards = 3;  // of a host; set before it starts
+  bool watches_timers = true;     // whether all that engines wait for is seen to, after each call
   bool is_over = false;           // nothing happens any more: somebody has seen enough
 
   // The scenario's hooks.
