@@ -56,6 +56,7 @@ class Talker final : public net::Component {
   std::vector<net::PortCounters> counters() const override { return {}; }
   void begin_state() override {}
   Bytes take_state(std::size_t, Instant) override { return {}; }
+  std::size_t untold() const override { return 0; }
   void end_state() override {}
   Result<> load_state(BytesView, Instant) override { return {}; }
 
@@ -80,6 +81,7 @@ class Echo final : public net::Component {
   std::vector<net::PortCounters> counters() const override { return {}; }
   void begin_state() override {}
   Bytes take_state(std::size_t, Instant) override { return {}; }
+  std::size_t untold() const override { return 0; }
   void end_state() override {}
   Result<> load_state(BytesView, Instant) override { return {}; }
 };

@@ -28,6 +28,7 @@ class Account final {
   }
   // To be told before what is untold: it may be there again.
   std::optional<Key> next_gone() { return next(gone_); }
+  std::size_t size() const { return untold_.size() + gone_.size(); }  // to be told
   std::optional<Key> next_untold() {
     auto key = next(untold_);
     if (key) told_.insert(*key);

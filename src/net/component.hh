@@ -50,6 +50,8 @@ class Component {
   // Some of it, of about `most` bytes, as one message for load_state(); what has been told and
   // changes again is told again. Empty: there is nothing to tell now.
   virtual Bytes take_state(std::size_t most, Instant now) = 0;
+  // How many things it would tell now.
+  virtual std::size_t untold() const = 0;
   // No account is kept any more.
   virtual void end_state() = 0;
   // Damaged, or of a section or version that is not known: an error; this instance is then to be

@@ -31,6 +31,8 @@ void DhcpServer::begin_state() {
   for (const auto& [address, lease] : leases_) account_.changed(address);
 }
 
+std::size_t DhcpServer::untold() const { return account_.size(); }
+
 void DhcpServer::end_state() { account_.end(); }
 
 Bytes DhcpServer::take_state(std::size_t most, Instant now) {

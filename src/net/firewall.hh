@@ -37,6 +37,7 @@ class Firewall final : public Component {
 
   void begin_state() override;
   Bytes take_state(std::size_t most, Instant now) override;
+  std::size_t untold() const override;
   void end_state() override;
   Result<> load_state(BytesView message, Instant now) override;
 

@@ -5,6 +5,8 @@ namespace godwit::net {
 
 void Firewall::begin_state() { tracker_.begin_state(); }
 
+std::size_t Firewall::untold() const { return tracker_.untold(); }
+
 void Firewall::end_state() { tracker_.end_state(); }
 
 Bytes Firewall::take_state(std::size_t most, Instant now) {

@@ -189,6 +189,7 @@ void FlowTable::changed(std::uint32_t index) {
   entry.next_untold = kNone;
   (last_untold_ == kNone ? first_untold_ : entries_[last_untold_].next_untold) = index;
   last_untold_ = index;
+  ++untold_;
 }
 
 void FlowTable::begin_account() {
@@ -204,6 +205,7 @@ void FlowTable::begin_account() {
 void FlowTable::end_account() {
   is_kept_ = false;
   first_untold_ = last_untold_ = kNone;
+  untold_ = 0;
   gone_ = {};
 }
 
@@ -220,6 +222,7 @@ const Flow* FlowTable::next_untold(Instant now) {
     Entry& entry = entries_[index];
     first_untold_ = entry.next_untold;
     if (first_untold_ == kNone) last_untold_ = kNone;
+    --untold_;
     entry.is_untold = false;
     if (!entry.is_used) continue;
     if (entry.flow.ends <= now) {

@@ -54,6 +54,7 @@ class FlowTable final {
   // age.
   void begin_account();
   void end_account();
+  std::size_t untold() const { return untold_ + gone_.size(); }  // at most
   // The original tuple of one that was told, and is no longer here; to be told before what is
   // untold.
   std::optional<Tuple> next_gone();
@@ -106,6 +107,7 @@ class FlowTable final {
   std::uint32_t oldest_ = kNone, newest_ = kNone;
   bool is_kept_ = false;                                      // an account
   std::uint32_t first_untold_ = kNone, last_untold_ = kNone;  // places, perhaps empty by now
+  std::size_t untold_ = 0;                                    // of these
   std::vector<Tuple> gone_;
   std::uint32_t looked_at_ = 0;
   std::size_t size_ = 0;

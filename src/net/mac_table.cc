@@ -143,6 +143,8 @@ void MacTable::end_account() {
   map_->gone = {};
 }
 
+std::size_t MacTable::untold() const { return map_->untold.size() + map_->gone.size(); }
+
 std::optional<MacTable::Entry> MacTable::next_gone() {
   if (map_->gone.empty()) return std::nullopt;
   const std::uint64_t key = map_->gone.back();

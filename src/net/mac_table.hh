@@ -51,6 +51,7 @@ class MacTable final {
   // Keeps account of what that one has not been told: at first, all that was learned.
   void begin_account();
   void end_account();
+  std::size_t untold() const;
   // Told, and no longer here; to be told before what is untold.
   std::optional<Entry> next_gone();
   std::optional<Entry> next_untold();

@@ -45,6 +45,7 @@ class Neighbours final {
   // Keeps account of what that one has not been told: at first, of all.
   void begin_account();
   void end_account() { account_.end(); }
+  std::size_t untold() const { return account_.size(); }
   // Told, and no longer here; to be told before what is untold.
   std::optional<Key> next_gone() { return account_.next_gone(); }
   struct Told {

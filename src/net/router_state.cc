@@ -51,6 +51,10 @@ void Router::begin_state() {
   if (tracker_) tracker_->begin_state();
 }
 
+std::size_t Router::untold() const {
+  return neighbours_.untold() + (tracker_ ? tracker_->untold() : 0);
+}
+
 void Router::end_state() {
   keeps_state_ = false;
   neighbours_.end_account();

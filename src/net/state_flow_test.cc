@@ -293,6 +293,7 @@ TEST_F(TrackerStateOf, WhatIsToldIsWhatChanged) {
   PacketSpec other = udp;
   other.source_port = 4001;
   cross(other);
+  EXPECT_EQ(tracker->untold(), 2u);
   EXPECT_EQ(told(), kHead + 2 * kRow);
   EXPECT_EQ(told(), 0u);
   cross(other), cross(other);
@@ -301,7 +302,9 @@ TEST_F(TrackerStateOf, WhatIsToldIsWhatChanged) {
   cross(other);
   now += seconds(31);
   tracker->tick(now);
+  EXPECT_GE(tracker->untold(), 2u);
   EXPECT_EQ(told(), kHead + 2 * 16) << "two are gone; of the third nobody was told";
+  EXPECT_EQ(tracker->untold(), 0u);
 }
 
 TEST_F(TrackerStateOf, WhatEndedAndBeganAnewIsThereAnew) {

@@ -215,7 +215,10 @@ TEST_F(SwitchStateOf, OneMessageToTheByte) {
 TEST_F(SwitchStateOf, WhatIsToldIsWhatChanged) {
   for (Mac mac = 0; mac < 30; ++mac) hear(from, 3, kA + mac);
   from.begin_state();
-  EXPECT_EQ(rest_of(from, now, 100).size(), 5u) << "seven rows of 14 bytes in each";
+  EXPECT_EQ(from.untold(), 30u);
+  (void)from.take_state(100, now);
+  EXPECT_EQ(from.untold(), 23u) << "seven rows of 14 bytes in each";
+  EXPECT_EQ(rest_of(from, now, 100).size(), 4u);
   EXPECT_THAT(rest_of(from, now), IsEmpty());
   hear(from, 3, kA);
   EXPECT_THAT(rest_of(from, now), IsEmpty()) << "as it was";

@@ -21,7 +21,10 @@ inline std::vector<Bytes> rest_of(Component& from, Instant now, std::size_t most
   std::vector<Bytes> all;
   while (true) {
     Bytes message = from.take_state(most, now);
-    if (message.empty()) return all;
+    if (message.empty()) {
+      EXPECT_EQ(from.untold(), 0U);
+      return all;
+    }
     all.push_back(std::move(message));
   }
 }

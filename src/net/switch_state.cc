@@ -27,6 +27,8 @@ void Switch::begin_state() {
   groups_.begin_account();
 }
 
+std::size_t Switch::untold() const { return macs_.untold() + groups_.untold(); }
+
 void Switch::end_state() {
   macs_.end_account();
   groups_.end_account();

@@ -86,6 +86,7 @@ class Tracker final {
   // For another instance (component.hh, state.hh): tracker_state.cc.
   void begin_state();
   void take_state(StateWriter& state, Instant now);
+  std::size_t untold() const { return table_.untold(); }
   void end_state();
   // One that is not of a tracker's is not known.
   Result<> load_state(const StateSection& section, Instant now);
