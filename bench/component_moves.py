@@ -15,6 +15,7 @@ TCP connections of 100 KB/s each way, whose every byte is looked at.
                 millisecond that lies between two; idle_gap_ms: the same in as long a time without a move
   frames_lost, frames_doubled   of the datagrams, both ways
   resets        TCP connections that broke, or brought a wrong byte
+  sent_bytes    in which what it knows (state_bytes) crossed
 
 `--system still` is a component that stays: what the measuring itself sees. The switch has 32 ports with a wire each,
 the vm that is its peer two.
@@ -40,7 +41,7 @@ IDLE_S, QUICK_IDLE_S = 5.0, 3.0
 FILL_LIMIT_S, BOOT_LIMIT_S = 180, 60
 MOVES = {"": "w1", "/back": "e1"}  # by what the case is called then
 UNITS = {"freeze_ms": "ms", "pause_ms": "ms", "blackout_ms": "ms", "idle_gap_ms": "ms", "frames_lost": "frames",
-         "frames_doubled": "frames", "resets": "connections", "state_bytes": "bytes", "total_s": "s"}
+         "frames_doubled": "frames", "resets": "connections", "state_bytes": "bytes", "sent_bytes": "bytes", "total_s": "s"}
 WORST = ("frames_lost", "frames_doubled", "resets")  # of all moves; of the rest the median
 MOST_FREEZE_MS, MORE_BLACKOUT_MS = 10.0, 2 * RTT_MS + 5.0
 
@@ -175,7 +176,8 @@ class LinuxVm(Component):
 
     def move(self, host):
         report = self._migrate(host, "moved", "--max-downtime", "300ms", "--no-known")
-        return report | {"freeze_ms": report["pause_ms"], "state_bytes": report["bytes"]["memory_stream"]}
+        return report | {"freeze_ms": report["pause_ms"], "state_bytes": report["bytes"]["memory_stream"],
+                         "sent_bytes": report["bytes"]["wan"]}
 
 
 class Still(Component):
@@ -185,7 +187,8 @@ class Still(Component):
 
     def move(self, host):
         time.sleep(QUICK_IDLE_S)
-        return {"freeze_ms": 0.0, "pause_ms": 0.0, "total_ms": QUICK_IDLE_S * 1000, "state_bytes": 0}
+        return {"freeze_ms": 0.0, "pause_ms": 0.0, "total_ms": QUICK_IDLE_S * 1000, "state_bytes": 0,
+                "sent_bytes": 0}
 
 
 KINDS = {kind.system: kind for kind in (Component, LinuxVm, Still)}
@@ -256,7 +259,7 @@ def measure_moves(moved, rounds, idle_s):
                 known, dropped = moved.known(), drops(moved.lab)
                 report, of_it = traffic.watch(f"move{number}{way}", lambda h=host: moved.move(h))
                 of_it |= {"idle_gap_ms": idle["blackout_ms"]}
-                of_it |= {metric: report[metric] for metric in ("freeze_ms", "pause_ms", "state_bytes")}
+                of_it |= {metric: report[metric] for metric in ("freeze_ms", "pause_ms", "state_bytes", "sent_bytes")}
                 of_it |= {"total_s": report["total_ms"] / 1000}
                 say(f"  {moved.case.name + way:<16} {moved.system:<9} "
                     + "  ".join(f"{metric} {value:.6g}" for metric, value in of_it.items())

@@ -46,6 +46,7 @@ class FakePeers final : public Peers {
     EXPECT_LT(text.size(), std::size_t{1024 * 1024});
     return json::parse(text);
   }
+  Result<> push(const std::string&, const std::string&, BytesView) override { return {}; }
   void open_lane(const std::string&, LaneReady) override {}
 
   ApiForward* to = nullptr;

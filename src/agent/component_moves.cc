@@ -1,5 +1,7 @@
 #include "agent/component_moves.hh"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -11,15 +13,12 @@
 
 namespace godwit::agent {
 
-using migrate::SourceEvent;
 using migrate::SourceState;
 
 namespace {
 
 constexpr Nanoseconds kPreflightTimeout = seconds(15);
 constexpr std::size_t kKeptComponentMoves = 200;  // finished ones that stay listed, of each end
-// Of a message of a peer; ours have half of it.
-constexpr std::size_t kMostStateBytes = 512 << 10;
 
 Check check_of(std::string name, bool ok, std::string detail) {
   return {.name = std::move(name), .ok = ok, .detail = std::move(detail)};
@@ -39,11 +38,12 @@ std::set<ComponentId> ComponentMoves::left(store::Store& store) {
   return left;
 }
 
-void ComponentMoves::start() {
+void ComponentMoves::start(const std::function<void(Move&)>& found) {
   for (const auto& document : context_.store.list("component-source")) {
     auto move = std::make_unique<ComponentSource>(context_, source_record(document.body));
     ComponentSource* raw = move.get();
     sources_[raw->record().id] = std::move(move);
+    found(*raw);
     if (!raw->over()) raw->restart();
   }
   for (const auto& document : context_.store.list("component-target")) {
@@ -68,25 +68,32 @@ Result<SourceRecord> ComponentMoves::plan(const std::string& name, const nlohman
   if (component->ports.empty()) return fail("{} has no port: add it at the other host", name);
   SourceRecord record;
   if (auto read = read_options(request, record); !read) return std::unexpected(read.error());
+  record.by = caller.name;
+  if (auto done = refer_to(*component, record); !done) return std::unexpected(done.error());
+  return record;
+}
+
+Result<> ComponentMoves::refer_to(const fabric::ComponentRecord& component,
+                                  SourceRecord& record) const {
   record.id = os::random_id<MigrationId>();
   record.started = os::wall_clock_seconds();
-  record.by = caller.name;
-  record.vm = name;
-  record.tenant = component->tenant;
-  record.component = component->id;
-  for (const auto& port : component->ports) {
+  record.vm = std::string(kComponentPrefix) + component.name;
+  record.tenant = component.tenant;
+  record.component = component.id;
+  record.ports.clear();
+  for (const auto& port : component.ports) {
     record.ports.push_back(port.id);
     const auto described = context_.network.describe_nic(port.id);
     if (!described) return std::unexpected(described.error());
     record.epoch = std::max(record.epoch, epoch_field(described->at("port"), "epoch", 1));
   }
   for (const auto& [id, move] : sources_) {
-    if (move->record().component == component->id) {
+    if (move->record().component == component.id) {
       record.epoch = std::max(record.epoch, move->record().epoch);
     }
   }
   ++record.epoch;
-  return record;
+  return {};
 }
 
 void ComponentMoves::preflight(const SourceRecord& record, const std::string& host,
@@ -179,13 +186,6 @@ void ComponentMoves::on_request(PeerRequest request, const nlohmann::json& body)
   if (!id) return request.answer(std::unexpected(id.error()));
   if (request.method == "component.preflight") return answer_preflight(request, body);
   if (request.method == "component.prepare") return prepare_target(std::move(request), *id, body);
-  if (request.method == "component.failed") {
-    ComponentSource* source = find_source(*id);
-    if (source != nullptr && source->record().to == request.peer) {
-      source->feed(SourceEvent::target_failed, text_field_or(body, "reason", ""));
-    }
-    return request.answer(nlohmann::json::object());
-  }
   ComponentTarget* target = find_target(*id);
   if (target == nullptr || target->record().from != request.peer) {
     // Nothing to undo; the next abort need not be sent.
@@ -194,12 +194,7 @@ void ComponentMoves::on_request(PeerRequest request, const nlohmann::json& body)
     return request.answer(
         fail("host {} does not know migration {}", context_.config.name, id->text()));
   }
-  if (request.method == "component.state") {
-    const Bytes state = from_hex(text_field_or(body, "state", ""));
-    if (state.size() > kMostStateBytes) return request.answer(fail("a message is too long"));
-    const std::uint64_t number = qemu::unsigned_at(body, "number");
-    return target->learn(std::move(request), number, state, qemu::flag_at(body, "last"));
-  }
+  if (request.method == "component.state") return target->learn(std::move(request), body);
   if (request.method == "component.commit") return target->commit(std::move(request));
   if (request.method == "component.abort") {
     return target->abort(std::move(request), text_field_or(body, "reason", "aborted"));
@@ -264,6 +259,14 @@ void ComponentMoves::prepare_target(PeerRequest request, const MigrationId& id,
                                       .ports = array_field(body, "ports"),
                                       .epoch = epoch});
   target->prepare(std::move(request));
+}
+
+// What is wrong with it is told to who asks for it to be taken.
+void ComponentMoves::on_state(const std::string& peer, BytesView push) {
+  auto message = state_message(push);
+  if (!message) return spdlog::warn("host {}: {}", peer, message.error().text);
+  ComponentTarget* target = find_target(message->id);
+  if (target != nullptr && target->record().from == peer) target->keep(*std::move(message));
 }
 
 void ComponentMoves::on_session_up(const std::string& peer) {

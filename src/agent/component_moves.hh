@@ -2,6 +2,7 @@
 // All moves of components that this host takes part in: answered to peers, found again in the
 // journal after a restart; begun by Migrations, alone or among vms. A part of Migrations. Control
 // thread.
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -21,14 +22,17 @@ class ComponentMoves final {
 
   // Those that may run at another host by the journal's word.
   static std::set<ComponentId> left(store::Store& store);
-  // Reads the journal and goes on where it ended.
-  void start();
+  // Reads the journal and goes on where it ended. `found`: a move that left here, or was to.
+  void start(const std::function<void(Move&)>& found);
 
   // API.
   static bool is_one(std::string_view name) { return name.starts_with(kComponentPrefix); }
   // How "component/NAME" would move.
   Result<SourceRecord> plan(const std::string& name, const nlohmann::json& request,
                             const http::Caller& caller) const;
+  // The component as it is here now, its ports, and one epoch for all of them: above each of
+  // theirs, and above those burned by an abort.
+  Result<> refer_to(const fabric::ComponentRecord& component, SourceRecord& record) const;
   void preflight(const SourceRecord& record, const std::string& host, HostSearch::Checked done);
   Result<ComponentSource*> add(SourceRecord record);
   bool is_moving(const std::string& name) const;
@@ -39,6 +43,7 @@ class ComponentMoves final {
 
   // Peers.
   void on_request(PeerRequest request, const nlohmann::json& body);
+  void on_state(const std::string& peer, BytesView push);
   void on_session_up(const std::string& peer);
 
  private:

@@ -17,15 +17,10 @@ using migrate::SourceState;
 namespace {
 
 constexpr const char* kSourceKind = "component-source";
-// On their way: 128 KiB each, 10 MB/s over 50 ms.
-constexpr std::size_t kMostUnanswered = 4;
 // What changes while it waits for its turn is told as often.
 constexpr Nanoseconds kTellInterval = milliseconds(100);
-constexpr unsigned kMostFailures = 3;
-constexpr Nanoseconds kTellAgain = seconds(1);
-constexpr Nanoseconds kLongestTelling = seconds(10);
-// Longer than a session lasts that hears nothing: then the next one tells it again.
-constexpr Nanoseconds kStateTimeout = seconds(60);
+constexpr Nanoseconds kProgressInterval = milliseconds(250);
+constexpr Nanoseconds kLongestTelling = seconds(10);  // once all was told
 
 }  // namespace
 
@@ -49,17 +44,54 @@ Result<> ComponentSource::accept() {
   return fail("nothing was changed: {}", machine_.reason());
 }
 
+void ComponentSource::restart() {
+  break_off();
+  feed(SourceEvent::restarted);
+}
+
+void ComponentSource::break_off() {
+  if (may_go_on(record_)) record_.broken_off = true;
+}
+
+void ComponentSource::went_on(const std::optional<MigrationId>& as) {
+  if (as) record_.resumed_as = as->text();
+  record_.broken_off = as.has_value();
+  save();
+  if (machine_.state() == SourceState::aborted) publish_done();
+}
+
 void ComponentSource::give_up() {
+  if (goes_on(record_)) went_on(std::nullopt);
   record_.given_up = true;
   feed(SourceEvent::abort_requested, "aborted on request");
 }
 
-// It has no limits: it stands as long as the last message takes.
-Result<> ComponentSource::set(const MoveChanges&) { return {}; }
+Result<> ComponentSource::set(const MoveChanges& changes) {
+  if (changes.max_downtime || changes.on_diverge) {
+    return fail(
+        "{} has no {}: it stands as long as its last message takes, and always comes to it; of its "
+        "move only the bandwidth can be set",
+        record_.vm, changes.max_downtime ? "max_downtime" : "on_diverge");
+  }
+  if (!changes.bandwidth) return {};
+  record_.bandwidth_bits_per_second = changes.bandwidth->bits_per_second;
+  save();
+  share_bandwidth(*changes.bandwidth);
+  return {};
+}
+
+void ComponentSource::share_bandwidth(BitRate cap) {
+  if (sender_) sender_->set_bandwidth(cap);
+  if (next_) tell_some();  // it waits by the old one
+}
 
 void ComponentSource::regroup(const GroupPlace& place) {
   record_.group->cap = place.cap;
   record_.group->hold = place.hold;
+  save();
+}
+
+void ComponentSource::save() {
   context_.store.put(kSourceKind, record_.id.text(), to_json(record_));
 }
 
@@ -82,8 +114,7 @@ void ComponentSource::perform_surely(SourceEffect effect) {
     case SourceEffect::start_memory:
       return context_.components.begin_state(record_.component);
     case SourceEffect::continue_memory:
-      copying_since_ = context_.loop.now();
-      return tell_some();
+      return begin_to_tell();
     case SourceEffect::pre_pause:  // hooks are for guests
       return feed(SourceEvent::pre_pause_done);
     case SourceEffect::allow_switchover:
@@ -140,9 +171,14 @@ void ComponentSource::recorded() {
                                         {"state", shown_state()},
                                         {"reason", record_.reason}});
   context_.events.publish_progress(record_.id, progress());
-  if (handed_over() || record_.state == SourceState::aborted) {
-    context_.events.publish_done(record_.id, describe());
-  }
+  if (!handed_over() && record_.state != SourceState::aborted) return;
+  progress_timer_.reset();
+  publish_done();
+}
+
+// Not before it is said which move goes on with it.
+void ComponentSource::publish_done() {
+  if (!goes_on(record_)) context_.events.publish_done(record_.id, describe());
 }
 
 void ComponentSource::wait() {
@@ -170,6 +206,7 @@ void ComponentSource::prepare_target() {
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
         if (alive.expired()) return;
         if (reply) return feed(SourceEvent::target_prepared);
+        if (!context_.peers.is_up(record_.to)) break_off();
         feed(SourceEvent::target_failed,
              fmt::format("host {} cannot take {}: {}", record_.to, record_.vm, reply.error().text));
       },
@@ -178,89 +215,77 @@ void ComponentSource::prepare_target() {
 
 // ---- what it knows ----
 
-void ComponentSource::send(Bytes message, bool is_last) {
-  told_bytes_ += message.size();
-  unanswered_.push_back(
-      {.number = next_number_++, .message = std::move(message), .is_last = is_last, .failures = 0});
-  ask(unanswered_.back());
-}
-
-void ComponentSource::ask(const Message& message) {
-  context_.peers.request(
-      record_.to, "component.state",
-      {{"id", record_.id.text()},
-       {"number", message.number},
-       {"state", to_hex(message.message)},
-       {"last", message.is_last}},
-      [this, number = message.number,
-       alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
-        if (!alive.expired()) told(number, reply);
-      },
-      kStateTimeout);
+void ComponentSource::begin_to_tell() {
+  sender_.emplace(context_.loop, context_.peers, record_.id, record_.to,
+                  StateSender::Events{.answered =
+                                          [this] {
+                                            maybe_converged();
+                                            if (more_) tell_some();
+                                          },
+                                      .failed =
+                                          [this](const std::string& why) {
+                                            feed(SourceEvent::memory_failed,
+                                                 fmt::format("what {} knows did not reach host {}: "
+                                                             "{}",
+                                                             record_.vm, record_.to, why));
+                                          }});
+  sender_->set_bandwidth(BitRate{record_.bandwidth_bits_per_second});
+  publish_progress();
+  tell_some();
 }
 
 // What was not answered is told again, before the machine asks for more.
 void ComponentSource::session_up() {
-  tell_again();
+  if (sender_) sender_->send_again();
   feed(SourceEvent::session_up);
-}
-
-void ComponentSource::tell_again() {
-  if (!context_.peers.is_up(record_.to)) return;
-  for (const Message& each : unanswered_) ask(each);
-}
-
-void ComponentSource::told(std::uint64_t number, const Result<nlohmann::json>& reply) {
-  if (!reply) {
-    // Of a session that has ended: the next one tells it again. A target that refuses does so
-    // again.
-    const auto found = std::ranges::find(unanswered_, number, &Message::number);
-    if (found == unanswered_.end()) return;
-    if (++found->failures < kMostFailures) {
-      retry_ = context_.loop.after(kTellAgain, [this] { tell_again(); });
-      return;
-    }
-    return feed(SourceEvent::memory_failed,
-                fmt::format("what {} knows did not reach host {}: {}", record_.vm, record_.to,
-                            reply.error().text));
-  }
-  while (!unanswered_.empty() && unanswered_.front().number <= number) unanswered_.pop_front();
-  maybe_converged();
-  if (more_) tell_some();
 }
 
 // What changes faster than it is told is told when it stands.
 void ComponentSource::maybe_converged() {
   if (machine_.state() != SourceState::copying) return;
-  const bool is_little = !more_ && unanswered_.empty();
-  if (is_little || context_.loop.now() - copying_since_ > kLongestTelling) {
-    feed(SourceEvent::converged);
-  }
+  const bool is_little = !more_ && sender_->is_idle();
+  const bool is_long = all_told_ != Instant{} && context_.loop.now() - all_told_ > kLongestTelling;
+  if (is_little || is_long) feed(SourceEvent::converged);
 }
 
 // As long as it is copied, and then until it is its turn.
 void ComponentSource::tell_some() {
   const SourceState state = machine_.state();
-  if (state != SourceState::copying && state != SourceState::ready) return;
-  if (unanswered_.size() >= kMostUnanswered) {
+  if (!sender_ || (state != SourceState::copying && state != SourceState::ready)) return;
+  if (!sender_->has_room()) {
     more_ = true;  // when one is answered
+    return;
+  }
+  if (const auto wait = sender_->wait()) {
+    next_ = context_.loop.after(*wait, [this] { tell_some(); });
     return;
   }
   if (std::exchange(is_taking_, true)) return;
   context_.components.take_state(
       record_.component, Components::Take::some,
-      [this, alive = std::weak_ptr(alive_)](std::vector<Bytes> messages) {
-        if (!alive.expired()) tell(std::move(messages));
+      [this, alive = std::weak_ptr(alive_)](const Components::Taken& taken) {
+        if (!alive.expired()) tell(taken);
       });
 }
 
-void ComponentSource::tell(std::vector<Bytes> messages) {
+void ComponentSource::tell(const Components::Taken& taken) {
   is_taking_ = false;
+  const auto& messages = taken.messages;
   more_ = !messages.empty() && messages.back().size() >= Components::kStateBytes / 2;
-  for (Bytes& each : messages) send(std::move(each), false);
+  left_bytes_ = taken.left_bytes;
+  for (const Bytes& each : messages) sender_->send(each, false);
+  see_whether_all_was_told();
   if (more_) return tell_some();
   maybe_converged();
   next_ = context_.loop.after(kTellInterval, [this] { tell_some(); });
+}
+
+// Once: as much as there was at first, or as there is.
+void ComponentSource::see_whether_all_was_told() {
+  if (all_told_ != Instant{}) return;
+  const auto told = static_cast<double>(sender_->sent().messages_bytes);
+  if (!at_first_) at_first_ = told + left_bytes_;
+  if (!more_ || told >= *at_first_) all_told_ = context_.loop.now();
 }
 
 // Both in the wire thread, in this order: no frame reaches it any more, and what it knows is final.
@@ -270,15 +295,17 @@ void ComponentSource::freeze() {
   context_.network.pause(record_.ports, {}, [] {});
   context_.components.take_state(
       record_.component, Components::Take::all,
-      [this, alive = std::weak_ptr(alive_)](std::vector<Bytes> messages) {
+      [this, alive = std::weak_ptr(alive_)](const Components::Taken& taken) {
         if (alive.expired() || machine_.state() != SourceState::switching) return;
-        tell_last(std::move(messages));
+        tell_last(taken);
       });
 }
 
-void ComponentSource::tell_last(std::vector<Bytes> messages) {
-  for (Bytes& each : messages) send(std::move(each), false);
-  send({}, true);
+// However much it is: frames are held, and a cap is of what may wait.
+void ComponentSource::tell_last(const Components::Taken& taken) {
+  left_bytes_ = 0;
+  for (const Bytes& each : taken.messages) sender_->send(each, false);
+  sender_->send({}, true);
   feed(SourceEvent::ports_paused);
 }
 
@@ -305,11 +332,13 @@ void ComponentSource::owned(const nlohmann::json& reply) {
   if (frozen_ != Instant{}) {
     const Nanoseconds rtt = context_.peers.rtt(record_.to);
     const Nanoseconds at_target(qemu::unsigned_at(reply, "freeze_ns"));
+    const auto sent = sender_->sent();
     record_.report = {
         {"total_ms", to_ms(context_.loop.now() - begun_)},
         {"freeze_ms", to_ms(released_ - frozen_ + at_target)},
         {"pause_ms", to_ms(std::max(context_.loop.now() - frozen_ - rtt / 2, Nanoseconds(0)))},
-        {"state_bytes", told_bytes_},
+        {"state_bytes", sent.messages_bytes},
+        {"sent_bytes", sent.bytes},
         {"held",
          {{"frames", qemu::unsigned_at(reply, "held_frames")},
           {"dropped", qemu::unsigned_at(reply, "held_dropped")}}}};
@@ -358,12 +387,33 @@ std::string ComponentSource::shown_state() const {
 nlohmann::json ComponentSource::describe() const {
   nlohmann::json json = agent::describe(record_, context_.config.name, shown_state());
   if (!machine_.reason().empty()) json["reason"] = machine_.reason();
-  if (record_.group) json["group"] = record_.group->id.text();
+  if (sender_ && !migrate::is_final(machine_.state())) json["progress"] = progress();
   return json;
 }
 
+void ComponentSource::publish_progress() {
+  context_.events.publish_progress(record_.id, progress());
+  progress_timer_ = context_.loop.after(kProgressInterval, [this] { publish_progress(); });
+}
+
+double ComponentSource::remaining_bytes() const {
+  const auto sent = sender_ ? sender_->sent() : StateSender::Sent{};
+  if (sent.messages_bytes == 0) return left_bytes_;
+  return left_bytes_ * static_cast<double>(sent.bytes) / static_cast<double>(sent.messages_bytes);
+}
+
 nlohmann::json ComponentSource::progress() const {
-  return {{"phase", shown_state()}, {"sent_bytes", told_bytes_}};
+  nlohmann::json json = {{"phase", shown_state()}};
+  if (!sender_) return json;
+  const auto sent = sender_->sent();
+  const auto remaining = static_cast<std::uint64_t>(remaining_bytes());
+  json.update({{"sent_bytes", sent.bytes},
+               {"remaining_bytes", remaining},
+               {"total_bytes", sent.bytes + remaining}});
+  if (sent.rate.bits_per_second == 0) return json;
+  json["rate_bps"] = sent.rate.bits_per_second;
+  json["eta_s"] = static_cast<double>(remaining) / sent.rate.bytes_per_second();
+  return json;
 }
 
 }  // namespace godwit::agent

@@ -7,12 +7,13 @@
 //
 // The last message and the commit leave one behind the other; the target takes the commit only with
 // the message, so that a move costs the component half a round trip. Control thread.
-#include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "agent/components.hh"
 #include "agent/source_move.hh"
+#include "agent/state_sender.hh"
 
 namespace godwit::agent {
 
@@ -22,16 +23,18 @@ class ComponentSource final : public Move {
 
   Result<> accept() override;
   void begin() override { feed(migrate::SourceEvent::begin); }
-  void restart() { feed(migrate::SourceEvent::restarted); }
+  void restart();
   void session_up();
   using Move::feed;
   void feed(migrate::SourceEvent event, std::string text) override;
   void give_up() override;
   Result<> set(const MoveChanges& changes) override;
+  void break_off() override;
+  void went_on(const std::optional<MigrationId>& as) override;
   void share(const std::shared_ptr<SharedIndex>&) override {}  // it has no memory
-  void share_bandwidth(BitRate) override {}
+  void share_bandwidth(BitRate cap) override;
   void regroup(const GroupPlace& place) override;
-  double remaining_bytes() const override { return 0; }
+  double remaining_bytes() const override;
   double dirty_bytes_per_second() const override { return 0; }
 
   const SourceRecord& record() const override { return record_; }
@@ -43,27 +46,22 @@ class ComponentSource final : public Move {
   bool handed_over() const override;
 
  private:
-  struct Message {
-    std::uint64_t number = 0;  // from 1
-    Bytes message{};
-    bool is_last = false;
-    unsigned failures = 0;
-  };
-  void ask(const Message& message);
-  void tell_again();
   Result<> perform(migrate::SourceEffect effect);
   void perform_surely(migrate::SourceEffect effect);
   nlohmann::json journal_entry();
   void recorded();
+  void save();
+  void publish_done();
+  void publish_progress();
   void wait();
   void prepare_target();
+  void begin_to_tell();
   void tell_some();
-  void tell(std::vector<Bytes> messages);
+  void tell(const Components::Taken& taken);
+  void see_whether_all_was_told();
   void maybe_converged();
-  void told(std::uint64_t number, const Result<nlohmann::json>& reply);
   void freeze();
-  void tell_last(std::vector<Bytes> messages);
-  void send(Bytes message, bool is_last);
+  void tell_last(const Components::Taken& taken);
   void commit_target();
   void owned(const nlohmann::json& reply);
   void abort_target();
@@ -76,13 +74,13 @@ class ComponentSource final : public Move {
   std::optional<migrate::SourceState> published_;
   migrate::Source machine_;
   migrate::EventQueue<migrate::Source> queue_;
-  std::deque<Message> unanswered_;
-  std::uint64_t next_number_ = 1;
+  std::optional<StateSender> sender_;
   bool is_taking_ = false;
-  bool more_ = true;  // there was much when it was last asked
-  std::uint64_t told_bytes_ = 0;
-  Instant begun_{}, copying_since_{}, frozen_{}, released_{};
-  os::Loop::Timer bound_, next_, again_, retry_;
+  bool more_ = true;                // there was much when it was last asked
+  double left_bytes_ = 0;           // of messages; about
+  std::optional<double> at_first_;  // were these
+  Instant begun_{}, all_told_{}, frozen_{}, released_{};
+  os::Loop::Timer bound_, next_, again_, progress_timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

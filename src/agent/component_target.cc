@@ -31,7 +31,8 @@ nlohmann::json to_json(const ComponentTargetRecord& record) {
           {"ports", record.ports},
           {"epoch", record.epoch},
           {"has_arrived", record.has_arrived},
-          {"refusal_told", record.refusal_told}};
+          {"refusal_told", record.refusal_told},
+          {"restarted", record.restarted}};
 }
 
 ComponentTargetRecord component_target_record(const nlohmann::json& json) {
@@ -51,7 +52,8 @@ ComponentTargetRecord component_target_record(const nlohmann::json& json) {
           .ports = array_field(json, "ports"),
           .epoch = epoch_field(json, "epoch", 1),
           .has_arrived = json.value("has_arrived", false),
-          .refusal_told = json.value("refusal_told", true)};
+          .refusal_told = json.value("refusal_told", true),
+          .restarted = json.value("restarted", false)};
 }
 
 ComponentTarget::ComponentTarget(const SourceMove::Context& context, ComponentTargetRecord record)
@@ -73,8 +75,8 @@ void ComponentTarget::prepare(PeerRequest request) {
   feed(TargetEvent::begin);
 }
 
-void ComponentTarget::learn(PeerRequest request, std::uint64_t number, BytesView message,
-                            bool is_last) {
+void ComponentTarget::learn(PeerRequest request, const nlohmann::json& body) {
+  const std::uint64_t number = qemu::unsigned_at(body, "number");
   // Told again, as its answer did not arrive.
   if (number <= learned_) return request.answer(nlohmann::json::object());
   if (machine_.state() != TargetState::preparing || !component_) {
@@ -82,14 +84,31 @@ void ComponentTarget::learn(PeerRequest request, std::uint64_t number, BytesView
   }
   if (number != learned_ + 1) return request.answer(fail("a message is missing"));
   learned_ = number;
-  if (!message.empty()) {
-    if (auto done = component_->load_state(message, context_.loop.now()); !done) {
-      feed(TargetEvent::load_failed, done.error().text);
-      return request.answer(std::unexpected(std::move(done).error()));
-    }
+  if (auto done = load(body); !done) {
+    feed(TargetEvent::load_failed, done.error().text);
+    return request.answer(std::unexpected(std::move(done).error()));
   }
-  if (is_last) feed(TargetEvent::loaded);
+  if (qemu::flag_at(body, "last")) feed(TargetEvent::loaded);
   request.answer(nlohmann::json::object());
+}
+
+Result<> ComponentTarget::load(const nlohmann::json& body) {
+  const auto message = message_of(body);
+  if (!message) return std::unexpected(message.error());
+  if (message->empty()) return {};  // nothing but that it is the last
+  return component_->load_state(*message, context_.loop.now());
+}
+
+// In the request, in hex, or else in the push before it.
+Result<Bytes> ComponentTarget::message_of(const nlohmann::json& body) {
+  if (body.contains("state")) {
+    Bytes state = from_hex(text_field_or(body, "state", ""));
+    if (state.size() > kMostStateBytes) return fail("a message is too long");
+    return state;
+  }
+  if (kept_.number != learned_) return fail("message {} has not come", learned_);
+  if (!unpacker_) unpacker_.emplace();
+  return unpacker_->unpack(std::exchange(kept_, {}));
 }
 
 void ComponentTarget::commit(PeerRequest request) {
@@ -126,6 +145,7 @@ Result<> ComponentTarget::source_destroyed() {
 // What had come was in the memory of the agent before this one. An owner's that was not given to
 // the wire thread yet begins anew: it is nowhere else.
 void ComponentTarget::restart() {
+  if (!settled()) record_.restarted = true;
   if (machine_.state() == TargetState::loaded) {
     return feed(TargetEvent::load_failed, "the target's agent was restarted");
   }
@@ -260,7 +280,8 @@ void ComponentTarget::run_ports() {
 
 void ComponentTarget::notify_failed() {
   context_.peers.request(
-      record_.from, "component.failed", {{"id", record_.id.text()}, {"reason", machine_.reason()}},
+      record_.from, "component.failed",
+      {{"id", record_.id.text()}, {"reason", machine_.reason()}, {"restarted", record_.restarted}},
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& done) {
         if (alive.expired()) return;
         if (done) return feed(TargetEvent::failure_heard);

@@ -9,6 +9,7 @@
 
 #include "agent/components.hh"
 #include "agent/source_move.hh"
+#include "agent/state_message.hh"
 #include "migrate/target.hh"
 
 namespace godwit::agent {
@@ -26,6 +27,7 @@ struct ComponentTargetRecord {
   Epoch epoch = 0;
   bool has_arrived = false;  // it and its ports are of this host, or were
   bool refusal_told = true;  // false while the source has not heard of a failure here
+  bool restarted = false;    // that this agent was is why it was refused
 };
 nlohmann::json to_json(const ComponentTargetRecord& record);
 ComponentTargetRecord component_target_record(const nlohmann::json& json);
@@ -35,9 +37,10 @@ class ComponentTarget final {
   ComponentTarget(const SourceMove::Context& context, ComponentTargetRecord record);
 
   void prepare(PeerRequest request);
-  // What it knows, or has learned since, in messages that are numbered from 1; `is_last`: nothing
-  // follows.
-  void learn(PeerRequest request, std::uint64_t number, BytesView message, bool is_last);
+  // What it knows, or has learned since, in messages that are numbered from 1, each kept until it
+  // is asked to be taken.
+  void keep(StateMessage message) { kept_ = std::move(message); }
+  void learn(PeerRequest request, const nlohmann::json& body);
   void commit(PeerRequest request);
   void abort(PeerRequest request, const std::string& reason);
   Result<> give_up();           // the operator's wish, before it owns the component
@@ -51,6 +54,8 @@ class ComponentTarget final {
 
  private:
   void feed(migrate::TargetEvent event, std::string text = {});
+  Result<Bytes> message_of(const nlohmann::json& body);
+  Result<> load(const nlohmann::json& body);
   Result<> perform(migrate::TargetEffect effect);
   void perform_surely(migrate::TargetEffect effect);
   nlohmann::json journal_entry();
@@ -69,6 +74,8 @@ class ComponentTarget final {
   migrate::EventQueue<migrate::Target> queue_;
   std::unique_ptr<net::Component> component_;  // until it has arrived
   std::uint64_t learned_ = 0;                  // messages
+  StateMessage kept_{};                        // that was pushed
+  std::optional<StateUnpacker> unpacker_{};
   std::vector<PortId> holding_;
   std::optional<PeerRequest> preparing_;
   std::vector<PeerRequest> waiting_;  // commits and aborts without an answer yet

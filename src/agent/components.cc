@@ -262,16 +262,19 @@ void Components::begin_state(const ComponentId& id) {
       id, [](net::Component& component, Instant) { component.begin_state(); }, [] {});
 }
 
-void Components::take_state(const ComponentId& id, Take take,
-                            std::function<void(std::vector<Bytes>)> done) {
-  const auto taken = std::make_shared<std::vector<Bytes>>();
+void Components::take_state(const ComponentId& id, Take take, std::function<void(Taken)> done) {
+  const auto taken = std::make_shared<Taken>();
   wires_.with_component(
       id,
       [taken, take](net::Component& component, Instant now) {
         do {
+          const std::size_t before = component.untold();
           Bytes some = component.take_state(kStateBytes, now);
+          const std::size_t left = component.untold();
           if (some.empty()) return;
-          taken->push_back(std::move(some));
+          const auto told = static_cast<double>(before > left ? before - left : 1);
+          taken->left_bytes = static_cast<double>(left) * static_cast<double>(some.size()) / told;
+          taken->messages.push_back(std::move(some));
         } while (take == Take::all);
       },
       [taken, done = std::move(done)] { done(std::move(*taken)); });

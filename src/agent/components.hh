@@ -43,13 +43,17 @@ class Components final {
   // Moves, at the source. Null: there is none.
   const fabric::ComponentRecord* find(const std::string& name) const;
   const fabric::ComponentRecord* find(const ComponentId& id) const;
-  // See net::Component. take_state() goes on with what was taken: one message of about `most`
-  // bytes, or all that there is.
+  // See net::Component. take_state() goes on with what was taken: one message of about kStateBytes,
+  // or all that there is.
   void begin_state(const ComponentId& id);
   // Of a message: half a millisecond of the wire thread.
   static constexpr std::size_t kStateBytes = 128 << 10;
   enum class Take : std::uint8_t { some, all };
-  void take_state(const ComponentId& id, Take take, std::function<void(std::vector<Bytes>)> done);
+  struct Taken {
+    std::vector<Bytes> messages{};
+    double left_bytes = 0;  // about: of things as long as these
+  };
+  void take_state(const ComponentId& id, Take take, std::function<void(Taken)> done);
   void end_state(const ComponentId& id);
   // It goes on here, from what is kept of it if it left the wire thread.
   void resume(const ComponentId& id);

@@ -17,8 +17,7 @@ namespace {
 
 constexpr std::size_t kMaxHosts = 1024;  // of a fleet; as many as there may be sessions
 constexpr Nanoseconds kMaxInviteLife = std::chrono::hours(24 * 7);
-constexpr const char* kWireControl = "wire";  // push; body is a control message of the engine
-constexpr const char* kHostsPush = "hosts";   // push; the hosts that the sender knows
+constexpr const char* kHostsPush = "hosts";  // the hosts that the sender knows
 
 std::chrono::sys_seconds wall_clock() {
   return std::chrono::floor<seconds>(std::chrono::system_clock::now());
@@ -379,10 +378,10 @@ std::vector<std::string> Fleet::hosts_called(const std::string& name) const {
   return of_site;
 }
 
-Result<> Fleet::push_wire_control(const std::string& peer, BytesView message) {
+Result<> Fleet::push(const std::string& peer, const std::string& method, BytesView body) {
   session::Session* session = find(peer);
   if (session == nullptr) return fail("no session with {}", peer);
-  return session->push_binary(kWireControl, message);
+  return session->push_binary(method, body);
 }
 
 const crypto::Certificate* Fleet::ca() const { return identity_ ? &identity_->ca() : nullptr; }
@@ -404,7 +403,11 @@ void Fleet::broadcast(const std::string& method, const nlohmann::json& body) {
   }
 }
 
-bool Fleet::is_up(const std::string& peer) const { return find(peer) != nullptr; }
+// While one ends it tells so to those who wait for its answers: it is not up to them.
+bool Fleet::is_up(const std::string& peer) const {
+  const session::Session* session = find(peer);
+  return session != nullptr && !session->ended();
+}
 
 std::vector<std::string> Fleet::up() const {
   std::vector<std::string> names;

@@ -28,6 +28,8 @@ namespace godwit::agent {
 
 class Fleet final : public Peers {
  public:
+  // Push; its body is a control message of the wire engine.
+  static constexpr const char* kWireControl = "wire";
   // What the fleet brings to the rest of the agent.
   struct Handlers {
     std::function<void(session::Session&)> up;
@@ -65,7 +67,6 @@ class Fleet final : public Peers {
   // What this host's operator gives to that of another fleet: public.
   Result<nlohmann::json> card() const;
   Trust& trust() { return trust_; }
-  Result<> push_wire_control(const std::string& peer, BytesView message);
 
   // Founds the fleet of a host that has none. Fails where the CA is not kept.
   Result<> be_founder();
@@ -86,6 +87,7 @@ class Fleet final : public Peers {
   unsigned protocol(const std::string& peer) const override;
   void request(const std::string& peer, const std::string& method, const nlohmann::json& body,
                Reply reply, Nanoseconds timeout) override;
+  Result<> push(const std::string& peer, const std::string& method, BytesView body) override;
   void open_lane(const std::string& peer, LaneReady ready) override;
 
   std::function<void(std::shared_ptr<os::UdpSocket>)> online;  // the host's port is open

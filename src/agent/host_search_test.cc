@@ -22,6 +22,7 @@ class SomePeers final : public Peers {
   unsigned protocol(const std::string&) const override { return 0; }
   void request(const std::string&, const std::string&, const nlohmann::json&, Reply,
                Nanoseconds) override {}
+  Result<> push(const std::string&, const std::string&, BytesView) override { return {}; }
   void open_lane(const std::string&, LaneReady) override {}
 
   std::set<std::string> sessions;

@@ -229,7 +229,7 @@ class Agent final {
   WireThread::Handlers wire_handlers() {
     return {.control =
                 [this](const std::string& peer, const Bytes& message) {
-                  (void)fleet_.push_wire_control(peer, message);  // down: said again
+                  (void)fleet_.push(peer, Fleet::kWireControl, message);  // down: said again
                 },
             .event = [this](const wire::Event& event) { network_.on_wire_event(event); }};
   }
@@ -275,6 +275,9 @@ class Agent final {
                 },
             .push =
                 [this](const std::string& peer, const std::string& method, BytesView body) {
+                  if (method == kStatePush) {
+                    return migrations_.on_state(peer, body);
+                  }
                   const auto json = nlohmann::json::parse(as_text(body), nullptr, false);
                   if (method == Users::kPush) users_.learn(peer, text_field_or(json, "pem", ""));
                 },

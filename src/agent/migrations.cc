@@ -18,12 +18,6 @@ namespace {
 
 constexpr std::size_t kMaxNewLanes = 64;  // accepted, transfer not yet named
 constexpr Nanoseconds kNewLaneTimeout = seconds(10);
-constexpr Nanoseconds kResumeInterval = milliseconds(200);
-
-bool is_resumable(SourceState state) {
-  return state == SourceState::preparing || state == SourceState::copying ||
-         state == SourceState::ready;
-}
 
 // How long the vm's clock has stood still; nothing from a source that does not know.
 std::optional<Nanoseconds> behind_field(const nlohmann::json& body) {
@@ -40,20 +34,18 @@ Migrations::Migrations(SourceMove::Context context,
       libvirt_(context, std::move(hosts_called)),
       components_(context),
       groups_(context.loop, context.events,
-              [this](const MigrationId& id) { return find_move(id); }) {}
+              [this](const MigrationId& id) { return find_move(id); }),
+      resumption_(
+          context.loop, context.peers, context.events, [this] { return sources(); },
+          [this](const Move& old) { return begin_again(old); }) {}
 
 void Migrations::start() {
-  started_ = context_.loop.now();
-  components_.start();
-  for (ComponentSource* move : components_.sources()) {
-    if (move->record().group) groups_.add(*move);
-  }
+  components_.start([this](Move& move) { found_again(move); });
   for (const auto& document : context_.store.list("migration-source")) {
     auto move = std::make_unique<SourceMove>(context_, source_record(document.body));
     SourceMove* raw = move.get();
     sources_[raw->record().id] = std::move(move);
-    if (raw->record().resume && is_resumable(raw->state())) to_resume_.insert(raw->record().id);
-    if (raw->record().group && raw->record().resumed_as.empty()) groups_.add(*raw);
+    found_again(*raw);
     if (!raw->over()) raw->restart();
   }
   for (const auto& document : context_.store.list("migration-target")) {
@@ -62,55 +54,32 @@ void Migrations::start() {
     targets_[raw->record().id] = std::move(move);
     raw->restart();
   }
-  resume_moves();
+  resumption_.start();
   libvirt_.start();
 }
 
-// A move that our restart broke off is over at both ends: another goes on with it, for which the
-// target still has what came (KnownMemory).
-void Migrations::resume_moves() {
-  std::erase_if(to_resume_, [this](const MigrationId& id) {
-    const auto found = sources_.find(id);
-    if (found == sources_.end()) return true;
-    SourceMove& old = *found->second;
-    if (!old.over() || !context_.peers.is_up(old.record().to)) return false;
-    if (old.record().group && !is_group_over(old.record().group->id)) return false;
-    resume(old);
-    return true;
-  });
-  if (to_resume_.empty() || context_.loop.now() - started_ > stream::kLanePatience) return;
-  resume_timer_ = context_.loop.after(kResumeInterval, [this] { resume_moves(); });
+void Migrations::found_again(Move& move) {
+  if (move.record().group && move.record().resumed_as.empty()) groups_.add(move);
 }
 
-// Of the members that are to be resumed: one that goes on alone would be told that the group
-// failed.
-bool Migrations::is_group_over(const MigrationId& group) {
-  return std::ranges::all_of(sources_, [&](const auto& each) {
-    const auto& place = each.second->record().group;
-    return !place || place->id != group || !to_resume_.contains(each.first) || each.second->over();
-  });
-}
-
-void Migrations::resume(SourceMove& old) {
-  const MigrationId id = old.record().id;
+Result<Move*> Migrations::begin_again(const Move& old) {
   SourceRecord record = old.record();
-  Vm* vm = context_.vms.find(record.vm);
-  if (old.state() != SourceState::aborted || vm == nullptr || is_moving(record.vm)) return;
+  if (is_moving(record.vm)) return fail("{} is migrating already", spoken_name(record));
   record.state = SourceState::planned;
   record.reason.clear();
-  record.resumes = id.text();
+  record.broken_off = false;
+  record.resumes = record.id.text();
+  ++record.times_resumed;
   record.report = record.clock = record.hooks = nullptr;
-  const auto referred = refer_to(*vm, record);
-  const auto begun = referred ? begin(std::move(record), 0) : std::unexpected(referred.error());
-  if (!begun) {
-    return spdlog::warn("vm {}: its move does not go on: {}", vm->name(), begun.error().text);
+  Result<> referred = fail("{} is gone", spoken_name(record));
+  if (ComponentMoves::is_one(record.vm)) {
+    const auto* component = context_.components.find(record.component);
+    if (component != nullptr) referred = components_.refer_to(*component, record);
+  } else if (Vm* vm = context_.vms.find(record.vm)) {
+    referred = refer_to(*vm, record);
   }
-  const SourceRecord& next = (*begun)->record();
-  spdlog::info("vm {}: migration {} goes on as {}", next.vm, next.resumes, next.id.text());
-  // It may have made room for it.
-  if (const auto still = sources_.find(id); still != sources_.end()) {
-    still->second->resumed_as(next.id);
-  }
+  if (!referred) return std::unexpected(referred.error());
+  return begin(std::move(record), 0);
 }
 
 bool Migrations::is_moving(const std::string& vm) const {
@@ -158,6 +127,13 @@ Move* Migrations::find_move(const MigrationId& id) const {
   const auto found = sources_.find(id);
   return found != sources_.end() ? found->second.get()
                                  : static_cast<Move*>(components_.find_source(id));
+}
+
+std::vector<Move*> Migrations::sources() const {
+  std::vector<Move*> all;
+  for (const auto& [id, move] : sources_) all.push_back(move.get());
+  for (ComponentSource* move : components_.sources()) all.push_back(move);
+  return all;
 }
 
 Result<Move*> Migrations::find_source(const std::string& text) {
@@ -215,7 +191,8 @@ Result<> Migrations::follow(const std::string& id, std::shared_ptr<http::EventSt
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
   stream->push("progress", (*move)->progress());
-  if (migrate::is_final((*move)->state()) || (*move)->handed_over()) {
+  const bool is_over = migrate::is_final((*move)->state()) || (*move)->handed_over();
+  if (is_over && !goes_on((*move)->record())) {
     stream->push("done", (*move)->describe());
     stream->close();
     return {};
@@ -241,7 +218,10 @@ Result<> Migrations::abort(const std::string& id) {
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
   const SourceState state = (*move)->state();
-  if (state == SourceState::aborting || state == SourceState::aborted) return {};
+  if (state == SourceState::aborting || state == SourceState::aborted) {
+    if (goes_on((*move)->record())) (*move)->give_up();
+    return {};
+  }
   if (state == SourceState::released) {
     return fail(
         "migration {} has handed over and waits for host {}'s word: it cannot be "
@@ -290,6 +270,9 @@ void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
   if (request.method.starts_with("libvirt.")) {
     return libvirt_.on_request(std::move(request), body);
   }
+  if (request.method == "component.failed" || request.method == "migration.failed") {
+    return target_failed(std::move(request), body);
+  }
   if (request.method.starts_with("component.")) {
     return components_.on_request(std::move(request), body);
   }
@@ -299,13 +282,6 @@ void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
   const auto id = id_field<MigrationId>(body, "id");
   if (!id) return request.answer(std::unexpected(id.error()));
   if (request.method == "migration.prepare") return prepare_target(std::move(request), body);
-  if (request.method == "migration.failed") {
-    const auto found = sources_.find(*id);
-    if (found != sources_.end() && found->second->record().to == request.peer) {
-      found->second->feed(SourceEvent::target_failed, text_field_or(body, "reason", ""));
-    }
-    return request.answer(nlohmann::json::object());
-  }
   if (request.method == "migration.after") {
     const auto found = sources_.find(*id);
     if (found != sources_.end() && found->second->record().to == request.peer) {
@@ -343,6 +319,16 @@ void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
     return request.answer(nlohmann::json::object());
   }
   request.answer(fail("unknown request {}", request.method));
+}
+
+void Migrations::target_failed(PeerRequest request, const nlohmann::json& body) {
+  const auto id = id_field<MigrationId>(body, "id");
+  if (!id) return request.answer(std::unexpected(id.error()));
+  if (Move* move = find_move(*id); move != nullptr && move->record().to == request.peer) {
+    if (qemu::flag_at(body, "restarted")) move->break_off();
+    move->feed(SourceEvent::target_failed, text_field_or(body, "reason", ""));
+  }
+  request.answer(nlohmann::json::object());
 }
 
 void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body) {

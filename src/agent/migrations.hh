@@ -4,7 +4,6 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -12,6 +11,7 @@
 #include "agent/host_search.hh"
 #include "agent/libvirt_moves.hh"
 #include "agent/move_groups.hh"
+#include "agent/move_resumption.hh"
 #include "agent/source_move.hh"
 #include "agent/target_move.hh"
 #include "http/caller.hh"
@@ -45,6 +45,7 @@ class Migrations final {
 
   // Peers.
   void on_request(PeerRequest request, const nlohmann::json& body);
+  void on_state(const std::string& peer, BytesView push) { components_.on_state(peer, push); }
   void on_session_up(const std::string& peer);
   // The path to a peer changed: lanes of moves there may be dead.
   void doubt_lanes(const std::string& peer);
@@ -83,9 +84,10 @@ class Migrations final {
   ComponentTarget* find_component_target(const std::string& id) const;
   Result<> refer_to(Vm& vm, SourceRecord& record);
   Result<Move*> begin(SourceRecord record, std::int64_t at);
-  void resume_moves();
-  bool is_group_over(const MigrationId& group);
-  void resume(SourceMove& old);
+  std::vector<Move*> sources() const;
+  void found_again(Move& move);
+  Result<Move*> begin_again(const Move& old);
+  void target_failed(PeerRequest request, const nlohmann::json& body);
   void launch(Wanted& wanted, http::Responder& responder);
   void conclude(Wanted& wanted, http::Responder& responder);
   void answer_dry_run(const Wanted& wanted, http::Responder& responder);
@@ -106,10 +108,8 @@ class Migrations final {
   std::map<std::uint64_t, NewLane> new_lanes_;
   std::uint64_t next_lane_ = 1;
   MoveGroups groups_;
+  MoveResumption resumption_;
   std::map<MigrationId, os::Loop::Timer> scheduled_;
-  std::set<MigrationId> to_resume_;  // once they are over
-  os::Loop::Timer resume_timer_;
-  Instant started_{};
 };
 
 }  // namespace godwit::agent

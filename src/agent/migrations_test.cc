@@ -8,6 +8,7 @@
 
 #include "agent/contents.hh"
 #include "agent/replicas.hh"
+#include "agent/state_message.hh"
 
 namespace godwit::agent {
 namespace {
@@ -27,6 +28,7 @@ class NoPeers final : public Peers {
                Nanoseconds) override {
     reply(fail("nobody is there"));
   }
+  Result<> push(const std::string&, const std::string&, BytesView) override { return {}; }
   void open_lane(const std::string&, LaneReady ready) override { ready(fail("nobody is there")); }
 
  private:
@@ -198,11 +200,96 @@ TEST_F(MigrationsTest, AnUnknownMigrationIsNoRefusal) {
   EXPECT_TRUE(ask("migration.abort", {{"id", kMove.text()}})) << "nothing is left to abort";
 }
 
+// ---- components ----
+
+// The address of a station at port 3.
+const Bytes kState = from_hex("01000201000000000e0000000302000000000a000005dc");
+
+class ComponentMigrationsTest : public MigrationsTest {
+ protected:
+  void prepare() {
+    Json ports = Json::array();
+    for (int i = 1; i <= 4; ++i) ports.push_back({{"name", std::to_string(i)}});
+    auto component = fabric::new_component({{"name", "sw1"}, {"type", "switch"}, {"ports", ports}});
+    Json described = Json::array();
+    for (fabric::ComponentPort& port : component->ports) {
+      port.id = an_id<PortId>(static_cast<unsigned char>(40 + port.index));
+      PortRecord record;
+      record.id = port.id;
+      record.kind = PortKind::component;
+      record.name = "sw1-" + port.name;
+      described.push_back({{"port", to_json(record)}});
+    }
+    component->id = an_id<ComponentId>(3);
+    // Answered when its ports are ready, or it is over.
+    migrations_.on_request(
+        {.peer = "e1", .method = "component.prepare", .answer = [](const Result<Json>&) {}},
+        {{"id", kMove.text()},
+         {"component", fabric::to_json(*component)},
+         {"ports", described},
+         {"epoch", 2}});
+  }
+  Result<Json> tell(std::uint64_t number, const std::optional<std::string>& hex = {}) {
+    Json body = {{"id", kMove.text()}, {"number", number}, {"last", false}};
+    if (hex) body["state"] = *hex;
+    return ask("component.state", body);
+  }
+  std::string target_state() { return migrations_.show(kMove.text())->at("state"); }
+};
+
+TEST_F(ComponentMigrationsTest, StateComesInPushes) {
+  prepare();
+  StatePacker packer(kMove);
+  const Bytes first = packer.pack(1, kState), second = packer.pack(2, kState);
+  migrations_.on_state("e1", first);
+  EXPECT_TRUE(tell(1));
+  EXPECT_TRUE(tell(1)) << "told again: it is taken once";
+  migrations_.on_state("c1", second);  // of somebody else
+  migrations_.on_state("e1", second);
+  EXPECT_TRUE(tell(2));
+  EXPECT_EQ(target_state(), "copying");
+}
+
+TEST_F(ComponentMigrationsTest, AnOlderSourceSendsItInHex) {
+  prepare();
+  EXPECT_TRUE(tell(1, to_hex(kState)));
+  EXPECT_TRUE(tell(2, ""));
+  EXPECT_EQ(target_state(), "copying");
+  EXPECT_FALSE(tell(3, to_hex(Bytes(kMostStateBytes + 1))));
+  EXPECT_EQ(target_state(), "aborted");
+}
+
+TEST_F(ComponentMigrationsTest, AMoveEndsWithAPushThatHasNotCome) {
+  prepare();
+  EXPECT_FALSE(tell(1));
+  EXPECT_EQ(target_state(), "aborted");
+}
+
+TEST_F(ComponentMigrationsTest, AMoveEndsWithAPushThatIsDamaged) {
+  prepare();
+  Bytes body = StatePacker(kMove).pack(1, kState);
+  body[30] ^= std::byte{0xff};
+  migrations_.on_state("e1", body);
+  EXPECT_FALSE(tell(1));
+  EXPECT_EQ(target_state(), "aborted");
+}
+
+TEST_F(ComponentMigrationsTest, HostilePushesAreDropped) {
+  prepare();
+  migrations_.on_state("e1", {});
+  migrations_.on_state("e1", Bytes(27, std::byte{0}));
+  migrations_.on_state("e1", Bytes(1 << 20, std::byte{0xff}));
+  migrations_.on_state("e1", StatePacker(an_id<MigrationId>(99)).pack(1, kState));
+  migrations_.on_state("e1", StatePacker(kMove).pack(1, kState));
+  EXPECT_TRUE(tell(1)) << "what came before has done no harm";
+}
+
 TEST_F(MigrationsTest, HostileRequestsAreAnsweredNotThrown) {
   const std::vector<Json> hostile = {nullptr,       true, -1, 1e300, "", Json::array({1, "x"}),
                                      Json::object()};
   for (const char* method : {"migration.prepare", "migration.preflight", "migration.failed",
-                             "migration.commit", "migration.after", "migration.nonsense"}) {
+                             "migration.commit", "migration.after", "migration.nonsense",
+                             "component.prepare", "component.state", "component.failed"}) {
     for (const Json& value : hostile) {
       EXPECT_NO_THROW((void)ask(method, value)) << method << value.dump();
     }

@@ -23,6 +23,11 @@ class Move {
   virtual void give_up() = 0;  // as an operator wants it
   virtual Result<> set(const MoveChanges& changes) = 0;
 
+  // An agent's restart is about to end it: another is to go on with it, if that is wished and it is
+  // not too late. Then: as which one, or none does after all.
+  virtual void break_off() = 0;
+  virtual void went_on(const std::optional<MigrationId>& as) = 0;
+
   // A group's member. Before begin(): its memory is sent as one of a group's. Then: its part of the
   // group's cap, which is not its own wish; what changed for all.
   virtual void share(const std::shared_ptr<SharedIndex>& index) = 0;

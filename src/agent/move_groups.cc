@@ -65,6 +65,7 @@ std::vector<migrate::GroupMember> MoveGroups::view_of(const Group& group) const 
 
 bool MoveGroups::is_over(const Group& group) const {
   return std::ranges::all_of(moves_of(group), [](const Move* move) {
+    if (goes_on(move->record())) return false;
     const SourceState state = move->state();
     return migrate::is_final(state) || state == SourceState::committed ||
            state == SourceState::draining;
@@ -113,7 +114,12 @@ void MoveGroups::obey(const Group& group, const migrate::GroupVerdict& verdict) 
   // Copied: the one that failed may be told, too.
   const std::string why = fmt::format("{} of the group does not move: {}",
                                       spoken_name((*failed)->record()), (*failed)->reason());
-  for (Move* move : moves) move->feed(SourceEvent::abort_requested, why);
+  const bool is_broken_off =
+      std::ranges::any_of(moves, [](const Move* move) { return goes_on(move->record()); });
+  for (Move* move : moves) {
+    if (is_broken_off) move->break_off();  // what goes on is the whole group
+    move->feed(SourceEvent::abort_requested, why);
+  }
 }
 
 nlohmann::json MoveGroups::progress(const Group& group) const {
@@ -154,6 +160,7 @@ nlohmann::json MoveGroups::describe(const MigrationId& id) {
     }
     const std::int64_t at = move->record().handed_over_ms;
     if (at > 0) first = std::min(first, at), last = std::max(last, at);
+    if (one.contains("goes_on")) json["goes_on"] = true;
     json["members"].push_back(std::move(one));
   }
   if (last > 0) json["spread_ms"] = last - first;
@@ -189,10 +196,15 @@ Result<> MoveGroups::set(const MigrationId& id, const MoveChanges& changes) {
   Group& group = groups_.at(id);
   if (is_over(group)) return fail("migration {} is over", id.text());
   if (changes.bandwidth) group.place.cap = *changes.bandwidth;
-  for (Move* move : moves_of(group)) {
-    const auto done = move->set({.max_downtime = changes.max_downtime,
-                                 .bandwidth = std::nullopt,
-                                 .on_diverge = changes.on_diverge});
+  const auto moves = moves_of(group);
+  // Limits are the vms', where there are some.
+  const auto is_vm = [](const Move* move) { return move->record().component.is_zero(); };
+  const bool has_vms = std::ranges::any_of(moves, is_vm);
+  for (Move* move : moves) {
+    const MoveChanges limits{.max_downtime = changes.max_downtime,
+                             .bandwidth = std::nullopt,
+                             .on_diverge = changes.on_diverge};
+    const auto done = is_vm(move) || !has_vms ? move->set(limits) : Result<>{};
     if (!done) return done;  // the first's answer is that of all: they began alike
     move->regroup(group.place);
   }

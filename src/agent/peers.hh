@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/bytes.hh"
 #include "base/result.hh"
 #include "base/units.hh"
 #include "os/byte_stream.hh"
@@ -29,6 +30,8 @@ class Peers {
   // `reply` gets the peer's answer, or why there is none; exactly once.
   virtual void request(const std::string& peer, const std::string& method,
                        const nlohmann::json& body, Reply reply, Nanoseconds timeout) = 0;
+  // Without an answer; what is asked afterwards arrives after it, unless the session ends.
+  virtual Result<> push(const std::string& peer, const std::string& method, BytesView body) = 0;
   virtual void open_lane(const std::string& peer, LaneReady ready) = 0;
 };
 

@@ -188,6 +188,7 @@ void SourceMove::prepare_target() {
       [this, marker, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
         if (alive.expired()) return;
         if (reply) return feed(SourceEvent::target_prepared);
+        if (!context_.peers.is_up(record_.to)) break_off();
         feed(SourceEvent::target_failed, fmt::format("host {} cannot take vm {}: {}", record_.to,
                                                      record_.vm, reply.error().text));
       },
@@ -271,7 +272,24 @@ void SourceMove::owned(const nlohmann::json& reply) {
   if (memory_) memory_->serve();
 }
 
+void SourceMove::restart() {
+  break_off();
+  feed(SourceEvent::restarted);
+}
+
+void SourceMove::break_off() {
+  if (may_go_on(record_)) record_.broken_off = true;
+}
+
+void SourceMove::went_on(const std::optional<MigrationId>& as) {
+  if (as) record_.resumed_as = as->text();
+  record_.broken_off = as.has_value();
+  save();
+  if (machine_.state() == SourceState::aborted) publish_done();
+}
+
 void SourceMove::give_up() {
+  if (goes_on(record_)) went_on(std::nullopt);
   record_.given_up = true;
   feed(SourceEvent::abort_requested, "aborted on request");
 }
@@ -333,11 +351,6 @@ Result<> SourceMove::set(const MoveChanges& changes) {
 void SourceMove::regroup(const GroupPlace& place) {
   record_.group->cap = place.cap;
   record_.group->hold = place.hold;
-  save();
-}
-
-void SourceMove::resumed_as(const MigrationId& id) {
-  record_.resumed_as = id.text();
   save();
 }
 

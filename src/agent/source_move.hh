@@ -52,7 +52,7 @@ class SourceMove final : public Move {
 
   Result<> accept() override;
   void begin() override;
-  void restart() { feed(migrate::SourceEvent::restarted); }
+  void restart();
   // How hooks and clock fared where the vm runs now: told when they are through.
   void hooks_ended(const HookOutcome& outcome);
   void clock_corrected(const ClockReport& report);
@@ -65,7 +65,8 @@ class SourceMove final : public Move {
   void session_up();
   Result<> set(const MoveChanges& changes) override;
   void share(const std::shared_ptr<SharedIndex>& index) override { shared_ = index; }
-  void resumed_as(const MigrationId& id);
+  void break_off() override;
+  void went_on(const std::optional<MigrationId>& as) override;
   // Post-copy: what carried the memory was lost with an agent, or the target's knows it no more.
   void recover_memory();
   void target_needs_memory();  // by its word
@@ -123,6 +124,7 @@ class SourceMove final : public Move {
   // Of QEMU, its guest's with it, and of the agent, since the move began; in seconds.
   double cpu_spent(const Vm& vm) const;
   void tell_followers();
+  void publish_done();
   std::string shown_state() const;
   std::optional<codec::Settings> codec() const;
   std::optional<SharedPlace> shared_place() const;

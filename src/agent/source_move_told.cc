@@ -40,7 +40,7 @@ void SourceMove::tell_followers() {
   const SourceState state = machine_.state();
   if (!handed_over() && state != SourceState::aborted) return;
   progress_timer_.reset();
-  context_.events.publish_done(record_.id, describe());
+  publish_done();
   if (state != SourceState::aborted) return;
   // It refers to the vm, which may be removed from now on; and it may be calling us.
   context_.loop.post([this, alive = std::weak_ptr(alive_)] {
@@ -49,6 +49,11 @@ void SourceMove::tell_followers() {
     memory_.reset();
     replicas_held_.reset();
   });
+}
+
+// Not before it is said which move goes on with it.
+void SourceMove::publish_done() {
+  if (!goes_on(record_)) context_.events.publish_done(record_.id, describe());
 }
 
 void SourceMove::publish_progress() {
@@ -69,10 +74,7 @@ nlohmann::json SourceMove::describe() const {
   nlohmann::json json = agent::describe(record_, context_.config.name, shown_state());
   json["stop_policy"] = migrate::to_text(record_.stop_policy);
   if (!machine_.reason().empty()) json["reason"] = machine_.reason();
-  if (record_.group) json["group"] = record_.group->id.text();
   if (record_.shared_disks) json["shared_disks"] = true;
-  if (!record_.resumes.empty()) json["resumes"] = record_.resumes;
-  if (!record_.resumed_as.empty()) json["resumed_as"] = record_.resumed_as;
   if (!record_.hooks.is_null()) json["hooks"] = record_.hooks;
   if (!record_.clock.is_null()) json["clock"] = record_.clock;
   if ((memory_ || rescue_ || snapshots_) && !migrate::is_final(machine_.state()))

@@ -28,6 +28,15 @@ std::optional<GroupPlace> group_place(const nlohmann::json& json) {
   return place;
 }
 
+bool may_go_on(const SourceRecord& record) {
+  using enum migrate::SourceState;
+  const bool is_copied =
+      record.state == preparing || record.state == copying || record.state == ready;
+  return record.resume && is_copied && record.times_resumed < kMostResumed;
+}
+
+bool goes_on(const SourceRecord& record) { return record.broken_off && record.resumed_as.empty(); }
+
 bool goes_postcopy(const SourceRecord& record) {
   return record.on_diverge == migrate::OnDiverge::postcopy;
 }
@@ -62,8 +71,10 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"cache_bytes", record.cache.bytes},
           {"on_diverge", migrate::to_text(record.on_diverge)},
           {"resume", record.resume},
+          {"broken_off", record.broken_off},
           {"resumes", record.resumes},
           {"resumed_as", record.resumed_as},
+          {"times_resumed", record.times_resumed},
           {"given_up", record.given_up},
           {"group", to_json(record.group)},
           {"handed_over_ms", record.handed_over_ms},
@@ -95,6 +106,10 @@ nlohmann::json describe(const SourceRecord& record, const std::string& host,
                          {"max_downtime_ms", to_ms(record.max_downtime)},
                          {"by", record.by}};
   if (!record.reason.empty()) json["reason"] = record.reason;
+  if (record.group) json["group"] = record.group->id.text();
+  if (goes_on(record)) json["goes_on"] = true;
+  if (!record.resumes.empty()) json["resumes"] = record.resumes;
+  if (!record.resumed_as.empty()) json["resumed_as"] = record.resumed_as;
   if (record.handed_over_ms > 0) json["handed_over_ms"] = record.handed_over_ms;
   if (!record.report.is_null()) json["report"] = record.report;
   return json;
@@ -130,8 +145,10 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.on_diverge =
       migrate::on_diverge(json.value("on_diverge", "")).value_or(migrate::OnDiverge::abort);
   record.resume = json.value("resume", false);
+  record.broken_off = json.value("broken_off", false);
   record.resumes = json.value("resumes", "");
   record.resumed_as = json.value("resumed_as", "");
+  record.times_resumed = json.value("times_resumed", 0U);
   record.given_up = json.value("given_up", false);
   record.group = group_place(json.value("group", nlohmann::json()));
   record.handed_over_ms = json.value("handed_over_ms", std::int64_t{0});

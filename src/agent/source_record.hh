@@ -30,6 +30,8 @@ inline constexpr unsigned kSnapshotsProtocol = 11;
 inline constexpr unsigned kComponentProtocol = 13;
 // That knows of wires to other fleets.
 inline constexpr unsigned kTrustProtocol = 14;
+// That takes components' state in pushes.
+inline constexpr unsigned kStateBytesProtocol = 15;
 // What vms of a group share, before the target compresses it.
 inline constexpr ByteCount kMostShared{std::uint64_t{1} << 30};
 
@@ -81,9 +83,11 @@ struct SourceRecord {
   bool known = true;                // what the target knows of the vm is not sent
   ByteCount cache = kDefaultCache;  // of pages, at each end
   migrate::OnDiverge on_diverge = migrate::OnDiverge::abort;
-  bool resume = true;     // by another move, if our agent restarts while memory is copied
-  std::string resumes{};  // the move that this one goes on with
+  bool resume = true;       // by another move, if an agent restarts while memory is copied
+  bool broken_off = false;  // so it was
+  std::string resumes{};    // the move that this one goes on with
   std::string resumed_as{};
+  unsigned times_resumed = 0;  // in a row, up to this one
   std::optional<GroupPlace> group{};
   std::int64_t handed_over_ms = 0;  // since 1970, as the target's word came
   Epoch epoch = 0;                  // of the ports at the target
@@ -97,6 +101,12 @@ struct SourceRecord {
   nlohmann::json clock{};       // once it runs again, see ClockReport
   nlohmann::json hooks{};       // by moment: {ms, failure?}, of those that ran
 };
+// An agent that breaks off as many moves in a row is thought to do so because of them.
+inline constexpr unsigned kMostResumed = 5;
+// Whether another move is to go on with it if an agent's restart ends it now.
+bool may_go_on(const SourceRecord& record);
+// It was broken off so, and the other is not there yet.
+bool goes_on(const SourceRecord& record);
 bool goes_postcopy(const SourceRecord& record);
 // When it diverges, rather than abort.
 bool pauses(const SourceRecord& record);

@@ -235,6 +235,7 @@ void TargetMove::restart() {
       machine_.state() == TargetState::loaded || machine_.state() == TargetState::owner;
   const bool known = !ports_.empty() && context_.network.describe_nic(ports_.front()).has_value();
   if (may_run && !known) hold_ports();
+  record_.restarted = !may_run;
   feed(TargetEvent::restarted);
 }
 
@@ -271,7 +272,8 @@ void TargetMove::reply(const nlohmann::json& body) {
 
 void TargetMove::notify_failed() {
   context_.peers.request(
-      record_.from, "migration.failed", {{"id", record_.id.text()}, {"reason", machine_.reason()}},
+      record_.from, "migration.failed",
+      {{"id", record_.id.text()}, {"reason", machine_.reason()}, {"restarted", record_.restarted}},
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& done) {
         if (alive.expired()) return;
         if (done) return feed(TargetEvent::failure_heard);

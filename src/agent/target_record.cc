@@ -15,6 +15,7 @@ nlohmann::json to_json(const TargetRecord& record) {
           {"clock", record.clock},
           {"hooks", record.hooks},
           {"refusal_told", record.refusal_told},
+          {"restarted", record.restarted},
           {"postcopy", record.postcopy},
           {"memory_follows", record.memory_follows},
           {"shared_disks", record.shared_disks}};
@@ -40,6 +41,7 @@ TargetRecord target_record(const nlohmann::json& json) {
   record.clock = json.value("clock", nlohmann::json());
   record.hooks = json.value("hooks", nlohmann::json());
   record.refusal_told = json.value("refusal_told", true);
+  record.restarted = json.value("restarted", false);
   record.postcopy = json.value("postcopy", false);
   record.memory_follows = json.value("memory_follows", false);
   record.shared_disks = json.value("shared_disks", false);

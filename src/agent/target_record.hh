@@ -22,6 +22,7 @@ struct TargetRecord {
   nlohmann::json clock{};       // see ClockReport
   nlohmann::json hooks{};       // of post-resume: {ms, ran, failure?}, once they are through
   bool refusal_told = true;     // false while the source has not heard of a failure here
+  bool restarted = false;       // that this agent was is why it was refused
   bool postcopy = false;        // may come to it
   bool memory_follows = false;  // it came to it, and QEMU has not got all yet
   bool shared_disks = false;    // we see the source's: they are not copied

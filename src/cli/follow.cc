@@ -18,6 +18,7 @@ constexpr int kNoAnswer = 502;  // and above: of the host for which our agent as
 bool is_final(const json& migration) {
   static constexpr std::array kFinal = {"committed", "draining", "done",
                                         "aborted",   "partial",  "undecided"};
+  if (migration.value("goes_on", false)) return false;
   return std::ranges::find(kFinal, migration.value("state", "")) != kFinal.end();
 }
 
@@ -55,6 +56,12 @@ class Follower final {
     if (!reply->ok()) throw refusal(*reply);
     unreachable_since_.reset();
     migration_ = reply->body;
+    if (const std::string next = migration_.value("resumed_as", ""); !next.empty()) {
+      progress_.note(
+          fmt::format("broken off: {}; it goes on as {}", migration_.value("reason", ""), next));
+      id_ = next;
+      return look();
+    }
     if (is_final(migration_)) end_ = End::finished;
     if (options_.until_ready && migration_.value("state", "") == "ready") end_ = End::ready;
     return true;

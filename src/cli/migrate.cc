@@ -131,9 +131,11 @@ void add_migrate(CLI::App& app, Context& context) {
                    "when further rounds do not shorten it (smart: more bytes, a shorter pause), or "
                    "by Xen's rule, to compare with (stock)")
       ->check(CLI::IsMember({"downtime", "smart", "stock"}));
-  verb->add_option("--on-restart", move->on_restart,
-                   "When this host's agent is restarted while memory is copied: go on with another "
-                   "move, which sends what is not there yet (resume, the default), or abort")
+  verb->add_option(
+          "--on-restart", move->on_restart,
+          "When an agent is restarted while memory is copied, this host's or the other's: go "
+          "on with another move, which sends what is not there yet (resume, the default), "
+          "or abort")
       ->check(CLI::IsMember({"resume", "abort"}));
   verb->add_flag(
       "--background", move->background,

@@ -54,7 +54,9 @@ std::string step_of(const json& progress) {
 
 std::string progress_line(const json& progress) {
   std::string line = step_of(progress) + disks_of(progress);
-  if (has(progress, "remaining_bytes") && number_of(progress, "round") > 0) {
+  // Of memory it is not known before the first round; a component's state has none.
+  const bool is_known = !progress.contains("round") || number_of(progress, "round") > 0;
+  if (has(progress, "remaining_bytes") && is_known) {
     line +=
         fmt::format("  {} left", to_text(ByteCount{whole(number_of(progress, "remaining_bytes"))}));
   }

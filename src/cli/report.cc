@@ -166,13 +166,13 @@ std::string spoken_name(const json& migration) {
 std::string component_part(const json& report) {
   const json held = report.value("held", json::object());
   return fmt::format(
-      "  sent      {} of what it knows\n"
+      "  sent      {} of what it knows, in {}\n"
       "  pause     {:.1f} ms, of which {:.1f} ms at the two hosts\n"
       "  total     {:.1f} ms\n"
       "  held      {} frames during the pause, {} dropped\n",
-      bytes_of(report, "state_bytes"), number_of(report, "pause_ms"),
-      number_of(report, "freeze_ms"), number_of(report, "total_ms"), text_of(held, "frames"),
-      text_of(held, "dropped"));
+      bytes_of(report, "state_bytes"), bytes_of(report, "sent_bytes"),
+      number_of(report, "pause_ms"), number_of(report, "freeze_ms"), number_of(report, "total_ms"),
+      text_of(held, "frames"), text_of(held, "dropped"));
 }
 
 std::string outcome(const json& migration) {
@@ -227,7 +227,7 @@ std::string group_text(const json& group) {
     const bool is_component = report.is_object() && report.contains("state_bytes");
     table.row({text_of(member, "vm"), text_of(member, "state"), ms_of(report, "total_ms"),
                ms_of(report, "pause_ms"),
-               is_component ? bytes_of(report, "state_bytes") : bytes_of(bytes, "wan"),
+               is_component ? bytes_of(report, "sent_bytes") : bytes_of(bytes, "wan"),
                text_of(member, "id"), text_of(member, "reason")});
   }
   return text + table.text("no vms");
@@ -259,6 +259,7 @@ std::string migration_text(const json& migration) {
     text += fmt::format("\n  because {}", reason);
     const std::string again = text_of(migration, "resumed_as");
     if (again != "-") text += fmt::format("\n  it goes on as {}", again);
+    if (migration.value("goes_on", false)) text += "\n  it goes on when both hosts are back";
   }
   text += fmt::format("  (migration {})\n", text_of(migration, "id"));
   if (migration.value("shared_disks", false)) {

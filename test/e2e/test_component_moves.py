@@ -10,7 +10,7 @@ import json
 import pytest
 from conftest import wait_until
 from test_api import Document, unix
-from test_components import ADDRESSES, port_of, switched, wait_until_it_answers
+from test_components import ADDRESSES, mac_of, port_of, switched, wait_until_it_answers
 from test_routing import ECHO, TALK, Server, join, ping
 
 
@@ -146,7 +146,7 @@ def test_it_is_at_one_host_whenever_an_agent_dies(switch, point):
     fleet, host = switch, "e1" if "source" in point else "w1"
     fleet.restart_agent(host, fault=point)
     wait_until(lambda: fleet.sees_all("e1"), 20, "e1 sees all")
-    started = fleet.json("e1", "migrate", "component/sw1", "--to", "w1", "--detach")
+    started = fleet.json("e1", "migrate", "component/sw1", "--to", "w1", "--on-restart", "abort", "--detach")
     wait_until(lambda: fleet.agent_stopped(host), 20, f"the fault at {point}")
     fleet.kill_agent(host)
     fleet.restart_agent(host)
@@ -161,6 +161,123 @@ def test_it_is_at_one_host_whenever_an_agent_dies(switch, point):
     else:
         move(fleet, "component/sw1", "w1", "e1")
     wait_until_it_answers(fleet, "client", "w1")
+
+
+CROWD = r"""
+import os, socket, sys, time
+to = bytes.fromhex(sys.argv[1].replace(":", ""))
+raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+raw.bind(("lan", 0))
+for number in range(int(sys.argv[2])):
+    raw.send(to + b"\x02" + os.urandom(5) + b"\x88\xb5" + bytes(46))
+    if number % 20 == 0: time.sleep(0.002)
+"""
+
+
+def crowd(fleet, count=14_000):
+    """So many addresses that nobody could guess, behind the client's port."""
+    def known():
+        return fleet.json("e1", "component", "show", "sw1")["known_macs"]
+    def filled():
+        fleet.lab.exec("client", "/usr/bin/python3", "-c", CROWD, mac_of(fleet, "e1"), str(count // 3 + 1))
+        return known() >= count
+    wait_until(filled, 90, f"{count} addresses")
+
+
+def goes_on_as(fleet, identifier):
+    """The id of the other move."""
+    fleet.wait_for_state("e1", identifier, "aborted")
+    again = wait_until(lambda: fleet.migration("e1", identifier).get("resumed_as"), 30, "another move")
+    assert fleet.migration("e1", again)["resumes"] == identifier
+    return again
+
+
+@pytest.mark.parametrize("victim", ["e1", "w1"])
+def test_a_move_goes_on_after_an_agent_was_killed(switch, victim):
+    fleet = switch
+    started = fleet.json("e1", "migrate", "component/sw1", "--to", "w1", "--hold", "--detach")["id"]
+    fleet.wait_for_state("e1", started, "ready")
+    fleet.restart_agent(victim)
+    again = goes_on_as(fleet, started)
+    fleet.wait_for_state("e1", again, "ready")
+    for pair in (("client", "e1"), ("e1", "w1")):
+        wait_until_it_answers(fleet, *pair)
+    with Pings(fleet, "client", ADDRESSES["e1"]) as pings:
+        fleet.godwit("e1", "migration", "cutover", again)
+        # Who waits for the first one is told of the other.
+        followed = fleet.godwit("e1", "migration", "wait", started)
+        assert f"it goes on as {again}" in followed.stderr, followed.stderr
+    pings.expect_nothing_lost()
+    assert names_at(fleet, "e1") == [] and names_at(fleet, "w1") == ["sw1"]
+    wait_until_it_answers(fleet, "client", "w1")
+
+
+def test_a_target_that_dies_while_it_is_told_is_told_anew(switch):
+    """It goes on answering meanwhile: only the target's agent was away."""
+    fleet = switch
+    crowd(fleet)
+    words = ("--bandwidth", "16kbit", "--detach")
+    with Pings(fleet, "client", ADDRESSES["e1"], count=3000) as pings:
+        started = fleet.json("e1", "migrate", "component/sw1", "--to", "w1", *words)["id"]
+        wait_until(lambda: fleet.migration("e1", started).get("progress", {}).get("sent_bytes", 0) > 0, 20, "a message")
+        fleet.restart_agent("w1")
+        again = goes_on_as(fleet, started)
+        fleet.wait_for_state("e1", again, "copying")
+        fleet.godwit("e1", "migration", "set", again, "--bandwidth", "100mbit")
+        fleet.wait_for_state("e1", again, "draining", "done")
+    pings.expect_nothing_lost()
+    assert len(fleet.json("w1", "component", "macs", "sw1")) >= 14_000
+
+
+@pytest.mark.parametrize("victim", ["e1", pytest.param("w1", marks=pytest.mark.thorough)])
+def test_a_move_stays_aborted_where_that_is_wished(switch, victim):
+    fleet = switch
+    started = fleet.json("e1", "migrate", "component/sw1", "--to", "w1", "--hold", "--on-restart", "abort",
+                         "--detach")["id"]
+    fleet.wait_for_state("e1", started, "ready")
+    fleet.restart_agent(victim)
+    ended = fleet.wait_for_state("e1", started, "aborted")
+    assert "goes_on" not in ended and "resumed_as" not in ended, ended
+    assert started not in [each.get("resumes") for each in fleet.json("e1", "migration", "ls")]
+    assert names_at(fleet, "e1") == ["sw1"] and names_at(fleet, "w1") == []
+
+
+def test_one_that_waits_to_go_on_can_be_aborted(switch):
+    fleet = switch
+    started = fleet.json("e1", "migrate", "component/sw1", "--to", "w1", "--hold", "--detach")["id"]
+    fleet.wait_for_state("e1", started, "ready")
+    fleet.kill_agent("w1")
+    fleet.kill_agent("e1")
+    fleet.start_agent("e1")
+    assert fleet.wait_for_state("e1", started, "aborted")["goes_on"]
+    fleet.godwit("e1", "migration", "abort", started)
+    fleet.start_agent("w1")
+    wait_until(lambda: fleet.sees_all("e1"), 40, "e1 sees all")
+    ended = fleet.migration("e1", started)
+    assert "goes_on" not in ended and "resumed_as" not in ended, ended
+    move(fleet, "component/sw1", "e1", "w1")
+
+
+def test_a_cap_holds_for_what_it_has_learned(switch):
+    fleet = switch
+    crowd(fleet)
+    started = fleet.json("e1", "migrate", "component/sw1", "--to", "w1", "--hold", "--bandwidth", "16kbit", "--detach")
+    progress = wait_until(lambda: fleet.migration("e1", started["id"]).get("progress"), 20, "progress")
+    # 64 KiB may go at once, then a second message waits for half a minute.
+    assert progress["phase"] == "copying" and progress["sent_bytes"] < 120_000 and progress["remaining_bytes"] > 1000, \
+        progress
+    for words, why in ((("--max-downtime", "1s"), "has no max_downtime"), (("--on-diverge", "pause"), "has no on_diverge")):
+        refused = fleet.godwit("e1", "migration", "set", started["id"], *words, expect=1)
+        assert why in refused.stderr, refused.stderr
+    assert fleet.migration("e1", started["id"])["state"] == "copying"
+    fleet.godwit("e1", "migration", "set", started["id"], "--bandwidth", "400kbit")
+    progress = fleet.wait_for_state("e1", started["id"], "ready", limit_s=10)["progress"]
+    assert progress["remaining_bytes"] < 2000 and progress["rate_bps"] > 0, progress
+    known = len(fleet.json("e1", "component", "macs", "sw1"))
+    fleet.godwit("e1", "migration", "cutover", started["id"])
+    report = fleet.wait_for_state("e1", started["id"], "draining", "done")["report"]
+    assert report["sent_bytes"] < 0.8 * report["state_bytes"], report
+    assert len(fleet.json("w1", "component", "macs", "sw1")) == known >= 14_000
 
 
 @pytest.mark.thorough
@@ -218,6 +335,31 @@ def test_a_group_of_a_switch_and_its_vm_moves_as_one(fleet):
     assert names_at(fleet, "w1") == ["sw1"] and fleet.where(vm.name) == ["w1"]
     pings.expect_nothing_lost()
     assert report["spread_ms"] < 1000, report
+
+
+@pytest.mark.parametrize("victim", ["e1", "w1"])
+def test_a_group_goes_on_whole_after_an_agent_was_killed(fleet, victim):
+    vm = fleet.run_vm()
+    fleet.godwit("e1", "component", "add", "sw1", "--ports", "2")
+    words = ("component/sw1", f"vm/{vm.name}", "--to", "w1", *fleet.PATIENT, "--hold")
+    kept = fleet.json("e1", "migrate", *words, "--on-restart", "abort")
+    fleet.restart_agent(victim)
+    for member in kept["members"]:
+        ended = fleet.wait_for_state("e1", member["id"], "aborted")
+        assert "goes_on" not in ended and "resumed_as" not in ended, ended
+    vm.wait_until_it_counts()
+
+    group = fleet.json("e1", "migrate", *words)
+    assert group["state"] == "ready"
+    fleet.restart_agent(victim)
+    for member in group["members"]:
+        goes_on_as(fleet, member["id"])
+    wait_until(lambda: fleet.migration("e1", group["id"])["state"] == "ready", 60, "the group is ready again")
+    assert names_at(fleet, "e1") == ["sw1"] and fleet.where(vm.name) == ["e1"]
+    fleet.godwit("e1", "migration", "cutover", group["id"])
+    fleet.godwit("e1", "migration", "wait", group["id"])
+    assert names_at(fleet, "w1") == ["sw1"] and fleet.where(vm.name) == ["w1"]
+    vm.wait_until_it_counts()
 
 
 def test_a_switch_is_stretched_and_taken_back_while_it_forwards(switch):

@@ -244,7 +244,7 @@ def hear():
     _, kind, _, id, size = struct.unpack('>BBHQB', rest[:13])
     return kind, id, rest[13:13 + size].decode(), rest[13 + size:]
 try:
-    say(4, 0, 'session.hello', {'instance': 'stranger', 'replaces': True, 'protocol': 14, 'oldest_protocol': 1})
+    say(4, 0, 'session.hello', {'instance': 'stranger', 'replaces': True, 'protocol': 15, 'oldest_protocol': 1})
     while True:
         _, _, method, _ = hear()
         if method == 'session.hello' and chooses:
