@@ -84,7 +84,9 @@ TEST(StateMessage, WhatIsDamagedIsRefused) {
     damaged[random() % damaged.size()] ^= static_cast<std::byte>(1 + random() % 255);
     StateUnpacker unpacker;
     const auto plain_again = unpacked(unpacker, damaged);
-    if (plain_again) EXPECT_LE(plain_again->size(), kMostStateBytes);
+    if (plain_again) {
+      EXPECT_LE(plain_again->size(), kMostStateBytes);
+    }
   }
 }
 
