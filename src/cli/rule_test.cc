@@ -18,7 +18,7 @@ struct RulePlan : ::testing::Test {
     arguments.insert(arguments.end(), more.begin(), more.end());
     return run_cli("/nonexistent", std::move(arguments));
   }
-  std::string fabric = GODWIT_SOURCE "/examples/fabric.yaml";
+  std::string fabric = GODWIT_SOURCE "/examples/fabrics/two-pods.yaml";
   TestDirectory directory;
 };
 

@@ -11,7 +11,8 @@ namespace {
 
 constexpr const char* kTable = "godwit_translate";
 
-// Neighbour discovery (RFC 4861) is between two on one link, whatever addresses it is about.
+// Neighbour discovery (RFC 4861) is between two on one link, whatever addresses it is about. What
+// comes by lo was routed when it was sent, and is delivered here whatever its address becomes.
 constexpr const char* kChains = R"(
   chain arriving {
     type filter hook prerouting priority -450;
@@ -20,6 +21,7 @@ constexpr const char* kChains = R"(
   }
   chain departing {
     type filter hook prerouting priority -140;
+    iif lo return
     icmpv6 type 133-137 return
     ip daddr set ip daddr map @depart4
     ip6 daddr set ip6 daddr map @depart6

@@ -22,6 +22,9 @@ void set_up_kernel() {
   }
 }
 
+// A guest's address is not its host's own, as it is here: what comes from it is no martian.
+void take_what_is_from_guests() { std::ofstream("/proc/sys/net/ipv4/conf/all/accept_local") << 1; }
+
 // Several next hops are more than our own netlink knows.
 void run(const std::string& command) {
   CHECK(std::system(command.c_str()) == 0, "'{}' failed", command);
@@ -40,6 +43,7 @@ KernelFabric::KernelFabric(Fabric fabric) : fabric_(std::move(fabric)) {
   for (std::size_t i = 0; i < fabric_.devices.size(); ++i) {
     nodes_.push_back(std::make_unique<Node>());
     netns(i).run(set_up_kernel);
+    if (fabric_.devices[i].is_host()) netns(i).run(take_what_is_from_guests);
     nodes_[i]->netlink.set_up("lo");
   }
   for (DeviceIndex i = 0; i < fabric_.devices.size(); ++i) {
@@ -155,6 +159,10 @@ Ip KernelFabric::own(DeviceIndex host, bool is4) const {
 // Its home's edge may remember another host for it.
 void KernelFabric::put(DeviceIndex host, const Ip& address) {
   nodes_[host]->netlink.add_address("rack0", alone(address));
+  // An IPv6 address gets its route a little later.
+  netns(host).run([&] {
+    run(fmt::format("until ip route get {} | grep -q ^local; do :; done", address.text()));
+  });
   const auto told = netns(host).run([&] { return os::announce("rack0", address); });
   CHECK(told.has_value(), "{}", told.error().text);
 }
