@@ -98,6 +98,9 @@ GuestMove move_of(const Fabric& fabric, const RuleWish& wish) {
                  .to = host_called(fabric, wish.to),
                  .addresses = {},
                  .detours = wish.detours ? translate::Detours::allowed : translate::Detours::none};
+  if (move.from == move.to) {
+    throw Failure(ExitStatus::usage, fmt::format("the guest is at host {} already", wish.to));
+  }
   auto from_locators = ips(wish.from_locators), to_locators = ips(wish.to_locators);
   for (const Ip& address : ips(wish.addresses)) {
     if (fabric.homes_of(address).empty()) {

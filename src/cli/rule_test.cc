@@ -91,6 +91,8 @@ TEST_F(RulePlan, WhatCannotBeIsRefusedWithTheReason) {
   };
   EXPECT_THAT(refused({"--address", "10.1.1.20", "--from", "a1", "--to", "x9"}, 2),
               HasSubstr("the fabric has no host 'x9': it has a1, a2"));
+  EXPECT_THAT(refused({"--address", "10.1.1.20", "--from", "a1", "--to", "a1"}, 2),
+              HasSubstr("the guest is at host a1 already"));
   EXPECT_THAT(refused({"--address", "10.9.1.20", "--from", "a1", "--to", "b1"}, 3),
               HasSubstr("10.9.1.20 is of no network of the fabric"));
   EXPECT_THAT(refused({"--address", "10.1.2.20", "--from", "a1", "--to", "b1"}, 3),
