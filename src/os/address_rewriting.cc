@@ -176,14 +176,14 @@ Result<> AddressRewriting::set(const Rewrites& wanted) {
     known_ = wanted;
     return {};
   }
-  // It is ours: whoever has changed it is overruled.
-  const Rewrites last = known_.value_or(Rewrites{});
+  // It is ours: whoever has changed it is overruled. At first it is another process's, or none.
+  const auto last = known_ ? Result<Rewrites>(*known_) : read();
   known_.reset();
   auto done = make_table(wanted);
   if (done) {
     known_ = wanted;
-  } else if (make_table(last)) {
-    known_ = last;
+  } else if (last && make_table(*last)) {
+    known_ = *last;
   }
   return done;
 }

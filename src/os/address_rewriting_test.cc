@@ -283,6 +283,19 @@ TEST_P(AddressRewritingTest, ATableThatOthersTookAwayIsMadeAnew) {
   expect_echo(client(), bound_to_guest(SOCK_DGRAM));
 }
 
+// Also by one that has just been started, and has written nothing yet.
+TEST_P(AddressRewritingTest, WhatCannotBeWrittenChangesNothing) {
+  const Rewrites mixed{.depart = {{ip("10.9.0.6"), ip("fd03::77")}}};
+  AddressRewriting newly;
+  for (AddressRewriting* each : {&device().rewriting, &newly}) {
+    device().netns.run([&] {
+      EXPECT_FALSE(each->set(mixed));
+      EXPECT_EQ(AddressRewriting::read().value(), Rewrites{.depart = kDepart});
+    });
+  }
+  expect_echo(client(), bound_to_guest(SOCK_DGRAM));
+}
+
 TEST_P(AddressRewritingTest, OnlyItsOwnTableGoes) {
   device().netns.run([] {
     ASSERT_TRUE(apply_nftables("table inet others { chain c { }\n}"));
