@@ -24,10 +24,6 @@ Result<> DeviceRules::set(const std::string& guest, const Version& version, cons
   return {};
 }
 
-void DeviceRules::restore(const std::string& guest, GuestRules rules) {
-  put(guest, std::move(rules));
-}
-
 void DeviceRules::put(const std::string& guest, GuestRules rules) {
   const auto [known, is_new] = guests_.try_emplace(guest);
   if (!is_new && known->second.rules.empty()) --gone_;

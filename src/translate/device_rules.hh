@@ -23,8 +23,6 @@ class DeviceRules final {
   // Nothing is done if it is not newer than what is there. Refused, and nothing is changed: one
   // that would take packets of another guest, or too many.
   Result<> set(const std::string& guest, const Version& version, const Rules& rules);
-  // As it was stored.
-  void restore(const std::string& guest, GuestRules rules);
 
   const std::map<std::string, GuestRules>& guests() const { return guests_; }
   // Of all guests, ascending.

@@ -36,15 +36,13 @@ Phase Rollout::next_phase() const {
 
 void Rollout::begin_step() {
   waiting_.clear();
-  while (reached_ != wanted_ && waiting_.empty()) {
-    step_ = next_phase();
-    auto tables = tables_at(fabric_, move_, step_);
-    if (is_of_source(step_)) {
-      waiting_[move_.from] = {.rules = std::move(tables[move_.from])};
-    } else {
-      for (const DeviceIndex device : devices_) waiting_[device].rules = std::move(tables[device]);
-    }
-    if (waiting_.empty()) reached_ = step_;
+  if (reached_ == wanted_) return;
+  step_ = next_phase();
+  auto tables = tables_at(fabric_, move_, step_);
+  if (is_of_source(step_)) {
+    waiting_[move_.from].rules = std::move(tables[move_.from]);
+  } else {
+    for (const DeviceIndex device : devices_) waiting_[device].rules = std::move(tables[device]);
   }
 }
 
