@@ -26,7 +26,7 @@ constexpr std::array kPhases{Phase::staged, Phase::forwarded, Phase::flipped, Ph
                              Phase::settled};
 
 struct RuleWish {
-  std::string file, guest = "guest", from, to;
+  std::string file, from, to;
   std::vector<std::string> addresses, from_locators, to_locators;
   bool detours = false;
 };
@@ -201,8 +201,7 @@ void show_json(const Context& context, const Fabric& fabric, const RuleWish& wis
     before = phase;
   }
   const Cost cost = cost_of(fabric, move);
-  context.print_json({{"guest", wish.guest},
-                      {"from", wish.from},
+  context.print_json({{"from", wish.from},
                       {"to", wish.to},
                       {"addresses", addresses},
                       {"phases", phases},
@@ -261,7 +260,6 @@ void add_rule(CLI::App& app, Context& context) {
   verb->add_option("--address", wish->addresses, "The guest's address; again for one more")
       ->required()
       ->type_name("IP");
-  add_name(*verb, "--guest", wish->guest, "The guest, for those who read the plan");
   add_name(*verb, "--from", wish->from, "Host where it is")->required();
   add_name(*verb, "--to", wish->to, "Host where it goes")->required();
   verb->add_option("--from-locator", wish->from_locators,
