@@ -9,6 +9,7 @@
 #include "cli/options.hh"
 #include "cli/yaml_document.hh"
 #include "translate/device_rules.hh"
+#include "translate/rule_json.hh"
 
 namespace godwit::cli {
 namespace {
@@ -154,17 +155,6 @@ const char* when(Phase phase) {
   }
 }
 
-json to_json(const Rules& rules) {
-  json list = json::array();
-  for (const Rule& rule : rules) {
-    json one = {{"kind", translate::to_text(rule.kind)}, {"match", rule.match.text()}};
-    if (translate::rewrites(rule.kind)) one["becomes"] = rule.becomes.text();
-    if (!rule.is_active) one["staged"] = true;
-    list.push_back(std::move(one));
-  }
-  return list;
-}
-
 struct Cost {
   std::size_t rules = 0, devices = 0;
 };
@@ -194,8 +184,8 @@ void show_json(const Context& context, const Fabric& fabric, const RuleWish& wis
       devices.push_back({{"device", device.name},
                          {"agent", device.agent},
                          {"tier", fabric.tiers[device.tier]},
-                         {"add", to_json(of.missing)},
-                         {"remove", to_json(of.foreign)}});
+                         {"add", translate::to_json(of.missing)},
+                         {"remove", translate::to_json(of.foreign)}});
     }
     phases.push_back({{"phase", to_text(phase)}, {"devices", devices}});
     before = phase;

@@ -1,0 +1,14 @@
+#pragma once
+// Which of the host's interfaces is on the segment that an address belongs to.
+#include <optional>
+#include <string>
+
+#include "base/ip.hh"
+
+namespace godwit::os {
+
+// The interface that is up and has a network with the address, the longest; none: it is behind a
+// router. Of the calling thread's network namespace. Throws SetupError.
+std::optional<std::string> segment_of(const Ip& address);
+
+}  // namespace godwit::os
