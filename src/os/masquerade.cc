@@ -2,33 +2,13 @@
 
 #include <fmt/format.h>
 
-#include <fstream>
-
+#include "os/forwarding.hh"
 #include "os/nftables.hh"
 
 namespace godwit::os {
-namespace {
-
-constexpr const char* kForwards = "/proc/sys/net/ipv4/ip_forward";
-
-void have_host_forward() {
-  int forwards = 0;
-  std::ifstream(kForwards) >> forwards;
-  if (forwards != 0) return;
-  std::ofstream setting(kForwards);
-  setting << "1" << std::flush;
-  if (!setting) {
-    fail_setup(
-        "this host forwards no IPv4 packets, and the agent may not change that: sysctl -w "
-        "net.ipv4.ip_forward=1, and the same in /etc/sysctl.d");
-  }
-}
-
-}  // namespace
-
 Masquerade::Masquerade(const std::string& interface, const IpPrefix& network)
     : table_("godwit_up_" + to_hex(as_bytes(interface))) {
-  have_host_forward();
+  have_forwarding(Family::ip4);
   const auto done = apply_nftables(fmt::format(R"(table ip {0} {{}}
 delete table ip {0}
 table ip {0} {{

@@ -1,0 +1,51 @@
+#include "os/guest_route.hh"
+
+#include "os/announce.hh"
+#include "os/forwarding.hh"
+#include "os/netlink.hh"
+#include "os/segment.hh"
+
+namespace godwit::os {
+namespace {
+
+constexpr const char* kGateway6 = "fe80::1/64";
+
+std::string alone(const Ip& address) {
+  return IpPrefix{address, static_cast<std::uint8_t>(address.is4() ? 32 : 128)}.text();
+}
+
+}  // namespace
+
+void be_gateway(const std::string& interface, bool for_ip6) {
+  have_forwarding(Family::ip4);
+  const std::string ip4 = "net/ipv4/conf/" + interface;
+  set_kernel(ip4 + "/proxy_arp", "1");
+  set_kernel(ip4 + "/send_redirects", "0");
+  set_kernel("net/ipv4/neigh/" + interface + "/proxy_delay", "0");
+  if (!for_ip6) return;
+  have_forwarding(Family::ip6);
+  set_kernel("net/ipv6/conf/" + interface + "/disable_ipv6", "0");
+  set_kernel("net/ipv6/conf/" + interface + "/accept_ra", "0");
+  Netlink().add_address(interface, kGateway6);
+}
+
+void route_guest(const std::string& interface, const Ip& address) {
+  Netlink netlink;
+  netlink.add_route(alone(address), {}, interface);
+  const auto segment = segment_of(address);
+  if (!segment) return;
+  make_proxy(*segment, address.is4());
+  netlink.add_proxy_neighbour(*segment, address.text());
+  if (const auto told = announce(*segment, address); !told) fail_setup("{}", told.error().text);
+}
+
+void unroute_guest(const std::string& interface, const Ip& address) {
+  Netlink netlink;
+  netlink.remove_route(alone(address), interface);
+  const auto segment = segment_of(address);
+  if (segment && !netlink.has_route(alone(address), "lo")) {
+    netlink.remove_proxy_neighbour(*segment, address.text());
+  }
+}
+
+}  // namespace godwit::os

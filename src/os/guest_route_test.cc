@@ -1,0 +1,142 @@
+#include "os/guest_route.hh"
+
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <fstream>
+
+#include "os/address_claim.hh"
+#include "os/forwarding.hh"
+#include "os/netlink.hh"
+#include "os/netns.hh"
+#include "os/segment.hh"
+
+namespace godwit::os {
+namespace {
+
+struct Node {
+  NetNamespace netns = NetNamespace::create();
+  Netlink netlink = netns.run([] { return Netlink(); });
+};
+
+Ip ip(std::string_view text) { return parse_ip(text).value(); }
+
+// neighbour [rack] --- [rack] host [guest] --- [eth0] guest, which has an address of the rack's and
+// thinks to be there
+struct GuestRouteTest : testing::TestWithParam<bool> {
+  void SetUp() override {
+    if (::geteuid() != 0) GTEST_SKIP() << "namespaces need root";
+    nodes.emplace();
+    for (Node* node : {&neighbour(), &host(), &guest()}) {
+      node->netns.run([] { set_kernel("net/ipv6/conf/default/accept_dad", "0"); });
+      node->netlink.set_up("lo");
+    }
+    join(neighbour(), "rack", host(), "rack");
+    join(guest(), "eth0", host(), "guest");
+    for (const char* each : {"10.1.1.30/24", "fd01::30/64"}) {
+      neighbour().netlink.add_address("rack", each);
+    }
+    for (const char* each : {"10.1.1.10/24", "fd01::10/64"}) {
+      host().netlink.add_address("rack", each);
+    }
+    for (const char* each : {"10.1.1.20/24", "fd01::20/128"}) {
+      guest().netlink.add_address("eth0", each);
+    }
+    host().netns.run([] { be_gateway("guest", true); });
+    guest().netlink.add_route("::/0", "fe80::1", "eth0");
+  }
+  static void join(Node& a, const std::string& its, Node& b, const std::string& others) {
+    a.netlink.add_veth(its, "far");
+    a.netlink.move_to("far", b.netns.fd());
+    b.netlink.rename("far", others);
+    a.netlink.set_up(its);
+    b.netlink.set_up(others);
+  }
+
+  Node& neighbour() { return (*nodes)[0]; }
+  Node& host() { return (*nodes)[1]; }
+  Node& guest() { return (*nodes)[2]; }
+  bool is4() const { return GetParam(); }
+  Ip guest_ip() const { return ip(is4() ? "10.1.1.20" : "fd01::20"); }
+  Ip neighbour_ip() const { return ip(is4() ? "10.1.1.30" : "fd01::30"); }
+
+  static Fd bound(Node& node, const Ip& at, int wait_ms = 5000) {
+    return node.netns.run([&] {
+      Fd fd(::socket(at.is4() ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+      const timeval limit{.tv_sec = wait_ms / 1000, .tv_usec = wait_ms % 1000 * 1000};
+      ::setsockopt(fd.number(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+      const auto [address, size] = socket_address(at);
+      EXPECT_EQ(::bind(fd.number(), reinterpret_cast<const sockaddr*>(&address), size), 0);
+      return fd;
+    });
+  }
+  static std::pair<sockaddr_storage, socklen_t> socket_address(const Ip& at) {
+    const auto endpoint =
+        Endpoint::parse(at.is4() ? at.text() + ":4748" : fmt::format("[{}]:4748", at.text()));
+    sockaddr_storage address{};
+    const auto size = endpoint->to_sockaddr(address, endpoint->family());
+    return {address, size};
+  }
+  static bool passes(const Fd& from, const Fd& to, const Ip& at) {
+    const auto [address, size] = socket_address(at);
+    EXPECT_EQ(
+        ::sendto(from.number(), "word", 4, 0, reinterpret_cast<const sockaddr*>(&address), size),
+        4);
+    std::array<char, 8> buffer{};
+    return ::recv(to.number(), buffer.data(), buffer.size(), 0) == 4;
+  }
+  std::optional<std::array<Node, 3>> nodes;
+};
+
+INSTANTIATE_TEST_SUITE_P(Families, GuestRouteTest, testing::Bool(),
+                         [](const auto& tested) { return tested.param ? "IPv4" : "IPv6"; });
+
+TEST_P(GuestRouteTest, TheGuestTalksWithItsSegmentAsIfItWereThere) {
+  host().netns.run([&] { route_guest("guest", guest_ip()); });
+  const Fd here = bound(guest(), guest_ip()), there = bound(neighbour(), neighbour_ip());
+  EXPECT_TRUE(passes(there, here, guest_ip())) << "the host answers for the guest";
+  EXPECT_TRUE(passes(here, there, neighbour_ip())) << "and for all others to the guest";
+}
+
+TEST_P(GuestRouteTest, OnceItIsNotRoutedNobodyAnswersForIt) {
+  host().netns.run([&] {
+    route_guest("guest", guest_ip());
+    route_guest("guest", guest_ip());
+    unroute_guest("guest", guest_ip());
+    unroute_guest("guest", guest_ip());
+  });
+  EXPECT_FALSE(host().netlink.has_route(guest_ip().text(), "guest"));
+  const Fd here = bound(guest(), guest_ip(), 300), there = bound(neighbour(), neighbour_ip());
+  EXPECT_FALSE(passes(there, here, guest_ip()));
+}
+
+// As at the host that a guest leaves: it is answered for until those who knew it know better.
+TEST_P(GuestRouteTest, WhatIsClaimedForItStays) {
+  host().netns.run([&] {
+    route_guest("guest", guest_ip());
+    answer_for("rack", guest_ip());
+  });
+  const Fd here = bound(guest(), guest_ip()), there = bound(neighbour(), neighbour_ip());
+  EXPECT_TRUE(passes(there, here, guest_ip())) << "the route to the guest is the better";
+  host().netns.run([&] { unroute_guest("guest", guest_ip()); });
+  EXPECT_TRUE(host().netlink.has_route(guest_ip().text(), "lo"));
+  host().netns.run([&] { route_guest("guest", guest_ip()); });
+  EXPECT_TRUE(passes(there, here, guest_ip()));
+  host().netns.run([&] { unclaim("rack", guest_ip()); });
+  EXPECT_TRUE(host().netlink.has_route(guest_ip().text(), "guest"));
+}
+
+TEST_P(GuestRouteTest, ASegmentIsFoundByItsNetwork) {
+  host().netns.run([&] {
+    EXPECT_EQ(segment_of(guest_ip()), "rack");
+    EXPECT_EQ(segment_of(ip(is4() ? "10.1.2.20" : "fd02::20")), std::nullopt);
+  });
+  host().netlink.set_down("rack");
+  host().netns.run([&] { EXPECT_EQ(segment_of(guest_ip()), std::nullopt); });
+}
+
+}  // namespace
+}  // namespace godwit::os
