@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/host_name.hh"
+#include "os/guest_route.hh"
 #include "os/random.hh"
 #include "qemu/json.hh"
 
@@ -21,6 +22,20 @@ os::MacAddress mac_of(const PortId& port) {
                  [](std::byte each) { return std::to_integer<std::uint8_t>(each); });
   mac.octets[0] = static_cast<std::uint8_t>((mac.octets[0] & 0xfc) | 0x02);
   return mac;
+}
+
+std::shared_ptr<os::Tap> open_tap(const PortRecord& record) {
+  if (record.kind == PortKind::bridge) {
+    return std::make_shared<os::Tap>(os::open_bridge_port(record.interface, record.bridge));
+  }
+  const os::MacAddress mac = record.guest.empty() ? mac_of(record.id) : os::kGatewayMac;
+  auto tap = std::make_shared<os::Tap>(
+      os::open_uplink({.name = record.interface, .address = record.address, .mac = mac}));
+  if (record.guest.empty()) return tap;
+  os::be_gateway(record.interface, std::ranges::any_of(record.guest, [](const auto& each) {
+                   return !each.address.is4();
+                 }));
+  return tap;
 }
 
 }  // namespace
@@ -61,11 +76,8 @@ void Network::open(PortRecord& record) {
   wires_.add_port({.id = record.id, .epoch = record.epoch, .tenant = record.tenant});
   // A vm brings its TAPs; a component has none.
   if (record.kind == PortKind::nic || record.kind == PortKind::component) return;
-  auto tap = std::make_shared<os::Tap>(
-      record.kind == PortKind::bridge
-          ? os::open_bridge_port(record.interface, record.bridge)
-          : os::open_uplink(
-                {.name = record.interface, .address = record.address, .mac = mac_of(record.id)}));
+  auto tap = open_tap(record);
+  for (const GuestAddress& each : record.guest) os::route_guest(record.interface, each.address);
   if (record.masquerade) {
     masquerades_.try_emplace(record.id, record.interface, parse_ip_prefix(record.address).value());
   }
@@ -86,6 +98,7 @@ void Network::save(const PortRecord& record) {
 }
 
 void Network::forget_port(const PortId& port) {
+  unroute(ports_.at(port));
   masquerades_.erase(port);
   devices_.erase(port);
   ports_.erase(port);
@@ -106,6 +119,9 @@ Result<nlohmann::json> Network::add_port(const nlohmann::json& request) {
   const auto masquerade = flag_field(request, "masquerade", false);
   if (!masquerade) return std::unexpected(masquerade.error());
   record.masquerade = *masquerade;
+  auto guest = parse_guest(qemu::member(request, "guest_addresses"));
+  if (!guest) return std::unexpected(guest.error());
+  record.guest = *std::move(guest);
   if (!is_valid_name(record.name) || !is_valid_name(record.tenant)) {
     return fail("'{}' is not a port name: use 1 to 63 of a-z, 0-9 and '-'", record.name);
   }
@@ -120,7 +136,8 @@ Result<nlohmann::json> Network::add_port(const nlohmann::json& request) {
   if (const PortRecord* same = find(record.name)) {
     if (same->kind == record.kind && same->tenant == record.tenant &&
         same->bridge == record.bridge && same->address == record.address &&
-        same->masquerade == record.masquerade) {
+        same->masquerade == record.masquerade &&
+        addresses_of(same->guest) == addresses_of(record.guest)) {
       return to_json(*same);  // repeated: harmless
     }
     return fail("there is another port '{}' on host {}: remove it first", record.name,
@@ -135,6 +152,11 @@ Result<nlohmann::json> Network::add_port(const nlohmann::json& request) {
     return fail("port {}: an uplink with an IPv4 network, like 10.7.0.1/24, can masquerade it",
                 record.name);
   }
+  if (!record.guest.empty() && (record.kind != PortKind::uplink || !record.address.empty())) {
+    return fail("port {}: a guest is behind an uplink, which has no address of its own then",
+                record.name);
+  }
+  if (auto free = may_have_guest(record); !free) return std::unexpected(free.error());
   record.id = os::random_id<PortId>();
   if (record.interface.size() > 15) record.interface = os::TapPair::name_of(record.id);
   if (auto done = add(record); !done) return std::unexpected(done.error());
@@ -151,11 +173,13 @@ Result<> Network::add(PortRecord record) {
   if (auto done = store_.record("port", record.id.text(), to_json(record)); !done) {
     wires_.detach(record.id);
     wires_.remove_port(record.id);
+    unroute(record);
     masquerades_.erase(record.id);
     devices_.erase(record.id);
     return done;
   }
   ports_[record.id] = record;
+  announce_guest(record);
   events_.publish("port", {{"name", record.name}, {"tenant", record.tenant}, {"event", "added"}});
   return {};
 }
@@ -391,6 +415,7 @@ Result<PortId> Network::prepare_held(const nlohmann::json& described, PortKind k
   if (find(record.name) != nullptr) {
     return fail("host {} has another port '{}': remove or rename it", config_.name, record.name);
   }
+  if (auto free = may_have_guest(record); !free) return std::unexpected(free.error());
   std::vector<wire::WireConfig> wires;
   if (described.contains("wire")) {
     const auto wire = parse_wire(described["wire"]);
@@ -403,6 +428,15 @@ Result<PortId> Network::prepare_held(const nlohmann::json& described, PortKind k
     }
     arriving_wires_[record.id] = *wire;
     wires.push_back(config_of(*wire));
+  }
+  if (record.kind == PortKind::uplink) {
+    try {
+      record.interface = free_interface(record);
+      devices_[record.id] = open_tap(record);
+    } catch (const SetupError& error) {
+      arriving_wires_.erase(record.id);
+      return fail("host {} cannot take port {}: {}", config_.name, record.name, error.what());
+    }
   }
   arriving_[record.id] = record;
   wires_.prepare({.id = record.id, .epoch = epoch, .tenant = record.tenant}, from_host,
@@ -448,6 +482,8 @@ void Network::run(const std::vector<PortId>& ports, std::function<void(Held)> do
     const auto arrived = arriving_.find(port);
     if (arrived == arriving_.end()) continue;
     counted[port] = arrived->second.epoch;
+    // What its kernel has for it meanwhile waits in the TAP.
+    if (arrived->second.kind == PortKind::uplink) wires_.attach(port, devices_.at(port));
     save(arrived->second);
     arriving_.erase(arrived);
     if (const auto wire = arriving_wires_.find(port); wire != arriving_wires_.end()) {
@@ -469,7 +505,10 @@ void Network::run(const std::vector<PortId>& ports, std::function<void(Held)> do
 
 void Network::discard_held(const std::vector<PortId>& ports) {
   for (const PortId& port : ports) {
-    if (arriving_.erase(port) == 0) continue;
+    const auto arriving = arriving_.find(port);
+    if (arriving == arriving_.end()) continue;
+    unroute(arriving->second);
+    arriving_.erase(arriving);
     arriving_wires_.erase(port);
     held_ready_.erase(port);
     wires_.discard(port);

@@ -120,6 +120,14 @@ class Network final {
   void run(const std::vector<PortId>& ports, std::function<void(Held)> done);
   void discard_held(const std::vector<PortId>& ports);
 
+  // Guests in a routed network, behind uplinks of their own; network_guests.cc. Those that these
+  // NICs are wired to on this host.
+  std::vector<PortId> guest_uplinks(const std::vector<PortId>& nics) const;
+  const PortRecord* guest_uplink(const PortId& port) const;  // null: no such port here
+  std::set<Ip> locators() const;                             // by which those here are reached
+  // An uplink that was held becomes the way to its guest, before it runs.
+  Result<> route_guest(const PortId& port, const std::vector<GuestAddress>& guest);
+
  private:
   static constexpr Nanoseconds kForeignTimeout = seconds(5);
 
@@ -147,6 +155,11 @@ class Network final {
   void save(const PortRecord& record);
   void save(const WireRecord& record);
   void forget_port(const PortId& port);
+  void unroute(const PortRecord& record);
+  const PortRecord* uplink_of_guest(const Ip& address) const;
+  Result<> may_have_guest(const PortRecord& record) const;
+  void announce_guest(const PortRecord& record) const;
+  std::string free_interface(const PortRecord& record) const;
   // Both ends of a local wire at once.
   void cut(const WireId& wire);
   wire::WireConfig config_of(const WireRecord& record) const;

@@ -87,13 +87,58 @@ Epoch epoch_field(const nlohmann::json& object, const char* key, Epoch fallback)
   return usable ? static_cast<Epoch>(value) : fallback;
 }
 
+nlohmann::json to_json(const std::vector<GuestAddress>& guest) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const GuestAddress& each : guest) {
+    nlohmann::json one = {{"address", each.address.text()}};
+    if (each.locator) one["locator"] = each.locator->text();
+    list.push_back(std::move(one));
+  }
+  return list;
+}
+
+Result<std::vector<GuestAddress>> parse_guest(const nlohmann::json& json) {
+  std::vector<GuestAddress> guest;
+  if (json.is_null()) return guest;
+  if (!json.is_array() || json.size() > kMostGuestAddresses) {
+    return fail("a guest's addresses are a list of at most {}", kMostGuestAddresses);
+  }
+  for (const auto& each : json) {
+    // As an operator says it, or as we tell it.
+    const auto address =
+        parse_ip(each.is_string() ? each.get<std::string>() : text_field_or(each, "address", ""));
+    if (!address) return std::unexpected(address.error());
+    if (address->is_unspecified() || address->is_loopback() || address->is_multicast() ||
+        address->is_link_local()) {
+      return fail("{} is no address that a guest has in a routed network", address->text());
+    }
+    if (std::ranges::any_of(guest, [&](const auto& one) { return one.address == *address; })) {
+      return fail("a guest has address {} once", address->text());
+    }
+    guest.push_back({.address = *address});
+    if (!each.is_object() || !each.contains("locator")) continue;
+    const auto locator = parse_ip(text_field_or(each, "locator", ""));
+    if (!locator) return std::unexpected(locator.error());
+    guest.back().locator = *locator;
+  }
+  return guest;
+}
+
+std::vector<Ip> addresses_of(const std::vector<GuestAddress>& guest) {
+  std::vector<Ip> addresses;
+  for (const GuestAddress& each : guest) addresses.push_back(each.address);
+  return addresses;
+}
+
 nlohmann::json to_json(const PortRecord& record) {
-  return {{"id", record.id.text()},          {"name", record.name},
-          {"tenant", record.tenant},         {"kind", to_text(record.kind)},
-          {"epoch", record.epoch},           {"vm", record.vm},
-          {"component", record.component},   {"bridge", record.bridge},
-          {"interface", record.interface},   {"address", record.address},
-          {"masquerade", record.masquerade}, {"topology", record.topology}};
+  nlohmann::json json = {{"id", record.id.text()},          {"name", record.name},
+                         {"tenant", record.tenant},         {"kind", to_text(record.kind)},
+                         {"epoch", record.epoch},           {"vm", record.vm},
+                         {"component", record.component},   {"bridge", record.bridge},
+                         {"interface", record.interface},   {"address", record.address},
+                         {"masquerade", record.masquerade}, {"topology", record.topology}};
+  if (!record.guest.empty()) json["guest_addresses"] = to_json(record.guest);
+  return json;
 }
 
 Result<PortRecord> parse_port(const nlohmann::json& json) {
@@ -113,6 +158,9 @@ Result<PortRecord> parse_port(const nlohmann::json& json) {
                     .address = text_field_or(json, "address", ""),
                     .masquerade = flag_field(json, "masquerade", false).value_or(false),
                     .topology = text_field_or(json, "topology", "")};
+  auto guest = parse_guest(qemu::member(json, "guest_addresses"));
+  if (!guest) return std::unexpected(guest.error());
+  record.guest = *std::move(guest);
   if (record.id.is_zero() || !is_valid_name(record.name) || !is_valid_name(record.tenant)) {
     return fail("port {} has no valid name or tenant", record.id.text());
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/id.hh"
+#include "base/ip.hh"
 #include "migrate/state.hh"
 #include "os/child.hh"
 #include "qemu/vm_spec.hh"
@@ -20,6 +21,17 @@ inline constexpr std::string_view kDefaultTenant = "default";
 enum class PortKind : std::uint8_t { nic, bridge, uplink, component };
 std::string_view to_text(PortKind kind);
 std::optional<PortKind> port_kind(std::string_view text);
+
+// Of the guest behind an uplink, in a routed network.
+struct GuestAddress {
+  Ip address{};
+  std::optional<Ip> locator{};  // by which it is reached where it is not at home
+  bool operator==(const GuestAddress&) const = default;
+};
+nlohmann::json to_json(const std::vector<GuestAddress>& guest);
+Result<std::vector<GuestAddress>> parse_guest(const nlohmann::json& json);
+std::vector<Ip> addresses_of(const std::vector<GuestAddress>& guest);
+inline constexpr std::size_t kMostGuestAddresses = 16;
 
 // kind "port", by id.
 struct PortRecord {
@@ -35,6 +47,8 @@ struct PortRecord {
   std::string address;    // uplink: "10.9.0.1/24", optional
   bool masquerade = false;  // uplink: what comes from there leaves with the host's address
   std::string topology{};   // which made it, if any: what its next `apply --prune` may remove
+  // uplink: it is one guest's, and the host routes these to it (os/guest_route.hh).
+  std::vector<GuestAddress> guest{};
 };
 
 // kind: store_kind(), by local port: one end, as the owner of that port knows it. A wire

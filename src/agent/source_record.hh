@@ -32,6 +32,8 @@ inline constexpr unsigned kComponentProtocol = 13;
 inline constexpr unsigned kTrustProtocol = 14;
 // That takes components' state in pushes.
 inline constexpr unsigned kStateBytesProtocol = 15;
+// That drives a fabric's device, and takes guests' uplinks.
+inline constexpr unsigned kRulesProtocol = 16;
 // What vms of a group share, before the target compresses it.
 inline constexpr ByteCount kMostShared{std::uint64_t{1} << 30};
 

@@ -9,6 +9,7 @@ namespace {
 
 struct NewPort {
   std::string name, bridge, interface, address, tenant;
+  std::vector<std::string> guest;
   bool uplink = false, masquerade = false;
 };
 
@@ -42,6 +43,7 @@ void create_port(Context& context, const NewPort& port) {
   set_if_given(body, "interface", port.interface);
   set_if_given(body, "address", port.address);
   if (port.masquerade) body["masquerade"] = true;
+  if (!port.guest.empty()) body["guest_addresses"] = port.guest;
   set_if_given(body, "tenant", port.tenant);
   const json made = context.post("/v1/ports", body);
   if (context.as_json) return context.print_json(made);
@@ -69,6 +71,12 @@ void add_port(CLI::App& app, Context& context) {
   auto* address =
       add->add_option("--address", port->address, "Address of the uplink, like 10.9.0.1/24")
           ->needs(uplink);
+  add->add_option("--guest", port->guest,
+                  "Address of the guest behind the uplink, in a routed network: this host routes "
+                  "it to there, answers for it, and is the guest's gateway; again for one more")
+      ->needs(uplink)
+      ->excludes(address)
+      ->type_name("IP");
   add->add_flag("--masquerade", port->masquerade,
                 "What comes from the uplink's network leaves this host with the host's address")
       ->needs(address);

@@ -1,6 +1,5 @@
 #include "os/guest_route.hh"
 
-#include "os/announce.hh"
 #include "os/forwarding.hh"
 #include "os/netlink.hh"
 #include "os/segment.hh"
@@ -36,7 +35,6 @@ void route_guest(const std::string& interface, const Ip& address) {
   if (!segment) return;
   make_proxy(*segment, address.is4());
   netlink.add_proxy_neighbour(*segment, address.text());
-  if (const auto told = announce(*segment, address); !told) fail_setup("{}", told.error().text);
 }
 
 void unroute_guest(const std::string& interface, const Ip& address) {

@@ -20,13 +20,21 @@ void Rollout::undo() {
   if (wanted_ == Phase::undone) return;
   wanted_ = Phase::undone;
   begin_step();
+  advance();
 }
 
 void Rollout::go_to(Phase phase) {
   CHECK(wanted_ != Phase::undone);
   if (phase <= wanted_) return;
+  const bool was_idle = is_reached();
   wanted_ = phase;
-  if (waiting_.empty()) begin_step();
+  if (was_idle) begin_step();
+  advance();
+}
+
+void Rollout::abandon(DeviceIndex device) {
+  abandoned_.insert(device);
+  advance();
 }
 
 Phase Rollout::next_phase() const {
@@ -35,14 +43,24 @@ Phase Rollout::next_phase() const {
 }
 
 void Rollout::begin_step() {
-  waiting_.clear();
-  if (reached_ == wanted_) return;
+  std::erase_if(waiting_, [this](const auto& each) { return !abandoned_.contains(each.first); });
   step_ = next_phase();
   auto tables = tables_at(fabric_, move_, step_);
-  if (is_of_source(step_)) {
-    waiting_[move_.from].rules = std::move(tables[move_.from]);
-  } else {
-    for (const DeviceIndex device : devices_) waiting_[device].rules = std::move(tables[device]);
+  for (const DeviceIndex device : devices_) {
+    if (is_of_source(step_) && device != move_.from) continue;
+    waiting_[device] = {.phase = step_, .rules = std::move(tables[device])};
+  }
+}
+
+bool Rollout::is_step_done() const {
+  return std::ranges::all_of(waiting_,
+                             [this](const auto& each) { return abandoned_.contains(each.first); });
+}
+
+void Rollout::advance() {
+  while (!is_reached() && is_step_done()) {
+    reached_ = step_;
+    if (!is_reached()) begin_step();
   }
 }
 
@@ -51,7 +69,7 @@ std::vector<Rollout::Request> Rollout::due(Instant now) {
   for (auto& [device, waiting] : waiting_) {
     if (waiting.asked && now < *waiting.asked + kAskAgain) continue;
     waiting.asked = now;
-    requests.push_back({device, {epoch_, step_}, waiting.rules});
+    requests.push_back({device, {epoch_, waiting.phase}, waiting.rules});
   }
   return requests;
 }
@@ -66,15 +84,15 @@ std::optional<Instant> Rollout::next() const {
 }
 
 void Rollout::has(DeviceIndex device, const Version& version) {
-  if (version != Version{epoch_, step_} || waiting_.erase(device) == 0) return;
-  if (!waiting_.empty()) return;
-  reached_ = step_;
-  begin_step();
+  const auto found = waiting_.find(device);
+  if (found == waiting_.end() || version != Version{epoch_, found->second.phase}) return;
+  waiting_.erase(found);
+  advance();
 }
 
 void Rollout::refused(DeviceIndex device, const Version& version, std::string why) {
   const auto found = waiting_.find(device);
-  if (version != Version{epoch_, step_} || found == waiting_.end()) return;
+  if (found == waiting_.end() || version != Version{epoch_, found->second.phase}) return;
   found->second.refusal = std::move(why);
 }
 

@@ -8,6 +8,7 @@
 //     └─ one refuses, or has not answered in time: undo() ─▶ all
 //
 // Once flipped there is no way back: a device that refuses then is asked again and named. Pure.
+#include <set>
 #include <string>
 
 #include "base/units.hh"
@@ -36,6 +37,10 @@ class Rollout final {
   void settle() { go_to(Phase::settled); }
   void undo();  // before flip()
 
+  // It cannot be reached: the others' steps do not wait for it. What it shall have it is still
+  // asked to take, when it is back.
+  void abandon(DeviceIndex device);
+
   // What is to be sent now; the same again after kAskAgain.
   struct Request {
     DeviceIndex device = 0;
@@ -53,18 +58,22 @@ class Rollout final {
   Phase reached() const { return reached_; }
   Phase wanted() const { return wanted_; }
   bool is_reached() const { return reached_ == wanted_; }
+  bool is_waiting() const { return !waiting_.empty(); }  // for abandoned ones, too
   // Devices that do not have the current step yet, and what they last said; empty: nothing.
   std::vector<std::pair<DeviceIndex, std::string>> missing() const;
   bool is_refused() const;
 
  private:
   struct Waiting {
+    Phase phase = Phase::before;
     Rules rules{};
     std::optional<Instant> asked{};
     std::string refusal{};
   };
   void go_to(Phase phase);
   void begin_step();
+  void advance();
+  bool is_step_done() const;
   Phase next_phase() const;
 
   const Fabric& fabric_;
@@ -72,7 +81,8 @@ class Rollout final {
   std::uint64_t epoch_;
   std::vector<DeviceIndex> devices_;
   Phase reached_, step_, wanted_;
-  std::map<DeviceIndex, Waiting> waiting_;  // of step_
+  std::map<DeviceIndex, Waiting> waiting_;  // of step_; abandoned ones maybe of one before
+  std::set<DeviceIndex> abandoned_;
 };
 
 }  // namespace godwit::translate

@@ -247,6 +247,49 @@ TEST_F(OneMove, OneThatRefusesIsNamed) {
   EXPECT_TRUE(rollout.is_reached());
 }
 
+TEST_F(OneMove, TheOthersDoNotWaitForASourceThatIsGone) {
+  rollout.stage();
+  answer_all();
+  rollout.flip();
+  rollout.abandon(from);
+  EXPECT_EQ(rollout.reached(), Phase::forwarded);
+  const auto requests = rollout.due({});
+  EXPECT_EQ(requests.size(), 9U) << "it is asked all the same";
+  for (const auto& each : requests) {
+    if (each.device != from) rollout.has(each.device, each.version);
+  }
+  EXPECT_EQ(rollout.reached(), Phase::flipped);
+  rollout.settle();
+  EXPECT_EQ(rollout.reached(), Phase::drained);
+  answer_all();
+  EXPECT_TRUE(rollout.is_reached());
+  EXPECT_FALSE(rollout.is_waiting()) << "it was back for the last step";
+}
+
+TEST_F(OneMove, WhatAnAbandonedDeviceShallHaveItIsAskedToTakeToTheEnd) {
+  rollout.stage();
+  answer_all();
+  rollout.flip();
+  rollout.abandon(from);
+  rollout.settle();
+  const auto others = [&] {
+    for (const auto& each : rollout.due({})) {
+      if (each.device != from) rollout.has(each.device, each.version);
+    }
+  };
+  others();
+  others();
+  EXPECT_TRUE(rollout.is_reached());
+  EXPECT_TRUE(rollout.is_waiting());
+  const auto last = rollout.due(Instant{} + kAskAgain);
+  ASSERT_EQ(last.size(), 1U);
+  EXPECT_EQ(last[0].version, (Version{1, Phase::settled}));
+  rollout.has(from, {1, Phase::flipped});
+  EXPECT_TRUE(rollout.is_waiting()) << "the answer to an older one";
+  rollout.has(from, last[0].version);
+  EXPECT_FALSE(rollout.is_waiting());
+}
+
 TEST_F(OneMove, ADriverThatWasRestartedGoesOn) {
   Rollout again(fabric, move, 1, Phase::staged);
   again.flip();

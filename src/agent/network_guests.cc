@@ -1,0 +1,99 @@
+// Uplinks of guests in a routed network: what their moves need to know, and what follows a guest
+// to its new host.
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "agent/network.hh"
+#include "os/announce.hh"
+#include "os/guest_route.hh"
+#include "os/segment.hh"
+
+namespace godwit::agent {
+const PortRecord* Network::uplink_of_guest(const Ip& address) const {
+  for (const auto& [id, record] : ports_) {
+    for (const GuestAddress& each : record.guest) {
+      if (each.address == address) return &record;
+    }
+  }
+  return nullptr;
+}
+
+std::vector<PortId> Network::guest_uplinks(const std::vector<PortId>& nics) const {
+  std::vector<PortId> uplinks;
+  for (const PortId& nic : nics) {
+    const WireRecord* wire = wire_at(nic);
+    if (wire == nullptr || wire->remote_host != config_.name) continue;
+    const auto found = ports_.find(wire->remote);
+    if (found != ports_.end() && !found->second.guest.empty()) uplinks.push_back(wire->remote);
+  }
+  return uplinks;
+}
+
+const PortRecord* Network::guest_uplink(const PortId& port) const {
+  const auto found = ports_.find(port);
+  return found == ports_.end() || found->second.guest.empty() ? nullptr : &found->second;
+}
+
+std::set<Ip> Network::locators() const {
+  std::set<Ip> locators;
+  for (const auto& [id, record] : ports_) {
+    for (const GuestAddress& each : record.guest) {
+      if (each.locator) locators.insert(*each.locator);
+    }
+  }
+  return locators;
+}
+
+Result<> Network::may_have_guest(const PortRecord& record) const {
+  for (const GuestAddress& each : record.guest) {
+    const PortRecord* other = uplink_of_guest(each.address);
+    if (other == nullptr || other->id == record.id) continue;
+    return fail("{} is the address of the guest behind port {} of host {}", each.address.text(),
+                other->name, config_.name);
+  }
+  return {};
+}
+
+Result<> Network::route_guest(const PortId& port, const std::vector<GuestAddress>& guest) {
+  const auto found = arriving_.find(port);
+  if (found == arriving_.end()) return fail("port {} does not arrive here", port.text());
+  found->second.guest = guest;
+  try {
+    for (const GuestAddress& each : guest) {
+      os::route_guest(found->second.interface, each.address);
+    }
+    announce_guest(found->second);
+  } catch (const SetupError& error) {
+    return fail("port {}: {}", found->second.name, error.what());
+  }
+  return {};
+}
+
+// Of a guest that is behind this uplink no more.
+void Network::unroute(const PortRecord& record) {
+  try {
+    for (const GuestAddress& each : record.guest) os::unroute_guest(record.interface, each.address);
+  } catch (const SetupError& error) {
+    spdlog::warn("port {}: {}", record.name, error.what());
+  }
+}
+
+// Who knew it elsewhere in its segment sends here from now on.
+void Network::announce_guest(const PortRecord& record) const {
+  for (const GuestAddress& each : record.guest) {
+    const auto segment = os::segment_of(each.address);
+    if (!segment) continue;
+    if (const auto told = os::announce(*segment, each.address); !told) {
+      spdlog::warn("port {}: {}", record.name, told.error().text);
+    }
+  }
+}
+
+// The same name as it had, if that is free here.
+std::string Network::free_interface(const PortRecord& record) const {
+  return os::Netlink().find(record.interface) ? os::TapPair::name_of(record.id) : record.interface;
+}
+
+}  // namespace godwit::agent
