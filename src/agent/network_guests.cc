@@ -74,7 +74,7 @@ Result<> Network::route_guest(const PortId& port, const std::vector<GuestAddress
 // Of a guest that is behind this uplink no more.
 void Network::unroute(const PortRecord& record) {
   try {
-    for (const GuestAddress& each : record.guest) os::unroute_guest(record.interface, each.address);
+    for (const GuestAddress& each : record.guest) os::unroute_guest(each.address);
   } catch (const SetupError& error) {
     spdlog::warn("port {}: {}", record.name, error.what());
   }

@@ -143,17 +143,23 @@ Result<Element> element_of(const nlohmann::json& json) {
   return element;
 }
 
-// Of one map, both families.
-using Elements = std::map<std::string, std::vector<Element>, std::less<>>;
-Result<Elements> read_elements() try {
+struct Table {
+  std::map<std::string, std::vector<Element>, std::less<>> elements{};  // by map, both families
+  std::string chains{};                                                 // their rules
+};
+Result<Table> read_table() try {
   const auto tables = query_nftables("list tables inet");
   if (!tables) return std::unexpected(tables.error());
-  Elements elements;
-  if (tables->find(fmt::format("\"{}\"", kTable)) == std::string::npos) return elements;
+  Table table;
+  if (tables->find(fmt::format("\"{}\"", kTable)) == std::string::npos) return table;
   const auto text = query_nftables(fmt::format("list table inet {}", kTable));
   if (!text) return std::unexpected(text.error());
   const auto json = nlohmann::json::parse(*text);
   for (const auto& object : json.at("nftables")) {
+    if (object.contains("rule")) {
+      const auto& rule = object.at("rule");
+      table.chains += rule.at("chain").dump() + rule.at("expr").dump() + '\n';
+    }
     if (!object.contains("map")) continue;
     const auto& map = object.at("map");
     std::string name = map.at("name");
@@ -161,17 +167,32 @@ Result<Elements> read_elements() try {
     for (const auto& each : map.value("elem", nlohmann::json::array())) {
       const auto element = element_of(each);
       if (!element) return std::unexpected(element.error());
-      elements[name].push_back(*element);
+      table.elements[name].push_back(*element);
     }
   }
-  return elements;
+  return table;
 } catch (const nlohmann::json::exception& error) {
   return fail("read the nftables table {}: {}", kTable, error.what());
+}
+
+Rewrites rewrites_of(const Table& table) {
+  Rewrites rewrites;
+  for (const auto& [name, all] : table.elements) {
+    auto* map = name == "depart"   ? &rewrites.depart
+                : name == "arrive" ? &rewrites.arrive
+                : name == "staged" ? &rewrites.staged
+                                   : nullptr;
+    for (const Element& each : all) {
+      if (map != nullptr) map->emplace(each.from, each.to);
+    }
+  }
+  return rewrites;
 }
 
 }  // namespace
 
 Result<> AddressRewriting::set(const Rewrites& wanted) {
+  generation_.reset();
   if (known_ && change_table(*known_, wanted)) {
     known_ = wanted;
     return {};
@@ -185,30 +206,33 @@ Result<> AddressRewriting::set(const Rewrites& wanted) {
   } else if (last && make_table(*last)) {
     known_ = *last;
   }
+  if (const auto table = known_ ? read_table() : Result<Table>()) chains_ = table->chains;
   return done;
 }
 
+Result<bool> AddressRewriting::is_as_set() {
+  const auto now = nftables_generation();
+  if (!now) return std::unexpected(now.error());
+  if (known_ && generation_ == *now) return true;
+  const auto table = read_table();
+  if (!table) return std::unexpected(table.error());
+  if (!known_ || rewrites_of(*table) != *known_ || table->chains != chains_) return false;
+  generation_ = *now;
+  return true;
+}
+
 Result<Rewrites> AddressRewriting::read() {
-  const auto elements = read_elements();
-  if (!elements) return std::unexpected(elements.error());
-  Rewrites rewrites;
-  for (const auto& [name, all] : *elements) {
-    auto* map = name == "depart"   ? &rewrites.depart
-                : name == "arrive" ? &rewrites.arrive
-                : name == "staged" ? &rewrites.staged
-                                   : nullptr;
-    for (const Element& each : all) {
-      if (map != nullptr) map->emplace(each.from, each.to);
-    }
-  }
-  return rewrites;
+  const auto table = read_table();
+  if (!table) return std::unexpected(table.error());
+  return rewrites_of(*table);
 }
 
 Result<std::map<Ip, std::uint64_t>> AddressRewriting::departed() {
-  const auto elements = read_elements();
-  if (!elements) return std::unexpected(elements.error());
+  const auto table = read_table();
+  if (!table) return std::unexpected(table.error());
   std::map<Ip, std::uint64_t> packets;
-  if (const auto found = elements->find("depart"); found != elements->end()) {
+  const auto& elements = table->elements;
+  if (const auto found = elements.find("depart"); found != elements.end()) {
     for (const Element& each : found->second) packets[each.from] = each.packets;
   }
   return packets;

@@ -31,6 +31,9 @@ class AddressRewriting final {
   // All of them or, if that fails, what was there. Only what differs is written; the first time,
   // and if somebody else has changed the table, it is made anew.
   Result<> set(const Rewrites& wanted);
+  // Whether the table is as set() left it, its chains too; asks for it only if anything of nftables
+  // has changed.
+  Result<bool> is_as_set();
 
   // As the kernel has them; nothing if there is no table.
   static Result<Rewrites> read();
@@ -41,6 +44,8 @@ class AddressRewriting final {
 
  private:
   std::optional<Rewrites> known_;
+  std::string chains_;                       // their rules, as the kernel showed them
+  std::optional<std::uint32_t> generation_;  // of nftables, when it was as set
 };
 
 }  // namespace godwit::os

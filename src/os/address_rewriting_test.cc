@@ -283,6 +283,25 @@ TEST_P(AddressRewritingTest, ATableThatOthersTookAwayIsMadeAnew) {
   expect_echo(client(), bound_to_guest(SOCK_DGRAM));
 }
 
+TEST_P(AddressRewritingTest, WhoHasTouchedItIsFoundOut) {
+  const auto is_as_set = [&] {
+    return device().netns.run([&] { return device().rewriting.is_as_set().value(); });
+  };
+  const auto expect_found_out = [&](const char* ruleset) {
+    EXPECT_TRUE(is_as_set());
+    device().netns.run([&] { ASSERT_TRUE(apply_nftables(ruleset)) << ruleset; });
+    EXPECT_FALSE(is_as_set()) << ruleset;
+    device().rewriting = {};
+    set(device(), {.depart = kDepart});
+  };
+  device().netns.run([] { ASSERT_TRUE(apply_nftables("table inet others {}")); });
+  expect_found_out("flush ruleset");
+  expect_found_out("flush chain inet godwit_translate departing");
+  expect_found_out("add element inet godwit_translate depart4 { 10.9.0.9 : 10.3.0.9 }");
+  expect_found_out("delete element inet godwit_translate depart6 { fd09::5 }");
+  expect_echo(client(), bound_to_guest(SOCK_DGRAM));
+}
+
 // Also by one that has just been started, and has written nothing yet.
 TEST_P(AddressRewritingTest, WhatCannotBeWrittenChangesNothing) {
   const Rewrites mixed{.depart = {{ip("10.9.0.6"), ip("fd03::77")}}};

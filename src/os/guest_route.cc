@@ -1,6 +1,8 @@
 #include "os/guest_route.hh"
 
+#include "os/address_claim.hh"
 #include "os/forwarding.hh"
+#include "os/kernel_setting.hh"
 #include "os/netlink.hh"
 #include "os/segment.hh"
 
@@ -16,13 +18,13 @@ std::string alone(const Ip& address) {
 }  // namespace
 
 void be_gateway(const std::string& interface, bool for_ip6) {
-  have_forwarding(Family::ip4);
+  have_host_forward(true);
   const std::string ip4 = "net/ipv4/conf/" + interface;
   set_kernel(ip4 + "/proxy_arp", "1");
   set_kernel(ip4 + "/send_redirects", "0");
   set_kernel("net/ipv4/neigh/" + interface + "/proxy_delay", "0");
   if (!for_ip6) return;
-  have_forwarding(Family::ip6);
+  have_host_forward(false);
   set_kernel("net/ipv6/conf/" + interface + "/disable_ipv6", "0");
   set_kernel("net/ipv6/conf/" + interface + "/accept_ra", "0");
   Netlink().add_address(interface, kGateway6);
@@ -37,11 +39,11 @@ void route_guest(const std::string& interface, const Ip& address) {
   netlink.add_proxy_neighbour(*segment, address.text());
 }
 
-void unroute_guest(const std::string& interface, const Ip& address) {
+void unroute_guest(const Ip& address) {
   Netlink netlink;
-  netlink.remove_route(alone(address), interface);
+  netlink.remove_route(alone(address));
   const auto segment = segment_of(address);
-  if (segment && !netlink.has_route(alone(address), "lo")) {
+  if (segment && !read_claims().routes.contains(address)) {
     netlink.remove_proxy_neighbour(*segment, address.text());
   }
 }

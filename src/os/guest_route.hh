@@ -18,6 +18,6 @@ inline constexpr MacAddress kGatewayMac{{0x02, 0x67, 0x6f, 0x64, 0x77, 0x69}};
 void be_gateway(const std::string& interface, bool for_ip6);
 void route_guest(const std::string& interface, const Ip& address);
 // What others answer for on that segment (os/address_claim.hh) they go on with.
-void unroute_guest(const std::string& interface, const Ip& address);
+void unroute_guest(const Ip& address);
 
 }  // namespace godwit::os

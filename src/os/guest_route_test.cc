@@ -9,7 +9,7 @@
 #include <fstream>
 
 #include "os/address_claim.hh"
-#include "os/forwarding.hh"
+#include "os/kernel_setting.hh"
 #include "os/netlink.hh"
 #include "os/netns.hh"
 #include "os/segment.hh"
@@ -105,10 +105,9 @@ TEST_P(GuestRouteTest, OnceItIsNotRoutedNobodyAnswersForIt) {
   host().netns.run([&] {
     route_guest("guest", guest_ip());
     route_guest("guest", guest_ip());
-    unroute_guest("guest", guest_ip());
-    unroute_guest("guest", guest_ip());
+    unroute_guest(guest_ip());
+    unroute_guest(guest_ip());
   });
-  EXPECT_FALSE(host().netlink.has_route(guest_ip().text(), "guest"));
   const Fd here = bound(guest(), guest_ip(), 300), there = bound(neighbour(), neighbour_ip());
   EXPECT_FALSE(passes(there, here, guest_ip()));
 }
@@ -121,12 +120,12 @@ TEST_P(GuestRouteTest, WhatIsClaimedForItStays) {
   });
   const Fd here = bound(guest(), guest_ip()), there = bound(neighbour(), neighbour_ip());
   EXPECT_TRUE(passes(there, here, guest_ip())) << "the route to the guest is the better";
-  host().netns.run([&] { unroute_guest("guest", guest_ip()); });
-  EXPECT_TRUE(host().netlink.has_route(guest_ip().text(), "lo"));
+  host().netns.run([&] { unroute_guest(guest_ip()); });
+  host().netns.run([&] { EXPECT_TRUE(read_claims().has("rack", guest_ip())); });
   host().netns.run([&] { route_guest("guest", guest_ip()); });
   EXPECT_TRUE(passes(there, here, guest_ip()));
   host().netns.run([&] { unclaim("rack", guest_ip()); });
-  EXPECT_TRUE(host().netlink.has_route(guest_ip().text(), "guest"));
+  host().netns.run([&] { EXPECT_FALSE(read_claims().routes.contains(guest_ip())); });
 }
 
 TEST_P(GuestRouteTest, ASegmentIsFoundByItsNetwork) {

@@ -8,7 +8,7 @@
 namespace godwit::os {
 Masquerade::Masquerade(const std::string& interface, const IpPrefix& network)
     : table_("godwit_up_" + to_hex(as_bytes(interface))) {
-  have_forwarding(Family::ip4);
+  have_host_forward(true);
   const auto done = apply_nftables(fmt::format(R"(table ip {0} {{}}
 delete table ip {0}
 table ip {0} {{

@@ -280,7 +280,7 @@ void Netlink::remove_address(const std::string& name, const std::string& address
 }
 
 void Netlink::add_route(const std::string& to, const std::string& via, const std::string& interface,
-                        std::uint32_t metric) {
+                        std::uint8_t owner, std::uint32_t metric) {
   const auto attempt = fmt::format("add a route to {} by '{}' '{}'", to, via, interface);
   const AddressPtr gateway = via.empty() ? nullptr : parse_address(via, attempt);
   const int family = gateway ? ::nl_addr_get_family(gateway.get()) : AF_UNSPEC;
@@ -288,6 +288,7 @@ void Netlink::add_route(const std::string& to, const std::string& via, const std
   const RoutePtr route(::rtnl_route_alloc());
   check(::rtnl_route_set_dst(route.get(), target.get()), attempt);
   ::rtnl_route_set_table(route.get(), RT_TABLE_MAIN);
+  ::rtnl_route_set_protocol(route.get(), owner);
   if (metric != 0) ::rtnl_route_set_priority(route.get(), metric);
   ::rtnl_route_set_scope(route.get(), gateway ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK);
   rtnl_nexthop* hop = ::rtnl_route_nh_alloc();
@@ -298,39 +299,16 @@ void Netlink::add_route(const std::string& to, const std::string& via, const std
   if (error != -NLE_EXIST) check(error, attempt);
 }
 
-void Netlink::remove_route(const std::string& to, const std::string& interface) {
-  const auto attempt = fmt::format("remove the route to {} by '{}'", to, interface);
+void Netlink::remove_route(const std::string& to, std::uint8_t owner) {
+  const auto attempt = fmt::format("remove the route to {}", to);
   const AddressPtr target = parse_target(to, attempt, AF_UNSPEC);
   const RoutePtr route(::rtnl_route_alloc());
   check(::rtnl_route_set_dst(route.get(), target.get()), attempt);
   ::rtnl_route_set_table(route.get(), RT_TABLE_MAIN);
+  ::rtnl_route_set_protocol(route.get(), owner);
   ::rtnl_route_set_scope(route.get(), RT_SCOPE_NOWHERE);  // any
-  if (!interface.empty()) {
-    rtnl_nexthop* hop = ::rtnl_route_nh_alloc();
-    ::rtnl_route_nh_set_ifindex(hop, index_of(interface, attempt));
-    ::rtnl_route_add_nexthop(route.get(), hop);
-  }
   const int error = ::rtnl_route_delete(socket_.get(), route.get(), 0);
   if (error != -NLE_OBJ_NOTFOUND) check(error, attempt);
-}
-
-bool Netlink::has_route(const std::string& to, const std::string& interface) {
-  const auto attempt = fmt::format("look for the route to {} by {}", to, interface);
-  const AddressPtr target = parse_target(to, attempt, AF_UNSPEC);
-  const int index = index_of(interface, attempt);
-  nl_cache* cache = nullptr;
-  check(::rtnl_route_alloc_cache(socket_.get(), ::nl_addr_get_family(target.get()), 0, &cache),
-        attempt);
-  const std::unique_ptr<nl_cache, decltype(&::nl_cache_free)> routes(cache, ::nl_cache_free);
-  for (nl_object* each = ::nl_cache_get_first(cache); each != nullptr;
-       each = ::nl_cache_get_next(each)) {
-    auto* route = reinterpret_cast<rtnl_route*>(each);
-    if (::rtnl_route_get_table(route) != RT_TABLE_MAIN) continue;
-    if (::nl_addr_cmp(::rtnl_route_get_dst(route), target.get()) != 0) continue;
-    rtnl_nexthop* hop = ::rtnl_route_nexthop_n(route, 0);
-    if (hop != nullptr && ::rtnl_route_nh_get_ifindex(hop) == index) return true;
-  }
-  return false;
 }
 
 void Netlink::add_proxy_neighbour(const std::string& name, const std::string& address) {

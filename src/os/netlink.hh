@@ -76,12 +76,12 @@ class Netlink final {
   void add_address(const std::string& name, const std::string& address);
   void remove_address(const std::string& name, const std::string& address);
   // "10.1.0.0/16", "default", "::/0"; by a gateway, or an interface, or both (empty: not given).
+  // `owner`: by whom, for who reads it back (rtnetlink(7), rtm_protocol); its own only are removed.
   // The least metric is the best; 0: the kernel's own.
+  static constexpr std::uint8_t kStaticRoute = 4;  // RTPROT_STATIC
   void add_route(const std::string& to, const std::string& via, const std::string& interface = {},
-                 std::uint32_t metric = 0);
-  // By this interface, whatever its metric; without: the first there is.
-  void remove_route(const std::string& to, const std::string& interface = {});
-  bool has_route(const std::string& to, const std::string& interface);
+                 std::uint8_t owner = kStaticRoute, std::uint32_t metric = 0);
+  void remove_route(const std::string& to, std::uint8_t owner = kStaticRoute);
   // The interface's neighbours are answered for an address that is elsewhere (ARP proxy; RFC 4389).
   void add_proxy_neighbour(const std::string& name, const std::string& address);
   void remove_proxy_neighbour(const std::string& name, const std::string& address);

@@ -1,9 +1,18 @@
 #include "os/nftables.hh"
 
+#include <arpa/inet.h>
+#include <libmnl/libmnl.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
 #include <nftables/libnftables.h>
+#include <sys/socket.h>
 
+#include <array>
+#include <cerrno>
+#include <cstring>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <sstream>
 
 #include "base/check.hh"
@@ -50,6 +59,41 @@ Result<std::vector<std::string>> netdev_tables() {
   std::istringstream words(*output);  // "table netdev NAME" a line
   for (std::string table, family, name; words >> table >> family >> name;) names.push_back(name);
   return names;
+}
+
+Result<std::uint32_t> nftables_generation() {
+  const std::unique_ptr<mnl_socket, int (*)(mnl_socket*)> socket(
+      ::mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC), ::mnl_socket_close);
+  if (!socket || ::mnl_socket_bind(socket.get(), 0, MNL_SOCKET_AUTOPID) < 0) {
+    return fail("{}", errno_text("open a netlink socket for nftables"));
+  }
+  std::array<char, 8192> buffer{};
+  nlmsghdr* const header = ::mnl_nlmsg_put_header(buffer.data());
+  header->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN;
+  header->nlmsg_flags = NLM_F_REQUEST;
+  const nfgenmsg about{.nfgen_family = AF_UNSPEC, .version = NFNETLINK_V0, .res_id = 0};
+  std::memcpy(::mnl_nlmsg_put_extra_header(header, sizeof about), &about, sizeof about);
+  if (::mnl_socket_sendto(socket.get(), header, header->nlmsg_len) < 0) {
+    return fail("{}", errno_text("ask nftables for its generation"));
+  }
+  const auto size = ::mnl_socket_recvfrom(socket.get(), buffer.data(), buffer.size());
+  std::optional<std::uint32_t> generation;
+  const auto take = [](const nlmsghdr* message, void* into) {
+    const auto look = [](const nlattr* attribute, void* found) {
+      if (::mnl_attr_get_type(attribute) == NFTA_GEN_ID) {
+        *static_cast<std::optional<std::uint32_t>*>(found) = ntohl(::mnl_attr_get_u32(attribute));
+      }
+      return MNL_CB_OK;
+    };
+    return ::mnl_attr_parse(message, sizeof(nfgenmsg), look, into);
+  };
+  if (size < 0 ||
+      ::mnl_cb_run(buffer.data(), static_cast<std::size_t>(size), 0,
+                   ::mnl_socket_get_portid(socket.get()), take, &generation) < 0 ||
+      !generation) {
+    return fail("{}", errno_text("read nftables' generation"));
+  }
+  return *generation;
 }
 
 }  // namespace godwit::os

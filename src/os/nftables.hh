@@ -1,5 +1,6 @@
 #pragma once
 // nftables rulesets, applied as one transaction by libnftables (nft(8) without the process).
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,9 @@ Result<> apply_nftables(const std::string& ruleset);
 
 // What `command` lists, as libnftables-json(5) has it.
 Result<std::string> query_nftables(const std::string& command);
+
+// Another number after each change of any of the namespace's rulesets.
+Result<std::uint32_t> nftables_generation();
 
 // The names of the namespace's tables of family netdev.
 Result<std::vector<std::string>> netdev_tables();

@@ -19,30 +19,40 @@ const std::byte* bytes_of(const sockaddr& address) {
       &reinterpret_cast<const sockaddr_in6&>(address).sin6_addr);
 }
 
+using List = std::unique_ptr<ifaddrs, decltype(&::freeifaddrs)>;
+List list_addresses() {
+  ifaddrs* list = nullptr;
+  if (::getifaddrs(&list) != 0) fail_setup("{}", errno_text("list the interfaces' addresses"));
+  return {list, ::freeifaddrs};
+}
+
+std::optional<Ip> address_of(const ifaddrs& entry) {
+  if (entry.ifa_addr == nullptr) return std::nullopt;
+  if (entry.ifa_addr->sa_family == AF_INET) return Ip::at4(bytes_of(*entry.ifa_addr));
+  if (entry.ifa_addr->sa_family == AF_INET6) return Ip::at6(bytes_of(*entry.ifa_addr));
+  return std::nullopt;
+}
+
 std::optional<IpPrefix> network_of(const ifaddrs& entry) {
-  if (entry.ifa_addr == nullptr || entry.ifa_netmask == nullptr) return std::nullopt;
+  const auto address = address_of(entry);
+  if (!address || entry.ifa_netmask == nullptr) return std::nullopt;
   if ((entry.ifa_flags & IFF_UP) == 0 || (entry.ifa_flags & IFF_LOOPBACK) != 0) return std::nullopt;
-  const bool is4 = entry.ifa_addr->sa_family == AF_INET;
-  if (!is4 && entry.ifa_addr->sa_family != AF_INET6) return std::nullopt;
   const std::byte* mask = bytes_of(*entry.ifa_netmask);
   int length = 0;
-  for (std::size_t i = 0; i < (is4 ? 4U : 16U); ++i) {
+  for (std::size_t i = 0; i < address->size(); ++i) {
     length += std::popcount(std::to_integer<unsigned char>(mask[i]));
   }
-  const Ip address = is4 ? Ip::at4(bytes_of(*entry.ifa_addr)) : Ip::at6(bytes_of(*entry.ifa_addr));
-  return IpPrefix{address, static_cast<std::uint8_t>(length)}.network();
+  return IpPrefix{*address, static_cast<std::uint8_t>(length)}.network();
 }
 
 }  // namespace
 
 std::optional<std::string> segment_of(const Ip& address) {
-  ifaddrs* list = nullptr;
-  if (::getifaddrs(&list) != 0) fail_setup("{}", errno_text("list the interfaces' addresses"));
-  const std::unique_ptr<ifaddrs, decltype(&::freeifaddrs)> owner(list, ::freeifaddrs);
+  const List list = list_addresses();
   const std::uint8_t alone = address.is4() ? 32 : 128;
   std::optional<std::string> longest;
   std::uint8_t length = 0;
-  for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
+  for (const ifaddrs* entry = list.get(); entry != nullptr; entry = entry->ifa_next) {
     const auto network = network_of(*entry);
     if (!network || network->length == alone || !network->contains(address)) continue;
     if (longest && network->length <= length) continue;
@@ -50,6 +60,14 @@ std::optional<std::string> segment_of(const Ip& address) {
     length = network->length;
   }
   return longest;
+}
+
+bool is_own_address(const Ip& address) {
+  const List list = list_addresses();
+  for (const ifaddrs* entry = list.get(); entry != nullptr; entry = entry->ifa_next) {
+    if (address_of(*entry) == address) return true;
+  }
+  return false;
 }
 
 }  // namespace godwit::os

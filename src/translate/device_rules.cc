@@ -24,6 +24,14 @@ Result<> DeviceRules::set(const std::string& guest, const Version& version, cons
   return {};
 }
 
+void DeviceRules::forget(const std::string& guest) {
+  const auto known = guests_.find(guest);
+  if (known == guests_.end()) return;
+  for (const Rule& rule : known->second.rules) owners_.erase(key_of(rule));
+  if (known->second.rules.empty()) --gone_;
+  guests_.erase(known);
+}
+
 void DeviceRules::put(const std::string& guest, GuestRules rules) {
   const auto [known, is_new] = guests_.try_emplace(guest);
   if (!is_new && known->second.rules.empty()) --gone_;

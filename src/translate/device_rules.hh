@@ -23,6 +23,8 @@ class DeviceRules final {
   // Nothing is done if it is not newer than what is there. Refused, and nothing is changed: one
   // that would take packets of another guest, or too many.
   Result<> set(const std::string& guest, const Version& version, const Rules& rules);
+  // Its version, too: whatever comes next for it is taken.
+  void forget(const std::string& guest);
 
   const std::map<std::string, GuestRules>& guests() const { return guests_; }
   // Of all guests, ascending.

@@ -320,6 +320,19 @@ TEST(DeviceRules, WhatIsOlderIsNotTaken) {
   EXPECT_TRUE(device.content().empty());
 }
 
+TEST(DeviceRules, AfterAForgottenOneAnyIsTaken) {
+  DeviceRules device;
+  const Rule depart{RuleKind::depart, Ip::of4(1), Ip::of4(2)};
+  ASSERT_TRUE(device.set("a", {2, Phase::flipped}, {depart}));
+  device.forget("a");
+  device.forget("nobody");
+  EXPECT_TRUE(device.guests().empty());
+  EXPECT_TRUE(device.set("b", {1, Phase::flipped}, {depart})) << "the address is nobody's";
+  device.forget("b");
+  ASSERT_TRUE(device.set("a", {1, Phase::flipped}, {depart}));
+  EXPECT_EQ(device.content(), Rules{depart});
+}
+
 TEST(DeviceRules, ThereIsAnEndToThem) {
   DeviceRules device;
   Rules many(kMostRules);
