@@ -13,7 +13,7 @@ namespace {
 
 bool is_of_a_tenant(std::string_view name) {
   return name == "port" || name == "wire" || name == "vm" || name == "migration" ||
-         name == "image" || name == "replica";
+         name == "image" || name == "replica" || name == "rule";
 }
 
 // Whether a listener of one tenant may know it.

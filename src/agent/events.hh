@@ -24,9 +24,9 @@ class Events final {
 
   Events();
 
-  // Control thread only. `name` is "port", "wire", "vm", "image", "replica", "migration", "session"
-  // or "host"; the data of the first six has a "tenant", whose listeners are told, unless it is
-  // "public", and those who see every tenant.
+  // Control thread only. `name` is "port", "wire", "vm", "image", "replica", "migration", "rule",
+  // "session", "path" or "host"; the data of the first six has a "tenant", whose listeners are
+  // told, unless it is "public", and those who see every tenant; of the seventh these only.
   void publish(std::string_view name, const nlohmann::json& data);
   // Tells what this tenant may know (empty: all), beginning behind the event `after` (its id;
   // empty: with the next one). If that is not kept any more, the event "missed" comes first.

@@ -148,7 +148,8 @@ void claim(const std::string& interface, const Ip& address) {
 
 void unclaim(const std::string& interface, const Ip& address) {
   Netlink netlink;
-  if (netlink.find(interface)) netlink.remove_proxy_neighbour(interface, address.text());
+  if (!interface.empty() && netlink.find(interface))
+    netlink.remove_proxy_neighbour(interface, address.text());
   netlink.remove_route(alone(address), kOwner);
 }
 

@@ -18,7 +18,7 @@ namespace godwit::os {
 void answer_for(const std::string& interface, const Ip& address);
 // And is announced: who knew the address elsewhere sends here from now on.
 void claim(const std::string& interface, const Ip& address);
-// Either. Also where the interface is gone.
+// Either; where the interface is gone, or none is given, what is left of it.
 void unclaim(const std::string& interface, const Ip& address);
 
 // As the kernel has it: an address is answered for where it has both. Routes are told from others'
