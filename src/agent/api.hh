@@ -5,12 +5,14 @@
 #include "agent/audit.hh"
 #include "agent/components.hh"
 #include "agent/disks.hh"
+#include "agent/fabrics.hh"
 #include "agent/fleet.hh"
 #include "agent/images.hh"
 #include "agent/metrics.hh"
 #include "agent/migrations.hh"
 #include "agent/network.hh"
 #include "agent/recording.hh"
+#include "agent/relocations.hh"
 #include "agent/replicas.hh"
 #include "agent/users.hh"
 #include "agent/vms.hh"
@@ -30,6 +32,8 @@ struct Parts {
   Vms& vms;
   Volumes& volumes;
   Replicas& replicas;
+  Fabrics& fabrics;
+  Relocations& relocations;
   Migrations& migrations;
   Recordings& recordings;
   store::Store& store;
@@ -46,6 +50,7 @@ void add_image_routes(http::Server& server, Parts parts);
 void add_vm_routes(http::Server& server, Parts parts);
 void add_network_routes(http::Server& server, Parts parts);
 void add_component_routes(http::Server& server, Parts parts);
+void add_fabric_routes(http::Server& server, Parts parts);
 void add_migration_routes(http::Server& server, Parts parts);
 void add_replica_routes(http::Server& server, Parts parts);
 void add_trust_routes(http::Server& server, Parts parts);

@@ -109,6 +109,16 @@ class Agent final {
         known_(loop_, config.known_memory),
         contents_(loop_, config, *store_, images_, disks_),
         volumes_(loop_, config),
+        device_(loop_, config, *store_, events_),
+        fabrics_(*store_, fleet_, events_),
+        relocations_({.loop = loop_,
+                      .config = config,
+                      .store = *store_,
+                      .network = network_,
+                      .peers = fleet_,
+                      .device = device_,
+                      .events = events_},
+                     fabrics_),
         migrations_({.loop = loop_,
                      .config = config,
                      .store = *store_,
@@ -120,6 +130,7 @@ class Agent final {
                      .known = known_,
                      .contents = contents_,
                      .volumes = volumes_,
+                     .relocations = relocations_,
                      .peers = fleet_,
                      .events = events_},
                     [this](const std::string& name) { return fleet_.hosts_called(name); }),
@@ -169,6 +180,9 @@ class Agent final {
     components_.start(ComponentMoves::left(*store_));
     images_.start([this](const std::string& image) { return disks_.vms_on(image); });
     vms_.start();
+    device_.start();
+    fabrics_.start();
+    relocations_.start();
     migrations_.start();
     replicas_.start();
     contents_.start();
@@ -210,6 +224,8 @@ class Agent final {
                          .vms = vms_,
                          .volumes = volumes_,
                          .replicas = replicas_,
+                         .fabrics = fabrics_,
+                         .relocations = relocations_,
                          .migrations = migrations_,
                          .recordings = recordings_,
                          .store = *store_,
@@ -253,6 +269,15 @@ class Agent final {
                       request.method.starts_with("component.") ||
                       request.method.starts_with("libvirt.")) {
                     return migrations_.on_request(std::move(request), body);
+                  }
+                  if (request.method.starts_with("rule.")) {
+                    return device_.on_request(std::move(request), body);
+                  }
+                  if (request.method.starts_with("uplink.")) {
+                    return relocations_.on_request(std::move(request), body);
+                  }
+                  if (request.method == "fabric.exchange") {
+                    return fabrics_.on_request(request, body);
                   }
                   if (request.method.starts_with("replica.")) {
                     return replicas_.on_request(std::move(request), body);
@@ -321,6 +346,9 @@ class Agent final {
   KnownMemory known_;
   Contents contents_;
   Volumes volumes_;
+  DeviceDriver device_;
+  Fabrics fabrics_;
+  Relocations relocations_;
   Migrations migrations_;
   Recordings recordings_;
   Audit audit_;

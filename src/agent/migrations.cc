@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/move_options.hh"
+#include "agent/relocations.hh"
 #include "agent/replicas.hh"
 #include "os/wall_clock.hh"
 #include "qemu/json.hh"
@@ -54,6 +55,7 @@ void Migrations::start() {
     targets_[raw->record().id] = std::move(move);
     raw->restart();
   }
+  context_.relocations.undo_strays();
   resumption_.start();
   libvirt_.start();
 }
@@ -192,7 +194,7 @@ Result<> Migrations::follow(const std::string& id, std::shared_ptr<http::EventSt
   if (!move) return std::unexpected(move.error());
   stream->push("progress", (*move)->progress());
   const bool is_over = migrate::is_final((*move)->state()) || (*move)->handed_over();
-  if (is_over && !goes_on((*move)->record())) {
+  if (is_over && !goes_on((*move)->record()) && !(*move)->network_follows()) {
     stream->push("done", (*move)->describe());
     stream->close();
     return {};
@@ -287,6 +289,7 @@ void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
     if (found != sources_.end() && found->second->record().to == request.peer) {
       if (body.contains("hooks")) found->second->hooks_ended(hook_outcome(body["hooks"]));
       if (body.contains("clock")) found->second->clock_corrected(clock_report(body["clock"]));
+      if (body.contains("network")) found->second->network_moved(body["network"]);
       if (body.contains("needs_memory")) found->second->target_needs_memory();
     }
     return request.answer(nlohmann::json::object());
@@ -375,6 +378,7 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
                       .by = text_field_or(body, "by", ""),
                       .spec = *std::move(spec),
                       .ports = array_field(body, "ports"),
+                      .uplinks = array_field(body, "uplinks"),
                       .epoch = epoch,
                       .postcopy = qemu::flag_at(body, "postcopy"),
                       .shared_disks = shares_disks};

@@ -90,6 +90,7 @@ class Migrations final {
   void target_failed(PeerRequest request, const nlohmann::json& body);
   void launch(Wanted& wanted, http::Responder& responder);
   void conclude(Wanted& wanted, http::Responder& responder);
+  void choose_strategy(SourceRecord& record, const Findings& findings) const;
   void answer_dry_run(const Wanted& wanted, http::Responder& responder);
   nlohmann::json estimate(const SourceRecord& record, const Findings& findings);
   void begin_at(MigrationId id, std::int64_t at);

@@ -85,6 +85,9 @@ Result<> Migrations::refer_to(Vm& vm, SourceRecord& record) {
     if (!described) return std::unexpected(described.error());
     record.epoch = std::max(record.epoch, epoch_field(described->at("port"), "epoch", 1));
   }
+  for (const PortId& uplink : context_.network.guest_uplinks(record.ports)) {
+    record.epoch = std::max(record.epoch, context_.network.guest_uplink(uplink)->epoch);
+  }
   for (const auto& [id, move] : sources_) {
     if (move->record().vm == record.vm) {
       record.epoch = std::max(record.epoch, move->record().epoch);
@@ -152,7 +155,9 @@ void Migrations::find_host(std::shared_ptr<Wanted> wanted,
   if (next == wanted->moves.size()) return conclude(*wanted, *responder);
   const SourceRecord& move = wanted->moves[next];
   const Wish wish{.compact = move.compact,
-                  .postcopy = move.on_diverge == migrate::OnDiverge::postcopy};
+                  .postcopy = move.on_diverge == migrate::OnDiverge::postcopy,
+                  .strategy = move.strategy,
+                  .epoch = move.epoch};
   search_.start(
       wanted->to,
       [this, wanted, next, name = move.vm, wish](const std::string& host,
@@ -172,11 +177,21 @@ void Migrations::find_host(std::shared_ptr<Wanted> wanted,
       });
 }
 
+// What "auto" comes to, and which uplinks follow then.
+void Migrations::choose_strategy(SourceRecord& record, const Findings& findings) const {
+  record.strategy = findings.network.is_null() ? Strategy::wire : Strategy::nat;
+  record.uplinks.clear();
+  if (record.strategy == Strategy::nat) {
+    record.uplinks = context_.network.guest_uplinks(record.ports);
+  }
+}
+
 void Migrations::conclude(Wanted& wanted, http::Responder& responder) {
   if (wanted.dry_run) return answer_dry_run(wanted, responder);
   for (std::size_t i = 0; i < wanted.moves.size(); ++i) {
     const std::string& name = wanted.moves[i].vm;
     wanted.moves[i].shared_disks = wanted.findings[i].shared_disks;
+    choose_strategy(wanted.moves[i], wanted.findings[i]);
     const std::string whose =
         wanted.moves.size() > 1 ? spoken_name(wanted.moves[i]) + ": " : std::string();
     const auto& checks = wanted.findings[i].checks;
@@ -222,6 +237,8 @@ nlohmann::json Migrations::estimate(const SourceRecord& record, const Findings& 
           {"to", record.to},
           {"checks", to_json(findings.checks)},
           {"estimate", estimate},
+          {"strategy", findings.network.is_null() ? "wire" : "nat"},
+          {"network", findings.network.is_null() ? nlohmann::json::array() : findings.network},
           {"exit", ok ? 0 : 3}};
 }
 

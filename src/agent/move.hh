@@ -46,6 +46,8 @@ class Move {
   virtual bool over() const = 0;
   // Nothing is to follow.
   virtual bool handed_over() const = 0;
+  // But how its network fared is about to be told.
+  virtual bool network_follows() const { return false; }
 };
 
 }  // namespace godwit::agent

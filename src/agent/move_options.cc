@@ -41,6 +41,13 @@ Result<bool> on_restart_field(const nlohmann::json& request) {
   return fail("on_restart is 'resume' or 'abort', not '{}'", *text);
 }
 
+Result<Strategy> strategy_field(const nlohmann::json& request) {
+  const auto text = text_field(request, "strategy");
+  if (!text) return std::unexpected(text.error());
+  if (const auto known = strategy(*text)) return *known;
+  return fail("strategy is 'nat', 'wire' or 'auto', not '{}'", *text);
+}
+
 Result<ByteCount> cache_field(const nlohmann::json& request) {
   auto cache = parse_byte_count(text_field_or(request, "cache", ""));
   if (cache && *cache > kMaxCache) return fail("cache is at most {}", to_text(kMaxCache));
@@ -97,6 +104,7 @@ Result<> read_options(const nlohmann::json& request, SourceRecord& record) {
         read(request, "on_diverge", on_diverge_field, record.on_diverge),
         read(request, "stop_policy", stop_policy_field, record.stop_policy),
         read(request, "on_restart", on_restart_field, record.resume),
+        read(request, "strategy", strategy_field, record.strategy),
         read(request, "cache", cache_field, record.cache), read_flag(request, "hold", record.hold),
         read_flag(request, "background", record.background),
         read(request, "lanes", lanes_field, record.lanes),

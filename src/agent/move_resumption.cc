@@ -9,7 +9,7 @@
 namespace godwit::agent {
 namespace {
 
-constexpr Nanoseconds kLookInterval = milliseconds(200);
+constexpr Nanoseconds kResumeLook = milliseconds(200);
 constexpr Nanoseconds kPatience = stream::kLanePatience;  // for a target that does not come back
 
 }  // namespace
@@ -50,7 +50,7 @@ void MoveResumption::look() {
   }
   waiting_ = std::move(waiting);
   for (const MigrationId& id : ready) go_on(id);
-  if (!waiting_.empty()) timer_ = loop_.after(kLookInterval, [this] { look(); });
+  if (!waiting_.empty()) timer_ = loop_.after(kResumeLook, [this] { look(); });
 }
 
 // Of its group, as they are now.

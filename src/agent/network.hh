@@ -125,6 +125,8 @@ class Network final {
   std::vector<PortId> guest_uplinks(const std::vector<PortId>& nics) const;
   const PortRecord* guest_uplink(const PortId& port) const;  // null: no such port here
   std::set<Ip> locators() const;                             // by which those here are reached
+  // The other end of its wire came here shortly before, which its host may not have heard yet.
+  void correct_wire(nlohmann::json& described) const;
   // An uplink that was held becomes the way to its guest, before it runs.
   Result<> route_guest(const PortId& port, const std::vector<GuestAddress>& guest);
 

@@ -9,6 +9,7 @@
 #include "os/announce.hh"
 #include "os/guest_route.hh"
 #include "os/segment.hh"
+#include "qemu/json.hh"
 
 namespace godwit::agent {
 const PortRecord* Network::uplink_of_guest(const Ip& address) const {
@@ -69,6 +70,14 @@ Result<> Network::route_guest(const PortId& port, const std::vector<GuestAddress
     return fail("port {}: {}", found->second.name, error.what());
   }
   return {};
+}
+
+void Network::correct_wire(nlohmann::json& described) const {
+  const auto remote = id_field<PortId>(qemu::member(described, "wire"), "remote");
+  const auto found = remote ? ports_.find(*remote) : ports_.end();
+  if (found == ports_.end()) return;
+  described["wire"]["remote_host"] = config_.name;
+  described["wire"]["remote_epoch"] = found->second.epoch;
 }
 
 // Of a guest that is behind this uplink no more.

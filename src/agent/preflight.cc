@@ -6,6 +6,7 @@
 #include <fstream>
 #include <memory>
 
+#include "agent/relocations.hh"
 #include "base/host_name.hh"
 #include "os/random.hh"
 #include "qemu/devices.hh"
@@ -30,6 +31,48 @@ nlohmann::json foreign_wires_of(const SourceMove::Context& context, const Vm& vm
   std::vector<PortId> ports;
   for (const auto& nic : vm.spec().nics) ports.push_back(nic.port);
   return context.network.foreign_wires(ports);
+}
+
+// Uplinks that may follow the vm.
+nlohmann::json uplinks_of(const SourceMove::Context& context, const Vm& vm, const Wish& wish) {
+  nlohmann::json uplinks = nlohmann::json::array();
+  if (wish.strategy == Strategy::wire) return uplinks;
+  std::vector<PortId> nics;
+  for (const auto& nic : vm.spec().nics) nics.push_back(nic.port);
+  for (const PortId& uplink : context.network.guest_uplinks(nics)) {
+    if (auto described = context.network.describe_nic(uplink)) uplinks.push_back(*described);
+  }
+  return uplinks;
+}
+
+Check strategy_check(const SourceMove::Context& context, const Vm& vm, const std::string& to,
+                     const Wish& wish) {
+  if (uplinks_of(context, vm, wish).empty()) {
+    return failed("network",
+                  fmt::format("no NIC of vm {} is wired to a guest's uplink on this host (godwit "
+                              "port add NAME --uplink --guest IP): strategy nat has nothing to do",
+                              vm.name()));
+  }
+  if (context.peers.is_up(to) && context.peers.protocol(to) < kRulesProtocol) {
+    return failed("network", fmt::format("the agent of host {} is too old for strategy nat: "
+                                         "upgrade it, or --strategy wire",
+                                         to));
+  }
+  return passed("network", "guests' uplinks can follow it");
+}
+
+// What the target answered of them.
+void conclude_strategy(const Wish& wish, bool has_uplinks, const nlohmann::json& reply,
+                       Findings& findings) {
+  if (!has_uplinks) return;
+  findings.network = qemu::member(reply, "network");
+  if (!findings.network.is_null()) return;
+  const std::string why = text_field_or(reply, "no_network", "its agent is too old");
+  findings.checks.push_back(
+      wish.strategy == Strategy::nat
+          ? failed("network", fmt::format("strategy nat: {}", why))
+          : passed("network",
+                   fmt::format("its wires are stretched, as for strategy nat: {}", why)));
 }
 
 // What is known here, without asking anyone.
@@ -65,6 +108,7 @@ std::vector<Check> local_checks(const SourceMove::Context& context, Vm& vm, cons
                              "upgrade it, or disconnect them first",
                              to)));
   }
+  if (wish.strategy == Strategy::nat) checks.push_back(strategy_check(context, vm, to, wish));
   if (!wish.postcopy) return checks;
   if (!wish.compact) {
     checks.push_back(failed("postcopy",
@@ -152,15 +196,19 @@ void ask_target(const SourceMove::Context& context, Vm& vm, const std::string& t
                          {"path_mtu", kAskedPathMtu},
                          {"disk_bytes", context.disks.used_bytes(vm.spec()).bytes},
                          {"postcopy", wish.postcopy}};
+  const nlohmann::json uplinks = uplinks_of(context, vm, wish);
+  if (!uplinks.empty()) body.update({{"uplinks", uplinks}, {"epoch", wish.epoch}});
   const auto& volumes = vm.spec().volumes;
   if (!volumes.empty()) {
     body["volumes"] = {{"key", to_hex(seen.key)}, {"seen", to_json(seen.sights)}};
   }
   context.peers.request(
       to, "migration.preflight", body,
-      [context, to, marker, volumes, seen, checks = std::move(checks),
+      [context, to, wish, marker, volumes, seen, has_uplinks = !uplinks.empty(),
+       checks = std::move(checks),
        done = std::move(done)](const Result<nlohmann::json>& reply) mutable {
         Findings findings = reply ? parse_findings(*reply) : Findings{};
+        if (reply) conclude_strategy(wish, has_uplinks, *reply, findings);
         if (!reply) {
           checks.push_back(failed("target", fmt::format("host {}: {}", to, reply.error().text)));
         }
@@ -263,6 +311,16 @@ Findings find_out(const SourceMove::Context& context, const std::string& from,
   std::ranges::move(foreign_checks(context.network, body), std::back_inserter(checks));
   findings.checks = std::move(checks);
   return findings;
+}
+
+// {network} or {no_network: why}; nothing if it was not asked.
+nlohmann::json network_of(const SourceMove::Context& context, const std::string& from,
+                          const nlohmann::json& body) {
+  const nlohmann::json& uplinks = array_field(body, "uplinks");
+  if (uplinks.empty()) return nlohmann::json::object();
+  auto plan = context.relocations.plan(uplinks, from, epoch_field(body, "epoch", 1));
+  if (!plan) return {{"no_network", plan.error().text}};
+  return {{"network", *std::move(plan)}};
 }
 
 void find_snapshots(const SourceMove::Context& context, Vm& vm, const std::string& to, Wish wish,
@@ -403,6 +461,12 @@ void answer_preflight(const SourceMove::Context& context, const std::string& fro
                                                        context.config.name, spec.error().text))}}));
   }
   Findings findings = find_out(context, from, *spec, body);
+  // Told beside the findings, whatever they are.
+  answer = [network = network_of(context, from, body),
+            answer = std::move(answer)](Result<nlohmann::json> told) {
+    if (told) told->update(network);
+    answer(std::move(told));
+  };
   if (spec->volumes.empty()) return answer(to_json(findings));
   const nlohmann::json& asked = qemu::member(body, "volumes");
   const Bytes key = from_hex(qemu::text_at(asked, "key"));

@@ -25,6 +25,8 @@ struct Findings {
   bool shared_disks = false;
   VolumeSights volumes{};   // as it saw them
   ByteCount disks_there{};  // of what is to come
+  // Strategy nat: what would be written where (Relocations::plan()); null: it cannot be.
+  nlohmann::json network{};
 };
 Findings parse_findings(const nlohmann::json& reply);
 nlohmann::json to_json(const Findings& findings);
@@ -40,6 +42,8 @@ std::string failures(const std::vector<Check>& checks);
 struct Wish {
   bool compact = true;
   bool postcopy = false;
+  Strategy strategy = Strategy::wire;
+  Epoch epoch = 0;  // that its ports would have there
 };
 void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to, Wish wish,
                std::function<void(Findings)> done);

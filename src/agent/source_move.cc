@@ -169,6 +169,12 @@ void SourceMove::prepare_target() {
     ports.push_back(*described);
     context_.network.offer_move(port, record_.to, record_.epoch);
   }
+  nlohmann::json uplinks = nlohmann::json::array();
+  for (const PortId& uplink : record_.uplinks) {
+    const auto described = context_.network.describe_nic(uplink);
+    if (!described) return feed(SourceEvent::target_failed, described.error().text);
+    uplinks.push_back(*described);
+  }
   const auto marker = context_.disks.mark(vm->spec());
   const nlohmann::json body = {
       {"id", record_.id.text()},
@@ -176,6 +182,7 @@ void SourceMove::prepare_target() {
       {"shared_disks", record_.shared_disks},
       {"spec", qemu::to_json(vm->spec())},
       {"ports", ports},
+      {"uplinks", uplinks},
       {"epoch", record_.epoch},
       {"by", record_.by},
       {"codec", to_json(codec())},

@@ -27,6 +27,7 @@ namespace godwit::agent {
 
 class Components;
 class Contents;
+class Relocations;
 class Replicas;
 class Volumes;
 
@@ -44,6 +45,7 @@ class SourceMove final : public Move {
     KnownMemory& known;
     Contents& contents;
     Volumes& volumes;
+    Relocations& relocations;
     Peers& peers;
     Events& events;
   };
@@ -56,6 +58,7 @@ class SourceMove final : public Move {
   // How hooks and clock fared where the vm runs now: told when they are through.
   void hooks_ended(const HookOutcome& outcome);
   void clock_corrected(const ClockReport& report);
+  void network_moved(const nlohmann::json& told);
   using Move::feed;
   void feed(migrate::SourceEvent event, std::string text) override;
   void give_up() override;
@@ -84,6 +87,7 @@ class SourceMove final : public Move {
   bool over() const override { return machine_.over(); }
   // Not even memory is to follow.
   bool handed_over() const override;
+  bool network_follows() const override;
 
  private:
   Result<> perform(migrate::SourceEffect effect);
@@ -151,7 +155,7 @@ class SourceMove final : public Move {
   migrate::Report report_;
   double cpu_at_begin_ = 0;
   std::string divergence_;  // what was said when it diverged
-  os::Loop::Timer bound_, progress_timer_, retry_, again_, teardown_;
+  os::Loop::Timer bound_, progress_timer_, retry_, again_, teardown_, network_patience_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -11,6 +11,8 @@ namespace {
 
 constexpr Nanoseconds kProgressInterval = milliseconds(250);
 constexpr std::uint64_t kMeasured = 1U << 20;  // delivered; less tells no rate
+// Whoever follows the move is told how its network fared, if that is known so soon.
+constexpr Nanoseconds kNetworkPatience = seconds(10);
 
 }  // namespace
 
@@ -51,9 +53,26 @@ void SourceMove::tell_followers() {
   });
 }
 
-// Not before it is said which move goes on with it.
+// Not before it is said which move goes on with it, or that its network has followed.
 void SourceMove::publish_done() {
-  if (!goes_on(record_)) context_.events.publish_done(record_.id, describe());
+  if (goes_on(record_)) return;
+  if (network_follows() && !network_patience_) {
+    network_patience_ = context_.loop.after(kNetworkPatience, [this] { publish_done(); });
+    return;
+  }
+  context_.events.publish_done(record_.id, describe());
+}
+
+bool SourceMove::network_follows() const {
+  return !record_.uplinks.empty() && record_.network.is_null() && handed_over();
+}
+
+void SourceMove::network_moved(const nlohmann::json& told) {
+  const bool is_awaited = network_patience_ && network_follows();
+  record_.network = told;
+  save();
+  network_patience_.reset();
+  if (is_awaited) publish_done();
 }
 
 void SourceMove::publish_progress() {

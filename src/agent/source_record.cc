@@ -48,6 +48,8 @@ bool pauses(const SourceRecord& record) {
 nlohmann::json to_json(const SourceRecord& record) {
   nlohmann::json ports = nlohmann::json::array();
   for (const PortId& port : record.ports) ports.push_back(port.text());
+  nlohmann::json uplinks = nlohmann::json::array();
+  for (const PortId& port : record.uplinks) uplinks.push_back(port.text());
   return {{"id", record.id.text()},
           {"vm", record.vm},
           {"tenant", record.tenant},
@@ -80,6 +82,9 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"handed_over_ms", record.handed_over_ms},
           {"epoch", record.epoch},
           {"ports", ports},
+          {"strategy", to_text(record.strategy)},
+          {"uplinks", uplinks},
+          {"network", record.network},
           {"pid", record.process.pid},
           {"start_time", record.process.start_time},
           {"component", record.component.text()},
@@ -88,6 +93,25 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"report", record.report},
           {"clock", record.clock},
           {"hooks", record.hooks}};
+}
+
+std::string_view to_text(Strategy strategy) {
+  switch (strategy) {
+    case Strategy::automatic:
+      return "auto";
+    case Strategy::wire:
+      return "wire";
+    case Strategy::nat:
+      return "nat";
+  }
+  return "?";
+}
+
+std::optional<Strategy> strategy(std::string_view text) {
+  for (const Strategy each : {Strategy::automatic, Strategy::wire, Strategy::nat}) {
+    if (text == to_text(each)) return each;
+  }
+  return std::nullopt;
 }
 
 std::string spoken_name(const SourceRecord& record) {
@@ -112,6 +136,8 @@ nlohmann::json describe(const SourceRecord& record, const std::string& host,
   if (!record.resumed_as.empty()) json["resumed_as"] = record.resumed_as;
   if (record.handed_over_ms > 0) json["handed_over_ms"] = record.handed_over_ms;
   if (!record.report.is_null()) json["report"] = record.report;
+  if (record.component.is_zero()) json["strategy"] = to_text(record.strategy);
+  if (!record.network.is_null()) json["network"] = record.network;
   return json;
 }
 
@@ -156,6 +182,11 @@ SourceRecord source_record(const nlohmann::json& json) {
   for (const auto& text : json.value("ports", std::vector<std::string>{})) {
     if (const auto port = PortId::parse(text)) record.ports.push_back(*port);
   }
+  for (const auto& text : json.value("uplinks", std::vector<std::string>{})) {
+    if (const auto port = PortId::parse(text)) record.uplinks.push_back(*port);
+  }
+  record.strategy = strategy(json.value("strategy", "")).value_or(Strategy::wire);
+  record.network = json.value("network", nlohmann::json());
   record.process = {.pid = json.value("pid", pid_t{-1}),
                     .start_time = json.value("start_time", std::uint64_t{0})};
   record.component = ComponentId::parse(json.value("component", "")).value_or(ComponentId{});

@@ -49,6 +49,13 @@ struct SharedPlace {
 nlohmann::json to_json(const std::optional<SharedPlace>& place);
 Result<std::optional<SharedPlace>> parse_shared(const nlohmann::json& json);
 
+// How the guest keeps its addresses: its wires stretch to where they ended, or, of NICs behind
+// guests' uplinks, the fabric leads them to the new host (relocation.hh). Automatic: the latter
+// where it can be.
+enum class Strategy : std::uint8_t { automatic, wire, nat };
+std::string_view to_text(Strategy strategy);
+std::optional<Strategy> strategy(std::string_view text);
+
 // A move's part in a group, whose id is shown and steered like a migration's.
 struct GroupPlace {
   MigrationId id;
@@ -94,14 +101,17 @@ struct SourceRecord {
   std::int64_t handed_over_ms = 0;  // since 1970, as the target's word came
   Epoch epoch = 0;                  // of the ports at the target
   std::vector<PortId> ports;
-  os::ProcessIdentity process;  // the vm's QEMU here; a vm that came back has another
-  ComponentId component{};      // that moves; zero: a vm
-  bool given_up = false;        // by an operator
-  bool abort_told = true;       // false while the target has not heard of an abort
-  bool memory_follows = false;  // post-copy: QEMU here has some of it still
-  nlohmann::json report;        // once done
-  nlohmann::json clock{};       // once it runs again, see ClockReport
-  nlohmann::json hooks{};       // by moment: {ms, failure?}, of those that ran
+  Strategy strategy = Strategy::automatic;
+  std::vector<PortId> uplinks{};  // that follow it (nat)
+  os::ProcessIdentity process;    // the vm's QEMU here; a vm that came back has another
+  ComponentId component{};        // that moves; zero: a vm
+  bool given_up = false;          // by an operator
+  bool abort_told = true;         // false while the target has not heard of an abort
+  bool memory_follows = false;    // post-copy: QEMU here has some of it still
+  nlohmann::json report;          // once done
+  nlohmann::json clock{};         // once it runs again, see ClockReport
+  nlohmann::json network{};       // nat: what was told of each uplink, once they are there
+  nlohmann::json hooks{};         // by moment: {ms, failure?}, of those that ran
 };
 // An agent that breaks off as many moves in a row is thought to do so because of them.
 inline constexpr unsigned kMostResumed = 5;

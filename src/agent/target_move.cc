@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/move_queue.hh"
+#include "agent/relocations.hh"
 #include "migrate/bounds.hh"
 
 namespace godwit::agent {
@@ -71,6 +72,7 @@ void TargetMove::perform_surely(TargetEffect effect) {
       // Another vm may have the name by now, or had it before us.
       discard_guest();
       if (!keeps_disks_) context_.disks.remove_unfinished(record_.spec.id);
+      context_.relocations.undo(uplinks());
       return context_.network.discard_held(std::exchange(holding_, {}));
     case TargetEffect::notify_failed:
       return notify_failed();
@@ -217,6 +219,7 @@ Result<> TargetMove::source_destroyed() {
 }
 
 void TargetMove::restart() {
+  if (machine_.state() == TargetState::owner) follow_network();
   // The guest runs, or is gone: all that this move had to do was done by an earlier agent.
   const bool is_arriving = context_.vms.is_arriving(record_.spec.name, record_.id);
   Vm* vm = is_arriving ? guest() : context_.vms.find(record_.spec.name);

@@ -58,6 +58,9 @@ class TargetMove final {
   void find_elsewhere(std::shared_ptr<const codec::KnownPages> known);
   void prepare_guest(std::shared_ptr<const codec::KnownPages> known);
   bool hold_ports();
+  std::vector<PortId> uplinks() const;
+  void stage_network();
+  void follow_network();
   Vm* guest();
   void start_incoming(Vms::Incoming incoming, std::shared_ptr<const codec::KnownPages> known);
   bool takes_disks() const;
@@ -106,6 +109,7 @@ class TargetMove final {
   std::unique_ptr<TargetRescue> rescue_;
   bool rescue_ready_ = false, in_postcopy_ = false, runs_ = false;
   bool listening_ = false, ports_held_ = false, guest_loaded_ = false, stream_verified_ = false;
+  bool network_staged_ = true;
   Instant cont_at_{};
   Nanoseconds resume_took_{};
   Network::Held held_;  // known when no longer counting_

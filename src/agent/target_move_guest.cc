@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "agent/relocations.hh"
 #include "migrate/bounds.hh"
 
 namespace godwit::agent {
@@ -29,8 +30,16 @@ void TargetMove::guest_runs() {
   resume_took_ = context_.loop.now() - cont_at_;
   feed(TargetEvent::guest_running);
   context_.vms.arrived(record_.spec.name);
+  follow_network();
   context_.known.forget(record_.spec.id);
   if (Vm* here = context_.vms.find(record_.spec.name)) correct_clock(*here);
+}
+
+void TargetMove::follow_network() {
+  context_.relocations.follow(
+      uplinks(), [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& told) {
+        if (!alive.expired() && told) tell_source("network", *told);
+      });
 }
 
 void TargetMove::post_resume() {

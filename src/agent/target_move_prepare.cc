@@ -7,8 +7,10 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/contents.hh"
+#include "agent/relocations.hh"
 #include "agent/replicas.hh"
 #include "migrate/bounds.hh"
+#include "qemu/json.hh"
 
 namespace godwit::agent {
 
@@ -56,6 +58,7 @@ void TargetMove::find_elsewhere(std::shared_ptr<const codec::KnownPages> known) 
 
 void TargetMove::prepare_guest(std::shared_ptr<const codec::KnownPages> known) {
   if (machine_.state() != TargetState::preparing || !hold_ports()) return;
+  stage_network();
   context_.replicas.make_way(record_.spec.id);
   auto incoming = context_.vms.run_incoming(
       record_.spec, record_.id, takes_disks() ? std::optional(record_.from) : std::nullopt);
@@ -150,8 +153,32 @@ void TargetMove::start_disks() {
                              }});
 }
 
+std::vector<PortId> TargetMove::uplinks() const {
+  std::vector<PortId> uplinks;
+  for (const auto& described : record_.uplinks) {
+    const auto port = id_field<PortId>(qemu::member(described, "port"), "id");
+    if (port) uplinks.push_back(*port);
+  }
+  return uplinks;
+}
+
+// Before the guest stands it is known that each device can have what it needs.
+void TargetMove::stage_network() {
+  if (record_.uplinks.empty()) return;
+  network_staged_ = false;
+  context_.relocations.stage(
+      record_.uplinks, record_.from, record_.epoch,
+      [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& done) {
+        if (alive.expired()) return;
+        if (!done) return feed(TargetEvent::load_failed, done.error().text);
+        network_staged_ = true;
+        maybe_prepared();
+      });
+}
+
 void TargetMove::maybe_prepared() {
-  if (listening_ && ports_held_ && rescue_ready_ && disks_ready_) feed(TargetEvent::prepared);
+  if (network_staged_ && listening_ && ports_held_ && rescue_ready_ && disks_ready_)
+    feed(TargetEvent::prepared);
 }
 
 }  // namespace godwit::agent

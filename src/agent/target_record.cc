@@ -11,6 +11,7 @@ nlohmann::json to_json(const TargetRecord& record) {
           {"by", record.by},
           {"spec", qemu::to_json(record.spec)},
           {"ports", record.ports},
+          {"uplinks", record.uplinks},
           {"epoch", record.epoch},
           {"clock", record.clock},
           {"hooks", record.hooks},
@@ -37,6 +38,7 @@ TargetRecord target_record(const nlohmann::json& json) {
   record.started = json.value("started", std::int64_t{0});
   record.by = text_field_or(json, "by", "");
   record.ports = array_field(json, "ports");
+  record.uplinks = array_field(json, "uplinks");
   record.epoch = epoch_field(json, "epoch", 1);
   record.clock = json.value("clock", nlohmann::json());
   record.hooks = json.value("hooks", nlohmann::json());

@@ -17,7 +17,8 @@ struct TargetRecord {
   std::int64_t started = 0;  // seconds since 1970
   std::string by{};          // who asked for it at the source, by the source's word
   qemu::VmSpec spec;
-  nlohmann::json ports;  // as the source described them
+  nlohmann::json ports;                              // as the source described them
+  nlohmann::json uplinks = nlohmann::json::array();  // that follow it, as it did
   Epoch epoch = 0;
   nlohmann::json clock{};       // see ClockReport
   nlohmann::json hooks{};       // of post-resume: {ms, ran, failure?}, once they are through

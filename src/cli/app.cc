@@ -46,6 +46,7 @@ void build(CLI::App& app, Context& context) {
   add_wire(app, context);
   add_topology(app, context);
   add_pool(app, context);
+  add_fabric(app, context);
   add_rule(app, context);
   add_image(app, context);
   add_vm(app, context);

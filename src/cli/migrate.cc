@@ -16,7 +16,7 @@ struct Move {
   std::string topology;
   std::string to, max_downtime, bandwidth, on_diverge, stop_policy, on_restart, cache, at;
   unsigned lanes = 0;
-  std::string disk_mode, max_write_latency;
+  std::string disk_mode, max_write_latency, strategy;
   bool delete_source = false;
   bool dry_run = false, hold = false, background = false, detach = false, wait = false;
   bool no_compact = false, no_known = false, in_order = false;
@@ -43,6 +43,7 @@ json body_of(const Move& move) {
   if (move.background) body["background"] = true;
   if (move.delete_source) body["delete_source"] = true;
   if (move.lanes != 0) body["lanes"] = move.lanes;
+  set_if_given(body, "strategy", move.strategy);
   set_if_given(body, "disk_mode", move.disk_mode);
   set_if_given(body, "max_write_latency", move.max_write_latency);
   if (!move.at.empty()) body["at"] = utc_text(parse_when(move.at, std::time(nullptr)).value());
@@ -137,6 +138,12 @@ void add_migrate(CLI::App& app, Context& context) {
           "on with another move, which sends what is not there yet (resume, the default), "
           "or abort")
       ->check(CLI::IsMember({"resume", "abort"}));
+  verb->add_option("--strategy", move->strategy,
+                   "How the vm keeps its addresses: its wires are stretched (wire), or its guests' "
+                   "uplinks follow it and the fabric's devices lead its packets there (nat; see "
+                   "godwit fabric, godwit port add --guest), or the latter where it can be (auto, "
+                   "the default)")
+      ->check(CLI::IsMember({"nat", "wire", "auto"}));
   verb->add_flag(
       "--background", move->background,
       "Take a quarter of the path: the vm and its wires come first, the move takes longer");

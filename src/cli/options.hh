@@ -39,6 +39,7 @@ void add_connect(CLI::App& app, Context& context);
 void add_wire(CLI::App& app, Context& context);
 void add_topology(CLI::App& app, Context& context);
 void add_pool(CLI::App& app, Context& context);
+void add_fabric(CLI::App& app, Context& context);
 void add_rule(CLI::App& app, Context& context);
 void add_image(CLI::App& app, Context& context);
 void add_vm(CLI::App& app, Context& context);

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/units.hh"
+#include "cli/rule_text.hh"
 #include "cli/table.hh"
 
 namespace godwit::cli {
@@ -272,8 +273,8 @@ std::string migration_text(const json& migration) {
   if (number_of(*report, "total_ms") > 0) text += "\n" + total_part(*report);
   if (number_of(*report, "pause_ms") > 0)
     text += "\n" + pause_part(*report) + prediction_line(*report);
-  return text + "\n" + followed_part(*report) + counts_part(*report) + hooks_part(migration) +
-         clock_part(migration);
+  return text + "\n" + followed_part(*report) + network_part(migration) + counts_part(*report) +
+         hooks_part(migration) + clock_part(migration);
 }
 
 std::string preflight_text(const json& report) {
@@ -292,6 +293,9 @@ std::string preflight_text(const json& report) {
   std::string text = table.text("no checks");
   const json estimate = report.value("estimate", json::object());
   if (!estimate.empty()) text += "\n" + estimate_line(estimate);
+  for (const json& plan : report.value("network", json::array())) {
+    text += fmt::format("\nstrategy nat, port {}:\n{}\n", text_of(plan, "port"), plan_text(plan));
+  }
   return text + (report.value("ok", false) ? "nothing speaks against this move\n"
                                            : "this move would be refused\n");
 }

@@ -1,0 +1,34 @@
+// Routes of the fabric, a routed data centre, and of what follows guests through it.
+#include "agent/api.hh"
+#include "agent/api_answers.hh"
+
+namespace godwit::agent {
+
+using http::Access;
+using http::Request;
+using http::Responder;
+
+void add_fabric_routes(http::Server& server, Parts parts) {
+  server.route("GET", "/v1/fabric", [parts](const Request& request, Responder responder) {
+    if (!request.caller->tenant.empty()) {
+      return responder.error(kForbidden, "the fabric is for those who see all tenants");
+    }
+    nlohmann::json fabric = parts.fabrics.describe();
+    fabric["relocations"] = parts.relocations.describe();
+    responder.json(200, fabric);
+  });
+  server.route("POST", "/v1/fabric", Access::root,
+               [parts](const Request& request, Responder responder) {
+                 const auto file = body_of(request, responder);
+                 if (!file) return;
+                 if (!file->is_object()) {
+                   return responder.error(kBadRequest, "a fabric is an object", 2);
+                 }
+                 answer(responder, parts.fabrics.set(*file));
+               });
+  server.route("DELETE", "/v1/fabric", Access::root, [parts](const Request&, Responder responder) {
+    answer(responder, parts.fabrics.set(nullptr));
+  });
+}
+
+}  // namespace godwit::agent

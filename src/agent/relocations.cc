@@ -1,0 +1,265 @@
+#include "agent/relocations.hh"
+
+#include <fmt/ranges.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "agent/source_record.hh"
+#include "qemu/json.hh"
+#include "translate/locator.hh"
+#include "translate/plan_json.hh"
+
+namespace godwit::agent {
+
+using translate::DeviceIndex;
+
+namespace {
+
+// Calls `done` when all have, with what each told, or the first error.
+Relocation::Done together(std::size_t count, Relocation::Done done) {
+  struct All {
+    std::size_t left;
+    nlohmann::json told = nlohmann::json::array();
+    std::optional<Error> error{};
+    Relocation::Done done;
+  };
+  auto all = std::make_shared<All>(All{.left = count, .done = std::move(done)});
+  return [all](Result<nlohmann::json> result) {
+    if (result) {
+      all->told.push_back(*std::move(result));
+    } else if (!all->error) {
+      all->error = result.error();
+    }
+    if (--all->left > 0 || !all->done) return;
+    if (all->error) return all->done(std::unexpected(*all->error));
+    all->done(all->told);
+  };
+}
+
+}  // namespace
+
+Relocations::Relocations(const Relocation::Context& context, const Fabrics& fabrics)
+    : context_(context), fabrics_(fabrics) {}
+
+void Relocations::start() {
+  for (const auto& document : context_.store.list("relocation")) {
+    RelocationRecord record = relocation_record(document.body);
+    const PortId port = record.port;
+    const auto fabric = fabrics_.get();
+    try {
+      if (!fabric) fail_setup("no fabric is known any more");
+      relocations_[port] = std::make_unique<Relocation>(context_, fabric, std::move(record));
+    } catch (const SetupError& error) {
+      spdlog::error("port {} cannot follow its guest: {}; godwit rule prune --guest {}",
+                    record.name, error.what(), port.text());
+      continue;
+    }
+    relocations_[port]->restart();
+  }
+}
+
+void Relocations::undo_strays() {
+  for (const auto& [port, relocation] : relocations_) {
+    if (relocation->is_staging()) relocation->undo();
+  }
+}
+
+Relocation* Relocations::find(const PortId& port) const {
+  const auto found = relocations_.find(port);
+  return found == relocations_.end() ? nullptr : found->second.get();
+}
+
+void Relocations::sweep() {
+  std::erase_if(relocations_, [](const auto& each) { return each.second->is_over(); });
+}
+
+std::set<Ip> Relocations::used_locators() const {
+  std::set<Ip> used = context_.network.locators();
+  for (const auto& [port, relocation] : relocations_) {
+    if (relocation->is_over()) continue;
+    for (const auto& each : relocation->record().addresses) used.insert(each.to_locator);
+  }
+  return used;
+}
+
+// ---- planning ----
+
+Result<translate::AddressMove> Relocations::address_move(const translate::Fabric& fabric,
+                                                         const GuestAddress& guest,
+                                                         DeviceIndex from, DeviceIndex to,
+                                                         std::set<Ip>& used) const {
+  const std::string text = guest.address.text();
+  if (fabric.homes_of(guest.address).empty()) {
+    return fail("{} is of no network of the fabric", text);
+  }
+  if (!guest.locator && !fabric.is_home(from, guest.address)) {
+    return fail("{} is not at home at host {}, and it is not known how it is reached there", text,
+                fabric.devices[from].name);
+  }
+  const auto locator = translate::free_locator(fabric, to, guest.address, used);
+  if (!locator) return std::unexpected(locator.error());
+  used.insert(*locator);
+  return translate::AddressMove{
+      .address = guest.address, .from_locator = guest.locator, .to_locator = *locator};
+}
+
+// A device that is known to be away is not waited for.
+Result<> Relocations::reaches(const translate::Fabric& fabric,
+                              const translate::GuestMove& move) const {
+  std::vector<std::string> away, old;
+  for (const DeviceIndex device : devices_of(fabric, move)) {
+    const std::string& agent = fabric.devices[device].agent;
+    if (agent == context_.config.name) continue;
+    if (!context_.peers.is_up(agent)) {
+      away.push_back(agent);
+    } else if (context_.peers.protocol(agent) < kRulesProtocol) {
+      old.push_back(agent);
+    }
+  }
+  if (!away.empty()) {
+    return fail(
+        "host {} has no session with {}, which would have to rewrite the guest's address: "
+        "is godwitd running there?",
+        context_.config.name, fmt::join(away, ", "));
+  }
+  if (!old.empty()) {
+    return fail("the agents of {} are too old to rewrite addresses: upgrade them",
+                fmt::join(old, ", "));
+  }
+  return {};
+}
+
+Result<RelocationRecord> Relocations::record_of(const nlohmann::json& described,
+                                                const std::string& from, Epoch epoch) const {
+  const auto port = parse_port(qemu::member(described, "port"));
+  if (!port) return std::unexpected(port.error());
+  const auto fabric = fabrics_.get();
+  if (!fabric) return fail("no fabric is known: godwit fabric set FILE");
+  const auto host = [&](const std::string& name) -> Result<DeviceIndex> {
+    const auto found = fabric->find(name);
+    if (found && fabric->devices[*found].is_host()) return *found;
+    return fail("host {} is not of the fabric (godwit fabric show)", name);
+  };
+  const auto source = host(from), target = host(context_.config.name);
+  if (!source) return std::unexpected(source.error());
+  if (!target) return std::unexpected(target.error());
+  const Relocation* known = find(port->id);
+  if (known != nullptr && !known->is_over()) {
+    return fail("port {} has not settled since it was here last: try again in some seconds",
+                port->name);
+  }
+  if (context_.network.has_other_port(port->name, port->id)) {
+    return fail("host {} has another port '{}': remove or rename it", context_.config.name,
+                port->name);
+  }
+  RelocationRecord record{.port = port->id,
+                          .name = port->name,
+                          .from = from,
+                          .described = described,
+                          .epoch = epoch,
+                          .addresses = {}};
+  std::set<Ip> used = used_locators();
+  for (const GuestAddress& each : port->guest) {
+    const auto address = address_move(*fabric, each, *source, *target, used);
+    if (!address) return std::unexpected(address.error());
+    record.addresses.push_back(*address);
+  }
+  if (record.addresses.empty()) return fail("port {} is no guest's uplink", port->name);
+  const auto reached = reaches(*fabric, Relocation::move_of(*fabric, context_.config.name, record));
+  if (!reached) return std::unexpected(reached.error());
+  return record;
+}
+
+Result<nlohmann::json> Relocations::plan(const nlohmann::json& uplinks, const std::string& from,
+                                         Epoch epoch) const {
+  nlohmann::json plans = nlohmann::json::array();
+  for (const auto& described : uplinks) {
+    const auto record = record_of(described, from, epoch);
+    if (!record) return std::unexpected(record.error());
+    const auto fabric = fabrics_.get();
+    nlohmann::json plan =
+        plan_json(*fabric, Relocation::move_of(*fabric, context_.config.name, *record));
+    plan["port"] = record->name;
+    plans.push_back(std::move(plan));
+  }
+  return plans;
+}
+
+// ---- moves to here ----
+
+void Relocations::stage(const nlohmann::json& uplinks, const std::string& from, Epoch epoch,
+                        Relocation::Done done) {
+  sweep();
+  std::vector<Relocation*> begun;
+  for (const auto& described : uplinks) {
+    auto record = record_of(described, from, epoch);
+    if (!record) {
+      for (Relocation* each : begun) each->undo();
+      return done(std::unexpected(record.error()));
+    }
+    const PortId port = record->port;
+    relocations_[port] = std::make_unique<Relocation>(context_, fabrics_.get(), *std::move(record));
+    begun.push_back(relocations_[port].get());
+  }
+  auto all = std::make_shared<Relocation::Done>(together(begun.size(), std::move(done)));
+  for (Relocation* each : begun) {
+    each->stage([all](Result<nlohmann::json> told) { (*all)(std::move(told)); });
+  }
+}
+
+void Relocations::follow(const std::vector<PortId>& uplinks, Relocation::Done done) {
+  std::vector<Relocation*> those;
+  for (const PortId& port : uplinks) {
+    if (Relocation* each = find(port); each != nullptr && each->is_staging()) those.push_back(each);
+  }
+  if (those.empty()) return;
+  auto all = std::make_shared<Relocation::Done>(together(those.size(), std::move(done)));
+  for (Relocation* each : those) {
+    each->follow([all](Result<nlohmann::json> told) { (*all)(std::move(told)); });
+  }
+}
+
+void Relocations::undo(const std::vector<PortId>& uplinks) {
+  for (const PortId& port : uplinks) {
+    if (Relocation* each = find(port)) each->undo();
+  }
+}
+
+nlohmann::json Relocations::describe() const {
+  nlohmann::json list = nlohmann::json::array();
+  for (const auto& [port, relocation] : relocations_) {
+    if (!relocation->is_over()) list.push_back(relocation->describe());
+  }
+  return list;
+}
+
+// ---- moves from here ----
+
+void Relocations::on_request(PeerRequest request, const nlohmann::json& body) {
+  const auto port = id_field<PortId>(body, "port");
+  if (!port) return request.answer(std::unexpected(port.error()));
+  const Epoch epoch = epoch_field(body, "epoch", 0);
+  const PortRecord* uplink = context_.network.guest_uplink(*port);
+  const bool is_left = uplink == nullptr || uplink->epoch >= epoch;
+  if (request.method == "uplink.offer") {
+    if (is_left) {
+      return request.answer(fail("port {} is not on host {}", port->text(), context_.config.name));
+    }
+    context_.network.offer_move(*port, request.peer, epoch);
+    return request.answer(context_.network.describe_nic(*port));
+  }
+  if (is_left) return request.answer(nlohmann::json::object());  // it was done before
+  if (request.method == "uplink.pause") {
+    return context_.network.pause({*port}, {},
+                                  [answer = request.answer] { answer(nlohmann::json::object()); });
+  }
+  if (request.method == "uplink.release") {
+    context_.network.release({*port}, epoch, [] {});
+    return request.answer(nlohmann::json::object());
+  }
+  request.answer(fail("unknown request {}", request.method));
+}
+
+}  // namespace godwit::agent

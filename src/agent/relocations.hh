@@ -1,0 +1,51 @@
+#pragma once
+// Guests' uplinks that come to this host, or leave it (relocation.hh); and what a move to here with
+// the strategy nat would do, or why it cannot be.
+#include <map>
+
+#include "agent/fabrics.hh"
+#include "agent/relocation.hh"
+
+namespace godwit::agent {
+
+class Relocations final {
+ public:
+  Relocations(const Relocation::Context& context, const Fabrics& fabrics);
+
+  // After Network::start(); those that are only staged wait for their moves.
+  void start();
+  // After all moves were found again: what none of them knows is undone.
+  void undo_strays();
+
+  // `uplinks`: as Network::describe_nic() of the source tells of each.
+  // The plan of each (translate/plan_json.hh), or what is in the way.
+  Result<nlohmann::json> plan(const nlohmann::json& uplinks, const std::string& from,
+                              Epoch epoch) const;
+  void stage(const nlohmann::json& uplinks, const std::string& from, Epoch epoch,
+             Relocation::Done done);
+  // All of these uplinks; harmless if there is none, or if repeated.
+  void follow(const std::vector<PortId>& uplinks, Relocation::Done done);
+  void undo(const std::vector<PortId>& uplinks);
+
+  nlohmann::json describe() const;
+  // uplink.*, at the source
+  void on_request(PeerRequest request, const nlohmann::json& body);
+
+ private:
+  Result<RelocationRecord> record_of(const nlohmann::json& described, const std::string& from,
+                                     Epoch epoch) const;
+  Result<translate::AddressMove> address_move(const translate::Fabric& fabric,
+                                              const GuestAddress& guest,
+                                              translate::DeviceIndex from,
+                                              translate::DeviceIndex to, std::set<Ip>& used) const;
+  Result<> reaches(const translate::Fabric& fabric, const translate::GuestMove& move) const;
+  std::set<Ip> used_locators() const;
+  Relocation* find(const PortId& port) const;
+  void sweep();
+
+  Relocation::Context context_;
+  const Fabrics& fabrics_;
+  std::map<PortId, std::unique_ptr<Relocation>> relocations_;
+};
+
+}  // namespace godwit::agent

@@ -1,0 +1,89 @@
+#include "cli/rule_text.hh"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "cli/table.hh"
+
+namespace godwit::cli {
+
+using json = nlohmann::json;
+
+namespace {
+
+std::string when(const std::string& phase) {
+  if (phase == "staged") return "before the guest stands; refused by one, undone at all";
+  if (phase == "forwarded") return "when it runs there, at the source's host first";
+  if (phase == "flipped") return "then, in any order";
+  if (phase == "drained") return "when nothing comes to the old place any more";
+  return "after that";
+}
+
+std::size_t widest_name(const json& plan) {
+  std::size_t widest = 0;
+  for (const json& phase : plan.at("phases")) {
+    for (const json& device : phase.at("devices")) {
+      widest = std::max(widest, text_of(device, "device").size());
+    }
+  }
+  return widest;
+}
+
+double ms_at(const json& steps, const char* key) { return steps.value(key, 0.0); }
+
+}  // namespace
+
+std::string rule_text(const json& rule) {
+  const std::string becomes = rule.value("becomes", "");
+  return fmt::format("{}{} {}{}", rule.value("staged", false) ? "staged " : "",
+                     text_of(rule, "kind"), text_of(rule, "match"),
+                     becomes.empty() ? "" : " -> " + becomes);
+}
+
+std::string plan_text(const json& plan) {
+  const std::size_t widest = widest_name(plan);
+  std::string text;
+  for (const json& phase : plan.at("phases")) {
+    if (phase.at("devices").empty()) continue;
+    const std::string name = text_of(phase, "phase");
+    text += fmt::format("{}: {}\n", name, when(name));
+    for (const json& device : phase.at("devices")) {
+      std::string shown = text_of(device, "device");
+      const auto line = [&](char sign, const json& rule) {
+        text += fmt::format("  {:<{}}  {} {}\n", shown, widest, sign, rule_text(rule));
+        shown.clear();
+      };
+      for (const json& rule : device.at("remove")) line('-', rule);
+      for (const json& rule : device.at("add")) line('+', rule);
+    }
+  }
+  const auto rules = plan.value("rules", 0U);
+  if (rules == 0) return text + "it is at home there: no rule is left\n";
+  return text + fmt::format("{} rules at {} devices are left\n", rules, plan.value("devices", 0U));
+}
+
+std::string network_part(const json& migration) {
+  const auto network = migration.find("network");
+  if (network == migration.end() || !network->is_array()) return {};
+  std::string text;
+  for (const json& each : *network) {
+    std::string addresses;
+    for (const json& one : each.value("addresses", json::array())) {
+      const std::string locator = one.value("locator", "");
+      addresses += fmt::format("{}{}{}", addresses.empty() ? "" : ", ", text_of(one, "address"),
+                               locator.empty() ? " at home" : " by " + locator);
+    }
+    text += fmt::format(
+        "  network   {} ({}): {} rules at {} devices\n"
+        "            staged in {:.1f} ms before the pause; after it sent on from {:.1f} ms, the "
+        "uplink here at {:.1f} ms, all devices at {:.1f} ms\n",
+        addresses, text_of(each, "port"), each.value("rules", 0U), each.value("devices", 0U),
+        ms_at(each, "staged_ms"), ms_at(each, "forwarded_ms"), ms_at(each, "uplink_ms"),
+        ms_at(each, "flipped_ms"));
+  }
+  return text;
+}
+
+}  // namespace godwit::cli
