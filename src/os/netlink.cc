@@ -281,20 +281,34 @@ void Netlink::remove_address(const std::string& name, const std::string& address
 
 void Netlink::add_route(const std::string& to, const std::string& via, const std::string& interface,
                         std::uint8_t owner, std::uint32_t metric) {
-  const auto attempt = fmt::format("add a route to {} by '{}' '{}'", to, via, interface);
-  const AddressPtr gateway = via.empty() ? nullptr : parse_address(via, attempt);
-  const int family = gateway ? ::nl_addr_get_family(gateway.get()) : AF_UNSPEC;
-  const AddressPtr target = parse_target(to, attempt, family);
+  add_route_by({{.via = via, .interface = interface}}, to, {}, owner, metric);
+}
+
+void Netlink::add_route_by(const std::vector<NextHop>& ways, const std::string& to,
+                           const std::string& source, std::uint8_t owner, std::uint32_t metric) {
+  CHECK(!ways.empty());
+  std::string ways_text;
+  for (const NextHop& way : ways) ways_text += fmt::format(" '{}' '{}'", way.via, way.interface);
+  const auto attempt = fmt::format("add a route to {} by{}", to, ways_text);
   const RoutePtr route(::rtnl_route_alloc());
-  check(::rtnl_route_set_dst(route.get(), target.get()), attempt);
   ::rtnl_route_set_table(route.get(), RT_TABLE_MAIN);
   ::rtnl_route_set_protocol(route.get(), owner);
   if (metric != 0) ::rtnl_route_set_priority(route.get(), metric);
-  ::rtnl_route_set_scope(route.get(), gateway ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK);
-  rtnl_nexthop* hop = ::rtnl_route_nh_alloc();
-  if (gateway) ::rtnl_route_nh_set_gateway(hop, gateway.get());
-  if (!interface.empty()) ::rtnl_route_nh_set_ifindex(hop, index_of(interface, attempt));
-  ::rtnl_route_add_nexthop(route.get(), hop);  // the route owns it now
+  int family = AF_UNSPEC;
+  for (const NextHop& way : ways) {
+    rtnl_nexthop* hop = ::rtnl_route_nh_alloc();
+    ::rtnl_route_add_nexthop(route.get(), hop);  // the route owns it now
+    if (!way.via.empty()) {
+      const AddressPtr gateway = parse_address(way.via, attempt);
+      family = ::nl_addr_get_family(gateway.get());
+      ::rtnl_route_nh_set_gateway(hop, gateway.get());
+    }
+    if (!way.interface.empty()) ::rtnl_route_nh_set_ifindex(hop, index_of(way.interface, attempt));
+  }
+  check(::rtnl_route_set_dst(route.get(), parse_target(to, attempt, family).get()), attempt);
+  ::rtnl_route_set_scope(route.get(), family == AF_UNSPEC ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE);
+  if (!source.empty())
+    check(::rtnl_route_set_pref_src(route.get(), parse_address(source, attempt).get()), attempt);
   const int error = ::rtnl_route_add(socket_.get(), route.get(), NLM_F_EXCL);
   if (error != -NLE_EXIST) check(error, attempt);
 }

@@ -40,6 +40,13 @@ struct VxlanConfig {
   std::string underlay{};  // interface; may be empty
 };
 
+// One way to somewhere: by a gateway, or an interface, or both (empty: not given).
+struct NextHop {
+  std::string via{};
+  std::string interface{};
+  bool operator==(const NextHop&) const = default;
+};
+
 class Netlink final {
  public:
   Netlink();
@@ -81,6 +88,11 @@ class Netlink final {
   static constexpr std::uint8_t kStaticRoute = 4;  // RTPROT_STATIC
   void add_route(const std::string& to, const std::string& via, const std::string& interface = {},
                  std::uint8_t owner = kStaticRoute, std::uint32_t metric = 0);
+  // By several ways of one family, each flow by one of them (ECMP). `source` is the address that
+  // this machine's own packets have then; empty: one of the interface's.
+  void add_route_by(const std::vector<NextHop>& ways, const std::string& to,
+                    const std::string& source = {}, std::uint8_t owner = kStaticRoute,
+                    std::uint32_t metric = 0);
   void remove_route(const std::string& to, std::uint8_t owner = kStaticRoute);
   // The interface's neighbours are answered for an address that is elsewhere (ARP proxy; RFC 4389).
   void add_proxy_neighbour(const std::string& name, const std::string& address);

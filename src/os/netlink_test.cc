@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <set>
 
 #include "os/netns.hh"
 #include "os/socket.hh"
@@ -97,6 +98,57 @@ TEST_F(NetlinkTest, TwoNamespacesTalkOverAVethPair) {
   EXPECT_TRUE(run_until(loop, [&] { return reason.find("unreachable") != std::string::npos; }));
   netlink->remove_address("near", "10.7.0.1/24");
   netlink->remove_address("near", "10.7.0.1/24");
+}
+
+// What this machine's packets to 64 addresses, NETWORK1 to NETWORK64, would have as their own; ""
+// if there is no way. Nothing is sent: connecting a UDP socket only looks the route up.
+std::set<std::string> sources_to(std::string_view network) {
+  std::set<std::string> found;
+  for (int i = 1; i <= 64; ++i) {
+    const auto to = *Endpoint::parse(fmt::format("{}{}", network, i), 9);
+    const Fd socket(::socket(to.family(), SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    sockaddr_storage address{};
+    auto length = to.to_sockaddr(address, to.family());
+    auto* const raw = reinterpret_cast<sockaddr*>(&address);
+    const bool has_way = ::connect(socket.number(), raw, length) == 0;
+    length = sizeof address;
+    EXPECT_EQ(::getsockname(socket.number(), raw, &length), 0);
+    found.insert(has_way ? Endpoint::from_sockaddr(address)->address_text() : "");
+  }
+  return found;
+}
+
+TEST_F(NetlinkTest, ARouteHasSeveralWays) {
+  for (const int way : {1, 2}) {
+    const auto near = fmt::format("near{}", way);
+    netlink->add_veth(near, fmt::format("far{}", way));
+    netlink->add_address(near, fmt::format("10.7.{}.1/24", way));
+    netlink->add_address(near, fmt::format("fd07:{}::1/64", way));
+    netlink->set_up(near);
+    netlink->set_up(fmt::format("far{}", way));
+  }
+  const std::vector<NextHop> ways4 = {{"10.7.1.2", "near1"}, {"10.7.2.2", "near2"}};
+  const std::vector<NextHop> ways6 = {{"fd07:1::2", "near1"}, {"fd07:2::2", "near2"}};
+  netlink->add_route_by(ways4, "10.8.0.0/24");
+  netlink->add_route_by(ways4, "10.8.0.0/24");  // again is fine
+  netlink->add_route_by(ways4, "10.9.0.0/24", "10.7.2.1");
+  netlink->add_route_by(ways6, "fd08::/64");
+  netlink->add_route_by(ways6, "fd08::/64");
+  netlink->add_route_by(ways6, "fd09::/64", "fd07:2::1");
+  netns->run([&] {
+    using Addresses = std::set<std::string>;
+    EXPECT_EQ(sources_to("10.8.0."), (Addresses{"10.7.1.1", "10.7.2.1"}));
+    EXPECT_EQ(sources_to("10.9.0."), Addresses{"10.7.2.1"});
+    EXPECT_EQ(sources_to("fd08::"), (Addresses{"fd07:1::1", "fd07:2::1"}));
+    EXPECT_EQ(sources_to("fd09::"), Addresses{"fd07:2::1"});
+    netlink->remove_route("10.8.0.0/24");
+    netlink->remove_route("fd08::/64");
+    EXPECT_EQ(sources_to("10.8.0."), Addresses{""}) << "all its ways are gone";
+    EXPECT_EQ(sources_to("fd08::"), Addresses{""});
+  });
+  EXPECT_THROW(netlink->add_route_by({{"10.7.1.2", ""}, {"192.0.2.1", ""}}, "10.8.0.0/24"),
+               SetupError);
+  EXPECT_THROW(netlink->add_route_by(ways4, "10.8.0.0/24", "192.0.2.1"), SetupError);
 }
 
 TEST_F(NetlinkTest, ANamespaceIsBoundToAPathAndOpenedByIt) {
