@@ -1,7 +1,7 @@
 #include "lab/address_plan.hh"
 
 #include <algorithm>
-#include <limits>
+#include <set>
 
 #include "base/check.hh"
 
@@ -84,8 +84,17 @@ std::size_t far_end(const LabConfig& lab, std::size_t link, std::string_view sit
   return lab.links[link].sites[0] == site ? 1 : 0;
 }
 
+using Ways = std::vector<SiteRoute::Way>;
+
+Ways ways_by(const LabConfig& lab, const std::set<std::size_t>& links, std::string_view site) {
+  Ways ways;
+  for (const std::size_t link : links)
+    ways.push_back({.via = link_address(lab, link, far_end(lab, link, site)), .link = link});
+  return ways;
+}
+
 // To the links of the hidden site `hidden` that do not end at `site` itself.
-void add_link_routes(const LabConfig& lab, std::size_t hidden, std::size_t by,
+void add_link_routes(const LabConfig& lab, std::size_t hidden, const Ways& ways,
                      std::string_view site, std::vector<SiteRoute>& routes) {
   for (std::size_t i = 0; i < lab.links.size(); ++i) {
     const auto& ends = lab.links[i].sites;
@@ -93,20 +102,41 @@ void add_link_routes(const LabConfig& lab, std::size_t hidden, std::size_t by,
     if (!is_its || ends[0] == site || ends[1] == site) continue;
     routes.push_back({.network4 = fmt::format("10.67.{}.0/30", i),
                       .network6 = fmt::format("fd67:6f64:7769:ff{:02x}::/64", i),
-                      .via = link_address(lab, by, far_end(lab, by, site)),
-                      .link = by});
+                      .ways = ways});
   }
 }
 
-}  // namespace
+struct Reached {
+  Nanoseconds distance = kUnreached;
+  std::set<std::size_t> first_links = {};  // of all shortest paths
+  bool done = false;
+};
 
-std::vector<SiteRoute> routes_of(const LabConfig& lab, std::string_view site) {
-  struct Reached {
-    Nanoseconds distance = kUnreached;
-    std::size_t first_link = 0;
-    bool done = false;
-  };
-  const std::size_t from = site_index(lab, site);
+// The links of a site lead on from it, once all shortest paths to it are known.
+void go_on(const LabConfig& lab, std::size_t from, std::size_t here,
+           std::vector<Reached>& reached) {
+  for (std::size_t i = 0; i < lab.links.size(); ++i) {
+    const Link& link = lab.links[i];
+    for (std::size_t end = 0; end < 2; ++end) {
+      if (link.sites[end] != lab.sites[here]) continue;
+      Reached& there = reached[site_index(lab, link.sites[1 - end])];
+      // One nanosecond a hop, so that links without delay prefer fewer hops.
+      const Nanoseconds distance =
+          reached[here].distance + link.quality[end].delay + Nanoseconds(1);
+      if (distance > there.distance) continue;
+      if (distance < there.distance) there.first_links.clear();
+      there.distance = distance;
+      if (here == from) {
+        there.first_links.insert(i);
+      } else {
+        there.first_links.insert(reached[here].first_links.begin(),
+                                 reached[here].first_links.end());
+      }
+    }
+  }
+}
+
+std::vector<Reached> shortest_paths(const LabConfig& lab, std::size_t from) {
   std::vector<Reached> reached(lab.sites.size());
   reached[from].distance = Nanoseconds(0);
   for (;;) {
@@ -115,35 +145,28 @@ std::vector<SiteRoute> routes_of(const LabConfig& lab, std::string_view site) {
       const bool open = !it->done && it->distance != kUnreached;
       if (open && (nearest == reached.end() || it->distance < nearest->distance)) nearest = it;
     }
-    if (nearest == reached.end()) break;
+    if (nearest == reached.end()) return reached;
     nearest->done = true;
-    const auto here = static_cast<std::size_t>(nearest - reached.begin());
-    for (std::size_t i = 0; i < lab.links.size(); ++i) {
-      const Link& link = lab.links[i];
-      for (std::size_t end = 0; end < 2; ++end) {
-        if (link.sites[end] != lab.sites[here]) continue;
-        Reached& there = reached[site_index(lab, link.sites[1 - end])];
-        // One nanosecond a hop, so that links without delay prefer fewer hops.
-        const Nanoseconds distance = nearest->distance + link.quality[end].delay + Nanoseconds(1);
-        if (distance < there.distance) {
-          there.distance = distance;
-          there.first_link = here == from ? i : nearest->first_link;
-        }
-      }
-    }
+    go_on(lab, from, static_cast<std::size_t>(nearest - reached.begin()), reached);
   }
+}
+
+}  // namespace
+
+std::vector<SiteRoute> routes_of(const LabConfig& lab, std::string_view site) {
+  const std::size_t from = site_index(lab, site);
+  const auto reached = shortest_paths(lab, from);
   std::vector<SiteRoute> routes;
   for (std::size_t i = 0; i < reached.size(); ++i) {
     if (i == from || !reached[i].done) continue;
+    const Ways ways = ways_by(lab, reached[i].first_links, site);
     if (lab.networks.at(lab.sites[i]).nat != Nat::none) {
-      add_link_routes(lab, i, reached[i].first_link, site, routes);
+      add_link_routes(lab, i, ways, site, routes);
       continue;
     }
-    const std::size_t link = reached[i].first_link;
     routes.push_back({.network4 = fmt::format("10.66.{}.0/24", i + 1),
                       .network6 = fmt::format("fd67:6f64:7769:{:x}::/64", i + 1),
-                      .via = link_address(lab, link, far_end(lab, link, site)),
-                      .link = link});
+                      .ways = ways});
   }
   return routes;
 }

@@ -20,6 +20,7 @@ struct Address {
   bool operator==(const Address&) const = default;
 };
 
+// In the site's network. A router has both families, and announces those of its site.
 Address router_address(const LabConfig& lab, std::string_view site);
 Address host_address(const LabConfig& lab, std::string_view host);
 // Another one in the same site, which no host had at first: the nth a host changes to, n from 0.
@@ -29,16 +30,20 @@ Address link_address(const LabConfig& lab, std::size_t link, std::size_t end);
 std::string router_name(std::string_view site);  // "router-east"
 
 // What the router of `site` must know to reach another site: its network, or, where a NAT hides
-// that, the networks of its links.
+// that, the networks of its links. By several ways if they are equally short (ECMP).
 struct SiteRoute {
+  struct Way {
+    Address via;
+    std::size_t link;
+    bool operator==(const Way&) const = default;
+  };
   std::string network4;  // "10.66.1.0/24"
   std::string network6;
-  Address via;
-  std::size_t link;
+  std::vector<Way> ways;
   bool operator==(const SiteRoute&) const = default;
 };
-// Shortest paths by delay (Dijkstra); sites that cannot be reached have no route. Static: a cut
-// link is a loss, as where routing takes minutes to notice.
+// Shortest paths by delay, then hops (Dijkstra); sites that cannot be reached have no route.
+// Static: a cut link is a loss, as where routing takes minutes to notice.
 std::vector<SiteRoute> routes_of(const LabConfig& lab, std::string_view site);
 
 // What a NAT's router does, as an nftables ruleset; for the agents' port of the site's hosts one

@@ -2,9 +2,11 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "os/child.hh"
 
@@ -80,13 +82,14 @@ void start_fleet(const LabState& state, const std::function<void()>& checkpoint)
   const std::string cli = beside_this("godwit");
   if (cli.empty())
     fail_setup("there is a godwitd but no godwit beside it: build both, or use --no-agents");
-  // Everyone must reach the founder, so it is not behind a NAT if any host is not.
+  // Everyone must reach the founder, so it is not behind a NAT if any is not.
   std::vector<const NodeState*> hosts;
-  for (const bool behind_nat : {false, true}) {
-    for (const NodeState& node : state.nodes) {
-      if (!node.is_router && node.behind_nat == behind_nat) hosts.push_back(&node);
-    }
+  for (const NodeState& node : state.nodes) {
+    if (node.has_agent) hosts.push_back(&node);
   }
+  std::ranges::sort(hosts, {}, [](const NodeState* node) {
+    return std::tuple(node->behind_nat, node->is_router, node);  // in the lab's order otherwise
+  });
   const NodeState* const founder = hosts.front();
   for (const NodeState* host : hosts) {
     checkpoint();

@@ -1,6 +1,7 @@
 #pragma once
-// Godwit's own agent on every host of the lab, and all of them in one fleet. Uses the programs as a
-// user would: `godwitd`, `godwit host invite`, `godwit join`, each run inside its host.
+// Godwit's own agent on every host of the lab (and routers, if told), and all of them in one fleet.
+// Uses the programs as a user would: `godwitd`, `godwit host invite`, `godwit join`, each run
+// inside its host.
 #include <functional>
 #include <string>
 

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/id.hh"
+#include "lab/address_plan.hh"
 
 namespace godwit::lab {
 
@@ -126,7 +127,7 @@ class Parser final {
 
   SiteNetwork network(const Entry& site) {
     SiteNetwork network;
-    for (const auto& setting : keys(site.value, {"hosts", "nat", "nat-timeout", "ip"})) {
+    for (const auto& setting : keys(site.value, {"hosts", "nat", "nat-timeout", "ip", "router"})) {
       if (setting.key == "nat") {
         network.nat = one_of<Nat>(setting.value, {{"none", Nat::none},
                                                   {"port-restricted", Nat::port_restricted},
@@ -140,14 +141,27 @@ class Parser final {
         network.ip = one_of<IpFamilies>(
             setting.value,
             {{"ipv4", IpFamilies::ipv4}, {"ipv6", IpFamilies::ipv6}, {"both", IpFamilies::both}});
+      } else if (setting.key == "router") {
+        network.router_has_agent = one_of<bool>(setting.value, {{"agent", true}});
+        check_router_name(site.key, setting.value);
       }
     }
     if (network.nat == Nat::none) return network;
+    if (network.router_has_agent) {
+      fail(site.value["router"], "site {}: its NAT hides its router's agent: leave one out",
+           site.key);
+    }
     if (network.ip != IpFamilies::ipv4_announced && network.ip != IpFamilies::ipv4) {
       fail(site.value, "site {}: its NAT translates IPv4: leave `ip` out", site.key);
     }
     network.ip = IpFamilies::ipv4;
     return network;
+  }
+
+  void check_router_name(const std::string& site, const YAML::Node& at) {
+    const std::string host = router_name(site);
+    if (!is_valid_name(host))
+      fail(at, "'{}' is too long for the name of its agent: name the site shorter", host);
   }
 
   template <class Choice>

@@ -9,6 +9,9 @@
 //       nat-timeout: 30s       # after which it forgets a silent UDP flow
 //       ip: ipv4               # or ipv6, both: which addresses the hosts have and their agents
 //                              # announce; without it they have both and announce IPv4
+//     core:
+//       hosts: []              # only a router
+//       router: agent          # which runs Godwit's agent as the hosts do: host router-core
 //   links:
 //     east-west:
 //       between: [east, west]
@@ -21,6 +24,9 @@
 //       too-big: icmp          # or silent: a black hole
 //       toward: { west: { rate: 100mbit } }     # what differs in one direction
 //       cuts: [ { at: 30s, for: 5s } ]          # counted from the start of the lab
+//
+// Between sites that several equally short ways join (by delay, then hops), packets take all of
+// them, each flow one (ECMP).
 //
 // Nothing here touches the system.
 #include <array>
@@ -49,6 +55,7 @@ struct SiteNetwork {
   Nat nat = Nat::none;
   Nanoseconds nat_timeout = seconds(30);  // what Linux and AWS take for unanswered flows
   IpFamilies ip = IpFamilies::ipv4_announced;
+  bool router_has_agent = false;
   bool has_ipv4() const { return ip != IpFamilies::ipv6; }
   bool has_ipv6() const { return ip != IpFamilies::ipv4; }
   bool operator==(const SiteNetwork&) const = default;

@@ -80,6 +80,25 @@ sites:
               HasSubstr("translates IPv4"));
 }
 
+TEST(LabConfig, ARouterMayHaveAnAgent) {
+  const auto lab = parse_lab(R"(
+sites:
+  a: { hosts: [a1] }
+  b: { hosts: [], router: agent }
+)",
+                             "lab.yaml");
+  ASSERT_TRUE(lab) << lab.error().text;
+  EXPECT_FALSE(lab->networks.at("a").router_has_agent);
+  EXPECT_TRUE(lab->networks.at("b").router_has_agent);
+  EXPECT_EQ(error_of("sites:\n  a: { hosts: [x], router: agnet }\n"),
+            "lab.yaml:2:28: 'agnet' is none of agent");
+  EXPECT_EQ(error_of("sites:\n  a: { hosts: [x], nat: symmetric, router: agent }\n"),
+            "lab.yaml:2:44: site a: its NAT hides its router's agent: leave one out");
+  EXPECT_THAT(error_of(fmt::format("sites:\n  {}: {{ hosts: [x], router: agent }}\n",
+                                   std::string(57, 'a'))),
+              testing::AllOf(StartsWith("lab.yaml:2:84: 'router-aaa"), HasSubstr("shorter")));
+}
+
 TEST(LabConfig, ErrorsNameThePlaceAndTheRemedy) {
   EXPECT_THAT(error_of("sites:\n  east: { hosts: [e1, E2] }\n"),
               StartsWith("lab.yaml:2:23: 'E2' cannot"));
@@ -148,10 +167,44 @@ links:
   const auto routes = routes_of(lab, "a");
   ASSERT_EQ(routes.size(), 2U);
   EXPECT_EQ(routes[0].network4, "10.66.2.0/24");
-  EXPECT_EQ(routes[0].link, 1U);
-  EXPECT_EQ(routes[0].via.ipv4, "10.67.1.1");  // c is the first end of ca
+  EXPECT_EQ(routes[0].ways.at(0).link, 1U);
+  EXPECT_EQ(routes[0].ways[0].via.ipv4, "10.67.1.1");  // c is the first end of ca
   EXPECT_EQ(routes[1].network6, "fd67:6f64:7769:3::/64");
   EXPECT_TRUE(routes_of(lab, "d").empty());
+}
+
+TEST(AddressPlan, RoutesTakeAllEquallyShortWays) {
+  // By b or c, or c's other link, but not by e, which is as far in more hops.
+  const auto lab = *parse_lab(R"(
+sites: { a: {hosts: [a1]}, b: {hosts: []}, c: {hosts: []}, d: {hosts: []}, e: {hosts: []} }
+links:
+  ab: { between: [a, b], delay: 1ms }
+  ac: { between: [a, c], delay: 1ms }
+  ca: { between: [c, a], delay: 1ms }
+  bd: { between: [b, d], delay: 1ms }
+  cd: { between: [c, d], delay: 1ms }
+  ae: { between: [a, e], delay: 1ms }
+  ed: { between: [e, d], delay: 1ms, toward: { d: { delay: 1001us } } }
+)",
+                              "lab.yaml");
+  const auto links_to = [&](std::string_view from, std::string_view network) {
+    std::vector<std::size_t> links;
+    for (const SiteRoute& route : routes_of(lab, from)) {
+      if (route.network4 != network) continue;
+      for (const SiteRoute::Way& way : route.ways) {
+        const auto& ends = lab.links[way.link].sites;
+        EXPECT_EQ(way.via, link_address(lab, way.link, ends[0] == from ? 1 : 0));
+        links.push_back(way.link);
+      }
+    }
+    return links;
+  };
+  using Links = std::vector<std::size_t>;
+  EXPECT_EQ(links_to("a", "10.66.4.0/24"), (Links{0, 1, 2}));
+  EXPECT_EQ(links_to("a", "10.66.3.0/24"), (Links{1, 2}));
+  EXPECT_EQ(links_to("a", "10.66.2.0/24"), Links{0});
+  EXPECT_EQ(links_to("b", "10.66.3.0/24"), (Links{0, 3})) << "two hops by a as by d";
+  EXPECT_EQ(links_to("d", "10.66.1.0/24"), (Links{3, 4, 6})) << "this way e is as near";
 }
 
 TEST(AddressPlan, ANatHidesItsSiteAndShowsItsLinks) {
@@ -166,7 +219,7 @@ links:
   ASSERT_EQ(routes.size(), 2U);
   EXPECT_EQ(routes[0].network4, "10.66.1.0/24");
   EXPECT_EQ(routes[1].network4, "10.67.0.0/30");
-  EXPECT_EQ(routes[1].link, 1U);
+  EXPECT_EQ(routes[1].ways.at(0).link, 1U);
   ASSERT_EQ(routes_of(lab, "hub").size(), 1U) << "its own links need no route";
   const std::string rules = nat_ruleset(lab, "a");
   EXPECT_THAT(rules, HasSubstr("oifname wan0 ip saddr 10.66.2.11 udp sport 4747 snat to "

@@ -34,18 +34,20 @@ class Holder final {
     state_.name = name;
     state_.holder = *os::identify(::getpid());
     for (const auto& site : lab_.sites) {
-      const Address address = router_address(lab_, site);
       state_.nodes.push_back({.name = router_name(site),
                               .site = site,
                               .is_router = true,
-                              .ipv4 = address.ipv4,
-                              .ipv6 = address.ipv6,
+                              .has_agent = lab_.networks.at(site).router_has_agent,
+                              .ipv4 = {},
+                              .ipv6 = {},
                               .announced = {},
                               .init = {}});
+      note_address(state_.nodes.back(), router_address(lab_, site));
     }
     for (const Host& host : lab_.hosts) {
       state_.nodes.push_back({.name = host.name,
                               .site = host.site,
+                              .has_agent = true,
                               .ipv4 = {},
                               .ipv6 = {},
                               .announced = {},
@@ -94,9 +96,11 @@ class Holder final {
     node.ipv4 = address.ipv4;
     node.ipv6 = address.ipv6;
     node.announced.clear();
-    if (!address.ipv4.empty()) node.announced.push_back(address.ipv4);
-    const bool ipv4_only = lab_.networks.at(node.site).ip == IpFamilies::ipv4_announced;
-    if (!address.ipv6.empty() && !ipv4_only) node.announced.push_back(address.ipv6);
+    if (!node.has_agent) return;
+    const SiteNetwork& network = lab_.networks.at(node.site);
+    const bool ipv4_only = !network.has_ipv6() || network.ip == IpFamilies::ipv4_announced;
+    if (network.has_ipv4()) node.announced.push_back(address.ipv4);
+    if (!ipv4_only) node.announced.push_back(address.ipv6);
   }
 
   void start(NodeState& node) {

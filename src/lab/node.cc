@@ -40,6 +40,12 @@ void set_sysctls(bool forwards) {
   write_file("/proc/sys/net/ipv6/conf/default/accept_dad", "0");
   write_file("/proc/sys/net/ipv6/conf/all/accept_ra", "0");
   write_file("/proc/sys/net/ipv6/conf/default/accept_ra", "0");
+  // By several ways a flow's packets come from elsewhere than they go to, and where addresses are
+  // translated, back to where they came from. Interfaces start with what is the default then.
+  for (const char* const which : {"all", "default"}) {
+    write_file(fmt::format("/proc/sys/net/ipv4/conf/{}/rp_filter", which), "0");
+    write_file(fmt::format("/proc/sys/net/ipv4/conf/{}/send_redirects", which), "0");
+  }
   // Who may ping without privileges: any group (as systemd sets it).
   if (!forwards) return;
   write_file("/proc/sys/net/ipv4/ip_forward", "1");

@@ -77,6 +77,7 @@ nlohmann::json describe(const std::string& name) {
     lab["nodes"].push_back({{"name", node.name},
                             {"site", node.site},
                             {"router", node.is_router},
+                            {"agent", state->agents && node.has_agent},
                             {"ipv4", node.ipv4},
                             {"ipv6", node.ipv6},
                             {"announced", node.announced},
@@ -96,9 +97,11 @@ std::string table_of(const nlohmann::json& lab) {
   std::string text = fmt::format("lab {}\n{:<16} {:<12} {:<14} {:<26} {}\n", name, "HOST", "SITE",
                                  "IPV4", "IPV6", "POWER");
   for (const auto& node : lab["nodes"]) {
-    text += fmt::format("{:<16} {:<12} {:<14} {:<26} {}\n", node["name"].get<std::string>(),
+    const bool tells = node["router"] && node["agent"];  // of a host nobody expects less
+    text += fmt::format("{:<16} {:<12} {:<14} {:<26} {}{}\n", node["name"].get<std::string>(),
                         node["site"].get<std::string>(), node["ipv4"].get<std::string>(),
-                        node["ipv6"].get<std::string>(), node["state"].get<std::string>());
+                        node["ipv6"].get<std::string>(), node["state"].get<std::string>(),
+                        tells ? ", with an agent" : "");
   }
   if (!lab.contains("links")) return text + "the emulator does not answer\n";
   for (const auto& link : lab["links"]) {

@@ -7,8 +7,9 @@
 
 namespace godwit::lab {
 
-// {"name", "up", "nodes": [{name, site, router, ipv4, ipv6, state, pid}], "links": [...],
-//  "delay_error_us": {...}, "scheduling"}; see wan_control.cc for the last three. A lab that is not
+// {"name", "up", "nodes": [{name, site, router, agent, ipv4, ipv6, announced, state, pid}],
+//  "links": [...], "delay_error_us": {...}, "scheduling"}; see wan_control.cc for the last three. A
+//  lab that is not
 // there has "up": false and no nodes.
 nlohmann::json describe(const std::string& name);
 std::string table_of(const nlohmann::json& lab);

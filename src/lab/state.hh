@@ -23,7 +23,8 @@ struct NodeState {
   std::string name;
   std::string site;
   bool is_router = false;
-  std::string ipv4;  // empty: it has none
+  bool has_agent = false;  // unless the lab has none at all
+  std::string ipv4;        // empty: it has none
   std::string ipv6;
   std::vector<std::string> announced;  // under which others shall find its agent, best first
   bool behind_nat = false;
@@ -35,7 +36,7 @@ struct LabState {
   std::string name;
   os::ProcessIdentity holder;
   os::ProcessIdentity emulator;
-  bool agents = false;  // whether hosts run godwitd
+  bool agents = false;  // `lab up --no-agents` makes a lab without
   std::vector<NodeState> nodes;
 
   const NodeState* find(std::string_view node) const;

@@ -124,14 +124,32 @@ std::array<os::Fd, 2> wire_link(const LabConfig& lab, std::size_t index,
   return taps;
 }
 
+namespace {
+
+// An agent speaks from the address that it announces: nobody has routes to those of links.
+void add_site_route(os::Netlink& netlink, const SiteRoute& route, const Address& source) {
+  std::vector<os::NextHop> ways4;
+  std::vector<os::NextHop> ways6;
+  for (const SiteRoute::Way& way : route.ways) {
+    ways4.push_back({.via = way.via.ipv4, .interface = tap_name(way.link)});
+    ways6.push_back({.via = way.via.ipv6, .interface = tap_name(way.link)});
+  }
+  netlink.add_route_by(ways4, route.network4, source.ipv4);
+  netlink.add_route_by(ways6, route.network6, source.ipv6);
+  if (route.ways.size() < 2) return;
+  // Ports choose the way, too, as in a data centre's devices.
+  write_file("/proc/sys/net/ipv4/fib_multipath_hash_policy", "1");
+  write_file("/proc/sys/net/ipv6/fib_multipath_hash_policy", "1");
+}
+
+}  // namespace
+
 void route_router(const LabConfig& lab, const std::string& site, pid_t router) {
   os::NetNamespace::of_process(router).run([&] {
     os::Netlink netlink;
-    for (const SiteRoute& route : routes_of(lab, site)) {
-      netlink.add_route(route.network4, route.via.ipv4, tap_name(route.link));
-      netlink.add_route(route.network6, route.via.ipv6, tap_name(route.link));
-    }
     const SiteNetwork& network = lab.networks.at(site);
+    const Address source = network.router_has_agent ? router_address(lab, site) : Address{};
+    for (const SiteRoute& route : routes_of(lab, site)) add_site_route(netlink, route, source);
     if (network.nat == Nat::none) return;
     if (const auto done = os::apply_nftables(nat_ruleset(lab, site)); !done) {
       fail_setup("make the NAT of site {}: {}", site, done.error().text);
