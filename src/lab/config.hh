@@ -26,7 +26,7 @@
 //       cuts: [ { at: 30s, for: 5s } ]          # counted from the start of the lab
 //
 // Between sites that several equally short ways join (by delay, then hops), packets take all of
-// them, each flow one (ECMP).
+// them, each flow one (ECMP, by addresses and ports).
 //
 // Nothing here touches the system.
 #include <array>
@@ -80,7 +80,7 @@ struct LabConfig {
   std::vector<Host> hosts;
   std::vector<Link> links;
   std::map<std::string, SiteNetwork> networks;  // by site, each has one
-  std::uint64_t seed = 1;                       // of losses and jitter
+  std::uint64_t seed = 1;                       // of losses, jitter, and flows' ways
   bool operator==(const LabConfig&) const = default;
 };
 

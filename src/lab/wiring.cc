@@ -4,6 +4,7 @@
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -136,10 +137,19 @@ void add_site_route(os::Netlink& netlink, const SiteRoute& route, const Address&
   }
   netlink.add_route_by(ways4, route.network4, source.ipv4);
   netlink.add_route_by(ways6, route.network6, source.ipv6);
-  if (route.ways.size() < 2) return;
-  // Ports choose the way, too, as in a data centre's devices.
+}
+
+// As in a data centre's devices: ports choose the way, too, and each router chooses by a hash of
+// its own. Were it the same in all, those that get half of the flows would send these one way on.
+void spread_flows(const LabConfig& lab, const std::string& site) {
   write_file("/proc/sys/net/ipv4/fib_multipath_hash_policy", "1");
   write_file("/proc/sys/net/ipv6/fib_multipath_hash_policy", "1");
+  const std::string seed_file = "/proc/sys/net/ipv4/fib_multipath_hash_seed";
+  if (::access(seed_file.c_str(), F_OK) != 0) return;  // before Linux 6.11
+  const auto index = static_cast<std::uint32_t>(
+      std::find(lab.sites.begin(), lab.sites.end(), site) - lab.sites.begin());
+  const auto seed = static_cast<std::uint32_t>(lab.seed * kMaxSites) + index;
+  write_file(seed_file, std::to_string(std::max(1U, seed)));  // 0 is none
 }
 
 }  // namespace
@@ -149,7 +159,10 @@ void route_router(const LabConfig& lab, const std::string& site, pid_t router) {
     os::Netlink netlink;
     const SiteNetwork& network = lab.networks.at(site);
     const Address source = network.router_has_agent ? router_address(lab, site) : Address{};
-    for (const SiteRoute& route : routes_of(lab, site)) add_site_route(netlink, route, source);
+    const auto routes = routes_of(lab, site);
+    for (const SiteRoute& route : routes) add_site_route(netlink, route, source);
+    if (std::ranges::any_of(routes, [](const SiteRoute& each) { return each.ways.size() > 1; }))
+      spread_flows(lab, site);
     if (network.nat == Nat::none) return;
     if (const auto done = os::apply_nftables(nat_ruleset(lab, site)); !done) {
       fail_setup("make the NAT of site {}: {}", site, done.error().text);
