@@ -14,7 +14,8 @@ import signal
 import subprocess
 
 import pytest
-from conftest import Lab, is_alive, wait_until
+from conftest import ROOT, Lab, is_alive, wait_until
+from fleet import Fleet
 
 WEST = "10.66.2.10"
 PRIVATE = {"/run", "/tmp", "/var/tmp", "/dev/shm", "/var/lib", "/var/log"}
@@ -393,12 +394,125 @@ def test_agents_start_and_join_one_fleet(staged):
     assert staged.exec("w1", "cat", "/var/log/godwitd.log").stdout.count("started") == 2
 
 
+def test_a_router_s_agent_joins_the_hosts(staged, tmp_path):
+    staged.add_program("godwitd", FAKE_AGENT)
+    staged.add_program("godwit", FAKE_CLI)
+    staged.up("""
+sites: { a: { hosts: [] }, b: { hosts: [], router: agent, ip: both }, c: { hosts: [c1] } }
+links: { ab: { between: [a, b] }, bc: { between: [b, c] } }
+""", tmp_path, agents=True)
+    assert staged.exec("router-b", "cat", "/var/log/godwitd.log").stdout == (
+        "started --name router-b --site b --hooks /var/lib/godwit/hooks "
+        "--address 10.66.2.1 --address fd67:6f64:7769:2::1\n")
+    asked = {node: staged.exec(node, "cat", "/var/lib/godwit/asked", check=False).stdout
+             for node in ("router-a", "router-b", "c1")}
+    assert asked == {"router-a": "", "router-b": "join -\nT@10.66.1.10:4747",
+                     "c1": "host invite --json\n"}
+    assert {node["name"]: node["agent"] for node in staged.ls()["nodes"]} == {
+        "router-a": False, "router-b": True, "router-c": False, "c1": True}
+    assert staged.run("ls").stdout.count("up, with an agent\n") == 1
+    # Who announces its address speaks from it; other routers have nobody to tell.
+    assert "src 10.66.2.1" in staged.exec("router-b", "ip", "route", "get", "10.66.3.10").stdout
+    assert "src 10.67.0.1" in staged.exec("router-a", "ip", "route", "get", "10.66.3.10").stdout
+
+
 def test_an_agent_that_fails_leaves_no_lab_and_shows_its_log(staged):
     staged.add_program("godwit", FAKE_CLI)
     staged.add_program("godwitd", "#!/bin/sh\necho out of luck\nexit 1\n")
     failed = staged.up(agents=True, check=False)
     assert failed.returncode == 1 and "out of luck" in failed.stderr
     assert not os.path.exists(f"/run/godwit-lab/{staged.name}")
+
+
+DATA_CENTRE = ROOT / "examples" / "data-centre"
+PING_ALL = """
+for name in $*; do
+  for family in 4 6; do ping -$family -n -q -c 1 -W 5 $name || exit 1; done
+done
+"""
+SPRAY = """
+import socket, sys
+for _ in range(400):  # flows
+    flow = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+    for _ in range(12):
+        flow.sendto(b"x", (sys.argv[1], 9))
+"""
+
+
+@pytest.fixture(scope="module")
+def data_centre(lab_program, tmp_path_factory):
+    lab = Lab(lab_program)
+    try:
+        yield Fleet(lab, (DATA_CENTRE / "lab.yaml").read_text(), tmp_path_factory.mktemp("dc"))
+    finally:
+        lab.down()
+
+
+def test_a_data_centre_s_routers_run_agents(data_centre):
+    """The lab is drawn in its file. That all agents see each other the fleet has waited for."""
+    lab = data_centre.lab
+    nodes = {node["name"]: node for node in lab.ls()["nodes"]}
+    routers = [name for name in data_centre.sites if nodes[name]["router"]]
+    assert (len(data_centre.sites), len(routers)) == (19, 10)
+    shown = [line.split()[0] for line in lab.run("ls").stdout.splitlines() if "with an agent" in line]
+    assert shown == routers and not nodes["router-world"]["agent"]
+    log = lab.exec("router-core1", "cat", "/var/log/godwitd.log").stdout
+    assert log and log != lab.exec("router-core2", "cat", "/var/log/godwitd.log").stdout
+    for host in data_centre.sites:
+        lab.exec(host, "sh", "-c", PING_ALL, "sh", *(set(data_centre.sites) - {host}))
+
+
+def test_a_data_centre_takes_all_equally_short_ways(data_centre):
+    lab = data_centre.lab
+    ways = [("edge1", "agg1"), ("edge1", "agg2")]  # of packets from a1 to c2
+    if os.path.exists("/proc/sys/net/ipv4/fib_multipath_hash_seed"):  # else all choose by one hash
+        ways += [(f"agg{i}", f"core{j}") for i in (1, 2) for j in (1, 2)]
+        ways += [(f"core{i}", f"agg{j}") for i in (1, 2) for j in (3, 4)]
+        ways += [("agg3", "edge3"), ("agg4", "edge3")]
+
+    def frames():
+        taken = {(direction["from"], direction["to"]): direction["frames"]
+                 for link in lab.ls()["links"] for direction in link["directions"]}
+        return [taken[way] for way in ways]
+
+    for family in ("ipv4", "ipv6"):
+        before = frames()
+        assert lab.python("a1", SPRAY, lab.node("c2")[family]).wait(20) == 0
+
+        def new(before=before):
+            return {way: now - then for way, then, now in zip(ways, before, frames())}
+        # Of 4800 packets in 400 flows a half or a quarter each; agents say about ten a second.
+        wait_until(lambda new=new: min(new().values()) >= 500, 5, lambda new=new: f"{family}: {new()}")
+
+
+def test_a_data_centre_lets_addresses_be_translated(data_centre):
+    """No router drops what comes back another way, or redirects; and agents may set the rest."""
+    for node, interface in (("a1", "eth0"), ("router-edge1", "lan"), ("router-edge1", "wan0")):
+        for setting in (f"{name}/{kind}" for name in ("all", "default", interface)
+                        for kind in ("rp_filter", "send_redirects")):
+            value = data_centre.lab.exec(node, "cat", f"/proc/sys/net/ipv4/conf/{setting}").stdout
+            assert value == "0\n", setting
+        settings = ("ipv4/ip_forward", f"ipv4/conf/{interface}/proxy_arp",
+                    f"ipv4/neigh/{interface}/proxy_delay", f"ipv6/conf/{interface}/proxy_ndp",
+                    "ipv6/conf/all/forwarding")
+        script = "cd /proc/sys/net; for f; do v=$(cat $f); echo $v > $f; done"
+        data_centre.lab.exec(node, "sh", "-ec", script, "sh", *settings)
+
+
+def test_a_data_centre_is_described_for_the_rules(data_centre):
+    """The racks' networks are in fabric.yaml what they are in the lab, and the agents its routers'."""
+    nodes = {node["name"]: node for node in data_centre.lab.ls()["nodes"]}
+    for home, other in (("a1", "b1"), ("b2", "c2"), ("c1", "d2"), ("d1", "a2")):
+        for family, last in (("ipv4", "."), ("ipv6", ":")):
+            guest = nodes[home][family].rpartition(last)[0] + f"{last}20"
+            plan = data_centre.json("x1", "rule", "plan", DATA_CENTRE / "fabric.yaml",
+                                    "--address", guest, "--from", home, "--to", other)
+            there = nodes[other][family].rpartition(last)[0]
+            assert plan["addresses"][0]["to_locator"].startswith(there + last), plan["addresses"]
+            drivers = {device["agent"] for phase in plan["phases"] for device in phase["devices"]}
+            edges = {f"router-{nodes[host]['site']}" for host in (home, other)}
+            assert {home, other} | edges <= drivers
+            assert drivers <= set(data_centre.sites)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="this run is without root already")
