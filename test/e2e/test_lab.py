@@ -408,8 +408,8 @@ links: { ab: { between: [a, b] }, bc: { between: [b, c] } }
              for node in ("router-a", "router-b", "c1")}
     assert asked == {"router-a": "", "router-b": "join -\nT@10.66.1.10:4747",
                      "c1": "host invite --json\n"}
-    assert {node["name"]: node["agent"] for node in staged.ls()["nodes"]} == {
-        "router-a": False, "router-b": True, "router-c": False, "c1": True}
+    assert {node["name"]: (node["agent"], len(node["announced"])) for node in staged.ls()["nodes"]} == {
+        "router-a": (False, 0), "router-b": (True, 2), "router-c": (False, 0), "c1": (True, 1)}
     assert staged.run("ls").stdout.count("up, with an agent\n") == 1
     # Who announces its address speaks from it; other routers have nobody to tell.
     assert "src 10.66.2.1" in staged.exec("router-b", "ip", "route", "get", "10.66.3.10").stdout
