@@ -116,6 +116,7 @@ void add_routes(http::Server& server, Parts parts) {
   add_image_routes(server, parts);
   add_replica_routes(server, parts);
   add_fabric_routes(server, parts);
+  add_rule_routes(server, parts);
   add_vm_routes(server, parts);
   add_migration_routes(server, parts);
   add_batch_route(server, parts);

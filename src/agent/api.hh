@@ -4,6 +4,7 @@
 // parts, and answers. What a caller's tenant must not see is absent for it.
 #include "agent/audit.hh"
 #include "agent/components.hh"
+#include "agent/device_driver.hh"
 #include "agent/disks.hh"
 #include "agent/fabrics.hh"
 #include "agent/fleet.hh"
@@ -27,6 +28,7 @@ struct Parts {
   Fleet& fleet;
   Network& network;
   Components& components;
+  DeviceDriver& device;
   Images& images;
   Disks& disks;
   Vms& vms;
@@ -53,6 +55,7 @@ void add_component_routes(http::Server& server, Parts parts);
 void add_fabric_routes(http::Server& server, Parts parts);
 void add_migration_routes(http::Server& server, Parts parts);
 void add_replica_routes(http::Server& server, Parts parts);
+void add_rule_routes(http::Server& server, Parts parts);
 void add_trust_routes(http::Server& server, Parts parts);
 void add_batch_route(http::Server& server, Parts parts);
 

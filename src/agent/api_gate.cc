@@ -19,6 +19,7 @@ constexpr Nanoseconds kRefusalInterval = seconds(10);
 // kernel's command line may be secrets.
 constexpr std::array kTold = {"name",
                               "vm",
+                              "guest",
                               "file",
                               "to",
                               "a",

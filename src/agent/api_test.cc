@@ -62,6 +62,7 @@ class ApiTest : public testing::Test {
                          .fleet = fleet_,
                          .network = network_,
                          .components = components_,
+                         .device = device_,
                          .images = images_,
                          .disks = disks_,
                          .vms = vms_,
@@ -141,6 +142,7 @@ class ApiTest : public testing::Test {
   WireThreads wires_{loop_, "e1", {}, {}};
   Network network_{loop_, config_, *store_, wires_, events_};
   Components components_{loop_, config_, *store_, network_, wires_, events_};
+  DeviceDriver device_{loop_, config_, *store_, events_};
   Fleet fleet_{loop_, config_, *store_, events_, {}};
   Users users_{config_, *store_, fleet_};
   Images images_{loop_, config_, *store_, events_};
@@ -241,6 +243,20 @@ TEST_F(ApiTest, RolesDecideWhichRoutesMayBeUsed) {
           << caller.name << " " << entry.method << " " << path << " " << status;
     }
   }
+}
+
+TEST_F(ApiTest, RulesOfDevicesAreForThoseOfEveryTenant) {
+  EXPECT_EQ(ask(viewer_, "GET", "/v1/rules").body, Json::array());
+  EXPECT_EQ(ask(viewer_, "GET", "/v1/fleet-rules").body,
+            (Json{{"rules", Json::array()}, {"silent", Json::array()}}));
+  EXPECT_EQ(
+      ask(all_, "POST", "/v1/rules/prune", {{"guest", "nobody"}}).body,
+      (Json{{"hosts", {{{"host", "e1"}, {"removed", Json::array()}}}}, {"silent", Json::array()}}));
+  EXPECT_EQ(ask(all_, "POST", "/v1/rules/prune", {{"guest", 7}}).status, 400);
+  for (const char* path : {"/v1/rules", "/v1/fleet-rules", "/v1/rules/verify"}) {
+    EXPECT_EQ(ask(red_, "GET", path).status, 403) << path;
+  }
+  EXPECT_EQ(ask(red_, "POST", "/v1/rules/prune", Json::object()).status, 403);
 }
 
 TEST_F(ApiTest, OtherTenantsAreAbsent) {

@@ -16,6 +16,7 @@ using translate::Rules;
 using translate::Version;
 
 constexpr std::string_view kGuestRules = "guest-rules";
+constexpr std::size_t kMostAnswer = 512UL * 1024;  // half of what a session's message carries
 constexpr std::size_t kMostName = 255;  // vms' are shorter, libvirt's domains' may not be
 
 // As rule.set has it, and a record.
@@ -127,8 +128,10 @@ Result<> DeviceDriver::set(const std::string& guest, const std::string& name,
   return {};
 }
 
-Result<> DeviceDriver::forget(const std::string& guest) {
-  if (!rules_.guests().contains(guest)) return {};
+Result<Rules> DeviceDriver::forget(const std::string& guest) {
+  const auto known = rules_.guests().find(guest);
+  if (known == rules_.guests().end()) return {};
+  Rules had = known->second.rules;
   translate::DeviceRules next = rules_;
   next.forget(guest);
   if (const auto done = write(next, {}); !done) {
@@ -140,7 +143,7 @@ Result<> DeviceDriver::forget(const std::string& guest) {
   store_.erase(kGuestRules, guest);
   events_.publish("rule", {{"guest", guest}, {"name", names_[guest]}, {"event", "forgotten"}});
   names_.erase(guest);
-  return {};
+  return had;
 }
 
 // Claims of `needed` have to be made; of others they are tried again later.
@@ -193,11 +196,11 @@ bool DeviceDriver::mend(bool is_start) {
                               ? kernel_.compare(wanted)
                               : Result<DeviceKernel::Difference>(std::unexpected(is_good.error()));
   if (!difference) return has_all(std::unexpected(difference.error()));
+  if (trouble_.empty()) spdlog::warn("device {}: its rules were changed by others", config_.name);
   if (!has_all(kernel_.repair(wanted))) return false;
   json event = written_by(*difference);
   event["event"] = "repaired";
   event["forwarding_off"] = difference->forwarding_off;
-  spdlog::warn("device {}: somebody else had changed its rules", config_.name);
   events_.publish("rule", event);
   return true;
 }
@@ -251,22 +254,21 @@ Result<json> DeviceDriver::repair() {
 
 // ---- requests ----
 
-Result<> DeviceDriver::set_as_asked(const json& body) {
+Result<json> DeviceDriver::set_as_asked(const json& body) {
   const auto named = parse_named(body);
   if (!named) return fail("rule.set: {}", named.error().text);
-  return set(named->guest, named->name, named->its.version, named->its.rules);
+  const auto done = set(named->guest, named->name, named->its.version, named->its.rules);
+  return done ? Result<json>(json::object()) : std::unexpected(done.error());
 }
 
-Result<json> DeviceDriver::answer_to(const std::string& method, const json& body) {
-  const auto empty = [](const Result<>& done) {
-    return done ? Result<json>(json::object()) : Result<json>(std::unexpected(done.error()));
-  };
-  if (method == "rule.set") return empty(set_as_asked(body));
-  if (method == "rule.forget") return empty(forget(text_field_or(body, "guest", "")));
-  if (method == "rule.list") return json{{"rules", describe()}};
-  if (method == "rule.verify") return verify();
-  if (method == "rule.repair") return repair();
-  if (method != "rule.departed") return fail("unknown request '{}'", method);
+Result<json> DeviceDriver::forget_as_asked(const json& body) {
+  const auto had = forget(text_field_or(body, "guest", ""));
+  return had ? Result<json>(json{{"removed", translate::to_json(*had)}})
+             : std::unexpected(had.error());
+}
+
+// Of those addresses that packets depart for.
+Result<json> DeviceDriver::departed(const json& body) const {
   const auto packets = os::AddressRewriting::departed();
   if (!packets) return std::unexpected(packets.error());
   json counts = json::object();
@@ -278,8 +280,25 @@ Result<json> DeviceDriver::answer_to(const std::string& method, const json& body
   return json{{"packets", counts}};
 }
 
+Result<json> DeviceDriver::answer_to(const std::string& method, const json& body) {
+  if (method == "rule.set") return set_as_asked(body);
+  if (method == "rule.departed") return departed(body);
+  if (method == "rule.forget") return forget_as_asked(body);
+  if (method == "rule.list") return json{{"rules", describe()}};
+  if (method == "rule.verify") return verify();
+  if (method == "rule.repair") return repair();
+  return fail("unknown request '{}'", method);
+}
+
 void DeviceDriver::on_request(PeerRequest request, const json& body) {
-  request.answer(answer_to(request.method, body));
+  const auto answer = answer_to(request.method, body);
+  if (answer && answer->dump().size() > kMostAnswer) {
+    return request.answer(
+        fail("device {} has too many rules for one message: ask it alone, godwit "
+             "--at {} rule ls",
+             config_.name, config_.name));
+  }
+  request.answer(answer);
 }
 
 }  // namespace godwit::agent

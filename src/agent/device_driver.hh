@@ -34,8 +34,8 @@ class DeviceDriver final {
   // as before. `name` is for people.
   Result<> set(const std::string& guest, const std::string& name, const translate::Version& version,
                const translate::Rules& rules);
-  // The guest's rules and their version.
-  Result<> forget(const std::string& guest);
+  // The guest's rules and their version; the answer is what it had.
+  Result<translate::Rules> forget(const std::string& guest);
   // rule.*
   void on_request(PeerRequest request, const nlohmann::json& body);
 
@@ -49,8 +49,10 @@ class DeviceDriver final {
   void look();
 
  private:
+  Result<nlohmann::json> forget_as_asked(const nlohmann::json& body);
+  Result<nlohmann::json> departed(const nlohmann::json& body) const;
   Result<nlohmann::json> answer_to(const std::string& method, const nlohmann::json& body);
-  Result<> set_as_asked(const nlohmann::json& body);
+  Result<nlohmann::json> set_as_asked(const nlohmann::json& body);
   void load();
   Result<> write(const translate::DeviceRules& next, const translate::Rules& needed);
   void go_back();

@@ -257,6 +257,7 @@ TEST_F(DeviceDriverTest, WhatOthersTookAwayIsRepairedAndTold) {
   expect_web_in_kernel();
   netlink->set_down("rack");  // the kernel forgets its proxies
   netlink->set_up("rack");
+  netlink->add_address("rack", "fd01::1/64");  // which it forgets, too
   EXPECT_EQ(verify()["claims_missing"].size(), 2U) << verify();
   look();
   expect_web_in_kernel();
@@ -320,10 +321,20 @@ TEST_F(DeviceDriverTest, AnswersPeers) {
     EXPECT_THAT(ask("rule.set", wrong).value("error", ""), HasSubstr("rule.set:")) << key;
   }
   EXPECT_THAT(ask("rule.what", {}).value("error", ""), HasSubstr("rule.what"));
-  EXPECT_EQ(ask("rule.forget", {{"guest", kWeb}}), json::object());
-  EXPECT_EQ(ask("rule.forget", {{"guest", kWeb}}), json::object());
+  EXPECT_EQ(ask("rule.forget", {{"guest", kWeb}})["removed"].size(), 4U);
+  EXPECT_EQ(ask("rule.forget", {{"guest", kWeb}})["removed"], json::array());
   EXPECT_EQ(kernel(), Kernel());
   EXPECT_TRUE(store->list("guest-rules").empty());
+}
+
+TEST_F(DeviceDriverTest, AnAnswerThatIsTooLargeSaysWhatToDo) {
+  Rules many;
+  for (std::uint32_t i = 0; i < 4000; ++i) {
+    many.push_back({RuleKind::depart, Ip::of4(0x0a090000 + i), ip("10.7.0.5")});
+  }
+  expect_set(kWeb, {1, Phase::staged}, many);
+  EXPECT_THAT(ask("rule.list", {}).value("error", ""), HasSubstr("--at edge1 rule ls"));
+  EXPECT_EQ(list().size(), many.size());
 }
 
 TEST_F(DeviceDriverTest, OfGuestsThatAreGoneItRemembersTheLast) {

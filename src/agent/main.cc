@@ -93,6 +93,7 @@ class Agent final {
         wires_(loop_, config.name, wire_limits(config), wire_handlers(), config.wire_threads),
         network_(loop_, config, *store_, wires_, events_),
         components_(loop_, config, *store_, network_, wires_, events_),
+        device_(loop_, config, *store_, events_),
         fleet_(loop_, config, *store_, events_, fleet_handlers()),
         users_(config, *store_, fleet_),
         images_(loop_, config, *store_, events_),
@@ -219,6 +220,7 @@ class Agent final {
                          .fleet = fleet_,
                          .network = network_,
                          .components = components_,
+                         .device = device_,
                          .images = images_,
                          .disks = disks_,
                          .vms = vms_,
@@ -282,6 +284,9 @@ class Agent final {
                   if (request.method.starts_with("replica.")) {
                     return replicas_.on_request(std::move(request), body);
                   }
+                  if (request.method.starts_with("rule.")) {
+                    return device_.on_request(std::move(request), body);
+                  }
                   if (request.method.starts_with("api.")) {
                     return forward_.on_request(std::move(request), body);
                   }
@@ -337,6 +342,7 @@ class Agent final {
   WireThreads wires_;
   Network network_;
   Components components_;
+  DeviceDriver device_;
   Fleet fleet_;
   Users users_;
   Images images_;
