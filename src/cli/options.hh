@@ -41,6 +41,7 @@ void add_topology(CLI::App& app, Context& context);
 void add_pool(CLI::App& app, Context& context);
 void add_fabric(CLI::App& app, Context& context);
 void add_rule(CLI::App& app, Context& context);
+void add_rule_plan(CLI::App& noun, Context& context);  // its verb `plan`
 void add_image(CLI::App& app, Context& context);
 void add_vm(CLI::App& app, Context& context);
 void add_disk(CLI::App& app, Context& context);

@@ -1,237 +1,173 @@
-// godwit rule plan: what a move with the strategy nat would write to which device, and when. Asks
-// nobody.
-#include <fmt/ranges.h>
-
+// godwit rule ls|verify|prune: what displaced guests have on the devices of the fabric.
 #include <algorithm>
+#include <map>
 #include <ostream>
+#include <set>
 
-#include "base/id.hh"
 #include "cli/options.hh"
-#include "cli/yaml_document.hh"
-#include "translate/device_rules.hh"
-#include "translate/rule_json.hh"
+#include "cli/table.hh"
 
 namespace godwit::cli {
 namespace {
 
-using translate::AddressMove;
-using translate::DeviceIndex;
-using translate::Fabric;
-using translate::GuestMove;
-using translate::Phase;
-using translate::Rule;
-using translate::Rules;
-using translate::Tables;
+constexpr std::size_t kIdLength = 32;
 
-constexpr std::array kPhases{Phase::staged, Phase::forwarded, Phase::flipped, Phase::drained,
-                             Phase::settled};
+// "depart 10.1.1.20 -> 10.1.4.200 (staged)"
+std::string rule_text(const json& rule) {
+  std::string text = text_of(rule, "kind") + ' ' + text_of(rule, "match");
+  if (rule.contains("becomes")) text += " -> " + text_of(rule, "becomes");
+  if (rule.value("staged", false)) text += " (staged)";
+  return text;
+}
 
-struct RuleWish {
-  std::string file, from, to;
-  std::vector<std::string> addresses, from_locators, to_locators;
-  bool detours = false;
+void name_silent(const Context& context, const json& answer) {
+  for (const json& each : answer.value("silent", json::array())) {
+    context.io.err << fmt::format("device {} was not asked: {}\n", text_of(each, "host"),
+                                  text_of(each, "reason"));
+  }
+}
+
+void list_rules(Context& context, bool of_all) {
+  const json answer = context.fetch(of_all ? "/v1/fleet-rules" : "/v1/rules");
+  if (context.as_json) return context.print_json(answer);
+  const json rules = of_all ? answer.value("rules", json::array()) : answer;
+  std::vector<Column> columns{{"ID"},      {"GUEST"}, {"EPOCH", Align::right},
+                              {"PHASE"},   {"KIND"},  {"ADDRESS"},
+                              {"BECOMES"}, {"STATE"}, {"PACKETS", Align::right}};
+  if (of_all) columns.insert(columns.begin(), {"DEVICE"});
+  Table table(std::move(columns));
+  for (const json& rule : rules) {
+    std::vector<std::string> cells{text_of(rule, "guest").substr(0, 8),
+                                   text_of(rule, "name"),
+                                   text_of(rule, "epoch"),
+                                   text_of(rule, "phase"),
+                                   text_of(rule, "kind"),
+                                   text_of(rule, "match"),
+                                   text_of(rule, "becomes"),
+                                   rule.value("staged", false) ? "staged" : "active",
+                                   text_of(rule, "packets")};
+    if (of_all) cells.insert(cells.begin(), text_of(rule, "host"));
+    table.row(std::move(cells));
+  }
+  context.io.out << table.text("no rules");
+  if (of_all) name_silent(context, answer);
+}
+
+// Line by line what is wrong with the device.
+void show_verdict(const Context& context, const json& verdict) {
+  const std::string host = text_of(verdict, "host");
+  const auto show = [&](const char* key, const char* what) {
+    for (const json& rule : verdict.value(key, json::array())) {
+      context.io.out << fmt::format("{}: {}: {}\n", host, what, rule_text(rule));
+    }
+  };
+  show("missing", "missing");
+  show("claims_missing", "missing");
+  show("foreign", "foreign");
+  for (const json& family : verdict.value("forwarding_off", json::array())) {
+    context.io.out << fmt::format("{}: {} packets are not forwarded\n", host,
+                                  family.is_string() ? family.get<std::string>() : "?");
+  }
+}
+
+void verify_rules(Context& context) {
+  const json answer = context.fetch("/v1/rules/verify");
+  const json hosts = answer.value("hosts", json::array());
+  const json silent = answer.value("silent", json::array());
+  const auto is_wrong = [](const json& verdict) { return !verdict.value("ok", false); };
+  const auto wrong = std::ranges::count_if(hosts, is_wrong);
+  if (wrong > 0 || !silent.empty()) context.status = ExitStatus::failed;
+  if (context.as_json) return context.print_json(answer);
+  for (const json& verdict : hosts) show_verdict(context, verdict);
+  name_silent(context, answer);
+  if (wrong > 0) {
+    context.io.err << fmt::format(
+        "{} of {} devices differ from what they shall have; their agents repair them within "
+        "seconds, `godwit rule prune` at once, and says what hinders it\n",
+        wrong, hosts.size());
+  } else if (silent.empty()) {
+    context.say(fmt::format("all rules of {} devices are as they shall be", hosts.size()));
+  }
+}
+
+// ---- prune ----
+
+struct PruneWish {
+  std::string guest;
+  bool dry_run = false;
 };
 
-Fabric read_fabric(const std::string& file) {
-  auto document = read_yaml(file);
-  if (!document) throw Failure(ExitStatus::usage, document.error().text);
-  auto fabric = translate::parse_fabric(document->value);
-  if (!fabric) throw failure_of(ExitStatus::usage, *document, fabric.error());
-  return *std::move(fabric);
+// The id: whole, or of the only guest that has this name, or whose id begins so.
+std::string guest_id(const json& rules, const std::string& said) {
+  std::set<std::string> ids;
+  for (const json& rule : rules) {
+    const std::string id = rule.value("guest", "");
+    if (id.starts_with(said) || rule.value("name", "") == said) ids.insert(id);
+  }
+  if (ids.size() == 1) return *ids.begin();
+  if (ids.empty() && said.size() == kIdLength) return said;  // a version may be left of it
+  if (ids.empty()) {
+    throw Failure(ExitStatus::failed,
+                  fmt::format("no device has rules of guest '{}': see godwit rule ls --all", said));
+  }
+  throw Failure(ExitStatus::failed,
+                fmt::format("several guests are called '{}': give the id of one, see godwit rule "
+                            "ls --all",
+                            said));
 }
 
-DeviceIndex host_called(const Fabric& fabric, const std::string& name) {
-  const auto found = fabric.find(name);
-  if (found && fabric.devices[*found].is_host()) return *found;
-  std::vector<std::string> hosts;
-  for (const auto& each : fabric.devices) {
-    if (each.is_host()) hosts.push_back(each.name);
+// As POST /v1/rules/prune would answer.
+json would_repair(const Context& context) {
+  const json answer = context.fetch("/v1/rules/verify");
+  json hosts = json::array();
+  for (const json& each : answer.value("hosts", json::array())) {
+    json written = each.value("missing", json::array());
+    for (const json& rule : each.value("claims_missing", json::array())) written.push_back(rule);
+    hosts.push_back({{"host", text_of(each, "host")},
+                     {"removed", each.value("foreign", json::array())},
+                     {"written", written}});
   }
-  throw Failure(ExitStatus::usage, fmt::format("the fabric has no host '{}': it has {}", name,
-                                               fmt::join(hosts, ", ")));
+  return {{"hosts", hosts}, {"silent", answer.value("silent", json::array())}};
 }
 
-std::vector<Ip> ips(const std::vector<std::string>& texts) {
-  std::vector<Ip> ips;
-  for (const std::string& text : texts) {
-    const auto ip = parse_ip(text);
-    if (!ip) throw Failure(ExitStatus::usage, ip.error().text);
-    ips.push_back(*ip);
+json would_forget(const Context& context, const std::string& guest) {
+  const json answer = context.fetch("/v1/fleet-rules");
+  const json rules = answer.value("rules", json::array());
+  const std::string id = guest_id(rules, guest);
+  std::map<std::string, json> removed;
+  for (const json& rule : rules) {
+    if (rule.value("guest", "") == id) removed[text_of(rule, "host")].push_back(rule);
   }
-  return ips;
+  json hosts = json::array();
+  for (const auto& [host, its] : removed) hosts.push_back({{"host", host}, {"removed", its}});
+  return {{"hosts", hosts}, {"silent", answer.value("silent", json::array())}};
 }
 
-// Of the address's family; a host's locators are for either.
-std::optional<Ip> take_for(const Ip& address, std::vector<Ip>& locators) {
-  const auto found =
-      std::ranges::find_if(locators, [&](const Ip& each) { return each.is4() == address.is4(); });
-  if (found == locators.end()) return std::nullopt;
-  const Ip taken = *found;
-  locators.erase(found);
-  return taken;
+json would_prune(const Context& context, const PruneWish& wish) {
+  return wish.guest.empty() ? would_repair(context) : would_forget(context, wish.guest);
 }
 
-// That which was said, or the first that the host's edge has.
-Ip new_locator(const Fabric& fabric, DeviceIndex to, const Ip& address, std::vector<Ip>& said) {
-  const auto ranges = fabric.locators_of(to, address);
-  const std::string& host = fabric.devices[to].name;
-  if (ranges.empty()) {
-    throw Failure(ExitStatus::refused,
-                  fmt::format("{} cannot be at host {}: no device next to it has locators of its "
-                              "family; give one some in the fabric's file",
-                              address.text(), host));
-  }
-  const auto locator = take_for(address, said);
-  if (!locator) {
-    Ip first = ranges.front().address;
-    ++first.low;  // the first of a network may be nobody's
-    return first;
-  }
-  if (std::ranges::none_of(ranges, [&](const IpPrefix& each) { return each.contains(*locator); })) {
-    throw Failure(ExitStatus::refused,
-                  fmt::format("{} is none of the locators at host {}", locator->text(), host));
-  }
-  return *locator;
+json pruned(const Context& context, const PruneWish& wish) {
+  if (wish.guest.empty()) return context.post("/v1/rules/prune");
+  const json known = context.fetch("/v1/fleet-rules").value("rules", json::array());
+  return context.post("/v1/rules/prune", {{"guest", guest_id(known, wish.guest)}});
 }
 
-GuestMove move_of(const Fabric& fabric, const RuleWish& wish) {
-  GuestMove move{.from = host_called(fabric, wish.from),
-                 .to = host_called(fabric, wish.to),
-                 .addresses = {},
-                 .detours = wish.detours ? translate::Detours::allowed : translate::Detours::none};
-  if (move.from == move.to) {
-    throw Failure(ExitStatus::usage, fmt::format("the guest is at host {} already", wish.to));
-  }
-  auto from_locators = ips(wish.from_locators), to_locators = ips(wish.to_locators);
-  for (const Ip& address : ips(wish.addresses)) {
-    if (fabric.homes_of(address).empty()) {
-      throw Failure(ExitStatus::refused,
-                    fmt::format("{} is of no network of the fabric", address.text()));
-    }
-    const auto from_locator = take_for(address, from_locators);
-    if (!from_locator && !fabric.is_home(move.from, address)) {
-      throw Failure(ExitStatus::refused,
-                    fmt::format("{} is not at home at host {}: say by which locator it is reached "
-                                "there, with --from-locator",
-                                address.text(), wish.from));
-    }
-    move.addresses.push_back({.address = address,
-                              .from_locator = from_locator,
-                              .to_locator = new_locator(fabric, move.to, address, to_locators)});
-  }
-  return move;
-}
-
-// ---- what is told ----
-
-struct Change {
-  DeviceIndex device = 0;
-  translate::Difference of{};  // missing: to be written; foreign: to be removed
-};
-
-std::vector<Change> changes(const Fabric& fabric, const GuestMove& move, Phase before,
-                            Phase after) {
-  Tables is = tables_at(fabric, move, before), becomes = tables_at(fabric, move, after);
-  std::vector<Change> changes;
-  for (const DeviceIndex device : devices_of(fabric, move)) {
-    Change change{.device = device, .of = translate::compare(becomes[device], is[device])};
-    if (!change.of.empty()) changes.push_back(std::move(change));
-  }
-  return changes;
-}
-
-const char* when(Phase phase) {
-  switch (phase) {
-    case Phase::staged:
-      return "before the guest stands; refused by one, undone at all";
-    case Phase::forwarded:
-      return "with the commit, at the source's host first";
-    case Phase::flipped:
-      return "then, in any order";
-    case Phase::drained:
-      return "when nothing comes to the old place any more";
-    default:
-      return "after that";
-  }
-}
-
-struct Cost {
-  std::size_t rules = 0, devices = 0;
-};
-Cost cost_of(const Fabric& fabric, const GuestMove& move) {
-  Cost cost;
-  for (const auto& [device, rules] : tables_at(fabric, move, Phase::settled)) {
-    cost.rules += rules.size();
-    ++cost.devices;
-  }
-  return cost;
-}
-
-void show_json(const Context& context, const Fabric& fabric, const RuleWish& wish,
-               const GuestMove& move) {
-  json addresses = json::array(), phases = json::array();
-  for (const AddressMove& each : move.addresses) {
-    addresses.push_back(
-        {{"address", each.address.text()},
-         {"from_locator", each.from_locator ? json(each.from_locator->text()) : json()},
-         {"to_locator", each.to_locator.text()}});
-  }
-  Phase before = Phase::before;
-  for (const Phase phase : kPhases) {
-    json devices = json::array();
-    for (const auto& [index, of] : changes(fabric, move, before, phase)) {
-      const translate::Device& device = fabric.devices[index];
-      devices.push_back({{"device", device.name},
-                         {"agent", device.agent},
-                         {"tier", fabric.tiers[device.tier]},
-                         {"add", translate::to_json(of.missing)},
-                         {"remove", translate::to_json(of.foreign)}});
-    }
-    phases.push_back({{"phase", to_text(phase)}, {"devices", devices}});
-    before = phase;
-  }
-  const Cost cost = cost_of(fabric, move);
-  context.print_json({{"from", wish.from},
-                      {"to", wish.to},
-                      {"addresses", addresses},
-                      {"phases", phases},
-                      {"rules", cost.rules},
-                      {"devices", cost.devices}});
-}
-
-void show(const Context& context, const Fabric& fabric, const GuestMove& move) {
-  std::size_t widest = 0;
-  for (const DeviceIndex each : devices_of(fabric, move)) {
-    widest = std::max(widest, fabric.devices[each].name.size());
-  }
-  Phase before = Phase::before;
-  for (const Phase phase : kPhases) {
-    const auto all = changes(fabric, move, before, phase);
-    before = phase;
-    if (all.empty()) continue;
-    context.io.out << fmt::format("{}: {}\n", to_text(phase), when(phase));
-    for (const auto& [device, of] : all) {
-      std::string name = fabric.devices[device].name;
-      const auto line = [&](char sign, const Rule& rule) {
-        context.io.out << fmt::format("  {:<{}}  {} {}\n", name, widest, sign, to_text(rule));
-        name.clear();
-      };
-      for (const Rule& rule : of.foreign) line('-', rule);
-      for (const Rule& rule : of.missing) line('+', rule);
+void prune_rules(Context& context, const PruneWish& wish) {
+  const json answer = wish.dry_run ? would_prune(context, wish) : pruned(context, wish);
+  if (!answer.value("silent", json::array()).empty()) context.status = ExitStatus::failed;
+  if (context.as_json) return context.print_json(answer);
+  std::size_t changes = 0;
+  for (const json& host : answer.value("hosts", json::array())) {
+    for (const auto& [key, sign] : {std::pair("removed", '-'), {"written", '+'}}) {
+      for (const json& rule : host.value(key, json::array())) {
+        context.io.out << fmt::format("{}  {} {}\n", text_of(host, "host"), sign, rule_text(rule));
+        ++changes;
+      }
     }
   }
-  const Cost cost = cost_of(fabric, move);
-  context.io.out << (cost.rules == 0
-                         ? "it is at home there: no rule is left\n"
-                         : fmt::format("{} rules at {} of {} devices are left\n", cost.rules,
-                                       cost.devices, fabric.devices.size()));
-}
-
-void plan(Context& context, const RuleWish& wish) {
-  const Fabric fabric = read_fabric(wish.file);
-  const GuestMove move = move_of(fabric, wish);
-  if (context.as_json) return show_json(context, fabric, wish, move);
-  show(context, fabric, move);
+  if (changes == 0) context.say("no rule was to be removed or written");
+  name_silent(context, answer);
 }
 
 }  // namespace
@@ -239,29 +175,32 @@ void plan(Context& context, const RuleWish& wish) {
 void add_rule(CLI::App& app, Context& context) {
   auto* noun = app.add_subcommand("rule", "Address rewriting in a routed data centre");
   noun->require_subcommand(1);
-  auto* verb = noun->add_subcommand(
-      "plan",
-      "What a move of a guest that keeps its address would write to which device, and when");
-  auto wish = std::make_shared<RuleWish>();
-  verb->add_option("fabric", wish->file, "The data centre's tiers, devices and networks (YAML)")
-      ->required()
-      ->check(CLI::ExistingFile)
-      ->type_name("FILE");
-  verb->add_option("--address", wish->addresses, "The guest's address; again for one more")
-      ->required()
-      ->type_name("IP");
-  add_name(*verb, "--from", wish->from, "Host where it is")->required();
-  add_name(*verb, "--to", wish->to, "Host where it goes")->required();
-  verb->add_option("--from-locator", wish->from_locators,
-                   "By what it is reached where it is, if that is not its home")
-      ->type_name("IP");
-  verb->add_option("--locator", wish->to_locators,
-                   "By what it is to be reached there (default: the first that its edge has)")
-      ->type_name("IP");
-  verb->add_flag("--detours", wish->detours,
-                 "The fewest rules: all packets go by way of the guest's home");
-  add_json(*verb, context);
-  verb->callback([&context, wish] { plan(context, *wish); });
+  add_rule_plan(*noun, context);
+
+  auto* ls = noun->add_subcommand("ls", "List what displaced guests have on this agent's device");
+  auto of_all = std::make_shared<bool>();
+  ls->add_flag("--all", *of_all, "On all devices of the fleet");
+  add_json(*ls, context);
+  ls->callback([&context, of_all] { list_rules(context, *of_all); });
+
+  auto* verify = noun->add_subcommand(
+      "verify",
+      "Compare all devices' kernels with what they shall have; exit status 1 if they "
+      "differ, or one cannot be asked");
+  add_json(*verify, context);
+  verify->callback([&context] { verify_rules(context); });
+
+  auto* prune = noun->add_subcommand(
+      "prune", "Remove from all devices what is nobody's, and write what is missing");
+  auto wish = std::make_shared<PruneWish>();
+  prune
+      ->add_option("--guest", wish->guest,
+                   "Instead: remove all that this guest has, by its name or id; it is not reached "
+                   "any more but at home")
+      ->type_name("GUEST");
+  prune->add_flag("--dry-run", wish->dry_run, "Only print what would be done");
+  add_json(*prune, context);
+  prune->callback([&context, wish] { prune_rules(context, *wish); });
 }
 
 }  // namespace godwit::cli
