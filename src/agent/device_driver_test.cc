@@ -30,6 +30,7 @@ using translate::Rules;
 using translate::Version;
 
 const std::string kWeb(32, 'a'), kMail(32, 'b');
+constexpr std::uint8_t kOwnRoutes = 71;  // docs/protocol/api.md
 Ip ip(const char* text) { return *parse_ip(text); }
 Rule depart(const char* match, const char* becomes, bool is_active = true) {
   return {RuleKind::depart, ip(match), ip(becomes), is_active};
@@ -202,6 +203,15 @@ TEST_F(DeviceDriverTest, WhatItRefusesChangesNothing) {
   EXPECT_THAT(refused({depart("10.1.0.21", "fd07::5"), claim("10.1.0.21")}), HasSubstr("nftables"));
 }
 
+TEST_F(DeviceDriverTest, AClaimThatTheKernelRefusesIsNotHalfThere) {
+  netlink->set_down("lo");  // by which its route would be
+  const auto done = set(kMail, {1, Phase::flipped}, kMailRules);
+  ASSERT_FALSE(done);
+  EXPECT_THAT(done.error().text, HasSubstr("'claim 10.1.0.21': add a route to 10.1.0.21/32"));
+  EXPECT_EQ(kernel(), Kernel());
+  EXPECT_TRUE(store->list("guest-rules").empty());
+}
+
 TEST_F(DeviceDriverTest, WhatTheStoreHasNoRoomForIsTakenBack) {
   expect_set(kWeb, {1, Phase::settled}, kWebRules);
   const Kernel before = kernel();
@@ -255,6 +265,10 @@ TEST_F(DeviceDriverTest, WhatOthersTookAwayIsRepairedAndTold) {
   EXPECT_EQ(verify()["ok"], false);
   look();
   expect_web_in_kernel();
+  netlink->remove_route("10.1.0.20/32", kOwnRoutes);
+  EXPECT_EQ(verify()["claims_missing"].size(), 1U) << verify();
+  look();
+  expect_web_in_kernel();
   netlink->set_down("rack");  // the kernel forgets its proxies
   netlink->set_up("rack");
   netlink->add_address("rack", "fd01::1/64");  // which it forgets, too
@@ -265,7 +279,7 @@ TEST_F(DeviceDriverTest, WhatOthersTookAwayIsRepairedAndTold) {
   EXPECT_EQ(verify()["forwarding_off"], (json{"IPv4", "IPv6"}));
   look();
   expect_web_in_kernel();
-  EXPECT_EQ(told.size(), 5U);
+  EXPECT_EQ(told.size(), 6U);
 }
 
 TEST_F(DeviceDriverTest, WhatTheKernelRefusesIsTriedAgain) {
@@ -289,12 +303,14 @@ TEST_F(DeviceDriverTest, WhatIsForeignIsFoundAndRemoved) {
   expect_set(kWeb, {1, Phase::settled}, kWebRules);
   nft("add element inet godwit_translate depart4 { 10.1.0.99 : 10.7.0.9 }");
   netns->run([] { os::answer_for("rack", ip("10.1.0.98")); });
-  netlink->add_proxy_neighbour("rack", "10.1.0.97");  // an operator's
+  netlink->add_proxy_neighbour("rack", "10.1.0.97");         // an operator's
+  netlink->add_route("10.1.0.96/32", {}, "lo", kOwnRoutes);  // whose proxy was not made any more
   EXPECT_EQ(verify()["foreign"],
             (json{{{"kind", "depart"}, {"match", "10.1.0.99"}, {"becomes", "10.7.0.9"}},
+                  {{"kind", "claim"}, {"match", "10.1.0.96"}},
                   {{"kind", "claim"}, {"match", "10.1.0.98"}}}));
   const json done = ask("rule.repair", json::object());
-  EXPECT_EQ(done["removed"].size(), 2U) << done;
+  EXPECT_EQ(done["removed"].size(), 3U) << done;
   EXPECT_EQ(done["written"], json::array());
   expect_web_in_kernel();
   EXPECT_EQ(kernel().claims.routes.size(), 2U);

@@ -4,9 +4,6 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <fstream>
-
-#include "os/forwarding.hh"
 #include "os/netlink.hh"
 #include "os/segment.hh"
 
@@ -64,20 +61,6 @@ TEST_F(AddressClaimTest, TheHostSOwnAddressesAreKnown) {
       EXPECT_TRUE(is_own_address(ip(each))) << each;
     }
     for (const char* each : {"10.1.0.2", "fd01::2"}) EXPECT_FALSE(is_own_address(ip(each))) << each;
-  });
-}
-
-TEST_F(AddressClaimTest, TheHostForwardsWhenItHasTo) {
-  netns->run([] {
-    for (const bool is4 : {true, false}) {
-      // A new namespace may have what the first one had.
-      std::ofstream(is4 ? "/proc/sys/net/ipv4/ip_forward"
-                        : "/proc/sys/net/ipv6/conf/all/forwarding")
-          << 0;
-      EXPECT_FALSE(forwards(is4));
-      have_host_forward(is4);
-      EXPECT_TRUE(forwards(is4));
-    }
   });
 }
 

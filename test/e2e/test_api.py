@@ -258,8 +258,13 @@ def test_an_operator_moves_a_vm_from_afar(fleet, users):
     # Real answers are what is documented.
     for host in ("e1", "w1", "client"):
         for route in ("/v1/host", "/v1/hosts", "/v1/ports", "/v1/wires", "/v1/vms", "/v1/migrations",
-                      "/v1/audit", "/v1/users", "/v1/card", "/v1/trust"):
+                      "/v1/audit", "/v1/users", "/v1/card", "/v1/trust", "/v1/rules",
+                      "/v1/fleet-rules", "/v1/rules/verify"):
             ask("GET", route, host=host)
+    assert [host["ok"] for host in ask("GET", "/v1/rules/verify")["hosts"]] == [True] * 3
+    ask("POST", "/v1/rules/prune", body={})
+    ask("POST", "/v1/rules/prune", body={"guest": "a" * 32})
+    ask("POST", "/v1/rules/prune", 400, body={"guest": 7})
     assert "of our own fleet" in ask("POST", "/v1/trust", 409, body={"card": ask("GET", "/v1/card"), "ports": ["p"]})[
         "error"]
     ask("POST", "/v1/trust", 400, body=[])
