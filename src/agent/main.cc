@@ -110,7 +110,6 @@ class Agent final {
         known_(loop_, config.known_memory),
         contents_(loop_, config, *store_, images_, disks_),
         volumes_(loop_, config),
-        device_(loop_, config, *store_, events_),
         fabrics_(*store_, fleet_, events_),
         relocations_({.loop = loop_,
                       .config = config,
@@ -284,9 +283,6 @@ class Agent final {
                   if (request.method.starts_with("replica.")) {
                     return replicas_.on_request(std::move(request), body);
                   }
-                  if (request.method.starts_with("rule.")) {
-                    return device_.on_request(std::move(request), body);
-                  }
                   if (request.method.starts_with("api.")) {
                     return forward_.on_request(std::move(request), body);
                   }
@@ -352,7 +348,6 @@ class Agent final {
   KnownMemory known_;
   Contents contents_;
   Volumes volumes_;
-  DeviceDriver device_;
   Fabrics fabrics_;
   Relocations relocations_;
   Migrations migrations_;

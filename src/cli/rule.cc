@@ -5,20 +5,13 @@
 #include <set>
 
 #include "cli/options.hh"
+#include "cli/rule_text.hh"
 #include "cli/table.hh"
 
 namespace godwit::cli {
 namespace {
 
 constexpr std::size_t kIdLength = 32;
-
-// "depart 10.1.1.20 -> 10.1.4.200 (staged)"
-std::string rule_text(const json& rule) {
-  std::string text = text_of(rule, "kind") + ' ' + text_of(rule, "match");
-  if (rule.contains("becomes")) text += " -> " + text_of(rule, "becomes");
-  if (rule.value("staged", false)) text += " (staged)";
-  return text;
-}
 
 void name_silent(const Context& context, const json& answer) {
   for (const json& each : answer.value("silent", json::array())) {

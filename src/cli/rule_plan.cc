@@ -7,24 +7,16 @@
 
 #include "base/id.hh"
 #include "cli/options.hh"
+#include "cli/rule_text.hh"
 #include "cli/yaml_document.hh"
-#include "translate/device_rules.hh"
-#include "translate/rule_json.hh"
+#include "translate/plan_json.hh"
 
 namespace godwit::cli {
 namespace {
 
-using translate::AddressMove;
 using translate::DeviceIndex;
 using translate::Fabric;
 using translate::GuestMove;
-using translate::Phase;
-using translate::Rule;
-using translate::Rules;
-using translate::Tables;
-
-constexpr std::array kPhases{Phase::staged, Phase::forwarded, Phase::flipped, Phase::drained,
-                             Phase::settled};
 
 struct RuleWish {
   std::string file, from, to;
@@ -122,116 +114,12 @@ GuestMove move_of(const Fabric& fabric, const RuleWish& wish) {
   return move;
 }
 
-// ---- what is told ----
-
-struct Change {
-  DeviceIndex device = 0;
-  translate::Difference of{};  // missing: to be written; foreign: to be removed
-};
-
-std::vector<Change> changes(const Fabric& fabric, const GuestMove& move, Phase before,
-                            Phase after) {
-  Tables is = tables_at(fabric, move, before), becomes = tables_at(fabric, move, after);
-  std::vector<Change> changes;
-  for (const DeviceIndex device : devices_of(fabric, move)) {
-    Change change{.device = device, .of = translate::compare(becomes[device], is[device])};
-    if (!change.of.empty()) changes.push_back(std::move(change));
-  }
-  return changes;
-}
-
-const char* when(Phase phase) {
-  switch (phase) {
-    case Phase::staged:
-      return "before the guest stands; refused by one, undone at all";
-    case Phase::forwarded:
-      return "with the commit, at the source's host first";
-    case Phase::flipped:
-      return "then, in any order";
-    case Phase::drained:
-      return "when nothing comes to the old place any more";
-    default:
-      return "after that";
-  }
-}
-
-struct Cost {
-  std::size_t rules = 0, devices = 0;
-};
-Cost cost_of(const Fabric& fabric, const GuestMove& move) {
-  Cost cost;
-  for (const auto& [device, rules] : tables_at(fabric, move, Phase::settled)) {
-    cost.rules += rules.size();
-    ++cost.devices;
-  }
-  return cost;
-}
-
-void show_json(const Context& context, const Fabric& fabric, const RuleWish& wish,
-               const GuestMove& move) {
-  json addresses = json::array(), phases = json::array();
-  for (const AddressMove& each : move.addresses) {
-    addresses.push_back(
-        {{"address", each.address.text()},
-         {"from_locator", each.from_locator ? json(each.from_locator->text()) : json()},
-         {"to_locator", each.to_locator.text()}});
-  }
-  Phase before = Phase::before;
-  for (const Phase phase : kPhases) {
-    json devices = json::array();
-    for (const auto& [index, of] : changes(fabric, move, before, phase)) {
-      const translate::Device& device = fabric.devices[index];
-      devices.push_back({{"device", device.name},
-                         {"agent", device.agent},
-                         {"tier", fabric.tiers[device.tier]},
-                         {"add", translate::to_json(of.missing)},
-                         {"remove", translate::to_json(of.foreign)}});
-    }
-    phases.push_back({{"phase", to_text(phase)}, {"devices", devices}});
-    before = phase;
-  }
-  const Cost cost = cost_of(fabric, move);
-  context.print_json({{"from", wish.from},
-                      {"to", wish.to},
-                      {"addresses", addresses},
-                      {"phases", phases},
-                      {"rules", cost.rules},
-                      {"devices", cost.devices}});
-}
-
-void show(const Context& context, const Fabric& fabric, const GuestMove& move) {
-  std::size_t widest = 0;
-  for (const DeviceIndex each : devices_of(fabric, move)) {
-    widest = std::max(widest, fabric.devices[each].name.size());
-  }
-  Phase before = Phase::before;
-  for (const Phase phase : kPhases) {
-    const auto all = changes(fabric, move, before, phase);
-    before = phase;
-    if (all.empty()) continue;
-    context.io.out << fmt::format("{}: {}\n", to_text(phase), when(phase));
-    for (const auto& [device, of] : all) {
-      std::string name = fabric.devices[device].name;
-      const auto line = [&](char sign, const Rule& rule) {
-        context.io.out << fmt::format("  {:<{}}  {} {}\n", name, widest, sign, to_text(rule));
-        name.clear();
-      };
-      for (const Rule& rule : of.foreign) line('-', rule);
-      for (const Rule& rule : of.missing) line('+', rule);
-    }
-  }
-  const Cost cost = cost_of(fabric, move);
-  context.io.out << (cost.rules == 0
-                         ? "it is at home there: no rule is left\n"
-                         : fmt::format("{} rules at {} of {} devices are left\n", cost.rules,
-                                       cost.devices, fabric.devices.size()));
-}
-
 void plan(Context& context, const RuleWish& wish) {
   const Fabric fabric = read_fabric(wish.file);
   const GuestMove move = move_of(fabric, wish);
-  if (context.as_json) return show_json(context, fabric, wish, move);
-  show(context, fabric, move);
+  const json told = plan_json(fabric, move);
+  if (context.as_json) return context.print_json(told);
+  context.io.out << plan_text(told);
 }
 
 }  // namespace

@@ -33,7 +33,7 @@ TEST_F(RulePlan, ShowsWhatIsWrittenWhereAndWhen) {
   edge2  + depart 10.1.1.20 -> 10.1.2.193 (staged)
   b2     + arrive 10.1.2.193 -> 10.1.1.20
          + claim 10.1.2.193
-forwarded: with the commit, at the source's host first
+forwarded: when it runs there, at the source's host first
   a1     + depart 10.1.1.20 -> 10.1.2.193
          + answer 10.1.1.20
 flipped: then, in any order

@@ -37,9 +37,9 @@ double ms_at(const json& steps, const char* key) { return steps.value(key, 0.0);
 
 std::string rule_text(const json& rule) {
   const std::string becomes = rule.value("becomes", "");
-  return fmt::format("{}{} {}{}", rule.value("staged", false) ? "staged " : "",
-                     text_of(rule, "kind"), text_of(rule, "match"),
-                     becomes.empty() ? "" : " -> " + becomes);
+  return fmt::format("{} {}{}{}", text_of(rule, "kind"), text_of(rule, "match"),
+                     becomes.empty() ? "" : " -> " + becomes,
+                     rule.value("staged", false) ? " (staged)" : "");
 }
 
 std::string plan_text(const json& plan) {
@@ -61,7 +61,8 @@ std::string plan_text(const json& plan) {
   }
   const auto rules = plan.value("rules", 0U);
   if (rules == 0) return text + "it is at home there: no rule is left\n";
-  return text + fmt::format("{} rules at {} devices are left\n", rules, plan.value("devices", 0U));
+  return text + fmt::format("{} rules at {} of {} devices are left\n", rules,
+                            plan.value("devices", 0U), plan.value("of_devices", 0U));
 }
 
 std::string network_part(const json& migration) {

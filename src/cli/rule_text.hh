@@ -5,7 +5,7 @@
 
 namespace godwit::cli {
 
-// "depart 10.1.1.20 -> 10.1.4.200"
+// "depart 10.1.1.20 -> 10.1.4.200 (staged)"
 std::string rule_text(const nlohmann::json& rule);
 std::string plan_text(const nlohmann::json& plan);
 // Lines of a migration's report; empty if none was told.

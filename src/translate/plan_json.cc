@@ -56,7 +56,8 @@ nlohmann::json plan_json(const Fabric& fabric, const GuestMove& move) {
           {"addresses", addresses},
           {"phases", phases},
           {"rules", rules},
-          {"devices", devices}};
+          {"devices", devices},
+          {"of_devices", fabric.devices.size()}};
 }
 
 }  // namespace godwit::translate

@@ -7,7 +7,8 @@
 namespace godwit::translate {
 
 // {from, to, addresses: [{address, from_locator, to_locator}], phases: [{phase, devices: [{device,
-// agent, tier, add: [rule], remove: [rule]}]}], rules, devices}: the last two, that are left.
+// agent, tier, add: [rule], remove: [rule]}]}], rules, devices,
+// of_devices}: the last three, of what is left.
 nlohmann::json plan_json(const Fabric& fabric, const GuestMove& move);
 
 }  // namespace godwit::translate
