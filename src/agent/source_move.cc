@@ -37,6 +37,7 @@ SourceMove::SourceMove(const Context& context, SourceRecord record)
   if (Vm* vm = context_.vms.find(record_.vm)) follow(*vm);
   const bool has_begun = record_.state != SourceState::planned && !migrate::is_final(record_.state);
   if (has_begun) hold_replicas();
+  network_is_late_ = handed_over();  // after a restart
 }
 
 void SourceMove::follow(Vm& vm) {

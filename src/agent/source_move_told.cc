@@ -56,19 +56,23 @@ void SourceMove::tell_followers() {
 // Not before it is said which move goes on with it, or that its network has followed.
 void SourceMove::publish_done() {
   if (goes_on(record_)) return;
-  if (network_follows() && !network_patience_) {
-    network_patience_ = context_.loop.after(kNetworkPatience, [this] { publish_done(); });
+  if (network_follows()) {
+    network_patience_ = context_.loop.after(kNetworkPatience, [this] {
+      network_is_late_ = true;
+      publish_done();
+    });
     return;
   }
   context_.events.publish_done(record_.id, describe());
 }
 
 bool SourceMove::network_follows() const {
-  return !record_.uplinks.empty() && record_.network.is_null() && handed_over();
+  return !record_.uplinks.empty() && record_.network.is_null() && handed_over() &&
+         !network_is_late_;
 }
 
 void SourceMove::network_moved(const nlohmann::json& told) {
-  const bool is_awaited = network_patience_ && network_follows();
+  const bool is_awaited = network_follows();
   record_.network = told;
   save();
   network_patience_.reset();
@@ -94,6 +98,7 @@ nlohmann::json SourceMove::describe() const {
   json["stop_policy"] = migrate::to_text(record_.stop_policy);
   if (!machine_.reason().empty()) json["reason"] = machine_.reason();
   if (record_.shared_disks) json["shared_disks"] = true;
+  if (network_follows()) json["network_follows"] = true;
   if (!record_.hooks.is_null()) json["hooks"] = record_.hooks;
   if (!record_.clock.is_null()) json["clock"] = record_.clock;
   if ((memory_ || rescue_ || snapshots_) && !migrate::is_final(machine_.state()))

@@ -18,7 +18,7 @@ constexpr int kNoAnswer = 502;  // and above: of the host for which our agent as
 bool is_final(const json& migration) {
   static constexpr std::array kFinal = {"committed", "draining", "done",
                                         "aborted",   "partial",  "undecided"};
-  if (migration.value("goes_on", false)) return false;
+  if (migration.value("goes_on", false) || migration.value("network_follows", false)) return false;
   return std::ranges::find(kFinal, migration.value("state", "")) != kFinal.end();
 }
 

@@ -13,6 +13,19 @@ struct NewPort {
   bool uplink = false, masquerade = false;
 };
 
+// The vm or component that has it, or the guest behind it: its addresses, and by what they are
+// reached where it is not at home.
+std::string owner_of(const json& port) {
+  std::string guest;
+  for (const json& each : port.value("guest_addresses", json::array())) {
+    if (!guest.empty()) guest += ' ';
+    guest += text_of(each, "address");
+    if (each.contains("locator")) guest += fmt::format(" ({})", text_of(each, "locator"));
+  }
+  if (!guest.empty()) return guest;
+  return text_of(port, port.value("vm", "").empty() ? "component" : "vm");
+}
+
 void list_ports(Context& context) {
   const json ports = context.fetch("/v1/ports");
   if (context.as_json) return context.print_json(ports);
@@ -26,8 +39,7 @@ void list_ports(Context& context) {
                {"WIRE"},
                {"TENANT"}});
   for (const json& port : ports) {
-    table.row({text_of(port, "name"), text_of(port, "kind"), text_of(port, "host"),
-               text_of(port, port.value("vm", "").empty() ? "component" : "vm"),
+    table.row({text_of(port, "name"), text_of(port, "kind"), text_of(port, "host"), owner_of(port),
                text_of(port, "interface"), text_of(port, "epoch"), text_of(port, "state"),
                text_of(port, "wire").substr(0, 8), text_of(port, "tenant")});
   }
