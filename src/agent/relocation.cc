@@ -74,7 +74,6 @@ double Relocation::elapsed_ms() const { return to_ms(context_.loop.now() - began
 
 void Relocation::save() {
   record_.reached = rollout_.reached();
-  record_.wanted = rollout_.wanted();
   context_.store.put(kKind, record_.port.text(), to_json(record_));
 }
 
@@ -83,6 +82,7 @@ void Relocation::save() {
 void Relocation::stage(Done done) {
   staged_ = std::move(done);
   record_.began_ms = os::wall_clock().count();
+  record_.wanted = Phase::staged;
   rollout_.stage();
   save();
   patience_ = context_.loop.after(kStagePatience, [this] {
@@ -95,6 +95,7 @@ void Relocation::undo() {
   if (!is_staging()) return;
   patience_.reset();
   staged_ = nullptr;
+  record_.wanted = Phase::undone;
   rollout_.undo();
   save();
   pump();
@@ -164,7 +165,9 @@ void Relocation::answered(const translate::Rollout::Request& request, const Resu
 
 std::string Relocation::missing() const {
   std::vector<std::string> texts;
+  const bool is_refused = rollout_.is_refused();
   for (const auto& [device, why] : rollout_.missing()) {
+    if (is_refused && why.empty()) continue;
     const auto& each = fabric_->devices[device];
     std::string text = each.agent == each.name
                            ? fmt::format("device {}", each.name)
@@ -204,6 +207,8 @@ void Relocation::follow(Done done) {
   followed_ = std::move(done);
   began_ = context_.loop.now();
   if (record_.wanted == Phase::undone || is_over_) return;
+  if (is_staging()) record_.wanted = Phase::flipped;
+  save();
   if (uplink_ == Uplink::here) {
     rollout_.flip();
     release_uplink();
@@ -383,6 +388,7 @@ void Relocation::quiet(std::uint64_t packets) {
   packets_ = packets;
   if (quiet_for_ < kQuietLooks) return watch_quiet();
   quiet_timer_.reset();
+  record_.wanted = Phase::settled;
   rollout_.settle();
   save();
   advance();

@@ -126,7 +126,7 @@ class Pings:
         if kind is None:
             for each, text in self.told.items():
                 answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", text)}
-                assert len(answered) > 50, (each, text[-1000:])
+                assert len(answered) > 20, (each, text[-1000:])
                 lost = set(range(1, max(answered) + 1)) - answered  # the last is under way as it ends
                 assert not lost, (each, lost, self.guest.fleet.logs())
 
@@ -198,3 +198,124 @@ def test_two_displaced_guests_talk_to_each_other(centre):
     assert {"b1", "d1"} <= centre.devices_of(one) | centre.devices_of(other)
     for guest in (one, other):
         guest.expect_answers()
+
+
+def test_without_a_device_the_wire_is_stretched(centre):
+    guest = Guest(centre, 24)
+    centre.kill_agent("router-core1")
+    wait_until(lambda: [h["state"] for h in centre.get("c2", "/hosts") if h["name"] == "router-core1"] == ["down"],
+               30, "c2 misses the core")
+    refused = guest.move("c2", "--strategy", "nat", expect=3)
+    assert "router-core1" in json.dumps(refused) and "nothing was changed" in json.dumps(refused)
+    moved = guest.move("c2")
+    assert moved["strategy"] == "wire" and "network" not in moved
+    assert centre.rules() == [] and guest.uplink in centre.ports_at("a1")
+    guest.expect_answers()
+    guest.move("a1", "--strategy", "wire")
+
+
+def test_one_device_that_refuses_stops_the_move_before_the_pause(centre):
+    guest = Guest(centre, 25)
+    centre.lab.exec("router-agg3", "ip", "address", "add", f"{guest.address}/32", "dev", "lo")
+    try:
+        with Pings(guest, "a2", "x1"):
+            aborted = guest.move("c2", "--strategy", "nat", expect=4)
+        assert aborted["state"] == "aborted" and "agg3" in aborted["reason"] and guest.address in aborted["reason"]
+        wait_until(lambda: centre.relocations("c2") == [], 20, lambda: centre.relocations("c2"))
+        centre.expect_clean()
+        guest.expect_answers()
+    finally:
+        centre.lab.exec("router-agg3", "ip", "address", "del", f"{guest.address}/32", "dev", "lo")
+    guest.move("c2", "--strategy", "nat")
+    centre.wait_until_settled("c2")
+
+
+def test_a_device_that_dies_before_the_pause_is_led_later(centre):
+    """Its kernel goes on: what it should lead makes a detour by the source until it is back."""
+    guest = Guest(centre, 26)
+    with centre.hook_before_pause("a1") as (wait, go_on), Pings(guest, "a2", "b1", "x1"):
+        identifier = centre.begin_move(guest, "a1", "c2", *Fleet.PATIENT, "--strategy", "nat")
+        wait()
+        assert all(rule.get("staged") or rule["host"] == "c2" for rule in centre.rules())
+        centre.kill_agent("router-edge1")
+        go_on()
+        centre.wait_for_state("a1", identifier, "draining", "done")
+        guest.host = "c2"
+        wait_until(lambda: "edge1" in centre.relocations("c2")[0].get("waits_for", ""), 20, "c2 names the device")
+        verdict = centre.godwit("x1", "rule", "verify", expect=1)
+        assert "router-edge1" in verdict.stdout + verdict.stderr
+        centre.start_agent("router-edge1")
+        centre.wait_until_settled("c2")
+    guest.expect_answers()
+
+
+def test_a_device_that_was_rebooted_is_written_anew(centre):
+    guest = Guest(centre, 27)
+    guest.move("c2", "--strategy", "nat")
+    centre.wait_until_settled("c2")
+    centre.kill_agent("router-agg1")
+    centre.lab.exec("router-agg1", "nft", "flush", "ruleset")
+    centre.lab.exec("router-agg1", "sysctl", "-w", "net.ipv4.ip_forward=0")
+    centre.start_agent("router-agg1")
+    wait_until(lambda: centre.sees_all("x1"), 30, "all sessions")
+    assert centre.godwit("x1", "rule", "verify").returncode == 0
+    guest.expect_answers()
+
+
+def test_foreign_rules_are_named_and_pruned(centre):
+    guest = Guest(centre, 28)
+    guest.move("c2", "--strategy", "nat")
+    centre.wait_until_settled("c2")
+    foreign = "add element inet godwit_translate depart4 { 10.66.1.99 : 10.66.3.250 }"
+    maps = centre.lab.exec("router-core2", "nft", "list", "table", "inet", "godwit_translate").stdout
+    name = re.search(r"map (\S*depart\S*) \{\s*type ipv4_addr", maps)[1]
+    centre.lab.exec("router-core2", "nft", foreign.replace("depart4", name))
+    verdict = centre.godwit("x1", "rule", "verify", expect=1)
+    assert re.search(r"router-core2: foreign: depart 10.66.1.99", verdict.stdout), verdict.stdout
+    centre.godwit("x1", "rule", "prune")
+    assert "10.66.1.99" not in centre.lab.exec("router-core2", "nft", "list", "ruleset").stdout
+    assert centre.godwit("x1", "rule", "verify").returncode == 0
+    guest.expect_answers()
+
+
+def test_the_source_s_agent_dies_when_the_guest_has_left(centre):
+    """Nobody waits for it: the fabric leads past it, and it is told when it is back."""
+    guest = Guest(centre, 29)
+    identifier = centre.begin_move(guest, "a1", "c2", *Fleet.PATIENT, "--strategy", "nat")
+    wait_until(lambda: centre.vms_of("c2").get(guest.name, {}).get("state") == "running", 60, "it runs at c2")
+    centre.kill_agent("a1")
+    guest.host = "c2"
+    wait_until(lambda: guest.answers("x1") and guest.answers("b1"), 60,
+               lambda: f"{centre.relocations('c2')} {centre.logs()}")
+    assert guest.uplink in centre.ports_at("c2")
+    centre.start_agent("a1")
+    centre.wait_until_settled("c2")
+    assert guest.uplink not in centre.ports_at("a1")
+    centre.wait_for_state("a1", identifier, "draining", "done")
+    guest.expect_answers()
+
+
+def test_the_target_s_agent_dies_when_the_guest_has_come(centre):
+    guest = Guest(centre, 30)
+    centre.begin_move(guest, "a1", "c2", *Fleet.PATIENT, "--strategy", "nat")
+    wait_until(lambda: centre.vms_of("c2").get(guest.name, {}).get("state") == "running", 60, "it runs at c2")
+    centre.kill_agent("c2")
+    guest.host = "c2"
+    centre.start_agent("c2")
+    centre.wait_until_settled("c2")
+    guest.expect_answers()
+    assert centre.rules() != []
+
+
+def test_a_move_that_is_aborted_leaves_no_rule(centre):
+    guest = Guest(centre, 31)
+    with centre.hook_before_pause("a1") as (wait, go_on):
+        identifier = centre.begin_move(guest, "a1", "c2", *Fleet.PATIENT, "--strategy", "nat")
+        wait()
+        assert centre.rules() != []
+        centre.godwit("a1", "migration", "abort", identifier)
+        go_on()
+        centre.wait_for_state("a1", identifier, "aborted")
+    wait_until(lambda: centre.relocations("c2") == [] and centre.rules() == [], 20, lambda: centre.rules())
+    centre.expect_clean()
+    guest.expect_answers()
