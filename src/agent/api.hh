@@ -47,6 +47,9 @@ struct Parts {
 
 void add_routes(http::Server& server, Parts parts);
 
+class FleetRules;
+FleetRules fleet_rules(Parts parts);
+
 // By noun; called by add_routes().
 void add_image_routes(http::Server& server, Parts parts);
 void add_vm_routes(http::Server& server, Parts parts);

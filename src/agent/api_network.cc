@@ -1,6 +1,7 @@
 // Routes of ports and wires.
 #include "agent/api.hh"
 #include "agent/api_answers.hh"
+#include "agent/fleet_rules.hh"
 
 namespace godwit::agent {
 namespace {
@@ -16,6 +17,23 @@ bool may_have(const Request& request, const nlohmann::json& port, Responder& res
                               "operators of every tenant",
                               request.caller->name));
   return false;
+}
+
+// With the rules that devices have of the guest behind it, if it is not at home.
+void remove_port(Parts parts, const Request& request, Responder responder) {
+  const std::string& name = request.parameter("name");
+  const std::optional<PortId> displaced = parts.network.displaced_uplink(name);
+  if (parts.relocations.is_on_its_way(name)) {
+    return responder.error(
+        kConflict, fmt::format("port {} follows its guest to here: wait until it has (godwit "
+                               "fabric show)",
+                               name));
+  }
+  const auto removed = parts.network.remove_port(name, request.caller->tenant);
+  if (!removed || !displaced) return answer(responder, removed);
+  fleet_rules(parts).forget(displaced->text(), [later = shared(responder)](const nlohmann::json&) {
+    later->json(200, nlohmann::json::object());
+  });
 }
 
 auto both_ends(Parts parts, void (Network::*method)(const Network::Ends&, Network::Done)) {
@@ -48,7 +66,7 @@ void add_network_routes(http::Server& server, Parts parts) {
     if (may_have(request, *body, responder)) answer(responder, parts.network.add_port(*body));
   });
   server.route("DELETE", "/v1/ports/{name}", [parts](const Request& request, Responder responder) {
-    answer(responder, parts.network.remove_port(request.parameter("name"), request.caller->tenant));
+    remove_port(parts, request, std::move(responder));
   });
   server.route("GET", "/v1/wires", [parts](const Request& request, Responder responder) {
     parts.network.list_wires(

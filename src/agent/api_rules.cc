@@ -18,12 +18,6 @@ bool sees_rules(const Request& request, Responder& responder) {
   return false;
 }
 
-FleetRules fleet_rules(Parts parts) {
-  std::vector<std::string> hosts;
-  for (const auto& [host, addresses] : parts.fleet.host_addresses()) hosts.push_back(host);
-  return {parts.device, parts.fleet, std::move(hosts)};
-}
-
 FleetRules::Done answer_with(Responder& responder) {
   return [later = shared(responder)](const nlohmann::json& answer) { later->json(200, answer); };
 }
@@ -41,6 +35,12 @@ void prune(Parts parts, const Request& request, Responder responder) {
 }
 
 }  // namespace
+
+FleetRules fleet_rules(Parts parts) {
+  std::vector<std::string> hosts;
+  for (const auto& [host, addresses] : parts.fleet.host_addresses()) hosts.push_back(host);
+  return {parts.device, parts.fleet, std::move(hosts)};
+}
 
 void add_rule_routes(http::Server& server, Parts parts) {
   server.route("GET", "/v1/rules", [parts](const Request& request, Responder responder) {

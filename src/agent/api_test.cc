@@ -68,6 +68,8 @@ class ApiTest : public testing::Test {
                          .vms = vms_,
                          .volumes = volumes_,
                          .replicas = replicas_,
+                         .fabrics = fabrics_,
+                         .relocations = relocations_,
                          .migrations = migrations_,
                          .recordings = recordings_,
                          .store = *store_,
@@ -160,6 +162,15 @@ class ApiTest : public testing::Test {
   KnownMemory known_{loop_, ByteCount{0}};
   Contents contents_{loop_, config_, *store_, images_, disks_};
   Volumes volumes_{loop_, config_};
+  Fabrics fabrics_{*store_, fleet_, events_};
+  Relocations relocations_{{.loop = loop_,
+                            .config = config_,
+                            .store = *store_,
+                            .network = network_,
+                            .peers = fleet_,
+                            .device = device_,
+                            .events = events_},
+                           fabrics_};
   Migrations migrations_{{.loop = loop_,
                           .config = config_,
                           .store = *store_,
@@ -171,6 +182,7 @@ class ApiTest : public testing::Test {
                           .known = known_,
                           .contents = contents_,
                           .volumes = volumes_,
+                          .relocations = relocations_,
                           .peers = fleet_,
                           .events = events_},
                          no_hosts};

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/contents.hh"
+#include "agent/relocations.hh"
 #include "agent/replicas.hh"
 #include "agent/state_message.hh"
 
@@ -122,6 +123,16 @@ class MigrationsTest : public testing::Test {
   KnownMemory known_{loop_, ByteCount{0}};
   Contents contents_{loop_, config_, *store_, images_, disks_};
   Volumes volumes_{loop_, config_};
+  DeviceDriver device_{loop_, config_, *store_, events_};
+  Fabrics fabrics_{*store_, peers_, events_};
+  Relocations relocations_{{.loop = loop_,
+                            .config = config_,
+                            .store = *store_,
+                            .network = network_,
+                            .peers = peers_,
+                            .device = device_,
+                            .events = events_},
+                           fabrics_};
   Migrations migrations_{{.loop = loop_,
                           .config = config_,
                           .store = *store_,
@@ -133,6 +144,7 @@ class MigrationsTest : public testing::Test {
                           .known = known_,
                           .contents = contents_,
                           .volumes = volumes_,
+                          .relocations = relocations_,
                           .peers = peers_,
                           .events = events_},
                          no_hosts};

@@ -475,15 +475,17 @@ void Network::settle_waiting() {
 }
 
 void Network::run(const std::vector<PortId>& ports, std::function<void(Held)> done) {
-  std::map<PortId, Epoch> counted;  // the port may linger at an older epoch, and count there too
   wires_.run(ports);
+  have_run(ports, std::move(done));
+}
+
+void Network::have_run(const std::vector<PortId>& ports, std::function<void(Held)> done) {
+  std::map<PortId, Epoch> counted;  // the port may linger at an older epoch, and count there too
   for (const PortId& port : ports) {
     held_ready_.erase(port);
     const auto arrived = arriving_.find(port);
     if (arrived == arriving_.end()) continue;
     counted[port] = arrived->second.epoch;
-    // What its kernel has for it meanwhile waits in the TAP.
-    if (arrived->second.kind == PortKind::uplink) wires_.attach(port, devices_.at(port));
     save(arrived->second);
     arriving_.erase(arrived);
     if (const auto wire = arriving_wires_.find(port); wire != arriving_wires_.end()) {

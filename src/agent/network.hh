@@ -124,11 +124,15 @@ class Network final {
   // NICs are wired to on this host.
   std::vector<PortId> guest_uplinks(const std::vector<PortId>& nics) const;
   const PortRecord* guest_uplink(const PortId& port) const;  // null: no such port here
-  std::set<Ip> locators() const;                             // by which those here are reached
+  // Whose guest is reached by rules of devices, as it is not at home.
+  std::optional<PortId> displaced_uplink(const std::string& name) const;
+  std::set<Ip> locators() const;  // by which those here are reached
   // The other end of its wire came here shortly before, which its host may not have heard yet.
   void correct_wire(nlohmann::json& described) const;
   // An uplink that was held becomes the way to its guest, before it runs.
   Result<> route_guest(const PortId& port, const std::vector<GuestAddress>& guest);
+  // As run(), of that uplink: what was for the guest meanwhile waits in its TAP.
+  void run_uplink(const PortId& port);
 
  private:
   static constexpr Nanoseconds kForeignTimeout = seconds(5);
@@ -157,6 +161,7 @@ class Network final {
   void save(const PortRecord& record);
   void save(const WireRecord& record);
   void forget_port(const PortId& port);
+  void have_run(const std::vector<PortId>& ports, std::function<void(Held)> done);
   void unroute(const PortRecord& record);
   const PortRecord* uplink_of_guest(const Ip& address) const;
   Result<> may_have_guest(const PortRecord& record) const;

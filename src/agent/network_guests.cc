@@ -37,6 +37,16 @@ const PortRecord* Network::guest_uplink(const PortId& port) const {
   return found == ports_.end() || found->second.guest.empty() ? nullptr : &found->second;
 }
 
+std::optional<PortId> Network::displaced_uplink(const std::string& name) const {
+  const PortRecord* record = find(name);
+  if (record == nullptr || std::ranges::none_of(record->guest, [](const GuestAddress& each) {
+        return each.locator.has_value();
+      })) {
+    return std::nullopt;
+  }
+  return record->id;
+}
+
 std::set<Ip> Network::locators() const {
   std::set<Ip> locators;
   for (const auto& [id, record] : ports_) {
@@ -70,6 +80,11 @@ Result<> Network::route_guest(const PortId& port, const std::vector<GuestAddress
     return fail("port {}: {}", found->second.name, error.what());
   }
   return {};
+}
+
+void Network::run_uplink(const PortId& port) {
+  wires_.run(port, devices_.at(port));
+  have_run({port}, [](const Held&) {});
 }
 
 void Network::correct_wire(nlohmann::json& described) const {

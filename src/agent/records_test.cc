@@ -126,5 +126,27 @@ TEST(Records, AFlagOfAnotherTypeIsNamed) {
   EXPECT_THAT(flag.error().text, testing::HasSubstr("'hold'"));
 }
 
+TEST(Records, AnUplinkTellsItsGuest) {
+  PortRecord port = a_port();
+  port.address.clear();
+  port.masquerade = false;
+  port.guest = {
+      {.address = parse_ip("10.1.1.20").value(), .locator = parse_ip("10.1.4.200").value()},
+      {.address = parse_ip("fd01:1::20").value()}};
+  EXPECT_EQ(port_record(to_json(port)).guest, port.guest);
+  EXPECT_FALSE(to_json(a_port()).contains("guest_addresses")) << "older agents' ports have none";
+  EXPECT_EQ(parse_guest(Json::array({"10.1.1.20", "fd01:1::20"}))->size(), 2U) << "as it is said";
+}
+
+TEST(Records, WhatNoGuestCanHaveIsRefused) {
+  for (const char* text :
+       {R"("10.1.1.20")", R"(["10.1.1"])", R"([5])", R"(["127.0.0.1"])", R"(["fe80::1"])",
+        R"(["224.0.0.1"])", R"(["0.0.0.0"])", R"(["10.1.1.20", "10.1.1.20"])",
+        R"([{"address": "10.1.1.20", "locator": "here"}])", R"([{"locator": "10.1.4.200"}])"}) {
+    EXPECT_FALSE(parse_guest(Json::parse(text))) << text;
+  }
+  EXPECT_FALSE(parse_guest(Json(std::vector<std::string>(17, "10.1.1.20"))));
+}
+
 }  // namespace
 }  // namespace godwit::agent

@@ -23,7 +23,7 @@ constexpr Nanoseconds kStagePatience = seconds(10);
 constexpr Nanoseconds kHeldPatience = seconds(5);
 constexpr Nanoseconds kTryAgain = seconds(1);
 // A source that has been gone for so long is done without.
-constexpr Nanoseconds kSourcePatience = seconds(20);
+constexpr Nanoseconds kSourcePatience = seconds(5);
 // Nothing came to the source in so many looks: what knew the guest there knows better.
 constexpr Nanoseconds kQuietLook = seconds(1);
 constexpr unsigned kQuietLooks = 3;
@@ -318,7 +318,7 @@ void Relocation::pause_uplink() {
 
 void Relocation::run_uplink() {
   context_.store.begin_group();
-  context_.network.run({record_.port}, [](const Network::Held&) {});
+  context_.network.run_uplink(record_.port);
   uplink_ = Uplink::here;
   record_.here = true;
   save();

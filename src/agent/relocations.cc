@@ -227,6 +227,12 @@ void Relocations::undo(const std::vector<PortId>& uplinks) {
   }
 }
 
+bool Relocations::is_on_its_way(const std::string& port) const {
+  return std::ranges::any_of(relocations_, [&](const auto& each) {
+    return each.second->record().name == port && !each.second->is_over();
+  });
+}
+
 nlohmann::json Relocations::describe() const {
   nlohmann::json list = nlohmann::json::array();
   for (const auto& [port, relocation] : relocations_) {

@@ -27,6 +27,7 @@ class Relocations final {
   void follow(const std::vector<PortId>& uplinks, Relocation::Done done);
   void undo(const std::vector<PortId>& uplinks);
 
+  bool is_on_its_way(const std::string& port) const;
   nlohmann::json describe() const;
   // uplink.*, at the source
   void on_request(PeerRequest request, const nlohmann::json& body);

@@ -146,7 +146,7 @@ class SourceMove final : public Move {
   std::vector<qemu::DiskSnapshots> snapshots_there_{};
   DiskSource::Progress sent_of_snapshots_{};
   std::unique_ptr<DiskSource> disks_;  // after memory_, whose link it uses
-  bool network_is_late_ = false;  // nobody waits for what is told of it
+  bool network_is_late_ = false;       // nobody waits for what is told of it
   bool memory_converged_ = false, disks_settled_ = false, proceeds_ = false;
   std::unique_ptr<MemoryRescue> rescue_;
   bool memory_broken_ = false;

@@ -378,13 +378,15 @@ void WireThread::remove_port(const PortId& port) {
   post([this, port](Instant now) { engine_.remove_port(port, now); });
 }
 
+void WireThread::attach_now(const PortId& port, PortDevice device) {
+  attached_.erase(port);
+  Attached& attached = attached_[port];
+  attached.device = std::move(device);
+  watch(port, attached);
+}
+
 void WireThread::attach(const PortId& port, PortDevice device) {
-  post([this, port, device = std::move(device)](Instant) {
-    attached_.erase(port);
-    Attached& attached = attached_[port];
-    attached.device = device;
-    watch(port, attached);
-  });
+  post([this, port, device = std::move(device)](Instant) { attach_now(port, device); });
 }
 
 void WireThread::detach(const PortId& port) {
@@ -462,6 +464,13 @@ void WireThread::prepare(const wire::PortConfig& config, const std::string& from
 void WireThread::run(const std::vector<PortId>& ports) {
   post([this, ports](Instant now) {
     for (const PortId& port : ports) engine_.run(port, now);
+  });
+}
+
+void WireThread::run(const PortId& port, PortDevice device) {
+  post([this, port, device = std::move(device)](Instant now) {
+    attach_now(port, device);
+    engine_.run(port, now);
   });
 }
 

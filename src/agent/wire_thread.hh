@@ -104,6 +104,9 @@ class WireThread final : private wire::EngineSink, private wire::Siblings {
   void prepare(const wire::PortConfig& config, const std::string& from,
                std::vector<wire::WireConfig> wires);
   void run(const std::vector<PortId>& ports);  // as resume()
+  // With the device that it has from now on: what was held for it goes there, and what waits in it
+  // is not looked at before.
+  void run(const PortId& port, PortDevice device);
   void discard(const PortId& port);
   // See net::Patchbay; its ports were added, and none has a device.
   void place(const ComponentId& id, std::unique_ptr<net::Component> component,
@@ -174,6 +177,7 @@ class WireThread final : private wire::EngineSink, private wire::Siblings {
   void tell_indices(std::vector<std::uint32_t> indices, std::uint16_t to);
   void board(Luggage& luggage, const Ways& ways);
   void watch(const PortId& port, Attached& attached);
+  void attach_now(const PortId& port, PortDevice device);
   bool may_read() const { return unsent_.empty() && !crossings_->is_full(); }
 
   void post(std::move_only_function<void(Instant now)> work);

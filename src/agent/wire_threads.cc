@@ -185,6 +185,10 @@ void WireThreads::run(const std::vector<PortId>& ports) {
   first_of(ports).run(ports);
 }
 
+void WireThreads::run(const PortId& port, PortDevice device) {
+  thread_of(port).run(port, std::move(device));
+}
+
 void WireThreads::discard(const PortId& port) { thread_of(port).discard(port); }
 
 // ---- components ----

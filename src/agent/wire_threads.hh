@@ -61,6 +61,7 @@ class WireThreads final {
   void prepare(const wire::PortConfig& config, const std::string& from,
                const std::vector<wire::WireConfig>& wires);
   void run(const std::vector<PortId>& ports);
+  void run(const PortId& port, PortDevice device);
   void discard(const PortId& port);
   void place(const ComponentId& id, std::unique_ptr<net::Component> component,
              const std::map<net::PortIndex, PortId>& ports);

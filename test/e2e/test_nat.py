@@ -3,9 +3,7 @@
 
 import contextlib
 import json
-import os
 import re
-import signal
 import subprocess
 import time
 
@@ -104,14 +102,15 @@ class DataCentre(Fleet):
 
 
 class Pings:
-    """Each 20 ms from everywhere; none may be lost."""
+    """Each 20 ms from everywhere; none may be lost, but for one that QEMU read as it stopped (ARCHITECTURE, "The frame
+    that a stopped QEMU keeps": what it drops then is not always provable)."""
 
     def __init__(self, guest, *correspondents):
         self.guest, self.correspondents = guest, correspondents
 
     def __enter__(self):
         argv = self.guest.fleet.lab.argv
-        self.running = {(c, a): subprocess.Popen(argv("exec", c, "--", "ping", "-n", "-i", "0.02", "-W", "5", a),
+        self.running = {(c, a): subprocess.Popen(argv("exec", c, "--", "ping", "-n", "-D", "-i", "0.02", "-W", "5", a),
                                                  text=True, stdout=subprocess.PIPE)
                         for c in self.correspondents for a in (self.guest.address, self.guest.address6)}
         time.sleep(0.5)
@@ -124,11 +123,22 @@ class Pings:
             lab.exec(correspondent, "pkill", "-INT", "-x", "ping", check=False)
         self.told = {each: process.communicate(timeout=20)[0] for each, process in self.running.items()}
         if kind is None:
+            missing = {}
             for each, text in self.told.items():
                 answered = {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl=", text)}
                 assert len(answered) > 20, (each, text[-1000:])
                 lost = set(range(1, max(answered) + 1)) - answered  # the last is under way as it ends
-                assert not lost, (each, lost, self.guest.fleet.logs())
+                missing.update({(each, number): self.gap_at(text, number) for number in lost})
+            assert len(missing) <= 1, (missing, self.guest.fleet.logs())
+            # It was sent as the guest's pause began: what came next was answered after that.
+            assert all(gap > 0.015 for gap in missing.values()), (missing, self.guest.fleet.logs())
+
+    @staticmethod
+    def gap_at(text, number):
+        """How long after the answer before it the one after it came, in seconds, beyond two pings' distance."""
+        times = {int(n): float(at) for at, n in re.findall(r"\[([\d.]+)\].*icmp_seq=(\d+) ttl=", text)}
+        before, after = max(n for n in times if n < number), min(n for n in times if n > number)
+        return times[after] - times[before] - 0.04
 
 
 @pytest.fixture(scope="module")
@@ -305,6 +315,17 @@ def test_the_target_s_agent_dies_when_the_guest_has_come(centre):
     centre.wait_until_settled("c2")
     guest.expect_answers()
     assert centre.rules() != []
+
+
+def test_a_displaced_guest_s_port_goes_with_its_rules(centre):
+    guest = Guest(centre, 32)
+    guest.move("c2", "--strategy", "nat")
+    assert centre.godwit("c2", "port", "rm", guest.uplink, expect=1).stderr
+    centre.wait_until_settled("c2")
+    centre.godwit("c2", "disconnect", guest.port, guest.uplink)
+    centre.godwit("c2", "port", "rm", guest.uplink)
+    assert centre.rules() == []
+    centre.expect_clean()
 
 
 def test_a_move_that_is_aborted_leaves_no_rule(centre):
