@@ -221,13 +221,14 @@ def finished(argv, limit_s=COMMAND_LIMIT_S, ok=(0,), told=""):
 
 
 class Client:
-    """`godwit lab probe` in the client's host: 1,000 packets per second each way, and TCP.
+    """`godwit lab probe` in the client's host, or another: 1,000 packets per second each way, and TCP.
 
     `within`: words before the command, like those of bench/place.py.
     """
 
-    def __init__(self, lab, *options, address=VM_ADDRESS, within=(), boot_limit_s=COMMAND_LIMIT_S):
-        self._probe = lab.start("client", *within, "godwit", "lab", "probe", address, "--wait",
+    def __init__(self, lab, *options, address=VM_ADDRESS, within=(), boot_limit_s=COMMAND_LIMIT_S,
+                 host="client"):
+        self._probe = lab.start(host, *within, "godwit", "lab", "probe", address, "--wait",
                                 f"{boot_limit_s}s", *options,
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                 start_new_session=True)  # Ctrl-C is for us
@@ -261,13 +262,23 @@ class Client:
         self._probe.stdin.write(line + "\n")
         self._probe.stdin.flush()
 
+    def begin(self, name):
+        self._tell(f"mark {name} start")
+
+    def end(self, name):
+        self._tell(f"mark {name} end")
+
+    def window(self, name):
+        """What the client saw in the window that ended last."""
+        self.windows[name] = self._await("window", COMMAND_LIMIT_S)
+        return self.windows[name]
+
     def watch(self, name, action):
         """Runs action() in a window called `name`: (its result, what the client saw)."""
-        self._tell(f"mark {name} start")
+        self.begin(name)
         result = action()
-        self._tell(f"mark {name} end")
-        self.windows[name] = self._await("window", COMMAND_LIMIT_S)
-        return result, self.windows[name]
+        self.end(name)
+        return result, self.window(name)
 
     def watch_idle(self, name, length_s):
         return self.watch(name, lambda: time.sleep(length_s))[1]

@@ -21,6 +21,7 @@ namespace {
 using nlohmann::json;
 
 constexpr Nanoseconds kControlRetry = milliseconds(200);
+constexpr Nanoseconds kReportLimit = seconds(10);
 constexpr Nanoseconds kReadyPoll = milliseconds(20);
 constexpr std::size_t kMaxConnectionsOfProbe = 32;
 constexpr std::size_t kMaxWindows = 1000;
@@ -31,6 +32,7 @@ struct Options {
   os::Endpoint control;
   std::uint16_t per_second = 1000;
   std::size_t connections = 4;
+  Pace pace;
   std::optional<Nanoseconds> run_for;
   Nanoseconds settle = seconds(2);
   Nanoseconds wait = seconds(60);
@@ -80,7 +82,7 @@ class Probe final {
     packets_.emplace(loop_, options_.packets, options_.per_second, client_, record_);
     for (std::size_t i = 0; i < options_.connections; ++i) {
       connections_.push_back(
-          std::make_unique<ProbeConnection>(loop_, options_.packets, i, record_));
+          std::make_unique<ProbeConnection>(loop_, options_.packets, i, options_.pace, record_));
     }
     await_ready();
   }
@@ -115,18 +117,26 @@ class Probe final {
     marked.settle = loop_.after(options_.settle, [this, name] { ask_about(name); });
   }
 
-  void ask_about(const std::string& name) {
-    const Window& window = windows_[name].window;
+  void ask_about(std::string name) {  // by value: what is called with it ends with its timer
+    Marked& marked = windows_[name];
+    const Window& window = marked.window;
     control_->ask(fmt::format("report {} {} {}", client_, record_.sequence_at(window.start),
                               record_.sequence_at(window.end)),
                   [this, name](std::optional<GuestReport> report) { conclude(name, report); });
+    // Of a guest that nobody reaches any more there is what the probe saw itself.
+    marked.settle = loop_.after(kReportLimit, [this, name] { conclude(name, std::nullopt); });
   }
 
-  void conclude(const std::string& name, const std::optional<GuestReport>& guest) {
+  void conclude(std::string name, const std::optional<GuestReport>& guest) {
     Marked& marked = windows_[name];
+    if (!marked.figures.is_null()) return;
+    marked.settle.reset();
+    const std::size_t silent = connections_silent_since(marked.window.end);
     marked.figures = record_.figures(marked.window, idle_before(marked.window), guest);
     const TcpCounters ours = read_tcp_counters();
     json& tcp = marked.figures["tcp"];
+    tcp["connections"] = connections_.size();
+    tcp["silent"] = silent;
     tcp["rto_client"] = ours.timeouts - marked.ours_before.timeouts;
     tcp["retransmissions_client"] = ours.retransmissions - marked.ours_before.retransmissions;
     tcp["rto_vm"] = nullptr;
@@ -141,6 +151,19 @@ class Probe final {
     line["event"] = "window";
     print(line);
     if (stopping_) finish_total_when_last();
+  }
+
+  // Those that were closed, or brought nothing from then until now though it was due; what these
+  // wait for counts as a stall so far.
+  std::size_t connections_silent_since(UnixTime at) {
+    std::size_t silent = 0;
+    for (const auto& connection : connections_) {
+      const auto since = connection->waiting_since();
+      const bool waits = since && *since < at;
+      if (waits) record_.tcp_progress(*since, unix_now());
+      if (waits || connection->is_closed()) ++silent;
+    }
+    return silent;
   }
 
   // An equally long stretch just before the window, if nothing was going on in it.
@@ -270,7 +293,7 @@ Nanoseconds duration_of(const std::string& text) {
 int probe_main(int argc, const char* const* argv) try {
   CLI::App app("What a client of the lab's vm sees, as JSON lines", "godwit lab probe");
   Options options;
-  std::string address, run_for, settle = "2s", wait = "60s";
+  std::string address, run_for, tcp_every = "10ms", settle = "2s", wait = "60s";
   std::uint16_t port = kEchoPort, control_port = kControlPort;
   app.add_option("address", address, "The vm's address")->required();
   app.add_option("--for", run_for, "How long, e.g. 30s; else until stop, SIGINT or end of stdin");
@@ -278,6 +301,9 @@ int probe_main(int argc, const char* const* argv) try {
       ->check(CLI::Range(1, int{kMaxPacketsPerSecond}));
   app.add_option("--connections", options.connections, "Long-lived TCP connections")
       ->check(CLI::Range(std::size_t{0}, kMaxConnectionsOfProbe));
+  app.add_option("--tcp-every", tcp_every, "Each connection writes so often");
+  app.add_option("--tcp-bytes", options.pace.bytes, "Bytes that it writes then, and wants back")
+      ->check(CLI::Range(1, 1 << 20));
   app.add_option("--settle", settle, "What was sent gets so long to arrive");
   app.add_option("--wait", wait, "How long to wait for the guest");
   app.add_option("--port", port, "The guest's echo port");
@@ -286,6 +312,7 @@ int probe_main(int argc, const char* const* argv) try {
     app.parse(argc, argv);
     if (!run_for.empty()) options.run_for = duration_of(run_for);
     options.settle = duration_of(settle);
+    options.pace.every = std::max<Nanoseconds>(duration_of(tcp_every), milliseconds(1));
     options.wait = duration_of(wait);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;

@@ -3,7 +3,7 @@
 // TCP bytes with godwit-guest, and tells as JSON lines what a client of the vm saw.
 //
 //   godwit lab probe ADDRESS [--for 30s] [--rate 1000] [--connections 4] [--settle 2s]
-//                    [--port 7007] [--control-port 7008]
+//                    [--tcp-every 10ms] [--tcp-bytes 1024] [--port 7007] [--control-port 7008]
 //
 // On stdin: "mark NAME start", "mark NAME end", "stop". It ends after --for, at "stop", at the end
 // of stdin, or at SIGINT. On stdout, one object per line, told apart by "event":

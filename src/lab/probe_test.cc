@@ -226,6 +226,26 @@ TEST_F(NativeRun, MarkedWindowsGetTheirOwnFigures) {
   EXPECT_EQ(a["to_vm"]["lost"], 0);
   EXPECT_EQ(a["from_vm"]["lost"], 0);
   EXPECT_EQ(a["tcp"]["rto_client"], 0);
+  EXPECT_EQ(a["tcp"]["connections"], 4);
+  EXPECT_EQ(a["tcp"]["silent"], 0);
+}
+
+TEST_F(NativeRun, ConnectionsOfAGuestThatIsGoneAreSilent) {
+  std::thread timer([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(700));
+    guest.kill(SIGSTOP);
+  });
+  auto events = probe(
+      {"--for", "1500ms", "--connections", "2", "--tcp-every", "20ms", "--tcp-bytes", "80"}, "");
+  timer.join();
+  guest.kill(SIGCONT);
+  ASSERT_TRUE(events.contains("summary")) << json(events).dump(1);
+  const json& tcp = events["summary"]["total"]["tcp"];
+  EXPECT_EQ(tcp["connections"], 2);
+  EXPECT_EQ(tcp["silent"], 2);
+  EXPECT_EQ(tcp["resets"], 0);
+  EXPECT_GT(tcp["stall_ms"], 500) << tcp.dump(1);
+  EXPECT_TRUE(events["summary"]["total"]["to_vm"]["lost"].is_null());
 }
 
 TEST_F(NativeRun, WithoutAGuestItSaysSo) {

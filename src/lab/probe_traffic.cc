@@ -12,9 +12,8 @@ namespace {
 constexpr int kReceiveBuffer = 8 << 20;  // what was held during a pause arrives at once
 // After a stall of our own no more than this is made up for at once.
 constexpr int kMostAtOnce = 50;
-constexpr milliseconds kTcpInterval{10};
-constexpr std::uint64_t kTcpBytesPerInterval = 1024;  // 100 KB/s each way and connection
-constexpr std::uint64_t kMostUnanswered = 1 << 20;    // then the connection only waits
+constexpr std::uint64_t kMostAtOnceOfPace = 16;
+constexpr std::uint64_t kMostUnanswered = 1 << 20;  // then the connection only waits
 
 UnixTime timestamp_of(msghdr& message) {
   for (cmsghdr* part = CMSG_FIRSTHDR(&message); part != nullptr;
@@ -97,8 +96,12 @@ void ProbePackets::receive() {
 }
 
 ProbeConnection::ProbeConnection(os::Loop& loop, const os::Endpoint& guest, std::uint64_t number,
-                                 ProbeRecord& record)
-    : loop_(loop), number_(number), record_(record), stream_(os::tcp_connect(loop, guest)) {
+                                 const Pace& pace, ProbeRecord& record)
+    : loop_(loop),
+      number_(number),
+      pace_(pace),
+      record_(record),
+      stream_(os::tcp_connect(loop, guest)) {
   stream_->start({.readable = [this] { read(); },
                   .writable = {},
                   .closed =
@@ -111,10 +114,10 @@ ProbeConnection::ProbeConnection(os::Loop& loop, const os::Endpoint& guest, std:
 }
 
 void ProbeConnection::tick() {
-  timer_ = loop_.after(kTcpInterval, [this] { tick(); });
-  if (sent_ - received_ < kMostUnanswered) wanted_ += kTcpBytesPerInterval;
-  std::array<std::byte, 16 * kTcpBytesPerInterval> chunk;
-  const std::size_t count = std::min<std::size_t>(chunk.size(), wanted_ - sent_);
+  timer_ = loop_.after(pace_.every, [this] { tick(); });
+  if (wanted_ - received_ < kMostUnanswered) wanted_ += pace_.bytes;
+  std::vector<std::byte> chunk(std::min(kMostAtOnceOfPace * pace_.bytes, wanted_ - sent_));
+  const std::size_t count = chunk.size();
   for (std::size_t i = 0; i < count; ++i) chunk[i] = pattern_byte(number_, sent_ + i);
   const std::size_t taken = stream_->write(BytesView(chunk).first(count));
   sent_ += taken;

@@ -39,12 +39,21 @@ class ProbePackets final {
   Instant next_;
 };
 
+// What a connection sends.
+struct Pace {
+  Nanoseconds every = milliseconds(10);
+  std::uint64_t bytes = 1024;
+};
+
 // One long-lived connection: sends the pattern at a steady pace and checks what comes back.
 class ProbeConnection final {
  public:
-  ProbeConnection(os::Loop& loop, const os::Endpoint& guest, std::uint64_t number,
+  ProbeConnection(os::Loop& loop, const os::Endpoint& guest, std::uint64_t number, const Pace& pace,
                   ProbeRecord& record);
   bool is_up() const { return received_ > 0; }
+  // Since when bytes are out and none came.
+  std::optional<UnixTime> waiting_since() const { return waiting_since_; }
+  bool is_closed() const { return closed_; }
   void stop() { timer_.reset(); }
 
  private:
@@ -53,13 +62,14 @@ class ProbeConnection final {
 
   os::Loop& loop_;
   std::uint64_t number_;
+  Pace pace_;
   ProbeRecord& record_;
   std::unique_ptr<os::ByteStream> stream_;
   os::Loop::Timer timer_;
   std::uint64_t wanted_ = 0;  // bytes that the pace has asked for so far
   std::uint64_t sent_ = 0;
   std::uint64_t received_ = 0;
-  std::optional<UnixTime> waiting_since_;  // bytes are out and none came since
+  std::optional<UnixTime> waiting_since_;
   bool closed_ = false;
 };
 
