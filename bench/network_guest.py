@@ -70,11 +70,20 @@ def add_files(archive):
     for path in modules:
         archive.add(f"modules/{path.name}", 0o100644, path.read_bytes())
     archive.add("start-agent", 0o100755, START.replace("ORDER", " ".join(path.stem for path in modules)).encode())
-    libraries = re.findall(r"/\S+", finished(["ldd", NFT]))
-    for path in (NFT, *libraries):
-        for parent in reversed(pathlib.PurePath(path).relative_to("/").parents[:-1]):
-            archive.add(str(parent), 0o040755)  # again does no harm
-        archive.add(path.lstrip("/"), 0o100755, pathlib.Path(path).read_bytes())
+    add_program(archive, NFT, NFT)
+
+
+def add_program(archive, program, path):
+    """As `path` of the guest, with the libraries that it needs."""
+    for library in re.findall(r"/\S+", finished(["ldd", program])):
+        add_file(archive, library, library)
+    add_file(archive, program, path)
+
+
+def add_file(archive, source, path):
+    for parent in reversed(pathlib.PurePath(path).relative_to("/").parents[:-1]):
+        archive.add(str(parent), 0o040755)  # again does no harm
+    archive.add(path.lstrip("/"), 0o100755, pathlib.Path(source).read_bytes())
 
 
 def modules_in_order():

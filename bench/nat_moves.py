@@ -1,0 +1,158 @@
+"""The moves of `./dev bench nat`: a guest changes racks in examples/data-centre and keeps its address.
+
+    world: x1        pod 1: a1 [web1 at home], a2, b1 [web2 at home]        pod 2: c2 [web1 then], d1, d2 [web2 since]
+
+nat_systems.py: by which systems. nat_traffic.py: under which loads; each is measured by itself, from as
+many correspondents at once as the guest's emulated CPU has time for. They are a case: same-rack (a2), other-pod (d1), outside (x1), displaced (web2).
+
+  connections_survived_percent   of flows: the TCP connection lives and brings bytes at the end of the window, or
+                                 answers still come in its last second
+  blackout_ms    longest time without an answer that was due, of a window that ends some seconds after the move
+  idle_gap_ms    the same in a window before
+  in_vm_ms       of udp-1000: the part of the blackout in which the guest ran and sent nothing, by its own clock
+  pause_ms       of the report
+  rtt_ms         median of the window before
+  frames_lost    of ping and udp-1000, both ways; of a flow that does not come back it is not known. idle_lost: in the
+                 window before
+  rules          at all devices for this guest when its move has settled
+  bound_ms       what the blackout may be: pause_ms + rtt_ms + max(10, idle_gap_ms)
+"""
+
+import statistics
+import time
+
+from nat_systems import ADDRESS, SYSTEMS, VM, RoutedGuest
+from nat_traffic import AT_ONCE, LOADS, Correspondent, Traffic, probing_guest
+from stage import ROOT, Lab, wait_until, warm_memory
+
+CORRESPONDENTS = {"same-rack": Correspondent("a2"), "other-pod": Correspondent("d1"),
+                  "outside": Correspondent("x1"), "displaced": Correspondent("b2", "10.66.2.20")}
+QUICK = ("same-rack", "outside")
+DATA_CENTRE = ROOT / "examples" / "data-centre"
+HOME_ROUTER = "10.66.1.1"
+WORDS = "godwit.dirty=5mbit godwit.working-set=8MiB"
+IDLE_S, QUICK_IDLE_S = 4.0, 2.0
+AFTER_S, QUICK_AFTER_S = 6.0, 3.0  # of the window, behind the move
+WARM_BYTES = 1 << 28
+UNITS = {"connections_survived_percent": "%", "blackout_ms": "ms", "idle_gap_ms": "ms", "in_vm_ms": "ms",
+         "pause_ms": "ms", "rtt_ms": "ms", "frames_lost": "frames", "idle_lost": "frames", "rules": "rules", "bound_ms": "ms"}
+WORST = ("frames_lost", "idle_lost", "rules")  # of all rounds; of the rest the median
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def figures_of(seen, idle, report, rules):
+    rtt_ms = idle.rtt_ms or 0.0
+    return {"connections_survived_percent": 100.0 * seen.survived, "blackout_ms": seen.gap_ms,
+            "idle_gap_ms": idle.gap_ms, "in_vm_ms": seen.in_vm_ms, "pause_ms": report["pause_ms"], "rtt_ms": rtt_ms,
+            "frames_lost": seen.lost, "idle_lost": idle.lost, "rules": rules,
+            "bound_ms": report["pause_ms"] + rtt_ms + max(10.0, idle.gap_ms)}
+
+
+def moved(lab, system, load, correspondents, options):
+    """Figures by correspondent, of one move of a vm that is booted for it."""
+    guest = RoutedGuest(lab, VM, "a1", ADDRESS, words=WORDS)
+    after_s = QUICK_AFTER_S if options.quick else AFTER_S
+    with Traffic(lab, load, correspondents, ADDRESS) as traffic:
+        mover = SYSTEMS[system](lab, guest)
+        warm_memory(WARM_BYTES)
+        _, idle = traffic.watch("idle", lambda: time.sleep(QUICK_IDLE_S if options.quick else IDLE_S))
+
+        def move():
+            report = mover.move()
+            time.sleep(after_s)
+            return report
+        report, seen = traffic.watch("move", move)
+        rules = mover.rules()
+    mover.clean()
+    return {who: figures_of(seen[who], idle[who], report, rules) for who in correspondents}
+
+
+def displaced_guest(lab):
+    guest = RoutedGuest(lab, "web2", "b1", CORRESPONDENTS["displaced"].guest, probing_guest(), "128MiB")
+    CORRESPONDENTS["displaced"].awaits(lab, HOME_ROUTER)
+    guest.move("d2", "nat")
+    guest.settled_rules()
+    return guest
+
+
+def show(case, load, system, of_it):
+    def text(metric):
+        return "-" if of_it[metric] is None else f"{of_it[metric]:.4g}"
+    say(f"  {case:<10} {load:<9} {system:<12} " + "  ".join(f"{metric.removesuffix('_ms')} {text(metric)}"
+                                                            for metric in UNITS))
+
+
+def measure(options):
+    """Rows of the medians."""
+    names = options.correspondent or (QUICK if options.quick else CORRESPONDENTS)
+    correspondents = {name: CORRESPONDENTS[name] for name in names}
+    loads = options.load or (("udp-1000", "ssh") if options.quick else LOADS)
+    figures = {}
+    with Lab(options.lab, config=DATA_CENTRE / "lab.yaml") as lab:
+        wait_until(lambda: all(host["state"] != "down" for host in lab.ask("a1", "host", "ls")), 30, "all sessions")
+        lab.run("a1", "godwit", "fabric", "set", DATA_CENTRE / "fabric.yaml")
+        if "displaced" in correspondents:
+            displaced_guest(lab)
+        for load, together in rounds_of(loads, correspondents, options):
+            for system in options.system or SYSTEMS:
+                for case, of_it in moved(lab, system, load, together, options).items():
+                    show(case, load, system, of_it)
+                    figures.setdefault((case, load, system), []).append(of_it)
+    return [row for key, rounds in figures.items() for row in rows_of(*key, rounds)]
+
+
+def rounds_of(loads, correspondents, options):
+    """(Load, the correspondents that are measured at once), of all rounds."""
+    for _ in range(options.rounds or (1 if options.quick else 3)):
+        for load in loads:
+            names = list(correspondents)
+            while names:
+                yield load, {name: correspondents[name] for name in names[:AT_ONCE[load]]}
+                names = names[AT_ONCE[load]:]
+
+
+def rows_of(case, load, system, rounds):
+    for metric, unit in UNITS.items():
+        values = [of_it[metric] for of_it in rounds]
+        row = {"bench": "nat", "case": f"{case}/{load}", "system": system, "metric": metric, "unit": unit}
+        if None not in values:
+            yield row | {"value": combined(metric, values)}
+        elif metric == "frames_lost" and load in ("ping", "udp-1000"):
+            yield row | {"value": None, "why_not": "it did not come back"}
+
+
+def combined(metric, values):
+    if metric == "connections_survived_percent":
+        return statistics.mean(values)
+    return max(values) if metric in WORST else statistics.median(values)
+
+
+def judge(rows):
+    """Prints a table; whether godwit-nat kept the bounds. Of those it has in common with it, so does godwit-wire."""
+    value = {(row["case"], row["system"], row["metric"]): row["value"] for row in rows}
+    cases = {case: None for case, _, metric in value if metric == "blackout_ms"}
+    say(f"\n  {'correspondent/load':<21}{'system':<13}{'survived':>9}{'blackout':>10}{'bound':>8}{'pause':>8}"
+        f"{'lost':>6}{'rules':>7}   (ms; of all rounds)")
+    kept = True
+    for case in cases:
+        for system in SYSTEMS:
+            if (case, system, "blackout_ms") not in value:
+                continue
+            of_it = {metric: value.get((case, system, metric)) for metric in UNITS}
+            met = of_it["connections_survived_percent"] == 100 and of_it["blackout_ms"] <= of_it["bound_ms"]
+            kept = kept and (met or system != "godwit-nat")
+            lost = "-" if of_it["frames_lost"] is None else f"{of_it['frames_lost']:.0f}"
+            say(f"  {case:<21}{system:<13}{of_it['connections_survived_percent']:>7.0f} %{of_it['blackout_ms']:>10.1f}"
+                f"{of_it['bound_ms']:>8.1f}{of_it['pause_ms']:>8.1f}{lost:>6}{of_it['rules']:>7.0f}   "
+                f"{'met' if met else 'MISSED'}{in_vm(of_it, met)}")
+    return kept
+
+
+def in_vm(of_it, met):
+    if met or of_it["in_vm_ms"] is None:
+        return ""
+    rest = of_it["blackout_ms"] - of_it["in_vm_ms"]
+    return f"; but for the time in which the guest ran: {max(0.0, rest):.1f}"

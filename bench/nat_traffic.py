@@ -1,0 +1,232 @@
+"""What correspondents of a guest that moves send it and get back, for the moves of `./dev bench nat`.
+
+  ping       ICMP every 10 ms
+  udp-1000   1,000 datagrams a second each way, and as many echoes, numbered: `godwit lab probe`
+  ssh        a long TCP connection: 80 bytes every 20 ms, which the guest echoes; each byte is looked at
+  bulk       a TCP connection that sends as fast as the guest echoes, up to 1 MiB ahead of it
+
+The correspondent `displaced` is a guest that has moved before: its initrd is the lab's with the probe. Who comes to
+its port SHELL_PORT says the command that it is to run.
+"""
+
+import re
+import shutil
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+
+from debian_guest import Archive
+from network_guest import add_program
+from stage import Client, StageError, build_directory, guest_image, wait_until
+
+PING_S = 0.01
+ANSWER_LIMIT_S = 60
+ALIVE_MS = 1000.0  # a flow has survived that brings something in the last second of its window
+SETTLE_S = 2
+SHELL_PORT = 7010
+PROBE = "/bin/godwit-lab-probe"
+START = f"""#!/bin/busybox sh
+cat > /serve <<'SERVE'
+#!/bin/busybox sh
+read program first second words
+case $program in
+  ping) exec ping $first $second $words ;;
+  *) exec {PROBE} $words ;;  # godwit lab probe WORDS
+esac
+SERVE
+chmod 755 /serve
+exec nc -ll -p {SHELL_PORT} -e /serve
+"""
+
+
+def probing_guest():
+    """The initrd of a guest that can be a correspondent."""
+    directory = build_directory() / "bench-guests"
+    directory.mkdir(exist_ok=True)
+    image = directory / "probing.img"
+    with open(image, "wb") as out:
+        with open(guest_image()[1], "rb") as lab_guest:
+            shutil.copyfileobj(lab_guest, out)
+        with Archive(out) as archive:
+            add_program(archive, build_directory() / "src" / "lab" / "godwit-lab-probe", PROBE)
+            archive.add("start-agent", 0o100755, START.encode())
+    return image
+
+
+@dataclass
+class Seen:
+    """Of a window."""
+
+    gap_ms: float           # the longest time without an answer that was due
+    survived: bool
+    rtt_ms: float | None = None
+    lost: int | None = None  # None: not known, or not asked
+    in_vm_ms: float | None = None  # the part of the gap in which the guest ran and had not sent, by its clock
+
+
+@dataclass
+class Correspondent:
+    """Where the traffic begins: a host of the lab, or a guest that is reached from there."""
+
+    host: str
+    guest: str | None = None  # its address
+
+    def within(self):
+        """Words that a command has before it."""
+        if self.guest is None:
+            return ()
+        return ("sh", "-c", f'{{ echo "$*"; exec cat; }} | exec busybox nc {self.guest} {SHELL_PORT}', "sh")
+
+    def awaits(self, lab, address):
+        """Waits until it is answered."""
+        def answered():
+            process = lab.start(self.host, *self.within(), "ping", "-c", "1", "-W", "1", address,
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            return "time=" in process.communicate(timeout=20)[0]
+        wait_until(answered, ANSWER_LIMIT_S, f"{address}'s answer to {self.guest or self.host}")
+
+
+class Probed:
+    """Traffic of the probe."""
+
+    def __init__(self, lab, who, address, options):
+        self._client = Client(lab, *options, "--settle", f"{SETTLE_S}s", address=address, host=who.host,
+                              within=who.within())
+
+    def begin(self, name):
+        self._client.begin(name)
+
+    def end(self, name):
+        self._client.end(name)
+
+    def stop(self):
+        self._client.__exit__()
+
+    def seen(self, name):
+        return self.of(self._client.window(name))
+
+
+class Datagrams(Probed):
+    def __init__(self, lab, who, address):
+        super().__init__(lab, who, address, ("--rate", "1000", "--connections", "0"))
+
+    @staticmethod
+    def of(window):
+        ends_ns = window["start_unix_ns"] + window["length_ms"] * 1e6
+        gap = max((window[way]["gap"] for way in ("to_vm", "from_vm")), key=lambda each: each["ms"])
+        there = window["to_vm"]["lost"]
+        survived = gap["at_unix_ns"] + gap["ms"] * 1e6 < ends_ns - 1e6 or gap["ms"] < ALIVE_MS
+        lost = None if there is None or not survived else there + window["from_vm"]["lost"]
+        return Seen(gap["ms"], survived, window["rtt"]["median_ms"], lost, min(gap["in_vm_ms"], gap["ms"]))
+
+
+class Stream(Probed):
+    """One TCP connection, and ten datagrams a second that tell the round trip."""
+
+    def __init__(self, lab, who, address, every, size):
+        super().__init__(lab, who, address, ("--rate", "10", "--connections", "1", "--tcp-every", every,
+                                             "--tcp-bytes", f"{size}"))
+
+    @staticmethod
+    def of(window):
+        tcp = window["tcp"]
+        broken = tcp["silent"] + tcp["resets"] + tcp["mismatches"]
+        return Seen(tcp["stall_ms"], broken == 0, window["rtt"]["median_ms"])
+
+
+class Ping:
+    """Answers are as old as they were when their line was read; of a host's, when ping had them."""
+
+    LINE = re.compile(r"(?:\[(\d+\.\d+)\] )?.*seq=(\d+) .*time=([0-9.]+) ms")
+
+    def __init__(self, lab, who, address):
+        words = ("-D",) if who.guest is None else ()  # busybox has no -D
+        self._process = lab.start(who.host, *who.within(), "ping", *words, "-i", f"{PING_S}", address,
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        self._answers = []  # (time, number, round trip in ms)
+        self._windows = {}
+        threading.Thread(target=self._read, daemon=True).start()
+        wait_until(lambda: self._answers, ANSWER_LIMIT_S, f"a ping's answer to {who.guest or who.host}")
+
+    def _read(self):
+        for line in self._process.stdout:
+            if found := self.LINE.search(line):
+                at, number, took = found.groups()
+                self._answers.append((float(at) if at else time.time(), int(number), float(took)))
+
+    def begin(self, name):
+        self._windows[name] = [time.time(), None]
+
+    def end(self, name):
+        self._windows[name][1] = time.time()
+
+    def seen(self, name):
+        begun, ended = self._windows[name]
+        time.sleep(max(0.0, ended + SETTLE_S - time.time()))
+        return self.of(list(self._answers), begun, ended)
+
+    @staticmethod
+    def of(answers, begun, ended):
+        times = [at for at, _, _ in answers if begun <= at < ended]
+        gap = max(b - a for a, b in zip([begun, *times], [*times, ended]))
+        survived = bool(times) and ended - times[-1] < ALIVE_MS / 1000
+        if not survived:
+            return Seen(gap * 1000, False)
+        numbers = {number for _, number, _ in answers}
+        inside = sorted(number for at, number, _ in answers if begun <= at < ended)
+        took = sorted(ms for at, _, ms in answers if begun <= at < ended)
+        return Seen(gap * 1000, True, took[len(took) // 2], len(set(range(inside[0], inside[-1] + 1)) - numbers))
+
+    def stop(self):
+        self._process.kill()
+        self._process.wait()
+
+
+# What a guest with an emulated CPU serves at once without being what is measured.
+AT_ONCE = {"ping": 4, "udp-1000": 2, "ssh": 4, "bulk": 2}
+LOADS = {
+    "ping": Ping,
+    "udp-1000": Datagrams,
+    "ssh": lambda lab, who, address: Stream(lab, who, address, "20ms", 80),
+    "bulk": lambda lab, who, address: Stream(lab, who, address, "1ms", 32 << 10),
+}
+
+
+class Traffic:
+    """A load of several correspondents, for as long as this context lasts."""
+
+    def __init__(self, lab, load, correspondents, address):
+        self._flows = {}
+        try:
+            for name, who in correspondents.items():
+                who.awaits(lab, address)
+                self._flows[name] = LOADS[load](lab, who, address)
+        except BaseException:
+            self._stop()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._stop()
+
+    def _stop(self):
+        for flow in self._flows.values():
+            flow.stop()
+
+    def watch(self, name, action):
+        """(The result of action(), what each correspondent saw meanwhile)."""
+        for flow in self._flows.values():
+            flow.begin(name)
+        result = action()
+        for flow in self._flows.values():
+            flow.end(name)
+        seen = {}
+        for who, flow in self._flows.items():
+            try:
+                seen[who] = flow.seen(name)
+            except StageError as error:
+                raise StageError(f"{who}: {error}") from None
+        return result, seen
