@@ -15,15 +15,17 @@ many correspondents at once as the guest's emulated CPU has time for. They are a
   frames_lost    of ping and udp-1000, both ways; of a flow that does not come back it is not known. idle_lost: in the
                  window before
   rules          at all devices for this guest when its move has settled
+  failed         moves of which there is no figure: they failed, or no traffic was to be had before
   bound_ms       what the blackout may be: pause_ms + rtt_ms + max(10, idle_gap_ms)
 """
 
 import statistics
+import subprocess
 import time
 
-from nat_systems import ADDRESS, SYSTEMS, VM, RoutedGuest
+from nat_systems import ADDRESS, HOME, SYSTEMS, TARGET, VM, RoutedGuest
 from nat_traffic import AT_ONCE, LOADS, Correspondent, Traffic, probing_guest
-from stage import ROOT, Lab, wait_until, warm_memory
+from stage import AGENT_LOG, ROOT, Lab, StageError, wait_until, warm_memory
 
 CORRESPONDENTS = {"same-rack": Correspondent("a2"), "other-pod": Correspondent("d1"),
                   "outside": Correspondent("x1"), "displaced": Correspondent("b2", "10.66.2.20")}
@@ -53,7 +55,7 @@ def figures_of(seen, idle, report, rules):
 
 def moved(lab, system, load, correspondents, options):
     """Figures by correspondent, of one move of a vm that is booted for it."""
-    guest = RoutedGuest(lab, VM, "a1", ADDRESS, words=WORDS)
+    guest = RoutedGuest(lab, VM, HOME, ADDRESS, words=WORDS)
     after_s = QUICK_AFTER_S if options.quick else AFTER_S
     with Traffic(lab, load, correspondents, ADDRESS) as traffic:
         mover = SYSTEMS[system](lab, guest)
@@ -68,6 +70,17 @@ def moved(lab, system, load, correspondents, options):
         rules = mover.rules()
     mover.clean()
     return {who: figures_of(seen[who], idle[who], report, rules) for who in correspondents}
+
+
+def moved_or_told_why_not(lab, *what):
+    """Figures, or None and the end of the logs of both agents."""
+    try:
+        return moved(lab, *what)
+    except (StageError, subprocess.TimeoutExpired) as error:
+        say(f"  {what[1]}, {what[0]}: failed: {error}")
+        for host in (HOME, TARGET):
+            say(f"---- {host} ----\n{lab.run(host, 'tail', '-n', '40', AGENT_LOG)}")
+        return None
 
 
 def displaced_guest(lab):
@@ -91,17 +104,29 @@ def measure(options):
     correspondents = {name: CORRESPONDENTS[name] for name in names}
     loads = options.load or (("udp-1000", "ssh") if options.quick else LOADS)
     figures = {}
-    with Lab(options.lab, config=DATA_CENTRE / "lab.yaml") as lab:
-        wait_until(lambda: all(host["state"] != "down" for host in lab.ask("a1", "host", "ls")), 30, "all sessions")
-        lab.run("a1", "godwit", "fabric", "set", DATA_CENTRE / "fabric.yaml")
-        if "displaced" in correspondents:
-            displaced_guest(lab)
-        for load, together in rounds_of(loads, correspondents, options):
-            for system in options.system or SYSTEMS:
-                for case, of_it in moved(lab, system, load, together, options).items():
-                    show(case, load, system, of_it)
+    turns = [(load, system, together) for load, together in rounds_of(loads, correspondents, options)
+             for system in options.system or SYSTEMS]
+    while turns:  # in one lab, as long as all goes well there
+        with Lab(options.lab, config=DATA_CENTRE / "lab.yaml") as lab:
+            prepare(lab, correspondents)
+            has_failed = False
+            while turns and not has_failed:
+                load, system, together = turns.pop(0)
+                seen = moved_or_told_why_not(lab, system, load, together, options)
+                has_failed = seen is None
+                for case in together:
+                    of_it = seen[case] if seen else None
                     figures.setdefault((case, load, system), []).append(of_it)
+                    if of_it:
+                        show(case, load, system, of_it)
     return [row for key, rounds in figures.items() for row in rows_of(*key, rounds)]
+
+
+def prepare(lab, correspondents):
+    wait_until(lambda: all(host["state"] != "down" for host in lab.ask(HOME, "host", "ls")), 30, "all sessions")
+    lab.run(HOME, "godwit", "fabric", "set", DATA_CENTRE / "fabric.yaml")
+    if "displaced" in correspondents:
+        displaced_guest(lab)
 
 
 def rounds_of(loads, correspondents, options):
@@ -115,6 +140,12 @@ def rounds_of(loads, correspondents, options):
 
 
 def rows_of(case, load, system, rounds):
+    """`rounds`: the figures of each, or None of one that failed."""
+    failed = rounds.count(None)
+    rounds = [of_it for of_it in rounds if of_it]
+    yield {"bench": "nat", "case": f"{case}/{load}", "system": system, "metric": "failed", "unit": "moves", "value": failed}
+    if not rounds:
+        return
     for metric, unit in UNITS.items():
         values = [of_it[metric] for of_it in rounds]
         row = {"bench": "nat", "case": f"{case}/{load}", "system": system, "metric": metric, "unit": unit}
@@ -133,12 +164,15 @@ def combined(metric, values):
 def judge(rows):
     """Prints a table; whether godwit-nat kept the bounds. Of those it has in common with it, so does godwit-wire."""
     value = {(row["case"], row["system"], row["metric"]): row["value"] for row in rows}
-    cases = {case: None for case, _, metric in value if metric == "blackout_ms"}
+    cases = {case: None for case, _, _ in value}
     say(f"\n  {'correspondent/load':<21}{'system':<13}{'survived':>9}{'blackout':>10}{'bound':>8}{'pause':>8}"
         f"{'lost':>6}{'rules':>7}   (ms; of all rounds)")
     kept = True
     for case in cases:
         for system in SYSTEMS:
+            if failed := value.get((case, system, "failed"), 0):
+                kept = kept and system != "godwit-nat"
+                say(f"  {case:<21}{system:<13} FAILED: {failed} of its moves")
             if (case, system, "blackout_ms") not in value:
                 continue
             of_it = {metric: value.get((case, system, metric)) for metric in UNITS}

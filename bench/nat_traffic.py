@@ -202,6 +202,9 @@ class Traffic:
             for name, who in correspondents.items():
                 who.awaits(lab, address)
                 self._flows[name] = LOADS[load](lab, who, address)
+        except StageError as error:
+            self._stop()
+            raise StageError(f"{name}: {error}") from None
         except BaseException:
             self._stop()
             raise

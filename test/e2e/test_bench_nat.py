@@ -61,12 +61,12 @@ def test_a_connection_survives_whole_only(broken):
     assert not Stream.of(told).survived
 
 
-def rows(system="godwit-nat", load="udp-1000", **changes):
+def rows(system="godwit-nat", load="udp-1000", failed=0, **changes):
     seen = Seen(40.0, True, 2.0, 0, 30.0)
     for name, value in changes.items():
         setattr(seen, name, value)
     figures = nat_moves.figures_of(seen, Seen(3.0, True, 2.0, 0), {"pause_ms": 30.0}, 11)
-    return list(nat_moves.rows_of("outside", load, system, [figures]))
+    return list(nat_moves.rows_of("outside", load, system, [figures] + failed * [None]))
 
 
 def test_the_bound_is_the_pause_a_round_trip_and_what_is_usual():
@@ -77,7 +77,7 @@ def test_the_bound_is_the_pause_a_round_trip_and_what_is_usual():
 
 @pytest.mark.parametrize(("changes", "kept"), [
     ({}, True), ({"gap_ms": 42.5}, False), ({"survived": False}, False),
-    ({"gap_ms": 42.5, "system": "naive"}, True)])
+    ({"gap_ms": 42.5, "system": "naive"}, True), ({"failed": 1}, False), ({"failed": 1, "system": "naive"}, True)])
 def test_who_is_judged(changes, kept):
     assert nat_moves.judge(rows(**changes)) == kept
 
