@@ -239,10 +239,10 @@ def fill(moved):
                              f"after {FILL_LIMIT_S} s")
 
 
-def drops(lab):
+def drops(lab, hosts=("client", "e1", "w1")):
     """What wires dropped, by cause: a busy host loses frames that no move has lost."""
     count = collections.Counter()
-    for host in ("client", "e1", "w1"):
+    for host in hosts:
         for wire in lab.ask(host, "wire", "ls"):
             count.update(wire.get("drops", {}))
     return count

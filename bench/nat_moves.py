@@ -13,7 +13,7 @@ many correspondents at once as the guest's emulated CPU has time for. They are a
   pause_ms       of the report
   rtt_ms         median of the window before
   frames_lost    of ping and udp-1000, both ways; of a flow that does not come back it is not known. idle_lost: in the
-                 window before
+                 window before; dropped: by wires and in the hand-over, as their hosts count, all correspondents' together
   rules          at all devices for this guest when its move has settled
   failed         moves of which there is no figure: they failed, or no traffic was to be had before
   bound_ms       what the blackout may be: pause_ms + rtt_ms + max(10, idle_gap_ms)
@@ -23,12 +23,14 @@ import statistics
 import subprocess
 import time
 
+from component_moves import drops
 from nat_systems import ADDRESS, HOME, SYSTEMS, TARGET, VM, RoutedGuest
 from nat_traffic import AT_ONCE, LOADS, Correspondent, Traffic, probing_guest
 from stage import AGENT_LOG, ROOT, Lab, StageError, wait_until, warm_memory
 
 CORRESPONDENTS = {"same-rack": Correspondent("a2"), "other-pod": Correspondent("d1"),
                   "outside": Correspondent("x1"), "displaced": Correspondent("b2", "10.66.2.20")}
+VM_HOSTS = ("a1", "c2", "d2")
 QUICK = ("same-rack", "outside")
 DATA_CENTRE = ROOT / "examples" / "data-centre"
 HOME_ROUTER = "10.66.1.1"
@@ -37,8 +39,9 @@ IDLE_S, QUICK_IDLE_S = 4.0, 2.0
 AFTER_S, QUICK_AFTER_S = 6.0, 3.0  # of the window, behind the move
 WARM_BYTES = 1 << 28
 UNITS = {"connections_survived_percent": "%", "blackout_ms": "ms", "idle_gap_ms": "ms", "in_vm_ms": "ms",
-         "pause_ms": "ms", "rtt_ms": "ms", "frames_lost": "frames", "idle_lost": "frames", "rules": "rules", "bound_ms": "ms"}
-WORST = ("frames_lost", "idle_lost", "rules")  # of all rounds; of the rest the median
+         "pause_ms": "ms", "rtt_ms": "ms", "frames_lost": "frames", "idle_lost": "frames", "dropped": "frames",
+         "rules": "rules", "bound_ms": "ms"}
+WORST = ("frames_lost", "idle_lost", "dropped", "rules")  # of all rounds; of the rest the median
 
 
 def say(text):
@@ -66,10 +69,12 @@ def moved(lab, system, load, correspondents, options):
             report = mover.move()
             time.sleep(after_s)
             return report
+        dropped = drops(lab, VM_HOSTS)
         report, seen = traffic.watch("move", move)
+        dropped = sum((drops(lab, VM_HOSTS) - dropped).values()) + report["held"]["dropped"]
         rules = mover.rules()
     mover.clean()
-    return {who: figures_of(seen[who], idle[who], report, rules) for who in correspondents}
+    return {who: figures_of(seen[who], idle[who], report, rules) | {"dropped": dropped} for who in correspondents}
 
 
 def moved_or_told_why_not(lab, *what):
@@ -93,7 +98,7 @@ def displaced_guest(lab):
 
 def show(case, load, system, of_it):
     def text(metric):
-        return "-" if of_it[metric] is None else f"{of_it[metric]:.4g}"
+        return "-" if of_it.get(metric) is None else f"{of_it[metric]:.4g}"
     say(f"  {case:<10} {load:<9} {system:<12} " + "  ".join(f"{metric.removesuffix('_ms')} {text(metric)}"
                                                             for metric in UNITS))
 
@@ -147,7 +152,7 @@ def rows_of(case, load, system, rounds):
     if not rounds:
         return
     for metric, unit in UNITS.items():
-        values = [of_it[metric] for of_it in rounds]
+        values = [of_it.get(metric) for of_it in rounds]
         row = {"bench": "nat", "case": f"{case}/{load}", "system": system, "metric": metric, "unit": unit}
         if None not in values:
             yield row | {"value": combined(metric, values)}
