@@ -30,8 +30,9 @@ START = f"""#!/bin/busybox sh
 cat > /serve <<'SERVE'
 #!/bin/busybox sh
 read program first second words
-case $program in
-  ping) exec ping $first $second $words ;;
+case "$program $first" in
+  "ping -c") exec ping $first $second $words ;;
+  ping*) ping $first $second $words & cat >/dev/null; kill $! ;;  # until who asked for it goes
   *) exec {PROBE} $words ;;  # godwit lab probe WORDS
 esac
 SERVE
@@ -179,6 +180,7 @@ class Ping:
         return Seen(gap * 1000, True, took[len(took) // 2], len(set(range(inside[0], inside[-1] + 1)) - numbers))
 
     def stop(self):
+        self._process.stdin.close()  # what runs in a guest ends by that
         self._process.kill()
         self._process.wait()
 
