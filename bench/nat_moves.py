@@ -52,7 +52,7 @@ def figures_of(seen, idle, report, rules):
     rtt_ms = idle.rtt_ms or 0.0
     return {"connections_survived_percent": 100.0 * seen.survived, "blackout_ms": seen.gap_ms,
             "idle_gap_ms": idle.gap_ms, "in_vm_ms": seen.in_vm_ms, "pause_ms": report["pause_ms"], "rtt_ms": rtt_ms,
-            "frames_lost": seen.lost, "idle_lost": idle.lost, "rules": rules,
+            "losses": seen.losses, "frames_lost": seen.lost, "idle_lost": idle.lost, "rules": rules,
             "bound_ms": report["pause_ms"] + rtt_ms + max(10.0, idle.gap_ms)}
 
 
@@ -124,6 +124,8 @@ def measure(options):
                     figures.setdefault((case, load, system), []).append(of_it)
                     if of_it:
                         show(case, load, system, of_it)
+                        if losses := of_it["losses"]:
+                            say(f"    lost, from the blackout's begin: {losses}")
     return [row for key, rounds in figures.items() for row in rows_of(*key, rounds)]
 
 

@@ -64,6 +64,7 @@ class Seen:
     rtt_ms: float | None = None
     lost: int | None = None  # None: not known, or not asked
     in_vm_ms: float | None = None  # the part of the gap in which the guest ran and had not sent, by its clock
+    losses: str = ""  # where they lie
 
 
 @dataclass
@@ -119,7 +120,16 @@ class Datagrams(Probed):
         there = window["to_vm"]["lost"]
         survived = gap["at_unix_ns"] + gap["ms"] * 1e6 < ends_ns - 1e6 or gap["ms"] < ALIVE_MS
         lost = None if there is None or not survived else there + window["from_vm"]["lost"]
-        return Seen(gap["ms"], survived, window["rtt"]["median_ms"], lost, min(gap["in_vm_ms"], gap["ms"]))
+        return Seen(gap["ms"], survived, window["rtt"]["median_ms"], lost, min(gap["in_vm_ms"], gap["ms"]),
+                    losses_of(window, gap["at_unix_ns"]))
+
+
+def losses_of(window, gap_ns):
+    """For who asks where frames went: how many, of which, how long after the gap began."""
+    lists = {"there": window["to_vm"].get("losses", ()), "back": window["from_vm"].get("losses", ()),
+             "echoes": window["from_vm"].get("losses_of_echoes", ())}
+    return ", ".join(f"{loss['count']} {way} at {(loss['at_unix_ns'] - gap_ns) / 1e6:+.0f} ms"
+                     for way, losses in lists.items() for loss in losses)
 
 
 class Stream(Probed):
