@@ -9,7 +9,8 @@ many correspondents at once as the guest's emulated CPU has time for. They are a
                                  answers still come in its last second
   blackout_ms    longest time without an answer that was due, of a window that ends some seconds after the move
   idle_gap_ms    the same in a window before
-  in_vm_ms       of udp-1000: the part of the blackout in which the guest ran and sent nothing, by its own clock
+  in_vm_ms       of udp-1000: the part of the blackout in which the guest ran, by its own clock, and sent nothing, or what
+                 it sent was lost
   pause_ms       of the report
   rtt_ms         median of the window before
   frames_lost    of ping and udp-1000, both ways; of a flow that does not come back it is not known. idle_lost: in the
@@ -196,4 +197,4 @@ def in_vm(of_it, met):
     if met or of_it["in_vm_ms"] is None:
         return ""
     rest = of_it["blackout_ms"] - of_it["in_vm_ms"]
-    return f"; but for the time in which the guest ran: {max(0.0, rest):.1f}"
+    return f"; without in_vm_ms: {max(0.0, rest):.1f}"

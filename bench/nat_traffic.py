@@ -63,7 +63,7 @@ class Seen:
     survived: bool
     rtt_ms: float | None = None
     lost: int | None = None  # None: not known, or not asked
-    in_vm_ms: float | None = None  # the part of the gap in which the guest ran and had not sent, by its clock
+    in_vm_ms: float | None = None  # the part of the gap in which the guest ran, by its clock
     losses: str = ""  # where they lie
 
 
