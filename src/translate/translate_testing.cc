@@ -45,7 +45,7 @@ Trip worse(const Trip& a, const Trip& b) {
 
 }  // namespace
 
-Fabric random_fabric(std::mt19937& random) {
+Fabric random_fabric(std::mt19937& random, Pairs pairs) {
   const auto up_to = [&](std::size_t n) { return random() % n; };
   Fabric fabric{.name = "random", .tiers = {"host", "edge"}};
   std::vector<DeviceIndex> above;
@@ -67,7 +67,7 @@ Fabric random_fabric(std::mt19937& random) {
     above = here;
   }
   for (unsigned rack = 0; rack < above.size(); ++rack) {
-    const bool is_pair = rack + 1 < above.size() && up_to(5) == 0;
+    const bool is_pair = rack + 1 < above.size() && up_to(5) == 0 && pairs == Pairs::some;
     std::vector<DeviceIndex> edges = {above[rack]};
     give_networks(fabric.devices[above[rack]], rack);
     if (is_pair) {

@@ -10,7 +10,8 @@ namespace godwit::translate {
 // 2 to 4 tiers, 8 to 40 devices, each joined to some of the tier above (all of the top are joined
 // by the tier below), 1 to 3 hosts at each edge, IPv4 and IPv6; some edges in pairs that share
 // hosts and networks.
-Fabric random_fabric(std::mt19937& random);
+enum class Pairs { some, none };
+Fabric random_fabric(std::mt19937& random, Pairs pairs = Pairs::some);
 // core1, core2; agg1, agg2 in pod 1, agg3, agg4 in pod 2; edge1, edge2 (pod 1), edge3, edge4; hosts
 // ha1, hb1 ... ha4, hb4. Rack n has 10.1.n.0/24, its locators are 10.1.n.192/26; fd01:n::/64.
 Fabric small_fabric();
