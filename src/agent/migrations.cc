@@ -55,7 +55,12 @@ void Migrations::start() {
     targets_[raw->record().id] = std::move(move);
     raw->restart();
   }
-  context_.relocations.undo_strays();
+  std::set<PortId> awaited;
+  for (const auto& [id, move] : targets_) {
+    if (move->settled()) continue;
+    for (const PortId& uplink : move->uplinks()) awaited.insert(uplink);
+  }
+  context_.relocations.undo_strays(awaited);
   resumption_.start();
   libvirt_.start();
 }

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "os/wall_clock.hh"
 #include "qemu/json.hh"
 #include "translate/rule_json.hh"
 
@@ -81,7 +80,6 @@ void Relocation::save() {
 
 void Relocation::stage(Done done) {
   staged_ = std::move(done);
-  record_.began_ms = os::wall_clock().count();
   record_.wanted = Phase::staged;
   rollout_.stage();
   save();
@@ -143,10 +141,8 @@ void Relocation::send(const translate::Rollout::Request& request) {
       [this, request, agent, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
         if (alive.expired()) return;
         if (reply) return answered(request, {});
-        // Whether it is refused or lost on the way: it is asked again. Only
-        // before the guest has moved does a refusal end it.
-        const bool is_up = context_.peers.is_up(agent);
-        if (is_up) answered(request, std::unexpected(reply.error()));
+        // Without a session it has said nothing: it is asked again.
+        if (context_.peers.is_up(agent)) answered(request, std::unexpected(reply.error()));
       },
       kAskTimeout);
 }

@@ -21,8 +21,7 @@ nlohmann::json to_json(const RelocationRecord& record) {
           {"reached", translate::to_text(record.reached)},
           {"wanted", translate::to_text(record.wanted)},
           {"here", record.here},
-          {"source_told", record.source_told},
-          {"began_ms", record.began_ms}};
+          {"source_told", record.source_told}};
 }
 
 RelocationRecord relocation_record(const nlohmann::json& json) {
@@ -55,7 +54,6 @@ RelocationRecord relocation_record(const nlohmann::json& json) {
   record.wanted = *wanted;
   record.here = qemu::flag_at(json, "here");
   record.source_told = qemu::flag_at(json, "source_told");
-  record.began_ms = static_cast<std::int64_t>(qemu::unsigned_at(json, "began_ms"));
   return record;
 }
 

@@ -18,9 +18,8 @@ struct RelocationRecord {
   Epoch epoch = 0;           // of the port here, and of the rules
   std::vector<translate::AddressMove> addresses;
   translate::Phase reached = translate::Phase::before, wanted = translate::Phase::staged;
-  bool here = false;          // the uplink is
-  bool source_told = false;   // that it may forget its own
-  std::int64_t began_ms = 0;  // since 1970
+  bool here = false;         // the uplink is
+  bool source_told = false;  // that it may forget its own
 };
 nlohmann::json to_json(const RelocationRecord& record);
 RelocationRecord relocation_record(const nlohmann::json& json);

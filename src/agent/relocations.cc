@@ -60,9 +60,9 @@ void Relocations::start() {
   }
 }
 
-void Relocations::undo_strays() {
+void Relocations::undo_strays(const std::set<PortId>& awaited) {
   for (const auto& [port, relocation] : relocations_) {
-    if (relocation->is_staging()) relocation->undo();
+    if (relocation->is_staging() && !awaited.contains(port)) relocation->undo();
   }
 }
 

@@ -14,8 +14,8 @@ class Relocations final {
 
   // After Network::start(); those that are only staged wait for their moves.
   void start();
-  // After all moves were found again: what none of them knows is undone.
-  void undo_strays();
+  // After all moves were found again: what is staged for none of those under way is undone.
+  void undo_strays(const std::set<PortId>& awaited);
 
   // `uplinks`: as Network::describe_nic() of the source tells of each.
   // The plan of each (translate/plan_json.hh), or what is in the way.

@@ -45,6 +45,7 @@ class TargetMove final {
   bool settled() const;
 
   const TargetRecord& record() const { return record_; }
+  std::vector<PortId> uplinks() const;  // that follow the vm
   nlohmann::json describe() const;
 
  private:
@@ -58,7 +59,6 @@ class TargetMove final {
   void find_elsewhere(std::shared_ptr<const codec::KnownPages> known);
   void prepare_guest(std::shared_ptr<const codec::KnownPages> known);
   bool hold_ports();
-  std::vector<PortId> uplinks() const;
   void stage_network();
   void follow_network();
   Vm* guest();

@@ -66,7 +66,8 @@ class Fleet:
         lab.up(yaml, directory, agents=True)
         nodes = lab.ls()["nodes"]
         self.namespaces = {node["name"]: pid_namespace(node["pid"]) for node in nodes}
-        self.sites = {node["name"]: node["site"] for node in nodes if node["agent"]}
+        self.sites = {node["name"]: node["site"] for node in nodes
+                      if node["agent"] or not node["router"]}
         wait_until(lambda: all(self.sees_all(host) for host in self.sites), 30, "all sessions")
         self.clean = {host: self.left_at(host) for host in self.sites}
         self.vms = 0

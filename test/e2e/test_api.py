@@ -259,12 +259,24 @@ def test_an_operator_moves_a_vm_from_afar(fleet, users):
     for host in ("e1", "w1", "client"):
         for route in ("/v1/host", "/v1/hosts", "/v1/ports", "/v1/wires", "/v1/vms", "/v1/migrations",
                       "/v1/audit", "/v1/users", "/v1/card", "/v1/trust", "/v1/rules",
-                      "/v1/fleet-rules", "/v1/rules/verify"):
+                      "/v1/fleet-rules", "/v1/rules/verify", "/v1/fabric"):
             ask("GET", route, host=host)
     assert [host["ok"] for host in ask("GET", "/v1/rules/verify")["hosts"]] == [True] * 3
     ask("POST", "/v1/rules/prune", body={})
     ask("POST", "/v1/rules/prune", body={"guest": "a" * 32})
     ask("POST", "/v1/rules/prune", 400, body={"guest": 7})
+    fabric = {"name": "dc", "tiers": ["edge"],
+              "devices": {"r1": {"tier": "edge", "networks": ["10.66.1.0/24"], "hosts": ["e1"], "outside": True}}}
+    ask("POST", "/v1/fabric", body=fabric)
+    wait_until(lambda: ask("GET", "/v1/fabric", host="w1")["file"] == fabric, 10, "w1 knows the fabric")
+    ask("POST", "/v1/fabric", 400, body=[])
+    ask("POST", "/v1/fabric", 409, body={"tiers": "edge"})
+    assert "r1" in remote(fleet, "olga", "e1", "fabric", "show").stdout
+    for user in ("rita", "olga"):  # a tenant's, and no root
+        assert remote(fleet, user, "e1", "fabric", "rm", expect=None).returncode != 0
+    assert remote(fleet, "rita", "e1", "fabric", "show", expect=None).returncode != 0
+    ask("DELETE", "/v1/fabric")
+    wait_until(lambda: ask("GET", "/v1/fabric", host="w1")["file"] is None, 10, "w1 forgets it")
     assert "of our own fleet" in ask("POST", "/v1/trust", 409, body={"card": ask("GET", "/v1/card"), "ports": ["p"]})[
         "error"]
     ask("POST", "/v1/trust", 400, body=[])
@@ -280,6 +292,11 @@ def test_an_operator_moves_a_vm_from_afar(fleet, users):
     ask("POST", "/v1/migrations", 409, body={"vm": "nobody", "to": "w1"})
     ask("POST", "/v1/ports", body={"name": "spare"})
     ask("DELETE", "/v1/ports/{name}", name="spare")
+    ask("POST", "/v1/ports", body={"name": "of-a-guest", "kind": "uplink", "guest_addresses": ["10.66.1.77"]})
+    ask("POST", "/v1/ports", 409, body={"name": "other", "kind": "uplink", "guest_addresses": ["10.66.1.77"]})
+    ask("POST", "/v1/ports", 409, body={"name": "nic", "guest_addresses": ["10.66.1.78"]})
+    assert any("guest_addresses" in port for port in ask("GET", "/v1/ports"))
+    ask("DELETE", "/v1/ports/{name}", name="of-a-guest")
     ask("DELETE", "/v1/ports/{name}", 409, host="w1", name=vm.port)
     ends = {"a": f"client/{vm.uplink}", "b": f"w1/{vm.port}"}
     ask("POST", "/v1/wires", host="w1", body=ends)
