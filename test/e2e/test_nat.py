@@ -278,6 +278,7 @@ def test_a_device_that_was_rebooted_is_written_anew(centre):
     guest.expect_answers()
 
 
+@pytest.mark.thorough
 def test_foreign_rules_are_named_and_pruned(centre):
     guest = Guest(centre, 28)
     guest.move("c2", "--strategy", "nat")
@@ -323,6 +324,7 @@ def test_the_target_s_agent_dies_when_the_guest_has_come(centre):
     assert centre.rules() != []
 
 
+@pytest.mark.thorough
 def test_a_displaced_guest_s_port_goes_with_its_rules(centre):
     guest = Guest(centre, 32)
     guest.move("c2", "--strategy", "nat")
