@@ -41,7 +41,7 @@ void show_fabric(const Context& context) {
   }
   context.io.out << table.text("no devices");
   for (const json& each : told.at("relocations")) {
-    const std::string waits = text_of(each, "waits_for");
+    const std::string waits = each.value("waits_for", "");
     context.io.out << fmt::format("port {} comes from {}: {}{}{}\n", text_of(each, "port"),
                                   text_of(each, "from"), text_of(each, "phase"),
                                   waits.empty() ? "" : ", waits for ", waits);
