@@ -1,5 +1,6 @@
 #include "os/netlink.hh"
 
+#include <linux/fib_rules.h>
 #include <linux/if.h>
 #include <linux/if_link.h>
 #include <linux/neighbour.h>
@@ -11,6 +12,7 @@
 #include <netlink/route/link/vxlan.h>
 #include <netlink/route/neighbour.h>
 #include <netlink/route/route.h>
+#include <netlink/route/rule.h>
 
 #include <fstream>
 
@@ -29,11 +31,13 @@ struct AddressCloser {
   void operator()(rtnl_addr* address) const { ::rtnl_addr_put(address); }
   void operator()(rtnl_route* route) const { ::rtnl_route_put(route); }
   void operator()(rtnl_neigh* neighbour) const { ::rtnl_neigh_put(neighbour); }
+  void operator()(rtnl_rule* rule) const { ::rtnl_rule_put(rule); }
 };
 using AddressPtr = std::unique_ptr<nl_addr, AddressCloser>;
 using InterfaceAddressPtr = std::unique_ptr<rtnl_addr, AddressCloser>;
 using RoutePtr = std::unique_ptr<rtnl_route, AddressCloser>;
 using NeighbourPtr = std::unique_ptr<rtnl_neigh, AddressCloser>;
+using RulePtr = std::unique_ptr<rtnl_rule, AddressCloser>;
 
 AddressPtr parse_address(const std::string& text, std::string_view attempt, int hint = AF_UNSPEC) {
   nl_addr* address = nullptr;
@@ -54,6 +58,22 @@ NeighbourPtr proxy_neighbour(int interface, const std::string& address, std::str
   check(::rtnl_neigh_set_dst(neighbour.get(), target.get()), attempt);
   ::rtnl_neigh_set_flags(neighbour.get(), NTF_PROXY);
   return neighbour;
+}
+
+// Before the main table (32766).
+constexpr std::uint32_t kMarkedWays = 26472;
+
+RulePtr marked_rule(const Netlink::MarkedWay& way, std::string_view attempt) {
+  const AddressPtr source = parse_address(way.source, attempt);
+  RulePtr rule(::rtnl_rule_alloc());
+  ::rtnl_rule_set_family(rule.get(), ::nl_addr_get_family(source.get()));
+  check(::rtnl_rule_set_src(rule.get(), source.get()), attempt);
+  ::rtnl_rule_set_mark(rule.get(), way.mark);
+  ::rtnl_rule_set_mask(rule.get(), way.mark);
+  ::rtnl_rule_set_table(rule.get(), way.table);
+  ::rtnl_rule_set_action(rule.get(), FR_ACT_TO_TBL);
+  ::rtnl_rule_set_prio(rule.get(), kMarkedWays);
+  return rule;
 }
 
 AddressPtr to_address(const Endpoint& endpoint) {
@@ -313,6 +333,19 @@ void Netlink::add_route_by(const std::vector<NextHop>& ways, const std::string& 
   if (error != -NLE_EXIST) check(error, attempt);
 }
 
+void Netlink::replace_route(const std::string& to, const std::string& interface) {
+  const auto attempt = fmt::format("route {} by {}", to, interface);
+  const RoutePtr route(::rtnl_route_alloc());
+  ::rtnl_route_set_table(route.get(), RT_TABLE_MAIN);
+  ::rtnl_route_set_protocol(route.get(), kStaticRoute);
+  ::rtnl_route_set_scope(route.get(), RT_SCOPE_LINK);
+  rtnl_nexthop* hop = ::rtnl_route_nh_alloc();
+  ::rtnl_route_add_nexthop(route.get(), hop);
+  ::rtnl_route_nh_set_ifindex(hop, index_of(interface, attempt));
+  check(::rtnl_route_set_dst(route.get(), parse_address(to, attempt).get()), attempt);
+  check(::rtnl_route_add(socket_.get(), route.get(), NLM_F_CREATE | NLM_F_REPLACE), attempt);
+}
+
 void Netlink::remove_route(const std::string& to, std::uint8_t owner) {
   const auto attempt = fmt::format("remove the route to {}", to);
   const AddressPtr target = parse_target(to, attempt, AF_UNSPEC);
@@ -335,6 +368,45 @@ void Netlink::remove_proxy_neighbour(const std::string& name, const std::string&
   const auto attempt = fmt::format("answer no more for {} at {}", address, name);
   const auto neighbour = proxy_neighbour(index_of(name, attempt), address, attempt);
   const int error = ::rtnl_neigh_delete(socket_.get(), neighbour.get(), 0);
+  if (error != -NLE_OBJ_NOTFOUND) check(error, attempt);
+}
+
+void Netlink::add_neighbour(const std::string& name, const std::string& address,
+                            const MacAddress& mac) {
+  const auto attempt = fmt::format("know {} as {} at {}", address, mac.text(), name);
+  const AddressPtr target = parse_address(address, attempt);
+  const AddressPtr link(::nl_addr_build(AF_LLC, mac.octets.data(), mac.octets.size()));
+  const NeighbourPtr neighbour(::rtnl_neigh_alloc());
+  ::rtnl_neigh_set_ifindex(neighbour.get(), index_of(name, attempt));
+  check(::rtnl_neigh_set_dst(neighbour.get(), target.get()), attempt);
+  ::rtnl_neigh_set_lladdr(neighbour.get(), link.get());
+  ::rtnl_neigh_set_state(neighbour.get(), NUD_PERMANENT);
+  check(::rtnl_neigh_add(socket_.get(), neighbour.get(), NLM_F_CREATE | NLM_F_REPLACE), attempt);
+}
+
+void Netlink::add_marked_way(const MarkedWay& way) {
+  const auto attempt = fmt::format("route what {} marks by {}", way.source, way.way.interface);
+  const AddressPtr gateway = parse_address(way.way.via, attempt);
+  const int family = ::nl_addr_get_family(gateway.get());
+  const RoutePtr route(::rtnl_route_alloc());
+  ::rtnl_route_set_table(route.get(), way.table);
+  ::rtnl_route_set_protocol(route.get(), kStaticRoute);
+  rtnl_nexthop* hop = ::rtnl_route_nh_alloc();
+  ::rtnl_route_add_nexthop(route.get(), hop);
+  ::rtnl_route_nh_set_gateway(hop, gateway.get());
+  ::rtnl_route_nh_set_flags(hop, RTNH_F_ONLINK);
+  ::rtnl_route_nh_set_ifindex(hop, index_of(way.way.interface, attempt));
+  const char* everything = family == AF_INET ? "0.0.0.0/0" : "::/0";
+  check(::rtnl_route_set_dst(route.get(), parse_address(everything, attempt).get()), attempt);
+  check(::rtnl_route_add(socket_.get(), route.get(), NLM_F_CREATE | NLM_F_REPLACE), attempt);
+  const int error = ::rtnl_rule_add(socket_.get(), marked_rule(way, attempt).get(), NLM_F_EXCL);
+  if (error != -NLE_EXIST) check(error, attempt);
+}
+
+// Its route goes with the interface.
+void Netlink::remove_marked_way(const MarkedWay& way) {
+  const auto attempt = fmt::format("route what {} marks as all else", way.source);
+  const int error = ::rtnl_rule_delete(socket_.get(), marked_rule(way, attempt).get(), 0);
   if (error != -NLE_OBJ_NOTFOUND) check(error, attempt);
 }
 

@@ -94,9 +94,23 @@ class Netlink final {
                     const std::string& source = {}, std::uint8_t owner = kStaticRoute,
                     std::uint32_t metric = 0);
   void remove_route(const std::string& to, std::uint8_t owner = kStaticRoute);
+  // The static route that is there, if any, leads by this interface from now on.
+  void replace_route(const std::string& to, const std::string& interface);
   // The interface's neighbours are answered for an address that is elsewhere (ARP proxy; RFC 4389).
   void add_proxy_neighbour(const std::string& name, const std::string& address);
   void remove_proxy_neighbour(const std::string& name, const std::string& address);
+  // Is there without having been asked for, until the interface is gone.
+  void add_neighbour(const std::string& name, const std::string& address, const MacAddress& mac);
+  // What comes from an address and has the mark's bits is routed by a table of its own, which has
+  // one way; in place of what the table had.
+  struct MarkedWay {
+    std::string source{};    // "10.1.1.20/32"
+    std::uint32_t mark = 0;  // and the mask
+    std::uint32_t table = 0;
+    NextHop way{};
+  };
+  void add_marked_way(const MarkedWay& way);
+  void remove_marked_way(const MarkedWay& way);
 
  private:
   struct Closer {

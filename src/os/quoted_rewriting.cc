@@ -25,8 +25,9 @@ namespace {
 // RFC 792, RFC 4443: type, code, checksum, four more bytes, the quoted packet from its IP header.
 constexpr std::uint32_t kQuoted = 8;
 constexpr std::uint32_t kIcmpChecksum = 2;
-constexpr std::uint32_t kIpv4Checksum = kQuoted + 10, kIpv4Destination = kQuoted + 16;
-constexpr std::uint32_t kIpv6Destination = kQuoted + 24;
+constexpr std::uint32_t kIpv4Checksum = kQuoted + 10;
+constexpr std::uint32_t kIpv4Source = kQuoted + 12, kIpv4Destination = kQuoted + 16;
+constexpr std::uint32_t kIpv6Source = kQuoted + 8, kIpv6Destination = kQuoted + 24;
 // Destination unreachable, time exceeded, parameter problem. In ICMPv6 all errors are below 128.
 constexpr std::array<std::uint8_t, 3> kErrors4{3, 11, 12};
 constexpr std::uint8_t kNoError6 = 128;
@@ -100,16 +101,18 @@ std::vector<RuleBuilder> rules_of(const QuotedMaps& maps) {
     rule.compare(operation, type);
     return &rule;
   };
+  const std::uint32_t at4 = maps.of_source ? kIpv4Source : kIpv4Destination;
+  const std::uint32_t at6 = maps.of_source ? kIpv6Source : kIpv6Destination;
   for (const std::uint8_t type : kErrors4) {
     auto* const rule = begin(IPPROTO_ICMP, NFT_CMP_EQ, type);
-    rule->load(kIpv4Destination, 4);
+    rule->load(at4, 4);
     rule->look_up(maps.map4);
-    rule->store(kIpv4Destination, 4, kIpv4Checksum);
+    rule->store(at4, 4, kIpv4Checksum);
   }
   auto* const rule = begin(IPPROTO_ICMPV6, NFT_CMP_LT, kNoError6);
-  rule->load(kIpv6Destination, 16);
+  rule->load(at6, 16);
   rule->look_up(maps.map6);
-  rule->store(kIpv6Destination, 16, kIcmpChecksum);
+  rule->store(at6, 16, kIcmpChecksum);
   return rules;
 }
 

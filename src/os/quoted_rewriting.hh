@@ -1,6 +1,6 @@
 #pragma once
-// Rules that nft(8) has no words for: in an ICMP error the destination of the packet that it quotes
-// is looked up in a map and replaced, with the checksum that covers it.
+// Rules that nft(8) has no words for: in an ICMP error the destination of the packet that it
+// quotes, or its source, is looked up in a map and replaced, with the checksum that covers it.
 //
 // Over IPv4 that is the quoted header's own; ICMP's covers both the address and that checksum,
 // whose changes cancel out (RFC 1624). Over IPv6 it is ICMPv6's. So the kernel is told another
@@ -15,6 +15,7 @@ namespace godwit::os {
 struct QuotedMaps {
   std::string table{}, chain{};  // of family inet, there already
   std::string map4{}, map6{};    // address to address
+  bool of_source = false;        // else the destination's
 };
 // To the end of the chain, in the calling thread's network namespace.
 Result<> add_quoted_rules(const QuotedMaps& maps);

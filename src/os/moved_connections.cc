@@ -1,0 +1,197 @@
+#include "os/moved_connections.hh"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <vector>
+
+#include "os/nftables.hh"
+#include "os/quoted_rewriting.hh"
+
+namespace godwit::os {
+namespace {
+
+constexpr const char* kTable = "godwit_endpoint";
+// Bits of a packet's mark, from one chain to the next.
+constexpr std::uint32_t kDirect = 0x02000000;
+constexpr std::uint32_t kToNewAddress = 0x08000000;
+constexpr std::uint32_t kToOldConnection = 0x01000000;
+
+// Of one family: `ip` and 4, or `ip6` and 6.
+std::string named_sets(const char* type, int family) {
+  std::string text;
+  for (const char* map : {"way", "fresh", "quoted_from", "quoted_to"}) {
+    text += fmt::format("  map {0}{1} {{ type {2} : {2}; }}\n", map, family, type);
+  }
+  for (const char* map : {"moved", "coming"}) {
+    text += fmt::format("  map {0}{1} {{ type {2} . {2} : {2}; }}\n", map, family, type);
+  }
+  text += fmt::format("  set direct{0} {{ type {1} . {1}; }}\n", family, type);
+  for (const char* set : {"away", "old", "new", "local"}) {
+    text += fmt::format("  set {}{} {{ type {}; }}\n", set, family, type);
+  }
+  return text;
+}
+
+std::string arriving_rules(const char* ip, int family) {
+  return fmt::format(R"(
+    {0} daddr @new{1} meta mark set meta mark or {2}
+    {0} daddr @old{1} meta mark set meta mark or {3}
+    {0} saddr set {0} saddr . {0} daddr map @coming{1}
+)",
+                     ip, family, kToNewAddress, kToOldConnection);
+}
+
+std::string to_correspondent_rules(const char* ip, int family) {
+  return fmt::format(
+      "    ct mark and {2} == {2} {0} daddr set {0} saddr . {0} daddr map @moved{1}\n", ip, family,
+      kLabelledMark);
+}
+
+std::string choosing_rules(const char* ip, int family) {
+  return fmt::format(R"(
+    {0} saddr @away{1} ct mark and {2} == {2} {0} daddr != @local{1} {0} saddr . {0} daddr @direct{1} meta mark set meta mark or {3}
+    {0} saddr @away{1} ct mark and {2} == {2} {0} daddr != @local{1} meta mark and {3} == 0 meta mark set meta mark or {4}
+)",
+                     ip, family, kInheritedMark, kDirect, kRelayMark);
+}
+
+std::string leaving_rules(const char* ip, int family) {
+  return fmt::format(R"(
+    meta mark and {2} == {2} {0} saddr set {0} saddr map @way{1}
+    ct mark and {3} == {3} {0} saddr set {0} saddr map @fresh{1}
+    {0} daddr != @local{1} ct mark and {4} == 0 {0} saddr set {0} saddr map @fresh{1}
+)",
+                     ip, family, kDirect, kNewAddressMark, kInheritedMark);
+}
+
+std::string both(std::string (*rules)(const char*, int)) {
+  return rules("ip", 4) + rules("ip6", 6);
+}
+
+std::string table_text() {
+  std::string text = named_sets("ipv4_addr", 4) + named_sets("ipv6_addr", 6);
+  text += "  set relays { type ifname; }\n";
+  text += "  chain arriving {\n    type filter hook prerouting priority -460;\n";
+  text += both(arriving_rules) + "  }\n";
+  text += fmt::format(R"(
+  chain choosing {{
+    type filter hook prerouting priority -140;
+    iif lo return
+    icmpv6 type 133-137 return
+    meta mark and {0} == {0} ct mark set ct mark or {1}
+    meta mark and {2} == {2} ct mark set ct mark or {3}
+    iifname @relays ct mark set ct mark or {3}
+)",
+                      kToNewAddress, kNewAddressMark, kToOldConnection, kInheritedMark);
+  text += both(choosing_rules) + both(to_correspondent_rules) + "  }\n";
+  text += "  chain sending {\n    type route hook output priority -140;\n";
+  text += "    icmpv6 type 133-137 return\n" + both(to_correspondent_rules) + "  }\n";
+  text += fmt::format(R"(
+  chain refusing {{
+    type filter hook forward priority 0;
+    meta mark and {0} != {0} return
+    oifname @relays return
+    meta l4proto tcp reject with tcp reset
+    reject with icmpx admin-prohibited
+  }}
+)",
+                      kRelayMark);
+  text += "  chain leaving {\n    type filter hook postrouting priority 300;\n";
+  text += "    oifname @relays return\n" + both(leaving_rules) + "  }\n";
+  text += "  chain reporting {\n    type filter hook output priority -450;\n  }\n";
+  return text;
+}
+
+// "add element inet godwit_endpoint way4 { 10.1.1.20 : 10.2.1.200 }", of one family, or nothing.
+class Elements final {
+ public:
+  void add(const std::string& set, const Ip& family, std::string element) {
+    of_[set + (family.is4() ? '4' : '6')].push_back(std::move(element));
+  }
+  void add(const std::string& set, std::string element) { of_[set].push_back(std::move(element)); }
+  std::string text() const {
+    std::string text;
+    for (const auto& [set, elements] : of_) {
+      text +=
+          fmt::format("add element inet {} {} {{ {} }}\n", kTable, set, fmt::join(elements, ", "));
+    }
+    return text;
+  }
+
+ private:
+  std::map<std::string, std::vector<std::string>> of_;
+};
+
+std::string text_of(const MovedRules::Pair& pair) {
+  return fmt::format("{} . {}", pair.first.text(), pair.second.text());
+}
+
+std::string elements_of(const MovedRules& rules) {
+  Elements elements;
+  const auto map = [&](const char* set, const Ip& from, const Ip& to) {
+    elements.add(set, from, fmt::format("{} : {}", from.text(), to.text()));
+  };
+  std::map<Ip, Ip> quoted_from, quoted_to;
+  for (const auto& [guest, way] : rules.on_the_way) {
+    map("way", guest, way);
+    elements.add("away", guest, guest.text());
+    elements.add("old", guest, way.text());
+    quoted_from.emplace(way, guest);
+  }
+  for (const auto& [guest, address] : rules.new_address) {
+    map("fresh", guest, address);
+    elements.add("new", guest, address.text());
+    quoted_from.emplace(address, guest);
+  }
+  for (const auto& pair : rules.direct) elements.add("direct", pair.first, text_of(pair));
+  for (const auto& [pair, way] : rules.moved) {
+    elements.add("moved", way, fmt::format("{} : {}", text_of(pair), way.text()));
+    quoted_to.emplace(way, pair.second);
+  }
+  for (const auto& [pair, guest] : rules.coming) {
+    elements.add("coming", guest, fmt::format("{} : {}", text_of(pair), guest.text()));
+  }
+  for (const auto& [from, to] : quoted_from) map("quoted_from", from, to);
+  for (const auto& [from, to] : quoted_to) map("quoted_to", from, to);
+  for (const Ip& guest : rules.local) elements.add("local", guest, guest.text());
+  for (const std::string& relay : rules.relays) elements.add("relays", '"' + relay + '"');
+  return elements.text();
+}
+
+Result<> remove_table() {
+  return apply_nftables(fmt::format("table inet {0} {{}}\ndelete table inet {0}\n", kTable));
+}
+
+Result<> add_quoted() {
+  for (const char* chain : {"arriving", "reporting"}) {
+    for (const bool is_source : {true, false}) {
+      const std::string map = is_source ? "quoted_from" : "quoted_to";
+      auto done = add_quoted_rules({.table = kTable,
+                                    .chain = chain,
+                                    .map4 = map + '4',
+                                    .map6 = map + '6',
+                                    .of_source = is_source});
+      if (!done) return done;
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<> set_moved_rules(const MovedRules& rules) {
+  if (rules.empty()) return remove_table();
+  auto done = apply_nftables(
+      fmt::format("table inet {0} {{}}\ndelete table inet {0}\ntable inet {0} {{\n{1}}}\n{2}",
+                  kTable, table_text(), elements_of(rules)));
+  return done ? add_quoted() : done;
+}
+
+Result<bool> has_moved_rules() {
+  const auto tables = query_nftables("list tables inet");
+  if (!tables) return std::unexpected(tables.error());
+  return tables->find(fmt::format("\"{}\"", kTable)) != std::string::npos;
+}
+
+}  // namespace godwit::os

@@ -1,0 +1,68 @@
+#include "os/relay_route.hh"
+
+#include "os/forwarding.hh"
+#include "os/guest_route.hh"
+#include "os/kernel_setting.hh"
+#include "os/moved_connections.hh"
+#include "os/netlink.hh"
+
+namespace godwit::os {
+namespace {
+
+// The other end, for who needs a next hop. Link-local: they mean something on the relay only.
+constexpr const char* kOtherEnd4 = "169.254.103.1";
+constexpr const char* kOtherEnd6 = "fe80::67:1";
+// Of routing tables, of which each relay has its own.
+constexpr std::uint32_t kFirstTable = 0x67000000;
+
+std::string alone(const Ip& address) {
+  return IpPrefix{address, static_cast<std::uint8_t>(address.is4() ? 32 : 128)}.text();
+}
+
+Netlink::MarkedWay marked_way(Netlink& netlink, const std::string& interface, const Ip& guest) {
+  const auto link = netlink.find(interface);
+  return {.source = alone(guest),
+          .mark = kRelayMark,
+          .table = kFirstTable + static_cast<std::uint32_t>(link ? link->index : 0),
+          .way = {.via = guest.is4() ? kOtherEnd4 : kOtherEnd6, .interface = interface}};
+}
+
+}  // namespace
+
+void be_relay(const std::string& interface) {
+  have_host_forward(true);
+  const std::string ip4 = "net/ipv4/conf/" + interface;
+  set_kernel(ip4 + "/send_redirects", "0");
+  // Loose: correspondents' packets come by here, who are routed another way.
+  set_kernel(ip4 + "/rp_filter", "2");
+  Netlink().add_neighbour(interface, kOtherEnd4, kGatewayMac);
+}
+
+void send_by_relay(const std::string& interface, const std::set<Ip>& guests) {
+  Netlink netlink;
+  for (const Ip& guest : guests) {
+    if (!guest.is4()) {
+      set_kernel("net/ipv6/conf/" + interface + "/disable_ipv6", "0");
+      netlink.add_neighbour(interface, kOtherEnd6, kGatewayMac);
+    }
+    netlink.add_marked_way(marked_way(netlink, interface, guest));
+  }
+}
+
+void stop_sending_by_relay(const std::string& interface, const std::set<Ip>& guests) {
+  Netlink netlink;
+  for (const Ip& guest : guests) {
+    netlink.remove_marked_way(marked_way(netlink, interface, guest));
+  }
+}
+
+void route_to_relay(const std::string& interface, const std::set<Ip>& guests) {
+  Netlink netlink;
+  for (const Ip& guest : guests) {
+    if (!guest.is4()) set_kernel("net/ipv6/conf/" + interface + "/disable_ipv6", "0");
+    netlink.add_neighbour(interface, guest.text(), kGatewayMac);
+    netlink.replace_route(alone(guest), interface);
+  }
+}
+
+}  // namespace godwit::os
