@@ -21,7 +21,9 @@ nlohmann::json to_json(const RelocationRecord& record) {
           {"reached", translate::to_text(record.reached)},
           {"wanted", translate::to_text(record.wanted)},
           {"here", record.here},
-          {"source_told", record.source_told}};
+          {"source_told", record.source_told},
+          {"strategy", to_text(record.strategy)},
+          {"lead", record.lead}};
 }
 
 RelocationRecord relocation_record(const nlohmann::json& json) {
@@ -54,6 +56,12 @@ RelocationRecord relocation_record(const nlohmann::json& json) {
   record.wanted = *wanted;
   record.here = qemu::flag_at(json, "here");
   record.source_told = qemu::flag_at(json, "source_told");
+  // A version that knew no other did not say it.
+  const std::string said = text_field_or(json, "strategy", to_text(Strategy::nat));
+  const auto known = strategy(said);
+  if (!known) damaged({"no strategy is called " + said});
+  record.strategy = *known;
+  record.lead = qemu::member(json, "lead");
   return record;
 }
 

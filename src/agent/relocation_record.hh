@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "agent/records.hh"
+#include "agent/source_record.hh"
 #include "translate/rollout.hh"
 
 namespace godwit::agent {
@@ -20,6 +21,8 @@ struct RelocationRecord {
   translate::Phase reached = translate::Phase::before, wanted = translate::Phase::staged;
   bool here = false;         // the uplink is
   bool source_told = false;  // that it may forget its own
+  Strategy strategy = Strategy::nat;
+  nlohmann::json lead{};  // what the strategy keeps of its own (lead.hh); null: nothing
 };
 nlohmann::json to_json(const RelocationRecord& record);
 RelocationRecord relocation_record(const nlohmann::json& json);

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "agent/source_record.hh"
+#include "agent/nat_lead.hh"
 #include "qemu/json.hh"
 #include "translate/locator.hh"
 #include "translate/plan_json.hh"
@@ -38,6 +38,14 @@ Relocation::Done together(std::size_t count, Relocation::Done done) {
   };
 }
 
+std::unique_ptr<Lead> lead_by(Strategy strategy, const Lead::Context& context,
+                              std::shared_ptr<const translate::Fabric> fabric,
+                              const Lead::Owner& owner) {
+  if (strategy != Strategy::nat) fail_setup("{} leads no packets", to_text(strategy));
+  if (!fabric) fail_setup("no fabric is known any more");
+  return std::make_unique<NatLead>(context, std::move(fabric), owner);
+}
+
 }  // namespace
 
 Relocations::Relocations(const Relocation::Context& context, const Fabrics& fabrics)
@@ -45,19 +53,24 @@ Relocations::Relocations(const Relocation::Context& context, const Fabrics& fabr
 
 void Relocations::start() {
   for (const auto& document : context_.store.list("relocation")) {
-    RelocationRecord record = relocation_record(document.body);
-    const PortId port = record.port;
-    const auto fabric = fabrics_.get();
+    const RelocationRecord record = relocation_record(document.body);
     try {
-      if (!fabric) fail_setup("no fabric is known any more");
-      relocations_[port] = std::make_unique<Relocation>(context_, fabric, std::move(record));
+      begin(record);
     } catch (const SetupError& error) {
       spdlog::error("port {} cannot follow its guest: {}; godwit rule prune --guest {}",
-                    record.name, error.what(), port.text());
+                    record.name, error.what(), record.port.text());
       continue;
     }
-    relocations_[port]->restart();
+    find(record.port)->restart();
   }
+}
+
+void Relocations::begin(const RelocationRecord& record) {
+  const auto make_lead = [this](const Lead::Owner& owner) {
+    return lead_by(owner.record.strategy, context_, fabrics_.get(), owner);
+  };
+  auto relocation = std::make_unique<Relocation>(context_, record, make_lead);
+  relocations_[record.port] = std::move(relocation);
 }
 
 void Relocations::undo_strays(const std::set<PortId>& awaited) {
@@ -167,7 +180,7 @@ Result<RelocationRecord> Relocations::record_of(const nlohmann::json& described,
     record.addresses.push_back(*address);
   }
   if (record.addresses.empty()) return fail("port {} is no guest's uplink", port->name);
-  const auto reached = reaches(*fabric, Relocation::move_of(*fabric, context_.config.name, record));
+  const auto reached = reaches(*fabric, NatLead::move_of(*fabric, context_.config.name, record));
   if (!reached) return std::unexpected(reached.error());
   return record;
 }
@@ -180,7 +193,7 @@ Result<nlohmann::json> Relocations::plan(const nlohmann::json& uplinks, const st
     if (!record) return std::unexpected(record.error());
     const auto fabric = fabrics_.get();
     nlohmann::json plan =
-        plan_json(*fabric, Relocation::move_of(*fabric, context_.config.name, *record));
+        plan_json(*fabric, NatLead::move_of(*fabric, context_.config.name, *record));
     plan["port"] = record->name;
     plans.push_back(std::move(plan));
   }
@@ -194,14 +207,13 @@ void Relocations::stage(const nlohmann::json& uplinks, const std::string& from, 
   sweep();
   std::vector<Relocation*> begun;
   for (const auto& described : uplinks) {
-    auto record = record_of(described, from, epoch);
+    const auto record = record_of(described, from, epoch);
     if (!record) {
       for (Relocation* each : begun) each->undo();
       return done(std::unexpected(record.error()));
     }
-    const PortId port = record->port;
-    relocations_[port] = std::make_unique<Relocation>(context_, fabrics_.get(), *std::move(record));
-    begun.push_back(relocations_[port].get());
+    begin(*record);
+    begun.push_back(find(record->port));
   }
   auto all = std::make_shared<Relocation::Done>(together(begun.size(), std::move(done)));
   for (Relocation* each : begun) {

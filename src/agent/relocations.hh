@@ -41,6 +41,8 @@ class Relocations final {
                                               translate::DeviceIndex to, std::set<Ip>& used) const;
   Result<> reaches(const translate::Fabric& fabric, const translate::GuestMove& move) const;
   std::set<Ip> used_locators() const;
+  // Throws SetupError.
+  void begin(const RelocationRecord& record);
   Relocation* find(const PortId& port) const;
   void sweep();
 
