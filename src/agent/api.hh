@@ -36,6 +36,8 @@ struct Parts {
   Replicas& replicas;
   Fabrics& fabrics;
   Relocations& relocations;
+  Associations& associations;
+  EndpointSource& endpoint_source;
   Migrations& migrations;
   Recordings& recordings;
   store::Store& store;

@@ -111,6 +111,14 @@ class Agent final {
         contents_(loop_, config, *store_, images_, disks_),
         volumes_(loop_, config),
         fabrics_(*store_, fleet_, events_),
+        endpoint_kernel_(loop_, network_),
+        associations_({.config = config,
+                       .store = *store_,
+                       .network = network_,
+                       .kernel = endpoint_kernel_,
+                       .fabrics = fabrics_,
+                       .events = events_}),
+        endpoint_source_(correspondents()),
         relocations_({.loop = loop_,
                       .config = config,
                       .store = *store_,
@@ -118,7 +126,10 @@ class Agent final {
                       .peers = fleet_,
                       .device = device_,
                       .events = events_},
-                     fabrics_),
+                     fabrics_,
+                     {.kernel = endpoint_kernel_,
+                      .source = endpoint_source_,
+                      .correspondents = correspondents()}),
         migrations_({.loop = loop_,
                      .config = config,
                      .store = *store_,
@@ -182,7 +193,10 @@ class Agent final {
     vms_.start();
     device_.start();
     fabrics_.start();
+    associations_.start();
+    endpoint_source_.start();
     relocations_.start();
+    endpoint_kernel_.start();
     migrations_.start();
     replicas_.start();
     contents_.start();
@@ -227,6 +241,8 @@ class Agent final {
                          .replicas = replicas_,
                          .fabrics = fabrics_,
                          .relocations = relocations_,
+                         .associations = associations_,
+                         .endpoint_source = endpoint_source_,
                          .migrations = migrations_,
                          .recordings = recordings_,
                          .store = *store_,
@@ -241,6 +257,16 @@ class Agent final {
   void cut_ended_users() {
     server_.cut([this](const http::Caller& caller) { return !gate_.is_good(caller); });
     sweep_ = loop_.after(kSweepInterval, [this] { cut_ended_users(); });
+  }
+
+  EndpointSource::Context correspondents() {
+    return {.loop = loop_,
+            .config = config_,
+            .store = *store_,
+            .network = network_,
+            .peers = fleet_,
+            .associations = associations_,
+            .fabrics = fabrics_};
   }
 
   WireThread::Handlers wire_handlers() {
@@ -259,6 +285,7 @@ class Agent final {
                   network_.on_session_up(session.peer());
                   migrations_.on_session_up(session.peer());
                   replicas_.on_session_up(session.peer());
+                  fabrics_.on_session_up(session.peer());
                   if (users_.revocations().empty()) return;
                   const auto told = session.push(Users::kPush, {{"pem", users_.revocations()}});
                   if (!told) spdlog::warn("host {}: {}", session.peer(), told.error().text);
@@ -276,6 +303,13 @@ class Agent final {
                   }
                   if (request.method.starts_with("uplink.")) {
                     return relocations_.on_request(std::move(request), body);
+                  }
+                  if (request.method.starts_with("flow.")) {
+                    return request.answer(
+                        associations_.answer(request.peer, request.method, body));
+                  }
+                  if (request.method.starts_with("endpoint.")) {
+                    return endpoint_source_.on_request(std::move(request), body);
                   }
                   if (request.method == "fabric.exchange") {
                     return fabrics_.on_request(request, body);
@@ -349,6 +383,9 @@ class Agent final {
   Contents contents_;
   Volumes volumes_;
   Fabrics fabrics_;
+  EndpointKernel endpoint_kernel_;
+  Associations associations_;
+  EndpointSource endpoint_source_;
   Relocations relocations_;
   Migrations migrations_;
   Recordings recordings_;

@@ -384,6 +384,7 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
                       .spec = *std::move(spec),
                       .ports = array_field(body, "ports"),
                       .uplinks = array_field(body, "uplinks"),
+                      .leading = leading_of(body),
                       .epoch = epoch,
                       .postcopy = qemu::flag_at(body, "postcopy"),
                       .shared_disks = shares_disks};

@@ -157,7 +157,8 @@ void Migrations::find_host(std::shared_ptr<Wanted> wanted,
   const Wish wish{.compact = move.compact,
                   .postcopy = move.on_diverge == migrate::OnDiverge::postcopy,
                   .strategy = move.strategy,
-                  .epoch = move.epoch};
+                  .epoch = move.epoch,
+                  .leading = leading_of(move)};
   search_.start(
       wanted->to,
       [this, wanted, next, name = move.vm, wish](const std::string& host,
@@ -179,9 +180,9 @@ void Migrations::find_host(std::shared_ptr<Wanted> wanted,
 
 // What "auto" comes to, and which uplinks follow then.
 void Migrations::choose_strategy(SourceRecord& record, const Findings& findings) const {
-  record.strategy = findings.network.is_null() ? Strategy::wire : Strategy::nat;
+  record.strategy = findings.network.is_null() ? Strategy::wire : leading_of(record).strategy;
   record.uplinks.clear();
-  if (record.strategy == Strategy::nat) {
+  if (record.strategy != Strategy::wire) {
     record.uplinks = context_.network.guest_uplinks(record.ports);
   }
 }
@@ -237,7 +238,7 @@ nlohmann::json Migrations::estimate(const SourceRecord& record, const Findings& 
           {"to", record.to},
           {"checks", to_json(findings.checks)},
           {"estimate", estimate},
-          {"strategy", findings.network.is_null() ? "wire" : "nat"},
+          {"strategy", findings.network.is_null() ? "wire" : to_text(leading_of(record).strategy)},
           {"network", findings.network.is_null() ? nlohmann::json::array() : findings.network},
           {"exit", ok ? 0 : 3}};
 }

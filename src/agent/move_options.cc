@@ -45,7 +45,17 @@ Result<Strategy> strategy_field(const nlohmann::json& request) {
   const auto text = text_field(request, "strategy");
   if (!text) return std::unexpected(text.error());
   if (const auto known = strategy(*text)) return *known;
-  return fail("strategy is 'nat', 'wire' or 'auto', not '{}'", *text);
+  return fail("strategy is 'nat', 'endpoint', 'wire' or 'auto', not '{}'", *text);
+}
+
+Result<Nanoseconds> relay_limit_field(const nlohmann::json& request) {
+  const auto text = text_field(request, "relay_for");
+  if (!text) return std::unexpected(text.error());
+  auto limit = parse_duration(*text);
+  if (limit && (*limit < seconds(0) || *limit > kMostRelayLimit)) {
+    return fail("relay_for is at most {}", to_text(kMostRelayLimit));
+  }
+  return limit;
 }
 
 Result<ByteCount> cache_field(const nlohmann::json& request) {
@@ -105,6 +115,7 @@ Result<> read_options(const nlohmann::json& request, SourceRecord& record) {
         read(request, "stop_policy", stop_policy_field, record.stop_policy),
         read(request, "on_restart", on_restart_field, record.resume),
         read(request, "strategy", strategy_field, record.strategy),
+        read(request, "relay_for", relay_limit_field, record.relay_limit),
         read(request, "cache", cache_field, record.cache), read_flag(request, "hold", record.hold),
         read_flag(request, "background", record.background),
         read(request, "lanes", lanes_field, record.lanes),

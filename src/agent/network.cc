@@ -98,11 +98,13 @@ void Network::save(const PortRecord& record) {
 }
 
 void Network::forget_port(const PortId& port) {
-  unroute(ports_.at(port));
+  const PortRecord record = ports_.at(port);
+  unroute(record);
   masquerades_.erase(port);
   devices_.erase(port);
   ports_.erase(port);
   store_.erase("port", port.text());
+  tell_of_guests(record);
 }
 
 Result<nlohmann::json> Network::add_port(const nlohmann::json& request) {
@@ -180,6 +182,7 @@ Result<> Network::add(PortRecord record) {
   }
   ports_[record.id] = record;
   announce_guest(record);
+  tell_of_guests(record);
   events_.publish("port", {{"name", record.name}, {"tenant", record.tenant}, {"event", "added"}});
   return {};
 }

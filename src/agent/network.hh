@@ -126,7 +126,12 @@ class Network final {
   const PortRecord* guest_uplink(const PortId& port) const;  // null: no such port here
   // Whose guest is reached by rules of devices, as it is not at home.
   std::optional<PortId> displaced_uplink(const std::string& name) const;
-  std::set<Ip> locators() const;  // by which those here are reached
+  std::set<Ip> locators() const;  // by which those here are reached, their new addresses too
+  std::set<Ip> guests() const;    // their own addresses
+  std::map<Ip, Ip> new_addresses() const;  // of those that have one
+  std::function<void()> guests_changed;    // any of these
+  // These stay routed as they are when the uplinks of their guests go.
+  void keep_routed(std::set<Ip> addresses) { kept_routed_ = std::move(addresses); }
   // The other end of its wire came here shortly before, which its host may not have heard yet.
   void correct_wire(nlohmann::json& described) const;
   // An uplink that was held becomes the way to its guest, before it runs.
@@ -166,6 +171,7 @@ class Network final {
   const PortRecord* uplink_of_guest(const Ip& address) const;
   Result<> may_have_guest(const PortRecord& record) const;
   void announce_guest(const PortRecord& record) const;
+  void tell_of_guests(const PortRecord& record) const;
   std::string free_interface(const PortRecord& record) const;
   // Both ends of a local wire at once.
   void cut(const WireId& wire);
@@ -214,6 +220,7 @@ class Network final {
   std::map<PortId, WireRecord> arriving_wires_;  // of those, by port
   std::map<PortId, std::function<void()>> leaving_;
   std::list<Waiting> waiting_;
+  std::set<Ip> kept_routed_;
 };
 
 }  // namespace godwit::agent

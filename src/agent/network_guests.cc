@@ -40,7 +40,7 @@ const PortRecord* Network::guest_uplink(const PortId& port) const {
 std::optional<PortId> Network::displaced_uplink(const std::string& name) const {
   const PortRecord* record = find(name);
   if (record == nullptr || std::ranges::none_of(record->guest, [](const GuestAddress& each) {
-        return each.locator.has_value();
+        return each.locator || each.new_address;
       })) {
     return std::nullopt;
   }
@@ -52,9 +52,32 @@ std::set<Ip> Network::locators() const {
   for (const auto& [id, record] : ports_) {
     for (const GuestAddress& each : record.guest) {
       if (each.locator) locators.insert(*each.locator);
+      if (each.new_address) locators.insert(*each.new_address);
     }
   }
   return locators;
+}
+
+std::set<Ip> Network::guests() const {
+  std::set<Ip> guests;
+  for (const auto& [id, record] : ports_) {
+    for (const GuestAddress& each : record.guest) guests.insert(each.address);
+  }
+  return guests;
+}
+
+std::map<Ip, Ip> Network::new_addresses() const {
+  std::map<Ip, Ip> addresses;
+  for (const auto& [id, record] : ports_) {
+    for (const GuestAddress& each : record.guest) {
+      if (each.new_address) addresses.emplace(each.address, *each.new_address);
+    }
+  }
+  return addresses;
+}
+
+void Network::tell_of_guests(const PortRecord& record) const {
+  if (!record.guest.empty() && guests_changed) guests_changed();
 }
 
 Result<> Network::may_have_guest(const PortRecord& record) const {
@@ -85,6 +108,7 @@ Result<> Network::route_guest(const PortId& port, const std::vector<GuestAddress
 void Network::run_uplink(const PortId& port) {
   wires_.run(port, devices_.at(port));
   have_run({port}, [](const Held&) {});
+  if (const auto found = ports_.find(port); found != ports_.end()) tell_of_guests(found->second);
 }
 
 void Network::correct_wire(nlohmann::json& described) const {
@@ -98,7 +122,9 @@ void Network::correct_wire(nlohmann::json& described) const {
 // Of a guest that is behind this uplink no more.
 void Network::unroute(const PortRecord& record) {
   try {
-    for (const GuestAddress& each : record.guest) os::unroute_guest(each.address);
+    for (const GuestAddress& each : record.guest) {
+      if (!kept_routed_.contains(each.address)) os::unroute_guest(each.address);
+    }
   } catch (const SetupError& error) {
     spdlog::warn("port {}: {}", record.name, error.what());
   }

@@ -50,13 +50,14 @@ Check strategy_check(const SourceMove::Context& context, const Vm& vm, const std
   if (uplinks_of(context, vm, wish).empty()) {
     return failed("network",
                   fmt::format("no NIC of vm {} is wired to a guest's uplink on this host (godwit "
-                              "port add NAME --uplink --guest IP): strategy nat has nothing to do",
-                              vm.name()));
+                              "port add NAME --uplink --guest IP): strategy {} has nothing to do",
+                              vm.name(), to_text(wish.strategy)));
   }
-  if (context.peers.is_up(to) && context.peers.protocol(to) < kRulesProtocol) {
-    return failed("network", fmt::format("the agent of host {} is too old for strategy nat: "
+  const unsigned needed = wish.strategy == Strategy::endpoint ? kEndpointProtocol : kRulesProtocol;
+  if (context.peers.is_up(to) && context.peers.protocol(to) < needed) {
+    return failed("network", fmt::format("the agent of host {} is too old for strategy {}: "
                                          "upgrade it, or --strategy wire",
-                                         to));
+                                         to, to_text(wish.strategy)));
   }
   return passed("network", "guests' uplinks can follow it");
 }
@@ -69,10 +70,24 @@ void conclude_strategy(const Wish& wish, bool has_uplinks, const nlohmann::json&
   if (!findings.network.is_null()) return;
   const std::string why = text_field_or(reply, "no_network", "its agent is too old");
   findings.checks.push_back(
-      wish.strategy == Strategy::nat
-          ? failed("network", fmt::format("strategy nat: {}", why))
+      wish.strategy != Strategy::automatic
+          ? failed("network", fmt::format("strategy {}: {}", to_text(wish.strategy), why))
           : passed("network",
                    fmt::format("its wires are stretched, as for strategy nat: {}", why)));
+}
+
+// Of the strategy endpoint: which connections would be direct there, and which relayed.
+std::function<void(Findings)> with_connections(const SourceMove::Context& context, const Wish& wish,
+                                               std::function<void(Findings)> done) {
+  if (wish.strategy != Strategy::endpoint) return done;
+  return [context, done = std::move(done)](Findings findings) {
+    if (!findings.network.is_array()) return done(std::move(findings));
+    context.relocations.survey(std::move(findings.network),
+                               [findings, done](nlohmann::json network) mutable {
+                                 findings.network = std::move(network);
+                                 done(std::move(findings));
+                               });
+  };
 }
 
 // What is known here, without asking anyone.
@@ -108,7 +123,9 @@ std::vector<Check> local_checks(const SourceMove::Context& context, Vm& vm, cons
                              "upgrade it, or disconnect them first",
                              to)));
   }
-  if (wish.strategy == Strategy::nat) checks.push_back(strategy_check(context, vm, to, wish));
+  if (wish.strategy == Strategy::nat || wish.strategy == Strategy::endpoint) {
+    checks.push_back(strategy_check(context, vm, to, wish));
+  }
   if (!wish.postcopy) return checks;
   if (!wish.compact) {
     checks.push_back(failed("postcopy",
@@ -197,7 +214,9 @@ void ask_target(const SourceMove::Context& context, Vm& vm, const std::string& t
                          {"disk_bytes", context.disks.used_bytes(vm.spec()).bytes},
                          {"postcopy", wish.postcopy}};
   const nlohmann::json uplinks = uplinks_of(context, vm, wish);
-  if (!uplinks.empty()) body.update({{"uplinks", uplinks}, {"epoch", wish.epoch}});
+  if (!uplinks.empty()) {
+    body.update({{"uplinks", uplinks}, {"epoch", wish.epoch}, {"leading", to_json(wish.leading)}});
+  }
   const auto& volumes = vm.spec().volumes;
   if (!volumes.empty()) {
     body["volumes"] = {{"key", to_hex(seen.key)}, {"seen", to_json(seen.sights)}};
@@ -209,6 +228,7 @@ void ask_target(const SourceMove::Context& context, Vm& vm, const std::string& t
        done = std::move(done)](const Result<nlohmann::json>& reply) mutable {
         Findings findings = reply ? parse_findings(*reply) : Findings{};
         if (reply) conclude_strategy(wish, has_uplinks, *reply, findings);
+        done = with_connections(context, wish, std::move(done));
         if (!reply) {
           checks.push_back(failed("target", fmt::format("host {}: {}", to, reply.error().text)));
         }
@@ -318,7 +338,8 @@ nlohmann::json network_of(const SourceMove::Context& context, const std::string&
                           const nlohmann::json& body) {
   const nlohmann::json& uplinks = array_field(body, "uplinks");
   if (uplinks.empty()) return nlohmann::json::object();
-  auto plan = context.relocations.plan(uplinks, from, epoch_field(body, "epoch", 1));
+  auto plan =
+      context.relocations.plan(uplinks, from, epoch_field(body, "epoch", 1), leading_of(body));
   if (!plan) return {{"no_network", plan.error().text}};
   return {{"network", *std::move(plan)}};
 }

@@ -25,7 +25,7 @@ struct Findings {
   bool shared_disks = false;
   VolumeSights volumes{};   // as it saw them
   ByteCount disks_there{};  // of what is to come
-  // Strategy nat: what would be written where (Relocations::plan()); null: it cannot be.
+  // Strategy nat, endpoint: what would be where (Relocations::plan()); null: it cannot be.
   nlohmann::json network{};
 };
 Findings parse_findings(const nlohmann::json& reply);
@@ -44,6 +44,7 @@ struct Wish {
   bool postcopy = false;
   Strategy strategy = Strategy::wire;
   Epoch epoch = 0;  // that its ports would have there
+  Leading leading{};
 };
 void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to, Wish wish,
                std::function<void(Findings)> done);

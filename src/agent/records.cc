@@ -92,6 +92,7 @@ nlohmann::json to_json(const std::vector<GuestAddress>& guest) {
   for (const GuestAddress& each : guest) {
     nlohmann::json one = {{"address", each.address.text()}};
     if (each.locator) one["locator"] = each.locator->text();
+    if (each.new_address) one["new_address"] = each.new_address->text();
     list.push_back(std::move(one));
   }
   return list;
@@ -116,10 +117,13 @@ Result<std::vector<GuestAddress>> parse_guest(const nlohmann::json& json) {
       return fail("a guest has address {} once", address->text());
     }
     guest.push_back({.address = *address});
-    if (!each.is_object() || !each.contains("locator")) continue;
-    const auto locator = parse_ip(text_field_or(each, "locator", ""));
-    if (!locator) return std::unexpected(locator.error());
-    guest.back().locator = *locator;
+    for (const auto& [key, member] : {std::pair("locator", &GuestAddress::locator),
+                                      std::pair("new_address", &GuestAddress::new_address)}) {
+      if (!each.is_object() || !each.contains(key)) continue;
+      const auto other = parse_ip(text_field_or(each, key, ""));
+      if (!other) return std::unexpected(other.error());
+      guest.back().*member = *other;
+    }
   }
   return guest;
 }

@@ -26,6 +26,8 @@ std::optional<PortKind> port_kind(std::string_view text);
 struct GuestAddress {
   Ip address{};
   std::optional<Ip> locator{};  // by which it is reached where it is not at home
+  // Or, where its own means nothing: what its new connections have for others (strategy endpoint).
+  std::optional<Ip> new_address{};
   bool operator==(const GuestAddress&) const = default;
 };
 nlohmann::json to_json(const std::vector<GuestAddress>& guest);

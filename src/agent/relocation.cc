@@ -231,6 +231,7 @@ void Relocation::clean_up() {
 
 void Relocation::followed() {
   if (!report_.contains("flipped_ms")) {
+    report_.update(lead_->describe());
     report_["flipped_ms"] = elapsed_ms();
     context_.events.publish("relocation", describe());
   }
@@ -249,6 +250,8 @@ nlohmann::json Relocation::describe() const {
                          {"to", context_.config.name},
                          {"phase", translate::to_text(lead_->reached())},
                          {"uplink", record_.here ? "here" : "there"},
+                         {"strategy", to_text(record_.strategy)},
+                         {"lead", lead_->describe()},
                          {"steps", report_}};
   if (const std::string left = lead_->missing(); !left.empty()) json["waits_for"] = left;
   return json;

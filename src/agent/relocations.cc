@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "agent/connection_list.hh"
+#include "agent/endpoint_lead.hh"
 #include "agent/nat_lead.hh"
 #include "qemu/json.hh"
 #include "translate/locator.hh"
@@ -38,9 +40,27 @@ Relocation::Done together(std::size_t count, Relocation::Done done) {
   };
 }
 
+nlohmann::json endpoint_plan(const RelocationRecord& record) {
+  nlohmann::json addresses = nlohmann::json::array();
+  for (const auto& each : record.addresses) {
+    addresses.push_back({{"address", each.address.text()},
+                         {"new_address", each.to_locator.text()},
+                         {"on_the_way", record.lead.at("on_the_way").at(each.address.text())}});
+  }
+  return {{"id", record.port.text()},
+          {"port", record.name},
+          {"strategy", "endpoint"},
+          {"addresses", addresses},
+          {"relay_s", record.lead.at("relay_limit_s")}};
+}
+
 std::unique_ptr<Lead> lead_by(Strategy strategy, const Lead::Context& context,
+                              const Relocations::EndpointParts& endpoint,
                               std::shared_ptr<const translate::Fabric> fabric,
                               const Lead::Owner& owner) {
+  if (strategy == Strategy::endpoint) {
+    return std::make_unique<EndpointLead>(context, endpoint.kernel, endpoint.correspondents, owner);
+  }
   if (strategy != Strategy::nat) fail_setup("{} leads no packets", to_text(strategy));
   if (!fabric) fail_setup("no fabric is known any more");
   return std::make_unique<NatLead>(context, std::move(fabric), owner);
@@ -48,8 +68,9 @@ std::unique_ptr<Lead> lead_by(Strategy strategy, const Lead::Context& context,
 
 }  // namespace
 
-Relocations::Relocations(const Relocation::Context& context, const Fabrics& fabrics)
-    : context_(context), fabrics_(fabrics) {}
+Relocations::Relocations(const Relocation::Context& context, const Fabrics& fabrics,
+                         const EndpointParts& endpoint)
+    : context_(context), fabrics_(fabrics), endpoint_(endpoint) {}
 
 void Relocations::start() {
   for (const auto& document : context_.store.list("relocation")) {
@@ -67,7 +88,7 @@ void Relocations::start() {
 
 void Relocations::begin(const RelocationRecord& record) {
   const auto make_lead = [this](const Lead::Owner& owner) {
-    return lead_by(owner.record.strategy, context_, fabrics_.get(), owner);
+    return lead_by(owner.record.strategy, context_, endpoint_, fabrics_.get(), owner);
   };
   auto relocation = std::make_unique<Relocation>(context_, record, make_lead);
   relocations_[record.port] = std::move(relocation);
@@ -93,6 +114,10 @@ std::set<Ip> Relocations::used_locators() const {
   for (const auto& [port, relocation] : relocations_) {
     if (relocation->is_over()) continue;
     for (const auto& each : relocation->record().addresses) used.insert(each.to_locator);
+    const auto& lead = relocation->record().lead;
+    if (const auto ways = parse_addresses(qemu::member(lead, "on_the_way"))) {
+      for (const auto& [address, way] : *ways) used.insert(way);
+    }
   }
   return used;
 }
@@ -111,11 +136,39 @@ Result<translate::AddressMove> Relocations::address_move(const translate::Fabric
     return fail("{} is not at home at host {}, and it is not known how it is reached there", text,
                 fabric.devices[from].name);
   }
+  if (guest.new_address) {
+    return fail("{} has another address since it left home, {}: it goes on by wire", text,
+                guest.new_address->text());
+  }
   const auto locator = translate::free_locator(fabric, to, guest.address, used);
   if (!locator) return std::unexpected(locator.error());
   used.insert(*locator);
   return translate::AddressMove{
       .address = guest.address, .from_locator = guest.locator, .to_locator = *locator};
+}
+
+// Each address needs two there: one for its connections on their way, one for new ones.
+Result<> Relocations::leave_home(const translate::Fabric& fabric, const Leading& leading,
+                                 DeviceIndex from, DeviceIndex to, std::set<Ip>& used,
+                                 RelocationRecord& record) const {
+  std::map<Ip, Ip> on_the_way;
+  for (const auto& each : record.addresses) {
+    const std::string text = each.address.text();
+    if (each.from_locator || !fabric.is_home(from, each.address)) {
+      return fail("{} is not at home at host {}: endpoint is for guests that leave home", text,
+                  fabric.devices[from].name);
+    }
+    if (fabric.is_home(to, each.address)) {
+      return fail("{} is at home at host {}, too: --strategy nat", text, fabric.devices[to].name);
+    }
+    const auto way = translate::free_locator(fabric, to, each.address, used);
+    if (!way) return std::unexpected(way.error());
+    used.insert(*way);
+    on_the_way.emplace(each.address, *way);
+  }
+  record.lead = {{"on_the_way", to_json(on_the_way)},
+                 {"relay_limit_s", duration_cast<seconds>(leading.relay_limit).count()}};
+  return {};
 }
 
 // A device that is known to be away is not waited for.
@@ -145,7 +198,8 @@ Result<> Relocations::reaches(const translate::Fabric& fabric,
 }
 
 Result<RelocationRecord> Relocations::record_of(const nlohmann::json& described,
-                                                const std::string& from, Epoch epoch) const {
+                                                const std::string& from, Epoch epoch,
+                                                const Leading& leading) const {
   const auto port = parse_port(qemu::member(described, "port"));
   if (!port) return std::unexpected(port.error());
   const auto fabric = fabrics_.get();
@@ -172,7 +226,8 @@ Result<RelocationRecord> Relocations::record_of(const nlohmann::json& described,
                           .from = from,
                           .described = described,
                           .epoch = epoch,
-                          .addresses = {}};
+                          .addresses = {},
+                          .strategy = leading.strategy};
   std::set<Ip> used = used_locators();
   for (const GuestAddress& each : port->guest) {
     const auto address = address_move(*fabric, each, *source, *target, used);
@@ -180,17 +235,23 @@ Result<RelocationRecord> Relocations::record_of(const nlohmann::json& described,
     record.addresses.push_back(*address);
   }
   if (record.addresses.empty()) return fail("port {} is no guest's uplink", port->name);
-  const auto reached = reaches(*fabric, NatLead::move_of(*fabric, context_.config.name, record));
-  if (!reached) return std::unexpected(reached.error());
+  const auto can = leading.strategy == Strategy::endpoint
+                       ? leave_home(*fabric, leading, *source, *target, used, record)
+                       : reaches(*fabric, NatLead::move_of(*fabric, context_.config.name, record));
+  if (!can) return std::unexpected(can.error());
   return record;
 }
 
 Result<nlohmann::json> Relocations::plan(const nlohmann::json& uplinks, const std::string& from,
-                                         Epoch epoch) const {
+                                         Epoch epoch, const Leading& leading) const {
   nlohmann::json plans = nlohmann::json::array();
   for (const auto& described : uplinks) {
-    const auto record = record_of(described, from, epoch);
+    const auto record = record_of(described, from, epoch, leading);
     if (!record) return std::unexpected(record.error());
+    if (leading.strategy == Strategy::endpoint) {
+      plans.push_back(endpoint_plan(*record));
+      continue;
+    }
     const auto fabric = fabrics_.get();
     nlohmann::json plan =
         plan_json(*fabric, NatLead::move_of(*fabric, context_.config.name, *record));
@@ -200,14 +261,33 @@ Result<nlohmann::json> Relocations::plan(const nlohmann::json& uplinks, const st
   return plans;
 }
 
+void Relocations::survey(nlohmann::json plans, std::function<void(nlohmann::json)> done) {
+  struct Survey {
+    nlohmann::json plans;
+    std::size_t left = 0;
+    std::function<void(nlohmann::json)> done;
+  };
+  auto survey = std::make_shared<Survey>(
+      Survey{.plans = std::move(plans), .left = 0, .done = std::move(done)});
+  survey->left = survey->plans.size();
+  for (std::size_t i = 0; i < survey->plans.size(); ++i) {
+    const auto uplink = id_field<PortId>(survey->plans[i], "id");
+    endpoint_.source.survey(uplink.value_or(PortId{}),
+                            [survey, i](const Result<nlohmann::json>& connections) {
+                              if (connections) survey->plans[i].update(*connections);
+                              if (--survey->left == 0) survey->done(std::move(survey->plans));
+                            });
+  }
+}
+
 // ---- moves to here ----
 
 void Relocations::stage(const nlohmann::json& uplinks, const std::string& from, Epoch epoch,
-                        Relocation::Done done) {
+                        const Leading& leading, Relocation::Done done) {
   sweep();
   std::vector<Relocation*> begun;
   for (const auto& described : uplinks) {
-    const auto record = record_of(described, from, epoch);
+    const auto record = record_of(described, from, epoch, leading);
     if (!record) {
       for (Relocation* each : begun) each->undo();
       return done(std::unexpected(record.error()));
@@ -270,8 +350,9 @@ void Relocations::on_request(PeerRequest request, const nlohmann::json& body) {
   }
   if (is_left) return request.answer(nlohmann::json::object());  // it was done before
   if (request.method == "uplink.pause") {
-    return context_.network.pause({*port}, {},
-                                  [answer = request.answer] { answer(nlohmann::json::object()); });
+    return context_.network.pause({*port}, {}, [this, port = *port, answer = request.answer] {
+      answer(endpoint_.source.last_connections(port));
+    });
   }
   if (request.method == "uplink.release") {
     context_.network.release({*port}, epoch, [] {});

@@ -1,8 +1,9 @@
 #pragma once
 // Guests' uplinks that come to this host, or leave it (relocation.hh); and what a move to here with
-// the strategy nat would do, or why it cannot be.
+// the strategies nat and endpoint would do, or why it cannot be.
 #include <map>
 
+#include "agent/endpoint_source.hh"
 #include "agent/fabrics.hh"
 #include "agent/relocation.hh"
 
@@ -10,7 +11,13 @@ namespace godwit::agent {
 
 class Relocations final {
  public:
-  Relocations(const Relocation::Context& context, const Fabrics& fabrics);
+  struct EndpointParts {
+    EndpointKernel& kernel;
+    EndpointSource& source;
+    EndpointSource::Context correspondents;
+  };
+  Relocations(const Relocation::Context& context, const Fabrics& fabrics,
+              const EndpointParts& endpoint);
 
   // After Network::start(); those that are only staged wait for their moves.
   void start();
@@ -18,11 +25,15 @@ class Relocations final {
   void undo_strays(const std::set<PortId>& awaited);
 
   // `uplinks`: as Network::describe_nic() of the source tells of each.
-  // The plan of each (translate/plan_json.hh), or what is in the way.
-  Result<nlohmann::json> plan(const nlohmann::json& uplinks, const std::string& from,
-                              Epoch epoch) const;
+  // The plan of each (translate/plan_json.hh; endpoint: {port, strategy, addresses}), or what is in
+  // the way.
+  Result<nlohmann::json> plan(const nlohmann::json& uplinks, const std::string& from, Epoch epoch,
+                              const Leading& leading) const;
+  // At the source: such plans of endpoint with what becomes of the guests' connections,
+  // EndpointSource::survey().
+  void survey(nlohmann::json plans, std::function<void(nlohmann::json)> done);
   void stage(const nlohmann::json& uplinks, const std::string& from, Epoch epoch,
-             Relocation::Done done);
+             const Leading& leading, Relocation::Done done);
   // All of these uplinks; harmless if there is none, or if repeated.
   void follow(const std::vector<PortId>& uplinks, Relocation::Done done);
   void undo(const std::vector<PortId>& uplinks);
@@ -34,7 +45,10 @@ class Relocations final {
 
  private:
   Result<RelocationRecord> record_of(const nlohmann::json& described, const std::string& from,
-                                     Epoch epoch) const;
+                                     Epoch epoch, const Leading& leading) const;
+  Result<> leave_home(const translate::Fabric& fabric, const Leading& leading,
+                      translate::DeviceIndex from, translate::DeviceIndex to, std::set<Ip>& used,
+                      RelocationRecord& record) const;
   Result<translate::AddressMove> address_move(const translate::Fabric& fabric,
                                               const GuestAddress& guest,
                                               translate::DeviceIndex from,
@@ -48,6 +62,7 @@ class Relocations final {
 
   Relocation::Context context_;
   const Fabrics& fabrics_;
+  EndpointParts endpoint_;
   std::map<PortId, std::unique_ptr<Relocation>> relocations_;
 };
 

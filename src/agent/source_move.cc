@@ -184,6 +184,7 @@ void SourceMove::prepare_target() {
       {"spec", qemu::to_json(vm->spec())},
       {"ports", ports},
       {"uplinks", uplinks},
+      {"leading", to_json(leading_of(record_))},
       {"epoch", record_.epoch},
       {"by", record_.by},
       {"codec", to_json(codec())},

@@ -83,6 +83,7 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"epoch", record.epoch},
           {"ports", ports},
           {"strategy", to_text(record.strategy)},
+          {"relay_limit_ns", record.relay_limit.count()},
           {"uplinks", uplinks},
           {"network", record.network},
           {"pid", record.process.pid},
@@ -103,15 +104,42 @@ std::string_view to_text(Strategy strategy) {
       return "wire";
     case Strategy::nat:
       return "nat";
+    case Strategy::endpoint:
+      return "endpoint";
   }
   return "?";
 }
 
 std::optional<Strategy> strategy(std::string_view text) {
-  for (const Strategy each : {Strategy::automatic, Strategy::wire, Strategy::nat}) {
+  for (const Strategy each :
+       {Strategy::automatic, Strategy::wire, Strategy::nat, Strategy::endpoint}) {
     if (text == to_text(each)) return each;
   }
   return std::nullopt;
+}
+
+nlohmann::json to_json(const Leading& leading) {
+  return {{"strategy", to_text(leading.strategy)},
+          {"relay_s", duration_cast<seconds>(leading.relay_limit).count()}};
+}
+
+Leading leading_of(const nlohmann::json& json) {
+  Leading leading;
+  const auto given = json.find("leading");
+  if (given == json.end() || !given->is_object()) return leading;
+  leading.strategy = strategy(text_field_or(*given, "strategy", "")).value_or(Strategy::nat);
+  const auto limit = given->find("relay_s");
+  if (limit != given->end() && limit->is_number_unsigned()) {
+    const auto most = static_cast<std::uint64_t>(duration_cast<seconds>(kMostRelayLimit).count());
+    leading.relay_limit = seconds(std::min(limit->get<std::uint64_t>(), most));
+  }
+  return leading;
+}
+
+Leading leading_of(const SourceRecord& record) {
+  const bool is_endpoint = record.strategy == Strategy::endpoint;
+  return {.strategy = is_endpoint ? Strategy::endpoint : Strategy::nat,
+          .relay_limit = record.relay_limit};
 }
 
 std::string spoken_name(const SourceRecord& record) {
@@ -186,6 +214,7 @@ SourceRecord source_record(const nlohmann::json& json) {
     if (const auto port = PortId::parse(text)) record.uplinks.push_back(*port);
   }
   record.strategy = strategy(json.value("strategy", "")).value_or(Strategy::wire);
+  record.relay_limit = Nanoseconds(json.value("relay_limit_ns", record.relay_limit.count()));
   record.network = json.value("network", nlohmann::json());
   record.process = {.pid = json.value("pid", pid_t{-1}),
                     .start_time = json.value("start_time", std::uint64_t{0})};

@@ -34,6 +34,8 @@ inline constexpr unsigned kTrustProtocol = 14;
 inline constexpr unsigned kStateBytesProtocol = 15;
 // That drives a fabric's device, and takes guests' uplinks.
 inline constexpr unsigned kRulesProtocol = 16;
+// That knows of connections that outlive an address.
+inline constexpr unsigned kEndpointProtocol = 17;
 // What vms of a group share, before the target compresses it.
 inline constexpr ByteCount kMostShared{std::uint64_t{1} << 30};
 
@@ -50,11 +52,20 @@ nlohmann::json to_json(const std::optional<SharedPlace>& place);
 Result<std::optional<SharedPlace>> parse_shared(const nlohmann::json& json);
 
 // How the guest keeps its addresses: its wires stretch to where they ended, or, of NICs behind
-// guests' uplinks, the fabric leads them to the new host (relocation.hh). Automatic: the latter
-// where it can be.
-enum class Strategy : std::uint8_t { automatic, wire, nat };
+// guests' uplinks, the fabric leads them to the new host (relocation.hh); or it does not keep them,
+// and its connections live on (endpoint). Automatic: nat where it can be, else wire.
+enum class Strategy : std::uint8_t { automatic, wire, nat, endpoint };
 std::string_view to_text(Strategy strategy);
 std::optional<Strategy> strategy(std::string_view text);
+
+// How its uplinks follow a vm; member "leading" of what the target is told, absent: nat.
+struct Leading {
+  Strategy strategy = Strategy::nat;
+  Nanoseconds relay_limit = seconds(24 * 3600);  // endpoint: of connections that need the old host
+};
+inline constexpr Nanoseconds kMostRelayLimit = seconds(30 * 24 * 3600);
+nlohmann::json to_json(const Leading& leading);
+Leading leading_of(const nlohmann::json& json);
 
 // A move's part in a group, whose id is shown and steered like a migration's.
 struct GroupPlace {
@@ -102,16 +113,17 @@ struct SourceRecord {
   Epoch epoch = 0;                  // of the ports at the target
   std::vector<PortId> ports;
   Strategy strategy = Strategy::automatic;
-  std::vector<PortId> uplinks{};  // that follow it (nat)
-  os::ProcessIdentity process;    // the vm's QEMU here; a vm that came back has another
-  ComponentId component{};        // that moves; zero: a vm
-  bool given_up = false;          // by an operator
-  bool abort_told = true;         // false while the target has not heard of an abort
-  bool memory_follows = false;    // post-copy: QEMU here has some of it still
-  nlohmann::json report;          // once done
-  nlohmann::json clock{};         // once it runs again, see ClockReport
-  nlohmann::json network{};       // nat: what was told of each uplink, once they are there
-  nlohmann::json hooks{};         // by moment: {ms, failure?}, of those that ran
+  std::vector<PortId> uplinks{};  // that follow it (nat, endpoint)
+  Nanoseconds relay_limit = Leading{}.relay_limit;
+  os::ProcessIdentity process;  // the vm's QEMU here; a vm that came back has another
+  ComponentId component{};      // that moves; zero: a vm
+  bool given_up = false;        // by an operator
+  bool abort_told = true;       // false while the target has not heard of an abort
+  bool memory_follows = false;  // post-copy: QEMU here has some of it still
+  nlohmann::json report;        // once done
+  nlohmann::json clock{};       // once it runs again, see ClockReport
+  nlohmann::json network{};     // nat: what was told of each uplink, once they are there
+  nlohmann::json hooks{};       // by moment: {ms, failure?}, of those that ran
 };
 // An agent that breaks off as many moves in a row is thought to do so because of them.
 inline constexpr unsigned kMostResumed = 5;
@@ -122,6 +134,7 @@ bool goes_on(const SourceRecord& record);
 bool goes_postcopy(const SourceRecord& record);
 // When it diverges, rather than abort.
 bool pauses(const SourceRecord& record);
+Leading leading_of(const SourceRecord& record);
 nlohmann::json to_json(const SourceRecord& record);
 SourceRecord source_record(const nlohmann::json& json);
 // "vm web1", "component/sw1"

@@ -167,7 +167,7 @@ void TargetMove::stage_network() {
   if (record_.uplinks.empty()) return;
   network_staged_ = false;
   context_.relocations.stage(
-      record_.uplinks, record_.from, record_.epoch,
+      record_.uplinks, record_.from, record_.epoch, record_.leading,
       [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& done) {
         if (alive.expired()) return;
         if (!done) return feed(TargetEvent::load_failed, done.error().text);

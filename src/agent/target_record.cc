@@ -12,6 +12,7 @@ nlohmann::json to_json(const TargetRecord& record) {
           {"spec", qemu::to_json(record.spec)},
           {"ports", record.ports},
           {"uplinks", record.uplinks},
+          {"leading", to_json(record.leading)},
           {"epoch", record.epoch},
           {"clock", record.clock},
           {"hooks", record.hooks},
@@ -39,6 +40,7 @@ TargetRecord target_record(const nlohmann::json& json) {
   record.by = text_field_or(json, "by", "");
   record.ports = array_field(json, "ports");
   record.uplinks = array_field(json, "uplinks");
+  record.leading = leading_of(json);
   record.epoch = epoch_field(json, "epoch", 1);
   record.clock = json.value("clock", nlohmann::json());
   record.hooks = json.value("hooks", nlohmann::json());

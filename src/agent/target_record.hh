@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "agent/records.hh"
+#include "agent/source_record.hh"
 #include "migrate/state.hh"
 
 namespace godwit::agent {
@@ -19,6 +19,7 @@ struct TargetRecord {
   qemu::VmSpec spec;
   nlohmann::json ports;                              // as the source described them
   nlohmann::json uplinks = nlohmann::json::array();  // that follow it, as it did
+  Leading leading{};
   Epoch epoch = 0;
   nlohmann::json clock{};       // see ClockReport
   nlohmann::json hooks{};       // of post-resume: {ms, ran, failure?}, once they are through

@@ -3,6 +3,7 @@
 
 #include "cli/options.hh"
 #include "cli/table.hh"
+#include "cli/when.hh"
 #include "cli/yaml_document.hh"
 #include "translate/fabric.hh"
 
@@ -18,6 +19,26 @@ void set_fabric(const Context& context, const std::string& file) {
   if (context.as_json) return context.print_json(told);
   context.say(fmt::format("fabric {}: {} devices; all hosts of the fleet are told", fabric->name,
                           fabric->devices.size()));
+}
+
+// What is left of a guest's life at another address.
+std::string endpoint_text(const json& relocation) {
+  const json lead = relocation.value("lead", json::object());
+  const json alive = lead.value("alive", json::object());
+  const json relay = lead.value("relay", json::object());
+  std::string text =
+      fmt::format("port {} came from {}: {} connections that are older are direct, {} relayed",
+                  text_of(relocation, "port"), text_of(relocation, "from"),
+                  alive.value("direct", 0U), alive.value("relayed", 0U));
+  if (!relay.empty()) {
+    text += fmt::format(" by {} until {}", text_of(relay, "port"),
+                        utc_text(relay.value("until", std::time_t{0})));
+  }
+  if (const auto reset = lead.value("reset", 0U); reset > 0) {
+    text += fmt::format("; {} were reset as the relay's time was over", reset);
+  }
+  const std::string waits = relocation.value("waits_for", "");
+  return text + (waits.empty() ? "\n" : fmt::format("; not told yet: {}\n", waits));
 }
 
 void show_fabric(const Context& context) {
@@ -41,6 +62,10 @@ void show_fabric(const Context& context) {
   }
   context.io.out << table.text("no devices");
   for (const json& each : told.at("relocations")) {
+    if (each.value("strategy", "") == "endpoint") {
+      context.io.out << endpoint_text(each);
+      continue;
+    }
     const std::string waits = each.value("waits_for", "");
     context.io.out << fmt::format("port {} comes from {}: {}{}{}\n", text_of(each, "port"),
                                   text_of(each, "from"), text_of(each, "phase"),

@@ -16,7 +16,7 @@ struct Move {
   std::string topology;
   std::string to, max_downtime, bandwidth, on_diverge, stop_policy, on_restart, cache, at;
   unsigned lanes = 0;
-  std::string disk_mode, max_write_latency, strategy;
+  std::string disk_mode, max_write_latency, strategy, relay_for;
   bool delete_source = false;
   bool dry_run = false, hold = false, background = false, detach = false, wait = false;
   bool no_compact = false, no_known = false, in_order = false;
@@ -44,6 +44,7 @@ json body_of(const Move& move) {
   if (move.delete_source) body["delete_source"] = true;
   if (move.lanes != 0) body["lanes"] = move.lanes;
   set_if_given(body, "strategy", move.strategy);
+  set_if_given(body, "relay_for", move.relay_for);
   set_if_given(body, "disk_mode", move.disk_mode);
   set_if_given(body, "max_write_latency", move.max_write_latency);
   if (!move.at.empty()) body["at"] = utc_text(parse_when(move.at, std::time(nullptr)).value());
@@ -142,8 +143,12 @@ void add_migrate(CLI::App& app, Context& context) {
                    "How the vm keeps its addresses: its wires are stretched (wire), or its guests' "
                    "uplinks follow it and the fabric's devices lead its packets there (nat; see "
                    "godwit fabric, godwit port add --guest), or the latter where it can be (auto, "
-                   "the default)")
-      ->check(CLI::IsMember({"nat", "wire", "auto"}));
+                   "the default). Or it has new ones there, and its connections live on (endpoint)")
+      ->check(CLI::IsMember({"nat", "endpoint", "wire", "auto"}));
+  verb->add_option("--relay-for", move->relay_for,
+                   "With --strategy endpoint: how long this host serves connections whose other "
+                   "end has no agent (24h)")
+      ->type_name("TIME");
   verb->add_flag(
       "--background", move->background,
       "Take a quarter of the path: the vm and its wires come first, the move takes longer");

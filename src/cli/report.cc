@@ -294,7 +294,10 @@ std::string preflight_text(const json& report) {
   const json estimate = report.value("estimate", json::object());
   if (!estimate.empty()) text += "\n" + estimate_line(estimate);
   for (const json& plan : report.value("network", json::array())) {
-    text += fmt::format("\nstrategy nat, port {}:\n{}\n", text_of(plan, "port"), plan_text(plan));
+    const bool is_endpoint = plan.value("strategy", "") == "endpoint";
+    text += fmt::format("\nstrategy {}, port {}:\n{}\n", is_endpoint ? "endpoint" : "nat",
+                        text_of(plan, "port"),
+                        is_endpoint ? endpoint_plan_text(plan) : plan_text(plan));
   }
   return text + (report.value("ok", false) ? "nothing speaks against this move\n"
                                            : "this move would be refused\n");

@@ -65,11 +65,53 @@ std::string plan_text(const json& plan) {
                             plan.value("devices", 0U), plan.value("of_devices", 0U));
 }
 
+namespace {
+
+std::string endpoint_part(const json& each) {
+  std::string addresses;
+  for (const json& one : each.value("addresses", json::array())) {
+    addresses += fmt::format("{}{} is {} to others now", addresses.empty() ? "" : ", ",
+                             text_of(one, "address"), text_of(one, "new_address"));
+  }
+  const json alive = each.value("alive", json::object());
+  return fmt::format(
+      "  network   {} ({}); of its {} connections {} are direct, {} relayed\n"
+      "            staged in {:.1f} ms before the pause; after it the relay forwarded from {:.1f} "
+      "ms, the uplink here at {:.1f} ms, all correspondents' hosts told at {:.1f} ms\n",
+      addresses, text_of(each, "port"), each.value("connections", 0U), alive.value("direct", 0U),
+      alive.value("relayed", 0U), ms_at(each, "staged_ms"), ms_at(each, "forwarded_ms"),
+      ms_at(each, "uplink_ms"), ms_at(each, "flipped_ms"));
+}
+
+}  // namespace
+
+std::string endpoint_plan_text(const json& plan) {
+  std::string text;
+  for (const json& each : plan.value("addresses", json::array())) {
+    text += fmt::format("new connections of {} have {}, those that it has {} on their way\n",
+                        text_of(each, "address"), text_of(each, "new_address"),
+                        text_of(each, "on_the_way"));
+  }
+  for (const json& each : plan.value("direct", json::array())) {
+    text += fmt::format("{} connections with host {} go there directly: its agent is told\n",
+                        each.value("connections", 0U), text_of(each, "host"));
+  }
+  return text + fmt::format(
+                    "{} connections with others are relayed by the host where it was, for "
+                    "at most {}\n",
+                    plan.value("relayed", 0U),
+                    to_text(seconds(plan.value("relay_s", std::int64_t{0}))));
+}
+
 std::string network_part(const json& migration) {
   const auto network = migration.find("network");
   if (network == migration.end() || !network->is_array()) return {};
   std::string text;
   for (const json& each : *network) {
+    if (each.value("strategy", "") == "endpoint") {
+      text += endpoint_part(each);
+      continue;
+    }
     std::string addresses;
     for (const json& one : each.value("addresses", json::array())) {
       const std::string locator = one.value("locator", "");

@@ -9,6 +9,8 @@ namespace godwit::cli {
 std::string rule_text(const nlohmann::json& rule);
 std::string plan_text(const nlohmann::json& plan);
 // Lines of a migration's report; empty if none was told.
+// Of {addresses, direct, relayed, relay_s}: the strategy endpoint.
+std::string endpoint_plan_text(const nlohmann::json& plan);
 std::string network_part(const nlohmann::json& migration);
 
 }  // namespace godwit::cli

@@ -8,11 +8,15 @@
 
 namespace godwit::os {
 
+std::string kernel_setting(const std::string& setting) {
+  std::string value;
+  std::ifstream("/proc/sys/" + setting) >> value;
+  return value;
+}
+
 void set_kernel(const std::string& setting, const char* value) {
   const std::string path = "/proc/sys/" + setting;
-  std::string before;
-  std::ifstream(path) >> before;
-  if (before == value) return;
+  if (kernel_setting(setting) == value) return;
   std::ofstream file(path);
   file << value << std::flush;
   if (!file) fail_setup("set {} to {}: the agent may not change it", path, value);

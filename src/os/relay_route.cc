@@ -33,9 +33,22 @@ void be_relay(const std::string& interface) {
   have_host_forward(true);
   const std::string ip4 = "net/ipv4/conf/" + interface;
   set_kernel(ip4 + "/send_redirects", "0");
-  // Loose: correspondents' packets come by here, who are routed another way.
-  set_kernel(ip4 + "/rp_filter", "2");
-  Netlink().add_neighbour(interface, kOtherEnd4, kGatewayMac);
+  accept_detours(interface);  // correspondents' packets come by here, who are routed another way
+  Netlink netlink;
+  netlink.set_mac(interface, kGatewayMac);
+  netlink.add_neighbour(interface, kOtherEnd4, kGatewayMac);
+}
+
+// Loose checks (RFC 3704, 2.4) are none for an interface without addresses: Linux refuses all that
+// it does not route by it.
+void accept_detours(const std::string& interface) {
+  if (kernel_setting("net/ipv4/conf/all/rp_filter") != "0") {
+    fail_setup(
+        "interface {} would refuse what takes another way back: net.ipv4.conf.all.rp_filter is not "
+        "0; set it so, and .default.rp_filter as it shall be for others",
+        interface);
+  }
+  set_kernel("net/ipv4/conf/" + interface + "/rp_filter", "0");
 }
 
 void send_by_relay(const std::string& interface, const std::set<Ip>& guests) {

@@ -14,6 +14,8 @@ namespace godwit::os {
 
 // Both: the interface forwards, whatever the address, and knows the other end without asking.
 void be_relay(const std::string& interface);
+// From addresses that are routed by another interface, too.
+void accept_detours(const std::string& interface);
 // At the guest: what has kRelayMark (os/moved_connections.hh) goes by the relay.
 void send_by_relay(const std::string& interface, const std::set<Ip>& guests);
 void stop_sending_by_relay(const std::string& interface, const std::set<Ip>& guests);

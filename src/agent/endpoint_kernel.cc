@@ -1,0 +1,111 @@
+#include "agent/endpoint_kernel.hh"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "os/connection_tracking.hh"
+
+namespace godwit::agent {
+namespace {
+
+auto ends_of(const os::Connection& each) {
+  return std::tuple(each.protocol, each.guest, each.guest_port, each.peer, each.peer_port);
+}
+
+}  // namespace
+
+void EndpointKernel::start() {
+  network_.guests_changed = [this] { look(); };
+  if (all().empty()) (void)os::set_moved_rules({});  // of a life before
+  look();
+}
+
+os::MovedRules EndpointKernel::all() const {
+  os::MovedRules all;
+  for (const auto& [owner, part] : parts_) {
+    all.on_the_way.insert(part.on_the_way.begin(), part.on_the_way.end());
+    all.direct.insert(part.direct.begin(), part.direct.end());
+    all.relays.insert(part.relays.begin(), part.relays.end());
+    all.moved.insert(part.moved.begin(), part.moved.end());
+    all.coming.insert(part.coming.begin(), part.coming.end());
+  }
+  all.new_address = network_.new_addresses();
+  all.local = network_.guests();
+  return all;
+}
+
+Result<> EndpointKernel::write() {
+  const os::MovedRules wanted = all();
+  if (wanted == written_ || (wanted.empty() && written_.empty())) return {};
+  auto done = os::set_moved_rules(wanted);
+  if (done) written_ = wanted;
+  return done;
+}
+
+Result<> EndpointKernel::set(const std::string& owner, const os::MovedRules& rules) {
+  const auto found = parts_.find(owner);
+  const auto before = found == parts_.end() ? std::nullopt : std::optional(found->second);
+  parts_[owner] = rules;
+  auto done = write();
+  if (done) return done;
+  if (before) {
+    parts_[owner] = *before;
+  } else {
+    parts_.erase(owner);
+  }
+  return done;
+}
+
+void EndpointKernel::drop(const std::string& owner) {
+  if (parts_.erase(owner) != 0) look();
+}
+
+void EndpointKernel::track() {
+  const std::set<Ip> guests = network_.guests();
+  if (guests == tracked_) return;
+  try {
+    os::track_guests(guests);
+    tracked_ = guests;
+  } catch (const SetupError& error) {
+    spdlog::warn("connections of guests are not tracked: {}", error.what());
+  }
+}
+
+void EndpointKernel::look() {
+  track();
+  const auto is_there = os::has_moved_rules();
+  if (is_there && !*is_there) written_ = {};  // written anew
+  const auto done = write();
+  const std::string trouble = done ? std::string() : done.error().text;
+  if (!trouble.empty() && trouble != trouble_) {
+    spdlog::error("connections of guests that have moved: {}", trouble);
+  }
+  trouble_ = trouble;
+  timer_ = loop_.after(kLookInterval, [this] { look(); });
+}
+
+Result<> EndpointKernel::mark(std::vector<os::Connection> connections, std::uint32_t bits) try {
+  std::set<Ip> guests;
+  for (const auto& each : connections) guests.insert(each.guest);
+  const auto tracked = os::connections_of(guests);  // in another order than ends_of()'s
+  std::map<decltype(ends_of(tracked[0])), const os::Connection*> known;
+  for (const auto& each : tracked) known.emplace(ends_of(each), &each);
+  for (auto& each : connections) {
+    if (const auto found = known.find(ends_of(each)); found != known.end()) each = *found->second;
+    each.mark |= bits;
+  }
+  return os::add_connections(connections);
+} catch (const SetupError& error) {
+  return fail("{}", error.what());
+}
+
+Result<std::vector<os::Connection>> EndpointKernel::connections_of(const std::set<Ip>& guests) try {
+  auto connections = os::connections_of(guests);
+  std::erase_if(connections, &os::Connection::is_over);
+  return connections;
+} catch (const SetupError& error) {
+  return fail("{}", error.what());
+}
+
+}  // namespace godwit::agent

@@ -1,0 +1,48 @@
+#pragma once
+// What this host's kernel does for connections that outlived an address (strategy endpoint), as the
+// moves and correspondents say that it concerns; and that it tracks the connections of guests.
+// Written anew where somebody took it away. Control thread, in one network namespace.
+#include <map>
+#include <string>
+
+#include "agent/events.hh"
+#include "agent/network.hh"
+#include "os/connections.hh"
+#include "os/loop.hh"
+#include "os/moved_connections.hh"
+
+namespace godwit::agent {
+
+class EndpointKernel final {
+ public:
+  static constexpr Nanoseconds kLookInterval = seconds(10);
+
+  EndpointKernel(os::Loop& loop, Network& network) : loop_(loop), network_(network) {}
+
+  void start();
+  // In place of what this owner had. An error: all is as before.
+  Result<> set(const std::string& owner, const os::MovedRules& rules);
+  void drop(const std::string& owner);
+
+  // These connections, as guests here see them, have the mark's bits from now on; those that are
+  // not tracked are, then. The error says how many are not.
+  static Result<> mark(std::vector<os::Connection> connections, std::uint32_t bits);
+  // Of these guests, in order; those that are over are left out.
+  static Result<std::vector<os::Connection>> connections_of(const std::set<Ip>& guests);
+
+ private:
+  os::MovedRules all() const;
+  Result<> write();
+  void look();
+  void track();
+
+  os::Loop& loop_;
+  Network& network_;
+  std::map<std::string, os::MovedRules> parts_;
+  os::MovedRules written_;
+  std::set<Ip> tracked_;
+  std::string trouble_;  // that was told
+  os::Loop::Timer timer_;
+};
+
+}  // namespace godwit::agent

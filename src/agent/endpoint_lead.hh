@@ -1,0 +1,98 @@
+#pragma once
+// A guest goes where its address means nothing, and its connections live on (strategy endpoint,
+// after Kalim et al.): in those that are older than the move its packets have an address of the new
+// host on their way, and its own where they are looked at; new ones have another address of that
+// host.
+//
+//   stage   the hosts of correspondents agree on labels; a relay is made for all others
+//   lead    the kernel here has the connections; correspondents' hosts are told, the relay forwards
+//   then    what is left is counted; the relay ends with its last connection, or in time
+//
+// docs/protocol/endpoint.md; what the source does is in endpoint_source.hh.
+#include <memory>
+
+#include "agent/endpoint_source.hh"
+#include "agent/lead.hh"
+
+namespace godwit::agent {
+
+class EndpointLead final : public Lead {
+ public:
+  EndpointLead(const Context& context, EndpointKernel& kernel,
+               const EndpointSource::Context& correspondents, Owner owner);
+
+  void stage() override;
+  void undo() override;
+  void restart() override;
+  void lead() override;
+  void abandon_source() override;
+  void uplink_stands(const nlohmann::json& told, std::function<void()> done) override;
+  void uplink_is_here() override;
+
+  std::vector<GuestAddress> guest() const override;
+  translate::Phase reached() const override { return reached_; }
+  bool is_over() const override { return is_over_; }
+  std::string refusal() const override { return refusal_; }
+  std::string missing() const override;
+  nlohmann::json describe() const override;
+
+ private:
+  struct Correspondents {  // of one host
+    std::string host;
+    Bytes secret{};
+    std::set<Ip> direct{};  // once it knows where the guest is
+    bool was_told = false, is_ended = false;
+  };
+  struct Alive {  // connections that are older than the move
+    std::size_t direct = 0, relayed = 0;
+  };
+
+  std::string name() const;  // of what the kernel does for it
+  std::set<Ip> addresses() const;
+  void ask_source(const char* method, nlohmann::json body, Nanoseconds timeout,
+                  EndpointSource::Answer answer);
+  void tell(const std::string& trouble);
+  void reach(translate::Phase phase);
+  void staged(const nlohmann::json& told);
+  void make_relay(const std::string& port);
+  void remove_relay();
+  void refuse(const std::string& why);
+  void take_back();
+  void list();
+  Result<> inherit(const nlohmann::json& told);
+  Result<> write();
+  void forward();
+  void ask_forward();
+  void update(std::size_t index);
+  void updated(std::size_t index, const Result<nlohmann::json>& reply);
+  void reach_flipped();
+  Result<Alive> count() const;
+  void watch();
+  void end_relay(std::size_t relayed);
+  void end_correspondents();
+  void end_if_all();
+  void save();
+  nlohmann::json to_json() const;
+  void load(const nlohmann::json& json);
+
+  Context context_;
+  EndpointKernel& kernel_;
+  EndpointSource::Context correspondents_context_;
+  Owner owner_;
+  translate::Phase reached_;
+  std::map<Ip, Ip> on_the_way_;
+  std::vector<Correspondents> correspondents_;
+  std::vector<os::Connection> inherited_;  // as the source listed them last
+  std::string relay_, interface_;          // this end; empty: there is none
+  std::int64_t relay_limit_s_ = 24L * 3600;
+  std::int64_t relay_until_ = 0;  // seconds since 1970
+  Alive alive_now_;
+  std::size_t cut_ = 0;  // that the end of the relay reset
+  bool is_over_ = false, is_leading_ = false;
+  std::string refusal_, trouble_;
+  os::Loop::Timer retry_, watch_;
+  std::map<std::size_t, os::Loop::Timer> update_retries_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace godwit::agent

@@ -1,0 +1,357 @@
+#include "agent/endpoint_source.hh"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "agent/connection_list.hh"
+#include "agent/source_record.hh"
+#include "crypto/keyed_hash.hh"
+#include "os/guest_route.hh"
+#include "os/random.hh"
+#include "os/relay_route.hh"
+#include "qemu/json.hh"
+
+namespace godwit::agent {
+namespace {
+
+constexpr const char* kRelayKind = "relay";
+constexpr Nanoseconds kFlowTimeout = seconds(3);
+
+// Calls `done` once as many have answered.
+class Gathering final {
+ public:
+  Gathering(std::size_t count, std::function<void()> done) : left_(count), done_(std::move(done)) {
+    if (left_ == 0) done_();
+  }
+  void one() {
+    if (--left_ == 0) done_();
+  }
+
+ private:
+  std::size_t left_;
+  std::function<void()> done_;
+};
+
+std::set<Ip> guest_of(const PortRecord& uplink) {
+  const auto addresses = addresses_of(uplink.guest);
+  return {addresses.begin(), addresses.end()};
+}
+
+}  // namespace
+
+void EndpointSource::ask(const Context& context, const std::string& agent,
+                         const std::string& method, const nlohmann::json& body, Answer answer) {
+  if (agent != context.config.name) {
+    return context.peers.request(agent, method, body, std::move(answer), kFlowTimeout);
+  }
+  context.loop.post(
+      [&associations = context.associations, agent, method, body, answer = std::move(answer)] {
+        answer(associations.answer(agent, method, body));
+      });
+}
+
+void EndpointSource::start() {
+  for (const auto& document : context_.store.list(kRelayKind)) {
+    Relay known = relay(document.body);
+    try {
+      os::be_relay(known.interface);
+      if (known.forwards) route(known);
+    } catch (const SetupError& error) {
+      spdlog::error("the relay for guest {} is broken: {}", known.name, error.what());
+    }
+    relays_.emplace(known.guest, std::move(known));
+  }
+  keep_routed();
+}
+
+void EndpointSource::on_request(PeerRequest request, const nlohmann::json& body) {
+  const auto uplink = id_field<PortId>(body, "port");
+  if (!uplink) return request.answer(std::unexpected(uplink.error()));
+  if (request.method == "endpoint.stage") {
+    return stage(request.peer, body, std::move(request.answer));
+  }
+  const auto known = relays_.find(*uplink);
+  if (known == relays_.end()) return request.answer(nlohmann::json::object());  // done before
+  if (known->second.to != request.peer) {
+    return request.answer(fail("guest {} goes to host {}", known->second.name, known->second.to));
+  }
+  if (request.method == "endpoint.list") return request.answer(list(*uplink));
+  if (request.method == "endpoint.forward") return request.answer(forward(*uplink));
+  if (request.method == "endpoint.end") return request.answer(end(*uplink));
+  if (request.method == "endpoint.undo") {
+    undo(*uplink);
+    return request.answer(nlohmann::json::object());
+  }
+  request.answer(fail("unknown request {}", request.method));
+}
+
+// ---- who is at the other ends ----
+
+// An address of the fabric is served where it is at home, or by whoever says so of all others.
+bool EndpointSource::may_serve(const std::string& host, const Ip& address) const {
+  const auto fabric = context_.fabrics.get();
+  if (!fabric || fabric->homes_of(address).empty()) return true;
+  const auto at = fabric->find(host);
+  return at && fabric->is_home(*at, address);
+}
+
+void EndpointSource::look_around(const std::set<Ip>& guests,
+                                 std::function<void(Result<Survey>)> done) {
+  auto connections = EndpointKernel::connections_of(guests);
+  if (!connections) return done(std::unexpected(connections.error()));
+  if (connections->size() > kMostConnections) connections->resize(kMostConnections);
+  auto survey = std::make_shared<Survey>(Survey{.connections = *std::move(connections)});
+  std::set<std::string> asked;
+  for (const auto& each : survey->connections) asked.insert(each.peer.text());
+  std::vector<std::string> agents{context_.config.name};
+  for (const auto& peer : context_.peers.up()) {
+    if (context_.peers.protocol(peer) >= kEndpointProtocol) agents.push_back(peer);
+  }
+  if (asked.empty()) return done(*survey);
+  auto gathering = std::make_shared<Gathering>(agents.size(), [survey, done] { done(*survey); });
+  for (const auto& agent : agents) {
+    ask(context_, agent, "flow.serves", {{"addresses", asked}},
+        [this, survey, gathering, agent](const Result<nlohmann::json>& reply) {
+          for (const auto& text :
+               reply ? texts_field(*reply, "addresses") : std::vector<std::string>{}) {
+            const auto address = parse_ip(text);
+            if (address && may_serve(agent, *address)) survey->served[agent].insert(*address);
+          }
+          gathering->one();
+        });
+  }
+}
+
+void EndpointSource::survey(const PortId& uplink, Answer answer) {
+  const PortRecord* record = context_.network.guest_uplink(uplink);
+  if (record == nullptr) return answer(fail("port {} is no guest's uplink here", uplink.text()));
+  look_around(guest_of(*record), [answer = std::move(answer)](const Result<Survey>& survey) {
+    if (!survey) return answer(std::unexpected(survey.error()));
+    nlohmann::json direct = nlohmann::json::array();
+    std::size_t relayed = survey->connections.size();
+    for (const auto& [host, addresses] : survey->served) {
+      const auto count = std::ranges::count_if(
+          survey->connections, [&](const auto& each) { return addresses.contains(each.peer); });
+      direct.push_back({{"host", host}, {"connections", count}});
+      relayed -= static_cast<std::size_t>(count);
+    }
+    answer(nlohmann::json{{"direct", direct}, {"relayed", relayed}});
+  });
+}
+
+// ---- staging ----
+
+void EndpointSource::stage(const std::string& peer, const nlohmann::json& body, Answer answer) {
+  const auto uplink = id_field<PortId>(body, "port");
+  const PortRecord* record = uplink ? context_.network.guest_uplink(*uplink) : nullptr;
+  if (record == nullptr) return answer(fail("there is no such guest's uplink here"));
+  const auto on_the_way = parse_addresses(qemu::member(body, "on_the_way"));
+  if (!on_the_way) return answer(std::unexpected(on_the_way.error()));
+  undo(*uplink);
+  auto relay = std::make_shared<Relay>(Relay{.guest = *uplink,
+                                             .name = record->name,
+                                             .epoch = epoch_field(body, "epoch", 0),
+                                             .to = peer,
+                                             .addresses = guest_of(*record)});
+  const auto port = context_.network.add_port(
+      {{"name", text_field_or(body, "relay", "")}, {"kind", "uplink"}, {"tenant", record->tenant}});
+  if (!port) return answer(std::unexpected(port.error()));
+  relay->port = text_field_or(*port, "name", "");
+  relay->interface = text_field_or(*port, "interface", "");
+  try {
+    os::be_relay(relay->interface);
+  } catch (const SetupError& error) {
+    (void)context_.network.remove_port(relay->port, {});
+    return answer(fail("{}", error.what()));
+  }
+  save(*relay);
+  look_around(relay->addresses, [this, relay, on_the_way = *on_the_way,
+                                 answer = std::move(answer)](const Result<Survey>& survey) {
+    if (!survey) return answer(std::unexpected(survey.error()));
+    agree(relay, *survey, on_the_way, answer);
+  });
+}
+
+// A host that cannot be agreed with is as one without an agent: the relay serves it.
+void EndpointSource::agree(std::shared_ptr<Relay> relay, const Survey& survey,
+                           const std::map<Ip, Ip>& on_the_way, Answer answer) {
+  auto told = std::make_shared<nlohmann::json>(
+      nlohmann::json{{"agreed", nlohmann::json::array()},
+                     {"port", relay->port},
+                     {"connections", agent::to_json(survey.connections)}});
+  std::map<std::string, std::vector<os::Connection>> of_host;
+  for (const auto& [host, addresses] : survey.served) {
+    if (host == relay->to) continue;  // there nothing needs to be led
+    for (const auto& each : survey.connections) {
+      if (addresses.contains(each.peer)) of_host[host].push_back(each);
+    }
+  }
+  auto gathering = std::make_shared<Gathering>(of_host.size(), [this, relay, told, answer] {
+    const auto still = relays_.find(relay->guest);
+    if (still == relays_.end() || still->second.epoch != relay->epoch) {
+      take_back(*relay);
+      return answer(fail("the move was given up meanwhile"));
+    }
+    save(*relay);
+    answer(*told);
+  });
+  for (const auto& [host, connections] : of_host) {
+    Bytes secret(crypto::KeyedHash::kKeySize);
+    os::fill_random(secret);
+    ask(context_, host, "flow.stage",
+        {{"guest", relay->guest.text()},
+         {"name", relay->name},
+         {"epoch", relay->epoch},
+         {"secret", to_hex(secret)},
+         {"on_the_way", agent::to_json(on_the_way)},
+         {"connections", agent::to_json(connections, secret)}},
+        [relay, told, gathering, host = host, secret,
+         count = connections.size()](const Result<nlohmann::json>& reply) {
+          if (reply) {
+            relay->agreed.push_back(host);
+            (*told)["agreed"].push_back(
+                {{"host", host}, {"secret", to_hex(secret)}, {"connections", count}});
+          } else {
+            spdlog::warn("guest {}: its connections with host {} go by the relay: {}", relay->name,
+                         host, reply.error().text);
+          }
+          gathering->one();
+        });
+  }
+}
+
+// ---- the relay ----
+
+Result<nlohmann::json> EndpointSource::list(const PortId& uplink) const {
+  auto connections = EndpointKernel::connections_of(relays_.at(uplink).addresses);
+  if (!connections) return std::unexpected(connections.error());
+  if (connections->size() > kMostConnections) connections->resize(kMostConnections);
+  return nlohmann::json{{"connections", agent::to_json(*connections)}};
+}
+
+nlohmann::json EndpointSource::last_connections(const PortId& uplink) const {
+  if (!relays_.contains(uplink)) return nlohmann::json::object();
+  auto told = list(uplink);
+  return told ? *std::move(told) : nlohmann::json::object();
+}
+
+// The guest's addresses stay this host's: it answers for them on their segment.
+void EndpointSource::route(const Relay& relay) {
+  for (const Ip& address : relay.addresses) os::route_guest(relay.interface, address);
+  os::route_to_relay(relay.interface, relay.addresses);
+}
+
+Result<nlohmann::json> EndpointSource::forward(const PortId& uplink) {
+  Relay& relay = relays_.at(uplink);
+  relay.forwards = true;
+  keep_routed();
+  try {
+    // It still sends by its uplink here.
+    if (const PortRecord* guest = context_.network.guest_uplink(uplink)) {
+      os::accept_detours(guest->interface);
+    }
+    route(relay);
+  } catch (const SetupError& error) {
+    return fail("{}", error.what());
+  }
+  save(relay);
+  return nlohmann::json::object();
+}
+
+Result<nlohmann::json> EndpointSource::end(const PortId& uplink) {
+  remove(relays_.at(uplink));
+  return nlohmann::json::object();
+}
+
+void EndpointSource::undo(const PortId& uplink) {
+  const auto known = relays_.find(uplink);
+  if (known == relays_.end() || known->second.forwards) return;
+  take_back(known->second);
+  remove(known->second);
+}
+
+void EndpointSource::take_back(const Relay& relay) {
+  for (const auto& host : relay.agreed) {
+    ask(context_, host, "flow.undo", {{"guest", relay.guest.text()}},
+        [](const Result<nlohmann::json>&) {});
+  }
+}
+
+void EndpointSource::remove(const Relay& relay) {
+  if (relay.forwards) {
+    try {
+      for (const Ip& address : relay.addresses) os::unroute_guest(address);
+    } catch (const SetupError& error) {
+      spdlog::warn("relay for guest {}: {}", relay.name, error.what());
+    }
+  }
+  context_.network.disconnect({.a = context_.config.name + "/" + relay.port,
+                               .b = relay.to + "/" + relay.port,
+                               .tenant = {}},
+                              [&network = context_.network, port = relay.port](const Result<>&) {
+                                if (const auto gone = network.remove_port(port, {}); !gone) {
+                                  spdlog::warn("port {} stays: {}", port, gone.error().text);
+                                }
+                              });
+  context_.store.erase(kRelayKind, relay.guest.text());
+  relays_.erase(PortId(relay.guest));
+  keep_routed();
+}
+
+void EndpointSource::keep_routed() {
+  std::set<Ip> addresses;
+  for (const auto& [guest, each] : relays_) {
+    if (each.forwards) addresses.insert(each.addresses.begin(), each.addresses.end());
+  }
+  context_.network.keep_routed(std::move(addresses));
+}
+
+void EndpointSource::save(const Relay& relay) {
+  relays_[relay.guest] = relay;
+  context_.store.put(kRelayKind, relay.guest.text(), to_json(relay));
+}
+
+nlohmann::json EndpointSource::describe() const {
+  nlohmann::json list = nlohmann::json::array();
+  for (const auto& [guest, each] : relays_) {
+    nlohmann::json addresses = nlohmann::json::array();
+    for (const Ip& address : each.addresses) addresses.push_back(address.text());
+    list.push_back({{"guest", each.name},
+                    {"to", each.to},
+                    {"port", each.port},
+                    {"addresses", addresses},
+                    {"forwards", each.forwards}});
+  }
+  return list;
+}
+
+nlohmann::json EndpointSource::to_json(const Relay& relay) {
+  nlohmann::json addresses = nlohmann::json::array();
+  for (const Ip& address : relay.addresses) addresses.push_back(address.text());
+  return {{"guest", relay.guest.text()},  {"name", relay.name},
+          {"epoch", relay.epoch},         {"to", relay.to},
+          {"addresses", addresses},       {"port", relay.port},
+          {"interface", relay.interface}, {"agreed", relay.agreed},
+          {"forwards", relay.forwards}};
+}
+
+EndpointSource::Relay EndpointSource::relay(const nlohmann::json& json) {
+  const auto guest = id_field<PortId>(json, "guest");
+  if (!guest) fail_setup("relay: {}", guest.error().text);
+  Relay relay{.guest = *guest,
+              .name = text_field_or(json, "name", ""),
+              .epoch = epoch_field(json, "epoch", 0),
+              .to = text_field_or(json, "to", ""),
+              .port = text_field_or(json, "port", ""),
+              .interface = text_field_or(json, "interface", ""),
+              .agreed = texts_field(json, "agreed"),
+              .forwards = qemu::flag_at(json, "forwards")};
+  for (const auto& text : texts_field(json, "addresses")) {
+    if (const auto address = parse_ip(text)) relay.addresses.insert(*address);
+  }
+  return relay;
+}
+
+}  // namespace godwit::agent

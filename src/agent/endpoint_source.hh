@@ -1,0 +1,84 @@
+#pragma once
+// Guests that leave this host, where their addresses are at home, with the strategy endpoint: which
+// connections they have and who is at the other ends, what is agreed with the hosts of those, and
+// the relay for all others. Asked by the host where the guest goes (endpoint_lead.hh):
+//
+//   endpoint.stage    agrees with the correspondents' hosts, makes this end of the relay
+//   endpoint.list     the guest's connections, as they are now
+//   endpoint.forward  what comes to the guest's addresses goes by the relay from now on
+//   endpoint.end      the relay goes, and the addresses are nobody's here
+//   endpoint.undo     all is as before endpoint.stage
+#include <map>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+#include "agent/associations.hh"
+
+namespace godwit::agent {
+
+class EndpointSource final {
+ public:
+  using Answer = std::function<void(Result<nlohmann::json>)>;
+  struct Context {
+    os::Loop& loop;
+    const Config& config;
+    store::Store& store;
+    Network& network;
+    Peers& peers;
+    Associations& associations;
+    const Fabrics& fabrics;
+  };
+  explicit EndpointSource(const Context& context) : context_(context) {}
+
+  void start();  // after Network::start()
+  void on_request(PeerRequest request, const nlohmann::json& body);
+  // Which of the guest's connections would be direct, by host, and how many the relay would serve:
+  // {direct: [{host, connections}], relayed}. For who considers a move.
+  void survey(const PortId& uplink, Answer answer);
+  // What uplink.pause tells of an uplink that leaves so; else an empty object.
+  nlohmann::json last_connections(const PortId& uplink) const;
+  // Ends of relays here: [{port, to, addresses, forwards}]
+  nlohmann::json describe() const;
+  // An agent's answer to flow.*, this one's too.
+  static void ask(const Context& context, const std::string& agent, const std::string& method,
+                  const nlohmann::json& body, Answer answer);
+
+ private:
+  struct Relay {  // kind "relay", by the guest's uplink
+    PortId guest;
+    std::string name;  // of that uplink
+    Epoch epoch = 0;
+    std::string to;  // host
+    std::set<Ip> addresses{};
+    std::string port{}, interface{};    // this end
+    std::vector<std::string> agreed{};  // with these hosts
+    bool forwards = false;
+  };
+  struct Survey {
+    std::vector<os::Connection> connections{};
+    std::map<std::string, std::set<Ip>> served{};  // correspondents, by host
+  };
+
+  void look_around(const std::set<Ip>& guests, std::function<void(Result<Survey>)> done);
+  bool may_serve(const std::string& host, const Ip& address) const;
+  void stage(const std::string& peer, const nlohmann::json& body, Answer answer);
+  void agree(std::shared_ptr<Relay> relay, const Survey& survey, const std::map<Ip, Ip>& on_the_way,
+             Answer answer);
+  Result<nlohmann::json> list(const PortId& uplink) const;
+  Result<nlohmann::json> forward(const PortId& uplink);
+  Result<nlohmann::json> end(const PortId& uplink);
+  void undo(const PortId& uplink);
+  void take_back(const Relay& relay);
+  void remove(const Relay& relay);
+  void keep_routed();
+  void save(const Relay& relay);
+  static void route(const Relay& relay);
+  static nlohmann::json to_json(const Relay& relay);
+  static Relay relay(const nlohmann::json& json);
+
+  Context context_;
+  std::map<PortId, Relay> relays_;
+};
+
+}  // namespace godwit::agent
