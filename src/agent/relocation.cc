@@ -11,7 +11,7 @@ using translate::Phase;
 namespace {
 
 constexpr const char* kKind = "relocation";
-constexpr Nanoseconds kAskTimeout = seconds(3);
+constexpr Nanoseconds kSourceTimeout = seconds(3);
 constexpr Nanoseconds kHeldPatience = seconds(5);
 constexpr Nanoseconds kTryAgain = seconds(1);
 // A source that has been gone for so long is done without.
@@ -103,7 +103,7 @@ void Relocation::follow(Done done) {
 void Relocation::ask_source(const char* method, Peers::Reply reply) {
   context_.peers.request(record_.from, method,
                          {{"port", record_.port.text()}, {"epoch", record_.epoch}},
-                         std::move(reply), kAskTimeout);
+                         std::move(reply), kSourceTimeout);
 }
 
 bool Relocation::source_is_gone() {
