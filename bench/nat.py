@@ -90,7 +90,7 @@ def main():
     parser = argparse.ArgumentParser(prog="./dev bench nat", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="rules: 3 rounds of 1 s, instead of 7 of 3; moves: one round, of two correspondents and "
-                        "two loads, instead of 3 of all")
+                        "the loads udp-1000 and ssh (of others by --load), instead of 3 of all")
     parser.add_argument("--rounds", type=int, metavar="N", help="of moves")
     parser.add_argument("--part", action="append", choices=PARTS, help="only this one")
     for what, choices in (("correspondent", nat_moves.CORRESPONDENTS), ("load", LOADS), ("system", SYSTEMS)):

@@ -17,6 +17,8 @@ many correspondents at once as the guest's emulated CPU has time for. They are a
                  window before; dropped: by wires and in the hand-over, as their hosts count, all correspondents' together
   rules          at all devices for this guest when its move has settled
   failed         moves of which there is no figure: they failed, or no traffic was to be had before
+  throughput_mbit_s, throughput_ratio   of iperf3: before, and what became of it in the second half of the time after
+                 the move (with --quick: in all of it)
   bound_ms       what the blackout may be: pause_ms + rtt_ms + max(10, idle_gap_ms)
 """
 
@@ -25,23 +27,27 @@ import subprocess
 import time
 
 from component_moves import drops
+from nat_guest import IPERF_PORTS, PROGRAMS, corresponding_guest, serving_guest
 from nat_systems import ADDRESS, HOME, SYSTEMS, TARGET, VM, RoutedGuest
-from nat_traffic import AT_ONCE, LOADS, Correspondent, Traffic, probing_guest
+from nat_traffic import AT_ONCE, LOADS, Correspondent, Traffic
 from stage import AGENT_LOG, ROOT, Lab, StageError, wait_until, warm_memory
 
-CORRESPONDENTS = {"same-rack": Correspondent("a2"), "other-pod": Correspondent("d1"),
-                  "outside": Correspondent("x1"), "displaced": Correspondent("b2", "10.66.2.20")}
+CORRESPONDENTS = {"same-rack": Correspondent("a2", iperf_port=IPERF_PORTS[0]),
+                  "other-pod": Correspondent("d1", iperf_port=IPERF_PORTS[1]),
+                  "outside": Correspondent("x1", iperf_port=IPERF_PORTS[2]),
+                  "displaced": Correspondent("b2", "10.66.2.20", IPERF_PORTS[3])}
 VM_HOSTS = ("a1", "c2", "d2")
 QUICK = ("same-rack", "outside")
 DATA_CENTRE = ROOT / "examples" / "data-centre"
 HOME_ROUTER = "10.66.1.1"
+SERVING_MEMORY = "128MiB"
 WORDS = "godwit.dirty=5mbit godwit.working-set=8MiB"
 IDLE_S, QUICK_IDLE_S = 4.0, 2.0
 AFTER_S, QUICK_AFTER_S = 6.0, 3.0  # of the window, behind the move
 WARM_BYTES = 1 << 28
 UNITS = {"connections_survived_percent": "%", "blackout_ms": "ms", "idle_gap_ms": "ms", "in_vm_ms": "ms",
          "pause_ms": "ms", "rtt_ms": "ms", "frames_lost": "frames", "idle_lost": "frames", "dropped": "frames",
-         "rules": "rules", "bound_ms": "ms"}
+         "rules": "rules", "bound_ms": "ms", "throughput_mbit_s": "Mbit/s", "throughput_ratio": ""}
 WORST = ("frames_lost", "idle_lost", "dropped", "rules")  # of all rounds; of the rest the median
 
 
@@ -53,25 +59,33 @@ def figures_of(seen, idle, report, rules):
     rtt_ms = idle.rtt_ms or 0.0
     return {"connections_survived_percent": 100.0 * seen.survived, "blackout_ms": seen.gap_ms,
             "idle_gap_ms": idle.gap_ms, "in_vm_ms": seen.in_vm_ms, "pause_ms": report["pause_ms"], "rtt_ms": rtt_ms,
+            "throughput_mbit_s": idle.mbit_s, "throughput_ratio": seen.mbit_s / idle.mbit_s if idle.mbit_s else None,
             "losses": seen.losses, "frames_lost": seen.lost, "idle_lost": idle.lost, "rules": rules,
             "bound_ms": report["pause_ms"] + rtt_ms + max(10.0, idle.gap_ms)}
 
 
+def measured_guest(lab, load):
+    if load not in PROGRAMS:
+        return RoutedGuest(lab, VM, HOME, ADDRESS, words=WORDS)
+    return RoutedGuest(lab, VM, HOME, ADDRESS, serving_guest(load), SERVING_MEMORY, f"{WORDS} bench.serves={load}")
+
+
 def moved(lab, system, load, correspondents, options):
     """Figures by correspondent, of one move of a vm that is booted for it."""
-    guest = RoutedGuest(lab, VM, HOME, ADDRESS, words=WORDS)
+    guest = measured_guest(lab, load)
     after_s = QUICK_AFTER_S if options.quick else AFTER_S
     with Traffic(lab, load, correspondents, ADDRESS) as traffic:
         mover = SYSTEMS[system](lab, guest)
         warm_memory(WARM_BYTES)
-        _, idle = traffic.watch("idle", lambda: time.sleep(QUICK_IDLE_S if options.quick else IDLE_S))
+        traffic.watch("idle", lambda: time.sleep(QUICK_IDLE_S if options.quick else IDLE_S))
 
         def move():
             report = mover.move()
             time.sleep(after_s)
             return report
         dropped = drops(lab, VM_HOSTS)
-        report, seen = traffic.watch("move", move)
+        report = traffic.watch("move", move)
+        idle, seen = traffic.seen("idle"), traffic.seen("move")
         dropped = sum((drops(lab, VM_HOSTS) - dropped).values()) + report["held"]["dropped"]
         rules = mover.rules()
     mover.clean()
@@ -90,7 +104,7 @@ def moved_or_told_why_not(lab, *what):
 
 
 def displaced_guest(lab):
-    guest = RoutedGuest(lab, "web2", "b1", CORRESPONDENTS["displaced"].guest, probing_guest(), "128MiB")
+    guest = RoutedGuest(lab, "web2", "b1", CORRESPONDENTS["displaced"].guest, corresponding_guest(), "128MiB")
     CORRESPONDENTS["displaced"].awaits(lab, HOME_ROUTER)
     guest.move("d2", "nat")
     guest.settled_rules()

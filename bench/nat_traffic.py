@@ -4,67 +4,25 @@
   udp-1000   1,000 datagrams a second each way, and as many echoes, numbered: `godwit lab probe`
   ssh        a long TCP connection: 80 bytes every 20 ms, which the guest echoes; each byte is looked at
   bulk       a TCP connection that sends as fast as the guest echoes, up to 1 MiB ahead of it
+  redis, iperf3   nat_services.py
 
-The correspondent `displaced` is a guest that has moved before: its initrd is the lab's with the probe. Who comes to
-its port SHELL_PORT says the command that it is to run.
+The correspondent `displaced` is a guest that has moved before, which runs what a host runs: nat_guest.py.
 """
 
 import re
-import shutil
 import subprocess
 import threading
 import time
 from dataclasses import dataclass
 
-from debian_guest import Archive
-from network_guest import add_program
-from stage import Client, StageError, build_directory, guest_image, wait_until
+from nat_guest import IPERF_PORTS, SHELL_PORT
+from nat_seen import ALIVE_MS, Seen, median, silence
+from nat_services import Iperf, Redis
+from stage import Client, StageError, wait_until
 
 PING_S = 0.01
 ANSWER_LIMIT_S = 60
-ALIVE_MS = 1000.0  # a flow has survived that brings something in the last second of its window
 SETTLE_S = 2
-SHELL_PORT = 7010
-PROBE = "/bin/godwit-lab-probe"
-START = f"""#!/bin/busybox sh
-cat > /serve <<'SERVE'
-#!/bin/busybox sh
-read program first second words
-case "$program $first" in
-  "ping -c") exec ping $first $second $words ;;
-  ping*) ping $first $second $words & cat >/dev/null; kill $! ;;  # until who asked for it goes
-  *) exec {PROBE} $words ;;  # godwit lab probe WORDS
-esac
-SERVE
-chmod 755 /serve
-exec nc -ll -p {SHELL_PORT} -e /serve
-"""
-
-
-def probing_guest():
-    """The initrd of a guest that can be a correspondent."""
-    directory = build_directory() / "bench-guests"
-    directory.mkdir(exist_ok=True)
-    image = directory / "probing.img"
-    with open(image, "wb") as out:
-        with open(guest_image()[1], "rb") as lab_guest:
-            shutil.copyfileobj(lab_guest, out)
-        with Archive(out) as archive:
-            add_program(archive, build_directory() / "src" / "lab" / "godwit-lab-probe", PROBE)
-            archive.add("start-agent", 0o100755, START.encode())
-    return image
-
-
-@dataclass
-class Seen:
-    """Of a window."""
-
-    gap_ms: float           # the longest time without an answer that was due
-    survived: bool
-    rtt_ms: float | None = None
-    lost: int | None = None  # None: not known, or not asked
-    in_vm_ms: float | None = None  # the part of the gap in which the guest ran, by its clock
-    losses: str = ""  # where they lie
 
 
 @dataclass
@@ -73,6 +31,7 @@ class Correspondent:
 
     host: str
     guest: str | None = None  # its address
+    iperf_port: int = IPERF_PORTS[0]  # of the server that is its own
 
     def within(self):
         """Words that a command has before it."""
@@ -173,21 +132,17 @@ class Ping:
         self._windows[name][1] = time.time()
 
     def seen(self, name):
-        begun, ended = self._windows[name]
-        time.sleep(max(0.0, ended + SETTLE_S - time.time()))
-        return self.of(list(self._answers), begun, ended)
+        return self.of(list(self._answers), *self._windows[name])
 
     @staticmethod
     def of(answers, begun, ended):
-        times = [at for at, _, _ in answers if begun <= at < ended]
-        gap = max(b - a for a, b in zip([begun, *times], [*times, ended]))
-        survived = bool(times) and ended - times[-1] < ALIVE_MS / 1000
+        gap_ms, survived = silence([at for at, _, _ in answers if begun <= at < ended], begun, ended)
         if not survived:
-            return Seen(gap * 1000, False)
+            return Seen(gap_ms, False)
         numbers = {number for _, number, _ in answers}
         inside = sorted(number for at, number, _ in answers if begun <= at < ended)
-        took = sorted(ms for at, _, ms in answers if begun <= at < ended)
-        return Seen(gap * 1000, True, took[len(took) // 2], len(set(range(inside[0], inside[-1] + 1)) - numbers))
+        took = median([ms for at, _, ms in answers if begun <= at < ended])
+        return Seen(gap_ms, True, took, len(set(range(inside[0], inside[-1] + 1)) - numbers))
 
     def stop(self):
         self._process.stdin.close()  # what runs in a guest ends by that
@@ -196,12 +151,14 @@ class Ping:
 
 
 # What a guest with an emulated CPU serves at once without being what is measured.
-AT_ONCE = {"ping": 4, "udp-1000": 2, "ssh": 4, "bulk": 2}
+AT_ONCE = {"ping": 4, "udp-1000": 2, "ssh": 4, "bulk": 2, "redis": 4, "iperf3": 2}
 LOADS = {
     "ping": Ping,
     "udp-1000": Datagrams,
     "ssh": lambda lab, who, address: Stream(lab, who, address, "20ms", 80),
     "bulk": lambda lab, who, address: Stream(lab, who, address, "1ms", 32 << 10),
+    "redis": Redis,
+    "iperf3": Iperf,
 }
 
 
@@ -232,16 +189,21 @@ class Traffic:
             flow.stop()
 
     def watch(self, name, action):
-        """(The result of action(), what each correspondent saw meanwhile)."""
+        """The result of action(), in a window of that name."""
         for flow in self._flows.values():
             flow.begin(name)
         result = action()
         for flow in self._flows.values():
             flow.end(name)
+        time.sleep(SETTLE_S)
+        return result
+
+    def seen(self, name):
+        """What each correspondent saw in a window; of all windows one after the other, as iperf3 tells when it ends."""
         seen = {}
         for who, flow in self._flows.items():
             try:
                 seen[who] = flow.seen(name)
             except StageError as error:
                 raise StageError(f"{who}: {error}") from None
-        return result, seen
+        return seen

@@ -1,6 +1,11 @@
 """What `./dev bench nat` makes of what correspondents saw: figures that are known beforehand."""
 
+import io
+import itertools
+import json
+import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -8,8 +13,12 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "bench"))
 
+import nat_guest  # noqa: E402
 import nat_moves  # noqa: E402
-from nat_traffic import Datagrams, Ping, Seen, Stream  # noqa: E402
+import nat_services  # noqa: E402
+from nat_services import Iperf, Redis  # noqa: E402
+from nat_traffic import AT_ONCE, LOADS, Correspondent, Datagrams, Ping, Seen, Stream, Traffic  # noqa: E402
+from stage import StageError  # noqa: E402
 
 
 def answers(*numbers):
@@ -61,6 +70,148 @@ def test_a_connection_survives_whole_only(broken):
     assert not Stream.of(told).survived
 
 
+HOST, GUEST = Correspondent("a2"), Correspondent("b2", "10.66.2.20")
+
+
+class Local:
+    """A lab whose hosts are here, and have one program: whatever is to be run, it is `program`, in Python."""
+
+    def __init__(self, program):
+        self.argv = [sys.executable, "-c", program]
+
+    def command(self, *_):
+        return ["true"]
+
+    def start(self, *_, **options):
+        process = subprocess.Popen(self.argv, text=True, **options)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+
+REDIS = """
+import sys
+print("ready", flush=True)
+kept, told, wrong_from = {}, 0, 6
+while count := sys.stdin.readline():
+    words = [(sys.stdin.readline(), sys.stdin.readline().rstrip())[1] for _ in range(int(count[1:]))]
+    told += 1
+    if words[0] == "SET":
+        kept[words[1]] = words[2]
+        answer = "+OK"
+    else:
+        value = kept[words[1]] if told != wrong_from else "9"
+        answer = f"${len(value)}\\r\\n{value}"
+    print(answer + "\\r", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("wrong_from", "right"), [(0, True), (6, False)])
+def test_each_answer_of_redis_is_looked_at(monkeypatch, wrong_from, right):
+    monkeypatch.setattr(nat_services, "REDIS_EVERY_S", 0)
+    flow = Redis(Local(REDIS.replace("told, wrong_from = {}, 0, 6", f"told, wrong_from = {{}}, 0, {wrong_from}")),
+                 HOST, "10.66.1.20")
+    nat_moves.wait_until(lambda: len(flow._answers) > 20 or flow._wrong, 20, "answers")
+    flow._windows["move"] = [flow._answers[0][0], time.time()]
+    seen = flow.seen("move")
+    flow.stop()
+    assert seen.survived == right and (right or len(flow._answers) == 5)
+    for (before, _), (at, took) in itertools.pairwise(flow._answers):
+        assert at - took / 1000 >= before - 1e-6, "it is as old as it is, not as its question"
+
+
+def test_a_redis_that_is_gone():
+    """Its connection, not its answers."""
+    flow = Redis(Local(REDIS + "    if told == 8: break"), HOST, "10.66.1.20")
+    nat_moves.wait_until(lambda: flow._wrong, 20, "the end")
+    flow._windows["move"] = [flow._answers[0][0], time.time()]
+    assert not flow.seen("move").survived
+    flow.stop()
+
+
+def test_what_redis_is_told():
+    told = io.StringIO()
+    assert nat_services.answer_to(("SET", "a2", "17"), told, io.StringIO("+OK\n")) == "+OK"
+    assert told.getvalue() == "*3\r\n$3\r\nSET\r\n$2\r\na2\r\n$2\r\n17\r\n"
+    assert nat_services.answer_to(("GET", "a2"), told, io.StringIO("$2\r\n17\r\n")) == "17"
+    assert nat_services.answer_to(("GET", "a2"), told, io.StringIO()) == ""
+    assert list(itertools.islice(nat_services.conversation("a2"), 4)) == [
+        (("SET", "a2", "1"), "+OK"), (("GET", "a2"), "1"), (("SET", "a2", "2"), "+OK"), (("GET", "a2"), "2")]
+
+
+def test_redis_answers_that_paused():
+    answered = [(100 + number / 200, 1.5) for number in (*range(200), *range(230, 400))]
+    answered[7:9] = [(at, 150.0) for at, _ in answered[7:9]]
+    assert Redis.of(answered, 100.0, 102.0, False) == Seen(pytest.approx(155), True, 1.5)
+    assert not Redis.of(answered, 100.0, 102.0, True).survived
+    assert not Redis.of(answered, 100.0, 103.5, False).survived
+    assert Redis.of(answered, 90.0, 95.0, False).gap_ms == 5000
+
+
+def reported(*of_tenths, error=nat_services.ENDED_BY_US):
+    """By iperf3: MB of each 0.1 s, of 8 ms of round trip."""
+    return {"intervals": [{"sum": {"start": at / 10, "end": (at + 1) / 10, "bytes": int(mb * 1e6)},
+                           "streams": [{"rtt": 8000}]} for at, mb in enumerate(of_tenths)], "error": error}
+
+
+def test_an_iperf3_that_paused():
+    """It ended at 200.0; the tenths of a window are those in it."""
+    report = reported(*[1] * 50, 0, 0, 0, *[2] * 17, *[4] * 30)
+    seen = Iperf.of(report, 200.0, 194.0, 200.0)
+    assert seen == Seen(pytest.approx(500), True, 8.0, mbit_s=pytest.approx(320)), "4 MB in 0.1 s"
+    before = Iperf.of(report, 200.0, 190.0, 194.0)
+    assert before == Seen(pytest.approx(200), True, 8.0, mbit_s=pytest.approx(80))
+
+
+def test_an_iperf3_that_did_not_come_back():
+    seen = Iperf.of(reported(*[1] * 9, *[0] * 31), 200.0, 196.0, 200.0)
+    assert (seen.survived, seen.mbit_s) == (False, 0.0) and seen.gap_ms == pytest.approx(3200)
+    assert not Iperf.of(reported(*[0] * 40), 200.0, 196.0, 200.0).survived
+    broken = reported(*[1] * 40, error="control socket has closed unexpectedly")
+    assert not Iperf.of(broken, 200.0, 196.0, 200.0).survived
+    with pytest.raises(StageError, match="refused"):
+        Iperf.of(reported(error="Connection refused"), 200.0, 196.0, 200.0)
+
+
+IPERF3 = f"""
+import signal, sys
+if sys.argv[1] == "host":
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+print("ready", flush=True)
+sys.stdin.read() if sys.argv[1] == "guest" else signal.sigwait([signal.SIGTERM])
+print('{json.dumps(reported(*[1] * 30))}', flush=True)
+sys.exit(1)
+"""
+
+
+@pytest.mark.parametrize(("who", "where"), [(HOST, "host"), (GUEST, "guest")])
+def test_iperf3_reports_as_it_is_ended(monkeypatch, who, where):
+    """In a host by a signal; in a guest as its standard input ends, and a signal would lose its report."""
+    monkeypatch.setattr(nat_services, "WARM_UP_S", 0)
+    local = Local(IPERF3)
+    local.argv.append(where)
+    flow = Iperf(local, who, "10.66.1.20")
+    now = time.time()
+    flow._windows = {"idle": [now - 2, now - 1], "move": [now - 1, now]}
+    assert flow.seen("idle").survived
+    asked = flow._asked
+    assert flow.seen("move").survived and flow._asked == asked >= now
+    flow.stop()
+
+
+def test_windows_are_told_of_when_all_are_over(monkeypatch):
+    """As iperf3's report ends its flow."""
+    said = []
+    flow = SimpleNamespace(begin=lambda name: said.append(f"begin {name}"), end=lambda name: said.append(f"end {name}"),
+                           seen=lambda name: said.append(f"seen {name}") or name, stop=lambda: said.append("stop"))
+    monkeypatch.setattr("nat_traffic.SETTLE_S", 0)
+    traffic = Traffic(None, "ping", {}, "")
+    traffic._flows = {"a2": flow}
+    with traffic:
+        assert traffic.watch("idle", lambda: said.append("act") or 7) == 7
+        assert traffic.seen("idle") == {"a2": "idle"}
+    assert said == ["begin idle", "act", "end idle", "seen idle", "stop"]
+
+
 def rows(system="godwit-nat", load="udp-1000", failed=0, **changes):
     seen = Seen(40.0, True, 2.0, 0, 30.0)
     for name, value in changes.items():
@@ -93,3 +244,18 @@ def test_all_correspondents_have_their_turn():
     turns = list(nat_moves.rounds_of(["ping", "udp-1000"], correspondents, SimpleNamespace(rounds=1, quick=False)))
     assert [(load, len(together)) for load, together in turns] == [("ping", 4), ("udp-1000", 2), ("udp-1000", 2)]
     assert list(turns[1][1]) + list(turns[2][1]) == list(correspondents)
+
+
+def test_throughput_is_compared_with_before():
+    idle, seen = Seen(200.0, True, 8.0, mbit_s=80.0), Seen(500.0, True, 8.0, mbit_s=60.0)
+    figures = nat_moves.figures_of(seen, idle, {"pause_ms": 30.0}, 11)
+    value = {row["metric"]: row["value"] for row in nat_moves.rows_of("outside", "iperf3", "naive", [figures])}
+    assert (value["throughput_mbit_s"], value["throughput_ratio"]) == (80.0, 0.75)
+    assert value["bound_ms"] == 30.0 + 8.0 + 200.0 and "frames_lost" not in value
+    assert not [row for row in rows(load="redis", lost=None) if "throughput" in row["metric"]]
+
+
+def test_loads_that_are_served():
+    assert AT_ONCE.keys() == LOADS.keys() and set(nat_guest.PROGRAMS) <= LOADS.keys()
+    ports = [who.iperf_port for who in nat_moves.CORRESPONDENTS.values()]
+    assert sorted(ports) == list(nat_guest.IPERF_PORTS), "a server of iperf3 has one client"
