@@ -23,7 +23,7 @@ bool may_have(const Request& request, const nlohmann::json& port, Responder& res
 void remove_port(Parts parts, const Request& request, Responder responder) {
   const std::string& name = request.parameter("name");
   const std::optional<PortId> displaced = parts.network.displaced_uplink(name);
-  if (parts.relocations.is_on_its_way(name)) {
+  if (parts.relocations.is_on_its_way(name) && !parts.relocations.give_up(name)) {
     return responder.error(
         kConflict, fmt::format("port {} follows its guest to here: wait until it has (godwit "
                                "fabric show)",

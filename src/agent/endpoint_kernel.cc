@@ -29,6 +29,7 @@ os::MovedRules EndpointKernel::all() const {
     all.relays.insert(part.relays.begin(), part.relays.end());
     all.moved.insert(part.moved.begin(), part.moved.end());
     all.coming.insert(part.coming.begin(), part.coming.end());
+    all.refused.insert(part.refused.begin(), part.refused.end());
   }
   all.new_address = network_.new_addresses();
   all.local = network_.guests();

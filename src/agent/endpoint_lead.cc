@@ -81,7 +81,9 @@ void EndpointLead::ask_source(const char* method, nlohmann::json body, Nanosecon
 void EndpointLead::stage() {
   const std::string relay = "relay-" + owner_.record.name;
   ask_source("endpoint.stage",
-             {{"on_the_way", agent::to_json(on_the_way_)}, {"relay", relay.substr(0, 63)}},
+             {{"on_the_way", agent::to_json(on_the_way_)},
+              {"relay", relay.substr(0, 63)},
+              {"relay_s", relay_limit_s_}},
              kEndpointStageTimeout, [this](const Result<nlohmann::json>& reply) {
                if (reached_ == Phase::undone) return;
                if (!reply) return refuse(reply.error().text);
@@ -165,7 +167,7 @@ void EndpointLead::take_back() {
 void EndpointLead::remove_relay() {
   if (relay_.empty()) return;
   try {
-    os::stop_sending_by_relay(interface_, addresses());
+    os::stop_sending_by_relay(addresses());
   } catch (const SetupError& error) {
     spdlog::warn("relay for guest {}: {}", owner_.record.name, error.what());
   }
@@ -360,27 +362,38 @@ void EndpointLead::watch() {
   const auto alive = count();
   if (!alive) return tell(alive.error().text);
   alive_now_ = *alive;
-  const bool is_late = os::wall_clock_seconds() >= relay_until_;
-  if (!relay_.empty() && (alive->relayed == 0 || is_late)) return end_relay(alive->relayed);
-  if (relay_.empty() && alive->direct == 0) end_correspondents();
+  const bool is_late = is_given_up_ || os::wall_clock_seconds() >= relay_until_;
+  if (!relay_.empty() && (alive->relayed == 0 || is_late)) {
+    return end_relay(alive->relayed, is_late);
+  }
+  if (relay_.empty() && (alive->direct == 0 || is_given_up_)) end_correspondents();
+}
+
+bool EndpointLead::give_up() {
+  if (reached_ < Phase::flipped) return false;
+  is_given_up_ = true;
+  watch();
+  return true;
 }
 
 // What it still served is reset: its packets are refused from now on.
-void EndpointLead::end_relay(std::size_t relayed) {
-  ask_source(
-      "endpoint.end", {}, kEndpointTimeout, [this, relayed](const Result<nlohmann::json>& reply) {
-        if (!reply) return tell(reply.error().text);
-        if (relayed > 0) {
-          spdlog::warn("guest {}: the time of its relay is over, {} connections are reset",
-                       owner_.record.name, relayed);
-        }
-        cut_ += relayed;
-        remove_relay();
-        if (const auto done = write(); !done) tell(done.error().text);
-        context_.events.publish(
-            "relay",
-            {{"guest", owner_.record.name}, {"event", "ended"}, {"connections_reset", relayed}});
-      });
+void EndpointLead::end_relay(std::size_t relayed, bool is_late) {
+  ask_source("endpoint.end", {{"reset", relayed}}, kEndpointTimeout,
+             [this, relayed, is_late](const Result<nlohmann::json>& reply) {
+               if (!reply) tell(reply.error().text);
+               // A source that is gone ends its own when it is time.
+               if (relay_.empty() || (!reply && !is_late)) return;
+               if (relayed > 0) {
+                 spdlog::warn("guest {}: the time of its relay is over, {} connections are reset",
+                              owner_.record.name, relayed);
+               }
+               cut_ += relayed;
+               remove_relay();
+               if (const auto done = write(); !done) tell(done.error().text);
+               context_.events.publish("relay", {{"guest", owner_.record.name},
+                                                 {"event", "ended"},
+                                                 {"connections_reset", relayed}});
+             });
 }
 
 void EndpointLead::end_correspondents() {
@@ -411,9 +424,12 @@ void EndpointLead::end_if_all() {
     rules.push_back({.kind = RuleKind::arrive, .match = each.to_locator, .becomes = each.address});
   }
   std::ranges::sort(rules);
+  const std::string port = owner_.record.port.text();
   const auto done =
-      context_.device.set(owner_.record.port.text(), owner_.record.name,
-                          {.epoch = owner_.record.epoch, .phase = Phase::settled}, rules);
+      is_given_up_
+          ? Result<>{}
+          : context_.device.set(port, owner_.record.name,
+                                {.epoch = owner_.record.epoch, .phase = Phase::settled}, rules);
   if (!done) tell(done.error().text);
   kernel_.drop(name());
   reached_ = Phase::settled;

@@ -28,6 +28,7 @@ class EndpointLead final : public Lead {
   void abandon_source() override;
   void uplink_stands(const nlohmann::json& told, std::function<void()> done) override;
   void uplink_is_here() override;
+  bool give_up() override;
 
   std::vector<GuestAddress> guest() const override;
   translate::Phase reached() const override { return reached_; }
@@ -68,7 +69,7 @@ class EndpointLead final : public Lead {
   void reach_flipped();
   Result<Alive> count() const;
   void watch();
-  void end_relay(std::size_t relayed);
+  void end_relay(std::size_t relayed, bool is_late);
   void end_correspondents();
   void end_if_all();
   void save();
@@ -88,7 +89,7 @@ class EndpointLead final : public Lead {
   std::int64_t relay_until_ = 0;  // seconds since 1970
   Alive alive_now_;
   std::size_t cut_ = 0;  // that the end of the relay reset
-  bool is_over_ = false, is_leading_ = false;
+  bool is_over_ = false, is_leading_ = false, is_given_up_ = false;
   std::string refusal_, trouble_;
   os::Loop::Timer retry_, watch_;
   std::map<std::size_t, os::Loop::Timer> update_retries_;

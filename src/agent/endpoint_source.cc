@@ -11,6 +11,7 @@
 #include "os/guest_route.hh"
 #include "os/random.hh"
 #include "os/relay_route.hh"
+#include "os/wall_clock.hh"
 #include "qemu/json.hh"
 
 namespace godwit::agent {
@@ -18,6 +19,16 @@ namespace {
 
 constexpr const char* kRelayKind = "relay";
 constexpr Nanoseconds kFlowTimeout = seconds(3);
+
+constexpr std::int64_t kGrace = 60;  // seconds, for the guest's host
+constexpr std::int64_t kRefusing = 120;
+constexpr Nanoseconds kSweepInterval = seconds(10);
+
+std::int64_t seconds_field(const nlohmann::json& object, const char* key) {
+  const auto found = object.find(key);
+  const bool is_one = found != object.end() && found->is_number_unsigned();
+  return is_one ? static_cast<std::int64_t>(found->get<std::uint32_t>()) : 0;
+}
 
 // Calls `done` once as many have answered.
 class Gathering final {
@@ -39,6 +50,8 @@ std::set<Ip> guest_of(const PortRecord& uplink) {
   return {addresses.begin(), addresses.end()};
 }
 
+std::string owner_of(const auto& relay) { return "relay " + relay.guest.text(); }
+
 }  // namespace
 
 void EndpointSource::ask(const Context& context, const std::string& agent,
@@ -58,12 +71,14 @@ void EndpointSource::start() {
     try {
       os::be_relay(known.interface);
       if (known.forwards) route(known);
+      if (known.refuses) refuse(known);
     } catch (const SetupError& error) {
       spdlog::error("the relay for guest {} is broken: {}", known.name, error.what());
     }
     relays_.emplace(known.guest, std::move(known));
   }
   keep_routed();
+  sweep();
 }
 
 void EndpointSource::on_request(PeerRequest request, const nlohmann::json& body) {
@@ -79,7 +94,8 @@ void EndpointSource::on_request(PeerRequest request, const nlohmann::json& body)
   }
   if (request.method == "endpoint.list") return request.answer(list(*uplink));
   if (request.method == "endpoint.forward") return request.answer(forward(*uplink));
-  if (request.method == "endpoint.end") return request.answer(end(*uplink));
+  if (request.method == "endpoint.end")
+    return request.answer(end(*uplink, body.value("reset", 0U) > 0));
   if (request.method == "endpoint.undo") {
     undo(*uplink);
     return request.answer(nlohmann::json::object());
@@ -154,7 +170,8 @@ void EndpointSource::stage(const std::string& peer, const nlohmann::json& body, 
                                              .name = record->name,
                                              .epoch = epoch_field(body, "epoch", 0),
                                              .to = peer,
-                                             .addresses = guest_of(*record)});
+                                             .addresses = guest_of(*record),
+                                             .limit_s = seconds_field(body, "relay_s")});
   const auto port = context_.network.add_port(
       {{"name", text_field_or(body, "relay", "")}, {"kind", "uplink"}, {"tenant", record->tenant}});
   if (!port) return answer(std::unexpected(port.error()));
@@ -246,6 +263,7 @@ void EndpointSource::route(const Relay& relay) {
 Result<nlohmann::json> EndpointSource::forward(const PortId& uplink) {
   Relay& relay = relays_.at(uplink);
   relay.forwards = true;
+  relay.until = os::wall_clock_seconds() + relay.limit_s + kGrace;
   keep_routed();
   try {
     // It still sends by its uplink here.
@@ -260,9 +278,24 @@ Result<nlohmann::json> EndpointSource::forward(const PortId& uplink) {
   return nlohmann::json::object();
 }
 
-Result<nlohmann::json> EndpointSource::end(const PortId& uplink) {
-  remove(relays_.at(uplink));
+Result<nlohmann::json> EndpointSource::end(const PortId& uplink, bool is_to_refuse) {
+  Relay& relay = relays_.at(uplink);
+  if (!is_to_refuse || !relay.forwards) {
+    remove(relay);
+    return nlohmann::json::object();
+  }
+  relay.refuses = true;
+  relay.until = os::wall_clock_seconds() + kRefusing;
+  refuse(relay);
+  save(relay);
   return nlohmann::json::object();
+}
+
+// Correspondents hear that it is over, rather than wait for answers.
+void EndpointSource::refuse(const Relay& relay) {
+  if (const auto done = context_.kernel.set(owner_of(relay), {.refused = relay.addresses}); !done) {
+    spdlog::warn("guest {}: {}", relay.name, done.error().text);
+  }
 }
 
 void EndpointSource::undo(const PortId& uplink) {
@@ -280,6 +313,7 @@ void EndpointSource::take_back(const Relay& relay) {
 }
 
 void EndpointSource::remove(const Relay& relay) {
+  context_.kernel.drop(owner_of(relay));
   if (relay.forwards) {
     try {
       for (const Ip& address : relay.addresses) os::unroute_guest(address);
@@ -298,6 +332,16 @@ void EndpointSource::remove(const Relay& relay) {
   context_.store.erase(kRelayKind, relay.guest.text());
   relays_.erase(PortId(relay.guest));
   keep_routed();
+}
+
+// Of hosts that do not end theirs, as they are gone.
+void EndpointSource::sweep() {
+  std::vector<Relay> late;
+  for (const auto& [guest, each] : relays_) {
+    if (each.forwards && os::wall_clock_seconds() > each.until) late.push_back(each);
+  }
+  for (const Relay& each : late) remove(each);
+  sweep_ = context_.loop.after(kSweepInterval, [this] { sweep(); });
 }
 
 void EndpointSource::keep_routed() {
@@ -322,7 +366,7 @@ nlohmann::json EndpointSource::describe() const {
                     {"to", each.to},
                     {"port", each.port},
                     {"addresses", addresses},
-                    {"forwards", each.forwards}});
+                    {"forwards", each.forwards && !each.refuses}});
   }
   return list;
 }
@@ -333,8 +377,9 @@ nlohmann::json EndpointSource::to_json(const Relay& relay) {
   return {{"guest", relay.guest.text()},  {"name", relay.name},
           {"epoch", relay.epoch},         {"to", relay.to},
           {"addresses", addresses},       {"port", relay.port},
-          {"interface", relay.interface}, {"agreed", relay.agreed},
-          {"forwards", relay.forwards}};
+          {"interface", relay.interface}, {"limit_s", relay.limit_s},
+          {"until", relay.until},         {"refuses", relay.refuses},
+          {"agreed", relay.agreed},       {"forwards", relay.forwards}};
 }
 
 EndpointSource::Relay EndpointSource::relay(const nlohmann::json& json) {
@@ -347,7 +392,10 @@ EndpointSource::Relay EndpointSource::relay(const nlohmann::json& json) {
               .port = text_field_or(json, "port", ""),
               .interface = text_field_or(json, "interface", ""),
               .agreed = texts_field(json, "agreed"),
-              .forwards = qemu::flag_at(json, "forwards")};
+              .forwards = qemu::flag_at(json, "forwards"),
+              .refuses = qemu::flag_at(json, "refuses"),
+              .limit_s = seconds_field(json, "limit_s"),
+              .until = seconds_field(json, "until")};
   for (const auto& text : texts_field(json, "addresses")) {
     if (const auto address = parse_ip(text)) relay.addresses.insert(*address);
   }

@@ -6,7 +6,8 @@
 //   endpoint.stage    agrees with the correspondents' hosts, makes this end of the relay
 //   endpoint.list     the guest's connections, as they are now
 //   endpoint.forward  what comes to the guest's addresses goes by the relay from now on
-//   endpoint.end      the relay goes, and the addresses are nobody's here
+//   endpoint.end      the relay goes, and the addresses are nobody's here; what still had
+//                     connections is refused for a while first, with resets
 //   endpoint.undo     all is as before endpoint.stage
 #include <map>
 #include <memory>
@@ -27,6 +28,7 @@ class EndpointSource final {
     Network& network;
     Peers& peers;
     Associations& associations;
+    EndpointKernel& kernel;
     const Fabrics& fabrics;
   };
   explicit EndpointSource(const Context& context) : context_(context) {}
@@ -53,7 +55,9 @@ class EndpointSource final {
     std::set<Ip> addresses{};
     std::string port{}, interface{};    // this end
     std::vector<std::string> agreed{};  // with these hosts
-    bool forwards = false;
+    bool forwards = false, refuses = false;
+    std::int64_t limit_s = 0;  // of its service
+    std::int64_t until = 0;    // seconds since 1970; the guest's host should have ended it before
   };
   struct Survey {
     std::vector<os::Connection> connections{};
@@ -67,11 +71,13 @@ class EndpointSource final {
              Answer answer);
   Result<nlohmann::json> list(const PortId& uplink) const;
   Result<nlohmann::json> forward(const PortId& uplink);
-  Result<nlohmann::json> end(const PortId& uplink);
+  Result<nlohmann::json> end(const PortId& uplink, bool is_to_refuse);
+  void refuse(const Relay& relay);
   void undo(const PortId& uplink);
   void take_back(const Relay& relay);
   void remove(const Relay& relay);
   void keep_routed();
+  void sweep();
   void save(const Relay& relay);
   static void route(const Relay& relay);
   static nlohmann::json to_json(const Relay& relay);
@@ -79,6 +85,7 @@ class EndpointSource final {
 
   Context context_;
   std::map<PortId, Relay> relays_;
+  os::Loop::Timer sweep_;
 };
 
 }  // namespace godwit::agent

@@ -53,6 +53,8 @@ class Lead {
   virtual void uplink_stands(const nlohmann::json& told, std::function<void()> done) = 0;
   // It runs here, or did when the agent ended: what is left is to clean up, by itself.
   virtual void uplink_is_here() = 0;
+  // Of a guest that is to be no more: whether it can do without what is left, which goes now.
+  virtual bool give_up() { return false; }
 
   // The guest as its uplink has it here.
   virtual std::vector<GuestAddress> guest() const = 0;

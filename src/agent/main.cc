@@ -266,6 +266,7 @@ class Agent final {
             .network = network_,
             .peers = fleet_,
             .associations = associations_,
+            .kernel = endpoint_kernel_,
             .fabrics = fabrics_};
   }
 

@@ -32,6 +32,7 @@ class Relocation final {
   void follow(Done done);
   void undo();
   void restart();  // goes on as the record says
+  bool give_up() { return is_here() && lead_->give_up(); }
   // The guest is served from here, what is left is to clean up.
   bool is_here() const { return record_.here && lead_->is_led(); }
   bool is_over() const { return is_over_; }

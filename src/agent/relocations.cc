@@ -325,6 +325,12 @@ bool Relocations::is_on_its_way(const std::string& port) const {
   });
 }
 
+bool Relocations::give_up(const std::string& port) {
+  return std::ranges::any_of(relocations_, [&](const auto& each) {
+    return each.second->record().name == port && !each.second->is_over() && each.second->give_up();
+  });
+}
+
 nlohmann::json Relocations::describe() const {
   nlohmann::json list = nlohmann::json::array();
   for (const auto& [port, relocation] : relocations_) {

@@ -39,6 +39,8 @@ class Relocations final {
   void undo(const std::vector<PortId>& uplinks);
 
   bool is_on_its_way(const std::string& port) const;
+  // Of a port that is to go: whether its relocation can end now.
+  bool give_up(const std::string& port);
   nlohmann::json describe() const;
   // uplink.*, at the source
   void on_request(PeerRequest request, const nlohmann::json& body);

@@ -27,7 +27,7 @@ std::string named_sets(const char* type, int family) {
     text += fmt::format("  map {0}{1} {{ type {2} . {2} : {2}; }}\n", map, family, type);
   }
   text += fmt::format("  set direct{0} {{ type {1} . {1}; }}\n", family, type);
-  for (const char* set : {"away", "old", "new", "local"}) {
+  for (const char* set : {"away", "old", "new", "local", "refused"}) {
     text += fmt::format("  set {}{} {{ type {}; }}\n", set, family, type);
   }
   return text;
@@ -88,12 +88,17 @@ std::string table_text() {
   text += "  chain sending {\n    type route hook output priority -140;\n";
   text += "    icmpv6 type 133-137 return\n" + both(to_correspondent_rules) + "  }\n";
   text += fmt::format(R"(
-  chain refusing {{
-    type filter hook forward priority 0;
-    meta mark and {0} != {0} return
-    oifname @relays return
+  chain refuse {{
     meta l4proto tcp reject with tcp reset
     reject with icmpx admin-prohibited
+  }}
+  chain refusing {{
+    type filter hook forward priority 0;
+    ip daddr @refused4 jump refuse
+    ip6 daddr @refused6 jump refuse
+    meta mark and {0} != {0} return
+    oifname @relays return
+    jump refuse
   }}
 )",
                       kRelayMark);
@@ -154,6 +159,7 @@ std::string elements_of(const MovedRules& rules) {
   }
   for (const auto& [from, to] : quoted_from) map("quoted_from", from, to);
   for (const auto& [from, to] : quoted_to) map("quoted_to", from, to);
+  for (const Ip& guest : rules.refused) elements.add("refused", guest, guest.text());
   for (const Ip& guest : rules.local) elements.add("local", guest, guest.text());
   for (const std::string& relay : rules.relays) elements.add("relays", '"' + relay + '"');
   return elements.text();

@@ -45,11 +45,14 @@ struct MovedRules {
   // Of guests elsewhere whose correspondents are here.
   std::map<Pair, Ip> moved{};   // from Q to P: becomes F, for connections with the label
   std::map<Pair, Ip> coming{};  // from F to Q: becomes P
+  // Guests that were here, whose relay has ended: what comes for them is refused.
+  std::set<Ip> refused{};
   // Of all guests here: between them nothing is rewritten.
   std::set<Ip> local{};
   bool operator==(const MovedRules&) const = default;
   bool empty() const {
-    return on_the_way.empty() && new_address.empty() && moved.empty() && coming.empty();
+    return on_the_way.empty() && new_address.empty() && moved.empty() && coming.empty() &&
+           refused.empty();
   }
 };
 

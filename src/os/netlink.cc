@@ -70,8 +70,6 @@ RulePtr marked_rule(const Netlink::MarkedWay& way, std::string_view attempt) {
   check(::rtnl_rule_set_src(rule.get(), source.get()), attempt);
   ::rtnl_rule_set_mark(rule.get(), way.mark);
   ::rtnl_rule_set_mask(rule.get(), way.mark);
-  ::rtnl_rule_set_table(rule.get(), way.table);
-  ::rtnl_rule_set_action(rule.get(), FR_ACT_TO_TBL);
   ::rtnl_rule_set_prio(rule.get(), kMarkedWays);
   return rule;
 }
@@ -399,14 +397,21 @@ void Netlink::add_marked_way(const MarkedWay& way) {
   const char* everything = family == AF_INET ? "0.0.0.0/0" : "::/0";
   check(::rtnl_route_set_dst(route.get(), parse_address(everything, attempt).get()), attempt);
   check(::rtnl_route_add(socket_.get(), route.get(), NLM_F_CREATE | NLM_F_REPLACE), attempt);
-  const int error = ::rtnl_rule_add(socket_.get(), marked_rule(way, attempt).get(), NLM_F_EXCL);
+  const RulePtr rule = marked_rule(way, attempt);
+  ::rtnl_rule_set_table(rule.get(), way.table);
+  ::rtnl_rule_set_action(rule.get(), FR_ACT_TO_TBL);
+  const int error = ::rtnl_rule_add(socket_.get(), rule.get(), NLM_F_EXCL);
   if (error != -NLE_EXIST) check(error, attempt);
 }
 
-// Its route goes with the interface.
+// Whatever its table, of which it has another for each life of the interface, with which the route
+// goes.
 void Netlink::remove_marked_way(const MarkedWay& way) {
   const auto attempt = fmt::format("route what {} marks as all else", way.source);
-  const int error = ::rtnl_rule_delete(socket_.get(), marked_rule(way, attempt).get(), 0);
+  int error = 0;
+  while (error == 0) {
+    error = ::rtnl_rule_delete(socket_.get(), marked_rule(way, attempt).get(), 0);
+  }
   if (error != -NLE_OBJ_NOTFOUND) check(error, attempt);
 }
 

@@ -62,10 +62,10 @@ void send_by_relay(const std::string& interface, const std::set<Ip>& guests) {
   }
 }
 
-void stop_sending_by_relay(const std::string& interface, const std::set<Ip>& guests) {
+void stop_sending_by_relay(const std::set<Ip>& guests) {
   Netlink netlink;
   for (const Ip& guest : guests) {
-    netlink.remove_marked_way(marked_way(netlink, interface, guest));
+    netlink.remove_marked_way({.source = alone(guest), .mark = kRelayMark});
   }
 }
 
