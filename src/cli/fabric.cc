@@ -27,7 +27,7 @@ std::string endpoint_text(const json& relocation) {
   const json alive = lead.value("alive", json::object());
   const json relay = lead.value("relay", json::object());
   std::string text =
-      fmt::format("port {} came from {}: {} connections that are older are direct, {} relayed",
+      fmt::format("port {} came from {}: {} older connections are direct, {} relayed",
                   text_of(relocation, "port"), text_of(relocation, "from"),
                   alive.value("direct", 0U), alive.value("relayed", 0U));
   if (!relay.empty()) {
