@@ -36,8 +36,7 @@ struct Parts {
   Replicas& replicas;
   Fabrics& fabrics;
   Relocations& relocations;
-  Associations& associations;
-  EndpointSource& endpoint_source;
+  EndpointParts& endpoint;
   Migrations& migrations;
   Recordings& recordings;
   store::Store& store;

@@ -15,8 +15,8 @@ void add_fabric_routes(http::Server& server, Parts parts) {
     }
     nlohmann::json fabric = parts.fabrics.describe();
     fabric["relocations"] = parts.relocations.describe();
-    fabric["relays"] = parts.endpoint_source.describe();
-    fabric["associations"] = parts.associations.describe();
+    fabric["relays"] = parts.endpoint.source.describe();
+    fabric["associations"] = parts.endpoint.associations.describe();
     responder.json(200, fabric);
   });
   server.route("POST", "/v1/fabric", Access::root,

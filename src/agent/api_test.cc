@@ -70,6 +70,7 @@ class ApiTest : public testing::Test {
                          .replicas = replicas_,
                          .fabrics = fabrics_,
                          .relocations = relocations_,
+                         .endpoint = endpoint_,
                          .migrations = migrations_,
                          .recordings = recordings_,
                          .store = *store_,
@@ -163,6 +164,13 @@ class ApiTest : public testing::Test {
   Contents contents_{loop_, config_, *store_, images_, disks_};
   Volumes volumes_{loop_, config_};
   Fabrics fabrics_{*store_, fleet_, events_};
+  EndpointParts endpoint_{{.loop = loop_,
+                           .config = config_,
+                           .store = *store_,
+                           .network = network_,
+                           .peers = fleet_,
+                           .fabrics = fabrics_,
+                           .events = events_}};
   Relocations relocations_{{.loop = loop_,
                             .config = config_,
                             .store = *store_,
@@ -170,7 +178,8 @@ class ApiTest : public testing::Test {
                             .peers = fleet_,
                             .device = device_,
                             .events = events_},
-                           fabrics_};
+                           fabrics_,
+                           endpoint_};
   Migrations migrations_{{.loop = loop_,
                           .config = config_,
                           .store = *store_,

@@ -26,13 +26,8 @@ constexpr Nanoseconds kEndpointWatch = seconds(5);
 
 }  // namespace
 
-EndpointLead::EndpointLead(const Context& context, EndpointKernel& kernel,
-                           const EndpointSource::Context& correspondents, Owner owner)
-    : context_(context),
-      kernel_(kernel),
-      correspondents_context_(correspondents),
-      owner_(std::move(owner)),
-      reached_(owner_.record.reached) {
+EndpointLead::EndpointLead(const Context& context, EndpointParts& parts, Owner owner)
+    : context_(context), parts_(parts), owner_(std::move(owner)), reached_(owner_.record.reached) {
   load(owner_.record.lead);
 }
 
@@ -238,7 +233,7 @@ Result<> EndpointLead::write() {
       }
     }
   }
-  return kernel_.set(name(), rules);
+  return parts_.kernel.set(name(), rules);
 }
 
 // The correspondents' hosts hear of it at the same time.
@@ -272,8 +267,8 @@ void EndpointLead::ask_forward() {
 
 void EndpointLead::update(std::size_t index) {
   const Correspondents& each = correspondents_[index];
-  EndpointSource::ask(
-      correspondents_context_, each.host, "flow.update",
+  parts_.source.ask(
+      each.host, "flow.update",
       {{"guest", owner_.record.port.text()},
        {"epoch", owner_.record.epoch},
        {"proof", proof_of(each.secret, "update", owner_.record.port.text(), owner_.record.epoch,
@@ -400,8 +395,8 @@ void EndpointLead::end_correspondents() {
   for (std::size_t i = 0; i < correspondents_.size(); ++i) {
     const Correspondents& each = correspondents_[i];
     if (each.is_ended) continue;
-    EndpointSource::ask(
-        correspondents_context_, each.host, "flow.end",
+    parts_.source.ask(
+        each.host, "flow.end",
         {{"guest", owner_.record.port.text()},
          {"proof", proof_of(each.secret, "end", owner_.record.port.text(), owner_.record.epoch,
                             context_.config.name, on_the_way_)}},
@@ -431,7 +426,7 @@ void EndpointLead::end_if_all() {
           : context_.device.set(port, owner_.record.name,
                                 {.epoch = owner_.record.epoch, .phase = Phase::settled}, rules);
   if (!done) tell(done.error().text);
-  kernel_.drop(name());
+  parts_.kernel.drop(name());
   reached_ = Phase::settled;
   is_over_ = true;
   context_.loop.post([this, alive = std::weak_ptr(alive_)] {

@@ -11,15 +11,14 @@
 // docs/protocol/endpoint.md; what the source does is in endpoint_source.hh.
 #include <memory>
 
-#include "agent/endpoint_source.hh"
+#include "agent/endpoint_parts.hh"
 #include "agent/lead.hh"
 
 namespace godwit::agent {
 
 class EndpointLead final : public Lead {
  public:
-  EndpointLead(const Context& context, EndpointKernel& kernel,
-               const EndpointSource::Context& correspondents, Owner owner);
+  EndpointLead(const Context& context, EndpointParts& parts, Owner owner);
 
   void stage() override;
   void undo() override;
@@ -77,8 +76,7 @@ class EndpointLead final : public Lead {
   void load(const nlohmann::json& json);
 
   Context context_;
-  EndpointKernel& kernel_;
-  EndpointSource::Context correspondents_context_;
+  EndpointParts& parts_;
   Owner owner_;
   translate::Phase reached_;
   std::map<Ip, Ip> on_the_way_;

@@ -54,13 +54,13 @@ std::string owner_of(const auto& relay) { return "relay " + relay.guest.text(); 
 
 }  // namespace
 
-void EndpointSource::ask(const Context& context, const std::string& agent,
-                         const std::string& method, const nlohmann::json& body, Answer answer) {
-  if (agent != context.config.name) {
-    return context.peers.request(agent, method, body, std::move(answer), kFlowTimeout);
+void EndpointSource::ask(const std::string& agent, const std::string& method,
+                         const nlohmann::json& body, Answer answer) {
+  if (agent != context_.config.name) {
+    return context_.peers.request(agent, method, body, std::move(answer), kFlowTimeout);
   }
-  context.loop.post(
-      [&associations = context.associations, agent, method, body, answer = std::move(answer)] {
+  context_.loop.post(
+      [&associations = context_.associations, agent, method, body, answer = std::move(answer)] {
         answer(associations.answer(agent, method, body));
       });
 }
@@ -128,7 +128,7 @@ void EndpointSource::look_around(const std::set<Ip>& guests,
   if (asked.empty()) return done(*survey);
   auto gathering = std::make_shared<Gathering>(agents.size(), [survey, done] { done(*survey); });
   for (const auto& agent : agents) {
-    ask(context_, agent, "flow.serves", {{"addresses", asked}},
+    ask(agent, "flow.serves", {{"addresses", asked}},
         [this, survey, gathering, agent](const Result<nlohmann::json>& reply) {
           for (const auto& text :
                reply ? texts_field(*reply, "addresses") : std::vector<std::string>{}) {
@@ -217,22 +217,22 @@ void EndpointSource::agree(std::shared_ptr<Relay> relay, const Survey& survey,
   for (const auto& [host, connections] : of_host) {
     Bytes secret(crypto::KeyedHash::kKeySize);
     os::fill_random(secret);
-    ask(context_, host, "flow.stage",
+    ask(host, "flow.stage",
         {{"guest", relay->guest.text()},
          {"name", relay->name},
          {"epoch", relay->epoch},
          {"secret", to_hex(secret)},
          {"on_the_way", agent::to_json(on_the_way)},
          {"connections", agent::to_json(connections, secret)}},
-        [relay, told, gathering, host = host, secret,
+        [relay, told, gathering, to = host, secret,
          count = connections.size()](const Result<nlohmann::json>& reply) {
           if (reply) {
-            relay->agreed.push_back(host);
+            relay->agreed.push_back(to);
             (*told)["agreed"].push_back(
-                {{"host", host}, {"secret", to_hex(secret)}, {"connections", count}});
+                {{"host", to}, {"secret", to_hex(secret)}, {"connections", count}});
           } else {
             spdlog::warn("guest {}: its connections with host {} go by the relay: {}", relay->name,
-                         host, reply.error().text);
+                         to, reply.error().text);
           }
           gathering->one();
         });
@@ -307,8 +307,7 @@ void EndpointSource::undo(const PortId& uplink) {
 
 void EndpointSource::take_back(const Relay& relay) {
   for (const auto& host : relay.agreed) {
-    ask(context_, host, "flow.undo", {{"guest", relay.guest.text()}},
-        [](const Result<nlohmann::json>&) {});
+    ask(host, "flow.undo", {{"guest", relay.guest.text()}}, [](const Result<nlohmann::json>&) {});
   }
 }
 

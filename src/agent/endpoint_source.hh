@@ -43,8 +43,8 @@ class EndpointSource final {
   // Ends of relays here: [{port, to, addresses, forwards}]
   nlohmann::json describe() const;
   // An agent's answer to flow.*, this one's too.
-  static void ask(const Context& context, const std::string& agent, const std::string& method,
-                  const nlohmann::json& body, Answer answer);
+  void ask(const std::string& agent, const std::string& method, const nlohmann::json& body,
+           Answer answer);
 
  private:
   struct Relay {  // kind "relay", by the guest's uplink

@@ -111,14 +111,13 @@ class Agent final {
         contents_(loop_, config, *store_, images_, disks_),
         volumes_(loop_, config),
         fabrics_(*store_, fleet_, events_),
-        endpoint_kernel_(loop_, network_),
-        associations_({.config = config,
-                       .store = *store_,
-                       .network = network_,
-                       .kernel = endpoint_kernel_,
-                       .fabrics = fabrics_,
-                       .events = events_}),
-        endpoint_source_(correspondents()),
+        endpoint_({.loop = loop_,
+                   .config = config,
+                   .store = *store_,
+                   .network = network_,
+                   .peers = fleet_,
+                   .fabrics = fabrics_,
+                   .events = events_}),
         relocations_({.loop = loop_,
                       .config = config,
                       .store = *store_,
@@ -126,10 +125,7 @@ class Agent final {
                       .peers = fleet_,
                       .device = device_,
                       .events = events_},
-                     fabrics_,
-                     {.kernel = endpoint_kernel_,
-                      .source = endpoint_source_,
-                      .correspondents = correspondents()}),
+                     fabrics_, endpoint_),
         migrations_({.loop = loop_,
                      .config = config,
                      .store = *store_,
@@ -193,10 +189,10 @@ class Agent final {
     vms_.start();
     device_.start();
     fabrics_.start();
-    associations_.start();
-    endpoint_source_.start();
+    endpoint_.associations.start();
+    endpoint_.source.start();
     relocations_.start();
-    endpoint_kernel_.start();
+    endpoint_.kernel.start();
     migrations_.start();
     replicas_.start();
     contents_.start();
@@ -241,8 +237,7 @@ class Agent final {
                          .replicas = replicas_,
                          .fabrics = fabrics_,
                          .relocations = relocations_,
-                         .associations = associations_,
-                         .endpoint_source = endpoint_source_,
+                         .endpoint = endpoint_,
                          .migrations = migrations_,
                          .recordings = recordings_,
                          .store = *store_,
@@ -257,17 +252,6 @@ class Agent final {
   void cut_ended_users() {
     server_.cut([this](const http::Caller& caller) { return !gate_.is_good(caller); });
     sweep_ = loop_.after(kSweepInterval, [this] { cut_ended_users(); });
-  }
-
-  EndpointSource::Context correspondents() {
-    return {.loop = loop_,
-            .config = config_,
-            .store = *store_,
-            .network = network_,
-            .peers = fleet_,
-            .associations = associations_,
-            .kernel = endpoint_kernel_,
-            .fabrics = fabrics_};
   }
 
   WireThread::Handlers wire_handlers() {
@@ -307,10 +291,10 @@ class Agent final {
                   }
                   if (request.method.starts_with("flow.")) {
                     return request.answer(
-                        associations_.answer(request.peer, request.method, body));
+                        endpoint_.associations.answer(request.peer, request.method, body));
                   }
                   if (request.method.starts_with("endpoint.")) {
-                    return endpoint_source_.on_request(std::move(request), body);
+                    return endpoint_.source.on_request(std::move(request), body);
                   }
                   if (request.method == "fabric.exchange") {
                     return fabrics_.on_request(request, body);
@@ -384,9 +368,7 @@ class Agent final {
   Contents contents_;
   Volumes volumes_;
   Fabrics fabrics_;
-  EndpointKernel endpoint_kernel_;
-  Associations associations_;
-  EndpointSource endpoint_source_;
+  EndpointParts endpoint_;
   Relocations relocations_;
   Migrations migrations_;
   Recordings recordings_;

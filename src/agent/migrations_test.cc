@@ -125,6 +125,13 @@ class MigrationsTest : public testing::Test {
   Volumes volumes_{loop_, config_};
   DeviceDriver device_{loop_, config_, *store_, events_};
   Fabrics fabrics_{*store_, peers_, events_};
+  EndpointParts endpoint_{{.loop = loop_,
+                           .config = config_,
+                           .store = *store_,
+                           .network = network_,
+                           .peers = peers_,
+                           .fabrics = fabrics_,
+                           .events = events_}};
   Relocations relocations_{{.loop = loop_,
                             .config = config_,
                             .store = *store_,
@@ -132,7 +139,8 @@ class MigrationsTest : public testing::Test {
                             .peers = peers_,
                             .device = device_,
                             .events = events_},
-                           fabrics_};
+                           fabrics_,
+                           endpoint_};
   Migrations migrations_{{.loop = loop_,
                           .config = config_,
                           .store = *store_,

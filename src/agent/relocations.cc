@@ -55,11 +55,11 @@ nlohmann::json endpoint_plan(const RelocationRecord& record) {
 }
 
 std::unique_ptr<Lead> lead_by(Strategy strategy, const Lead::Context& context,
-                              const Relocations::EndpointParts& endpoint,
+                              EndpointParts& endpoint,
                               std::shared_ptr<const translate::Fabric> fabric,
                               const Lead::Owner& owner) {
   if (strategy == Strategy::endpoint) {
-    return std::make_unique<EndpointLead>(context, endpoint.kernel, endpoint.correspondents, owner);
+    return std::make_unique<EndpointLead>(context, endpoint, owner);
   }
   if (strategy != Strategy::nat) fail_setup("{} leads no packets", to_text(strategy));
   if (!fabric) fail_setup("no fabric is known any more");
@@ -69,7 +69,7 @@ std::unique_ptr<Lead> lead_by(Strategy strategy, const Lead::Context& context,
 }  // namespace
 
 Relocations::Relocations(const Relocation::Context& context, const Fabrics& fabrics,
-                         const EndpointParts& endpoint)
+                         EndpointParts& endpoint)
     : context_(context), fabrics_(fabrics), endpoint_(endpoint) {}
 
 void Relocations::start() {

@@ -3,7 +3,7 @@
 // the strategies nat and endpoint would do, or why it cannot be.
 #include <map>
 
-#include "agent/endpoint_source.hh"
+#include "agent/endpoint_parts.hh"
 #include "agent/fabrics.hh"
 #include "agent/relocation.hh"
 
@@ -11,13 +11,7 @@ namespace godwit::agent {
 
 class Relocations final {
  public:
-  struct EndpointParts {
-    EndpointKernel& kernel;
-    EndpointSource& source;
-    EndpointSource::Context correspondents;
-  };
-  Relocations(const Relocation::Context& context, const Fabrics& fabrics,
-              const EndpointParts& endpoint);
+  Relocations(const Relocation::Context& context, const Fabrics& fabrics, EndpointParts& endpoint);
 
   // After Network::start(); those that are only staged wait for their moves.
   void start();
@@ -64,7 +58,7 @@ class Relocations final {
 
   Relocation::Context context_;
   const Fabrics& fabrics_;
-  EndpointParts endpoint_;
+  EndpointParts& endpoint_;
   std::map<PortId, std::unique_ptr<Relocation>> relocations_;
 };
 

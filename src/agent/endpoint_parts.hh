@@ -1,0 +1,42 @@
+#pragma once
+// Everything that a host does for the strategy endpoint: for guests that come (endpoint_lead.hh
+// uses these), for those that leave, and for correspondents behind it.
+#include "agent/associations.hh"
+#include "agent/endpoint_kernel.hh"
+#include "agent/endpoint_source.hh"
+
+namespace godwit::agent {
+
+struct EndpointParts {
+  struct Context {
+    os::Loop& loop;
+    const Config& config;
+    store::Store& store;
+    Network& network;
+    Peers& peers;
+    const Fabrics& fabrics;
+    Events& events;
+  };
+  explicit EndpointParts(const Context& its)
+      : kernel(its.loop, its.network),
+        associations({.config = its.config,
+                      .store = its.store,
+                      .network = its.network,
+                      .kernel = kernel,
+                      .fabrics = its.fabrics,
+                      .events = its.events}),
+        source({.loop = its.loop,
+                .config = its.config,
+                .store = its.store,
+                .network = its.network,
+                .peers = its.peers,
+                .associations = associations,
+                .kernel = kernel,
+                .fabrics = its.fabrics}) {}
+
+  EndpointKernel kernel;
+  Associations associations;
+  EndpointSource source;
+};
+
+}  // namespace godwit::agent
