@@ -22,10 +22,10 @@ std::vector<DeviceIndex> Fabric::homes_of(Ip address) const {
 }
 
 bool Fabric::is_home(DeviceIndex host, Ip address) const {
-  return std::ranges::any_of(homes_of(address), [&](DeviceIndex home) {
-    const auto& near = devices[host].neighbours;
-    return std::ranges::find(near, home) != near.end();
-  });
+  const auto& near = devices[host].neighbours;
+  return devices[host].is_host() && std::ranges::any_of(homes_of(address), [&](DeviceIndex home) {
+           return std::ranges::find(near, home) != near.end();
+         });
 }
 
 std::vector<IpPrefix> Fabric::locators_of(DeviceIndex host, Ip address) const {
