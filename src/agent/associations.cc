@@ -39,7 +39,7 @@ nlohmann::json texts_of(const std::set<Ip>& addresses) {
 void Associations::start() {
   for (const auto& document : context_.store.list(kAssociationKind)) {
     Association known = association(document.body);
-    if (const auto done = take(known); !done) {
+    if (const auto done = lead(known); !done) {
       spdlog::error("correspondents of guest {}: {}", known.name, done.error().text);
     }
     associations_[known.guest] = std::move(known);
@@ -208,13 +208,25 @@ os::MovedRules Associations::rules_of(const Association& association) {
   return rules;
 }
 
-// In the kernel, and in the store.
+Result<> Associations::lead(const Association& association) {
+  return context_.kernel.set(owner_of(association.guest), rules_of(association));
+}
+
+// In the kernel, and in the store; or as it was.
 Result<> Associations::take(const Association& association) {
-  if (auto done = context_.kernel.set(owner_of(association.guest), rules_of(association)); !done) {
-    return done;
+  if (auto done = lead(association); !done) return done;
+  auto kept = context_.store.record(kAssociationKind, association.guest, to_json(association));
+  if (kept) {
+    associations_[association.guest] = association;
+    return kept;
   }
-  associations_[association.guest] = association;
-  return context_.store.record(kAssociationKind, association.guest, to_json(association));
+  const auto before = associations_.find(association.guest);
+  if (before == associations_.end()) {
+    context_.kernel.drop(owner_of(association.guest));
+  } else if (const auto back = lead(before->second); !back) {
+    spdlog::error("correspondents of guest {}: {}", association.name, back.error().text);
+  }
+  return kept;
 }
 
 void Associations::forget(const std::string& guest) {

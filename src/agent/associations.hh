@@ -68,6 +68,7 @@ class Associations final {
   std::size_t label(Association& association, const std::vector<os::Connection>& connections) const;
   void forget(const std::string& guest);
   static nlohmann::json to_json(const Agreed& agreed);
+  Result<> lead(const Association& association);
   static nlohmann::json to_json(const Association& association);
   static Agreed agreed(const nlohmann::json& json);
   static Association association(const nlohmann::json& json);
