@@ -172,7 +172,13 @@ Result<nlohmann::json> Associations::end(const std::string& peer, const nlohmann
                                           current->on_the_way))) {
     return fail("this is not proved to come from where guest {} is", known->second.name);
   }
-  forget(guest);
+  Association next = known->second;
+  next.current.reset();
+  if (!next.staged) {
+    forget(guest);
+  } else if (auto done = take(next); !done) {
+    return std::unexpected(done.error());
+  }
   return nlohmann::json::object();
 }
 
