@@ -17,6 +17,7 @@ auto ends_of(const os::Connection& each) {
 
 void EndpointKernel::start() {
   network_.guests_changed = [this] { look(); };
+  is_started_ = true;
   if (all().empty()) (void)os::set_moved_rules({});  // of a life before
   look();
 }
@@ -49,6 +50,7 @@ Result<> EndpointKernel::set(const std::string& owner, const os::MovedRules& rul
   const auto before = found == parts_.end() ? std::nullopt : std::optional(found->second);
   parts_[owner] = rules;
   auto done = write();
+  if (!is_started_) return {};
   if (done) return done;
   if (before) {
     parts_[owner] = *before;
@@ -59,7 +61,7 @@ Result<> EndpointKernel::set(const std::string& owner, const os::MovedRules& rul
 }
 
 void EndpointKernel::drop(const std::string& owner) {
-  if (parts_.erase(owner) != 0) look();
+  if (parts_.erase(owner) != 0 && is_started_) look();
 }
 
 void EndpointKernel::track() {

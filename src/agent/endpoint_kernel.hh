@@ -19,6 +19,8 @@ class EndpointKernel final {
 
   EndpointKernel(os::Loop& loop, Network& network) : loop_(loop), network_(network) {}
 
+  // All at once what was set before: what the kernel still has from a life before stays until then,
+  // as a connection whose packets are not led for a moment is reset.
   void start();
   // In place of what this owner had. An error: all is as before.
   Result<> set(const std::string& owner, const os::MovedRules& rules);
@@ -41,6 +43,7 @@ class EndpointKernel final {
   std::map<std::string, os::MovedRules> parts_;
   os::MovedRules written_;
   std::set<Ip> tracked_;
+  bool is_started_ = false;
   std::string trouble_;  // that was told
   os::Loop::Timer timer_;
 };
