@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <openssl/crypto.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "crypto/keyed_hash.hh"
@@ -14,6 +15,9 @@ namespace {
 constexpr std::size_t kFields = 8;  // and the label
 constexpr std::size_t kLabelBytes = 8;
 constexpr std::uint8_t kLastTcpState = 9;  // TCP_CONNTRACK_SYN_SENT2
+constexpr std::uint32_t kLongest_s = 10 * 86400;
+
+bool is_one_host(const Ip& address) { return !address.is_multicast() && !address.is_unspecified(); }
 
 std::string hash_of(BytesView secret, const std::string& text, std::size_t bytes) {
   const auto digest = crypto::KeyedHash(secret)(as_bytes(text));
@@ -23,7 +27,7 @@ std::string hash_of(BytesView secret, const std::string& text, std::size_t bytes
 nlohmann::json fields_of(const os::Connection& each) {
   return nlohmann::json::array({each.protocol, each.guest.text(), each.guest_port, each.peer.text(),
                                 each.peer_port, each.from_guest ? "guest" : "peer", each.state,
-                                each.timeout_s});
+                                std::min(each.timeout_s, kLongest_s)});
 }
 
 template <class Number>
@@ -37,23 +41,18 @@ bool read(const nlohmann::json& field, Ip& address) {
   const auto parsed = field.is_string() ? parse_ip(field.get_ref<const std::string&>())
                                         : Result<Ip>(fail("no text"));
   if (parsed) address = *parsed;
-  return parsed.has_value() && !address.is_multicast() && !address.is_unspecified();
-}
-
-bool is_followed(std::uint8_t protocol) {
-  return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_ICMP ||
-         protocol == IPPROTO_ICMPV6;
+  return parsed.has_value() && is_one_host(address);
 }
 
 Result<os::Connection> parse_connection(const nlohmann::json& fields) {
   os::Connection each{.replied = true, .assured = true};
-  const bool is_whole = fields.is_array() && fields.size() >= kFields &&
-                        read(fields[0], each.protocol, 255) && read(fields[1], each.guest) &&
-                        read(fields[2], each.guest_port, 65535) && read(fields[3], each.peer) &&
-                        read(fields[4], each.peer_port, 65535) && fields[5].is_string() &&
-                        read(fields[6], each.state, kLastTcpState) &&
-                        read(fields[7], each.timeout_s, 864000);
-  if (!is_whole || !is_followed(each.protocol) || each.guest.is4() != each.peer.is4()) {
+  const bool is_whole =
+      fields.is_array() && fields.size() >= kFields && read(fields[0], each.protocol, 255) &&
+      read(fields[1], each.guest) && read(fields[2], each.guest_port, 65535) &&
+      read(fields[3], each.peer) && read(fields[4], each.peer_port, 65535) &&
+      (fields[5] == "guest" || fields[5] == "peer") && read(fields[6], each.state, kLastTcpState) &&
+      read(fields[7], each.timeout_s, kLongest_s);
+  if (!is_whole || !can_be_told(each)) {
     return fail("'{}' is no connection", fields.dump());
   }
   each.from_guest = fields[5] == "guest";
@@ -76,6 +75,14 @@ Result<std::vector<os::Connection>> parse(const nlohmann::json& list, Check&& ch
 }
 
 }  // namespace
+
+bool can_be_told(const os::Connection& each) {
+  const bool is4 = each.guest.is4();
+  return is4 == each.peer.is4() && is_one_host(each.guest) && is_one_host(each.peer) &&
+         (each.protocol == IPPROTO_TCP || each.protocol == IPPROTO_UDP ||
+          each.protocol == (is4 ? int{IPPROTO_ICMP} : int{IPPROTO_ICMPV6})) &&
+         each.state <= kLastTcpState;
+}
 
 std::string label_of(const os::Connection& each, BytesView secret) {
   return hash_of(secret,

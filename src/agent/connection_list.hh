@@ -19,6 +19,9 @@ namespace godwit::agent {
 // Of one guest; more than that are served by the relay. They fit into one message.
 inline constexpr std::size_t kMostConnections = 10000;
 
+// Others do not travel: of protocols that are not followed (SCTP), to groups (mDNS).
+bool can_be_told(const os::Connection& connection);
+
 nlohmann::json to_json(const std::vector<os::Connection>& connections);
 // Each with its label, by the secret that the guest's host and its correspondent's agreed on.
 nlohmann::json to_json(const std::vector<os::Connection>& connections, BytesView secret);

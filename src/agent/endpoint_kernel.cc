@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "agent/connection_list.hh"
 #include "os/connection_tracking.hh"
 
 namespace godwit::agent {
@@ -16,8 +17,8 @@ auto ends_of(const os::Connection& each) {
 }  // namespace
 
 void EndpointKernel::start() {
-  network_.guests_changed = [this] { look(); };
   is_started_ = true;
+  network_.guests_changed = [this] { look(); };
   if (all().empty()) (void)os::set_moved_rules({});  // of a life before
   look();
 }
@@ -49,8 +50,8 @@ Result<> EndpointKernel::set(const std::string& owner, const os::MovedRules& rul
   const auto found = parts_.find(owner);
   const auto before = found == parts_.end() ? std::nullopt : std::optional(found->second);
   parts_[owner] = rules;
-  auto done = write();
   if (!is_started_) return {};
+  auto done = write();
   if (done) return done;
   if (before) {
     parts_[owner] = *before;
@@ -105,7 +106,7 @@ Result<> EndpointKernel::mark(std::vector<os::Connection> connections, std::uint
 
 Result<std::vector<os::Connection>> EndpointKernel::connections_of(const std::set<Ip>& guests) try {
   auto connections = os::connections_of(guests);
-  std::erase_if(connections, &os::Connection::is_over);
+  std::erase_if(connections, [](const auto& each) { return each.is_over() || !can_be_told(each); });
   return connections;
 } catch (const SetupError& error) {
   return fail("{}", error.what());
