@@ -58,34 +58,47 @@ Result<nlohmann::json> Associations::answer(const std::string& peer, const std::
 
 // ---- what is here ----
 
-bool Associations::is_here(const Ip& address) const {
-  return context_.network.guests().contains(address) || os::is_own_address(address);
+std::set<Ip> Associations::here() const {
+  std::set<Ip> addresses = context_.network.guests();
+  addresses.merge(os::own_addresses());
+  return addresses;
 }
 
 Result<nlohmann::json> Associations::serves(const nlohmann::json& body) const {
   const nlohmann::json& asked = array_field(body, "addresses");
   if (asked.size() > kMostAsked) return fail("at most {} addresses at once", kMostAsked);
-  std::set<Ip> here;
-  for (const Ip& address : addresses_in(asked)) {
-    if (is_here(address)) here.insert(address);
-  }
-  return nlohmann::json{{"addresses", texts_of(here)}};
+  const std::set<Ip> known = here();
+  std::set<Ip> served = addresses_in(asked);
+  std::erase_if(served, [&](const Ip& address) { return !known.contains(address); });
+  return nlohmann::json{{"addresses", texts_of(served)}};
 }
 
 // ---- agreeing ----
 
 // By the operator's own word, or by what was proved before.
-Result<> Associations::may_speak_for(const std::string& peer, const std::string& guest,
-                                     const std::map<Ip, Ip>& addresses) const {
-  const auto known = associations_.find(guest);
-  const bool is_holder = known != associations_.end() && known->second.holder == peer;
+bool Associations::speaks_for(const std::string& peer, const Association* known,
+                              const Ip& address) const {
+  if (known != nullptr && known->holder == peer && known->current &&
+      known->current->on_the_way.contains(address)) {
+    return true;
+  }
   const auto fabric = context_.fabrics.get();
   const auto host = fabric ? fabric->find(peer) : std::nullopt;
-  for (const auto& [address, way] : addresses) {
-    if (is_holder && known->second.current && known->second.current->on_the_way.contains(address)) {
-      continue;
-    }
-    if (!host || !fabric->is_home(*host, address)) {
+  return host && fabric->is_home(*host, address);
+}
+
+// Nobody says by a guest's name what others agreed about it.
+Result<> Associations::may_stage(const std::string& peer, const Association* known,
+                                 const std::map<Ip, Ip>& on_the_way) const {
+  std::set<Ip> addresses;
+  for (const auto* ways :
+       {&on_the_way, known != nullptr && known->staged ? &known->staged->on_the_way : nullptr,
+        known != nullptr && known->current ? &known->current->on_the_way : nullptr}) {
+    if (ways == nullptr) continue;
+    for (const auto& [address, way] : *ways) addresses.insert(address);
+  }
+  for (const Ip& address : addresses) {
+    if (!speaks_for(peer, known, address)) {
       return fail("host {} does not speak for {}, which is at home elsewhere (godwit fabric show)",
                   peer, address.text());
     }
@@ -93,19 +106,52 @@ Result<> Associations::may_speak_for(const std::string& peer, const std::string&
   return {};
 }
 
-std::size_t Associations::label(Association& association,
-                                const std::vector<os::Connection>& connections) const {
+// What comes from there is taken for the guest's: it is nobody else's address.
+Result<> Associations::may_lead(const std::string& guest,
+                                const std::map<Ip, Ip>& on_the_way) const {
+  if (on_the_way.empty() || on_the_way.size() > kMostGuestAddresses) {
+    return fail("a guest on the way has 1 to {} addresses", kMostGuestAddresses);
+  }
+  const auto fabric = context_.fabrics.get();
+  std::set<Ip> ways;
+  for (const auto& [address, way] : on_the_way) {
+    if (!ways.insert(way).second || !fabric || !fabric->is_locator(way)) {
+      return fail("{} is no locator of its own for {} (godwit fabric show)", way.text(),
+                  address.text());
+    }
+  }
+  for (const auto& [other, each] : associations_) {
+    if (other == guest) continue;
+    for (const auto* agreed : {&each.staged, &each.current}) {
+      if (!*agreed) continue;
+      for (const auto& [address, way] : (*agreed)->on_the_way) {
+        if (ways.contains(way)) return fail("{} is guest {}'s locator", way.text(), each.name);
+        if (on_the_way.contains(address))
+          return fail("{} is guest {}'s", address.text(), each.name);
+      }
+    }
+  }
+  return {};
+}
+
+// Those of the guest that end here, as their peers see them.
+std::vector<os::Connection> Associations::ours(const std::vector<os::Connection>& connections,
+                                               const std::map<Ip, Ip>& on_the_way) const {
+  const std::set<Ip> known = here();
   std::vector<os::Connection> ours;
   for (const auto& each : connections) {
-    if (!is_here(each.peer)) continue;
-    association.correspondents.insert(each.peer);
-    ours.push_back(seen_by_peer(each));
+    if (on_the_way.contains(each.guest) && known.contains(each.peer)) {
+      ours.push_back(seen_by_peer(each));
+    }
   }
-  if (ours.empty()) return 0;
+  return ours;
+}
+
+void Associations::label(const Association& association, const std::vector<os::Connection>& ours) {
+  if (ours.empty()) return;
   if (const auto done = EndpointKernel::mark(ours, os::kLabelledMark); !done) {
     spdlog::warn("connections with guest {}: {}", association.name, done.error().text);
   }
-  return ours.size();
 }
 
 Result<nlohmann::json> Associations::stage(const std::string& peer, const nlohmann::json& body) {
@@ -113,7 +159,10 @@ Result<nlohmann::json> Associations::stage(const std::string& peer, const nlohma
   if (!guest) return std::unexpected(guest.error());
   const auto on_the_way = parse_addresses(qemu::member(body, "on_the_way"));
   if (!on_the_way) return std::unexpected(on_the_way.error());
-  const auto may = may_speak_for(peer, *guest, *on_the_way);
+  const auto found = associations_.find(*guest);
+  const Association* known = found == associations_.end() ? nullptr : &found->second;
+  auto may = may_stage(peer, known, *on_the_way);
+  if (may) may = may_lead(*guest, *on_the_way);
   if (!may) return std::unexpected(may.error());
   Agreed agreed{.epoch = epoch_field(body, "epoch", 0),
                 .by = peer,
@@ -122,19 +171,20 @@ Result<nlohmann::json> Associations::stage(const std::string& peer, const nlohma
   if (agreed.secret.size() != crypto::KeyedHash::kKeySize) return fail("the secret is no key");
   const auto connections = parse_connections(qemu::member(body, "connections"), agreed.secret);
   if (!connections) return std::unexpected(connections.error());
-  const auto known = associations_.find(*guest);
-  Association next = known == associations_.end() ? Association{} : known->second;
+  Association next = known == nullptr ? Association{} : *known;
   if (next.current && next.current->epoch >= agreed.epoch) {
     return fail("guest {} has moved again since", *guest);
   }
   next.guest = *guest;
   next.name = text_field_or(body, "name", *guest);
   if (next.holder.empty()) next.holder = peer;
+  const auto here = ours(*connections, agreed.on_the_way);
+  if (here.empty()) return fail("none of these connections ends at host {}", context_.config.name);
+  for (const auto& each : here) next.correspondents.insert(each.guest);
   next.staged = std::move(agreed);
-  const std::size_t labelled = label(next, *connections);
-  if (labelled == 0) return fail("none of these connections ends at host {}", context_.config.name);
   if (auto done = take(next); !done) return std::unexpected(done.error());
-  return nlohmann::json{{"labelled", labelled}};
+  label(next, here);
+  return nlohmann::json{{"labelled", here.size()}};
 }
 
 Result<nlohmann::json> Associations::update(const std::string& peer, const nlohmann::json& body) {
@@ -154,10 +204,12 @@ Result<nlohmann::json> Associations::update(const std::string& peer, const nlohm
   }
   const auto connections = parse_connections(qemu::member(body, "connections"), agreed->secret);
   if (!connections) return std::unexpected(connections.error());
-  label(next, *connections);
+  const auto here = ours(*connections, agreed->on_the_way);
+  for (const auto& each : here) next.correspondents.insert(each.guest);
   if (!is_repeated) next.current = std::exchange(next.staged, std::nullopt);
   next.holder = peer;
   if (auto done = take(next); !done) return std::unexpected(done.error());
+  label(next, here);
   context_.events.publish("association", {{"guest", next.name}, {"host", peer}});
   return nlohmann::json{{"correspondents", texts_of(next.correspondents)}};
 }

@@ -13,7 +13,9 @@
 #include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "agent/endpoint_kernel.hh"
 #include "agent/fabrics.hh"
@@ -60,15 +62,19 @@ class Associations final {
   Result<nlohmann::json> update(const std::string& peer, const nlohmann::json& body);
   Result<nlohmann::json> end(const std::string& peer, const nlohmann::json& body);
   Result<nlohmann::json> undo(const std::string& peer, const nlohmann::json& body);
-  bool is_here(const Ip& address) const;
-  Result<> may_speak_for(const std::string& peer, const std::string& guest,
-                         const std::map<Ip, Ip>& addresses) const;
+  std::set<Ip> here() const;
+  bool speaks_for(const std::string& peer, const Association* known, const Ip& address) const;
+  Result<> may_stage(const std::string& peer, const Association* known,
+                     const std::map<Ip, Ip>& on_the_way) const;
+  Result<> may_lead(const std::string& guest, const std::map<Ip, Ip>& on_the_way) const;
   static os::MovedRules rules_of(const Association& association);
+  Result<> lead(const Association& association);
   Result<> take(const Association& association);
-  std::size_t label(Association& association, const std::vector<os::Connection>& connections) const;
+  std::vector<os::Connection> ours(const std::vector<os::Connection>& connections,
+                                   const std::map<Ip, Ip>& on_the_way) const;
+  static void label(const Association& association, const std::vector<os::Connection>& ours);
   void forget(const std::string& guest);
   static nlohmann::json to_json(const Agreed& agreed);
-  Result<> lead(const Association& association);
   static nlohmann::json to_json(const Association& association);
   static Agreed agreed(const nlohmann::json& json);
   static Association association(const nlohmann::json& json);

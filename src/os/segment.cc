@@ -62,12 +62,15 @@ std::optional<std::string> segment_of(const Ip& address) {
   return longest;
 }
 
-bool is_own_address(const Ip& address) {
+bool is_own_address(const Ip& address) { return own_addresses().contains(address); }
+
+std::set<Ip> own_addresses() {
+  std::set<Ip> addresses;
   const List list = list_addresses();
   for (const ifaddrs* entry = list.get(); entry != nullptr; entry = entry->ifa_next) {
-    if (address_of(*entry) == address) return true;
+    if (const auto address = address_of(*entry)) addresses.insert(*address);
   }
-  return false;
+  return addresses;
 }
 
 }  // namespace godwit::os

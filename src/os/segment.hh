@@ -1,6 +1,7 @@
 #pragma once
 // Which of the host's interfaces is on the segment that an address belongs to.
 #include <optional>
+#include <set>
 #include <string>
 
 #include "base/ip.hh"
@@ -12,5 +13,6 @@ namespace godwit::os {
 std::optional<std::string> segment_of(const Ip& address);
 // Whether the host itself has it, at any interface. Likewise.
 bool is_own_address(const Ip& address);
+std::set<Ip> own_addresses();
 
 }  // namespace godwit::os

@@ -39,6 +39,13 @@ std::vector<IpPrefix> Fabric::locators_of(DeviceIndex host, Ip address) const {
   return all;
 }
 
+bool Fabric::is_locator(Ip address) const {
+  return std::ranges::any_of(devices, [&](const Device& device) {
+    return std::ranges::any_of(device.locators,
+                               [&](const IpPrefix& each) { return each.contains(address); });
+  });
+}
+
 std::vector<unsigned> distances(const Fabric& fabric, const std::vector<DeviceIndex>& to) {
   std::vector<unsigned> hops(fabric.devices.size(), kUnreachable);
   std::deque<DeviceIndex> reached;

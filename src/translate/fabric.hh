@@ -45,6 +45,8 @@ struct Fabric {
   bool is_home(DeviceIndex host, Ip address) const;
   // The locators that a guest at this host may have, of the address's family.
   std::vector<IpPrefix> locators_of(DeviceIndex host, Ip address) const;
+  // Whether any guest may have it as one.
+  bool is_locator(Ip address) const;
 };
 
 // Hops from each device to the nearest of `to`; kUnreachable where there is no way, and from hosts
