@@ -65,6 +65,12 @@ std::string leaving_rules(const char* ip, int family) {
                      ip, family, kDirect, kNewAddressMark, kInheritedMark);
 }
 
+// Who sent to the new address, or is answered from it, knows no other.
+std::string explaining_rules(const char* ip, int family) {
+  return fmt::format("    {0} daddr @local{1} ct mark and {2} == 0 return\n", ip, family,
+                     kNewAddressMark);
+}
+
 std::string both(std::string (*rules)(const char*, int)) {
   return rules("ip", 4) + rules("ip6", 6);
 }
@@ -104,6 +110,14 @@ std::string table_text() {
                       kRelayMark);
   text += "  chain leaving {\n    type filter hook postrouting priority 300;\n";
   text += "    oifname @relays return\n" + both(leaving_rules) + "  }\n";
+  text += fmt::format(R"(
+  chain explaining {{
+    type filter hook postrouting priority 301;
+    oifname @relays return
+    ct mark and {0} == {1} return
+)",
+                      kInheritedMark | kNewAddressMark, kInheritedMark);
+  text += both(explaining_rules) + "  }\n";
   text += "  chain reporting {\n    type filter hook output priority -450;\n  }\n";
   return text;
 }
@@ -169,19 +183,21 @@ Result<> remove_table() {
   return apply_nftables(fmt::format("table inet {0} {{}}\ndelete table inet {0}\n", kTable));
 }
 
+Result<> add_quoted(const char* chain, const std::string& map, bool of_source) {
+  return add_quoted_rules({.table = kTable,
+                           .chain = chain,
+                           .map4 = map + '4',
+                           .map6 = map + '6',
+                           .of_source = of_source});
+}
+
 Result<> add_quoted() {
   for (const char* chain : {"arriving", "reporting"}) {
-    for (const bool is_source : {true, false}) {
-      const std::string map = is_source ? "quoted_from" : "quoted_to";
-      auto done = add_quoted_rules({.table = kTable,
-                                    .chain = chain,
-                                    .map4 = map + '4',
-                                    .map6 = map + '6',
-                                    .of_source = is_source});
-      if (!done) return done;
-    }
+    auto done = add_quoted(chain, "quoted_from", true);
+    if (done) done = add_quoted(chain, "quoted_to", false);
+    if (!done) return done;
   }
-  return {};
+  return add_quoted("explaining", "fresh", false);
 }
 
 }  // namespace

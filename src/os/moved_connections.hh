@@ -15,6 +15,7 @@
 //   output      -140  the same, for what the host itself sends
 //   forward        0  what has no relay any more is refused, with a reset
 //   postrouting  300  what P sends has F, or the new address
+//                301  what is said of packets to P, by it or the host, is said of the new address
 //
 // ICMP errors quote a packet as it was on the way: it gets the address back that its sender knows.
 #include <cstdint>
