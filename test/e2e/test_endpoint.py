@@ -97,8 +97,13 @@ class Echo:
     """One long connection to the guest's echo port, from a host; ask() says what came back."""
 
     CODE = """if 1:
-        import socket, sys
-        s = socket.create_connection((sys.argv[1], 7007), 5)
+        import socket, sys, time
+        for tries in range(50):  # a guest answers pings before it serves
+            try:
+                s = socket.create_connection((sys.argv[1], 7007), 5)
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.1)
         s.settimeout(float(sys.argv[2]))
         print('ready', s.getsockname()[0], flush=True)
         for line in sys.stdin.buffer:
