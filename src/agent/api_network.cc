@@ -36,25 +36,6 @@ void remove_port(Parts parts, const Request& request, Responder responder) {
   });
 }
 
-// A guest from elsewhere gets addresses of those that the fabric has for such, if it has none yet.
-Result<> lodge(Parts parts, nlohmann::json& port) {
-  const auto is_lodger = flag_field(port, "lodger", false);
-  if (!is_lodger) return std::unexpected(is_lodger.error());
-  if (!*is_lodger) return {};
-  if (text_field_or(port, "kind", "") != "uplink" || port.contains("guest_addresses")) {
-    return fail("a lodger is behind an uplink, and is given its addresses");
-  }
-  auto addresses = parts.network.guest_of(text_field_or(port, "name", ""));
-  if (addresses.empty()) {
-    auto free = parts.relocations.free_addresses();
-    if (!free) return std::unexpected(free.error());
-    addresses = *std::move(free);
-  }
-  port["guest_addresses"] = nlohmann::json::array();
-  for (const Ip& address : addresses) port["guest_addresses"].push_back(address.text());
-  return {};
-}
-
 auto both_ends(Parts parts, void (Network::*method)(const Network::Ends&, Network::Done)) {
   return [parts, method](const Request& request, Responder responder) {
     const auto body = body_of(request, responder);
@@ -82,9 +63,7 @@ void add_network_routes(http::Server& server, Parts parts) {
   server.route("POST", "/v1/ports", [parts](const Request& request, Responder responder) {
     auto body = body_of(request, responder);
     if (!body || !claim_tenant(request, *body, responder)) return;
-    if (!may_have(request, *body, responder)) return;
-    const auto lodged = lodge(parts, *body);
-    answer(responder, lodged ? parts.network.add_port(*body) : std::unexpected(lodged.error()));
+    if (may_have(request, *body, responder)) answer(responder, parts.network.add_port(*body));
   });
   server.route("DELETE", "/v1/ports/{name}", [parts](const Request& request, Responder responder) {
     remove_port(parts, request, std::move(responder));

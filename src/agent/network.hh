@@ -128,7 +128,6 @@ class Network final {
   std::optional<PortId> displaced_uplink(const std::string& name) const;
   std::set<Ip> locators() const;  // by which those here are reached, their new addresses too
   std::set<Ip> guests() const;    // their own addresses
-  std::vector<Ip> guest_of(const std::string& port) const;  // by the uplink's name; none: no guest
   std::map<Ip, Ip> new_addresses() const;  // of those that have one
   std::function<void()> guests_changed;    // any of these
   // These stay routed as they are when the uplinks of their guests go.

@@ -66,11 +66,6 @@ std::set<Ip> Network::guests() const {
   return guests;
 }
 
-std::vector<Ip> Network::guest_of(const std::string& port) const {
-  const PortRecord* record = find(port);
-  return record == nullptr ? std::vector<Ip>{} : addresses_of(record->guest);
-}
-
 std::map<Ip, Ip> Network::new_addresses() const {
   std::map<Ip, Ip> addresses;
   for (const auto& [id, record] : ports_) {

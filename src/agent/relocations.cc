@@ -111,7 +111,6 @@ void Relocations::sweep() {
 
 std::set<Ip> Relocations::used_locators() const {
   std::set<Ip> used = context_.network.locators();
-  used.merge(context_.network.guests());  // lodgers have them for their own
   for (const auto& [port, relocation] : relocations_) {
     if (relocation->is_over()) continue;
     for (const auto& each : relocation->record().addresses) used.insert(each.to_locator);
@@ -324,27 +323,6 @@ bool Relocations::is_on_its_way(const std::string& port) const {
   return std::ranges::any_of(relocations_, [&](const auto& each) {
     return each.second->record().name == port && !each.second->is_over();
   });
-}
-
-Result<std::vector<Ip>> Relocations::free_addresses() const {
-  const auto fabric = fabrics_.get();
-  if (!fabric) return fail("no fabric is known: godwit fabric set FILE");
-  const auto host = fabric->find(context_.config.name);
-  if (!host || !fabric->devices[*host].is_host()) {
-    return fail("host {} is not of the fabric (godwit fabric show)", context_.config.name);
-  }
-  std::vector<Ip> addresses;
-  const std::set<Ip> used = used_locators();
-  for (const Ip& family : {Ip::of4(0), Ip{}}) {
-    if (fabric->locators_of(*host, family).empty()) continue;
-    const auto address = translate::free_locator(*fabric, *host, family, used);
-    if (!address) return std::unexpected(address.error());
-    addresses.push_back(*address);
-  }
-  if (addresses.empty()) {
-    return fail("the fabric has no locators for guests at host {}", context_.config.name);
-  }
-  return addresses;
 }
 
 bool Relocations::give_up(const std::string& port) {

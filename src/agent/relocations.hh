@@ -32,9 +32,6 @@ class Relocations final {
   void follow(const std::vector<PortId>& uplinks, Relocation::Done done);
   void undo(const std::vector<PortId>& uplinks);
 
-  // Of those that the fabric has for guests from elsewhere at this host, one of each family.
-  Result<std::vector<Ip>> free_addresses() const;
-
   bool is_on_its_way(const std::string& port) const;
   // Of a port that is to go: whether its relocation can end now.
   bool give_up(const std::string& port);

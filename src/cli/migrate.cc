@@ -6,7 +6,6 @@
 #include "cli/follow.hh"
 #include "cli/options.hh"
 #include "cli/report.hh"
-#include "cli/second_nic.hh"
 #include "cli/when.hh"
 
 namespace godwit::cli {
@@ -17,7 +16,7 @@ struct Move {
   std::string topology;
   std::string to, max_downtime, bandwidth, on_diverge, stop_policy, on_restart, cache, at;
   unsigned lanes = 0;
-  std::string disk_mode, max_write_latency, strategy, relay_for, configure;
+  std::string disk_mode, max_write_latency, strategy, relay_for;
   bool delete_source = false;
   bool dry_run = false, hold = false, background = false, detach = false, wait = false;
   bool no_compact = false, no_known = false, in_order = false;
@@ -73,8 +72,7 @@ std::vector<std::string> members_of(const Context& context, const std::string& t
   return {names.begin(), names.end()};
 }
 
-ExitStatus dry_run(const Context& context, Move move) {
-  move.dry_run = true;
+ExitStatus dry_run(const Context& context, const Move& move) {
   const json report = context.post("/v1/migrations", body_of(move));
   if (context.as_json) {
     context.print_json(report);
@@ -98,32 +96,6 @@ ExitStatus migrate(const Context& context, Move move) {
   options.on_interrupt = FollowOptions::OnInterrupt::abort_move;
   options.until_ready = move.hold && !move.wait;
   return conclude(context, follow(context, id, options));
-}
-
-// The move itself is by endpoint; what fails before it leaves nothing.
-ExitStatus migrate_with_second_nic(const Context& context, Move move) {
-  if (move.vms.size() != 1 || move.detach || move.hold) {
-    throw Failure(ExitStatus::usage,
-                  "--strategy secondary-nic moves one vm at a time, and waits for it");
-  }
-  move.strategy = "endpoint";
-  if (move.dry_run) return dry_run(context, move);
-  SecondNic nic = plug_second_nic(context, move.vms[0], move.to);
-  ExitStatus status = ExitStatus::failed;
-  try {
-    if (move.configure != "after") configure_second_nic(context, nic);
-    status = migrate(context, move);
-  } catch (const Failure&) {
-    take_back_second_nic(context, nic);
-    throw;
-  }
-  if (status != ExitStatus::done) {
-    take_back_second_nic(context, nic);
-    return status;
-  }
-  flip_to_second_nic(context, nic);
-  context.say(second_nic_text(nic));
-  return status;
 }
 
 }  // namespace
@@ -171,14 +143,8 @@ void add_migrate(CLI::App& app, Context& context) {
                    "How the vm keeps its addresses: its wires are stretched (wire), or its guests' "
                    "uplinks follow it and the fabric's devices lead its packets there (nat; see "
                    "godwit fabric, godwit port add --guest), or the latter where it can be (auto, "
-                   "the default). Or it has new ones there, and its connections live on: the hosts "
-                   "see to that (endpoint), or it has a second NIC there before it goes, set up "
-                   "by its guest agent (secondary-nic)")
-      ->check(CLI::IsMember({"nat", "endpoint", "secondary-nic", "wire", "auto"}));
-  verb->add_option("--configure", move->configure,
-                   "With --strategy secondary-nic: set it up before the move (the default), or, to "
-                   "compare with, after")
-      ->check(CLI::IsMember({"before", "after"}));
+                   "the default). Or it has new ones there, and its connections live on (endpoint)")
+      ->check(CLI::IsMember({"nat", "endpoint", "wire", "auto"}));
   verb->add_option("--relay-for", move->relay_for,
                    "With --strategy endpoint: how long this host serves connections whose other "
                    "end has no agent (24h)")
@@ -232,9 +198,7 @@ void add_migrate(CLI::App& app, Context& context) {
     if (names->empty() && move->topology.empty()) {
       throw CLI::RequiredError("MOVABLE or --topology");
     }
-    const bool has_second_nic = move->strategy == "secondary-nic";
-    context.status =
-        has_second_nic ? migrate_with_second_nic(context, *move) : migrate(context, *move);
+    context.status = migrate(context, *move);
   });
 }
 

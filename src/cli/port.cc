@@ -10,7 +10,7 @@ namespace {
 struct NewPort {
   std::string name, bridge, interface, address, tenant;
   std::vector<std::string> guest;
-  bool uplink = false, masquerade = false, is_lodger = false;
+  bool uplink = false, masquerade = false;
 };
 
 // The vm or component that has it, or the guest behind it: its addresses, and by what they are
@@ -20,9 +20,7 @@ std::string owner_of(const json& port) {
   for (const json& each : port.value("guest_addresses", json::array())) {
     if (!guest.empty()) guest += ' ';
     guest += text_of(each, "address");
-    for (const char* other : {"locator", "new_address"}) {
-      if (each.contains(other)) guest += fmt::format(" ({})", text_of(each, other));
-    }
+    if (each.contains("locator")) guest += fmt::format(" ({})", text_of(each, "locator"));
   }
   if (!guest.empty()) return guest;
   return text_of(port, port.value("vm", "").empty() ? "component" : "vm");
@@ -58,7 +56,6 @@ void create_port(Context& context, const NewPort& port) {
   set_if_given(body, "address", port.address);
   if (port.masquerade) body["masquerade"] = true;
   if (!port.guest.empty()) body["guest_addresses"] = port.guest;
-  if (port.is_lodger) body["lodger"] = true;
   set_if_given(body, "tenant", port.tenant);
   const json made = context.post("/v1/ports", body);
   if (context.as_json) return context.print_json(made);
@@ -86,20 +83,12 @@ void add_port(CLI::App& app, Context& context) {
   auto* address =
       add->add_option("--address", port->address, "Address of the uplink, like 10.9.0.1/24")
           ->needs(uplink);
-  auto* guest =
-      add->add_option(
-             "--guest", port->guest,
-             "Address of the guest behind the uplink, in a routed network: this host routes "
-             "it to there, answers for it, and is the guest's gateway; again for one more")
-          ->needs(uplink)
-          ->excludes(address)
-          ->type_name("IP");
-  add->add_flag("--lodger", port->is_lodger,
-                "A guest from elsewhere is behind the uplink, with an address of those that the "
-                "fabric has for such guests at this host (godwit fabric)")
+  add->add_option("--guest", port->guest,
+                  "Address of the guest behind the uplink, in a routed network: this host routes "
+                  "it to there, answers for it, and is the guest's gateway; again for one more")
       ->needs(uplink)
       ->excludes(address)
-      ->excludes(guest);
+      ->type_name("IP");
   add->add_flag("--masquerade", port->masquerade,
                 "What comes from the uplink's network leaves this host with the host's address")
       ->needs(address);
