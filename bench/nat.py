@@ -23,9 +23,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "demo"))
 
-import nat_moves  # noqa: E402
-from nat_systems import SYSTEMS  # noqa: E402
-from nat_traffic import LOADS  # noqa: E402
+import guest_moves  # noqa: E402
+from nat_moves import SCENE  # noqa: E402
 from stage import StageError, performed, write_rows  # noqa: E402
 
 PROGRAM = pathlib.Path(os.environ.get("GODWIT_BUILD", ROOT / "build/release")) / "bench/nat_rows"
@@ -78,9 +77,9 @@ def judge(rows):
 def run(options):
     rows, met = [], True
     for part in options.part or PARTS:
-        of_part = nat_moves.measure(options) if part == "moves" else measured(options.quick)
+        of_part = guest_moves.measure(SCENE, options) if part == "moves" else measured(options.quick)
         rows += of_part
-        met = (nat_moves.judge if part == "moves" else judge)(of_part) and met
+        met = (guest_moves.judge(SCENE, of_part) if part == "moves" else judge(of_part)) and met
     if options.json:
         write_rows(options.json, rows)
     return met
@@ -91,13 +90,8 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="rules: 3 rounds of 1 s, instead of 7 of 3; moves: one round, of two correspondents and "
                         "the loads udp-1000 and ssh (of others by --load), instead of 3 of all")
-    parser.add_argument("--rounds", type=int, metavar="N", help="of moves")
     parser.add_argument("--part", action="append", choices=PARTS, help="only this one")
-    for what, choices in (("correspondent", nat_moves.CORRESPONDENTS), ("load", LOADS), ("system", SYSTEMS)):
-        parser.add_argument(f"--{what}", action="append", choices=choices,
-                            help="of moves: only this one; repeat for more")
-    parser.add_argument("--lab", default="bench-nat", metavar="NAME", help="the lab's name")
-    parser.add_argument("--json", metavar="FILE", help="write the figures as rows")
+    guest_moves.add_options(parser, SCENE, "bench-nat")
     options = parser.parse_args()
     return performed("bench nat", lambda: run(options))
 

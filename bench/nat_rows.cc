@@ -21,6 +21,7 @@
 #include "base/units.hh"
 #include "os/address_rewriting.hh"
 #include "os/netlink.hh"
+#include "round_trip.hh"
 #include "translate/move_tables.hh"
 
 namespace godwit {
@@ -275,14 +276,8 @@ class Way final {
     write(host_, at_host_, at_host);
   }
 
-  os::Fd socket(bool at_host, int type) const {
-    return (at_host ? host_ : client_).run([&] {
-      os::Fd fd(::socket(AF_INET, type | SOCK_CLOEXEC, 0));
-      const int one = 1;
-      ::setsockopt(fd.number(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-      return fd;
-    });
-  }
+  os::NetNamespace& client() { return client_; }
+  os::NetNamespace& host() { return host_; }
 
  private:
   static void write(os::NetNamespace& place, os::AddressRewriting& rewriting,
@@ -315,49 +310,10 @@ class Way final {
   os::AddressRewriting at_device_, at_host_;
 };
 
-sockaddr_in address(std::uint32_t ip) {
-  return {.sin_family = AF_INET, .sin_port = htons(kPort), .sin_addr = {htonl(ip)}, .sin_zero = {}};
-}
-const sockaddr* as_sockaddr(const sockaddr_in& at) {
-  return reinterpret_cast<const sockaddr*>(&at);
-}
-void need(bool done, const char* what) {
-  if (!done) fail_setup("{}", errno_text(what));
-}
-
-// Microseconds of a datagram there and back, the median.
-double round_trip_us(const Way& way, std::uint32_t to, int count) {
-  const os::Fd server = way.socket(true, SOCK_DGRAM), fd = way.socket(false, SOCK_DGRAM);
-  const sockaddr_in there = address(to);
-  need(::bind(server.number(), as_sockaddr(there), sizeof there) == 0, "bind");
-  need(::connect(fd.number(), as_sockaddr(there), sizeof there) == 0, "connect");
-  std::thread echo([&] {
-    std::array<char, 64> buffer{};
-    for (int i = 0; i < count; ++i) {
-      sockaddr_in who{};
-      socklen_t size = sizeof who;
-      const auto got = ::recvfrom(server.number(), buffer.data(), buffer.size(), 0,
-                                  reinterpret_cast<sockaddr*>(&who), &size);
-      ::sendto(server.number(), buffer.data(), static_cast<std::size_t>(got), 0,
-               reinterpret_cast<const sockaddr*>(&who), size);
-    }
-  });
-  std::vector<double> times;
-  std::array<char, 64> buffer{};
-  for (int i = 0; i < count; ++i) {
-    const auto begun = Clock::now();
-    need(::send(fd.number(), "ping", 4, 0) == 4, "send");
-    need(::recv(fd.number(), buffer.data(), buffer.size(), 0) == 4, "receive");
-    times.push_back(ms_since(begun) * 1000);
-  }
-  echo.join();
-  std::ranges::nth_element(times, times.begin() + count / 2);
-  return times[static_cast<std::size_t>(count) / 2];
-}
-
-double gbps(const Way& way, std::uint32_t to, Nanoseconds length) {
-  const os::Fd listener = way.socket(true, SOCK_STREAM), fd = way.socket(false, SOCK_STREAM);
-  const sockaddr_in any = address(INADDR_ANY), there = address(to);
+double gbps(Way& way, std::uint32_t to, Nanoseconds length) {
+  const os::Fd listener = socket_in(way.host(), SOCK_STREAM),
+               fd = socket_in(way.client(), SOCK_STREAM);
+  const sockaddr_in any = socket_address(INADDR_ANY, kPort), there = socket_address(to, kPort);
   need(::bind(listener.number(), as_sockaddr(any), sizeof any) == 0, "bind");
   need(::listen(listener.number(), 1) == 0, "listen");
   need(::connect(fd.number(), as_sockaddr(there), sizeof there) == 0, "connect");
@@ -380,12 +336,15 @@ double gbps(const Way& way, std::uint32_t to, Nanoseconds length) {
 }
 
 void measure_through(int rounds, Nanoseconds length) {
-  const Way way;
+  Way way;
   constexpr std::array kSystems{std::pair{kRewritten, "godwit-nat"}, std::pair{kPlain, "nothing"}};
   for (int i = 0; i < rounds; ++i) {
     for (const auto& [to, system] : kSystems) {
       row("through", system, "gbps", gbps(way, to, length), "Gbit/s");
-      row("through", system, "round_trip_us", round_trip_us(way, to, 5000), "us");
+      row("through", system, "round_trip_us",
+          round_trip_us(way.client(), socket_address(INADDR_ANY, 0), way.host(),
+                        socket_address(to, kPort), 5000),
+          "us");
     }
   }
 }

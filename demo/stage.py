@@ -241,7 +241,7 @@ class Client:
         return self
 
     def __exit__(self, *_):
-        self._probe.stdin.close()  # what runs in a guest (bench/nat_traffic.py) ends by that
+        self._probe.stdin.close()  # what runs in a guest (bench/guest_traffic.py) ends by that
         self._probe.kill()  # on SIGTERM it would ask the vm for a last report, and wait for it
         self._probe.wait()
 

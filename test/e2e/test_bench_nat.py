@@ -13,11 +13,12 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "bench"))
 
-import nat_guest  # noqa: E402
+import guest_moves  # noqa: E402
+import guest_programs  # noqa: E402
+import guest_services  # noqa: E402
 import nat_moves  # noqa: E402
-import nat_services  # noqa: E402
-from nat_services import Iperf, Redis  # noqa: E402
-from nat_traffic import AT_ONCE, LOADS, Correspondent, Datagrams, Ping, Seen, Stream, Traffic  # noqa: E402
+from guest_services import Iperf, Redis  # noqa: E402
+from guest_traffic import AT_ONCE, LOADS, Correspondent, Datagrams, Ping, Seen, Stream, Traffic  # noqa: E402
 from stage import StageError  # noqa: E402
 
 
@@ -107,10 +108,10 @@ while count := sys.stdin.readline():
 
 @pytest.mark.parametrize(("wrong_from", "right"), [(0, True), (6, False)])
 def test_each_answer_of_redis_is_looked_at(monkeypatch, wrong_from, right):
-    monkeypatch.setattr(nat_services, "REDIS_EVERY_S", 0)
+    monkeypatch.setattr(guest_services, "REDIS_EVERY_S", 0)
     flow = Redis(Local(REDIS.replace("told, wrong_from = {}, 0, 6", f"told, wrong_from = {{}}, 0, {wrong_from}")),
                  HOST, "10.66.1.20")
-    nat_moves.wait_until(lambda: len(flow._answers) > 20 or flow._wrong, 20, "answers")
+    guest_moves.wait_until(lambda: len(flow._answers) > 20 or flow._wrong, 20, "answers")
     flow._windows["move"] = [flow._answers[0][0], time.time()]
     seen = flow.seen("move")
     flow.stop()
@@ -122,7 +123,7 @@ def test_each_answer_of_redis_is_looked_at(monkeypatch, wrong_from, right):
 def test_a_redis_that_is_gone():
     """Its connection, not its answers."""
     flow = Redis(Local(REDIS + "    if told == 8: break"), HOST, "10.66.1.20")
-    nat_moves.wait_until(lambda: flow._wrong, 20, "the end")
+    guest_moves.wait_until(lambda: flow._wrong, 20, "the end")
     flow._windows["move"] = [flow._answers[0][0], time.time()]
     assert not flow.seen("move").survived
     flow.stop()
@@ -130,11 +131,11 @@ def test_a_redis_that_is_gone():
 
 def test_what_redis_is_told():
     told = io.StringIO()
-    assert nat_services.answer_to(("SET", "a2", "17"), told, io.StringIO("+OK\n")) == "+OK"
+    assert guest_services.answer_to(("SET", "a2", "17"), told, io.StringIO("+OK\n")) == "+OK"
     assert told.getvalue() == "*3\r\n$3\r\nSET\r\n$2\r\na2\r\n$2\r\n17\r\n"
-    assert nat_services.answer_to(("GET", "a2"), told, io.StringIO("$2\r\n17\r\n")) == "17"
-    assert nat_services.answer_to(("GET", "a2"), told, io.StringIO()) == ""
-    assert list(itertools.islice(nat_services.conversation("a2"), 4)) == [
+    assert guest_services.answer_to(("GET", "a2"), told, io.StringIO("$2\r\n17\r\n")) == "17"
+    assert guest_services.answer_to(("GET", "a2"), told, io.StringIO()) == ""
+    assert list(itertools.islice(guest_services.conversation("a2"), 4)) == [
         (("SET", "a2", "1"), "+OK"), (("GET", "a2"), "1"), (("SET", "a2", "2"), "+OK"), (("GET", "a2"), "2")]
 
 
@@ -147,7 +148,7 @@ def test_redis_answers_that_paused():
     assert Redis.of(answered, 90.0, 95.0, False).gap_ms == 5000
 
 
-def reported(*of_tenths, error=nat_services.ENDED_BY_US):
+def reported(*of_tenths, error=guest_services.ENDED_BY_US):
     """By iperf3: MB of each 0.1 s, of 8 ms of round trip."""
     return {"intervals": [{"sum": {"start": at / 10, "end": (at + 1) / 10, "bytes": int(mb * 1e6)},
                            "streams": [{"rtt": 8000}]} for at, mb in enumerate(of_tenths)], "error": error}
@@ -186,7 +187,7 @@ sys.exit(1)
 @pytest.mark.parametrize(("who", "where"), [(HOST, "host"), (GUEST, "guest")])
 def test_iperf3_reports_as_it_is_ended(monkeypatch, who, where):
     """In a host by a signal; in a guest as its standard input ends, and a signal would lose its report."""
-    monkeypatch.setattr(nat_services, "WARM_UP_S", 0)
+    monkeypatch.setattr(guest_services, "WARM_UP_S", 0)
     local = Local(IPERF3)
     local.argv.append(where)
     flow = Iperf(local, who, "10.66.1.20")
@@ -203,7 +204,7 @@ def test_windows_are_told_of_when_all_are_over(monkeypatch):
     said = []
     flow = SimpleNamespace(begin=lambda name: said.append(f"begin {name}"), end=lambda name: said.append(f"end {name}"),
                            seen=lambda name: said.append(f"seen {name}") or name, stop=lambda: said.append("stop"))
-    monkeypatch.setattr("nat_traffic.SETTLE_S", 0)
+    monkeypatch.setattr("guest_traffic.SETTLE_S", 0)
     traffic = Traffic(None, "ping", {}, "")
     traffic._flows = {"a2": flow}
     with traffic:
@@ -216,8 +217,8 @@ def rows(system="godwit-nat", load="udp-1000", failed=0, **changes):
     seen = Seen(40.0, True, 2.0, 0, 30.0)
     for name, value in changes.items():
         setattr(seen, name, value)
-    figures = nat_moves.figures_of(seen, Seen(3.0, True, 2.0, 0), {"pause_ms": 30.0}, 11)
-    return list(nat_moves.rows_of("outside", load, system, [figures] + failed * [None]))
+    figures = guest_moves.figures_of(seen, Seen(3.0, True, 2.0, 0), {"pause_ms": 30.0}, 11)
+    return list(guest_moves.rows_of(nat_moves.SCENE, "outside", load, system, [figures] + failed * [None]))
 
 
 def test_the_bound_is_the_pause_a_round_trip_and_what_is_usual():
@@ -230,7 +231,7 @@ def test_the_bound_is_the_pause_a_round_trip_and_what_is_usual():
     ({}, True), ({"gap_ms": 42.5}, False), ({"survived": False}, False),
     ({"gap_ms": 42.5, "system": "naive"}, True), ({"failed": 1}, False), ({"failed": 1, "system": "naive"}, True)])
 def test_who_is_judged(changes, kept):
-    assert nat_moves.judge(rows(**changes)) == kept
+    assert guest_moves.judge(nat_moves.SCENE, rows(**changes)) == kept
 
 
 def test_what_was_lost_by_a_flow_that_is_gone_is_not_known():
@@ -241,21 +242,21 @@ def test_what_was_lost_by_a_flow_that_is_gone_is_not_known():
 
 def test_all_correspondents_have_their_turn():
     correspondents = dict.fromkeys(nat_moves.CORRESPONDENTS)
-    turns = list(nat_moves.rounds_of(["ping", "udp-1000"], correspondents, SimpleNamespace(rounds=1, quick=False)))
+    turns = list(guest_moves.rounds_of(["ping", "udp-1000"], correspondents, SimpleNamespace(rounds=1, quick=False)))
     assert [(load, len(together)) for load, together in turns] == [("ping", 4), ("udp-1000", 2), ("udp-1000", 2)]
     assert list(turns[1][1]) + list(turns[2][1]) == list(correspondents)
 
 
 def test_throughput_is_compared_with_before():
     idle, seen = Seen(200.0, True, 8.0, mbit_s=80.0), Seen(500.0, True, 8.0, mbit_s=60.0)
-    figures = nat_moves.figures_of(seen, idle, {"pause_ms": 30.0}, 11)
-    value = {row["metric"]: row["value"] for row in nat_moves.rows_of("outside", "iperf3", "naive", [figures])}
+    figures = guest_moves.figures_of(seen, idle, {"pause_ms": 30.0}, 11)
+    value = {row["metric"]: row["value"] for row in guest_moves.rows_of(nat_moves.SCENE, "outside", "iperf3", "naive", [figures])}
     assert (value["throughput_mbit_s"], value["throughput_ratio"]) == (80.0, 0.75)
     assert value["bound_ms"] == 30.0 + 8.0 + 200.0 and "frames_lost" not in value
     assert not [row for row in rows(load="redis", lost=None) if "throughput" in row["metric"]]
 
 
 def test_loads_that_are_served():
-    assert AT_ONCE.keys() == LOADS.keys() and set(nat_guest.PROGRAMS) <= LOADS.keys()
+    assert AT_ONCE.keys() == LOADS.keys() and set(guest_programs.PROGRAMS) <= LOADS.keys()
     ports = [who.iperf_port for who in nat_moves.CORRESPONDENTS.values()]
-    assert sorted(ports) == list(nat_guest.IPERF_PORTS), "a server of iperf3 has one client"
+    assert sorted(ports) == list(guest_programs.IPERF_PORTS), "a server of iperf3 has one client"

@@ -1,12 +1,12 @@
-"""What correspondents of a guest that moves send it and get back, for the moves of `./dev bench nat`.
+"""What correspondents of a guest that moves send it and get back, for `./dev bench nat` and `bench mobility`.
 
   ping       ICMP every 10 ms
   udp-1000   1,000 datagrams a second each way, and as many echoes, numbered: `godwit lab probe`
   ssh        a long TCP connection: 80 bytes every 20 ms, which the guest echoes; each byte is looked at
   bulk       a TCP connection that sends as fast as the guest echoes, up to 1 MiB ahead of it
-  redis, iperf3   nat_services.py
+  redis, iperf3   guest_services.py
 
-The correspondent `displaced` is a guest that has moved before, which runs what a host runs: nat_guest.py.
+The correspondent `displaced` is a guest that has moved before, which runs what a host runs: guest_programs.py.
 """
 
 import re
@@ -15,9 +15,9 @@ import threading
 import time
 from dataclasses import dataclass
 
-from nat_guest import IPERF_PORTS, SHELL_PORT
-from nat_seen import ALIVE_MS, Seen, median, silence
-from nat_services import Iperf, Redis
+from guest_programs import IPERF_PORTS, SHELL_PORT
+from guest_seen import ALIVE_MS, Seen, median, silence
+from guest_services import Iperf, Redis
 from stage import Client, StageError, wait_until
 
 PING_S = 0.01
@@ -32,6 +32,7 @@ class Correspondent:
     host: str
     guest: str | None = None  # its address
     iperf_port: int = IPERF_PORTS[0]  # of the server that is its own
+    behind: str | None = None  # the router by whose address others know it
 
     def within(self):
         """Words that a command has before it."""

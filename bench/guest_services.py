@@ -1,4 +1,4 @@
-"""Flows of `./dev bench nat` to services as guests have them: redis-server and iperf3 of Debian.
+"""Flows to services as guests have them: redis-server and iperf3 of Debian.
 
   redis    SET and GET in turn, every 5 ms at most, of numbers that count up, over one connection; each answer is
            looked at, the next command waits for it
@@ -16,8 +16,8 @@ import threading
 import time
 from dataclasses import dataclass
 
-from nat_guest import REDIS_PORT, SHELL_PORT
-from nat_seen import ALIVE_MS, Seen, median, silence
+from guest_programs import REDIS_PORT, SHELL_PORT
+from guest_seen import ALIVE_MS, Seen, median, silence
 from stage import StageError, wait_until
 
 SERVE_LIMIT_S = 60

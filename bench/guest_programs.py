@@ -1,4 +1,4 @@
-"""Guests of `./dev bench nat` that serve correspondents, or are one: the lab's with programs of Debian.
+"""Guests of `./dev bench nat` and `bench mobility` that serve correspondents, or are one: the lab's with programs of Debian.
 
 Who serves has iperf3 or redis, and its kernel's command line says which (bench.serves=redis). A correspondent has the
 probe and iperf3: who comes to its port SHELL_PORT says the command that it is to run. Of one that serves the port is

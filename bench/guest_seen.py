@@ -1,4 +1,4 @@
-"""What a correspondent saw of a guest in a window of `./dev bench nat`, and what follows from times of answers."""
+"""What a correspondent saw of a guest in a window, and what follows from times of answers."""
 
 from dataclasses import dataclass
 
