@@ -8,13 +8,6 @@
 #include "os/connection_tracking.hh"
 
 namespace godwit::agent {
-namespace {
-
-auto ends_of(const os::Connection& each) {
-  return std::tuple(each.protocol, each.guest, each.guest_port, each.peer, each.peer_port);
-}
-
-}  // namespace
 
 void EndpointKernel::start() {
   is_started_ = true;
@@ -93,7 +86,7 @@ Result<> EndpointKernel::mark(std::vector<os::Connection> connections, std::uint
   std::set<Ip> guests;
   for (const auto& each : connections) guests.insert(each.guest);
   const auto tracked = os::connections_of(guests);  // in another order than ends_of()'s
-  std::map<decltype(ends_of(tracked[0])), const os::Connection*> known;
+  std::map<Ends, const os::Connection*> known;
   for (const auto& each : tracked) known.emplace(ends_of(each), &each);
   for (auto& each : connections) {
     if (const auto found = known.find(ends_of(each)); found != known.end()) each = *found->second;

@@ -4,6 +4,7 @@
 // Written anew where somebody took it away. Control thread, in one network namespace.
 #include <map>
 #include <string>
+#include <tuple>
 
 #include "agent/events.hh"
 #include "agent/network.hh"
@@ -12,6 +13,12 @@
 #include "os/moved_connections.hh"
 
 namespace godwit::agent {
+
+// What tells one connection from another.
+using Ends = std::tuple<std::uint8_t, Ip, std::uint16_t, Ip, std::uint16_t>;
+inline Ends ends_of(const os::Connection& each) {
+  return {each.protocol, each.guest, each.guest_port, each.peer, each.peer_port};
+}
 
 class EndpointKernel final {
  public:

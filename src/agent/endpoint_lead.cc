@@ -266,7 +266,8 @@ void EndpointLead::ask_forward() {
 }
 
 void EndpointLead::update(std::size_t index) {
-  const Correspondents& each = correspondents_[index];
+  Correspondents& each = correspondents_[index];
+  each.is_asked = true;
   parts_.source.ask(
       each.host, "flow.update",
       {{"guest", owner_.record.port.text()},
@@ -283,6 +284,7 @@ void EndpointLead::update(std::size_t index) {
 void EndpointLead::updated(std::size_t index, const Result<nlohmann::json>& reply) {
   Correspondents& each = correspondents_[index];
   each.was_told = true;
+  each.is_asked = false;
   if (reply) {
     for (const auto& text : texts_field(*reply, "correspondents")) {
       if (const auto address = parse_ip(text)) each.direct.insert(*address);
@@ -331,7 +333,8 @@ void EndpointLead::uplink_is_here() {
     save();
   }
   for (std::size_t i = 0; i < correspondents_.size(); ++i) {
-    if (correspondents_[i].direct.empty() && !correspondents_[i].was_told) update(i);
+    const Correspondents& each = correspondents_[i];
+    if (each.direct.empty() && !each.was_told && !each.is_asked) update(i);
   }
   watch();
 }
@@ -340,12 +343,16 @@ Result<EndpointLead::Alive> EndpointLead::count() const {
   const auto connections = EndpointKernel::connections_of(addresses());
   if (!connections) return std::unexpected(connections.error());
   Alive alive;
+  std::set<Ends> listed;  // what is not the correspondent's host does not know, and comes by relay
+  for (const auto& each : inherited_) listed.insert(ends_of(each));
   for (const auto& each : *connections) {
     if ((each.mark & os::kInheritedMark) == 0 || context_.network.guests().contains(each.peer)) {
       continue;
     }
-    const bool is_direct = std::ranges::any_of(
-        correspondents_, [&](const auto& one) { return one.direct.contains(each.peer); });
+    const bool is_direct = listed.contains(ends_of(each)) &&
+                           std::ranges::any_of(correspondents_, [&](const auto& one) {
+                             return one.direct.contains(each.peer);
+                           });
     ++(is_direct ? alive.direct : alive.relayed);
   }
   return alive;

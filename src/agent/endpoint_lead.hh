@@ -41,7 +41,7 @@ class EndpointLead final : public Lead {
     std::string host;
     Bytes secret{};
     std::set<Ip> direct{};  // once it knows where the guest is
-    bool was_told = false, is_ended = false;
+    bool was_told = false, is_asked = false, is_ended = false;
   };
   struct Alive {  // connections that are older than the move
     std::size_t direct = 0, relayed = 0;

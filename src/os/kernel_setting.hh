@@ -5,7 +5,7 @@
 
 namespace godwit::os {
 
-std::string kernel_setting(const std::string& setting);  // empty: there is none
+std::string kernel_setting(const std::string& setting);          // empty: there is none
 void set_kernel(const std::string& setting, const char* value);  // "net/ipv4/ip_forward"
 // An interface's proxied neighbours (Netlink::add_proxy_neighbour) are answered for, at once: else
 // the kernel waits up to 0.8 s.
