@@ -219,6 +219,9 @@ Result<> EndpointLead::inherit(const nlohmann::json& told) {
     auto connections = parse_connections(told.at("connections"));
     if (!connections) return std::unexpected(connections.error());
     inherited_ = *std::move(connections);
+    const auto more = told.find("left_out");
+    const bool is_said = more != told.end() && more->is_number_unsigned();
+    left_out_ = is_said ? more->get<std::size_t>() : 0;
   }
   return EndpointKernel::mark(inherited_, os::kInheritedMark);
 }
@@ -355,6 +358,8 @@ Result<EndpointLead::Alive> EndpointLead::count() const {
                            });
     ++(is_direct ? alive.direct : alive.relayed);
   }
+  // Tracking here knows those only that have said something since: they may all live.
+  alive.relayed = std::max(alive.relayed, left_out_);
   return alive;
 }
 
@@ -480,6 +485,7 @@ nlohmann::json EndpointLead::to_json() const {
   return {{"on_the_way", agent::to_json(on_the_way_)},
           {"correspondents", correspondents},
           {"connections", agent::to_json(inherited_)},
+          {"left_out", left_out_},
           {"relay", relay_},
           {"interface", interface_},
           {"relay_limit_s", relay_limit_s_},
@@ -503,6 +509,7 @@ void EndpointLead::load(const nlohmann::json& json) {
   if (const auto inherited = parse_connections(qemu::member(json, "connections"))) {
     inherited_ = *inherited;
   }
+  left_out_ = json.value("left_out", left_out_);
   relay_ = text_field_or(json, "relay", "");
   interface_ = text_field_or(json, "interface", "");
   relay_limit_s_ = json.value("relay_limit_s", relay_limit_s_);

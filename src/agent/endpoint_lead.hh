@@ -82,6 +82,7 @@ class EndpointLead final : public Lead {
   std::map<Ip, Ip> on_the_way_;
   std::vector<Correspondents> correspondents_;
   std::vector<os::Connection> inherited_;  // as the source listed them last
+  std::size_t left_out_ = 0;               // of that list
   std::string relay_, interface_;          // this end; empty: there is none
   std::int64_t relay_limit_s_ = 24L * 3600;
   std::int64_t relay_until_ = 0;  // seconds since 1970

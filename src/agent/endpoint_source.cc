@@ -24,7 +24,7 @@ constexpr std::int64_t kGrace = 60;  // seconds, for the guest's host
 constexpr std::int64_t kRefusing = 120;
 constexpr Nanoseconds kSweepInterval = seconds(10);
 
-std::int64_t seconds_field(const nlohmann::json& object, const char* key) {
+std::int64_t count_field(const nlohmann::json& object, const char* key) {
   const auto found = object.find(key);
   const bool is_one = found != object.end() && found->is_number_unsigned();
   return is_one ? static_cast<std::int64_t>(found->get<std::uint32_t>()) : 0;
@@ -95,7 +95,7 @@ void EndpointSource::on_request(PeerRequest request, const nlohmann::json& body)
   if (request.method == "endpoint.list") return request.answer(list(*uplink));
   if (request.method == "endpoint.forward") return request.answer(forward(*uplink));
   if (request.method == "endpoint.end")
-    return request.answer(end(*uplink, body.value("reset", 0U) > 0));
+    return request.answer(end(*uplink, count_field(body, "reset") > 0));
   if (request.method == "endpoint.undo") {
     undo(*uplink);
     return request.answer(nlohmann::json::object());
@@ -171,7 +171,7 @@ void EndpointSource::stage(const std::string& peer, const nlohmann::json& body, 
                                              .epoch = epoch_field(body, "epoch", 0),
                                              .to = peer,
                                              .addresses = guest_of(*record),
-                                             .limit_s = seconds_field(body, "relay_s")});
+                                             .limit_s = count_field(body, "relay_s")});
   const auto port = context_.network.add_port(
       {{"name", text_field_or(body, "relay", "")}, {"kind", "uplink"}, {"tenant", record->tenant}});
   if (!port) return answer(std::unexpected(port.error()));
@@ -244,8 +244,10 @@ void EndpointSource::agree(std::shared_ptr<Relay> relay, const Survey& survey,
 Result<nlohmann::json> EndpointSource::list(const PortId& uplink) const {
   auto connections = EndpointKernel::connections_of(relays_.at(uplink).addresses);
   if (!connections) return std::unexpected(connections.error());
-  if (connections->size() > kMostConnections) connections->resize(kMostConnections);
-  return nlohmann::json{{"connections", agent::to_json(*connections)}};
+  const std::size_t all = connections->size();
+  connections->resize(std::min(all, kMostConnections));
+  return nlohmann::json{{"connections", agent::to_json(*connections)},
+                        {"left_out", all - connections->size()}};
 }
 
 nlohmann::json EndpointSource::last_connections(const PortId& uplink) const {
@@ -393,8 +395,8 @@ EndpointSource::Relay EndpointSource::relay(const nlohmann::json& json) {
               .agreed = texts_field(json, "agreed"),
               .forwards = qemu::flag_at(json, "forwards"),
               .refuses = qemu::flag_at(json, "refuses"),
-              .limit_s = seconds_field(json, "limit_s"),
-              .until = seconds_field(json, "until")};
+              .limit_s = count_field(json, "limit_s"),
+              .until = count_field(json, "until")};
   for (const auto& text : texts_field(json, "addresses")) {
     if (const auto address = parse_ip(text)) relay.addresses.insert(*address);
   }
