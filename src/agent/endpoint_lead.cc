@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/connection_list.hh"
+#include "crypto/keyed_hash.hh"
 #include "os/relay_route.hh"
 #include "os/wall_clock.hh"
 #include "qemu/json.hh"
@@ -96,8 +97,10 @@ void EndpointLead::staged(const nlohmann::json& told) {
   if (!connections) return refuse(connections.error().text);
   inherited_ = *connections;
   for (const auto& each : array_field(told, "agreed")) {
-    correspondents_.push_back({.host = text_field_or(each, "host", ""),
-                               .secret = from_hex(text_field_or(each, "secret", ""))});
+    Bytes secret = from_hex(text_field_or(each, "secret", ""));
+    if (secret.size() != crypto::KeyedHash::kKeySize) return refuse("the source tells no secret");
+    correspondents_.push_back(
+        {.host = text_field_or(each, "host", ""), .secret = std::move(secret)});
   }
   translate::Rules rules;
   for (const auto& each : owner_.record.addresses) {
