@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/units.hh"
 #include "cli/table.hh"
 
 namespace godwit::cli {
