@@ -178,6 +178,7 @@ def test_a_correspondent_without_agent_is_relayed_for_its_time(abroad):
     assert not guest.answers(STRANGER)
 
 
+@pytest.mark.thorough
 def test_agents_that_die_meanwhile(abroad):
     """The correspondent's: the relay serves until it is back; then all three, and nothing is forgotten."""
     guest = Guest(abroad, 22)
@@ -221,6 +222,7 @@ def test_what_was_agreed_is_undone_with_the_move(abroad):
     assert known.ask() == "same"
 
 
+@pytest.mark.thorough
 def test_a_guest_that_is_abroad_goes_on_by_wire(abroad):
     guest = Guest(abroad, 24)
     known = Echo(guest, "x1")
