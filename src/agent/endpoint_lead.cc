@@ -305,10 +305,17 @@ void EndpointLead::updated(std::size_t index, const Result<nlohmann::json>& repl
 }
 
 void EndpointLead::reach_flipped() {
-  if (reached_ >= Phase::forwarded &&
-      std::ranges::all_of(correspondents_, &Correspondents::was_told)) {
-    reach(Phase::flipped);
-  }
+  if (reached_ >= Phase::forwarded && all_are_told()) reach(Phase::flipped);
+}
+
+bool EndpointLead::all_are_told() const {
+  return std::ranges::all_of(correspondents_, &Correspondents::was_told);
+}
+
+std::set<Ends> EndpointLead::inherited_ends() const {
+  std::set<Ends> ends;
+  for (const auto& each : inherited_) ends.insert(ends_of(each));
+  return ends;
 }
 
 // Its connections are those that it told of last.
@@ -317,14 +324,14 @@ void EndpointLead::abandon_source() {
   if (const auto done = inherit(nlohmann::json::object()); !done) tell(done.error().text);
   if (const auto done = write(); !done) tell(done.error().text);
   for (std::size_t i = 0; i < correspondents_.size(); ++i) update(i);
-  reached_ = Phase::forwarded;
+  reached_ = all_are_told() ? Phase::flipped : Phase::forwarded;
   save();
 }
 
 void EndpointLead::uplink_stands(const nlohmann::json& told, std::function<void()> done) {
-  const std::vector<os::Connection> before = inherited_;
+  const std::set<Ends> before = inherited_ends();
   if (const auto inherited = inherit(told); !inherited) tell(inherited.error().text);
-  if (before.size() != inherited_.size()) {
+  if (before != inherited_ends()) {
     for (std::size_t i = 0; i < correspondents_.size(); ++i) update(i);
   }
   done();
@@ -334,6 +341,8 @@ void EndpointLead::uplink_stands(const nlohmann::json& told, std::function<void(
 
 void EndpointLead::uplink_is_here() {
   if (reached_ < Phase::forwarded) lead();
+  // The agent may have ended between the last answer and its record.
+  if (reached_ == Phase::forwarded && all_are_told()) reached_ = Phase::flipped;
   if (relay_until_ == 0) {
     relay_until_ = os::wall_clock_seconds() + relay_limit_s_;
     save();
@@ -349,8 +358,8 @@ Result<EndpointLead::Alive> EndpointLead::count() const {
   const auto connections = EndpointKernel::connections_of(addresses());
   if (!connections) return std::unexpected(connections.error());
   Alive alive;
-  std::set<Ends> listed;  // what is not the correspondent's host does not know, and comes by relay
-  for (const auto& each : inherited_) listed.insert(ends_of(each));
+  // What is not listed the correspondent's host does not know: it comes by the relay.
+  const std::set<Ends> listed = inherited_ends();
   for (const auto& each : *connections) {
     if ((each.mark & os::kInheritedMark) == 0 || context_.network.guests().contains(each.peer)) {
       continue;

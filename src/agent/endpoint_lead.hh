@@ -66,6 +66,8 @@ class EndpointLead final : public Lead {
   void update(std::size_t index);
   void updated(std::size_t index, const Result<nlohmann::json>& reply);
   void reach_flipped();
+  bool all_are_told() const;
+  std::set<Ends> inherited_ends() const;
   Result<Alive> count() const;
   void watch();
   void end_relay(std::size_t relayed, bool is_late);

@@ -17,7 +17,7 @@ STRANGER = "router-world"  # has no agent
 class Guest(Vm):
     """At home at h1; `number` is the last of its address."""
 
-    def __init__(self, fleet, number):
+    def __init__(self, fleet, number, correspondent="x1"):
         super().__init__(fleet, f"vm{number}", "10.66.1", nic=True)
         self.address, self.host = f"10.66.1.{number}", "h1"
         fleet.godwit("h1", "port", "add", self.uplink, "--uplink", "--guest", self.address)
@@ -26,7 +26,7 @@ class Guest(Vm):
                      "--append", f"console=ttyS0 quiet godwit.ip={self.address}/24 godwit.gw=10.66.1.1 "
                      "godwit.dirty=2mbit godwit.working-set=4MiB")
         fleet.godwit("h1", "connect", self.port, self.uplink)
-        wait_until(lambda: self.answers("x1"), 60, lambda: f"{self.name}: {fleet.logs()}")
+        wait_until(lambda: self.answers(correspondent), 60, lambda: f"{self.name}: {fleet.logs()}")
 
     def answers(self, correspondent, address=None):
         return self.fleet.lab.exec(correspondent, "ping", "-c", "1", "-W", "1", address or self.address,
@@ -247,3 +247,19 @@ def test_where_it_cannot_be_it_says_why(abroad):
     assert "is at home at host h2, too: --strategy nat" in at_home
     wrong = guest.move("--strategy", "endpoint", "--relay-for", "forever", expect=3)
     assert "forever" in str(wrong)
+
+
+@pytest.mark.thorough
+def test_the_source_dies_and_nobody_had_to_be_told(abroad):
+    """Its relay is gone with it; the guest is abroad all the same, and is told of when the source is back."""
+    guest = Guest(abroad, 26, correspondent=STRANGER)
+    abroad.begin_move(guest, "h1", "f1", *Fleet.PATIENT, "--strategy", "endpoint")
+    wait_until(lambda: abroad.vms_of("f1").get(guest.name, {}).get("state") == "running", 60, "it runs at f1")
+    abroad.kill_agent("h1")
+    guest.host = "f1"
+    wait_until(lambda: (guest.relocation() or {}).get("phase") in ("flipped", "settled"), 30, guest.relocation)
+    assert guest.uplink in abroad.ports_at("f1")
+    new = guest.relocation()["lead"]["addresses"][0]["new_address"]
+    wait_until(lambda: guest.answers("x1", new), 20, guest.relocation)
+    abroad.start_agent("h1")
+    wait_until(lambda: guest.uplink not in abroad.ports_at("h1"), 40, guest.relocation)
