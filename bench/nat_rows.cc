@@ -286,24 +286,6 @@ class Way final {
       if (const auto done = rewriting.set(rewrites); !done) fail_setup("{}", done.error().text);
     });
   }
-  static void join(os::NetNamespace& left, os::NetNamespace& right, int n) {
-    left.run([&] {
-      os::Netlink netlink;
-      const std::string near = fmt::format("to{}", n);
-      netlink.add_veth(near, "far");
-      netlink.move_to("far", right.fd());
-      netlink.add_address(near, fmt::format("10.{}.0.1/24", n));
-      netlink.set_up(near);
-      netlink.set_up("lo");
-    });
-    right.run([&] {
-      os::Netlink netlink;
-      netlink.rename("far", fmt::format("from{}", n));
-      netlink.add_address(fmt::format("from{}", n), fmt::format("10.{}.0.2/24", n));
-      netlink.set_up(fmt::format("from{}", n));
-      netlink.set_up("lo");
-    });
-  }
 
   os::NetNamespace client_ = os::NetNamespace::create(), device_ = os::NetNamespace::create(),
                    host_ = os::NetNamespace::create();

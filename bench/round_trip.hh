@@ -1,5 +1,6 @@
 #pragma once
-// A datagram there and back between network namespaces, timed by who sends it.
+// Network namespaces that are linked, and a datagram there and back between them, timed by who
+// sends it.
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -13,6 +14,7 @@
 
 #include "base/problem.hh"
 #include "os/fd.hh"
+#include "os/netlink.hh"
 #include "os/netns.hh"
 
 namespace godwit {
@@ -35,6 +37,26 @@ inline os::Fd socket_in(os::NetNamespace& place, int type) {
     const int one = 1;
     ::setsockopt(fd.number(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     return fd;
+  });
+}
+
+// A link between two, and their addresses: 10.N.0.1 to the left, 10.N.0.2 to the right.
+inline void join(os::NetNamespace& left, os::NetNamespace& right, int n) {
+  left.run([&] {
+    os::Netlink netlink;
+    const std::string near = fmt::format("to{}", n);
+    netlink.add_veth(near, "far");
+    netlink.move_to("far", right.fd());
+    netlink.add_address(near, fmt::format("10.{}.0.1/24", n));
+    netlink.set_up(near);
+    netlink.set_up("lo");
+  });
+  right.run([&] {
+    os::Netlink netlink;
+    netlink.rename("far", fmt::format("from{}", n));
+    netlink.add_address(fmt::format("from{}", n), fmt::format("10.{}.0.2/24", n));
+    netlink.set_up(fmt::format("from{}", n));
+    netlink.set_up("lo");
   });
 }
 
