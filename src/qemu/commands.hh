@@ -94,7 +94,10 @@ void set_postcopy_bandwidth(Qmp& qmp, ByteCount per_second, Done done);
 // What auto-converge waits for: twice a round in which the guest dirtied more than this share of
 // what was sent.
 void set_throttle_trigger(Qmp& qmp, unsigned percent, Done done);
-// Rounds of QEMU's own RARP announcements after a move. Wires tell their peers themselves: 0.
+// Rounds of QEMU's own announcements after a move. Wires tell their peers themselves, so none would
+// do; but with none QEMU frees a timer of virtio-net when the vm is loaded, and crashes when its
+// guest resets that device, as each that reboots does (7.2: virtio_net_reset, timer_del).
+inline constexpr unsigned kAnnounceRounds = 1;
 void set_announce_rounds(Qmp& qmp, unsigned rounds, Done done);
 void migrate(Qmp& qmp, const std::string& uri, Done done);           // "unix:/run/..."
 void migrate_incoming(Qmp& qmp, const std::string& uri, Done done);  // after -incoming defer

@@ -203,7 +203,7 @@ void IncomingMigration::start(std::string uri, MigrationCapabilities capabilitie
     };
   };
   set_migration_capabilities(qmp_, capabilities, guard([] {}));
-  set_announce_rounds(qmp_, 0, guard([this, guard, uri = std::move(uri)] {
+  set_announce_rounds(qmp_, kAnnounceRounds, guard([this, guard, uri = std::move(uri)] {
                         if (over_) return;
                         migrate_incoming(qmp_, uri, guard([this] {
                                            if (events_.listening) events_.listening();

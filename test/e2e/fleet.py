@@ -55,6 +55,23 @@ def pid_namespace(pid):
         return None
 
 
+# A command in the guest, by its agent's channel, without ours.
+IN_GUEST = """if 1:
+    import base64, json, socket, sys, time
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(f'/run/godwit/vms/{sys.argv[1]}/guest-agent.sock')
+    lines = s.makefile('rb')
+    def ask(command, **arguments):
+        s.sendall(json.dumps({'execute': command, 'arguments': arguments}).encode() + b'\\n')
+        return json.loads(lines.readline())['return']
+    s.sendall(b'\\xff' + json.dumps({'execute': 'guest-sync-delimited', 'arguments': {'id': 7}}).encode() + b'\\n')
+    while b'7' not in lines.readline(): pass
+    pid = ask('guest-exec', path='/bin/sh', arg=['-c', sys.argv[2]], **{'capture-output': True})['pid']
+    while not (done := ask('guest-exec-status', pid=pid))['exited']: time.sleep(0.05)
+    print(base64.b64decode(done.get('out-data', '')).decode() + base64.b64decode(done.get('err-data', '')).decode())
+"""
+
+
 class Fleet:
     """Hosts e1, client and w1 with an agent each; or those of another lab, with the same names."""
 
@@ -274,6 +291,10 @@ class Fleet:
             told += [self.lab.exec(host, *command, check=False).stdout
                      for command in (("nstat", "-asz", "UdpRcvbufErrors"), ("ip", "-s", "link"))]
         return "\n".join(told)
+
+    def in_guest(self, host, vm, command, check=True):
+        """What a shell in a vm with qemu-guest-agent says."""
+        return self.lab.exec(host, "python3", "-c", IN_GUEST, vm.name, command, check=check).stdout
 
     # ---- migrations ----
 

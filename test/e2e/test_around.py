@@ -122,6 +122,18 @@ def test_the_vm_s_clock(fleet, guest_agent):
 
 
 @pytest.mark.thorough
+def test_a_guest_restarts_where_it_went(fleet):
+    """Its reset is not the end of a QEMU that loaded it."""
+    vm = fleet.run_vm(guest_agent=True)
+    wait_until(lambda: "up" in fleet.in_guest("e1", vm, "echo up", check=False), 60, "its agent")
+    fleet.move(vm, "e1", "w1")
+    pid = fleet.qemus("w1")
+    fleet.in_guest("w1", vm, "(sleep 1; echo b > /proc/sysrq-trigger) > /dev/null 2>&1 &")
+    wait_until(lambda: not vm.ping(), 20, "it restarts")
+    vm.wait_until_it_answers()
+    assert fleet.qemus("w1") == pid
+
+
 def test_a_guest_agent_that_is_not_there(fleet):
     vm = fleet.run_vm(nic=False, guest_agent=False)
     assert "--guest-agent" in fleet.move(vm, "e1", "w1")["clock"]["why"]
