@@ -9,6 +9,7 @@
 #include "os/wall_clock.hh"
 #include "qemu/commands.hh"
 #include "qemu/json.hh"
+#include "qemu/nic_device.hh"
 #include "qemu/receive_ring.hh"
 #include "qemu/trapped_frame.hh"
 
@@ -226,7 +227,7 @@ void SourceMove::pause_ports() {
   Vm* vm = context_.vms.find(record_.vm);
   if (vm == nullptr) return pause({});
   // Without its answer QEMU is dying, and the move with it.
-  qemu::newest_received_after_barrier(vm->qmp(), record_.ports.size(),
+  qemu::newest_received_after_barrier(vm->qmp(), qemu::nic_device_ids(vm->spec()),
                                       memory_ && !memory_->stop_asked(), pause);
 }
 
@@ -273,7 +274,8 @@ void SourceMove::owned(const nlohmann::json& reply) {
     report_.held_dropped = qemu::unsigned_at(reply, "held_dropped");
     record_.report = migrate::to_json(report_);
   }
-  if (reply.contains("clock")) record_.clock = to_json(clock_report(reply["clock"]));
+  if (qemu::member(reply, "clock").is_object())
+    record_.clock = to_json(clock_report(reply["clock"]));
   feed(SourceEvent::target_owns);
   if (!machine_.memory_follows()) return;
   if (Vm* vm = context_.vms.find(record_.vm)) vm->leave();

@@ -5,6 +5,7 @@
 
 #include "base/check.hh"
 #include "qemu/disk_nodes.hh"
+#include "qemu/nic_device.hh"
 
 namespace godwit::qemu {
 namespace {
@@ -134,17 +135,33 @@ void add_disks(Arguments& argv, const VmSpec& spec, const std::vector<DiskPaths>
   }
 }
 
+// Empty, most of them: a bus for what is plugged in later. The chassis is the guest's name for it.
+void add_nic_slots(Arguments& argv, unsigned count) {
+  for (unsigned slot = 0; slot < count; ++slot) {
+    add(argv, {"-device", fmt::format("pcie-root-port,id={},bus=pcie.0,addr={:#x}.{:#x},"
+                                      "multifunction=on,chassis={},port={}",
+                                      nic_slot_id(slot), kNicSlotsSlot, slot, slot + 1, slot)});
+  }
+}
+
+std::string option_text(const nlohmann::ordered_json& device) {
+  std::string text;
+  for (const auto& [key, value] : device.items()) {
+    const std::string word = value.is_string() ? value.get<std::string>() : value.dump();
+    text += text.empty() ? word : fmt::format(",{}={}", key, word);
+  }
+  return text;
+}
+
 void add_nics(Arguments& argv, const VmSpec& spec, const std::vector<int>& tap_fds) {
   CHECK(tap_fds.size() == spec.nics.size(), "vm {}: {} TAPs for {} NICs", spec.name, tap_fds.size(),
         spec.nics.size());
+  add_nic_slots(argv, spec.nic_slots);
   for (std::size_t i = 0; i < spec.nics.size(); ++i) {
-    // QEMU finds the vnet header by itself from the descriptor (IFF_VNET_HDR). The rings are as
-    // large as QEMU allows: a frame that meets a full ring when the vm stops is thrown away by QEMU
-    // (trapped_frame.hh).
-    add(argv, {"-netdev", fmt::format("tap,id=net{},fd={},vhost=off", i, tap_fds[i]), "-device",
-               fmt::format("virtio-net-pci,id=nic{0},netdev=net{0},mac={1},bus=pcie.0,addr={2:#x},"
-                           "disable-legacy=on,romfile=,rx_queue_size=1024",
-                           i, spec.nics[i].mac, kFirstNicSlot + i)});
+    // QEMU finds the vnet header by itself from the descriptor (IFF_VNET_HDR).
+    add(argv, {"-netdev",
+               fmt::format("tap,id={},fd={},vhost=off", nic_netdev_id(spec.nics[i], i), tap_fds[i]),
+               "-device", option_text(nic_device(spec.nics[i], i))});
   }
 }
 

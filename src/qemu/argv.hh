@@ -17,6 +17,7 @@ inline constexpr std::string_view kQemuBinary = "qemu-system-x86_64";
 // q35 keeps 0x1f for the ICH9).
 inline constexpr unsigned kImageSlot = 0x02;
 inline constexpr unsigned kFirstNicSlot = 0x03;
+inline constexpr unsigned kNicSlotsSlot = 0x0b;  // all root ports for NICs, a function each
 inline constexpr unsigned kGuestAgentSlot = 0x10;
 inline constexpr unsigned kFirstDiskSlot = 0x11;  // of virtio disks
 inline constexpr unsigned kScsiSlot = kFirstDiskSlot + kMaxDisks;

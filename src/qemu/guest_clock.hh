@@ -3,32 +3,23 @@
 // sees stand too, but for the RTC, which nobody reads again: afterwards its wall clock is behind by
 // the pause. Only the guest can step it: qemu-guest-agent does, if it runs there.
 //
-//   guest-sync-delimited ──▶ guest-get-time ──▶ guest-set-time ──▶ guest-get-time
-//                                                      ▲    if still off    │
-//                                                      └────────────────────┘
+//   guest-get-time ──▶ guest-set-time ──▶ guest-get-time
+//                           ▲    if still off    │
+//                           └────────────────────┘
 // A busy guest comes to the setting late: what is then left shows by how much, and the next one is
 // that much ahead.
 //
 // It is stepped by what the pause took, not set to this host's time: the guest may have a better
-// one. The guest is not trusted: what it sends is bounded and waited for with a limit (QEMU,
-// docs/interop/qemu-ga-ref).
+// one.
 #include <functional>
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
-#include <string>
-#include <string_view>
+#include <optional>
 
 #include "base/result.hh"
 #include "base/units.hh"
-#include "os/byte_stream.hh"
-#include "os/loop.hh"
+#include "qemu/guest_agent.hh"
 
 namespace godwit::qemu {
-
-// Of each answer. An agent that sets the clock also writes the RTC, which waits for its next
-// second.
-inline constexpr Nanoseconds kGuestAgentTimeout = seconds(5);
-inline constexpr std::size_t kMaxGuestAnswer = 16 << 10;  // bytes; those of interest have fifty
 
 class GuestClock final {
  public:
@@ -42,31 +33,21 @@ class GuestClock final {
   GuestClock(os::Loop& loop, std::unique_ptr<os::ByteStream> stream, Nanoseconds behind, Done done);
 
  private:
-  enum class Step { sync, before, set, after };
-
-  void read();
-  void take_line(std::string_view line);
-  void answered(const nlohmann::json& answer);
-  void ask(Step step, const nlohmann::json& request);
+  void before();
   void set();
-  void flush();
+  void after();
   void finish(Result<Outcome> result);
-  Instant middle(Instant now) const { return asked_ + (now - asked_) / 2; }
+  // Half way between the request that is answered now and its answer.
+  Nanoseconds middle(Instant now) const;
 
-  os::Loop& loop_;
-  std::unique_ptr<os::ByteStream> stream_;
+  std::optional<GuestAgent> agent_;  // until `done`
   Nanoseconds behind_;
   Done done_;
-  Step step_ = Step::sync;
-  std::string input_, output_;
-  Instant asked_{};
   // What the guest's clock would show at an instant of ours had there been no pause: right_ + it.
   Nanoseconds right_{};
   Nanoseconds before_{};  // the round trip of asking for it
   Nanoseconds lead_{};    // from our asking to the guest's setting
   int settings_ = 0;
-  os::Loop::Timer timer_;
-  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace godwit::qemu

@@ -26,9 +26,12 @@
 #include "os/test_wait.hh"
 #include "qemu/commands.hh"
 #include "qemu/devices.hh"
+#include "qemu/guest_network.hh"
 #include "qemu/host.hh"
 #include "qemu/launch.hh"
 #include "qemu/migration.hh"
+#include "qemu/nic_device.hh"
+#include "qemu/nic_plug.hh"
 #include "qemu/receive_ring.hh"
 #include "qemu/trapped_frame.hh"
 
@@ -155,10 +158,11 @@ struct RealQemu : ::testing::Test {
         wait_until(loop, [&] { return output.find("godwit-guest ready") != std::string::npos; });
     ASSERT_TRUE(booted) << output << log_tail(paths("a"));
   }
-  void start_target() {
+  void start_target(std::vector<int> tap_fds = {}) {
     auto pair = os::make_socket_pair();
-    Launched launched =
-        launch(spec, {.paths = paths("b"), .tap_fds = {}, .incoming_fd = pair.theirs.number()});
+    Launched launched = launch(
+        spec,
+        {.paths = paths("b"), .tap_fds = std::move(tap_fds), .incoming_fd = pair.theirs.number()});
     target = std::move(launched.child);
     b = connect(paths("b"), "target");
     incoming.emplace(*b, IncomingMigration::Events{
@@ -185,6 +189,7 @@ struct RealQemu : ::testing::Test {
                                events.push_back(who + " " + event.name);
                                if (who == "source" && outgoing) outgoing->event(event);
                                if (who == "target" && incoming) incoming->event(event);
+                               if (unplugging) unplugging->on_event(event);
                              },
                          .closed = [this, who](std::string) { closed.push_back(who); }});
   }
@@ -226,6 +231,7 @@ struct RealQemu : ::testing::Test {
   std::unique_ptr<Qmp> a, b;
   std::optional<IncomingMigration> incoming;
   std::optional<OutgoingMigration> outgoing;
+  std::optional<NicUnplug> unplugging;
   bool listening = false, loaded = false, pre_switchover = false, completed = false;
   std::string incoming_error;
   std::optional<OutgoingMigration::End> end;
@@ -324,26 +330,32 @@ struct RealQemuWithTap : RealQemu {
     ASSERT_EQ(::unshare(CLONE_NEWNET), 0);
     tap.emplace(os::Tap::open({.name = "gwt0"}));
     os::Netlink().silence_ipv6("gwt0");
-    for (const std::string_view command :
+    for (const std::string command :
          {"link set gwt0 up", "address add 10.9.0.1/24 dev gwt0",
           "neighbor add 10.9.0.2 lladdr 52:54:00:00:00:01 nud permanent dev gwt0"}) {
-      os::Command ip{.argv = {"ip"}};
-      std::istringstream words{std::string(command)};
-      for (std::string word; words >> word;) ip.argv.push_back(word);
-      ASSERT_TRUE(os::run(ip)->status.success());
+      run_ip(command);
     }
     spec.nics = {{.port = *PortId::parse("a0000000000000000000000000000001"),
                   .name = "eth0",
                   .mac = "52:54:00:00:00:01"}};
     spec.append += " godwit.ip=10.9.0.2/24";
     ASSERT_NO_FATAL_FAILURE(boot_source({tap->fd().number()}));
-    udp.reset(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    sockaddr_storage to{};
-    const auto length = os::Endpoint::parse("10.9.0.2:7007")->to_sockaddr(to, AF_INET);
-    ASSERT_EQ(::connect(udp.number(), reinterpret_cast<sockaddr*>(&to), length), 0);
+    talk_to("10.9.0.2:7007");
     ASSERT_TRUE(wait_until(loop, [&] { return send(1), got_echo(1); }));
     send(2);  // after all the first ones: once it is back, the TAP is empty
     ASSERT_TRUE(wait_until(loop, [&] { return got_echo(2); }));
+  }
+  static void run_ip(const std::string& arguments) {
+    os::Command ip{.argv = {"ip"}};
+    std::istringstream words(arguments);
+    for (std::string word; words >> word;) ip.argv.push_back(word);
+    EXPECT_TRUE(os::run(ip)->status.success()) << arguments;
+  }
+  void talk_to(std::string_view address) {
+    udp.reset(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    sockaddr_storage to{};
+    const auto length = os::Endpoint::parse(address)->to_sockaddr(to, AF_INET);
+    ASSERT_EQ(::connect(udp.number(), reinterpret_cast<sockaddr*>(&to), length), 0);
   }
   void send(std::uint64_t sequence) {
     const auto packet = lab::encode({.client = 1, .sequence = sequence});
@@ -415,7 +427,7 @@ struct RealQemuWithPair : RealQemuWithTap {
   TrappedFrame::Recovered recover(bool stopped_by_itself) {
     write(plug_frame());
     std::optional<std::vector<Bytes>> newest;
-    newest_received_after_barrier(*a, 1, stopped_by_itself,
+    newest_received_after_barrier(*a, nic_device_ids(spec), stopped_by_itself,
                                   [&](std::vector<Bytes> got) { newest = std::move(got); });
     EXPECT_TRUE(wait_until(loop, [&] { return newest.has_value(); }));
     std::vector<Bytes> untaken;
@@ -531,6 +543,169 @@ TEST_F(RealQemuStopping, NoFrameIsLostWhileTheVcpusStop) {
   }
   EXPECT_EQ(names(recovered.frames), "234");
   EXPECT_EQ(recovered.trapped, test_frame('3'));
+}
+
+// A vm with slots and an agent, whose first NIC has the default route; gwt1 is what is plugged in,
+// with a router at 203.0.113.1.
+struct RealQemuWithSlots : RealQemuWithTap {
+  RealQemuWithSlots() {
+    spec.initrd = std::filesystem::absolute(GODWIT_GUEST_IMAGE "/initrd-agent.img");
+    spec.append += " godwit.gw=10.9.0.1";
+    spec.guest_agent = true;
+    spec.nic_slots = kDefaultNicSlots;
+  }
+  void SetUp() override {
+    if (!std::filesystem::exists(spec.initrd)) GTEST_SKIP() << "no qemu-guest-agent for the image";
+  }
+  void boot_with_uplink() {
+    ASSERT_NO_FATAL_FAILURE(boot());
+    uplink.emplace(os::Tap::open({.name = "gwt1"}));
+    run_ip("link set gwt1 up");
+    run_ip("address add 203.0.113.1/24 dev gwt1");
+    const auto plugged = plug(uplink_nic);
+    ASSERT_TRUE(plugged) << plugged.error().text;
+    spec.nics.push_back(uplink_nic);
+  }
+
+  template <class T>
+  Result<T> await(std::move_only_function<void(Answer<T>)> start) {
+    const auto got = std::make_shared<std::optional<Result<T>>>();
+    start([got](Result<T> result) { *got = std::move(result); });
+    EXPECT_TRUE(wait_until(loop, [&] { return got->has_value(); }));
+    return got->value_or(fail("nothing came"));
+  }
+  Result<> plug(const NicSpec& nic) {
+    return await<void>(
+        [&](Done done) { plug_nic(*a, nic, uplink->fd().duplicate(), std::move(done)); });
+  }
+  Result<> unplug(Qmp& qmp) {
+    return await<void>([&](Done done) { unplugging.emplace(qmp, uplink_nic, std::move(done)); });
+  }
+  // One that answers: the guest starts it late.
+  std::unique_ptr<GuestAgent> agent_of(const char* who) {
+    for (int tries = 0; tries < 20; ++tries) {
+      auto agent =
+          std::make_unique<GuestAgent>(loop, os::unix_connect(loop, paths(who).guest_agent()));
+      const auto pong = await<nlohmann::json>([&](Answer<nlohmann::json> answer) {
+        agent->execute("guest-ping", nullptr, std::move(answer));
+      });
+      if (pong) return agent;
+    }
+    throw SetupError("the guest's agent never answers");
+  }
+  // What a shell in the guest says.
+  std::string shell(GuestAgent& agent, const std::string& command) {
+    const auto output = await<GuestOutput>([&](Answer<GuestOutput> answer) {
+      agent.run("/bin/sh", {"-c", command}, seconds(20), std::move(answer));
+    });
+    return output ? output->out + output->err : output.error().text;
+  }
+
+  const NicSpec uplink_nic{.port = *PortId::parse("b0000000000000000000000000000002"),
+                           .name = "uplink",
+                           .mac = "52:54:00:00:00:05",
+                           .slot = 1,
+                           .network = NicNetwork{.addresses = {*parse_ip_prefix("203.0.113.7/24")},
+                                                 .gateway4 = *parse_ip("203.0.113.1"),
+                                                 .resolvers = {*parse_ip("203.0.113.53")},
+                                                 .mtu = 1400}};
+  std::optional<os::Tap> uplink;
+};
+
+TEST_F(RealQemuWithSlots, WhatQemuRefusesIsTakenBack) {
+  source = launch(spec, {.paths = paths("a"), .tap_fds = {}}).child;
+  a = connect(paths("a"), "source");
+  ASSERT_EQ(::unshare(CLONE_NEWNET), 0);
+  uplink.emplace(os::Tap::open({.name = "gwt1"}));
+  NicSpec nic = uplink_nic;
+  nic.slot = 3;
+  // The second time too it is the slot that is missing, not the netdev that is there already.
+  for (int i = 0; i < 2; ++i) {
+    const auto refused = plug(nic);
+    ASSERT_FALSE(refused);
+    EXPECT_THAT(refused.error().text, HasSubstr("Bus 'nic-slot3' not found"));
+  }
+  EXPECT_TRUE(plug(uplink_nic));
+  EXPECT_FALSE(plug(uplink_nic));
+}
+
+TEST_F(RealQemuWithSlots, APluggedNicBecomesTheDefaultAndGoesAgain) {
+  ASSERT_NO_FATAL_FAILURE(boot_with_uplink());
+  const auto agent = agent_of("a");
+  shell(*agent, "mkdir /etc; echo nameserver 10.9.0.1 > /etc/resolv.conf");
+  const std::string before = shell(*agent, "ip route; ip rule; cat /etc/resolv.conf");
+  const auto configured = await<GuestNetworkReport>(
+      [&](auto answer) { configure(*agent, uplink_nic, std::move(answer)); });
+  ASSERT_TRUE(configured) << configured.error().text;
+  EXPECT_EQ(configured->interface, "eth1");
+  EXPECT_TRUE(configured->checked_duplicates4);
+  EXPECT_EQ(configured->gateway4_answers, true);
+  talk_to("203.0.113.7:7007");
+  EXPECT_TRUE(wait_until(loop, [&] { return send(3), got_echo(3); }));
+  EXPECT_THAT(shell(*agent, "ip route get 192.0.2.1"), HasSubstr("dev eth0"));
+
+  const auto flipped = await<GuestNetworkReport>(
+      [&](auto answer) { make_default(*agent, uplink_nic, false, std::move(answer)); });
+  ASSERT_TRUE(flipped) << flipped.error().text;
+  EXPECT_THAT(shell(*agent, "ip route get 192.0.2.1"), HasSubstr("dev eth1"));
+  EXPECT_THAT(shell(*agent, "ip route get 192.0.2.1 from 10.9.0.2"), HasSubstr("dev eth0"));
+  EXPECT_EQ(shell(*agent, "cat /etc/resolv.conf"), "nameserver 203.0.113.53\n");
+
+  const auto back = await<GuestNetworkReport>(
+      [&](auto answer) { deconfigure(*agent, uplink_nic, std::move(answer)); });
+  ASSERT_TRUE(back) << back.error().text;
+  EXPECT_EQ(shell(*agent, "ip route; ip rule; cat /etc/resolv.conf"), before);
+  const auto unplugged = unplug(*a);
+  EXPECT_TRUE(unplugged) << unplugged.error().text;
+  EXPECT_EQ(shell(*agent, "cat /sys/class/net/*/address"),
+            "52:54:00:00:00:01\n00:00:00:00:00:00\n");
+  EXPECT_TRUE(unplug(*a));  // out already
+  EXPECT_TRUE(plug(uplink_nic));
+}
+
+TEST_F(RealQemuWithSlots, AnAddressInUseIsNotTaken) {
+  ASSERT_NO_FATAL_FAILURE(boot_with_uplink());
+  run_ip("address add 203.0.113.7/24 dev gwt1");
+  const auto agent = agent_of("a");
+  const std::string before = shell(*agent, "ip route; ip rule");
+  const auto configured = await<GuestNetworkReport>(
+      [&](auto answer) { configure(*agent, uplink_nic, std::move(answer)); });
+  ASSERT_FALSE(configured);
+  EXPECT_THAT(configured.error().text, HasSubstr("in use by another machine"));
+  EXPECT_EQ(shell(*agent, "ip route; ip rule"), before);
+}
+
+TEST_F(RealQemuWithSlots, AVmMovesWithAPluggedNic) {
+  ASSERT_NO_FATAL_FAILURE(boot_with_uplink());
+  {
+    const auto agent = agent_of("a");
+    ASSERT_TRUE(await<GuestNetworkReport>(
+        [&](auto answer) { configure(*agent, uplink_nic, std::move(answer)); }));
+  }
+  const auto obstacles = await<std::vector<std::string>>(
+      [&](auto answer) { unsupported_devices(*a, spec, std::move(answer)); });
+  EXPECT_THAT(obstacles.value(), ElementsAre());
+  const std::array taps = {os::Tap::open({.name = "gwt2"}), os::Tap::open({.name = "gwt3"})};
+  start_target({taps[0].fd().number(), taps[1].fd().number()});
+  start_migration();
+  reach_pre_switchover();
+  outgoing->proceed();
+  ASSERT_TRUE(wait_until(loop, [&] { return (completed && loaded) || end; }));
+  ASSERT_FALSE(end) << end->reason << log_tail(paths("b"));
+  ASSERT_TRUE(await<void>([&](Done done) { cont_until_running(*b, std::move(done)); }));
+
+  run_ip("link set gwt1 down");
+  run_ip("address del 203.0.113.1/24 dev gwt1");
+  run_ip("link set gwt3 up");
+  run_ip("address add 203.0.113.1/24 dev gwt3");
+  talk_to("203.0.113.7:7007");
+  EXPECT_TRUE(wait_until(loop, [&] { return send(4), got_echo(4); }));
+  const auto agent = agent_of("b");
+  ASSERT_TRUE(await<GuestNetworkReport>(
+      [&](auto answer) { deconfigure(*agent, uplink_nic, std::move(answer)); }));
+  // Its driver resets what QEMU has loaded: see kAnnounceRounds.
+  const auto unplugged = unplug(*b);
+  EXPECT_TRUE(unplugged) << unplugged.error().text;
 }
 
 }  // namespace

@@ -60,10 +60,10 @@ class NewestReceived final : public std::enable_shared_from_this<NewestReceived>
   NewestReceived(Qmp& qmp, bool stopped_by_itself, Answer<Bytes> answer)
       : qmp_(qmp), stopped_by_itself_(stopped_by_itself), answer_(std::move(answer)) {}
 
-  void start(std::size_t nic) {
+  void start(const std::string& nic) {
     qmp_.execute(
         "x-query-virtio-queue-status",
-        {{"path", fmt::format("/machine/peripheral/nic{}/virtio-backend", nic)}, {"queue", 0}},
+        {{"path", fmt::format("/machine/peripheral/{}/virtio-backend", nic)}, {"queue", 0}},
         [self = shared_from_this()](Result<json> reply) {
           if (!reply) return self->answer_(std::unexpected(reply.error()));
           const auto ring = parse_ring(*reply);
@@ -148,7 +148,8 @@ std::vector<std::uint32_t> parse_words(std::string_view printed) {
   return words;
 }
 
-void newest_received_after_barrier(Qmp& qmp, std::size_t nics, bool stopped_by_itself,
+void newest_received_after_barrier(Qmp& qmp, const std::vector<std::string>& nics,
+                                   bool stopped_by_itself,
                                    std::move_only_function<void(std::vector<Bytes>)> done) {
   struct Waiting {
     std::size_t answers;
@@ -159,14 +160,14 @@ void newest_received_after_barrier(Qmp& qmp, std::size_t nics, bool stopped_by_i
     }
   };
   const auto waiting =
-      std::make_shared<Waiting>(nics + 1, std::vector<Bytes>(nics), std::move(done));
+      std::make_shared<Waiting>(nics.size() + 1, std::vector<Bytes>(nics.size()), std::move(done));
   main_loop_barrier(qmp, [waiting](const Result<>&) { waiting->answered(); });
-  for (std::size_t nic = 0; nic < nics; ++nic) {
-    auto answer = [waiting, nic](Result<Bytes> newest) {
-      waiting->newest[nic] = std::move(newest).value_or(Bytes{});
+  for (std::size_t i = 0; i < nics.size(); ++i) {
+    auto answer = [waiting, i](Result<Bytes> newest) {
+      waiting->newest[i] = std::move(newest).value_or(Bytes{});
       waiting->answered();
     };
-    std::make_shared<NewestReceived>(qmp, stopped_by_itself, std::move(answer))->start(nic);
+    std::make_shared<NewestReceived>(qmp, stopped_by_itself, std::move(answer))->start(nics[i]);
   }
 }
 

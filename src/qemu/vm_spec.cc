@@ -19,6 +19,11 @@ bool is_plain_word(std::string_view text) {
   });
 }
 
+// What is too much is so for any check.
+unsigned number_field(const json& object, const char* key) {
+  return static_cast<unsigned>(std::min<std::uint64_t>(unsigned_at(object, key), 1U << 20));
+}
+
 bool is_printable(std::string_view text) {
   return std::ranges::all_of(text, [](unsigned char c) { return c >= 0x20 && c != 0x7f; });
 }
@@ -30,12 +35,30 @@ Result<> check_path(std::string_view field, const std::string& path) {
   return {};
 }
 
+Result<> check_slot(const VmSpec& spec, const NicSpec& nic, std::set<unsigned>& taken) {
+  if (!nic.slot && !taken.empty()) {
+    return fail("the NIC {} must come before those that were plugged in", nic.name);
+  }
+  if (!nic.slot) return {};
+  if (*nic.slot >= spec.nic_slots) {
+    return fail("the NIC {} is in slot {} of {}", nic.name, *nic.slot, spec.nic_slots);
+  }
+  if (!taken.insert(*nic.slot).second) {
+    return fail("two NICs are in slot {}: {} is one", *nic.slot, nic.name);
+  }
+  return {};
+}
+
 Result<> check_nics(const VmSpec& spec) {
   if (spec.nics.size() > kMaxNics) {
     return fail("{} NICs are more than the most of {}", spec.nics.size(), kMaxNics);
   }
+  if (spec.nic_slots > kMaxNicSlots) {
+    return fail("{} slots for NICs are more than the most of {}", spec.nic_slots, kMaxNicSlots);
+  }
   std::set<std::string> macs;
   std::set<PortId> ports;
+  std::set<unsigned> slots;
   for (const NicSpec& nic : spec.nics) {
     if (!is_valid_name(nic.name)) return fail("\"{}\" is no valid port name", nic.name);
     if (nic.port.is_zero()) return fail("the NIC {} has no port id", nic.name);
@@ -44,6 +67,7 @@ Result<> check_nics(const VmSpec& spec) {
     }
     if (!macs.insert(nic.mac).second) return fail("the MAC {} is given twice", nic.mac);
     if (!ports.insert(nic.port).second) return fail("the port {} is given twice", nic.name);
+    if (auto ok = check_slot(spec, nic, slots); !ok) return ok;
   }
   return {};
 }
@@ -130,7 +154,10 @@ Result<> check(const VmSpec& spec) {
 json to_json(const VmSpec& spec) {
   json nics = json::array();
   for (const NicSpec& nic : spec.nics) {
-    nics.push_back({{"port", nic.port.text()}, {"name", nic.name}, {"mac", nic.mac}});
+    json each = {{"port", nic.port.text()}, {"name", nic.name}, {"mac", nic.mac}};
+    if (nic.slot) each["slot"] = *nic.slot;
+    if (nic.network) each["network"] = to_json(*nic.network);
+    nics.push_back(std::move(each));
   }
   json disks = json::array();
   for (const DiskSpec& disk : spec.disks) disks.push_back(to_json(disk));
@@ -153,6 +180,7 @@ json to_json(const VmSpec& spec) {
           {"tpm", spec.tpm},
           {"disks", std::move(disks)},
           {"volumes", std::move(volumes)},
+          {"nic_slots", spec.nic_slots},
           {"nics", std::move(nics)}};
 }
 
@@ -165,7 +193,7 @@ Result<VmSpec> vm_spec_from_json(const json& object) {
   spec.name = text_at(object, "name");
   spec.tenant = text_at(object, "tenant");
   spec.memory = ByteCount{unsigned_at(object, "memory_bytes")};
-  spec.cpus = static_cast<unsigned>(std::min<std::uint64_t>(unsigned_at(object, "cpus"), 1U << 20));
+  spec.cpus = number_field(object, "cpus");
   spec.cpu_model = text_at(object, "cpu_model");
   spec.machine = text_at(object, "machine");
   const auto accelerator = parse_accelerator(text_at(object, "accelerator"));
@@ -193,12 +221,18 @@ Result<VmSpec> vm_spec_from_json(const json& object) {
       spec.volumes.push_back(*std::move(volume));
     }
   }
+  spec.nic_slots = number_field(object, "nic_slots");
   const json& nics = member(object, "nics");
   if (!nics.is_array()) return fail("nics of vm {} must be an array", spec.name);
   for (const json& nic : nics) {
     const auto port = PortId::parse(text_at(nic, "port"));
     if (!port) return fail("port of a NIC must be 32 hex digits");
     spec.nics.push_back({.port = *port, .name = text_at(nic, "name"), .mac = text_at(nic, "mac")});
+    if (!member(nic, "slot").is_null()) spec.nics.back().slot = number_field(nic, "slot");
+    if (member(nic, "network").is_null()) continue;
+    auto network = nic_network_from_json(member(nic, "network"));
+    if (!network) return std::unexpected(network.error());
+    spec.nics.back().network = *std::move(network);
   }
   if (auto ok = check(spec); !ok) return std::unexpected(ok.error());
   return spec;

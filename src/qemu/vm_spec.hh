@@ -3,6 +3,7 @@
 // Values only; kept in the agent's store and sent to the target as JSON.
 #include <nlohmann/json_fwd.hpp>
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,12 +11,16 @@
 #include "base/id.hh"
 #include "base/units.hh"
 #include "qemu/disk_spec.hh"
+#include "qemu/nic_network.hh"
 #include "qemu/volume.hh"
 
 namespace godwit::qemu {
 
 inline constexpr unsigned kMaxCpus = 64;
 inline constexpr std::size_t kMaxNics = 8;
+// PCIe root ports that NICs can be plugged into while the vm runs.
+inline constexpr unsigned kMaxNicSlots = 4;
+inline constexpr unsigned kDefaultNicSlots = 2;  // of a new vm
 inline constexpr std::uint64_t kPageBytes = 4096;
 inline constexpr ByteCount kMinMemory{64ULL << 20};
 inline constexpr ByteCount kMaxMemory{4ULL << 40};
@@ -34,6 +39,9 @@ struct NicSpec {
   PortId port;
   std::string name;  // the port's name
   std::string mac;   // "52:54:00:12:34:56", unicast
+  // The root port that it was plugged into; absent: the vm was made with it.
+  std::optional<unsigned> slot{};
+  std::optional<NicNetwork> network{};  // if its guest was told
   bool operator==(const NicSpec&) const = default;
 };
 
@@ -57,7 +65,8 @@ struct VmSpec {
   // the bus pflash. Zero: BIOS.
   ByteCount uefi{};
   bool tpm = false;           // a TPM 2.0; one with disks only, beside which its state is
-  std::vector<NicSpec> nics;  // in PCI order
+  unsigned nic_slots = 0;     // 0 to kMaxNicSlots; vms of versions before have none
+  std::vector<NicSpec> nics;  // in PCI order; those in slots after all others
   bool operator==(const VmSpec&) const = default;
 };
 

@@ -5,11 +5,13 @@
 #include <nlohmann/json.hpp>
 
 #include "qemu/argv.hh"
+#include "qemu/nic_device.hh"
 
 namespace godwit::qemu {
 namespace {
 
 using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -57,6 +59,41 @@ TEST(VmSpec, RefusesWhatIsWrongAndNamesIt) {
               HasSubstr("most"));
 }
 
+VmSpec with_slots() {
+  VmSpec spec = example();
+  spec.nic_slots = kDefaultNicSlots;
+  NicSpec uplink = spec.nics[1];
+  uplink.port = *PortId::parse("c0000000000000000000000000000003");
+  uplink.name = "web1-uplink";
+  uplink.mac = default_mac(uplink.port);
+  uplink.slot = 1;
+  spec.nics.push_back(uplink);
+  return spec;
+}
+
+TEST(VmSpec, ANicKeepsItsSlot) {
+  const VmSpec spec = with_slots();
+  const auto back = vm_spec_from_json(to_json(spec));
+  ASSERT_TRUE(back) << back.error().text;
+  EXPECT_EQ(*back, spec);
+  auto before = to_json(example());
+  before.erase("nic_slots");
+  EXPECT_EQ(vm_spec_from_json(before).value().nic_slots, 0U);
+}
+
+TEST(VmSpec, ASlotTakesOneNicAndMustBeThere) {
+  const auto refusal = [](auto change) {
+    VmSpec spec = with_slots();
+    change(spec);
+    const auto result = check(spec);
+    return result ? std::string("accepted") : result.error().text;
+  };
+  EXPECT_THAT(refusal([](VmSpec& s) { s.nic_slots = kMaxNicSlots + 1; }), HasSubstr("most"));
+  EXPECT_THAT(refusal([](VmSpec& s) { s.nic_slots = 1; }), HasSubstr("slot 1 of 1"));
+  EXPECT_THAT(refusal([](VmSpec& s) { s.nics[1].slot = 1; }), HasSubstr("two NICs"));
+  EXPECT_THAT(refusal([](VmSpec& s) { s.nics[0].slot = 0; }), HasSubstr("must come before"));
+}
+
 TEST(VmSpec, HostileJsonIsAnErrorNotACrash) {
   for (const char* text : {"[]", "{}", "3", R"({"id": 1})",
                            R"({"id":"00112233445566778899aabbccddeeff","accelerator":"tcg",
@@ -89,6 +126,19 @@ TEST(QemuArgv, PinsEverythingThatMustMatch) {
   EXPECT_THAT(argv, Contains("virtio-net-pci,id=nic1,netdev=net1,mac=52:54:b0:00:00:00,"
                              "bus=pcie.0,addr=0x4,disable-legacy=on,romfile=,rx_queue_size=1024"));
   EXPECT_THAT(argv, Contains(HasSubstr("on,obsolete=deny")));
+}
+
+TEST(QemuArgv, ANicInASlotIsWhereItWasPluggedIn) {
+  const auto argv = qemu_argv(with_slots(), {.tap_fds = {5, 6, 7}});
+  EXPECT_THAT(argv, Contains("pcie-root-port,id=nic-slot0,bus=pcie.0,addr=0xb.0x0,multifunction=on,"
+                             "chassis=1,port=0"));
+  EXPECT_THAT(argv, Contains("pcie-root-port,id=nic-slot1,bus=pcie.0,addr=0xb.0x1,multifunction=on,"
+                             "chassis=2,port=1"));
+  EXPECT_THAT(argv, Contains("tap,id=net-slot1,fd=7,vhost=off"));
+  EXPECT_THAT(argv, Contains("virtio-net-pci,id=nic-slot1-nic,netdev=net-slot1,"
+                             "mac=52:54:c0:00:00:00,bus=nic-slot1,addr=0x0,disable-legacy=on,"
+                             "romfile=,rx_queue_size=1024"));
+  EXPECT_THAT(nic_device_ids(with_slots()), ElementsAre("nic0", "nic1", "nic-slot1-nic"));
 }
 
 TEST(QemuArgv, TheGuestAgentHasAChannelWhenAskedFor) {
