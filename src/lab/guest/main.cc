@@ -3,9 +3,11 @@
 //   TCP 7007  echo                    UDP 7007  lab/guest/protocol.hh: account, echo, stream
 //   TCP 7008  control, a line each:   "report [CLIENT [FROM LIMIT]]", "check", "dirty RATE",
 //                                     "forget" how long writes took
+//   MPTCP 7009  echo, where the kernel has it
 //
 // One thread: every millisecond of the vm's time it takes what came, counts, sends what is due and
 // dirties memory. Another one writes to a disk, if there is one to be written to.
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -36,6 +38,7 @@ constexpr std::uint64_t kMostTicksAtOnce = 20;
 struct Options {
   std::uint16_t port = kEchoPort;
   std::uint16_t control_port = kControlPort;
+  std::uint16_t mptcp_port = kMptcpPort;
   std::uint64_t dirty_bytes_per_second = 0;
   std::uint64_t working_set_bytes = 16ULL << 20;
   std::string disk;  // to be written to; empty: none
@@ -76,6 +79,7 @@ bool apply(Options& options, std::string_view name, std::string_view value) {
   };
   if (name == "--port") return take(options.port, port());
   if (name == "--control-port") return take(options.control_port, port());
+  if (name == "--mptcp-port") return take(options.mptcp_port, port());
   if (name == "--dirty") return take(options.dirty_bytes_per_second, parse(value, kRates));
   if (name == "--disk") return options.disk = value, true;
   if (name == "--disk-rate") return take(options.disk_bytes_per_second, parse(value, kRates));
@@ -89,6 +93,9 @@ class Guest final {
       : udp_(options.port),
         echo_(options.port, echo_handler),
         control_(options.control_port, line_handler([this](auto& line) { return answer(line); })),
+        mptcp_echo_(has_mptcp() ? std::make_unique<TcpService>(options.mptcp_port, echo_handler,
+                                                               IPPROTO_MPTCP)
+                                : nullptr),
         memory_(options.working_set_bytes, options.dirty_bytes_per_second),
         disk_(options.disk_bytes_per_second == 0
                   ? nullptr
@@ -104,8 +111,11 @@ class Guest final {
       echo_.add_to(polls);
       const std::size_t control_at = polls.size();
       control_.add_to(polls);
+      const std::size_t mptcp_at = polls.size();
+      if (mptcp_echo_) mptcp_echo_->add_to(polls);
       ::poll(polls.data(), polls.size(), -1);
       if (polls[0].revents != 0) tick();
+      if (mptcp_echo_) mptcp_echo_->handle(polls.data() + mptcp_at);
       control_.handle(polls.data() + control_at);
       echo_.handle(polls.data() + 1);
     }
@@ -177,6 +187,7 @@ class Guest final {
   UdpService udp_;
   TcpService echo_;
   TcpService control_;
+  std::unique_ptr<TcpService> mptcp_echo_;
   DirtyMemory memory_;
   std::unique_ptr<DirtyDisk> disk_;
   int timer_;
@@ -188,9 +199,10 @@ int guest_main(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; i += 2) {
     if (i + 1 >= argc || !apply(options, argv[i], argv[i + 1])) {
-      std::fprintf(stderr,
-                   "usage: godwit-guest [--port N] [--control-port N] [--dirty 5mbit]"
-                   " [--working-set 64MiB] [--disk /dev/vda --disk-rate 5mbit]\n");
+      std::fprintf(
+          stderr,
+          "usage: godwit-guest [--port N] [--control-port N] [--mptcp-port N] [--dirty 5mbit]"
+          " [--working-set 64MiB] [--disk /dev/vda --disk-rate 5mbit]\n");
       return 2;
     }
   }

@@ -31,6 +31,7 @@ namespace godwit::lab {
 
 inline constexpr std::uint16_t kEchoPort = 7007;     // TCP: echoes bytes; UDP: the datagrams above
 inline constexpr std::uint16_t kControlPort = 7008;  // TCP: one text line in, one JSON line out
+inline constexpr std::uint16_t kMptcpPort = 7009;    // MPTCP: echoes bytes
 // The guest's clock: its counter grows once each tick.
 inline constexpr unsigned kTicksPerSecond = 1000;
 inline constexpr std::uint16_t kMaxPacketsPerSecond = 10'000;

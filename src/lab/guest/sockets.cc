@@ -2,6 +2,7 @@
 
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
@@ -16,8 +17,15 @@ void exit_with(std::string_view attempt) {
   std::exit(1);
 }
 
-int bind_or_exit(int type, std::uint16_t port) {
-  const int fd = ::socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+bool has_mptcp() {
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_MPTCP);
+  if (fd < 0) return false;
+  ::close(fd);
+  return true;
+}
+
+int bind_or_exit(int type, std::uint16_t port, int protocol) {
+  const int fd = ::socket(AF_INET, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
   if (fd < 0) exit_with("socket");
   const int one = 1;
   ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);

@@ -13,8 +13,8 @@
 
 namespace godwit::lab {
 
-TcpService::TcpService(std::uint16_t port, Handler handler)
-    : listener_(bind_or_exit(SOCK_STREAM, port)), handler_(std::move(handler)) {}
+TcpService::TcpService(std::uint16_t port, Handler handler, int protocol)
+    : listener_(bind_or_exit(SOCK_STREAM, port, protocol)), handler_(std::move(handler)) {}
 
 void TcpService::add_to(std::vector<pollfd>& polls) const {
   polls.push_back({listener_, POLLIN, 0});

@@ -19,7 +19,8 @@ class TcpService final {
   // connection.
   using Handler = std::function<bool(std::string& input, std::string& output)>;
 
-  TcpService(std::uint16_t port, Handler handler);
+  // `protocol`: of socket(2).
+  TcpService(std::uint16_t port, Handler handler, int protocol = 0);
 
   void add_to(std::vector<pollfd>& polls) const;
   // The same entries in the same order, after poll(2).
