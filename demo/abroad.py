@@ -20,7 +20,9 @@ RELAY_S = 15
 # One connection to the guest's echo service: each second line that it is asked for is what came back, and how late.
 TALK = """
 import socket, sys, time
-s = socket.create_connection((sys.argv[1], 7007), 5)
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, int(sys.argv[3]))
+s.settimeout(5)
+s.connect((sys.argv[1], int(sys.argv[2])))
 s.settimeout(0.5)
 print('open', flush=True)
 longest, lines = 0.0, 0
@@ -44,9 +46,9 @@ except (OSError, AssertionError) as error:
 
 
 class Talk:
-    def __init__(self, lab, host):
+    def __init__(self, lab, host, port=7007, protocol=0):
         self.host = host
-        self.process = lab.start(host, sys.executable, "-u", "-c", TALK, ADDRESS, stdout=-1)
+        self.process = lab.start(host, sys.executable, "-u", "-c", TALK, ADDRESS, str(port), str(protocol), stdout=-1)
         self.line = self.process.stdout.readline().strip()
 
     def read(self, seconds):

@@ -313,9 +313,9 @@ class Load:
                 f"godwit.dirty={self.dirty} godwit.working-set={self.working_set} {self.words}").strip()
 
 
-def guest_image():
+def guest_image(with_agent=False):
     directory = build_directory() / "guest"
-    return directory / "vmlinuz", directory / "initrd.img"
+    return directory / "vmlinuz", directory / ("initrd-agent.img" if with_agent else "initrd.img")
 
 
 class Godwit:

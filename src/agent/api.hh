@@ -16,6 +16,7 @@
 #include "agent/relocations.hh"
 #include "agent/replicas.hh"
 #include "agent/users.hh"
+#include "agent/vm_nics.hh"
 #include "agent/vms.hh"
 #include "http/server.hh"
 #include "store/store.hh"
@@ -32,6 +33,7 @@ struct Parts {
   Images& images;
   Disks& disks;
   Vms& vms;
+  VmNics& nics;
   Volumes& volumes;
   Replicas& replicas;
   Fabrics& fabrics;

@@ -19,6 +19,35 @@ bool may_have(const Request& request, const nlohmann::json& port, Responder& res
   return false;
 }
 
+// In place of "any4" and "any6": one that the fabric has for guests here, or that the port has.
+Result<> choose_guest_addresses(Parts parts, nlohmann::json& port) {
+  const auto given = port.find("guest_addresses");
+  if (given == port.end() || !given->is_array()) return {};
+  const PortRecord* same = parts.network.find(text_field_or(port, "name", ""));
+  for (auto& each : *given) {
+    if (each != "any4" && each != "any6") continue;
+    const Ip like = parse_ip(each == "any4" ? "0.0.0.0" : "::").value();
+    const auto has = [&](const GuestAddress& guest) { return guest.address.is4() == like.is4(); };
+    const auto known = same == nullptr ? std::vector<GuestAddress>{} : same->guest;
+    const auto found = std::ranges::find_if(known, has);
+    const auto chosen =
+        found == known.end() ? parts.relocations.free_address(like) : Result<Ip>(found->address);
+    if (!chosen) return std::unexpected(chosen.error());
+    each = chosen->text();
+  }
+  return {};
+}
+
+void add_port(Parts parts, const Request& request, Responder responder) {
+  auto body = body_of(request, responder);
+  if (!body || !claim_tenant(request, *body, responder)) return;
+  if (!may_have(request, *body, responder)) return;
+  if (auto chosen = choose_guest_addresses(parts, *body); !chosen) {
+    return answer(responder, chosen);
+  }
+  answer(responder, parts.network.add_port(*body));
+}
+
 // With the rules that devices have of the guest behind it, if it is not at home.
 void remove_port(Parts parts, const Request& request, Responder responder) {
   const std::string& name = request.parameter("name");
@@ -61,9 +90,7 @@ void add_network_routes(http::Server& server, Parts parts) {
         [later = shared(responder)](const nlohmann::json& list) { later->json(200, list); });
   });
   server.route("POST", "/v1/ports", [parts](const Request& request, Responder responder) {
-    auto body = body_of(request, responder);
-    if (!body || !claim_tenant(request, *body, responder)) return;
-    if (may_have(request, *body, responder)) answer(responder, parts.network.add_port(*body));
+    add_port(parts, request, std::move(responder));
   });
   server.route("DELETE", "/v1/ports/{name}", [parts](const Request& request, Responder responder) {
     remove_port(parts, request, std::move(responder));

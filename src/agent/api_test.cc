@@ -66,6 +66,7 @@ class ApiTest : public testing::Test {
                          .images = images_,
                          .disks = disks_,
                          .vms = vms_,
+                         .nics = nics_,
                          .volumes = volumes_,
                          .replicas = replicas_,
                          .fabrics = fabrics_,
@@ -151,6 +152,7 @@ class ApiTest : public testing::Test {
   Images images_{loop_, config_, *store_, events_};
   Disks disks_{config_, *store_, images_};
   Vms vms_{loop_, config_, *store_, network_, disks_, events_};
+  VmNics nics_{loop_, config_, vms_, network_};
   static std::vector<std::string> no_hosts(const std::string&) { return {}; }
   Replicas replicas_{{.loop = loop_,
                       .config = config_,

@@ -115,6 +115,39 @@ void purge_vm(Parts parts, const Request& request, Responder responder) {
   if (may_go(parts, request, responder)) answer(responder, parts.vms.remove(name, true));
 }
 
+using NicRequest = void (VmNics::*)(const std::string& vm, const std::string& port,
+                                    VmNics::Answer answer);
+
+VmNics::Answer to(Responder& responder) {
+  return
+      [later = shared(responder)](const Result<nlohmann::json>& result) { answer(*later, result); };
+}
+
+// Of a vm that is at rest, and one of its NICs.
+auto of_nic(Parts parts, NicRequest method) {
+  return [parts, method](const Request& request, Responder responder) {
+    if (!is_at_rest(parts, request, responder)) return;
+    (parts.nics.*method)(request.parameter("name"), request.parameter("port"), to(responder));
+  };
+}
+
+void add_nic_routes(http::Server& server, Parts parts) {
+  server.route("POST", "/v1/vms/{name}/nics", [parts](const Request& request, Responder responder) {
+    const auto body = body_of(request, responder);
+    if (!body || !is_at_rest(parts, request, responder)) return;
+    parts.nics.plug(request.parameter("name"), *body, to(responder));
+  });
+  server.route("DELETE", "/v1/vms/{name}/nics/{port}", of_nic(parts, &VmNics::unplug));
+  server.route("POST", "/v1/vms/{name}/nics/{port}/network",
+               [parts](const Request& request, Responder responder) {
+                 const auto body = body_of(request, responder);
+                 if (!body || !is_at_rest(parts, request, responder)) return;
+                 parts.nics.configure(request.parameter("name"), request.parameter("port"), *body,
+                                      to(responder));
+               });
+  server.route("DELETE", "/v1/vms/{name}/nics/{port}/network", of_nic(parts, &VmNics::deconfigure));
+}
+
 std::vector<nlohmann::json> all_disks(Parts parts) {
   std::vector<nlohmann::json> all;
   for (const auto& vm : parts.vms.list()) {
@@ -170,6 +203,7 @@ void add_vm_routes(http::Server& server, Parts parts) {
   server.route("DELETE", "/v1/vms/{name}", [parts](const Request& request, Responder responder) {
     remove_vm(parts, request, std::move(responder));
   });
+  add_nic_routes(server, parts);
   // What is typed there changes the guest.
   server.route("GET", "/v1/vms/{name}/console", Access::change,
                [parts](const Request& request, Responder responder) {

@@ -99,6 +99,7 @@ class Agent final {
         images_(loop_, config, *store_, events_),
         disks_(config, *store_, images_),
         vms_(loop_, config, *store_, network_, disks_, events_),
+        nics_(loop_, config, vms_, network_),
         replicas_({.loop = loop_,
                    .config = config,
                    .store = *store_,
@@ -187,6 +188,7 @@ class Agent final {
     components_.start(ComponentMoves::left(*store_));
     images_.start([this](const std::string& image) { return disks_.vms_on(image); });
     vms_.start();
+    nics_.start();
     device_.start();
     fabrics_.start();
     endpoint_.associations.start();
@@ -233,6 +235,7 @@ class Agent final {
                          .images = images_,
                          .disks = disks_,
                          .vms = vms_,
+                         .nics = nics_,
                          .volumes = volumes_,
                          .replicas = replicas_,
                          .fabrics = fabrics_,
@@ -363,6 +366,7 @@ class Agent final {
   Images images_;
   Disks disks_;
   Vms vms_;
+  VmNics nics_;
   Replicas replicas_;
   KnownMemory known_;
   Contents contents_;

@@ -295,6 +295,7 @@ void Migrations::on_request(PeerRequest request, const nlohmann::json& body) {
       if (body.contains("hooks")) found->second->hooks_ended(hook_outcome(body["hooks"]));
       if (body.contains("clock")) found->second->clock_corrected(clock_report(body["clock"]));
       if (body.contains("network")) found->second->network_moved(body["network"]);
+      if (body.contains("flip")) found->second->flipped(flip_report(body["flip"]));
       if (body.contains("needs_memory")) found->second->target_needs_memory();
     }
     return request.answer(nlohmann::json::object());
@@ -386,6 +387,7 @@ void Migrations::prepare_target(PeerRequest request, const nlohmann::json& body)
                       .uplinks = array_field(body, "uplinks"),
                       .leading = leading_of(body),
                       .epoch = epoch,
+                      .second_nic = id_field<PortId>(body, "second_nic").value_or(PortId{}),
                       .postcopy = qemu::flag_at(body, "postcopy"),
                       .shared_disks = shares_disks};
   targets_[*id] = std::make_unique<TargetMove>(context_, std::move(record));

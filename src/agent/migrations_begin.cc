@@ -19,6 +19,11 @@ std::string is_recorded(const std::string& vm) {
   return fmt::format("vm {} is being recorded: end that first (godwit debug stream record)", vm);
 }
 
+std::string nics_change(const std::string& vm) {
+  return fmt::format("a NIC of vm {} is being plugged or unplugged: wait until that is through",
+                     vm);
+}
+
 // One vm, or several that move as a group: "web1", "vm/web1", "component/sw1".
 std::string without_kind(std::string name) {
   constexpr std::string_view kVmPrefix = "vm/";
@@ -44,6 +49,11 @@ Result<std::vector<std::string>> vms_of(const nlohmann::json& request) {
   return names;
 }
 
+Strategy chosen_strategy(const SourceRecord& record, const Findings& findings) {
+  if (findings.network.is_null()) return Strategy::wire;
+  return record.strategy == Strategy::automatic ? Strategy::nat : record.strategy;
+}
+
 }  // namespace
 
 Result<SourceRecord> Migrations::plan_vm(const std::string& name, const nlohmann::json& request,
@@ -56,6 +66,7 @@ Result<SourceRecord> Migrations::plan_vm(const std::string& name, const nlohmann
   if (is_moving(name)) return fail("vm {} is migrating already; see godwit migration ls", name);
   if (vm->record().arriving) return fail("vm {} is still arriving here: wait until it runs", name);
   if (vm->recorded()) return fail("{}", is_recorded(name));
+  if (vm->nics_change()) return fail("{}", nics_change(name));
   for (const auto& [id, move] : targets_) {
     if (move->memory_follows() && move->record().spec.id == vm->spec().id) {
       return fail(
@@ -178,13 +189,18 @@ void Migrations::find_host(std::shared_ptr<Wanted> wanted,
       });
 }
 
-// What "auto" comes to, and which uplinks follow then.
+// What "auto" comes to, which uplinks follow then, and the NIC that is the vm's way there.
 void Migrations::choose_strategy(SourceRecord& record, const Findings& findings) const {
-  record.strategy = findings.network.is_null() ? Strategy::wire : leading_of(record).strategy;
+  record.strategy = chosen_strategy(record, findings);
   record.uplinks.clear();
+  record.second_nic = {};
   if (record.strategy != Strategy::wire) {
     record.uplinks = context_.network.guest_uplinks(record.ports);
   }
+  if (record.strategy != Strategy::secondary_nic) return;
+  const Vm* vm = context_.vms.find(record.vm);
+  const auto* nic = vm == nullptr ? nullptr : second_nic_for(context_.network, *vm, record.to);
+  if (nic != nullptr) record.second_nic = nic->port;
 }
 
 void Migrations::conclude(Wanted& wanted, http::Responder& responder) {
@@ -206,9 +222,9 @@ void Migrations::conclude(Wanted& wanted, http::Responder& responder) {
       return responder.error(
           409, fmt::format("{} is migrating already", spoken_name(wanted.moves[i])), 3);
     }
-    if (const Vm* vm = context_.vms.find(name); vm != nullptr && vm->recorded()) {
-      return responder.error(409, is_recorded(name), 3);
-    }
+    const Vm* vm = context_.vms.find(name);
+    if (vm != nullptr && vm->recorded()) return responder.error(409, is_recorded(name), 3);
+    if (vm != nullptr && vm->nics_change()) return responder.error(409, nics_change(name), 3);
   }
   launch(wanted, responder);
 }
@@ -238,7 +254,7 @@ nlohmann::json Migrations::estimate(const SourceRecord& record, const Findings& 
           {"to", record.to},
           {"checks", to_json(findings.checks)},
           {"estimate", estimate},
-          {"strategy", findings.network.is_null() ? "wire" : to_text(leading_of(record).strategy)},
+          {"strategy", to_text(chosen_strategy(record, findings))},
           {"network", findings.network.is_null() ? nlohmann::json::array() : findings.network},
           {"exit", ok ? 0 : 3}};
 }

@@ -45,7 +45,7 @@ Result<Strategy> strategy_field(const nlohmann::json& request) {
   const auto text = text_field(request, "strategy");
   if (!text) return std::unexpected(text.error());
   if (const auto known = strategy(*text)) return *known;
-  return fail("strategy is 'nat', 'endpoint', 'wire' or 'auto', not '{}'", *text);
+  return fail("strategy is 'nat', 'endpoint', 'secondary-nic', 'wire' or 'auto', not '{}'", *text);
 }
 
 Result<Nanoseconds> relay_limit_field(const nlohmann::json& request) {

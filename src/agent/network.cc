@@ -288,14 +288,14 @@ Result<PortRecord> Network::nic_for(const std::string& name, const std::string& 
   return *find(name);
 }
 
-Result<int> Network::attach_nic(PortId port, const std::string& vm) {
+Result<const os::Fd*> Network::attach_nic(PortId port, const std::string& vm) {
   const bool arriving = arriving_.contains(port);
   const auto found = arriving ? arriving_.find(port) : ports_.find(port);
   if (!arriving && found == ports_.end()) return fail("vm {}: its port is not here", vm);
   try {
     auto pair =
         std::make_shared<os::TapPair>(os::TapPair::create({.name = os::TapPair::name_of(port)}));
-    const int fd = pair->guest_fd().number();
+    const os::Fd* fd = &pair->guest_fd();
     found->second.vm = vm;
     found->second.interface = pair->guest_interface();
     if (!arriving) save(found->second);

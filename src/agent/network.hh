@@ -72,12 +72,13 @@ class Network final {
   void cut_foreign(const std::string& fleet, const std::optional<std::string>& port);
   // Of the port that has this name; empty: there is none.
   std::string tenant_of(const std::string& port) const;
+  const PortRecord* find(std::string_view name) const;  // null: it is not here
 
   // Vms. nic_for() makes the port when there is none of that name.
   Result<PortRecord> nic_for(const std::string& name, const std::string& tenant,
                              const std::string& vm, const std::string& topology);
   // A TAP pair for QEMU; the descriptor is borrowed until detach_nic().
-  Result<int> attach_nic(PortId port, const std::string& vm);
+  Result<const os::Fd*> attach_nic(PortId port, const std::string& vm);
   Result<> reattach_nic(PortId port, const os::Child& qemu);
   // After a restart, once vms and migrations have told what is here: lets go of the TAPs of guests
   // that have left or were refused, and of the rules of those that are gone.
@@ -159,7 +160,6 @@ class Network final {
   void open(PortRecord& record);
   Result<> add(PortRecord record);
   Result<> remove(const PortRecord& record);
-  const PortRecord* find(std::string_view name) const;
   const PortRecord* find(const PortId& id) const;
   const WireRecord* wire_at(const PortId& port) const;
   std::string tenant_of(const PortId& port) const;  // empty: not here

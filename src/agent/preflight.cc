@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -53,13 +54,26 @@ Check strategy_check(const SourceMove::Context& context, const Vm& vm, const std
                               "port add NAME --uplink --guest IP): strategy {} has nothing to do",
                               vm.name(), to_text(wish.strategy)));
   }
-  const unsigned needed = wish.strategy == Strategy::endpoint ? kEndpointProtocol : kRulesProtocol;
+  const unsigned needed = leaves_address(wish.strategy) ? kEndpointProtocol : kRulesProtocol;
   if (context.peers.is_up(to) && context.peers.protocol(to) < needed) {
     return failed("network", fmt::format("the agent of host {} is too old for strategy {}: "
                                          "upgrade it, or --strategy wire",
                                          to, to_text(wish.strategy)));
   }
   return passed("network", "guests' uplinks can follow it");
+}
+
+Check second_nic_check(const SourceMove::Context& context, const Vm& vm, const std::string& to) {
+  const qemu::NicSpec* nic = second_nic_for(context.network, vm, to);
+  if (nic != nullptr) {
+    return passed("second NIC",
+                  fmt::format("NIC {} has an address of host {}'s network", nic->name, to));
+  }
+  return failed("second NIC",
+                fmt::format("vm {} has no NIC that is configured and wired to host {}: godwit "
+                            "migrate --strategy secondary-nic makes one; or godwit vm nic add, "
+                            "godwit connect, godwit vm nic configure",
+                            vm.name(), to));
 }
 
 // What the target answered of them.
@@ -76,10 +90,10 @@ void conclude_strategy(const Wish& wish, bool has_uplinks, const nlohmann::json&
                    fmt::format("its wires are stretched, as for strategy nat: {}", why)));
 }
 
-// Of the strategy endpoint: which connections would be direct there, and which relayed.
+// Of strategies that leave the address: which connections would be direct there, and which relayed.
 std::function<void(Findings)> with_connections(const SourceMove::Context& context, const Wish& wish,
                                                std::function<void(Findings)> done) {
-  if (wish.strategy != Strategy::endpoint) return done;
+  if (!leaves_address(wish.strategy)) return done;
   return [context, done = std::move(done)](Findings findings) {
     if (!findings.network.is_array()) return done(std::move(findings));
     context.relocations.survey(std::move(findings.network),
@@ -123,8 +137,18 @@ std::vector<Check> local_checks(const SourceMove::Context& context, Vm& vm, cons
                              "upgrade it, or disconnect them first",
                              to)));
   }
-  if (wish.strategy == Strategy::nat || wish.strategy == Strategy::endpoint) {
+  if (vm.spec().nic_slots > 0 && context.peers.is_up(to) &&
+      context.peers.protocol(to) < kNicSlotsProtocol) {
+    checks.push_back(
+        failed("slots", fmt::format("the agent of host {} is too old for a vm with slots for NICs: "
+                                    "upgrade it",
+                                    to)));
+  }
+  if (wish.strategy == Strategy::nat || leaves_address(wish.strategy)) {
     checks.push_back(strategy_check(context, vm, to, wish));
+  }
+  if (wish.strategy == Strategy::secondary_nic) {
+    checks.push_back(second_nic_check(context, vm, to));
   }
   if (!wish.postcopy) return checks;
   if (!wish.compact) {
@@ -366,6 +390,14 @@ void find_snapshots(const SourceMove::Context& context, Vm& vm, const std::strin
 }
 
 }  // namespace
+
+const qemu::NicSpec* second_nic_for(const Network& network, const Vm& vm, const std::string& host) {
+  for (const auto& nic : vm.spec().nics) {
+    const auto peers = network.peers_of(nic.port);
+    if (nic.network && std::ranges::find(peers, host) != peers.end()) return &nic;
+  }
+  return nullptr;
+}
 
 std::vector<Check> foreign_checks(const Network& network, const nlohmann::json& body) {
   std::vector<Check> checks;

@@ -25,7 +25,7 @@ struct Findings {
   bool shared_disks = false;
   VolumeSights volumes{};   // as it saw them
   ByteCount disks_there{};  // of what is to come
-  // Strategy nat, endpoint: what would be where (Relocations::plan()); null: it cannot be.
+  // How its uplinks follow it (Relocations::plan()); null: they cannot.
   nlohmann::json network{};
 };
 Findings parse_findings(const nlohmann::json& reply);
@@ -48,6 +48,10 @@ struct Wish {
 };
 void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to, Wish wish,
                std::function<void(Findings)> done);
+
+// The vm's NIC that has an address of that host's network, and its wire ends there; null: it has
+// none (strategy secondary-nic).
+const qemu::NicSpec* second_nic_for(const Network& network, const Vm& vm, const std::string& host);
 
 // Of a preflight's {foreign_wires}: Network::foreign_wires().
 std::vector<Check> foreign_checks(const Network& network, const nlohmann::json& body);

@@ -109,8 +109,9 @@ void Relocations::sweep() {
   std::erase_if(relocations_, [](const auto& each) { return each.second->is_over(); });
 }
 
-std::set<Ip> Relocations::used_locators() const {
+std::set<Ip> Relocations::used_addresses() const {
   std::set<Ip> used = context_.network.locators();
+  used.merge(context_.network.guests());
   for (const auto& [port, relocation] : relocations_) {
     if (relocation->is_over()) continue;
     for (const auto& each : relocation->record().addresses) used.insert(each.to_locator);
@@ -145,6 +146,16 @@ Result<translate::AddressMove> Relocations::address_move(const translate::Fabric
   used.insert(*locator);
   return translate::AddressMove{
       .address = guest.address, .from_locator = guest.locator, .to_locator = *locator};
+}
+
+Result<Ip> Relocations::free_address(const Ip& like) const {
+  const auto fabric = fabrics_.get();
+  if (!fabric) return fail("no fabric is known: godwit fabric set FILE");
+  const auto here = fabric->find(context_.config.name);
+  if (!here || !fabric->devices[*here].is_host()) {
+    return fail("host {} is not of the fabric (godwit fabric show)", context_.config.name);
+  }
+  return translate::free_locator(*fabric, *here, like, used_addresses());
 }
 
 // Each address needs two there: one for its connections on their way, one for new ones.
@@ -228,7 +239,7 @@ Result<RelocationRecord> Relocations::record_of(const nlohmann::json& described,
                           .epoch = epoch,
                           .addresses = {},
                           .strategy = leading.strategy};
-  std::set<Ip> used = used_locators();
+  std::set<Ip> used = used_addresses();
   for (const GuestAddress& each : port->guest) {
     const auto address = address_move(*fabric, each, *source, *target, used);
     if (!address) return std::unexpected(address.error());

@@ -32,6 +32,9 @@ class Relocations final {
   void follow(const std::vector<PortId>& uplinks, Relocation::Done done);
   void undo(const std::vector<PortId>& uplinks);
 
+  // For a guest that is to have one of its own here, of this one's family.
+  Result<Ip> free_address(const Ip& like) const;
+
   bool is_on_its_way(const std::string& port) const;
   // Of a port that is to go: whether its relocation can end now.
   bool give_up(const std::string& port);
@@ -50,7 +53,7 @@ class Relocations final {
                                               translate::DeviceIndex from,
                                               translate::DeviceIndex to, std::set<Ip>& used) const;
   Result<> reaches(const translate::Fabric& fabric, const translate::GuestMove& move) const;
-  std::set<Ip> used_locators() const;
+  std::set<Ip> used_addresses() const;
   // Throws SetupError.
   void begin(const RelocationRecord& record);
   Relocation* find(const PortId& port) const;

@@ -186,6 +186,7 @@ void SourceMove::prepare_target() {
       {"ports", ports},
       {"uplinks", uplinks},
       {"leading", to_json(leading_of(record_))},
+      {"second_nic", record_.second_nic.text()},
       {"epoch", record_.epoch},
       {"by", record_.by},
       {"codec", to_json(codec())},

@@ -9,6 +9,7 @@
 #include "agent/clock.hh"
 #include "agent/disk_source.hh"
 #include "agent/events.hh"
+#include "agent/flip.hh"
 #include "agent/hooks.hh"
 #include "agent/known_memory.hh"
 #include "agent/memory_rescue.hh"
@@ -59,6 +60,7 @@ class SourceMove final : public Move {
   void hooks_ended(const HookOutcome& outcome);
   void clock_corrected(const ClockReport& report);
   void network_moved(const nlohmann::json& told);
+  void flipped(const FlipReport& report);
   using Move::feed;
   void feed(migrate::SourceEvent event, std::string text) override;
   void give_up() override;

@@ -67,13 +67,22 @@ void SourceMove::publish_done() {
 }
 
 bool SourceMove::network_follows() const {
-  return !record_.uplinks.empty() && record_.network.is_null() && handed_over() &&
-         !network_is_late_;
+  const bool is_told = (record_.uplinks.empty() || !record_.network.is_null()) &&
+                       (record_.second_nic.is_zero() || !record_.flip.is_null());
+  return !is_told && handed_over() && !network_is_late_;
 }
 
 void SourceMove::network_moved(const nlohmann::json& told) {
   const bool is_awaited = network_follows();
   record_.network = told;
+  save();
+  network_patience_.reset();
+  if (is_awaited) publish_done();
+}
+
+void SourceMove::flipped(const FlipReport& report) {
+  const bool is_awaited = network_follows();
+  record_.flip = to_json(report);
   save();
   network_patience_.reset();
   if (is_awaited) publish_done();
@@ -101,6 +110,7 @@ nlohmann::json SourceMove::describe() const {
   if (network_follows()) json["network_follows"] = true;
   if (!record_.hooks.is_null()) json["hooks"] = record_.hooks;
   if (!record_.clock.is_null()) json["clock"] = record_.clock;
+  if (!record_.flip.is_null()) json["flip"] = record_.flip;
   if ((memory_ || rescue_ || snapshots_) && !migrate::is_final(machine_.state()))
     json["progress"] = progress();
   return json;

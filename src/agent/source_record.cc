@@ -86,6 +86,8 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"relay_limit_ns", record.relay_limit.count()},
           {"uplinks", uplinks},
           {"network", record.network},
+          {"second_nic", record.second_nic.text()},
+          {"flip", record.flip},
           {"pid", record.process.pid},
           {"start_time", record.process.start_time},
           {"component", record.component.text()},
@@ -106,16 +108,22 @@ std::string_view to_text(Strategy strategy) {
       return "nat";
     case Strategy::endpoint:
       return "endpoint";
+    case Strategy::secondary_nic:
+      return "secondary-nic";
   }
   return "?";
 }
 
 std::optional<Strategy> strategy(std::string_view text) {
-  for (const Strategy each :
-       {Strategy::automatic, Strategy::wire, Strategy::nat, Strategy::endpoint}) {
+  for (const Strategy each : {Strategy::automatic, Strategy::wire, Strategy::nat,
+                              Strategy::endpoint, Strategy::secondary_nic}) {
     if (text == to_text(each)) return each;
   }
   return std::nullopt;
+}
+
+bool leaves_address(Strategy strategy) {
+  return strategy == Strategy::endpoint || strategy == Strategy::secondary_nic;
 }
 
 nlohmann::json to_json(const Leading& leading) {
@@ -137,8 +145,7 @@ Leading leading_of(const nlohmann::json& json) {
 }
 
 Leading leading_of(const SourceRecord& record) {
-  const bool is_endpoint = record.strategy == Strategy::endpoint;
-  return {.strategy = is_endpoint ? Strategy::endpoint : Strategy::nat,
+  return {.strategy = leaves_address(record.strategy) ? Strategy::endpoint : Strategy::nat,
           .relay_limit = record.relay_limit};
 }
 
@@ -216,6 +223,8 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.strategy = strategy(json.value("strategy", "")).value_or(Strategy::wire);
   record.relay_limit = Nanoseconds(json.value("relay_limit_ns", record.relay_limit.count()));
   record.network = json.value("network", nlohmann::json());
+  record.second_nic = PortId::parse(json.value("second_nic", "")).value_or(PortId{});
+  record.flip = json.value("flip", nlohmann::json());
   record.process = {.pid = json.value("pid", pid_t{-1}),
                     .start_time = json.value("start_time", std::uint64_t{0})};
   record.component = ComponentId::parse(json.value("component", "")).value_or(ComponentId{});

@@ -36,6 +36,8 @@ inline constexpr unsigned kStateBytesProtocol = 15;
 inline constexpr unsigned kRulesProtocol = 16;
 // That knows of connections that outlive an address.
 inline constexpr unsigned kEndpointProtocol = 17;
+// That has slots for NICs, and tells a guest which one is its way from now on.
+inline constexpr unsigned kNicSlotsProtocol = 18;
 // What vms of a group share, before the target compresses it.
 inline constexpr ByteCount kMostShared{std::uint64_t{1} << 30};
 
@@ -53,10 +55,13 @@ Result<std::optional<SharedPlace>> parse_shared(const nlohmann::json& json);
 
 // How the guest keeps its addresses: its wires stretch to where they ended, or, of NICs behind
 // guests' uplinks, the fabric leads them to the new host (relocation.hh); or it does not keep them,
-// and its connections live on (endpoint). Automatic: nat where it can be, else wire.
-enum class Strategy : std::uint8_t { automatic, wire, nat, endpoint };
+// and its connections live on (endpoint), where it has a NIC of the new network before it moves,
+// too (secondary_nic). Automatic: nat where it can be, else wire.
+enum class Strategy : std::uint8_t { automatic, wire, nat, endpoint, secondary_nic };
 std::string_view to_text(Strategy strategy);
 std::optional<Strategy> strategy(std::string_view text);
+// Connections outlive the address.
+bool leaves_address(Strategy strategy);
 
 // How its uplinks follow a vm; member "leading" of what the target is told, absent: nat.
 struct Leading {
@@ -113,7 +118,8 @@ struct SourceRecord {
   Epoch epoch = 0;                  // of the ports at the target
   std::vector<PortId> ports;
   Strategy strategy = Strategy::automatic;
-  std::vector<PortId> uplinks{};  // that follow it (nat, endpoint)
+  std::vector<PortId> uplinks{};  // that follow it (nat, endpoint, secondary_nic)
+  PortId second_nic{};            // that is the vm's way there; zero: as it was
   Nanoseconds relay_limit = Leading{}.relay_limit;
   os::ProcessIdentity process;  // the vm's QEMU here; a vm that came back has another
   ComponentId component{};      // that moves; zero: a vm
@@ -123,6 +129,7 @@ struct SourceRecord {
   nlohmann::json report;        // once done
   nlohmann::json clock{};       // once it runs again, see ClockReport
   nlohmann::json network{};     // nat: what was told of each uplink, once they are there
+  nlohmann::json flip{};        // to the second NIC, once it is known
   nlohmann::json hooks{};       // by moment: {ms, failure?}, of those that ran
 };
 // An agent that breaks off as many moves in a row is thought to do so because of them.

@@ -220,6 +220,9 @@ Result<> TargetMove::source_destroyed() {
 
 void TargetMove::restart() {
   if (machine_.state() == TargetState::owner) follow_network();
+  const bool runs = machine_.state() == TargetState::owner &&
+                    !context_.vms.is_arriving(record_.spec.name, record_.id);
+  if (Vm* here = context_.vms.find(record_.spec.name); runs && here != nullptr) flip(*here);
   // The guest runs, or is gone: all that this move had to do was done by an earlier agent.
   const bool is_arriving = context_.vms.is_arriving(record_.spec.name, record_.id);
   Vm* vm = is_arriving ? guest() : context_.vms.find(record_.spec.name);
@@ -305,6 +308,7 @@ nlohmann::json TargetMove::describe() const {
                          {"reason", record_.reason}};
   if (!record_.hooks.is_null()) json["hooks"]["post_resume"] = record_.hooks;
   if (!record_.clock.is_null()) json["clock"] = record_.clock;
+  if (!record_.flip.is_null()) json["flip"] = record_.flip;
   return json;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "agent/disk_target.hh"
+#include "agent/flip.hh"
 #include "agent/memory_rescue.hh"
 #include "agent/source_move.hh"
 #include "agent/target_record.hh"
@@ -80,6 +81,7 @@ class TargetMove final {
   void notify_failed();
   void run_ports();
   void post_resume();
+  void flip(Vm& vm);
   void correct_clock(Vm& vm);
   void tell_source(const char* what, const nlohmann::json& value);
   void reply_owns();
@@ -95,6 +97,7 @@ class TargetMove final {
   std::vector<PeerRequest> waiting_;  // commits and aborts without an answer yet
   Vm::Subscription subscription_;
   std::unique_ptr<HookRun> hooks_;
+  std::unique_ptr<qemu::GuestAgent> flip_;
   std::unique_ptr<qemu::GuestClock> clock_;
   std::optional<Instant> clock_stood_since_;  // ours, when the source's vCPUs stopped
   std::unique_ptr<qemu::IncomingMigration> incoming_;

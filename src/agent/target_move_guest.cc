@@ -1,4 +1,4 @@
-// The guest begins to run here: QEMU is told, then hooks and its clock.
+// The guest begins to run here: QEMU is told, then hooks, its way out and its clock.
 #include "agent/target_move.hh"
 
 #include <spdlog/spdlog.h>
@@ -32,7 +32,21 @@ void TargetMove::guest_runs() {
   context_.vms.arrived(record_.spec.name);
   follow_network();
   context_.known.forget(record_.spec.id);
-  if (Vm* here = context_.vms.find(record_.spec.name)) correct_clock(*here);
+  if (Vm* here = context_.vms.find(record_.spec.name)) flip(*here);
+}
+
+// Then its clock: the guest's agent has one conversation at a time.
+void TargetMove::flip(Vm& vm) {
+  if (record_.second_nic.is_zero() || !record_.flip.is_null()) return correct_clock(vm);
+  flip_ = flip_to(context_.loop, vm, record_.second_nic, [this](const FlipReport& report) {
+    record_.flip = to_json(report);
+    tell_source("flip", record_.flip);
+    context_.loop.post([this, alive = std::weak_ptr(alive_)] {
+      if (alive.expired()) return;
+      flip_.reset();
+      if (Vm* here = context_.vms.find(record_.spec.name)) correct_clock(*here);
+    });
+  });
 }
 
 void TargetMove::follow_network() {

@@ -14,6 +14,8 @@ nlohmann::json to_json(const TargetRecord& record) {
           {"uplinks", record.uplinks},
           {"leading", to_json(record.leading)},
           {"epoch", record.epoch},
+          {"second_nic", record.second_nic.text()},
+          {"flip", record.flip},
           {"clock", record.clock},
           {"hooks", record.hooks},
           {"refusal_told", record.refusal_told},
@@ -42,6 +44,8 @@ TargetRecord target_record(const nlohmann::json& json) {
   record.uplinks = array_field(json, "uplinks");
   record.leading = leading_of(json);
   record.epoch = epoch_field(json, "epoch", 1);
+  record.second_nic = id_field<PortId>(json, "second_nic").value_or(PortId{});
+  record.flip = json.value("flip", nlohmann::json());
   record.clock = json.value("clock", nlohmann::json());
   record.hooks = json.value("hooks", nlohmann::json());
   record.refusal_told = json.value("refusal_told", true);

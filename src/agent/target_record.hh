@@ -21,6 +21,8 @@ struct TargetRecord {
   nlohmann::json uplinks = nlohmann::json::array();  // that follow it, as it did
   Leading leading{};
   Epoch epoch = 0;
+  PortId second_nic{};          // that is to be the vm's way from now on; zero: none
+  nlohmann::json flip{};        // to it, once it is through
   nlohmann::json clock{};       // see ClockReport
   nlohmann::json hooks{};       // of post-resume: {ms, ran, failure?}, once they are through
   bool refusal_told = true;     // false while the source has not heard of a failure here

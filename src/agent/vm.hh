@@ -46,6 +46,10 @@ class Vm final {
   bool recorded() const { return !recording_.expired(); }
   void set_recording(std::weak_ptr<const bool> recording) { recording_ = std::move(recording); }
 
+  // One of its NICs is on its way in or out: it cannot move.
+  bool nics_change() const { return !nics_change_.expired(); }
+  void set_nics_change(std::weak_ptr<const bool> under_way) { nics_change_ = std::move(under_way); }
+
   // Lasts as long as the returned object.
   [[nodiscard]] Subscription subscribe(Listener listener);
   // user + system time of the QEMU process, in seconds (proc(5), stat fields 14 and 15).
@@ -69,7 +73,7 @@ class Vm final {
   bool leaving_ = false;
   Instant since_;
   std::list<std::weak_ptr<const Listener>> listeners_;
-  std::weak_ptr<const bool> recording_;
+  std::weak_ptr<const bool> recording_, nics_change_;
   os::Loop::Timer reconnect_;
 };
 

@@ -42,6 +42,13 @@ Result<> add_firmware(const std::string& kind, nlohmann::json& spec) {
 
 }  // namespace
 
+nlohmann::json describe_nic(const qemu::NicSpec& nic) {
+  nlohmann::json json = {{"port", nic.name}, {"mac", nic.mac}};
+  if (nic.slot) json["slot"] = *nic.slot;
+  if (nic.network) json["network"] = qemu::to_json(*nic.network);
+  return json;
+}
+
 Vms::Vms(os::Loop& loop, const Config& config, store::Store& store, Network& network, Disks& disks,
          Events& events)
     : loop_(loop),
@@ -113,6 +120,23 @@ void Vms::publish(const qemu::VmSpec& spec, std::string_view event, std::string_
 
 void Vms::save(const Vm& vm) { store_.put("vm", vm.name(), to_json(vm.record())); }
 
+std::optional<qemu::VmSpec> Vms::recorded_spec(const std::string& name) {
+  const auto document = store_.find("vm", name);
+  return document ? std::optional(vm_record(*document).spec) : std::nullopt;
+}
+
+Result<> Vms::set_nics(const std::string& name, std::vector<qemu::NicSpec> nics) {
+  const auto document = store_.find("vm", name);
+  if (!document) return fail("there is no vm '{}' on host {}", name, config_.name);
+  VmRecord record = vm_record(*document);
+  record.spec.nics = std::move(nics);
+  if (auto done = store_.record("vm", name, to_json(record)); !done) return done;
+  if (const auto found = vms_.find(name); found != vms_.end()) {
+    found->second->record().spec.nics = std::move(record.spec.nics);
+  }
+  return {};
+}
+
 Result<qemu::VmSpec> Vms::spec_of(const nlohmann::json& request) {
   const auto name = text_field(request, "name");
   if (!name) return std::unexpected(name.error());
@@ -143,8 +167,9 @@ Result<qemu::VmSpec> Vms::spec_of(const nlohmann::json& request) {
     if (!memory) return std::unexpected(memory.error());
     spec["memory_bytes"] = memory->bytes;
   }
+  spec["nic_slots"] = qemu::kDefaultNicSlots;
   for (const char* key :
-       {"cpus", "kernel", "initrd", "append", "image", "cpu_model", "guest_agent"}) {
+       {"nic_slots", "cpus", "kernel", "initrd", "append", "image", "cpu_model", "guest_agent"}) {
     if (request.contains(key) && !request[key].is_null()) spec[key] = request[key];
   }
   spec["nics"] = nics;
@@ -260,7 +285,7 @@ Result<Vms::Incoming> Vms::launch(const qemu::VmSpec& spec, const std::optional<
   for (const auto& nic : spec.nics) {
     const auto fd = network_.attach_nic(nic.port, spec.name);
     if (!fd) return give_back(), std::unexpected(fd.error());
-    fds.push_back(*fd);
+    fds.push_back((*fd)->number());
   }
   const auto incoming_fd = arrival ? std::optional(arrival->incoming_fd) : std::nullopt;
   try {
@@ -384,7 +409,7 @@ nlohmann::json Vms::describe(const VmRecord& record, Vm* vm) {
   nlohmann::json json = qemu::to_json(record.spec);
   nlohmann::json nics = nlohmann::json::array();
   for (const auto& nic : record.spec.nics) {
-    nics.push_back({{"port", nic.name}, {"mac", nic.mac}});
+    nics.push_back(describe_nic(nic));
   }
   json["nics"] = nics;
   json["disks"] = disks_.list_of(record.spec);

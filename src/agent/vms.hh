@@ -18,6 +18,9 @@ namespace godwit::agent {
 
 class Network;
 
+// As the API shows it: {port, mac, slot?, network?}.
+nlohmann::json describe_nic(const qemu::NicSpec& nic);
+
 // SIGKILL for a QEMU that is no vm of ours any more; it may have ended meanwhile.
 void kill_qemu(const os::ProcessIdentity& process);
 
@@ -70,6 +73,10 @@ class Vms final {
   const qemu::HostCapabilities& host();
   const std::string& notice() const { return notice_; }
   void save(const Vm& vm);
+  // Of a vm that is here, running or not: as it is recorded from now on.
+  std::optional<qemu::VmSpec> recorded_spec(const std::string& name);
+  Result<> set_nics(const std::string& name, std::vector<qemu::NicSpec> nics);
+  void publish(const qemu::VmSpec& spec, std::string_view event, std::string_view reason = {});
 
  private:
   Result<qemu::VmSpec> spec_of(const nlohmann::json& request);
@@ -81,7 +88,6 @@ class Vms final {
   Vm* keep(VmRecord record, os::Child process);
   void adopt(const VmRecord& record);
   void ended(const std::string& name);
-  void publish(const qemu::VmSpec& spec, std::string_view event, std::string_view reason = {});
   nlohmann::json describe(const VmRecord& record, Vm* vm);
 
   os::Loop& loop_;

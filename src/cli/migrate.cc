@@ -6,6 +6,7 @@
 #include "cli/follow.hh"
 #include "cli/options.hh"
 #include "cli/report.hh"
+#include "cli/second_nic.hh"
 #include "cli/when.hh"
 
 namespace godwit::cli {
@@ -16,7 +17,8 @@ struct Move {
   std::string topology;
   std::string to, max_downtime, bandwidth, on_diverge, stop_policy, on_restart, cache, at;
   unsigned lanes = 0;
-  std::string disk_mode, max_write_latency, strategy, relay_for;
+  std::string disk_mode, max_write_latency, strategy, relay_for, configure;
+  std::vector<std::string> resolvers;
   bool delete_source = false;
   bool dry_run = false, hold = false, background = false, detach = false, wait = false;
   bool no_compact = false, no_known = false, in_order = false;
@@ -82,20 +84,67 @@ ExitStatus dry_run(const Context& context, const Move& move) {
   return report.value("ok", false) ? ExitStatus::done : ExitStatus::refused;
 }
 
-ExitStatus migrate(const Context& context, Move move) {
-  if (!move.topology.empty()) move.vms = members_of(context, move.topology);
-  if (move.dry_run) return dry_run(context, move);
-  const json started = context.post("/v1/migrations", body_of(move));
-  const std::string id = started.at("id").get<std::string>();
-  if (move.detach) {
-    if (context.as_json) context.print_json(started);
-    context.say(id);
-    return ExitStatus::done;
-  }
+ExitStatus watch(const Context& context, const Move& move, const json& started) {
   FollowOptions options;
   options.on_interrupt = FollowOptions::OnInterrupt::abort_move;
   options.until_ready = move.hold && !move.wait;
-  return conclude(context, follow(context, id, options));
+  return conclude(context, follow(context, started.at("id").get<std::string>(), options));
+}
+
+ExitStatus start_and_watch(const Context& context, const Move& move) {
+  return watch(context, move, context.post("/v1/migrations", body_of(move)));
+}
+
+// With an address of the target's network before it moves; or, in the naive order, after that.
+ExitStatus migrate_with_second_nic(const Context& context, Move move) {
+  if (move.vms.size() != 1 || move.detach || move.hold || !move.at.empty()) {
+    throw Failure(ExitStatus::usage,
+                  "--strategy secondary-nic is for one vm that is watched on its way: without "
+                  "--detach, --hold and --at");
+  }
+  const SecondNic nic = plan_second_nic(context, move.vms.front(), move.to, move.resolvers);
+  Move as_endpoint = move;
+  as_endpoint.strategy = "endpoint";
+  if (move.dry_run) {
+    const ExitStatus status = dry_run(context, as_endpoint);
+    if (status == ExitStatus::done) {
+      context.say(
+          fmt::format("before it, {} is plugged into the vm and configured for a free "
+                      "address of host {}; after it, that is its way out",
+                      nic.port(), nic.host));
+    }
+    return status;
+  }
+  if (move.configure == "after") {
+    const ExitStatus status = start_and_watch(context, as_endpoint);
+    if (status == ExitStatus::done) make_second_nic_there(context, nic);
+    return status;
+  }
+  as_endpoint.dry_run = true;  // what would refuse it does so before anything is made
+  const json checked = context.post("/v1/migrations", body_of(as_endpoint));
+  if (!checked.value("ok", false)) {
+    throw Failure(ExitStatus::refused, "refused, nothing was changed:\n" + preflight_text(checked));
+  }
+  make_second_nic(context, nic);
+  try {
+    const ExitStatus status = start_and_watch(context, move);
+    if (status == ExitStatus::aborted) take_back_second_nic(context, nic);
+    return status;
+  } catch (const Failure& failure) {
+    if (failure.status() == ExitStatus::refused) take_back_second_nic(context, nic);
+    throw;
+  }
+}
+
+ExitStatus migrate(const Context& context, Move move) {
+  if (!move.topology.empty()) move.vms = members_of(context, move.topology);
+  if (move.strategy == "secondary-nic") return migrate_with_second_nic(context, std::move(move));
+  if (move.dry_run) return dry_run(context, move);
+  const json started = context.post("/v1/migrations", body_of(move));
+  if (!move.detach) return watch(context, move, started);
+  if (context.as_json) context.print_json(started);
+  context.say(started.at("id").get<std::string>());
+  return ExitStatus::done;
 }
 
 }  // namespace
@@ -139,14 +188,27 @@ void add_migrate(CLI::App& app, Context& context) {
           "on with another move, which sends what is not there yet (resume, the default), "
           "or abort")
       ->check(CLI::IsMember({"resume", "abort"}));
-  verb->add_option("--strategy", move->strategy,
-                   "How the vm keeps its addresses: its wires are stretched (wire), or its guests' "
-                   "uplinks follow it and the fabric's devices lead its packets there (nat; see "
-                   "godwit fabric, godwit port add --guest), or the latter where it can be (auto, "
-                   "the default). Or it has new ones there, and its connections live on (endpoint)")
-      ->check(CLI::IsMember({"nat", "endpoint", "wire", "auto"}));
+  verb->add_option(
+          "--strategy", move->strategy,
+          "How the vm keeps its addresses: its wires are stretched (wire), or its guests' "
+          "uplinks follow it and the fabric's devices lead its packets there (nat; see "
+          "godwit fabric, godwit port add --guest), or the latter where it can be (auto, "
+          "the default). Or it has new ones there, and its connections live on (endpoint); "
+          "and its guest a NIC of that network before it moves (secondary-nic; needs "
+          "qemu-guest-agent in the guest)")
+      ->check(CLI::IsMember({"nat", "endpoint", "secondary-nic", "wire", "auto"}));
+  verb->add_option("--configure", move->configure,
+                   "With --strategy secondary-nic: before the move (default), or after it, to "
+                   "compare with")
+      ->check(CLI::IsMember({"before", "after"}));
+  verb->add_option("--resolver", move->resolvers,
+                   "With --strategy secondary-nic: a DNS server for the guest from then on; again "
+                   "for more (default: those it has)")
+      ->type_name("IP")
+      ->allow_extra_args(false);
   verb->add_option("--relay-for", move->relay_for,
-                   "With --strategy endpoint: how long this host serves connections whose other "
+                   "With --strategy endpoint or secondary-nic: how long this host serves "
+                   "connections whose other "
                    "end has no agent (24h)")
       ->type_name("TIME");
   verb->add_flag(

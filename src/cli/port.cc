@@ -13,16 +13,20 @@ struct NewPort {
   bool uplink = false, masquerade = false;
 };
 
-// The vm or component that has it, or the guest behind it: its addresses, and by what they are
-// reached where it is not at home.
-std::string owner_of(const json& port) {
+// The guest behind it: its addresses, and by what they are reached where it is not at home.
+std::string guest_of(const json& port) {
   std::string guest;
   for (const json& each : port.value("guest_addresses", json::array())) {
     if (!guest.empty()) guest += ' ';
     guest += text_of(each, "address");
     if (each.contains("locator")) guest += fmt::format(" ({})", text_of(each, "locator"));
   }
-  if (!guest.empty()) return guest;
+  return guest;
+}
+
+// The vm or component that has it, or who is behind it.
+std::string owner_of(const json& port) {
+  if (const std::string guest = guest_of(port); !guest.empty()) return guest;
   return text_of(port, port.value("vm", "").empty() ? "component" : "vm");
 }
 
@@ -59,7 +63,8 @@ void create_port(Context& context, const NewPort& port) {
   set_if_given(body, "tenant", port.tenant);
   const json made = context.post("/v1/ports", body);
   if (context.as_json) return context.print_json(made);
-  context.say(fmt::format("port {} added", port.name));
+  const std::string guest = guest_of(made);
+  context.say(fmt::format("port {} added{}", port.name, guest.empty() ? "" : " for " + guest));
 }
 
 }  // namespace
@@ -85,7 +90,9 @@ void add_port(CLI::App& app, Context& context) {
           ->needs(uplink);
   add->add_option("--guest", port->guest,
                   "Address of the guest behind the uplink, in a routed network: this host routes "
-                  "it to there, answers for it, and is the guest's gateway; again for one more")
+                  "it to there, answers for it, and is the guest's gateway; again for one more. "
+                  "any4 or any6: "
+                  "one of those that the fabric has for guests here (godwit fabric)")
       ->needs(uplink)
       ->excludes(address)
       ->type_name("IP");

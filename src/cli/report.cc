@@ -145,6 +145,18 @@ std::string hooks_part(const json& migration) {
   return text;
 }
 
+// Strategy secondary-nic.
+std::string flip_part(const json& migration) {
+  const auto flip = migration.find("flip");
+  if (flip == migration.end() || !flip->is_object()) return {};
+  if (!flip->value("done", false)) {
+    return fmt::format("  flip      NIC {} is not the guest's way out: {}\n",
+                       text_of(*flip, "port"), text_of(*flip, "why"));
+  }
+  return fmt::format("  flip      to NIC {}, {:.1f} ms after the guest ran\n",
+                     text_of(*flip, "port"), number_of(*flip, "ms"));
+}
+
 // A guest's clock stands still in the pause.
 std::string clock_part(const json& migration) {
   const auto clock = migration.find("clock");
@@ -268,13 +280,13 @@ std::string migration_text(const json& migration) {
   }
   const auto report = migration.find("report");
   if (report == migration.end() || !report->is_object())
-    return text + hooks_part(migration) + clock_part(migration);
+    return text + hooks_part(migration) + flip_part(migration) + clock_part(migration);
   if (report->contains("state_bytes")) return text + "\n" + component_part(*report);
   if (number_of(*report, "total_ms") > 0) text += "\n" + total_part(*report);
   if (number_of(*report, "pause_ms") > 0)
     text += "\n" + pause_part(*report) + prediction_line(*report);
   return text + "\n" + followed_part(*report) + network_part(migration) + counts_part(*report) +
-         hooks_part(migration) + clock_part(migration);
+         hooks_part(migration) + flip_part(migration) + clock_part(migration);
 }
 
 std::string preflight_text(const json& report) {

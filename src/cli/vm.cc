@@ -1,4 +1,5 @@
-// godwit vm run|ls|show|console|stop|rm
+// godwit vm run|ls|show|console|stop|rm; its NICs: vm_nic.cc
+#include <optional>
 #include <ostream>
 
 #include "base/units.hh"
@@ -6,6 +7,7 @@
 #include "cli/disk.hh"
 #include "cli/options.hh"
 #include "cli/table.hh"
+#include "cli/vm_nic.hh"
 
 namespace godwit::cli {
 namespace {
@@ -13,6 +15,7 @@ namespace {
 struct NewVm {
   std::string name, memory = "512MiB", kernel, initrd, append, image, firmware, tenant;
   unsigned cpus = 1;
+  std::optional<unsigned> nic_slots;
   bool guest_agent = false, tpm = false;
   std::vector<std::string> nics;   // "PORT" or "PORT,mac=52:54:00:..."
   std::vector<std::string> disks;  // "NAME,size=8GiB", "NAME,image=debian,bus=scsi"
@@ -57,11 +60,7 @@ void show_vm(Context& context, const std::string& name) {
                            {"tpm", vm.value("tpm", false) ? "2.0" : "none"},
                            {"pid", text_of(vm, "pid")},
                            {"uptime", uptime(vm)}});
-  Table nics({{"NIC"}, {"MAC"}});
-  for (const json& nic : vm.value("nics", json::array())) {
-    nics.row({text_of(nic, "port"), text_of(nic, "mac")});
-  }
-  context.io.out << '\n' << nics.text("no NICs");
+  context.io.out << '\n' << nic_table(vm.value("nics", json::array())).text("no NICs");
   const json disks = vm.value("disks", json::array());
   if (!disks.empty()) context.io.out << '\n' << disk_table(disks).text("");
 }
@@ -85,6 +84,7 @@ void run_vm(Context& context, const NewVm& vm) {
   set_if_given(body, "append", vm.append);
   set_if_given(body, "tenant", vm.tenant);
   if (vm.guest_agent) body["guest_agent"] = true;
+  if (vm.nic_slots) body["nic_slots"] = *vm.nic_slots;
   set_if_given(body, "firmware", vm.firmware);
   if (vm.tpm) body["tpm"] = true;
   const json made = context.post("/v1/vms", body);
@@ -127,7 +127,11 @@ void add_run(CLI::App& noun, Context& context) {
       ->check(CLI::IsMember({"bios", "uefi"}));
   run->add_flag("--tpm", vm->tpm, "A TPM 2.0, whose state is kept beside the disks and moves");
   run->add_flag("--guest-agent", vm->guest_agent,
-                "A channel to qemu-guest-agent in the vm, which corrects its clock after a move");
+                "A channel to qemu-guest-agent in the vm, which corrects its clock after a move, "
+                "and configures NICs that are plugged in");
+  run->add_option("--nic-slots", vm->nic_slots,
+                  "So many NICs can be plugged in while it runs: 0 to 4 (default 2)")
+      ->check(CLI::Range(0, 4));
   add_name(*run, "--tenant", vm->tenant, "Tenant (default: default)")->type_name("TENANT");
   add_json(*run, context);
   run->callback([&context, vm] {
@@ -163,6 +167,8 @@ void add_vm(CLI::App& app, Context& context) {
 
   add_on_vm(*noun, "console", "Attach to its serial console (Ctrl-] leaves)", name)
       ->callback([&context, name] { attach_console(context, path_of("vms", *name, "console")); });
+
+  add_vm_nic(*noun, context);
 
   auto* stop = add_on_vm(*noun, "stop", "Shut a vm down", name);
   const auto force = std::make_shared<bool>(false);

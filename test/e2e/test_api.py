@@ -306,6 +306,15 @@ def test_an_operator_moves_a_vm_from_afar(fleet, users):
     ask("POST", "/v1/join", 409, body={"target": "a" * 64 + "@10.66.2.99"})
     ask("POST", "/v1/vms", 409, body={"name": "Bad Name"})
     ask("GET", "/v1/vms/{name}/recording", 400, host="w1", name=vm.name)
+    ask("POST", "/v1/vms/{name}/nics", 404, name=vm.name, body={"port": "more"})
+    ask("POST", "/v1/vms/{name}/nics", 409, host="w1", name=vm.name, body={"port": "No Name"})
+    plugged = ask("POST", "/v1/vms/{name}/nics", host="w1", name=vm.name, body={"port": "more"})
+    assert plugged["slot"] == 0 and plugged in ask("GET", "/v1/vms/{name}", host="w1", name=vm.name)["nics"]
+    nic = {"host": "w1", "name": vm.name, "port": "more"}
+    ask("POST", "/v1/vms/{name}/nics/{port}/network", 409, **nic, body={"addresses": ["10.77.0.7"]})
+    ask("POST", "/v1/vms/{name}/nics/{port}/network", 409, **nic, body={"addresses": ["10.77.0.7/24"]})  # no agent in it
+    ask("DELETE", "/v1/vms/{name}/nics/{port}/network", **nic)
+    ask("DELETE", "/v1/vms/{name}/nics/{port}", **nic)
     ask("POST", "/v1/vms/{name}/stop", host="w1", name=vm.name, body={"force": True})
     ask("POST", "/v1/vms/{name}/start", host="w1", name=vm.name)
     assert ask("GET", "/v1/disks", host="w1")[0]["vm_state"] in ("running", "paused")

@@ -15,16 +15,19 @@ STRANGER = "router-world"  # has no agent
 
 
 class Guest(Vm):
-    """At home at h1; `number` is the last of its address."""
+    """At home at h1; `number` is the last of its address. `words`: of its kernel's command line."""
 
-    def __init__(self, fleet, number, correspondent="x1"):
+    def __init__(self, fleet, number, correspondent="x1", guest_agent=False, options=(), words=""):
         super().__init__(fleet, f"vm{number}", "10.66.1", nic=True)
         self.address, self.host = f"10.66.1.{number}", "h1"
         fleet.godwit("h1", "port", "add", self.uplink, "--uplink", "--guest", self.address)
-        fleet.godwit("h1", "vm", "run", self.name, "--memory", "96MiB", "--nic", self.port,
-                     "--kernel", fleet.guest / "vmlinuz", "--initrd", fleet.guest / "initrd.img",
+        options = [*options, *(["--guest-agent"] if guest_agent else [])]
+        memory = "128MiB" if guest_agent else "96MiB"
+        fleet.godwit("h1", "vm", "run", self.name, "--memory", memory, "--nic", self.port, *options,
+                     "--kernel", fleet.guest / "vmlinuz",
+                     "--initrd", fleet.guest / ("initrd-agent.img" if guest_agent else "initrd.img"),
                      "--append", f"console=ttyS0 quiet godwit.ip={self.address}/24 godwit.gw=10.66.1.1 "
-                     "godwit.dirty=2mbit godwit.working-set=4MiB")
+                     f"godwit.dirty=2mbit godwit.working-set=4MiB {words}")
         fleet.godwit("h1", "connect", self.port, self.uplink)
         wait_until(lambda: self.answers(correspondent), 60, lambda: f"{self.name}: {fleet.logs()}")
 

@@ -1,0 +1,65 @@
+#include "agent/flip.hh"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "os/socket.hh"
+#include "qemu/json.hh"
+
+namespace godwit::agent {
+namespace {
+
+constexpr std::size_t kMaxWhy = 1024;  // bytes that a peer may tell
+constexpr double kMostMs = 1e9;        // likewise
+
+}  // namespace
+
+nlohmann::json to_json(const FlipReport& report) {
+  nlohmann::json json = {{"port", report.port}, {"done", report.why.empty()}};
+  if (report.why.empty()) {
+    json["ms"] = to_ms(report.took);
+  } else {
+    json["why"] = report.why;
+  }
+  return json;
+}
+
+FlipReport flip_report(const nlohmann::json& json) {
+  const double ms = std::clamp(qemu::number_at(json, "ms"), 0.0, kMostMs);
+  FlipReport report{.port = qemu::text_at(json, "port").substr(0, kMaxWhy),
+                    .took = Nanoseconds(static_cast<std::int64_t>(ms * 1e6))};
+  if (!qemu::flag_at(json, "done")) {
+    report.why = qemu::text_at(json, "why").substr(0, kMaxWhy);
+    if (report.why.empty()) report.why = "not said";
+  }
+  return report;
+}
+
+std::unique_ptr<qemu::GuestAgent> flip_to(os::Loop& loop, const Vm& vm, const PortId& nic,
+                                          std::function<void(const FlipReport&)> told) {
+  const auto found = std::ranges::find(vm.spec().nics, nic, &qemu::NicSpec::port);
+  FlipReport report;
+  if (found == vm.spec().nics.end() || !found->network) {
+    report.why = "it is not the vm's, or was not configured";
+    told(report);
+    return nullptr;
+  }
+  report.port = found->name;
+  auto agent = std::make_unique<qemu::GuestAgent>(
+      loop, os::unix_connect(loop, vm.paths().guest_agent().string()));
+  qemu::make_default(*agent, *found, false,
+                     [report, name = vm.name(), told = std::move(told)](const auto& done) mutable {
+                       if (done) {
+                         report.took = done->took;
+                       } else {
+                         report.why = done.error().text;
+                         spdlog::warn("vm {}: NIC {} is not its way out: {}", name, report.port,
+                                      report.why);
+                       }
+                       told(report);
+                     });
+  return agent;
+}
+
+}  // namespace godwit::agent

@@ -1,0 +1,212 @@
+"""NICs that are plugged into a running vm, and strategy secondary-nic: a guest has an address of the network that it
+goes to before it goes (examples/abroad). x1 has an agent; the router of x1's site has none."""
+
+import subprocess
+
+import test_endpoint
+from conftest import wait_until
+from test_endpoint import STRANGER, Echo, Guest
+
+shared, abroad = test_endpoint.shared, test_endpoint.abroad  # fixtures
+
+
+class Traveller(Guest):
+    """With qemu-guest-agent; comes to f1, and there has `web-for-f1` too."""
+
+    def __init__(self, fleet, number, **options):
+        super().__init__(fleet, number, guest_agent=True, **options)
+        self.second = f"{self.name}-for-f1"
+        wait_until(lambda: "up" in self.run("echo up", check=False), 60, "its agent")
+
+    def run(self, command, check=True):
+        return self.fleet.in_guest(self.host, self, command, check)
+
+    def nics(self):
+        return {nic["port"]: nic for nic in self.fleet.vms_of(self.host)[self.name]["nics"]}
+
+    def way_out(self, to="10.66.3.10"):
+        """(interface, its own address) of what begins anew."""
+        words = self.run(f"ip route get {to}").split()
+        return words[words.index("dev") + 1], words[words.index("src") + 1]
+
+    def new_address(self):
+        return self.nics()[self.second]["network"]["addresses"][0].split("/")[0]
+
+
+def expect_no_second_nic(fleet, guest):
+    assert guest.second not in guest.nics()
+    assert guest.second not in fleet.ports_at(guest.host)
+    assert f"{guest.name}-at-f1" not in fleet.ports_at("f1")
+
+
+def test_a_nic_comes_and_goes(abroad):
+    guest = Traveller(abroad, 40)
+    abroad.godwit("h1", "vm", "nic", "add", guest.name, "extra")
+    abroad.godwit("h1", "vm", "nic", "add", guest.name, "extra")  # harmless
+    nic = guest.nics()["extra"]
+    assert nic["slot"] == 0
+    wait_until(lambda: nic["mac"] in guest.run("cat /sys/class/net/*/address"), 20, "the guest sees it")
+
+    # Its wire leads to the host itself, which reaches the guest by it.
+    abroad.godwit("h1", "port", "add", "extra-net", "--uplink", "--address", "10.77.0.1/24")
+    abroad.godwit("h1", "connect", "extra", "extra-net")
+    told = abroad.json("h1", "vm", "nic", "configure", guest.name, "extra", "--address", "10.77.0.7/24")
+    assert told["interface"] == "eth1" and told["took_ms"] > 0, told
+    wait_until(lambda: guest.answers("h1", "10.77.0.7"), 10, lambda: guest.run("ip address"))
+    assert guest.way_out()[0] == "eth0"  # as before
+    assert guest.nics()["extra"]["network"]["addresses"] == ["10.77.0.7/24"]
+
+    # Agent and NIC find each other again.
+    abroad.kill_agent("h1")
+    abroad.start_agent("h1")
+    wait_until(lambda: guest.answers("h1", "10.77.0.7"), 20, abroad.logs)
+
+    abroad.godwit("h1", "vm", "nic", "deconfigure", guest.name, "extra")
+    assert "10.77.0.7" not in guest.run("ip address; ip rule")
+    abroad.godwit("h1", "vm", "nic", "add", guest.name, "another")
+    full = abroad.godwit("h1", "vm", "nic", "add", guest.name, "third", expect=1)
+    assert "all 2 slots" in full.stderr and "third" not in abroad.ports_at("h1")
+    for name in ("extra", "another", "another"):
+        abroad.godwit("h1", "vm", "nic", "rm", guest.name, name)
+    assert list(guest.nics()) == [guest.port]
+    refused = abroad.godwit("h1", "vm", "nic", "rm", guest.name, guest.port, expect=1)
+    assert "made with it" in refused.stderr
+    wait_until(lambda: nic["mac"] not in guest.run("cat /sys/class/net/*/address"), 20, "it is gone")
+
+
+def test_what_cannot_be_configured_is_refused(abroad):
+    guest = Traveller(abroad, 41)
+    abroad.godwit("h1", "vm", "nic", "add", guest.name, "extra")
+    for words, why in ((("--address", "10.77.0.7"), "length"), (("--address", "10.77.0.7/24$(reboot)"), "10.77.0.7"),
+                       (("--address", "10.77.0.7/24", "--gateway", "nowhere"), "nowhere")):
+        refused = abroad.godwit("h1", "vm", "nic", "configure", guest.name, "extra", *words, expect=1)
+        assert why in refused.stderr, refused.stderr
+    assert "network" not in guest.nics()["extra"]
+    own = abroad.godwit("h1", "vm", "nic", "configure", guest.name, guest.port, "--address", "10.77.0.7/24", expect=1)
+    assert "made with" in own.stderr
+    missing = abroad.godwit("h1", "vm", "nic", "configure", guest.name, "nothing", "--address", "10.77.0.7/24", expect=1)
+    assert "no NIC nothing" in missing.stderr
+
+
+def test_the_new_address_is_there_before_the_move(abroad):
+    guest = Traveller(abroad, 42)
+    echoes = {host: Echo(guest, host) for host in ("x1", STRANGER)}
+    site = abroad.godwit("h1", "migrate", guest.name, "--to", "abroad", "--strategy", "secondary-nic", expect=3)
+    assert "no host abroad" in site.stderr
+    planned = abroad.godwit("h1", "migrate", guest.name, "--to", "f1", "--strategy", "secondary-nic", "--dry-run").stdout
+    assert f"{guest.second} is plugged in" in planned
+    expect_no_second_nic(abroad, guest)
+
+    moved = guest.move("--strategy", "secondary-nic")
+    assert moved["strategy"] == "secondary-nic"
+    assert moved["flip"]["done"] and moved["flip"]["port"] == guest.second, moved["flip"]
+    new = guest.new_address()
+    assert new.startswith("10.66.2.")
+    assert guest.way_out() == ("eth1", new)
+    for host, echo in echoes.items():
+        assert echo.ask() == "same", (host, guest.relocation(), guest.run("ip rule; ip route show table all"))
+        assert guest.answers(host, new), (host, guest.run("ip rule; ip route show table all"))
+    # It needs nothing of where it was: neither do new connections with the new address.
+    wait_until(lambda: (guest.alive() or {}).get("direct", 0) > 0, 20, guest.relocation)
+    abroad.lab.run("cut", "home-world")
+    assert echoes["x1"].ask() == "same"
+    late = Echo(guest, STRANGER, new)
+    assert late.ask() == "same"
+    for echo in (*echoes.values(), late):
+        echo.close()
+    abroad.lab.run("heal", "home-world")
+
+
+def test_the_naive_order(abroad):
+    guest = Traveller(abroad, 43)
+    echo = Echo(guest, "x1")
+    guest.move("--strategy", "secondary-nic", "--configure", "after")
+    assert guest.way_out() == ("eth1", guest.new_address())
+    assert echo.ask() == "same"
+    # It can do without it again, also where it came with it.
+    abroad.godwit("f1", "vm", "nic", "deconfigure", guest.name, guest.second)
+    abroad.godwit("f1", "vm", "nic", "rm", guest.name, guest.second)
+    assert guest.way_out() == ("eth0", guest.address) and list(guest.nics()) == [guest.port]
+    assert echo.ask() == "same"
+    echo.close()
+
+
+def test_without_a_guest_agent_another_strategy_is_named(abroad):
+    guest = Guest(abroad, 44)
+    refused = abroad.godwit("h1", "migrate", guest.name, "--to", "f1", "--strategy", "secondary-nic", expect=3)
+    assert "--guest-agent" in refused.stderr and "endpoint" in refused.stderr
+    body = {"vm": guest.name, "to": "f1", "strategy": "secondary-nic"}
+    assert abroad.ask("h1", "POST", "/migrations", body) is None  # no NIC is prepared
+    assert f"{guest.name}-at-f1" not in abroad.ports_at("f1")
+
+
+def test_an_aborted_move_takes_the_second_nic_back(abroad):
+    guest = Traveller(abroad, 45)
+    echo = Echo(guest, STRANGER)
+    move = abroad.popen("h1", abroad.bin / "godwit", "migrate", guest.name, "--to", "f1", "--strategy", "secondary-nic",
+                        "--bandwidth", "2mbit", "--max-downtime", "1ms")
+    wait_until(lambda: (abroad.last_migration("h1", guest) or {}).get("state") == "copying", 60, abroad.logs)
+    abroad.godwit("h1", "migration", "abort", abroad.last_migration("h1", guest)["id"])
+    out, err = move.communicate(timeout=60)
+    assert move.returncode == 4, (out, err)
+    expect_no_second_nic(abroad, guest)
+    assert "10.66.2." not in guest.run("ip address; ip rule")
+    assert echo.ask() == "same"
+    echo.close()
+
+
+class Multipath:
+    """A connection of MPTCP to the guest, from a host without any agent of ours, whose kernel takes a second path."""
+
+    CODE = """if 1:
+        import socket, sys
+        s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+        s.connect((sys.argv[1], 7009))
+        s.settimeout(20)
+        print('ready', flush=True)
+        for line in sys.stdin.buffer:
+            try:
+                s.sendall(line)
+                got = b''
+                while len(got) < len(line): got += s.recv(100)
+                print('same' if got == line else 'other', flush=True)
+            except OSError as error:
+                print(type(error).__name__, flush=True)
+    """
+
+    def __init__(self, guest, host):
+        self.host, self.lab = host, guest.fleet.lab
+        self.lab.exec(host, "ip", "mptcp", "limits", "set", "add_addr_accepted", "4", "subflows", "4")
+        self.process = self.lab.python(host, self.CODE, guest.address, stdin=subprocess.PIPE)
+        assert self.process.stdout.readline().strip() == "ready"
+
+    def ask(self):
+        self.process.stdin.write("are you there?\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+    def paths(self):
+        """Addresses of the guest's that its subflows have."""
+        return sorted({line.split()[4].rsplit(":", 1)[0]
+                       for line in self.lab.exec(self.host, "ss", "-Htn", "dport", "=", ":7009").stdout.splitlines()})
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(20)
+
+
+def test_mptcp_takes_the_new_address_with_a_peer_that_knows_nothing_of_us(abroad):
+    guest = Traveller(abroad, 46, words="godwit.iproute2=1")
+    connection = Multipath(guest, STRANGER)
+    assert connection.ask() == "same" and connection.paths() == [guest.address]
+    guest.move("--strategy", "secondary-nic")
+    new = guest.new_address()
+    wait_until(lambda: connection.paths() == sorted([guest.address, new]), 20, connection.paths)
+    told = abroad.json("f1", "vm", "nic", "configure", guest.name, guest.second, "--address", f"{new}/32",
+                       "--gateway", "169.254.1.1", "--default", "--drop-old")
+    assert told["mptcp"] and guest.address in told["dropped"], told
+    wait_until(lambda: connection.paths() == [new], 20, connection.paths)
+    abroad.lab.run("cut", "home-world")
+    assert connection.ask() == "same"
+    connection.close()
+    abroad.lab.run("heal", "home-world")
