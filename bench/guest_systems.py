@@ -16,7 +16,7 @@ DRAIN_LIMIT_S = 60
 class RoutedGuest:
     """A vm with an uplink of its own in the network of its host's rack."""
 
-    def __init__(self, lab, name, host, address, initrd=None, memory="96MiB", words=""):
+    def __init__(self, lab, name, host, address, initrd=None, memory="96MiB", words="", options=()):
         self.lab, self.name, self.host, self.address = lab, name, host, address
         self.uplink = f"{name}-net"
         self.network = []  # what the last move tells of its steps
@@ -25,7 +25,7 @@ class RoutedGuest:
         lab.run(host, "godwit", "port", "add", self.uplink, "--uplink", "--guest", address)
         lab.run(host, "godwit", "vm", "run", name, "--memory", memory, "--kernel", kernel,
                 "--initrd", initrd or lab_initrd, "--append", f"console=ttyS0 quiet nokaslr godwit.ip={address}/24 "
-                f"godwit.gw={gateway} {words}".strip(), "--nic", f"{name}-eth0")
+                f"godwit.gw={gateway} {words}".strip(), "--nic", f"{name}-eth0", *options)
         self.connect()
 
     def move(self, host, strategy):
