@@ -95,6 +95,20 @@ TEST(Engine, GoesOnWithWhatAnotherShardHad) {
   EXPECT_THAT(numbers(net["b"].delivered[kY]), ElementsAre(1));
 }
 
+// The host's clock jumped ahead, and what changes the shard comes before the tick that is late now.
+TEST(Engine, WhatIsLateInOneShardIsTickedAtOnceInTheOther) {
+  TestNet net({"a", "b"});
+  net.session("a", "b", true);
+  join(net, "a", "b");
+  net.pass(seconds(1));
+  Engine& engine = net["a"].engine;
+  const Instant late = net.now() + seconds(30);
+  const auto unit = engine.take({&kX, 1}, late);
+  engine.adopt(*unit, late);
+  EXPECT_EQ(engine.overlooked(), "");
+  EXPECT_LE(engine.next_tick(), late);
+}
+
 TEST(Engine, RenewsKeysInTimeWithoutLoss) {
   TestNet net({"a", "b"});
   net.session("a", "b", true);
