@@ -42,6 +42,7 @@ void Channel::enter(Peer& peer, Fabric& fabric) {
   ++peer_->channels;
   for (Inbound& rx : rx_) rx.opener->enter_pool(fabric.frame_pool());
   mtu_changed();
+  if (!unkeyed_.empty()) begin();  // this engine may know the address before the one of before
   wake(fabric_->now());
 }
 
@@ -63,7 +64,7 @@ Label Channel::arriving() const {
 
 // ---- frames ----
 
-bool Channel::can_send() const {
+bool Channel::has_key() const {
   return tx_ && !tx_->sealer.exhausted() &&
          fabric_->now() - tx_->since < fabric_->limits().key_life;
 }
@@ -75,7 +76,7 @@ void Channel::send(BytesView frame) {
     fabric_->has_output(*this);
     return;
   }
-  if (tx_) {  // there was a key, and it may not be used any more
+  if (tx_ && !has_key()) {  // there was one, and it may not be used any more
     note_stopped(true);
     ++counters_.expired;
     return;
@@ -94,9 +95,13 @@ void Channel::flush() {
   if (is_worn && want_serial_ == 0) want_key();
 }
 
-void Channel::drain_unkeyed() {
-  while (!unkeyed_.empty()) tx_->sealer.frame(unkeyed_.pop(), peer_->batch);
-  fabric_->has_output(*this);
+// There may be a key and an address now: what waited for them goes, and the ends behind it.
+void Channel::begin() {
+  if (can_send()) {
+    while (!unkeyed_.empty()) tx_->sealer.frame(unkeyed_.pop(), peer_->batch);
+    fabric_->has_output(*this);
+  }
+  for (Unacknowledged& notice : notices_) transmit(notice);
 }
 
 // Frames for a peer that does not answer are no use to it minutes later. A detour keeps them: they
@@ -112,6 +117,7 @@ void Channel::path_changed() {
   mtu_changed();
   rtt_is_old_ = true;
   ping_interval_ = {};
+  if (!unkeyed_.empty()) begin();
   ping();
 }
 
@@ -155,7 +161,7 @@ void Channel::session_up() {
   want_interval_ = {};
   want_next_ = fabric_->now();
   want_key();
-  for (Unacknowledged& notice : notices_) transmit(notice);
+  begin();
 }
 
 void Channel::want_key() {
@@ -218,8 +224,7 @@ void Channel::offered(const Offer& offer) {
   tx_.emplace(Outbound{offer.generation, Sealer(lane, peer_->route.mtu), fabric_->now()});
   want_next_ = together(fabric_->now() + fabric_->limits().rekey_after);
   note_stopped(false);
-  drain_unkeyed();
-  for (Unacknowledged& notice : notices_) transmit(notice);
+  begin();
   ping_interval_ = {};
   ping();  // which wakes for what comes first
   receiver_.channel_ready(*this);
@@ -248,7 +253,7 @@ void Channel::retire_old_generations() {
 void Channel::tick() {
   const Limits& limits = fabric_->limits();
   if (fabric_->now() >= want_next_) want_key();
-  if (tx_ && !can_send()) note_stopped(true);
+  if (tx_ && !has_key()) note_stopped(true);
   expire_unkeyed();
   retire_old_generations();
   FromOpener sink(*this);

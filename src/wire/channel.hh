@@ -26,7 +26,7 @@
 namespace godwit::wire {
 
 struct ChannelCounters {
-  std::uint64_t unkeyed = 0;  // frames dropped: no key in time
+  std::uint64_t unkeyed = 0;  // frames dropped: no key in time, or no address of the peer
   std::uint64_t expired = 0;  // frames dropped: key used up or too old, no session to renew it
 };
 
@@ -57,8 +57,8 @@ class Channel final {
   // What frames that arrive here are labelled with.
   Label arriving() const;
 
-  // Has a key that is neither too old nor used up.
-  bool can_send() const;
+  // Has a key that is neither too old nor used up, and an address of the peer is known.
+  bool can_send() const { return has_key() && peer_->route.target.has_value(); }
   // Has sent, and heard back, under the present keys.
   bool confirmed() const { return tx_ && rtt_.has_value(); }
   // Of in-channel messages; zero before the first.
@@ -136,8 +136,9 @@ class Channel final {
     return Instant((due.time_since_epoch() + grid - Nanoseconds(1)) / grid * grid);
   }
   crypto::AeadKey key(bool ours, std::uint32_t generation, crypto::AeadAlgorithm algorithm) const;
+  bool has_key() const;
   void want_key();
-  void drain_unkeyed();
+  void begin();
   void expire_unkeyed();
   void note_stopped(bool stopped);
   Instant over_at(const Inbound& rx) const;

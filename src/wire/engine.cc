@@ -34,10 +34,9 @@ void Engine::flush() {
   for (Channel* channel : output_) {
     Peer& to = channel->peer();
     if (to.batch.empty()) continue;
-    if (to.route.target) {
-      sink_.to_path(*to.route.target, to.batch);
-      if (std::exchange(to.sends_frames, false)) note_sent(to);
-    }
+    CHECK(to.route.target, "sealed for {}, whose address is not known", to.host);
+    sink_.to_path(*to.route.target, to.batch);
+    if (std::exchange(to.sends_frames, false)) note_sent(to);
     to.batch.clear();
   }
   output_.clear();
@@ -82,7 +81,9 @@ void Engine::session_up(const std::string& host, std::span<const std::byte, 32> 
     refresh_route(to);
   }
   for (const auto& [id, channel] : channels_) {
-    if (&channel->peer() == &to) channel->session_up();
+    if (&channel->peer() != &to) continue;
+    channel->session_up();
+    wake_owner(*channel);  // the session may have told the first address
   }
   for (const auto& [id, port] : ports_) port->session_up(host);
 }

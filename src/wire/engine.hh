@@ -158,6 +158,8 @@ class Engine final : private Fabric {
   };
   std::uint32_t take_index(Destination destination);
   void refresh_route(Peer& peer);
+  void use_new_way(Peer& peer);
+  void wake_owner(const Channel& channel);
   // Who is to have a datagram: the host with the tag, and of this host the shard.
   struct Taker {
     std::uint16_t tag = 0, shard = 0;

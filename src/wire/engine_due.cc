@@ -43,6 +43,11 @@ void Engine::tick(Instant now) {
   });
 }
 
+// It may be able to follow its peer now.
+void Engine::wake_owner(const Channel& channel) {
+  if (Port* owner = port(channel.local())) wake(*owner, now_);
+}
+
 // Those here of which one may have found the other, or lost it.
 void Engine::wake_ends(const WireId& wire) {
   for (auto at = wired_.lower_bound({wire, {}}); at != wired_.end() && at->first == wire; ++at) {

@@ -103,8 +103,14 @@ void Engine::refresh_route(Peer& peer) {
 
 void Engine::path_changed(Peer& peer) {
   refresh_route(peer);
+  use_new_way(peer);
+}
+
+void Engine::use_new_way(Peer& peer) {
   for (const auto& [id, channel] : channels_) {
-    if (&channel->peer() == &peer) channel->path_changed();
+    if (&channel->peer() != &peer) continue;
+    channel->path_changed();
+    wake_owner(*channel);
   }
 }
 

@@ -47,9 +47,9 @@ void Engine::use_route(const std::string& host, const Route& route, Instant now)
   Peer& to = peer(host);
   const bool is_same_way = to.route.target == route.target && to.route.via == route.via;
   to.route = route;
+  if (!is_same_way) return use_new_way(to);
   for (const auto& [id, channel] : channels_) {
-    if (&channel->peer() != &to) continue;
-    is_same_way ? channel->mtu_changed() : channel->path_changed();
+    if (&channel->peer() == &to) channel->mtu_changed();
   }
 }
 

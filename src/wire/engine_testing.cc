@@ -70,9 +70,9 @@ void TestNet::session(const std::string& a, const std::string& b, bool up) {
   secret.fill(static_cast<std::byte>(sessions_));
   for (const auto& [self, other] : {std::pair{a, b}, std::pair{b, a}}) {
     TestHost& host = *hosts_.at(self);
+    const std::span addresses(&(*this)[other].address, sessions_tell_addresses ? 1 : 0);
     if (up)
-      host.engine.session_up(known_as(self, other), secret, self == a, {&(*this)[other].address, 1},
-                             now_);
+      host.engine.session_up(known_as(self, other), secret, self == a, addresses, now_);
     else
       host.engine.session_down(known_as(self, other), now_);
   }

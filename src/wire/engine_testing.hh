@@ -56,6 +56,8 @@ class TestNet {
   std::map<std::string, std::string> fleets;
   // What `observer` calls `host`.
   std::string known_as(const std::string& observer, const std::string& host) const;
+  // Each says where the other receives datagrams.
+  bool sessions_tell_addresses = true;
   // Control messages are delivered twice.
   bool doubles = false;
   // So many datagrams of each run arrive, the others are lost.
