@@ -201,7 +201,7 @@ void Channel::wanted(const Want& want) {
   rx.opener = std::make_unique<Opener>(lane, fabric_->frame_pool());
   rx_.push_back(std::move(rx));
   if (rx_.size() > fabric_->limits().generations) {
-    fabric_->release_index(rx_.front().index);
+    forget(rx_.front());
     rx_.erase(rx_.begin());
   }
   fabric_->sink().to_control(peer_->host, encode(rx_.back().offer));
@@ -218,7 +218,10 @@ void Channel::offered(const Offer& offer) {
   }
   highest = offer.generation;
   want_serial_ = 0;
-  if (tx_) tx_->sealer.flush(peer_->batch);
+  if (tx_) {
+    tx_->sealer.flush(peer_->batch);
+    tx_->sealer.counters().add_to(of_old_keys_);
+  }
   const LaneKey lane{algorithm, key(true, offer.generation, algorithm), offer.receiver_index,
                      local_.epoch};
   tx_.emplace(Outbound{offer.generation, Sealer(lane, peer_->route.mtu), fabric_->now()});
@@ -245,9 +248,24 @@ Instant Channel::over_at(const Inbound& rx) const {
 void Channel::retire_old_generations() {
   std::erase_if(rx_, [&](const Inbound& rx) {
     const bool over = fabric_->now() >= over_at(rx);
-    if (over) fabric_->release_index(rx.index);
+    if (over) forget(rx);
     return over;
   });
+}
+
+// Nothing is accepted under this key any more. What was dropped under it stays counted.
+void Channel::forget(const Inbound& rx) {
+  rx.opener->counters().add_to(of_old_keys_);
+  of_old_keys_["incomplete"] += rx.opener->partial_frames();
+  fabric_->release_index(rx.index);
+}
+
+// A detour's frames are copies as long as the move may be taken back.
+void Channel::give_up() {
+  if (!id_.is_detour()) counters_.unkeyed += unkeyed_.size();
+  unkeyed_.clear();
+  for (const Inbound& rx : rx_) forget(rx);
+  rx_.clear();
 }
 
 void Channel::tick() {
@@ -286,19 +304,6 @@ Instant Channel::deadline() const {
   }
   for (const Waiting& waiting : waiting_) by(std::min(waiting.deadline, settles_at(waiting.end)));
   return due;
-}
-
-void Channel::add_drops(std::map<std::string, std::uint64_t>& drops) const {
-  drops["unkeyed"] += counters_.unkeyed;
-  drops["expired"] += counters_.expired;
-  for (const Inbound& rx : rx_) {
-    const OpenerCounters& counters = rx.opener->counters();
-    drops["bad_tag"] += counters.bad_tag;
-    drops["replayed"] += counters.replayed;
-    drops["malformed"] += counters.malformed;
-    drops["bad_vnet"] += counters.bad_vnet;
-    drops["incomplete"] += counters.incomplete;
-  }
 }
 
 }  // namespace godwit::wire

@@ -97,9 +97,11 @@ class Channel final {
   // Its end, for the engine to see to.
   void retire(Instant when);
   bool is_over() const { return retires_ && fabric_->now() >= *retires_; }
+  // What waits here goes nowhere any more.
+  void give_up();
 
-  // What the openers dropped, by cause; added to `drops`.
-  void add_drops(std::map<std::string, std::uint64_t>& drops) const;
+  // Under all its keys so far, added to `drops`.
+  void add_drops(Drops& drops) const;
 
  private:
   struct Outbound {
@@ -143,6 +145,7 @@ class Channel final {
   void note_stopped(bool stopped);
   Instant over_at(const Inbound& rx) const;
   void retire_old_generations();
+  void forget(const Inbound& rx);
   void ping();
   void transmit(Unacknowledged& notice);
   void receive_notice(std::uint64_t serial, const Notice& notice, bool by_control);
@@ -180,6 +183,7 @@ class Channel final {
   std::optional<Instant> retires_;
   DueQueue<Channel>::Place place_;
   ChannelCounters counters_;
+  Drops of_old_keys_;
 };
 
 }  // namespace godwit::wire

@@ -31,15 +31,16 @@ void Engine::flush() {
     channel->flush();
     channel->awaits_flush = false;
   }
-  for (Channel* channel : output_) {
-    Peer& to = channel->peer();
-    if (to.batch.empty()) continue;
-    CHECK(to.route.target, "sealed for {}, whose address is not known", to.host);
-    sink_.to_path(*to.route.target, to.batch);
-    if (std::exchange(to.sends_frames, false)) note_sent(to);
-    to.batch.clear();
-  }
+  for (Channel* channel : output_) send(channel->peer());
   output_.clear();
+}
+
+void Engine::send(Peer& to) {
+  if (to.batch.empty()) return;
+  CHECK(to.route.target, "sealed for {}, whose address is not known", to.host);
+  sink_.to_path(*to.route.target, to.batch);
+  if (std::exchange(to.sends_frames, false)) note_sent(to);
+  to.batch.clear();
 }
 
 void Engine::has_output(Channel& channel) {
@@ -191,7 +192,13 @@ void Engine::arrived(const PeerAddress& from, std::uint32_t index, MutableBytes 
 }
 
 void Engine::erase_channel(Channel& channel) {
-  if (channel.awaits_flush) std::erase(output_, &channel);
+  if (channel.awaits_flush) {
+    std::erase(output_, &channel);
+    channel.flush();
+    send(channel.peer());
+  }
+  channel.give_up();
+  if (Port* owner = port(channel.local())) owner->has_lost(channel);
   const auto others = channels_of_.find(channel.local());
   std::erase(others->second, &channel);
   if (others->second.empty()) channels_of_.erase(others);
@@ -225,7 +232,6 @@ Port* Engine::newest(const PortId& id, std::optional<PortState> state) const {
 
 void Engine::erase_port(const PortEpoch id) {
   for (auto its = channels_of(id); !its.empty(); its = channels_of(id)) {
-    its.front()->flush();
     erase_channel(*its.front());
   }
   const auto found = ports_.find(id);
@@ -370,6 +376,10 @@ std::vector<Nanoseconds> Engine::rtts(const PortEpoch& local) {
   for (const Channel* each : channels_of(local)) all.push_back(each->rtt());
   std::ranges::sort(all, std::greater{});
   return all;
+}
+
+void Engine::add_drops(const PortEpoch& local, Drops& drops) const {
+  for (const Channel* each : channels_of(local)) each->add_drops(drops);
 }
 
 // ---- reports ----

@@ -136,6 +136,7 @@ class Engine final : private Fabric {
   void retire_channels(const PortEpoch& local) override;
   bool detour_confirmed(const PortEpoch& to) override;
   std::vector<Nanoseconds> rtts(const PortEpoch& local) override;
+  void add_drops(const PortEpoch& local, Drops& drops) const override;
   void has_output(Channel& channel) override;
   std::uint32_t take_index(Channel& channel) override { return take_index({&channel, nullptr}); }
   std::uint32_t take_index(Paths& paths) override { return take_index({nullptr, &paths}); }
@@ -185,6 +186,7 @@ class Engine final : private Fabric {
   void forget_peers();
   void stranger_notice(const std::string& host, const Notify& notify);
   void flush();
+  void send(Peer& to);
 
   const std::string self_;
   EngineSink& sink_;

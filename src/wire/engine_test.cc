@@ -9,6 +9,7 @@ namespace godwit::wire::testing {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::Pair;
 
 const PortId kX = port_id(1), kY = port_id(2);
 const WireId kWire = wire_id(9);
@@ -81,6 +82,51 @@ TEST(Engine, GivesUpAFrameOfWhichSomeIsMissing) {
   net["a"].engine.frames_from_port(kX, {&view, 1}, net.now());
   net.pass(milliseconds(200));
   EXPECT_EQ(net["b"].engine.wire_stats()[0].drops.at("incomplete"), 1U);
+}
+
+TEST(Engine, WhatWasDroppedStaysCountedWhenItsKeyAndItsChannelAreGone) {
+  TestNet net({"a", "b"});
+  net.session("a", "b", true);
+  join(net, "a", "b");
+  net.pass(seconds(1));
+  net.most_of_run = 1;
+  const Bytes frame = numbered_frame(1, 30'000);
+  const BytesView view = frame;
+  net["a"].engine.frames_from_port(kX, {&view, 1}, net.now());
+  net.pass(milliseconds(200));
+  const auto incomplete = [&] { return net["b"].engine.wire_stats()[0].drops.at("incomplete"); };
+  const std::uint32_t generation = net["a"].engine.wire_stats()[0].generation;
+  net.pass(seconds(200));
+  EXPECT_GT(net["a"].engine.wire_stats()[0].generation, generation + 1);
+  EXPECT_EQ(incomplete(), 1U);
+  for (const char* host : {"a", "b"}) net[host].engine.disconnect(kWire, net.now());
+  net.pass(seconds(1));
+  join(net, "a", "b");
+  EXPECT_EQ(incomplete(), 1U);
+}
+
+TEST(Engine, CountsFramesThatNoWireCarries) {
+  Limits limits;
+  limits.channels_per_port = 0;
+  TestNet net({"a", "b"}, limits);
+  join(net, "a", "b");
+  for (const std::size_t size : {std::size_t{100}, kMinFrameBytes - 1}) {
+    const Bytes frame(size);
+    const BytesView view = frame;
+    net["a"].engine.frames_from_port(kX, {&view, 1}, net.now());
+  }
+  EXPECT_THAT(net["a"].engine.wire_stats()[0].drops,
+              ElementsAre(Pair("bad_size", 1U), Pair("no_channel", 1U)));
+}
+
+TEST(Engine, CountsFramesThatAreTooLarge) {
+  TestNet net({"a", "b"});
+  net.session("a", "b", true);
+  join(net, "a", "b");
+  const Bytes frame(kMaxFrameBytes + 1);
+  const BytesView view = frame;
+  net["a"].engine.frames_from_port(kX, {&view, 1}, net.now());
+  EXPECT_THAT(net["a"].engine.wire_stats()[0].drops, ElementsAre(Pair("bad_size", 1U)));
 }
 
 TEST(Engine, GoesOnWithWhatAnotherShardHad) {

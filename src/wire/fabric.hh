@@ -89,6 +89,7 @@ class Fabric {
   virtual bool detour_confirmed(const PortEpoch& to) = 0;
   // Of all channels of the port, longest first.
   virtual std::vector<Nanoseconds> rtts(const PortEpoch& local) = 0;
+  virtual void add_drops(const PortEpoch& local, Drops& drops) const = 0;  // of the same
   virtual void has_output(Channel& channel) = 0;  // flush it before the call returns
   virtual std::uint32_t take_index(Channel& channel) = 0;
   virtual std::uint32_t take_index(Paths& paths) = 0;

@@ -170,6 +170,9 @@ TEST(Lane, AnEmptyPoolDropsFragmentsAndCountsThem) {
   lane.sealer.frame(testing::plain_frame(3000, random), lane.batch);
   for (Bytes& datagram : lane.take()) EXPECT_TRUE(opener.open(datagram, lane.now, lane.sink));
   EXPECT_EQ(opener.counters().no_buffer, 3u);
+  Drops drops;
+  opener.counters().add_to(drops);
+  EXPECT_EQ(drops.at("no_buffer"), 3u);
 }
 
 TEST(Lane, AKeyIsUsedUpForGoodAndSaysSo) {

@@ -29,7 +29,7 @@ Channel* Port::detour(Label label) {
 
 void Port::forward(Label label, BytesView frame) {
   Channel* channel = detour(label);
-  if (!channel) return;
+  if (!channel) return void(++counters_.no_channel);
   ++counters_.forwarded;
   channel->send(frame);
 }

@@ -9,6 +9,16 @@
 
 namespace godwit::wire {
 
+void OpenerCounters::add_to(Drops& drops) const {
+  drops["malformed"] += malformed;
+  drops["misdirected"] += misdirected;
+  drops["replayed"] += replayed;
+  drops["bad_tag"] += bad_tag;
+  drops["no_buffer"] += no_buffer;
+  drops["bad_vnet"] += bad_vnet;
+  drops["incomplete"] += incomplete;
+}
+
 Opener::Opener(const LaneKey& key, FramePool& pool)
     : aead_(crypto::make_aead(key.algorithm, key.key, key.backend)),
       receiver_index_(key.receiver_index),

@@ -20,6 +20,7 @@
 #include "crypto/replay.hh"
 #include "wire/datagram.hh"
 #include "wire/fragment.hh"
+#include "wire/types.hh"
 
 namespace godwit::wire {
 
@@ -58,6 +59,8 @@ struct OpenerCounters {
   std::uint64_t salvaged = 0;    // super-frames of which pieces were delivered
   std::uint64_t pieces = 0;      // those pieces
   std::uint64_t incomplete = 0;  // given up with something missing (salvaged ones included)
+
+  void add_to(Drops& drops) const;
 };
 
 // One key, one thread; owned by the wire engine. Never allocates after construction (but see

@@ -123,7 +123,7 @@ void Port::from_guest(std::span<const BytesView> frames) {
 }
 
 void Port::send(BytesView frame) {
-  if (frame.size() < kMinFrameBytes) return;
+  if (frame.size() < kMinFrameBytes) return void(++counters_.bad_size);
   ++counters_.tx_frames;
   counters_.tx_bytes += frame.size() - kVnetBytes;
   if (is_here(peer_)) {
@@ -132,7 +132,9 @@ void Port::send(BytesView frame) {
     if (!peer || (peer->wire_ && peer->wire_->id != wire_->id)) return void(++counters_.no_peer);
     return peer->arrived({config_.epoch, peer_.epoch}, frame);
   }
-  if (Channel* channel = outlet()) channel->send(frame);
+  Channel* channel = outlet();
+  if (!channel) return void(++counters_.no_channel);
+  channel->send(frame);
 }
 
 Channel* Port::outlet() {

@@ -21,9 +21,11 @@ namespace godwit::wire {
 struct PortCounters {
   std::uint64_t tx_frames = 0, tx_bytes = 0, rx_frames = 0, rx_bytes = 0;
   std::uint64_t forwarded = 0;
-  std::uint64_t unwired = 0;          // from the guest, no wire
+  std::uint64_t unwired = 0;          // no wire, or not the one any more that it came by
   std::uint64_t not_live = 0;         // from the guest, in a state in which it must not send
+  std::uint64_t bad_size = 0;         // from the guest, shorter than a header
   std::uint64_t no_peer = 0;          // the peer should be here, and is not
+  std::uint64_t no_channel = 0;       // the port has too many channels to open the one to go by
   std::uint64_t incomplete_ends = 0;  // segments of which some datagrams did not arrive in time
 };
 
@@ -78,7 +80,8 @@ class Port final : public Channel::Receiver {
   // Channel::Receiver. A channel of the wire of before may live a little longer, and its other end,
   // an old host that forwards, for as long as its lease.
   void arrived(const Channel& from, BytesView frame) override {
-    if (is_of_wire(from)) arrived(from.arriving(), frame);
+    if (!is_of_wire(from)) return void(++counters_.unwired);
+    arrived(from.arriving(), frame);
   }
   void ended(const Channel& from, const End& end, bool complete) override {
     if (!is_of_wire(from)) return;
@@ -90,6 +93,8 @@ class Port final : public Channel::Receiver {
   }
   void channel_ready(Channel& channel) override;
   Nanoseconds marker_wait() const override;
+  // The channel ends.
+  void has_lost(const Channel& channel) { channel.add_drops(of_old_channels_); }
 
  private:
   // Another host this port moves to or comes from.
@@ -149,6 +154,7 @@ class Port final : public Channel::Receiver {
   Fabric* fabric_;
   Intake intake_;
   PortCounters counters_;
+  Drops of_old_channels_;
 
   std::optional<WireConfig> wire_;
   // channel_to(peer_), looked up again when the peer moved or a channel was deleted.

@@ -15,6 +15,11 @@ std::size_t capacity_for(std::size_t path_mtu) {
 
 }  // namespace
 
+void SealerCounters::add_to(Drops& drops) const {
+  drops["bad_size"] += bad_size;
+  drops["expired"] += exhausted;
+}
+
 Sealer::Sealer(const LaneKey& key, std::size_t path_mtu, std::uint64_t max_datagrams)
     : aead_(crypto::make_aead(key.algorithm, key.key, key.backend)),
       receiver_index_(key.receiver_index),

@@ -10,6 +10,7 @@
 
 #include "wire/batch.hh"
 #include "wire/datagram.hh"
+#include "wire/types.hh"
 
 namespace godwit::wire {
 
@@ -20,6 +21,8 @@ struct SealerCounters {
   std::uint64_t datagrams = 0;
   std::uint64_t bad_size = 0;   // frames refused: shorter than a header or longer than 64 KiB
   std::uint64_t exhausted = 0;  // frames and messages refused: the key was used up
+
+  void add_to(Drops& drops) const;
 };
 
 // One key, one counter, one thread; owned by the wire engine. Never allocates after construction

@@ -1,7 +1,16 @@
 // What `wire ls` and the metrics show of a port.
+#include "wire/channel.hh"
 #include "wire/port.hh"
 
 namespace godwit::wire {
+
+void Channel::add_drops(Drops& drops) const {
+  for (const auto& [cause, count] : of_old_keys_) drops[cause] += count;
+  drops["unkeyed"] += counters_.unkeyed;
+  drops["expired"] += counters_.expired;
+  if (tx_) tx_->sealer.counters().add_to(drops);
+  for (const Inbound& rx : rx_) rx.opener->counters().add_to(drops);
+}
 
 WireStats Port::wire_stats() const {
   WireStats stats;
@@ -15,10 +24,14 @@ WireStats Port::wire_stats() const {
   stats.tx_bytes = counters_.tx_bytes;
   stats.rx_frames = counters_.rx_frames;
   stats.rx_bytes = counters_.rx_bytes;
-  stats.drops = {{"unwired", counters_.unwired},
-                 {"not_live", counters_.not_live},
-                 {"no_peer", counters_.no_peer},
-                 {"held_full", intake_.counters().dropped}};
+  stats.drops = of_old_channels_;
+  stats.drops["unwired"] += counters_.unwired;
+  stats.drops["not_live"] += counters_.not_live;
+  stats.drops["no_peer"] += counters_.no_peer;
+  stats.drops["no_channel"] += counters_.no_channel;
+  stats.drops["bad_size"] += counters_.bad_size;
+  stats.drops["held_full"] += intake_.counters().dropped;
+  fabric_->add_drops(id(), stats.drops);
   if (is_here(peer_)) {
     stats.state = beside(peer_) != nullptr ? "local" : "connecting";
   } else if (Channel* channel = existing_channel_to(peer_)) {
@@ -30,7 +43,6 @@ WireStats Port::wire_stats() const {
     stats.via = route.via;
     stats.path_state = route.state;
     stats.path_mtu = route.mtu;
-    channel->add_drops(stats.drops);
   } else {
     stats.state = "connecting";
   }

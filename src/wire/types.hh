@@ -125,6 +125,9 @@ struct Event {
   std::string via{};   // the relaying host; empty: direct
 };
 
+// Frames and datagrams that went nowhere, by cause (docs/protocol/api.md).
+using Drops = std::map<std::string, std::uint64_t>;
+
 // Counters since the port was made here.
 struct WireStats {
   WireId wire;
@@ -133,7 +136,7 @@ struct WireStats {
   Epoch epoch = 0, remote_epoch = 0;
   std::string_view state;  // "local", "connecting", "up", "stopped"
   std::uint64_t tx_frames = 0, tx_bytes = 0, rx_frames = 0, rx_bytes = 0;  // bytes of Ethernet
-  std::map<std::string, std::uint64_t> drops;                              // by cause
+  Drops drops;
   Nanoseconds rtt{};
   std::uint32_t generation = 0;
   std::uint16_t path_mtu = 0;
