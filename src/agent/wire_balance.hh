@@ -25,7 +25,8 @@ struct WireShift {
   bool is_island = false;  // all of one: its components go along
 };
 
-// `busy`: each thread's share of a CPU. Nothing: it is well as it is.
+// `busy`: each thread's share of a CPU, with what it waited for one: on a busy host the one that
+// has too much to do gets no more of it than the others. Nothing: it is well as it is.
 std::optional<WireShift> next_shift(std::span<const double> busy, std::span<const WireLoad> loads);
 
 }  // namespace godwit::agent

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include <spdlog/spdlog.h>
 
@@ -96,6 +97,7 @@ WireThread::WireThread(os::Loop& control, const std::string& self, const wire::L
       }),
       frame_buffers_(kFramesPerBatch, Bytes(os::kMaxFrameBytes)),
       thread_([this] {
+        id_ = ::gettid();
         priority_.emplace(loop_.now());  // what waits for it may be lost, other work is only late
         loop_.run();
       }) {}
@@ -115,6 +117,8 @@ Nanoseconds WireThread::cpu_time() {
   ::clock_gettime(clock, &time);
   return std::chrono::seconds(time.tv_sec) + Nanoseconds(time.tv_nsec);
 }
+
+Nanoseconds WireThread::working_time() { return cpu_time() + os::waited_for_cpu(id_); }
 
 void WireThread::post(std::move_only_function<void(Instant)> work) {
   loop_.post([this, work = std::move(work)]() mutable {

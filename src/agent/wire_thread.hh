@@ -11,6 +11,7 @@
 // descriptors the control thread lends to QEMU. When UDP has no room, what is sealed waits
 // (bounded) and no TAP is read until it is gone: the guest's queue is the buffer, as with any slow
 // NIC.
+#include <atomic>
 #include <deque>
 #include <functional>
 #include <map>
@@ -69,8 +70,10 @@ class WireThread final : private wire::EngineSink, private wire::Siblings {
   ~WireThread() override;
   // All threads of this host, this one too, by their index: before anything else.
   void meet(std::vector<WireThread*> all) { all_ = std::move(all); }
-  void end();              // before any of them is destroyed
-  Nanoseconds cpu_time();  // that it has taken; any thread may ask
+  void end();  // before any of them is destroyed
+  // Any thread may ask: the CPU time that it has taken, and with what it has waited for a CPU.
+  Nanoseconds cpu_time();
+  Nanoseconds working_time();
 
   // All of these return at once; the work is done in the wire thread, in order.
   void use_socket(std::shared_ptr<os::UdpSocket> socket, bool receives);
@@ -227,6 +230,7 @@ class WireThread final : private wire::EngineSink, private wire::Siblings {
   std::map<std::uint16_t, std::unique_ptr<Crossing>> outgoing_;  // by thread
   std::shared_ptr<Crossings> crossings_ = std::make_shared<Crossings>();
 
+  std::atomic<pid_t> id_ = 0;
   std::thread thread_;  // last: it uses all of the above
 };
 

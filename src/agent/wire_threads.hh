@@ -110,7 +110,7 @@ class WireThreads final {
 
   os::Loop::Timer timer_;
   std::uint64_t looks_ = 0;
-  std::vector<Nanoseconds> used_;  // CPU time of each thread when it was looked at last
+  std::vector<Nanoseconds> used_;  // working time of each thread when it was looked at last
   Instant looked_{};
   std::map<PortId, std::uint64_t> carried_;  // work of each port until then
 };

@@ -55,7 +55,8 @@ void WireThreads::watch_load() {
   const bool is_storm = storm_interval() > Nanoseconds{};
   timer_ = control_.after(is_storm ? storm_interval() : kLook, [this, is_storm] {
     if (is_storm) storm();
-    const auto used = cpu_times();
+    std::vector<Nanoseconds> used;
+    for (const auto& thread : threads_) used.push_back(thread->working_time());
     const Instant now = control_.now();
     const std::chrono::duration<double> passed = now - std::exchange(looked_, now);
     std::vector<double> shares;

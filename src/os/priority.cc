@@ -4,7 +4,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <ctime>
+#include <fstream>
+#include <string>
 
 namespace godwit::os {
 namespace {
@@ -23,6 +26,12 @@ Nanoseconds cpu_time() {
 ThreadPriority::ThreadPriority(Instant now) : since_(now), used_(cpu_time()) {
   ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNice);
   set(true);
+}
+
+Nanoseconds waited_for_cpu(pid_t thread) {
+  std::int64_t ran = 0, waited = 0;
+  std::ifstream("/proc/self/task/" + std::to_string(thread) + "/schedstat") >> ran >> waited;
+  return Nanoseconds(waited);
 }
 
 void yield_to_all() { ::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kNicest); }

@@ -1,5 +1,7 @@
 #pragma once
 // A thread's share of a CPU that others want too, sched(7).
+#include <sys/types.h>
+
 #include "base/units.hh"
 
 namespace godwit::os {
@@ -36,6 +38,10 @@ class ThreadPriority final {
   Nanoseconds used_;  // of the CPU, until then
   bool first_ = false;
 };
+
+// How long a thread of this process has waited for a CPU in all, since others had them
+// (/proc/PID/schedstat). Zero where the kernel does not count it.
+Nanoseconds waited_for_cpu(pid_t thread);
 
 // The calling thread, and processes that it starts, take what nobody else wants.
 void yield_to_all();

@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 #include <linux/capability.h>
+#include <pthread.h>
 #include <sched.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <array>
+#include <atomic>
 #include <ctime>
 #include <thread>
 
@@ -50,6 +53,32 @@ TEST(ThreadPriorityTest, AThreadThatTakesMuchGoesFirstNoLonger) {
     priority.adapt(now + std::chrono::hours(1));
     EXPECT_EQ(policy(), SCHED_RR);
   }).join();
+}
+
+TEST(ThreadPriorityTest, ThreadsThatShareACpuWaitForIt) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(::sched_getcpu(), &one);
+  std::atomic<int> begun = 0, ended = 0;
+  std::array<Nanoseconds, 2> waited{};
+  std::array<std::thread, 2> threads;
+  for (std::size_t i = 0; i < threads.size(); ++i) {
+    threads[i] = std::thread([&, i] {
+      ::pthread_setaffinity_np(::pthread_self(), sizeof one, &one);
+      ++begun;
+      while (begun < 2) {
+      }
+      const double used = cpu_seconds();
+      while (cpu_seconds() - used < 0.05) {
+      }
+      ++ended;
+      while (ended < 2) {
+      }
+      waited[i] = waited_for_cpu(::gettid());
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_GT(waited[0] + waited[1], milliseconds(40));
 }
 
 }  // namespace
