@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "agent/fault.hh"
 #include "os/socket.hh"
 #include "qemu/json.hh"
 
@@ -108,9 +109,13 @@ void VmNics::plug(const std::string& name, const nlohmann::json& request, Answer
     if (mac == same->mac) return answer(describe_nic(*same));
     return answer(fail("NIC {} of vm {} has MAC {}", same->name, name, same->mac));
   }
-  const bool is_new = network_.find(text_field_or(request, "port", "")) == nullptr;
+  const std::string port = text_field_or(request, "port", "");
+  const bool is_new = network_.find(port) == nullptr;
   const auto nic = free_nic(**vm, request);
-  if (!nic) return answer(std::unexpected(nic.error()));
+  if (!nic) {
+    if (is_new) (void)network_.remove_port(port, "");
+    return answer(std::unexpected(nic.error()));
+  }
   const auto take_back = [this, name, nic = *nic, is_new] {
     forget(name, nic);
     if (is_new) (void)network_.remove_port(nic.name, "");
@@ -123,6 +128,7 @@ void VmNics::plug(const std::string& name, const nlohmann::json& request, Answer
     take_back();
     return answer(std::unexpected(recorded.error()));
   }
+  fault_point("nic", "plugging", "record", Moment::after);
   const auto under_way = std::make_shared<const bool>(true);
   (*vm)->set_nics_change(under_way);
   qemu::plug_nic((*vm)->qmp(), *nic, *std::move(tap),

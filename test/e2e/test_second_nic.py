@@ -56,10 +56,16 @@ def test_a_nic_comes_and_goes(abroad):
     assert guest.way_out()[0] == "eth0"  # as before
     assert guest.nics()["extra"]["network"]["addresses"] == ["10.77.0.7/24"]
 
-    # Agent and NIC find each other again.
+    # Agent and NIC find each other again; not one that QEMU was not given yet.
     abroad.kill_agent("h1")
-    abroad.start_agent("h1")
+    abroad.start_agent("h1", fault="nic.plugging.record.after")
     wait_until(lambda: guest.answers("h1", "10.77.0.7"), 20, abroad.logs)
+    begun = abroad.popen("h1", abroad.bin / "godwit", "vm", "nic", "add", guest.name, "another")
+    wait_until(lambda: abroad.agent_stopped("h1"), 20, "it is recorded")
+    abroad.kill_agent("h1")
+    begun.wait(20)
+    abroad.start_agent("h1")
+    wait_until(lambda: set(guest.nics()) == {guest.port, "extra"}, 20, guest.nics)
 
     abroad.godwit("h1", "vm", "nic", "deconfigure", guest.name, "extra")
     assert "10.77.0.7" not in guest.run("ip address; ip rule")
