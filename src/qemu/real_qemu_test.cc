@@ -699,8 +699,9 @@ TEST_F(RealQemuWithSlots, AVmMovesWithAPluggedNic) {
   run_ip("link set gwt3 up");
   run_ip("address add 203.0.113.1/24 dev gwt3");
   talk_to("203.0.113.7:7007");
-  EXPECT_TRUE(wait_until(loop, [&] { return send(4), got_echo(4); }));
+  const bool echoes = wait_until(loop, [&] { return send(4), got_echo(4); });
   const auto agent = agent_of("b");
+  EXPECT_TRUE(echoes) << shell(*agent, "ip address; ip neigh; ip rule; ps; dmesg | tail");
   ASSERT_TRUE(await<GuestNetworkReport>(
       [&](auto answer) { deconfigure(*agent, uplink_nic, std::move(answer)); }));
   // Its driver resets what QEMU has loaded: see kAnnounceRounds.
