@@ -25,8 +25,13 @@ UNITS = {"way_out_ms": "ms", "command_s": "s", "pause_ms": "ms", "connections_su
 READY_S = 60
 # One connection to the guest's echo service: a line is asked for, and is there within 10 s or not.
 ASK = """
-import socket, sys
-s = socket.create_connection((sys.argv[1], 7007), 10)
+import socket, sys, time
+for tries in range(100):  # a guest answers pings before it serves
+    try:
+        s = socket.create_connection((sys.argv[1], 7007), 10)
+        break
+    except ConnectionRefusedError:
+        time.sleep(0.1)
 print('ready', flush=True)
 for line in sys.stdin.buffer:
     s.sendall(line)
