@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "agent/connection_list.hh"
@@ -16,22 +17,26 @@ namespace {
 constexpr const char* kAssociationKind = "association";
 constexpr std::size_t kMostAsked = 20000;  // addresses, at once
 
-std::string owner_of(const std::string& guest) { return "association " + guest; }
+std::string owner_of(const std::string& key) { return "association " + key; }
 
-std::set<Ip> addresses_in(const nlohmann::json& list) {
-  std::set<Ip> addresses;
-  for (const auto& text : list) {
-    const auto parsed = text.is_string() ? parse_ip(text.get_ref<const std::string&>())
-                                         : Result<Ip>(fail("no text"));
-    if (parsed) addresses.insert(*parsed);
-  }
-  return addresses;
+// {host: addresses}
+nlohmann::json by_host(const std::map<std::string, std::set<Ip>>& passed) {
+  nlohmann::json json = nlohmann::json::object();
+  for (const auto& [host, addresses] : passed) json[host] = agent::to_json(addresses);
+  return json;
 }
 
-nlohmann::json texts_of(const std::set<Ip>& addresses) {
-  nlohmann::json texts = nlohmann::json::array();
-  for (const Ip& address : addresses) texts.push_back(address.text());
-  return texts;
+// An answer, with the hosts that are to be asked, too.
+nlohmann::json with_passed(nlohmann::json answer,
+                           const std::map<std::string, std::set<Ip>>& passed) {
+  if (!passed.empty()) answer["passed"] = by_host(passed);
+  return answer;
+}
+
+std::set<Ip> both(const std::set<Ip>& a, const std::set<Ip>& b) {
+  std::set<Ip> both;
+  std::ranges::set_intersection(a, b, std::inserter(both, both.end()));
+  return both;
 }
 
 }  // namespace
@@ -39,10 +44,11 @@ nlohmann::json texts_of(const std::set<Ip>& addresses) {
 void Associations::start() {
   for (const auto& document : context_.store.list(kAssociationKind)) {
     Association known = association(document.body);
+    if (known.with.empty()) known.with = context_.config.name;
     if (const auto done = lead(known); !done) {
       spdlog::error("correspondents of guest {}: {}", known.name, done.error().text);
     }
-    associations_[known.guest] = std::move(known);
+    associations_[document.key] = std::move(known);
   }
 }
 
@@ -61,7 +67,16 @@ Result<nlohmann::json> Associations::answer(const std::string& peer, const std::
 std::set<Ip> Associations::here() const {
   std::set<Ip> addresses = context_.network.guests();
   addresses.merge(os::own_addresses());
+  std::erase_if(addresses, [this](const Ip& address) { return left_.contains(address); });
   return addresses;
+}
+
+std::string Associations::key_of(const std::string& guest, const std::string& with) const {
+  return with.empty() || with == context_.config.name ? guest : guest + " " + with;
+}
+
+std::string Associations::key_of(const nlohmann::json& body) const {
+  return key_of(text_field_or(body, "guest", ""), text_field_or(body, "with", ""));
 }
 
 Result<nlohmann::json> Associations::serves(const nlohmann::json& body) const {
@@ -70,7 +85,7 @@ Result<nlohmann::json> Associations::serves(const nlohmann::json& body) const {
   const std::set<Ip> known = here();
   std::set<Ip> served = addresses_in(asked);
   std::erase_if(served, [&](const Ip& address) { return !known.contains(address); });
-  return nlohmann::json{{"addresses", texts_of(served)}};
+  return nlohmann::json{{"addresses", agent::to_json(served)}};
 }
 
 // ---- agreeing ----
@@ -120,8 +135,8 @@ Result<> Associations::may_lead(const std::string& guest,
                   address.text());
     }
   }
-  for (const auto& [other, each] : associations_) {
-    if (other == guest) continue;
+  for (const auto& [key, each] : associations_) {
+    if (each.guest == guest) continue;
     for (const auto* agreed : {&each.staged, &each.current}) {
       if (!*agreed) continue;
       for (const auto& [address, way] : (*agreed)->on_the_way) {
@@ -176,6 +191,7 @@ Result<nlohmann::json> Associations::stage(const std::string& peer, const nlohma
     return fail("guest {} has moved again since", *guest);
   }
   next.guest = *guest;
+  next.with = context_.config.name;
   next.name = text_field_or(body, "name", *guest);
   if (next.holder.empty()) next.holder = peer;
   const auto here = ours(*connections, agreed.on_the_way);
@@ -190,7 +206,7 @@ Result<nlohmann::json> Associations::stage(const std::string& peer, const nlohma
 Result<nlohmann::json> Associations::update(const std::string& peer, const nlohmann::json& body) {
   const std::string guest = text_field_or(body, "guest", "");
   const Epoch epoch = epoch_field(body, "epoch", 0);
-  const auto known = associations_.find(guest);
+  const auto known = associations_.find(key_of(body));
   if (known == associations_.end()) return fail("nothing is agreed about guest {}", guest);
   Association next = known->second;
   const bool is_repeated = next.current && next.current->epoch == epoch;
@@ -204,19 +220,20 @@ Result<nlohmann::json> Associations::update(const std::string& peer, const nlohm
   }
   const auto connections = parse_connections(qemu::member(body, "connections"), agreed->secret);
   if (!connections) return std::unexpected(connections.error());
-  const auto here = ours(*connections, agreed->on_the_way);
-  for (const auto& each : here) next.correspondents.insert(each.guest);
+  const auto its = ours(*connections, agreed->on_the_way);
+  for (const auto& each : its) next.correspondents.insert(each.guest);
   if (!is_repeated) next.current = std::exchange(next.staged, std::nullopt);
   next.holder = peer;
   if (auto done = take(next); !done) return std::unexpected(done.error());
-  label(next, here);
+  label(next, its);
   context_.events.publish("association", {{"guest", next.name}, {"host", peer}});
-  return nlohmann::json{{"correspondents", texts_of(next.correspondents)}};
+  return with_passed({{"correspondents", agent::to_json(both(next.correspondents, here()))}},
+                     next.passed);
 }
 
 Result<nlohmann::json> Associations::end(const std::string& peer, const nlohmann::json& body) {
   const std::string guest = text_field_or(body, "guest", "");
-  const auto known = associations_.find(guest);
+  const auto known = associations_.find(key_of(body));
   if (known == associations_.end()) return nlohmann::json::object();
   const auto& current = known->second.current;
   if (!current || !is_same_proof(text_field_or(body, "proof", ""),
@@ -225,9 +242,15 @@ Result<nlohmann::json> Associations::end(const std::string& peer, const nlohmann
     return fail("this is not proved to come from where guest {} is", known->second.name);
   }
   Association next = known->second;
+  // Nobody would know any more whom it has to be said to besides.
+  const auto ended = texts_field(body, "ended");
+  const bool is_everywhere = std::ranges::all_of(next.passed, [&](const auto& to) {
+    return std::ranges::find(ended, to.first) != ended.end();
+  });
+  if (!is_everywhere) return with_passed(nlohmann::json::object(), next.passed);
   next.current.reset();
   if (!next.staged) {
-    forget(guest);
+    forget(std::string(known->first));
   } else if (auto done = take(next); !done) {
     return std::unexpected(done.error());
   }
@@ -235,18 +258,112 @@ Result<nlohmann::json> Associations::end(const std::string& peer, const nlohmann
 }
 
 Result<nlohmann::json> Associations::undo(const std::string& peer, const nlohmann::json& body) {
-  const std::string guest = text_field_or(body, "guest", "");
-  const auto known = associations_.find(guest);
+  const auto known = associations_.find(key_of(body));
   if (known == associations_.end()) return nlohmann::json::object();
   Association next = known->second;
   if (!next.staged || next.staged->by != peer) return nlohmann::json::object();
   next.staged.reset();
   if (!next.current) {
-    forget(guest);
+    forget(std::string(known->first));
   } else if (auto done = take(next); !done) {
     return std::unexpected(done.error());
   }
-  return nlohmann::json::object();
+  return with_passed(nlohmann::json::object(), next.passed);
+}
+
+// ---- correspondents that move, too ----
+
+std::optional<std::string> Associations::holder_of(const Ip& address) const {
+  for (const auto& [key, each] : associations_) {
+    if (each.current && each.current->on_the_way.contains(address)) return each.holder;
+  }
+  return std::nullopt;
+}
+
+Result<nlohmann::json> Associations::pass_on(const std::set<Ip>& correspondents,
+                                             const std::string& host) {
+  nlohmann::json passed = nlohmann::json::array();
+  for (const auto& [key, each] : std::map(associations_)) {
+    Association going = each;
+    going.correspondents = both(each.correspondents, correspondents);
+    if (going.correspondents.empty() || (!each.staged && !each.current)) continue;
+    going.passed.clear();
+    passed.push_back(to_json(going));
+    Association next = each;
+    next.passed[host] = going.correspondents;
+    if (next.passed == each.passed) continue;
+    if (auto done = take(next); !done) return std::unexpected(done.error());
+  }
+  return passed;
+}
+
+// Whoever had them could have led their packets elsewhere before; more it cannot do by this.
+Result<> Associations::may_adopt(const Association& passed,
+                                 const std::set<Ip>& correspondents) const {
+  if (!PortId::parse(passed.guest) || passed.with.empty()) {
+    return fail("'{}' is no guest that anything was agreed about", passed.guest);
+  }
+  if (!std::ranges::includes(correspondents, passed.correspondents)) {
+    return fail("guest {} has correspondents that do not come", passed.name);
+  }
+  for (const auto* agreed : {&passed.staged, &passed.current}) {
+    if (!*agreed) continue;
+    if ((*agreed)->secret.size() != crypto::KeyedHash::kKeySize)
+      return fail("the secret is no key");
+    if (auto may = may_lead(passed.guest, (*agreed)->on_the_way); !may) return may;
+  }
+  return {};
+}
+
+// Of what one has heard and the other has not the newer is true.
+void Associations::merge(Association& known, const Association& passed) {
+  known.correspondents.insert(passed.correspondents.begin(), passed.correspondents.end());
+  const auto is_newer = [](const auto& a, const auto& b) {
+    return a && (!b || a->epoch > b->epoch);
+  };
+  if (is_newer(passed.current, known.current)) {
+    known.current = passed.current;
+    known.holder = passed.holder;
+  }
+  if (is_newer(passed.staged, known.staged)) known.staged = passed.staged;
+  if (!is_newer(known.staged, known.current)) known.staged.reset();
+}
+
+Result<> Associations::adopt(const nlohmann::json& passed, const std::set<Ip>& correspondents,
+                             const std::vector<os::Connection>& connections) try {
+  if (!passed.is_array()) return {};  // of an older agent
+  for (const auto& json : passed) {
+    const Association each = association(json);
+    if (auto may = may_adopt(each, correspondents); !may) return may;
+    const auto known = associations_.find(key_of(each.guest, each.with));
+    Association next = known == associations_.end() ? each : known->second;
+    merge(next, each);
+    if (auto done = take(next); !done) return done;
+    std::vector<os::Connection> its;
+    for (const auto& connection : connections) {
+      for (const auto* agreed : {&next.staged, &next.current}) {
+        if (*agreed && (*agreed)->on_the_way.contains(connection.peer)) its.push_back(connection);
+      }
+    }
+    label(next, its);
+  }
+  return {};
+} catch (const SetupError& error) {
+  return fail("{}", error.what());
+}
+
+void Associations::forget_adopted(const std::set<Ip>& correspondents) {
+  for (auto [key, each] : std::map(associations_)) {
+    if (each.with == context_.config.name || both(each.correspondents, correspondents).empty()) {
+      continue;
+    }
+    std::erase_if(each.correspondents, [&](const Ip& one) { return correspondents.contains(one); });
+    if (each.correspondents.empty()) {
+      forget(key);
+    } else if (const auto done = take(each); !done) {
+      spdlog::warn("correspondents of guest {}: {}", each.name, done.error().text);
+    }
+  }
 }
 
 // ---- keeping ----
@@ -267,39 +384,42 @@ os::MovedRules Associations::rules_of(const Association& association) {
 }
 
 Result<> Associations::lead(const Association& association) {
-  return context_.kernel.set(owner_of(association.guest), rules_of(association));
+  return context_.kernel.set(owner_of(key_of(association.guest, association.with)),
+                             rules_of(association));
 }
 
 // In the kernel, and in the store; or as it was.
 Result<> Associations::take(const Association& association) {
   if (auto done = lead(association); !done) return done;
-  auto kept = context_.store.record(kAssociationKind, association.guest, to_json(association));
+  const std::string key = key_of(association.guest, association.with);
+  auto kept = context_.store.record(kAssociationKind, key, to_json(association));
   if (kept) {
-    associations_[association.guest] = association;
+    associations_[key] = association;
     return kept;
   }
-  const auto before = associations_.find(association.guest);
+  const auto before = associations_.find(key);
   if (before == associations_.end()) {
-    context_.kernel.drop(owner_of(association.guest));
+    context_.kernel.drop(owner_of(key));
   } else if (const auto back = lead(before->second); !back) {
     spdlog::error("correspondents of guest {}: {}", association.name, back.error().text);
   }
   return kept;
 }
 
-void Associations::forget(const std::string& guest) {
-  associations_.erase(guest);
-  context_.kernel.drop(owner_of(guest));
-  context_.store.erase(kAssociationKind, guest);
+void Associations::forget(const std::string& key) {
+  context_.kernel.drop(owner_of(key));
+  context_.store.erase(kAssociationKind, key);
+  associations_.erase(key);
 }
 
 nlohmann::json Associations::describe() const {
   nlohmann::json list = nlohmann::json::array();
-  for (const auto& [guest, each] : associations_) {
+  for (const auto& [key, each] : associations_) {
     list.push_back({{"guest", each.name},
                     {"host", each.holder},
-                    {"correspondents", texts_of(each.correspondents)},
+                    {"correspondents", agent::to_json(each.correspondents)},
                     {"direct", each.current.has_value()}});
+    if (each.with != context_.config.name) list.back()["agreed_with"] = each.with;
   }
   return list;
 }
@@ -315,7 +435,9 @@ nlohmann::json Associations::to_json(const Association& association) {
   nlohmann::json json = {{"guest", association.guest},
                          {"name", association.name},
                          {"holder", association.holder},
-                         {"correspondents", texts_of(association.correspondents)},
+                         {"with", association.with},
+                         {"correspondents", agent::to_json(association.correspondents)},
+                         {"passed", by_host(association.passed)},
                          {"staged", nullptr},  // takes the place of what was kept
                          {"current", nullptr}};
   if (association.staged) json["staged"] = to_json(*association.staged);
@@ -336,7 +458,11 @@ Associations::Association Associations::association(const nlohmann::json& json) 
   Association known{.guest = text_field_or(json, "guest", ""),
                     .name = text_field_or(json, "name", ""),
                     .holder = text_field_or(json, "holder", ""),
+                    .with = text_field_or(json, "with", ""),
                     .correspondents = addresses_in(array_field(json, "correspondents"))};
+  for (const auto& [host, addresses] : qemu::member(json, "passed").items()) {
+    known.passed[host] = addresses_in(addresses);
+  }
   if (const auto& staged = qemu::member(json, "staged"); staged.is_object()) {
     known.staged = agreed(staged);
   }

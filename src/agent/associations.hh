@@ -8,6 +8,9 @@
 //   flow.update   by the host where it is now: it is there; proved with the secret
 //   flow.end      likewise: none of them lives any more
 //
+// Correspondents may be guests that move, too: what is agreed goes with them to their next host,
+// and whoever asks about it here is told to ask there.
+//
 // Nobody redirects a connection who has not the secret, and none gets one agreed who is not where
 // the guest is at home or was last. docs/protocol/endpoint.md. Control thread.
 #include <map>
@@ -40,7 +43,20 @@ class Associations final {
   // `peer` may be this host itself.
   Result<nlohmann::json> answer(const std::string& peer, const std::string& method,
                                 const nlohmann::json& body);
-  // [{guest, host, addresses, correspondents, direct}]
+  // The host that has proved to have the guest with this address.
+  std::optional<std::string> holder_of(const Ip& address) const;
+
+  // These correspondents go to `host`: what is agreed about those that they have connections with.
+  Result<nlohmann::json> pass_on(const std::set<Ip>& correspondents, const std::string& host);
+  // They are elsewhere, though their uplinks may be here for a while yet. In place of those before.
+  void leave(std::set<Ip> addresses) { left_ = std::move(addresses); }
+  // Where they come: that, with their connections as the guests here see them.
+  Result<> adopt(const nlohmann::json& passed, const std::set<Ip>& correspondents,
+                 const std::vector<os::Connection>& connections);
+  // They have none of those any more.
+  void forget_adopted(const std::set<Ip>& correspondents);
+
+  // [{guest, host, addresses, correspondents, direct, agreed_with}]
   nlohmann::json describe() const;
 
  private:
@@ -53,7 +69,10 @@ class Associations final {
   struct Association {
     std::string guest, name;  // the uplink's id, and for people
     std::string holder;       // the host where the guest is
+    std::string with;         // the host that agreed, from where the correspondents came
     std::set<Ip> correspondents{};
+    std::map<std::string, std::set<Ip>>
+        passed{};  // to these hosts, where those correspondents went
     std::optional<Agreed> staged{}, current{};
   };
 
@@ -62,25 +81,30 @@ class Associations final {
   Result<nlohmann::json> update(const std::string& peer, const nlohmann::json& body);
   Result<nlohmann::json> end(const std::string& peer, const nlohmann::json& body);
   Result<nlohmann::json> undo(const std::string& peer, const nlohmann::json& body);
+  std::string key_of(const nlohmann::json& body) const;
+  std::string key_of(const std::string& guest, const std::string& with) const;
   std::set<Ip> here() const;
   bool speaks_for(const std::string& peer, const Association* known, const Ip& address) const;
   Result<> may_stage(const std::string& peer, const Association* known,
                      const std::map<Ip, Ip>& on_the_way) const;
   Result<> may_lead(const std::string& guest, const std::map<Ip, Ip>& on_the_way) const;
+  Result<> may_adopt(const Association& passed, const std::set<Ip>& correspondents) const;
+  static void merge(Association& known, const Association& passed);
   static os::MovedRules rules_of(const Association& association);
   Result<> lead(const Association& association);
   Result<> take(const Association& association);
   std::vector<os::Connection> ours(const std::vector<os::Connection>& connections,
                                    const std::map<Ip, Ip>& on_the_way) const;
   static void label(const Association& association, const std::vector<os::Connection>& ours);
-  void forget(const std::string& guest);
+  void forget(const std::string& key);
   static nlohmann::json to_json(const Agreed& agreed);
   static nlohmann::json to_json(const Association& association);
   static Agreed agreed(const nlohmann::json& json);
   static Association association(const nlohmann::json& json);
 
   Context context_;
-  std::map<std::string, Association> associations_;  // by guest
+  std::map<std::string, Association> associations_;  // by key_of()
+  std::set<Ip> left_;
 };
 
 }  // namespace godwit::agent

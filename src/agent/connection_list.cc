@@ -159,4 +159,20 @@ Result<std::map<Ip, Ip>> parse_addresses(const nlohmann::json& json) {
   return addresses;
 }
 
+nlohmann::json to_json(const std::set<Ip>& addresses) {
+  nlohmann::json texts = nlohmann::json::array();
+  for (const Ip& address : addresses) texts.push_back(address.text());
+  return texts;
+}
+
+std::set<Ip> addresses_in(const nlohmann::json& list) {
+  std::set<Ip> addresses;
+  for (const auto& text : list) {
+    const auto parsed = text.is_string() ? parse_ip(text.get_ref<const std::string&>())
+                                         : Result<Ip>(fail("no text"));
+    if (parsed) addresses.insert(*parsed);
+  }
+  return addresses;
+}
+
 }  // namespace godwit::agent

@@ -8,6 +8,7 @@
 // forgotten, the label if it has one: less than 200 bytes.
 #include <map>
 #include <nlohmann/json_fwd.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -45,5 +46,8 @@ bool is_same_proof(const std::string& a, const std::string& b);
 // {"10.1.1.20": "10.2.1.200"}
 nlohmann::json to_json(const std::map<Ip, Ip>& addresses);
 Result<std::map<Ip, Ip>> parse_addresses(const nlohmann::json& json);
+// ["10.1.1.20"]; what is no address is left out.
+nlohmann::json to_json(const std::set<Ip>& addresses);
+std::set<Ip> addresses_in(const nlohmann::json& list);
 
 }  // namespace godwit::agent

@@ -6,6 +6,7 @@
 
 #include "agent/connection_list.hh"
 #include "os/connection_tracking.hh"
+#include "os/segment.hh"
 
 namespace godwit::agent {
 
@@ -28,6 +29,13 @@ os::MovedRules EndpointKernel::all() const {
   }
   all.new_address = network_.new_addresses();
   all.local = network_.guests();
+  // Both ends may be away: packets are for a guest here as it is on the way.
+  for (const auto& [pair, guest] : std::map(all.coming)) {
+    const auto here = all.on_the_way.find(pair.second);
+    if (here != all.on_the_way.end())
+      all.coming.emplace(std::pair(pair.first, here->second), guest);
+  }
+  std::erase_if(all.moved, [&](const auto& each) { return all.local.contains(each.first.second); });
   return all;
 }
 
@@ -88,11 +96,24 @@ Result<> EndpointKernel::mark(std::vector<os::Connection> connections, std::uint
   const auto tracked = os::connections_of(guests);  // in another order than ends_of()'s
   std::map<Ends, const os::Connection*> known;
   for (const auto& each : tracked) known.emplace(ends_of(each), &each);
-  for (auto& each : connections) {
+  std::erase_if(connections, [&](auto& each) {
     if (const auto found = known.find(ends_of(each)); found != known.end()) each = *found->second;
+    const bool is_marked = (each.mark & bits) == bits;
     each.mark |= bits;
-  }
-  return os::add_connections(connections);
+    return is_marked;
+  });
+  return connections.empty() ? Result<>{} : os::add_connections(connections);
+} catch (const SetupError& error) {
+  return fail("{}", error.what());
+}
+
+Result<> EndpointKernel::forget(std::vector<os::Connection> connections) const try {
+  const std::set<Ip> guests = network_.guests(), own = os::own_addresses();
+  std::erase_if(connections, [&](const auto& each) {
+    return guests.contains(each.peer) || own.contains(each.peer);
+  });
+  os::remove_connections(connections);
+  return {};
 } catch (const SetupError& error) {
   return fail("{}", error.what());
 }

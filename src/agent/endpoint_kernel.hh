@@ -36,6 +36,8 @@ class EndpointKernel final {
   // These connections, as guests here see them, have the mark's bits from now on; those that are
   // not tracked are, then. The error says how many are not.
   static Result<> mark(std::vector<os::Connection> connections, std::uint32_t bits);
+  // They are not tracked any more, but for those that have their other end here.
+  Result<> forget(std::vector<os::Connection> connections) const;
   // Of these guests, in order; without those that are over, or that no other host can be told of.
   static Result<std::vector<os::Connection>> connections_of(const std::set<Ip>& guests);
 

@@ -20,10 +20,13 @@ using translate::RuleKind;
 
 namespace {
 
+constexpr const char* kConnectionsKind = "relocation connections";
 constexpr Nanoseconds kEndpointStageTimeout = seconds(10);
 constexpr Nanoseconds kEndpointTimeout = seconds(3);
 constexpr Nanoseconds kEndpointRetry = seconds(1);
 constexpr Nanoseconds kEndpointWatch = seconds(5);
+// What left for the relay before its last sender heard of the move has come by then.
+constexpr Nanoseconds kUnderWay = seconds(1);
 
 }  // namespace
 
@@ -46,6 +49,13 @@ std::vector<GuestAddress> EndpointLead::guest() const {
     guest.push_back({.address = each.address, .new_address = each.to_locator});
   }
   return guest;
+}
+
+// By themselves: there may be 10,000, and the rest is written in each step.
+void EndpointLead::save_connections() {
+  if (std::exchange(are_saved_, true)) return;
+  context_.store.put(kConnectionsKind, owner_.record.port.text(),
+                     {{"connections", agent::to_json(inherited_)}});
 }
 
 void EndpointLead::save() {
@@ -96,11 +106,16 @@ void EndpointLead::staged(const nlohmann::json& told) {
   const auto connections = parse_connections(qemu::member(told, "connections"));
   if (!connections) return refuse(connections.error().text);
   inherited_ = *connections;
+  agreed_ = inherited_ends();
+  // Most of them live when the guest stands, and that is not the time for all of them.
+  if (const auto done = EndpointKernel::mark(inherited_, os::kInheritedMark); !done) {
+    return refuse(done.error().text);
+  }
   for (const auto& each : array_field(told, "agreed")) {
     Bytes secret = from_hex(text_field_or(each, "secret", ""));
     if (secret.size() != crypto::KeyedHash::kKeySize) return refuse("the source tells no secret");
-    correspondents_.push_back(
-        {.host = text_field_or(each, "host", ""), .secret = std::move(secret)});
+    const std::string host = text_field_or(each, "host", "");
+    correspondents_.push_back({.host = host, .with = host, .secret = std::move(secret)});
   }
   translate::Rules rules;
   for (const auto& each : owner_.record.addresses) {
@@ -131,6 +146,7 @@ void EndpointLead::make_relay(const std::string& port) {
   } catch (const SetupError& error) {
     return refuse(error.what());
   }
+  save_connections();
   save();
   context_.network.connect(
       {.a = context_.config.name + "/" + port, .b = owner_.record.from + "/" + port, .tenant = {}},
@@ -154,9 +170,11 @@ void EndpointLead::take_back() {
       return;
     }
     remove_relay();
+    if (const auto done = parts_.kernel.forget(inherited_); !done) tell(done.error().text);
     if (const auto gone = context_.device.forget(owner_.record.port.text()); !gone) {
       spdlog::warn("guest {}: {}", owner_.record.name, gone.error().text);
     }
+    context_.store.erase(kConnectionsKind, owner_.record.port.text());
     is_over_ = true;
     owner_.changed();
   });
@@ -197,17 +215,29 @@ void EndpointLead::restart() {
 // ---- leading ----
 
 void EndpointLead::lead() {
-  if (std::exchange(is_leading_, true)) return;
-  list();
+  is_leading_ = true;
+  if (has_listed_) return forward();
+  gather();
+}
+
+void EndpointLead::gather() {
+  if (reached_ < Phase::forwarded && !std::exchange(is_listing_, true)) list();
 }
 
 void EndpointLead::list() {
   ask_source("endpoint.list", {}, kEndpointTimeout, [this](const Result<nlohmann::json>& reply) {
     if (reached_ >= Phase::forwarded) return;  // it was abandoned
     const auto done = reply ? inherit(*reply) : std::unexpected(reply.error());
-    if (done) return forward();
-    tell(done.error().text);
-    retry_ = context_.loop.after(kEndpointRetry, [this] { list(); });
+    if (!done) {
+      tell(done.error().text);
+      retry_ = context_.loop.after(kEndpointRetry, [this] { list(); });
+      return;
+    }
+    is_listing_ = false;
+    has_listed_ = true;
+    if (!is_leading_) return;
+    forward();
+    owner_.changed();
   });
 }
 
@@ -221,12 +251,36 @@ Result<> EndpointLead::inherit(const nlohmann::json& told) {
   if (told.contains("connections")) {
     auto connections = parse_connections(told.at("connections"));
     if (!connections) return std::unexpected(connections.error());
-    inherited_ = *std::move(connections);
+    are_saved_ = false;
+    const auto before = std::exchange(inherited_, *std::move(connections));
     const auto more = told.find("left_out");
     const bool is_said = more != told.end() && more->is_number_unsigned();
     left_out_ = is_said ? more->get<std::size_t>() : 0;
+    if (auto done = forget_others(before); !done) return done;
   }
-  return EndpointKernel::mark(inherited_, os::kInheritedMark);
+  auto done = EndpointKernel::mark(inherited_, os::kInheritedMark);
+  if (!done) return done;
+  return parts_.associations.adopt(qemu::member(told, "associations"), addresses(), inherited_);
+}
+
+// What has ended meanwhile would be waited for; of a list that is not whole nobody knows.
+Result<> EndpointLead::forget_others(const std::vector<os::Connection>& before) {
+  if (left_out_ > 0) return {};
+  const std::set<Ends> listed = inherited_ends();
+  std::vector<os::Connection> ended;
+  for (const auto& each : before) {
+    if (!listed.contains(ends_of(each))) ended.push_back(each);
+  }
+  return ended.empty() ? Result<>{} : parts_.kernel.forget(std::move(ended));
+}
+
+// What is agreed has its label already.
+std::vector<os::Connection> EndpointLead::began_since() const {
+  std::vector<os::Connection> began;
+  for (const auto& each : inherited_) {
+    if (!agreed_.contains(ends_of(each))) began.push_back(each);
+  }
+  return began;
 }
 
 Result<> EndpointLead::write() {
@@ -242,8 +296,9 @@ Result<> EndpointLead::write() {
   return parts_.kernel.set(name(), rules);
 }
 
-// The correspondents' hosts hear of it at the same time.
+// The source's host sends on what comes to it when its uplink is told to stand, which is next.
 void EndpointLead::forward() {
+  if (reached_ >= Phase::forwarded) return;
   auto done = write();
   try {
     if (!interface_.empty()) os::send_by_relay(interface_, addresses());
@@ -252,23 +307,14 @@ void EndpointLead::forward() {
   }
   if (!done) {
     tell(done.error().text);
-    retry_ = context_.loop.after(kEndpointRetry, [this] { forward(); });
+    retry_ = context_.loop.after(kEndpointRetry, [this] {
+      forward();
+      owner_.changed();
+    });
     return;
   }
   for (std::size_t i = 0; i < correspondents_.size(); ++i) update(i);
-  ask_forward();
-}
-
-void EndpointLead::ask_forward() {
-  if (reached_ >= Phase::forwarded) return;
-  ask_source("endpoint.forward", {}, kEndpointTimeout, [this](const Result<nlohmann::json>& reply) {
-    if (reply) {
-      reach(Phase::forwarded);
-      return reach_flipped();
-    }
-    tell(reply.error().text);
-    retry_ = context_.loop.after(kEndpointRetry, [this] { ask_forward(); });
-  });
+  reached_ = all_are_told() ? Phase::flipped : Phase::forwarded;  // kept when the uplink is here
 }
 
 void EndpointLead::update(std::size_t index) {
@@ -277,10 +323,11 @@ void EndpointLead::update(std::size_t index) {
   parts_.source.ask(
       each.host, "flow.update",
       {{"guest", owner_.record.port.text()},
+       {"with", each.with},
        {"epoch", owner_.record.epoch},
        {"proof", proof_of(each.secret, "update", owner_.record.port.text(), owner_.record.epoch,
                           context_.config.name, on_the_way_)},
-       {"connections", agent::to_json(inherited_, each.secret)}},
+       {"connections", agent::to_json(began_since(), each.secret)}},
       [this, index, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
         if (!alive.expired()) updated(index, reply);
       });
@@ -292,16 +339,49 @@ void EndpointLead::updated(std::size_t index, const Result<nlohmann::json>& repl
   each.was_told = true;
   each.is_asked = false;
   if (reply) {
+    each.has_answered = true;
     for (const auto& text : texts_field(*reply, "correspondents")) {
-      if (const auto address = parse_ip(text)) each.direct.insert(*address);
+      const auto address = parse_ip(text);
+      if (address) each.direct.insert(*address), each.awaited.erase(*address);
     }
     if (const auto done = write(); !done) tell(done.error().text);
-    save();
   } else {
     tell(fmt::format("host {}: {}", each.host, reply.error().text));
+  }
+  if (!reply || !each.awaited.empty()) {
     update_retries_[index] = context_.loop.after(kEndpointRetry, [this, index] { update(index); });
   }
+  if (reply) {
+    for (const std::size_t next : moved_on(index, *reply)) update(next);
+    if (reached_ >= Phase::flipped) save();
+  }
   reach_flipped();
+}
+
+// Correspondents that move, too, are where their next host is told that they are (associations.hh).
+std::vector<std::size_t> EndpointLead::moved_on(std::size_t index, const nlohmann::json& reply) {
+  std::vector<std::size_t> begun;
+  for (const auto& [host, addresses] : qemu::member(reply, "passed").items()) {
+    const std::string with = correspondents_[index].with;
+    const bool is_known = std::ranges::any_of(
+        correspondents_, [&](const auto& each) { return each.host == host && each.with == with; });
+    if (is_known) continue;
+    begun.push_back(correspondents_.size());
+    correspondents_.push_back({.host = host,
+                               .with = with,
+                               .secret = Bytes(correspondents_[index].secret),
+                               .awaited = addresses_in(addresses)});
+  }
+  return begun;
+}
+
+bool EndpointLead::is_direct(const Ip& correspondent) const {
+  const auto is_in = [&](auto member) {
+    return std::ranges::any_of(correspondents_, [&](const Correspondents& each) {
+      return (each.*member).contains(correspondent);
+    });
+  };
+  return is_in(&Correspondents::direct) && !is_in(&Correspondents::awaited);
 }
 
 void EndpointLead::reach_flipped() {
@@ -343,13 +423,14 @@ void EndpointLead::uplink_is_here() {
   if (reached_ < Phase::forwarded) lead();
   // The agent may have ended between the last answer and its record.
   if (reached_ == Phase::forwarded && all_are_told()) reached_ = Phase::flipped;
-  if (relay_until_ == 0) {
-    relay_until_ = os::wall_clock_seconds() + relay_limit_s_;
-    save();
-  }
+  if (!here_since_) here_since_ = context_.loop.now();
+  if (relay_until_ == 0) relay_until_ = os::wall_clock_seconds() + relay_limit_s_;
+  save_connections();
+  save();
   for (std::size_t i = 0; i < correspondents_.size(); ++i) {
     const Correspondents& each = correspondents_[i];
-    if (each.direct.empty() && !each.was_told && !each.is_asked) update(i);
+    const bool is_to_be = !each.has_answered || !each.awaited.empty();
+    if (is_to_be && !each.was_told && !each.is_asked) update(i);
   }
   watch();
 }
@@ -364,11 +445,8 @@ Result<EndpointLead::Alive> EndpointLead::count() const {
     if ((each.mark & os::kInheritedMark) == 0 || context_.network.guests().contains(each.peer)) {
       continue;
     }
-    const bool is_direct = listed.contains(ends_of(each)) &&
-                           std::ranges::any_of(correspondents_, [&](const auto& one) {
-                             return one.direct.contains(each.peer);
-                           });
-    ++(is_direct ? alive.direct : alive.relayed);
+    const bool is_led = listed.contains(ends_of(each)) && is_direct(each.peer);
+    ++(is_led ? alive.direct : alive.relayed);
   }
   // Tracking here knows those only that have said something since: they may all live.
   alive.relayed = std::max(alive.relayed, left_out_);
@@ -382,7 +460,9 @@ void EndpointLead::watch() {
   if (!alive) return tell(alive.error().text);
   alive_now_ = *alive;
   const bool is_late = is_given_up_ || os::wall_clock_seconds() >= relay_until_;
-  if (!relay_.empty() && (alive->relayed == 0 || is_late)) {
+  const bool is_idle =
+      alive->relayed == 0 && here_since_ && context_.loop.now() - *here_since_ >= kUnderWay;
+  if (!relay_.empty() && (is_idle || is_late)) {
     return end_relay(alive->relayed, is_late);
   }
   if (relay_.empty() && (alive->direct == 0 || is_given_up_)) end_correspondents();
@@ -417,20 +497,31 @@ void EndpointLead::end_relay(std::size_t relayed, bool is_late) {
 
 void EndpointLead::end_correspondents() {
   for (std::size_t i = 0; i < correspondents_.size(); ++i) {
-    const Correspondents& each = correspondents_[i];
-    if (each.is_ended) continue;
-    parts_.source.ask(
-        each.host, "flow.end",
-        {{"guest", owner_.record.port.text()},
-         {"proof", proof_of(each.secret, "end", owner_.record.port.text(), owner_.record.epoch,
-                            context_.config.name, on_the_way_)}},
-        [this, i, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
-          if (alive.expired() || !reply) return;  // at the next look, again
-          correspondents_[i].is_ended = true;
-          end_if_all();
-        });
+    if (!correspondents_[i].is_ended) end_at(i);
   }
   end_if_all();
+}
+
+// Of a host whose correspondents have moved on when it is over at their next hosts.
+void EndpointLead::end_at(std::size_t index) {
+  const Correspondents& each = correspondents_[index];
+  std::vector<std::string> ended;
+  for (const auto& other : correspondents_) {
+    if (other.with == each.with && other.is_ended) ended.push_back(other.host);
+  }
+  parts_.source.ask(
+      each.host, "flow.end",
+      {{"guest", owner_.record.port.text()},
+       {"with", each.with},
+       {"ended", ended},
+       {"proof", proof_of(each.secret, "end", owner_.record.port.text(), owner_.record.epoch,
+                          context_.config.name, on_the_way_)}},
+      [this, index, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
+        if (alive.expired() || !reply) return;  // at the next look, again
+        correspondents_[index].is_ended = !reply->contains("passed");
+        for (const std::size_t next : moved_on(index, *reply)) end_at(next);
+        end_if_all();
+      });
 }
 
 // What stays is the guest's new address.
@@ -451,6 +542,8 @@ void EndpointLead::end_if_all() {
                                 {.epoch = owner_.record.epoch, .phase = Phase::settled}, rules);
   if (!done) tell(done.error().text);
   parts_.kernel.drop(name());
+  parts_.associations.forget_adopted(addresses());
+  context_.store.erase(kConnectionsKind, port);
   reached_ = Phase::settled;
   is_over_ = true;
   context_.loop.post([this, alive = std::weak_ptr(alive_)] {
@@ -463,7 +556,8 @@ void EndpointLead::end_if_all() {
 std::string EndpointLead::missing() const {
   std::vector<std::string> hosts;
   for (const auto& each : correspondents_) {
-    if (reached_ >= Phase::forwarded && each.direct.empty()) hosts.push_back("host " + each.host);
+    const bool is_awaited = !each.has_answered || !each.awaited.empty();
+    if (reached_ >= Phase::forwarded && is_awaited) hosts.push_back("host " + each.host);
   }
   return fmt::format("{}", fmt::join(hosts, "; "));
 }
@@ -487,16 +581,16 @@ nlohmann::json EndpointLead::describe() const {
 nlohmann::json EndpointLead::to_json() const {
   nlohmann::json correspondents = nlohmann::json::array();
   for (const auto& each : correspondents_) {
-    nlohmann::json direct = nlohmann::json::array();
-    for (const Ip& address : each.direct) direct.push_back(address.text());
     correspondents.push_back({{"host", each.host},
+                              {"with", each.with},
                               {"secret", to_hex(each.secret)},
-                              {"direct", direct},
+                              {"direct", agent::to_json(each.direct)},
+                              {"awaited", agent::to_json(each.awaited)},
+                              {"answered", each.has_answered},
                               {"ended", each.is_ended}});
   }
   return {{"on_the_way", agent::to_json(on_the_way_)},
           {"correspondents", correspondents},
-          {"connections", agent::to_json(inherited_)},
           {"left_out", left_out_},
           {"relay", relay_},
           {"interface", interface_},
@@ -509,18 +603,21 @@ void EndpointLead::load(const nlohmann::json& json) {
   if (!on_the_way) fail_setup("relocation: {}", on_the_way.error().text);
   on_the_way_ = *on_the_way;
   for (const auto& each : array_field(json, "correspondents")) {
-    Correspondents known{.host = text_field_or(each, "host", ""),
+    const std::string host = text_field_or(each, "host", "");
+    Correspondents known{.host = host,
+                         .with = text_field_or(each, "with", host),
                          .secret = from_hex(text_field_or(each, "secret", "")),
+                         .direct = addresses_in(array_field(each, "direct")),
+                         .awaited = addresses_in(array_field(each, "awaited")),
+                         .has_answered = qemu::flag_at(each, "answered"),
                          .is_ended = qemu::flag_at(each, "ended")};
-    for (const auto& text : texts_field(each, "direct")) {
-      if (const auto address = parse_ip(text)) known.direct.insert(*address);
-    }
-    known.was_told = !known.direct.empty();
+    known.has_answered |= !known.direct.empty();  // of a version that kept no more
+    known.was_told = known.has_answered && known.awaited.empty();
     correspondents_.push_back(std::move(known));
   }
-  if (const auto inherited = parse_connections(qemu::member(json, "connections"))) {
-    inherited_ = *inherited;
-  }
+  const auto kept = context_.store.find(kConnectionsKind, owner_.record.port.text());
+  const auto inherited = parse_connections(qemu::member(kept.value_or(json), "connections"));
+  if (inherited) inherited_ = *inherited;
   left_out_ = json.value("left_out", left_out_);
   relay_ = text_field_or(json, "relay", "");
   interface_ = text_field_or(json, "interface", "");

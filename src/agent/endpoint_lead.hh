@@ -23,6 +23,7 @@ class EndpointLead final : public Lead {
   void stage() override;
   void undo() override;
   void restart() override;
+  void gather() override;
   void lead() override;
   void abandon_source() override;
   void uplink_stands(const nlohmann::json& told, std::function<void()> done) override;
@@ -39,9 +40,11 @@ class EndpointLead final : public Lead {
  private:
   struct Correspondents {  // of one host
     std::string host;
+    std::string with;  // the host that agreed, if they were there then
     Bytes secret{};
-    std::set<Ip> direct{};  // once it knows where the guest is
-    bool was_told = false, is_asked = false, is_ended = false;
+    std::set<Ip> direct{};   // once it knows where the guest is
+    std::set<Ip> awaited{};  // known to be there, without its word yet
+    bool was_told = false, has_answered = false, is_asked = false, is_ended = false;
   };
   struct Alive {  // connections that are older than the move
     std::size_t direct = 0, relayed = 0;
@@ -60,11 +63,14 @@ class EndpointLead final : public Lead {
   void take_back();
   void list();
   Result<> inherit(const nlohmann::json& told);
+  Result<> forget_others(const std::vector<os::Connection>& before);
+  std::vector<os::Connection> began_since() const;
   Result<> write();
   void forward();
-  void ask_forward();
   void update(std::size_t index);
   void updated(std::size_t index, const Result<nlohmann::json>& reply);
+  std::vector<std::size_t> moved_on(std::size_t index, const nlohmann::json& reply);
+  bool is_direct(const Ip& correspondent) const;
   void reach_flipped();
   bool all_are_told() const;
   std::set<Ends> inherited_ends() const;
@@ -72,8 +78,10 @@ class EndpointLead final : public Lead {
   void watch();
   void end_relay(std::size_t relayed, bool is_late);
   void end_correspondents();
+  void end_at(std::size_t index);
   void end_if_all();
   void save();
+  void save_connections();
   nlohmann::json to_json() const;
   void load(const nlohmann::json& json);
 
@@ -84,13 +92,17 @@ class EndpointLead final : public Lead {
   std::map<Ip, Ip> on_the_way_;
   std::vector<Correspondents> correspondents_;
   std::vector<os::Connection> inherited_;  // as the source listed them last
+  std::set<Ends> agreed_;                  // of those, with their correspondents' hosts
   std::size_t left_out_ = 0;               // of that list
   std::string relay_, interface_;          // this end; empty: there is none
   std::int64_t relay_limit_s_ = 24L * 3600;
-  std::int64_t relay_until_ = 0;  // seconds since 1970
+  std::int64_t relay_until_ = 0;       // seconds since 1970
+  std::optional<Instant> here_since_;  // the uplink
   Alive alive_now_;
-  std::size_t cut_ = 0;  // that the end of the relay reset
-  bool is_over_ = false, is_leading_ = false, is_given_up_ = false;
+  std::size_t cut_ = 0;     // that the end of the relay reset
+  bool are_saved_ = false;  // those in inherited_
+  bool is_over_ = false, is_given_up_ = false;
+  bool is_listing_ = false, has_listed_ = false, is_leading_ = false;
   std::string refusal_, trouble_;
   os::Loop::Timer retry_, watch_;
   std::map<std::size_t, os::Loop::Timer> update_retries_;

@@ -26,8 +26,8 @@ constexpr Nanoseconds kSweepInterval = seconds(10);
 
 std::int64_t count_field(const nlohmann::json& object, const char* key) {
   const auto found = object.find(key);
-  const bool is_one = found != object.end() && found->is_number_unsigned();
-  return is_one ? static_cast<std::int64_t>(found->get<std::uint32_t>()) : 0;
+  const bool is_one = found != object.end() && found->is_number_integer();
+  return is_one ? std::clamp<std::int64_t>(found->get<std::int64_t>(), 0, UINT32_MAX) : 0;
 }
 
 // Calls `done` once as many have answered.
@@ -93,7 +93,6 @@ void EndpointSource::on_request(PeerRequest request, const nlohmann::json& body)
     return request.answer(fail("guest {} goes to host {}", known->second.name, known->second.to));
   }
   if (request.method == "endpoint.list") return request.answer(list(*uplink));
-  if (request.method == "endpoint.forward") return request.answer(forward(*uplink));
   if (request.method == "endpoint.end")
     return request.answer(end(*uplink, count_field(body, "reset") > 0));
   if (request.method == "endpoint.undo") {
@@ -105,9 +104,11 @@ void EndpointSource::on_request(PeerRequest request, const nlohmann::json& body)
 
 // ---- who is at the other ends ----
 
-// An address of the fabric is served where it is at home, or by whoever says so of all others.
+// An address of the fabric is served where it is at home, or where its guest proved to be since;
+// all others by whoever says so.
 bool EndpointSource::may_serve(const std::string& host, const Ip& address) const {
   const auto fabric = context_.fabrics.get();
+  if (context_.associations.holder_of(address) == host) return true;
   if (!fabric || fabric->homes_of(address).empty()) return true;
   const auto at = fabric->find(host);
   return at && fabric->is_home(*at, address);
@@ -130,10 +131,10 @@ void EndpointSource::look_around(const std::set<Ip>& guests,
   for (const auto& agent : agents) {
     ask(agent, "flow.serves", {{"addresses", asked}},
         [this, survey, gathering, agent](const Result<nlohmann::json>& reply) {
-          for (const auto& text :
-               reply ? texts_field(*reply, "addresses") : std::vector<std::string>{}) {
-            const auto address = parse_ip(text);
-            if (address && may_serve(agent, *address)) survey->served[agent].insert(*address);
+          const auto served =
+              reply ? addresses_in(array_field(*reply, "addresses")) : std::set<Ip>{};
+          for (const Ip& address : served) {
+            if (may_serve(agent, address)) survey->served[agent].insert(address);
           }
           gathering->one();
         });
@@ -241,16 +242,22 @@ void EndpointSource::agree(std::shared_ptr<Relay> relay, const Survey& survey,
 
 // ---- the relay ----
 
-Result<nlohmann::json> EndpointSource::list(const PortId& uplink) const {
-  auto connections = EndpointKernel::connections_of(relays_.at(uplink).addresses);
+Result<nlohmann::json> EndpointSource::list(const PortId& uplink) {
+  Relay& relay = relays_.at(uplink);
+  relay.is_listed = true;
+  keep_routed();
+  auto connections = EndpointKernel::connections_of(relay.addresses);
   if (!connections) return std::unexpected(connections.error());
   const std::size_t all = connections->size();
   connections->resize(std::min(all, kMostConnections));
+  auto agreed = context_.associations.pass_on(relay.addresses, relay.to);
+  if (!agreed) return std::unexpected(agreed.error());
   return nlohmann::json{{"connections", agent::to_json(*connections)},
-                        {"left_out", all - connections->size()}};
+                        {"left_out", all - connections->size()},
+                        {"associations", *std::move(agreed)}};
 }
 
-nlohmann::json EndpointSource::last_connections(const PortId& uplink) const {
+nlohmann::json EndpointSource::last_connections(const PortId& uplink) {
   if (!relays_.contains(uplink)) return nlohmann::json::object();
   auto told = list(uplink);
   return told ? *std::move(told) : nlohmann::json::object();
@@ -262,8 +269,11 @@ void EndpointSource::route(const Relay& relay) {
   os::route_to_relay(relay.interface, relay.addresses);
 }
 
-Result<nlohmann::json> EndpointSource::forward(const PortId& uplink) {
-  Relay& relay = relays_.at(uplink);
+Result<> EndpointSource::forward(const PortId& uplink, const std::string& peer) {
+  const auto known = relays_.find(uplink);
+  if (known == relays_.end()) return {};
+  Relay& relay = known->second;
+  if (relay.to != peer) return fail("guest {} goes to host {}", relay.name, relay.to);
   relay.forwards = true;
   relay.until = os::wall_clock_seconds() + relay.limit_s + kGrace;
   keep_routed();
@@ -277,7 +287,7 @@ Result<nlohmann::json> EndpointSource::forward(const PortId& uplink) {
     return fail("{}", error.what());
   }
   save(relay);
-  return nlohmann::json::object();
+  return {};
 }
 
 Result<nlohmann::json> EndpointSource::end(const PortId& uplink, bool is_to_refuse) {
@@ -308,9 +318,18 @@ void EndpointSource::undo(const PortId& uplink) {
 }
 
 void EndpointSource::take_back(const Relay& relay) {
-  for (const auto& host : relay.agreed) {
-    ask(host, "flow.undo", {{"guest", relay.guest.text()}}, [](const Result<nlohmann::json>&) {});
-  }
+  for (const auto& host : relay.agreed) take_back(relay.guest, host, host);
+}
+
+void EndpointSource::take_back(const PortId& guest, const std::string& host,
+                               const std::string& with) {
+  ask(host, "flow.undo", {{"guest", guest.text()}, {"with", with}},
+      [this, guest, with](const Result<nlohmann::json>& reply) {
+        if (!reply) return;
+        for (const auto& [next, addresses] : qemu::member(*reply, "passed").items()) {
+          take_back(guest, next, with);
+        }
+      });
 }
 
 void EndpointSource::remove(const Relay& relay) {
@@ -346,11 +365,14 @@ void EndpointSource::sweep() {
 }
 
 void EndpointSource::keep_routed() {
-  std::set<Ip> addresses;
+  std::set<Ip> kept, leaving;
   for (const auto& [guest, each] : relays_) {
-    if (each.forwards) addresses.insert(each.addresses.begin(), each.addresses.end());
+    if (each.forwards) kept.insert(each.addresses.begin(), each.addresses.end());
+    if (each.forwards || each.is_listed)
+      leaving.insert(each.addresses.begin(), each.addresses.end());
   }
-  context_.network.keep_routed(std::move(addresses));
+  context_.associations.leave(std::move(leaving));
+  context_.network.keep_routed(std::move(kept));
 }
 
 void EndpointSource::save(const Relay& relay) {
@@ -361,46 +383,45 @@ void EndpointSource::save(const Relay& relay) {
 nlohmann::json EndpointSource::describe() const {
   nlohmann::json list = nlohmann::json::array();
   for (const auto& [guest, each] : relays_) {
-    nlohmann::json addresses = nlohmann::json::array();
-    for (const Ip& address : each.addresses) addresses.push_back(address.text());
     list.push_back({{"guest", each.name},
                     {"to", each.to},
                     {"port", each.port},
-                    {"addresses", addresses},
+                    {"addresses", agent::to_json(each.addresses)},
                     {"forwards", each.forwards && !each.refuses}});
   }
   return list;
 }
 
 nlohmann::json EndpointSource::to_json(const Relay& relay) {
-  nlohmann::json addresses = nlohmann::json::array();
-  for (const Ip& address : relay.addresses) addresses.push_back(address.text());
-  return {{"guest", relay.guest.text()},  {"name", relay.name},
-          {"epoch", relay.epoch},         {"to", relay.to},
-          {"addresses", addresses},       {"port", relay.port},
-          {"interface", relay.interface}, {"limit_s", relay.limit_s},
-          {"until", relay.until},         {"refuses", relay.refuses},
-          {"agreed", relay.agreed},       {"forwards", relay.forwards}};
+  return {{"guest", relay.guest.text()},
+          {"name", relay.name},
+          {"epoch", relay.epoch},
+          {"to", relay.to},
+          {"addresses", agent::to_json(relay.addresses)},
+          {"port", relay.port},
+          {"interface", relay.interface},
+          {"limit_s", relay.limit_s},
+          {"until", relay.until},
+          {"refuses", relay.refuses},
+          {"agreed", relay.agreed},
+          {"forwards", relay.forwards}};
 }
 
 EndpointSource::Relay EndpointSource::relay(const nlohmann::json& json) {
   const auto guest = id_field<PortId>(json, "guest");
   if (!guest) fail_setup("relay: {}", guest.error().text);
-  Relay relay{.guest = *guest,
-              .name = text_field_or(json, "name", ""),
-              .epoch = epoch_field(json, "epoch", 0),
-              .to = text_field_or(json, "to", ""),
-              .port = text_field_or(json, "port", ""),
-              .interface = text_field_or(json, "interface", ""),
-              .agreed = texts_field(json, "agreed"),
-              .forwards = qemu::flag_at(json, "forwards"),
-              .refuses = qemu::flag_at(json, "refuses"),
-              .limit_s = count_field(json, "limit_s"),
-              .until = count_field(json, "until")};
-  for (const auto& text : texts_field(json, "addresses")) {
-    if (const auto address = parse_ip(text)) relay.addresses.insert(*address);
-  }
-  return relay;
+  return {.guest = *guest,
+          .name = text_field_or(json, "name", ""),
+          .epoch = epoch_field(json, "epoch", 0),
+          .to = text_field_or(json, "to", ""),
+          .addresses = addresses_in(array_field(json, "addresses")),
+          .port = text_field_or(json, "port", ""),
+          .interface = text_field_or(json, "interface", ""),
+          .agreed = texts_field(json, "agreed"),
+          .forwards = qemu::flag_at(json, "forwards"),
+          .refuses = qemu::flag_at(json, "refuses"),
+          .limit_s = count_field(json, "limit_s"),
+          .until = count_field(json, "until")};
 }
 
 }  // namespace godwit::agent

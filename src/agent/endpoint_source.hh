@@ -4,8 +4,9 @@
 // the relay for all others. Asked by the host where the guest goes (endpoint_lead.hh):
 //
 //   endpoint.stage    agrees with the correspondents' hosts, makes this end of the relay
-//   endpoint.list     the guest's connections, as they are now
-//   endpoint.forward  what comes to the guest's addresses goes by the relay from now on
+//   endpoint.list     the guest's connections, as they are now, and what is agreed about those of
+//   its
+//                     correspondents that have moved or are about to
 //   endpoint.end      the relay goes, and the addresses are nobody's here; what still had
 //                     connections is refused for a while first, with resets
 //   endpoint.undo     all is as before endpoint.stage
@@ -38,8 +39,10 @@ class EndpointSource final {
   // Which of the guest's connections would be direct, by host, and how many the relay would serve:
   // {direct: [{host, connections}], relayed}. For who considers a move.
   void survey(const PortId& uplink, Answer answer);
+  // With uplink.pause: what comes to the guest's addresses goes by its relay, if it has one.
+  Result<> forward(const PortId& uplink, const std::string& peer);
   // What uplink.pause tells of an uplink that leaves so; else an empty object.
-  nlohmann::json last_connections(const PortId& uplink) const;
+  nlohmann::json last_connections(const PortId& uplink);
   // Ends of relays here: [{port, to, addresses, forwards}]
   nlohmann::json describe() const;
   // An agent's answer to flow.*, this one's too.
@@ -55,6 +58,7 @@ class EndpointSource final {
     std::set<Ip> addresses{};
     std::string port{}, interface{};    // this end
     std::vector<std::string> agreed{};  // with these hosts
+    bool is_listed = false;             // to there, since the agent has run: it is about to leave
     bool forwards = false, refuses = false;
     std::int64_t limit_s = 0;  // of its service
     std::int64_t until = 0;    // seconds since 1970; the guest's host should have ended it before
@@ -69,12 +73,12 @@ class EndpointSource final {
   void stage(const std::string& peer, const nlohmann::json& body, Answer answer);
   void agree(std::shared_ptr<Relay> relay, const Survey& survey, const std::map<Ip, Ip>& on_the_way,
              Answer answer);
-  Result<nlohmann::json> list(const PortId& uplink) const;
-  Result<nlohmann::json> forward(const PortId& uplink);
+  Result<nlohmann::json> list(const PortId& uplink);
   Result<nlohmann::json> end(const PortId& uplink, bool is_to_refuse);
   void refuse(const Relay& relay);
   void undo(const PortId& uplink);
   void take_back(const Relay& relay);
+  void take_back(const PortId& guest, const std::string& host, const std::string& with);
   void remove(const Relay& relay);
   void keep_routed();
   void sweep();

@@ -490,6 +490,7 @@ void Network::have_run(const std::vector<PortId>& ports, std::function<void(Held
     if (arrived == arriving_.end()) continue;
     counted[port] = arrived->second.epoch;
     save(arrived->second);
+    held_routed_.erase(port);
     arriving_.erase(arrived);
     if (const auto wire = arriving_wires_.find(port); wire != arriving_wires_.end()) {
       save(wire->second);
@@ -513,6 +514,7 @@ void Network::discard_held(const std::vector<PortId>& ports) {
     const auto arriving = arriving_.find(port);
     if (arriving == arriving_.end()) continue;
     unroute(arriving->second);
+    held_routed_.erase(port);
     arriving_.erase(arriving);
     arriving_wires_.erase(port);
     held_ready_.erase(port);

@@ -128,7 +128,7 @@ class Network final {
   // Whose guest is reached by rules of devices, as it is not at home.
   std::optional<PortId> displaced_uplink(const std::string& name) const;
   std::set<Ip> locators() const;  // by which those here are reached, their new addresses too
-  std::set<Ip> guests() const;    // their own addresses
+  std::set<Ip> guests() const;    // their own addresses, also of those that are routed here already
   std::map<Ip, Ip> new_addresses() const;  // of those that have one
   std::function<void()> guests_changed;    // any of these
   // These stay routed as they are when the uplinks of their guests go.
@@ -216,6 +216,7 @@ class Network final {
   std::map<PortId, os::Masquerade> masquerades_;
   std::map<std::string, std::string> paths_;     // by host, the one in use
   std::set<PortId> held_ready_;                  // HELD here, channels up
+  std::set<PortId> held_routed_;                 // HELD here, the way to its guest
   std::map<PortId, PortRecord> arriving_;        // HELD here, not ours yet
   std::map<PortId, WireRecord> arriving_wires_;  // of those, by port
   std::map<PortId, std::function<void()>> leaving_;

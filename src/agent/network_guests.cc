@@ -63,6 +63,9 @@ std::set<Ip> Network::guests() const {
   for (const auto& [id, record] : ports_) {
     for (const GuestAddress& each : record.guest) guests.insert(each.address);
   }
+  for (const PortId& port : held_routed_) {
+    for (const GuestAddress& each : arriving_.at(port).guest) guests.insert(each.address);
+  }
   return guests;
 }
 
@@ -102,6 +105,8 @@ Result<> Network::route_guest(const PortId& port, const std::vector<GuestAddress
   } catch (const SetupError& error) {
     return fail("port {}: {}", found->second.name, error.what());
   }
+  held_routed_.insert(port);
+  tell_of_guests(found->second);
   return {};
 }
 

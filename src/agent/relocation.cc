@@ -134,6 +134,7 @@ void Relocation::move_uplink() {
   context_.network.discard_held({record_.port});
   uplink_ = Uplink::asking;
   if (source_is_gone()) return hold_uplink(record_.described);
+  lead_->gather();
   ask_source("uplink.offer",
              [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
                if (alive.expired()) return;

@@ -367,6 +367,9 @@ void Relocations::on_request(PeerRequest request, const nlohmann::json& body) {
   }
   if (is_left) return request.answer(nlohmann::json::object());  // it was done before
   if (request.method == "uplink.pause") {
+    if (auto led = endpoint_.source.forward(*port, request.peer); !led) {
+      return request.answer(std::unexpected(led.error()));
+    }
     return context_.network.pause({*port}, {}, [this, port = *port, answer = request.answer] {
       answer(endpoint_.source.last_connections(port));
     });
