@@ -1,0 +1,277 @@
+// Moves with strategy endpoint, from both of their hosts: as they go, and with whatever may fail.
+#include "agent/endpoint_testing.hh"
+
+namespace godwit::agent::endpoint_testing {
+namespace {
+
+using testing::HasSubstr;
+using Alive = std::pair<std::size_t, std::size_t>;
+
+const Ip kStranger = ip("10.99.0.9");  // no agent has it
+
+struct EndpointLeadTest : EndpointTest {
+  void SetUp() override {
+    EndpointTest::SetUp();
+    if (IsSkipped()) return;
+    host("home").track({connection(kWeb, kPeer, 5000)});
+    host("q1").track({seen_by_peer(connection(kWeb, kPeer, 5000))});
+  }
+  // All of it, up to where only cleaning up is left.
+  void go(Move& move) {
+    move.stage();
+    expect_staged(move);
+    move.run();
+    ASSERT_TRUE(until([&] { return move.lead().is_forwarded(); }));
+    move.stand();
+    move.arrive();
+  }
+  void look(Move& move) {
+    host("f1").in([&] { move.lead().uplink_is_here(); });
+  }
+  bool is_direct(Move& move) {
+    return until([&] { return move.lead().is_led() && move.lead().missing().empty(); });
+  }
+  json associations() { return host("q1").parts->associations.describe(); }
+  json relays() { return host("home").parts->source.describe(); }
+  void refuse_once(const std::string& to, const std::string& what) {
+    sessions.refuses = [this, to, what](const auto& host, const auto& method) {
+      const bool is_meant = host == to && method == what;
+      if (is_meant) sessions.refuses = [](auto&&...) { return std::nullopt; };
+      return is_meant ? std::optional(Error{"no"}) : std::nullopt;
+    };
+  }
+  void expect_undone(Move& move) {
+    host("f1").in([&] { move.lead().undo(); });
+    EXPECT_TRUE(until([&] { return move.lead().is_over(); }));
+    settle();
+    EXPECT_EQ(associations(), json::array());
+    EXPECT_EQ(relays(), json::array());
+    EXPECT_EQ(host("home").ports(), std::vector<std::string>{"web"});
+    EXPECT_EQ(host("f1").ports(), std::vector<std::string>());
+    EXPECT_EQ(host("f1").in([] { return os::connections_of({kWeb}).size(); }), 0U);
+  }
+};
+
+TEST_F(EndpointLeadTest, WhatIsDirectNeedsNoRelay) {
+  Move move = move_web();
+  go(move);
+  ASSERT_TRUE(is_direct(move));
+  EXPECT_EQ(host("f1").tracked(kWeb, os::kInheritedMark).size(), 1U);
+  EXPECT_EQ(host("q1").tracked(kPeer, os::kLabelledMark).size(), 1U);
+  EXPECT_EQ(associations()[0]["host"], "f1");
+  look(move);
+  EXPECT_EQ(move.alive(), Alive(1, 0));
+  EXPECT_TRUE(until([&] { return !move.described().contains("relay"); }));
+  EXPECT_EQ(relays(), json::array());
+  // It ends with its last connection.
+  host("f1").in([&] { os::remove_connections(host("f1").tracked(kWeb, ~0U)); });
+  look(move);
+  EXPECT_TRUE(until([&] { return move.lead().is_over(); }));
+  EXPECT_EQ(associations(), json::array());
+  EXPECT_EQ(host("f1").ports(), std::vector<std::string>{"web"});
+  EXPECT_EQ(host("f1").store->list("relocation connections").size(), 0U);
+}
+
+// ---- staging ----
+
+TEST_F(EndpointLeadTest, ASourceThatRefusesIsTheReason) {
+  refuse_once("home", "endpoint.stage");
+  Move move = move_web();
+  move.stage();
+  ASSERT_TRUE(until([&] { return !move.lead().refusal().empty(); }));
+  EXPECT_EQ(move.lead().refusal(), "no");
+  expect_undone(move);
+}
+
+TEST_F(EndpointLeadTest, ASourceThatIsAwayStagesNothing) {
+  sessions.away = {"home"};
+  Move move = move_web();
+  move.stage();
+  ASSERT_TRUE(until([&] { return !move.lead().refusal().empty(); }));
+  EXPECT_THAT(move.lead().refusal(), HasSubstr("no session"));
+  host("f1").in([&] { move.lead().undo(); });
+  settle();
+  EXPECT_FALSE(move.lead().is_over());  // what it may have agreed is to be taken back
+  sessions.away.clear();
+  EXPECT_TRUE(until([&] { return move.lead().is_over(); }));
+}
+
+TEST_F(EndpointLeadTest, AnUplinkThatIsNotThereIsNotStaged) {
+  Move move = move_web();
+  move.record.port = PortId{};
+  move.stage();
+  ASSERT_TRUE(until([&] { return !move.lead().refusal().empty(); }));
+  EXPECT_THAT(move.lead().refusal(), HasSubstr("no such guest's uplink"));
+}
+
+TEST_F(EndpointLeadTest, WhatWasStagedIsUndone) {
+  Move move = move_web();
+  move.stage();
+  expect_staged(move);
+  EXPECT_EQ(associations().size(), 1U);
+  EXPECT_EQ(relays().size(), 1U);
+  expect_undone(move);
+}
+
+TEST_F(EndpointLeadTest, WhoDoesNotAgreeIsRelayed) {
+  refuse_once("q1", "flow.stage");
+  Move move = move_web();
+  go(move);
+  EXPECT_TRUE(is_direct(move));
+  EXPECT_EQ(move.alive(), Alive(0, 1));
+  EXPECT_TRUE(relays()[0]["forwards"]);
+  EXPECT_TRUE(move.described().contains("relay"));
+}
+
+// ---- once it runs here ----
+
+TEST_F(EndpointLeadTest, ASourceThatDiesThenIsNotWaitedFor) {
+  Move move = move_web();
+  move.stage();
+  expect_staged(move);
+  sessions.away = {"home"};
+  move.run();
+  settle();
+  EXPECT_FALSE(move.lead().is_forwarded());
+  host("f1").in([&] { move.lead().abandon_source(); });
+  ASSERT_TRUE(is_direct(move));
+  EXPECT_EQ(host("f1").tracked(kWeb, os::kInheritedMark).size(), 1U);
+  EXPECT_EQ(associations()[0]["direct"], true);
+  EXPECT_EQ(asked("endpoint.list home"), 0U);
+}
+
+TEST_F(EndpointLeadTest, AConnectionThatBeganMeanwhileGoesAlong) {
+  Move move = move_web();
+  move.stage();
+  expect_staged(move);
+  move.run();
+  ASSERT_TRUE(until([&] { return move.lead().is_forwarded(); }));
+  host("home").track({connection(kWeb, kPeer, 5001)});
+  move.stand();
+  move.arrive();
+  ASSERT_TRUE(until([&] { return host("q1").tracked(kPeer, os::kLabelledMark).size() == 2; }));
+  look(move);
+  EXPECT_EQ(move.alive(), Alive(2, 0));
+}
+
+TEST_F(EndpointLeadTest, WhatHasEndedMeanwhileIsNotWaitedFor) {
+  host("home").track({connection(kWeb, kPeer, 5001)});
+  Move move = move_web();
+  move.stage();
+  expect_staged(move);
+  EXPECT_EQ(host("f1").tracked(kWeb, os::kInheritedMark).size(), 2U);
+  host("home").in([&] { os::remove_connections({connection(kWeb, kPeer, 5001)}); });
+  move.run();
+  ASSERT_TRUE(until([&] { return move.lead().is_forwarded(); }));
+  EXPECT_EQ(host("f1").tracked(kWeb, os::kInheritedMark).size(), 1U);
+}
+
+TEST_F(EndpointLeadTest, AnUpdateThatIsRefusedIsSaidAgain) {
+  refuse_once("q1", "flow.update");
+  Move move = move_web();
+  go(move);
+  ASSERT_TRUE(until([&] { return move.lead().is_led(); }));
+  EXPECT_EQ(move.lead().missing(), "host q1");  // it is served by the relay meanwhile
+  EXPECT_EQ(move.alive(), Alive(0, 1));
+  EXPECT_TRUE(is_direct(move));
+  look(move);
+  EXPECT_EQ(move.alive(), Alive(1, 0));
+}
+
+TEST_F(EndpointLeadTest, AnUpdateWhoseAnswerIsLostIsSaidAgain) {
+  bool is_lost = false;
+  sessions.loses_answer = [&](const auto&, const auto& method) {
+    const bool is_meant = method == "flow.update" && !std::exchange(is_lost, true);
+    return is_meant ? std::optional(Error{"timeout"}) : std::nullopt;
+  };
+  Move move = move_web();
+  go(move);
+  EXPECT_TRUE(is_direct(move));
+  EXPECT_EQ(asked("flow.update q1"), 2U);
+  EXPECT_EQ(associations()[0]["host"], "f1");
+}
+
+TEST_F(EndpointLeadTest, AListThatIsLostIsAskedForAgain) {
+  refuse_once("home", "endpoint.list");
+  Move move = move_web();
+  move.stage();
+  expect_staged(move);
+  move.run();
+  settle();
+  EXPECT_EQ(asked("flow.update q1"), 0U);  // nobody is told before the kernel here knows
+  ASSERT_TRUE(until([&] { return move.lead().is_forwarded(); }));
+  EXPECT_EQ(asked("flow.update q1"), 1U);
+}
+
+TEST_F(EndpointLeadTest, ARelayWhoseTimeIsOverRefuses) {
+  host("home").track({connection(kWeb, kStranger, 6000)});
+  Move move = move_web(0);
+  go(move);
+  EXPECT_EQ(move.alive(), Alive(0, 2));  // at its first look
+  ASSERT_TRUE(until([&] { return !move.described().contains("relay"); }));
+  EXPECT_EQ(move.described()["reset"], 2U);
+  ASSERT_EQ(relays().size(), 1U);  // it refuses for a while
+  EXPECT_FALSE(relays()[0]["forwards"]);
+  settle();
+  EXPECT_EQ(host("f1").ports(), std::vector<std::string>{"web"});
+}
+
+// ---- agents that end ----
+
+TEST_F(EndpointLeadTest, AMoveThatWasStagedIsSoAfterARestart) {
+  Move move = move_web();
+  move.stage();
+  expect_staged(move);
+  move.restart();
+  EXPECT_TRUE(move.lead().is_staged());
+  host("home").in([&] { host("home").start(); });
+  host("q1").in([&] { host("q1").start(); });
+  move.run();
+  ASSERT_TRUE(is_direct(move));
+  EXPECT_EQ(associations()[0]["host"], "f1");
+}
+
+TEST_F(EndpointLeadTest, WhatWasStagedIsUndoneAfterARestart) {
+  Move move = move_web();
+  move.stage();
+  expect_staged(move);
+  move.restart();
+  expect_undone(move);
+}
+
+TEST_F(EndpointLeadTest, WhatWasToldAndNotKeptIsToldAgain) {
+  Move move = move_web();
+  move.stage();
+  expect_staged(move);
+  move.run();
+  ASSERT_TRUE(until([&] { return move.lead().is_forwarded(); }));
+  move.restart();
+  EXPECT_FALSE(move.lead().is_forwarded());
+  move.run();
+  ASSERT_TRUE(until([&] { return move.lead().is_forwarded(); }));
+  move.stand();
+  move.arrive();
+  EXPECT_TRUE(is_direct(move));
+  look(move);
+  EXPECT_EQ(move.alive(), Alive(1, 0));
+}
+
+TEST_F(EndpointLeadTest, WhatItServesItServesAfterARestart) {
+  host("home").track({connection(kWeb, kStranger, 6000)});
+  Move move = move_web();
+  go(move);
+  ASSERT_TRUE(is_direct(move));
+  look(move);
+  for (const char* each : {"home", "q1"}) host(each).in([&] { host(each).start(); });
+  move.restart();
+  EXPECT_TRUE(is_direct(move));
+  look(move);
+  EXPECT_EQ(move.alive(), Alive(1, 1));
+  ASSERT_EQ(relays().size(), 1U);
+  EXPECT_TRUE(relays()[0]["forwards"]);
+  const auto rules = host("f1").in([] { return os::has_moved_rules(); });
+  EXPECT_TRUE(rules.value_or(false));
+}
+
+}  // namespace
+}  // namespace godwit::agent::endpoint_testing
