@@ -3,6 +3,7 @@ goes to before it goes (examples/abroad). x1 has an agent; the router of x1's si
 
 import subprocess
 
+import pytest
 import test_endpoint
 from conftest import wait_until
 from test_endpoint import STRANGER, Echo, Guest
@@ -80,6 +81,7 @@ def test_a_nic_comes_and_goes(abroad):
     wait_until(lambda: nic["mac"] not in guest.run("cat /sys/class/net/*/address"), 20, "it is gone")
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_configured_is_refused(abroad):
     guest = Traveller(abroad, 41)
     abroad.godwit("h1", "vm", "nic", "add", guest.name, "extra")
@@ -123,6 +125,7 @@ def test_the_new_address_is_there_before_the_move(abroad):
     abroad.lab.run("heal", "home-world")
 
 
+@pytest.mark.thorough
 def test_the_naive_order(abroad):
     guest = Traveller(abroad, 43)
     echo = Echo(guest, "x1")
