@@ -1,7 +1,9 @@
-// godwit vm nic add|rm|configure|deconfigure
+// godwit vm nic ls|add|rm|configure|deconfigure
 #include "cli/vm_nic.hh"
 
 #include <fmt/ranges.h>
+
+#include <ostream>
 
 namespace godwit::cli {
 namespace {
@@ -86,6 +88,15 @@ void add_vm_nic(CLI::App& vms, Context& context) {
   auto* noun =
       vms.add_subcommand("nic", "NICs that come and go while a vm runs")->require_subcommand(1);
   const auto nic = std::make_shared<Nic>();
+
+  auto* ls = noun->add_subcommand("ls", "List a vm's NICs");
+  add_name(*ls, "VM", nic->vm, "Name of the vm")->required();
+  add_json(*ls, context);
+  ls->callback([&context, nic] {
+    const json nics = context.fetch(path_of("vms", nic->vm)).value("nics", json::array());
+    if (context.as_json) return context.print_json(nics);
+    context.io.out << nic_table(nics).text("no NICs");
+  });
 
   auto* add = add_on_nic(*noun, "add", "Plug a NIC in; its port is made if it is not there", nic);
   add->add_option("--mac", nic->mac, "Its MAC (default: made of the port's id)")->type_name("MAC");

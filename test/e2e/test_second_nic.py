@@ -45,7 +45,7 @@ def test_a_nic_comes_and_goes(abroad):
     abroad.godwit("h1", "vm", "nic", "add", guest.name, "extra")
     abroad.godwit("h1", "vm", "nic", "add", guest.name, "extra")  # harmless
     nic = guest.nics()["extra"]
-    assert nic["slot"] == 0
+    assert nic["slot"] == 0 and nic in abroad.json("h1", "vm", "nic", "ls", guest.name)
     wait_until(lambda: nic["mac"] in guest.run("cat /sys/class/net/*/address"), 20, "the guest sees it")
 
     # Its wire leads to the host itself, which reaches the guest by it.
