@@ -27,6 +27,8 @@ constexpr Nanoseconds kEndpointRetry = seconds(1);
 constexpr Nanoseconds kEndpointWatch = seconds(5);
 // What left for the relay before its last sender heard of the move has come by then.
 constexpr Nanoseconds kUnderWay = seconds(1);
+// More hosts than fleets have: who names further ones makes them up.
+constexpr std::size_t kMostHosts = 1024;
 
 }  // namespace
 
@@ -365,7 +367,7 @@ std::vector<std::size_t> EndpointLead::moved_on(std::size_t index, const nlohman
     const std::string with = correspondents_[index].with;
     const bool is_known = std::ranges::any_of(
         correspondents_, [&](const auto& each) { return each.host == host && each.with == with; });
-    if (is_known) continue;
+    if (is_known || correspondents_.size() >= kMostHosts) continue;
     begun.push_back(correspondents_.size());
     correspondents_.push_back({.host = host,
                                .with = with,
