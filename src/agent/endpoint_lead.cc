@@ -1,6 +1,5 @@
 #include "agent/endpoint_lead.hh"
 
-#include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -9,7 +8,6 @@
 #include "agent/connection_list.hh"
 #include "crypto/keyed_hash.hh"
 #include "os/relay_route.hh"
-#include "os/wall_clock.hh"
 #include "qemu/json.hh"
 #include "translate/rule.hh"
 
@@ -20,13 +18,8 @@ using translate::RuleKind;
 
 namespace {
 
-constexpr const char* kConnectionsKind = "relocation connections";
 constexpr Nanoseconds kEndpointStageTimeout = seconds(10);
-constexpr Nanoseconds kEndpointTimeout = seconds(3);
 constexpr Nanoseconds kEndpointRetry = seconds(1);
-constexpr Nanoseconds kEndpointWatch = seconds(5);
-// What left for the relay before its last sender heard of the move has come by then.
-constexpr Nanoseconds kUnderWay = seconds(1);
 // More hosts than fleets have: who names further ones makes them up.
 constexpr std::size_t kMostHosts = 1024;
 
@@ -417,214 +410,6 @@ void EndpointLead::uplink_stands(const nlohmann::json& told, std::function<void(
     for (std::size_t i = 0; i < correspondents_.size(); ++i) update(i);
   }
   done();
-}
-
-// ---- after it ----
-
-void EndpointLead::uplink_is_here() {
-  if (reached_ < Phase::forwarded) lead();
-  // The agent may have ended between the last answer and its record.
-  if (reached_ == Phase::forwarded && all_are_told()) reached_ = Phase::flipped;
-  if (!here_since_) here_since_ = context_.loop.now();
-  if (relay_until_ == 0) relay_until_ = os::wall_clock_seconds() + relay_limit_s_;
-  save_connections();
-  save();
-  for (std::size_t i = 0; i < correspondents_.size(); ++i) {
-    const Correspondents& each = correspondents_[i];
-    const bool is_to_be = !each.has_answered || !each.awaited.empty();
-    if (is_to_be && !each.was_told && !each.is_asked) update(i);
-  }
-  watch();
-}
-
-Result<EndpointLead::Alive> EndpointLead::count() const {
-  const auto connections = EndpointKernel::connections_of(addresses());
-  if (!connections) return std::unexpected(connections.error());
-  Alive alive;
-  // What is not listed the correspondent's host does not know: it comes by the relay.
-  const std::set<Ends> listed = inherited_ends();
-  for (const auto& each : *connections) {
-    if ((each.mark & os::kInheritedMark) == 0 || context_.network.guests().contains(each.peer)) {
-      continue;
-    }
-    const bool is_led = listed.contains(ends_of(each)) && is_direct(each.peer);
-    ++(is_led ? alive.direct : alive.relayed);
-  }
-  // Tracking here knows those only that have said something since: they may all live.
-  alive.relayed = std::max(alive.relayed, left_out_);
-  return alive;
-}
-
-void EndpointLead::watch() {
-  watch_ = context_.loop.after(kEndpointWatch, [this] { watch(); });
-  if (reached_ < Phase::forwarded) return;
-  const auto alive = count();
-  if (!alive) return tell(alive.error().text);
-  alive_now_ = *alive;
-  const bool is_late = is_given_up_ || os::wall_clock_seconds() >= relay_until_;
-  const bool is_idle =
-      alive->relayed == 0 && here_since_ && context_.loop.now() - *here_since_ >= kUnderWay;
-  if (!relay_.empty() && (is_idle || is_late)) {
-    return end_relay(alive->relayed, is_late);
-  }
-  if (relay_.empty() && (alive->direct == 0 || is_given_up_)) end_correspondents();
-}
-
-bool EndpointLead::give_up() {
-  if (reached_ < Phase::flipped) return false;
-  is_given_up_ = true;
-  watch();
-  return true;
-}
-
-// What it still served is reset: its packets are refused from now on.
-void EndpointLead::end_relay(std::size_t relayed, bool is_late) {
-  ask_source("endpoint.end", {{"reset", relayed}}, kEndpointTimeout,
-             [this, relayed, is_late](const Result<nlohmann::json>& reply) {
-               if (!reply) tell(reply.error().text);
-               // A source that is gone ends its own when it is time.
-               if (relay_.empty() || (!reply && !is_late)) return;
-               if (relayed > 0) {
-                 spdlog::warn("guest {}: the time of its relay is over, {} connections are reset",
-                              owner_.record.name, relayed);
-               }
-               cut_ += relayed;
-               remove_relay();
-               if (const auto done = write(); !done) tell(done.error().text);
-               context_.events.publish("relay", {{"guest", owner_.record.name},
-                                                 {"event", "ended"},
-                                                 {"connections_reset", relayed}});
-             });
-}
-
-void EndpointLead::end_correspondents() {
-  for (std::size_t i = 0; i < correspondents_.size(); ++i) {
-    if (!correspondents_[i].is_ended) end_at(i);
-  }
-  end_if_all();
-}
-
-// Of a host whose correspondents have moved on when it is over at their next hosts.
-void EndpointLead::end_at(std::size_t index) {
-  const Correspondents& each = correspondents_[index];
-  std::vector<std::string> ended;
-  for (const auto& other : correspondents_) {
-    if (other.with == each.with && other.is_ended) ended.push_back(other.host);
-  }
-  parts_.source.ask(
-      each.host, "flow.end",
-      {{"guest", owner_.record.port.text()},
-       {"with", each.with},
-       {"ended", ended},
-       {"proof", proof_of(each.secret, "end", owner_.record.port.text(), owner_.record.epoch,
-                          context_.config.name, on_the_way_)}},
-      [this, index, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
-        if (alive.expired() || !reply) return;  // at the next look, again
-        correspondents_[index].is_ended = !reply->contains("passed");
-        for (const std::size_t next : moved_on(index, *reply)) end_at(next);
-        end_if_all();
-      });
-}
-
-// What stays is the guest's new address.
-void EndpointLead::end_if_all() {
-  if (is_over_ || !std::ranges::all_of(correspondents_, &Correspondents::is_ended)) return;
-  watch_.reset();
-  translate::Rules rules;
-  for (const auto& each : owner_.record.addresses) {
-    rules.push_back({.kind = RuleKind::answer, .match = each.to_locator});
-    rules.push_back({.kind = RuleKind::arrive, .match = each.to_locator, .becomes = each.address});
-  }
-  std::ranges::sort(rules);
-  const std::string port = owner_.record.port.text();
-  const auto done =
-      is_given_up_
-          ? Result<>{}
-          : context_.device.set(port, owner_.record.name,
-                                {.epoch = owner_.record.epoch, .phase = Phase::settled}, rules);
-  if (!done) tell(done.error().text);
-  parts_.kernel.drop(name());
-  parts_.associations.forget_adopted(addresses());
-  context_.store.erase(kConnectionsKind, port);
-  reached_ = Phase::settled;
-  is_over_ = true;
-  context_.loop.post([this, alive = std::weak_ptr(alive_)] {
-    if (!alive.expired()) owner_.changed();
-  });
-}
-
-// ---- telling and keeping ----
-
-std::string EndpointLead::missing() const {
-  std::vector<std::string> hosts;
-  for (const auto& each : correspondents_) {
-    const bool is_awaited = !each.has_answered || !each.awaited.empty();
-    if (reached_ >= Phase::forwarded && is_awaited) hosts.push_back("host " + each.host);
-  }
-  return fmt::format("{}", fmt::join(hosts, "; "));
-}
-
-nlohmann::json EndpointLead::describe() const {
-  nlohmann::json hosts = nlohmann::json::array();
-  for (const auto& each : correspondents_) hosts.push_back(each.host);
-  nlohmann::json json = {{"strategy", "endpoint"},
-                         {"addresses", agent::to_json(guest())},
-                         {"on_the_way", agent::to_json(on_the_way_)},
-                         {"correspondents", hosts},
-                         {"connections", inherited_.size()}};
-  if (reached_ >= Phase::forwarded) {
-    json["alive"] = {{"direct", alive_now_.direct}, {"relayed", alive_now_.relayed}};
-    json["reset"] = cut_;
-    if (!relay_.empty()) json["relay"] = {{"port", relay_}, {"until", relay_until_}};
-  }
-  return json;
-}
-
-nlohmann::json EndpointLead::to_json() const {
-  nlohmann::json correspondents = nlohmann::json::array();
-  for (const auto& each : correspondents_) {
-    correspondents.push_back({{"host", each.host},
-                              {"with", each.with},
-                              {"secret", to_hex(each.secret)},
-                              {"direct", agent::to_json(each.direct)},
-                              {"awaited", agent::to_json(each.awaited)},
-                              {"answered", each.has_answered},
-                              {"ended", each.is_ended}});
-  }
-  return {{"on_the_way", agent::to_json(on_the_way_)},
-          {"correspondents", correspondents},
-          {"left_out", left_out_},
-          {"relay", relay_},
-          {"interface", interface_},
-          {"relay_limit_s", relay_limit_s_},
-          {"relay_until", relay_until_}};
-}
-
-void EndpointLead::load(const nlohmann::json& json) {
-  const auto on_the_way = parse_addresses(qemu::member(json, "on_the_way"));
-  if (!on_the_way) fail_setup("relocation: {}", on_the_way.error().text);
-  on_the_way_ = *on_the_way;
-  for (const auto& each : array_field(json, "correspondents")) {
-    const std::string host = text_field_or(each, "host", "");
-    Correspondents known{.host = host,
-                         .with = text_field_or(each, "with", host),
-                         .secret = from_hex(text_field_or(each, "secret", "")),
-                         .direct = addresses_in(array_field(each, "direct")),
-                         .awaited = addresses_in(array_field(each, "awaited")),
-                         .has_answered = qemu::flag_at(each, "answered"),
-                         .is_ended = qemu::flag_at(each, "ended")};
-    known.has_answered |= !known.direct.empty();  // of a version that kept no more
-    known.was_told = known.has_answered && known.awaited.empty();
-    correspondents_.push_back(std::move(known));
-  }
-  const auto kept = context_.store.find(kConnectionsKind, owner_.record.port.text());
-  const auto inherited = parse_connections(qemu::member(kept.value_or(json), "connections"));
-  if (inherited) inherited_ = *inherited;
-  left_out_ = json.value("left_out", left_out_);
-  relay_ = text_field_or(json, "relay", "");
-  interface_ = text_field_or(json, "interface", "");
-  relay_limit_s_ = json.value("relay_limit_s", relay_limit_s_);
-  relay_until_ = json.value("relay_until", relay_until_);
 }
 
 }  // namespace godwit::agent

@@ -8,7 +8,8 @@
 //   lead    the kernel here has the connections; correspondents' hosts are told, the relay forwards
 //   then    what is left is counted; the relay ends with its last connection, or in time
 //
-// docs/protocol/endpoint.md; what the source does is in endpoint_source.hh.
+// docs/protocol/endpoint.md; what the source does is in endpoint_source.hh. Its steps are in
+// endpoint_lead.cc, with what comes of them beside it: _after, _told.
 #include <memory>
 
 #include "agent/endpoint_parts.hh"
@@ -38,7 +39,9 @@ class EndpointLead final : public Lead {
   nlohmann::json describe() const override;
 
  private:
-  struct Correspondents {  // of one host
+  static constexpr const char* kConnectionsKind = "relocation connections";  // by port
+  static constexpr Nanoseconds kEndpointTimeout = seconds(3);
+  struct Correspondents {                                                    // of one host
     std::string host;
     std::string with;  // the host that agreed, if they were there then
     Bytes secret{};
