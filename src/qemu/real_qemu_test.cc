@@ -675,39 +675,5 @@ TEST_F(RealQemuWithSlots, AnAddressInUseIsNotTaken) {
   EXPECT_EQ(shell(*agent, "ip route; ip rule"), before);
 }
 
-TEST_F(RealQemuWithSlots, AVmMovesWithAPluggedNic) {
-  ASSERT_NO_FATAL_FAILURE(boot_with_uplink());
-  {
-    const auto agent = agent_of("a");
-    ASSERT_TRUE(await<GuestNetworkReport>(
-        [&](auto answer) { configure(*agent, uplink_nic, std::move(answer)); }));
-  }
-  const auto obstacles = await<std::vector<std::string>>(
-      [&](auto answer) { unsupported_devices(*a, spec, std::move(answer)); });
-  EXPECT_THAT(obstacles.value(), ElementsAre());
-  const std::array taps = {os::Tap::open({.name = "gwt2"}), os::Tap::open({.name = "gwt3"})};
-  start_target({taps[0].fd().number(), taps[1].fd().number()});
-  start_migration();
-  reach_pre_switchover();
-  outgoing->proceed();
-  ASSERT_TRUE(wait_until(loop, [&] { return (completed && loaded) || end; }));
-  ASSERT_FALSE(end) << end->reason << log_tail(paths("b"));
-  ASSERT_TRUE(await<void>([&](Done done) { cont_until_running(*b, std::move(done)); }));
-
-  run_ip("link set gwt1 down");
-  run_ip("address del 203.0.113.1/24 dev gwt1");
-  run_ip("link set gwt3 up");
-  run_ip("address add 203.0.113.1/24 dev gwt3");
-  talk_to("203.0.113.7:7007");
-  const bool echoes = wait_until(loop, [&] { return send(4), got_echo(4); });
-  const auto agent = agent_of("b");
-  EXPECT_TRUE(echoes) << shell(*agent, "ip address; ip neigh; ip rule; ps; dmesg | tail");
-  ASSERT_TRUE(await<GuestNetworkReport>(
-      [&](auto answer) { deconfigure(*agent, uplink_nic, std::move(answer)); }));
-  // Its driver resets what QEMU has loaded: see kAnnounceRounds.
-  const auto unplugged = unplug(*b);
-  EXPECT_TRUE(unplugged) << unplugged.error().text;
-}
-
 }  // namespace
 }  // namespace godwit::qemu

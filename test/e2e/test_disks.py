@@ -362,6 +362,7 @@ def make_snapshots(fleet, host, vm, *names):
     vm.wait_until_it_answers()
 
 
+@pytest.mark.thorough
 def test_snapshots_inside_of_a_disk_move_with_it(fleet):
     vm = run_writer(fleet, rate="1mbit")
     make_snapshots(fleet, "e1", vm, "before upgrade", "nightly")
