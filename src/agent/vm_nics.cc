@@ -238,6 +238,12 @@ void VmNics::configure(const std::string& name, const std::string& port,
   if (!is_default) return answer(std::unexpected(is_default.error()));
   if (!drop_old) return answer(std::unexpected(drop_old.error()));
   if (*drop_old && !*is_default) return answer(fail("drop_old goes with default"));
+  if (nic->network && nic->network->addresses != network->addresses) {
+    return answer(
+        fail("NIC {0} of vm {1} has other addresses: take them back first (godwit vm nic "
+             "deconfigure {1} {0})",
+             port, name));
+  }
   const auto agent = ask_guest(**vm);
   if (!agent) return answer(std::unexpected(agent.error()));
   const auto before = std::exchange(nic->network, *network);
@@ -246,21 +252,21 @@ void VmNics::configure(const std::string& name, const std::string& port,
     end_conversation(name);
     return answer(std::unexpected(done.error()));
   }
-  auto told = [this, name, port, before, answer = std::move(answer)](const auto& done) mutable {
+  auto told = [this, name, answer = std::move(answer)](const Result<Report>& done) mutable {
     end_conversation(name);
-    if (done) return answer(qemu::to_json(*done));
-    (void)set_network(name, port, before);
-    answer(std::unexpected(done.error()));
+    if (!done) return answer(std::unexpected(done.error()));
+    answer(qemu::to_json(*done));
   };
   qemu::configure(**agent, *nic,
-                  [agent = *agent, nic = *nic, is_default = *is_default, drop_old = *drop_old,
-                   told = std::move(told)](const auto& done) mutable {
+                  [this, name, before, agent = *agent, nic = *nic, is_default = *is_default,
+                   drop_old = *drop_old, told = std::move(told)](const auto& done) mutable {
+                    if (!done) (void)set_network(name, nic.name, before);
                     if (!done || !is_default) return told(done);
                     qemu::make_default(*agent, nic, drop_old,
                                        [report = *done, told = std::move(told)](
                                            const Result<Report>& flipped) mutable {
                                          if (!flipped) return told(flipped);
-                                         told(Result<Report>(together(report, *flipped)));
+                                         told(together(report, *flipped));
                                        });
                   });
 }

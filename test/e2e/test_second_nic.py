@@ -56,6 +56,8 @@ def test_a_nic_comes_and_goes(abroad):
     wait_until(lambda: guest.answers("h1", "10.77.0.7"), 10, lambda: guest.run("ip address"))
     assert guest.way_out()[0] == "eth0"  # as before
     assert guest.nics()["extra"]["network"]["addresses"] == ["10.77.0.7/24"]
+    other = abroad.godwit("h1", "vm", "nic", "configure", guest.name, "extra", "--address", "10.77.0.8/24", expect=1)
+    assert "deconfigure" in other.stderr
 
     # Agent and NIC find each other again; not one that QEMU was not given yet.
     abroad.kill_agent("h1")
