@@ -89,13 +89,29 @@ class Talk final {
   }
 
  private:
+  static constexpr std::uint64_t kWarmUp = ~std::uint64_t{0};
   struct Correspondent {
     std::string name;
     os::Fd socket;
     std::uint64_t sent = 0, twice = 0;
+    bool is_warm = false;
     std::set<std::uint64_t> answers{};
   };
+  // No answer is missed before the first: until then neighbours look for each other.
+  void warm_up() {
+    for (int i = 0; i < 5000; ++i) {
+      bool all_are_warm = true;
+      for (auto& each : all_) {
+        if (each.is_warm) continue;
+        all_are_warm = false;
+        (void)::send(each.socket.number(), &kWarmUp, sizeof kWarmUp, 0);
+      }
+      if (all_are_warm) return;
+      turn();
+    }
+  }
   void run() {
+    warm_up();
     while (!is_over_) {
       for (auto& each : all_) {
         if (::send(each.socket.number(), &each.sent, sizeof each.sent, 0) > 0) ++each.sent;
@@ -124,7 +140,11 @@ class Talk final {
   static void hear(Correspondent& from) {
     std::uint64_t number = 0;
     while (::recv(from.socket.number(), &number, sizeof number, 0) > 0) {
-      if (!from.answers.insert(number).second) ++from.twice;
+      if (number == kWarmUp) {
+        from.is_warm = true;
+      } else if (!from.answers.insert(number).second) {
+        ++from.twice;
+      }
     }
   }
   bool is_all_answered() const {
