@@ -171,11 +171,12 @@ def test_a_correspondent_without_agent_is_relayed_for_its_time(abroad):
     idle, busy = Echo(guest, STRANGER), Echo(guest, STRANGER)
     known = Echo(guest, "x1")
     with ProbeFrom(STRANGER, guest) as probe:
-        guest.move("--strategy", "endpoint", "--relay-for", "12s")
+        guest.move("--strategy", "endpoint", "--relay-for", "18s")
         assert busy.ask() == "same"
     probe.expect_nothing_lost()
-    alive = guest.alive()
-    assert alive["relayed"] >= 2 and alive["direct"] >= 1, guest.relocation()
+    # Counted every five seconds.
+    wait_until(lambda: guest.alive()["direct"] >= 1, 10, guest.relocation)
+    assert guest.alive()["relayed"] >= 2, guest.relocation()
     shown = abroad.godwit("f1", "fabric", "show").stdout
     assert f"by relay-{guest.uplink} until" in shown
     # Whoever comes new knows the new address, or the old one as long as it is relayed.
