@@ -260,6 +260,11 @@ void add_migrate(CLI::App& app, Context& context) {
     if (names->empty() && move->topology.empty()) {
       throw CLI::RequiredError("MOVABLE or --topology");
     }
+    const bool is_of_second_nic = !move->configure.empty() || !move->resolvers.empty();
+    if (is_of_second_nic && move->strategy != "secondary-nic") {
+      throw CLI::ValidationError("migrate",
+                                 "--configure and --resolver go with --strategy secondary-nic");
+    }
     context.status = migrate(context, *move);
   });
 }
