@@ -16,6 +16,7 @@
 
 #include "agent/associations.hh"
 #include "agent/connection_list.hh"
+#include "agent/connection_testing.hh"
 #include "crypto/keyed_hash.hh"
 #include "os/netlink.hh"
 #include "os/netns.hh"
@@ -72,19 +73,6 @@ inline json fabric_file() {
             {"abroad", abroad},
             {"here", edge("10.66.3.0/24", {"q1"})},
             {"others", edge("10.66.4.0/24", {"x1"})}}}};
-}
-
-// As its guest sees it.
-inline os::Connection connection(const Ip& guest, const Ip& peer, std::uint16_t peer_port) {
-  return {.protocol = IPPROTO_TCP,
-          .guest = guest,
-          .peer = peer,
-          .guest_port = 22,
-          .peer_port = peer_port,
-          .replied = true,
-          .assured = true,
-          .state = 3,
-          .timeout_s = 400000};
 }
 
 inline void without_handles(json& value) {

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "agent/connection_list.hh"
+#include "agent/connection_testing.hh"
 #include "agent/endpoint_lead.hh"
 #include "os/netlink.hh"
 #include "os/netns.hh"
@@ -32,18 +33,6 @@ using translate::Phase;
 
 inline Ip ip(std::string_view text) { return parse_ip(text).value(); }
 inline const Ip kWeb = ip("10.66.1.20"), kPeer = ip("10.66.3.20");
-
-inline os::Connection connection(const Ip& guest, const Ip& peer, std::uint16_t peer_port) {
-  return {.protocol = IPPROTO_TCP,
-          .guest = guest,
-          .peer = peer,
-          .guest_port = 22,
-          .peer_port = peer_port,
-          .replied = true,
-          .assured = true,
-          .state = 3,
-          .timeout_s = 400000};
-}
 
 class Host;
 
