@@ -8,7 +8,7 @@
 //             (all else)       ──▶ main            default via 203.0.113.1 dev eth1 onlink
 //
 // The new addresses work as soon as they are there; make_default() then lets everything new go by
-// them. Nothing of it outlives the guest's reboot.
+// them. A reboot takes it all back, but what was written to /etc/resolv.conf.
 //
 // A guest is not trusted: what it answers is bounded, and reported as its own words. What goes into
 // the script is made of checked values only, never of text.
