@@ -71,8 +71,8 @@ TEST(Engine, GivesUpFramesForWhichNoKeyComes) {
   EXPECT_EQ(net["a"].engine.wire_stats()[0].drops.at("unkeyed"), 1U);
 }
 
-TEST(Engine, GivesUpAFrameOfWhichSomeIsMissing) {
-  TestNet net({"a", "b"});
+// From a to b, once they are joined.
+void send_a_frame_of_which_some_is_lost(TestNet& net) {
   net.session("a", "b", true);
   join(net, "a", "b");
   net.pass(seconds(1));
@@ -81,19 +81,17 @@ TEST(Engine, GivesUpAFrameOfWhichSomeIsMissing) {
   const BytesView view = frame;
   net["a"].engine.frames_from_port(kX, {&view, 1}, net.now());
   net.pass(milliseconds(200));
+}
+
+TEST(Engine, GivesUpAFrameOfWhichSomeIsMissing) {
+  TestNet net({"a", "b"});
+  send_a_frame_of_which_some_is_lost(net);
   EXPECT_EQ(net["b"].engine.wire_stats()[0].drops.at("incomplete"), 1U);
 }
 
 TEST(Engine, WhatWasDroppedStaysCountedWhenItsKeyAndItsChannelAreGone) {
   TestNet net({"a", "b"});
-  net.session("a", "b", true);
-  join(net, "a", "b");
-  net.pass(seconds(1));
-  net.most_of_run = 1;
-  const Bytes frame = numbered_frame(1, 30'000);
-  const BytesView view = frame;
-  net["a"].engine.frames_from_port(kX, {&view, 1}, net.now());
-  net.pass(milliseconds(200));
+  send_a_frame_of_which_some_is_lost(net);
   const auto incomplete = [&] { return net["b"].engine.wire_stats()[0].drops.at("incomplete"); };
   const std::uint32_t generation = net["a"].engine.wire_stats()[0].generation;
   net.pass(seconds(200));
