@@ -2,15 +2,19 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace godwit::agent {
 namespace {
 
 constexpr std::size_t kChunk = 256 << 10;
-// 1 MiB in front of the encoder keeps it busy; as much behind it keeps the lane busy.
-constexpr std::size_t kChunksInWorker = 4;
+// 1 MiB in front of the batcher and a batch more than there are packers keep them busy; 1 MiB
+// behind them keeps the lane busy.
+constexpr std::size_t kMostChunks = 4;
 constexpr std::size_t kMostCodedAhead = 1 << 20;
+// Of a packer, so that the next is there when one is done.
+constexpr std::size_t kMostBatches = 2;
 
 Bytes reuse(std::vector<Bytes>& spare) {
   if (spare.empty()) return {};
@@ -19,27 +23,27 @@ Bytes reuse(std::vector<Bytes>& spare) {
   return bytes;
 }
 
-std::uint64_t memory_of(const codec::Stats& stats) {
-  constexpr std::uint64_t kPage = 4096;
-  std::uint64_t bytes = 0;
-  for (const codec::EncodingStats& each : stats.by_encoding) bytes += each.raw;
-  return bytes + stats.by_encoding[std::to_underlying(codec::Encoding::kZero)].pages * kPage;
-}
-
 }  // namespace
 
 EncodeStage::EncodeStage(os::Loop& control, const codec::Settings& settings,
                          codec::GroupOffers group, Events events)
     : control_(control),
       events_(std::move(events)),
-      encoder_(settings, std::move(group)),
+      batcher_(settings, std::move(group)),
       most_catalogue_(crypto::KeyedHash::kKeySize + settings.most_known * crypto::KeyedHash::kSize),
-      level_(settings.level) {}
+      level_(settings.level) {
+  for (int window = 0; window < settings.windows; ++window) {
+    packings_.push_back(std::make_unique<Packing>(
+        codec::BatchPacker(static_cast<std::uint8_t>(window), settings.window_bits)));
+  }
+}
 
 EncodeStage::~EncodeStage() = default;
 
 MutableBytes EncodeStage::room() {
-  if (finished_ || in_worker_ >= kChunksInWorker || coded_bytes_ >= kMostCodedAhead) return {};
+  const bool is_full =
+      batching_ >= kMostChunks || to_pack_ > packings_.size() || coded_bytes_ >= kMostCodedAhead;
+  if (finished_ || is_full) return {};
   if (chunk_.bytes.empty()) {
     chunk_.bytes = reuse(spare_chunks_);
     chunk_.bytes.resize(kChunk);
@@ -57,12 +61,12 @@ void EncodeStage::commit(std::size_t count) {
 bool EncodeStage::learn(BytesView catalogue) {
   if (catalogue.size() > most_catalogue_) return false;
   most_catalogue_ -= catalogue.size();
-  worker_.post([this, bytes = to_bytes(catalogue)] { encoder_.learn(bytes); });
+  worker_.post([this, bytes = to_bytes(catalogue)] { batcher_.learn(bytes); });
   return true;
 }
 
 void EncodeStage::leave_group() {
-  worker_.post([this] { encoder_.leave_group(); });
+  worker_.post([this] { batcher_.leave_group(); });
 }
 
 void EncodeStage::flush() {
@@ -78,45 +82,92 @@ void EncodeStage::finish() {
 }
 
 void EncodeStage::send() {
-  ++in_worker_;
-  chunk_.spare = reuse(spare_coded_);
-  worker_.post([this, chunk = std::exchange(chunk_, {})]() mutable { encode(std::move(chunk)); });
+  ++batching_;
+  chunk_.spare = reuse(spare_plain_);
+  worker_.post([this, chunk = std::exchange(chunk_, {})]() mutable { batch(std::move(chunk)); });
 }
 
-void EncodeStage::encode(Chunk chunk) {
-  encoder_.push(BytesView(chunk.bytes).first(chunk.filled));
+void EncodeStage::batch(Chunk chunk) {
+  batcher_.reuse(std::move(chunk.spare));
+  batcher_.push(BytesView(chunk.bytes).first(chunk.filled));
   if (chunk.finish) {
-    encoder_.finish();
+    batcher_.finish();
   } else if (chunk.flush) {
-    encoder_.flush();
+    batcher_.flush();
   }
-  Result result{.coded = encoder_.take(std::move(chunk.spare)),
-                .marks = encoder_.take_marks(),
-                .stats = encoder_.stats(),
-                .chunk = std::move(chunk)};
+  Batched result{.marks = batcher_.take_marks(),
+                 .stats = batcher_.stats(),
+                 .chunk = std::move(chunk.bytes),
+                 .batches = batcher_.take()};
   control_.post([this, alive = std::weak_ptr(alive_), result = std::move(result)]() mutable {
-    if (!alive.expired()) came(std::move(result));
+    if (!alive.expired()) batched(std::move(result));
   });
 }
 
-void EncodeStage::came(Result result) {
-  --in_worker_;
-  spare_chunks_.push_back(std::move(result.chunk.bytes));
+void EncodeStage::batched(Batched result) {
+  --batching_;
+  to_pack_ += result.batches.size();
+  std::ranges::move(result.batches, std::back_inserter(batches_));
+  pack_waiting();
+  spare_chunks_.push_back(std::move(result.chunk));
+  const std::uint64_t coded = stats_.coded;
   stats_ = result.stats;
-  if (!result.coded.bytes.empty()) {
-    encoded_ = {.raw = result.coded.raw_end,
-                .coded = encoded_.coded + result.coded.bytes.size(),
-                .memory = memory_of(stats_)};
-    coded_bytes_ += result.coded.bytes.size();
-    ends_.push_back(encoded_);
-    coded_.push_back(std::move(result.coded.bytes));
-  }
+  stats_.coded = coded;
   const std::weak_ptr alive(alive_);
   for (const auto& mark : result.marks) {
     events_.mark(mark);
     if (alive.expired()) return;
   }
   events_.changed();
+}
+
+void EncodeStage::pack_waiting() {
+  while (!batches_.empty()) {
+    Packing& packing =
+        **std::ranges::min_element(packings_, {}, [](const auto& each) { return each->batches; });
+    if (packing.batches >= kMostBatches) return;
+    ++packing.batches;
+    packing.worker.post([this, &packing, number = next_batch_++, level = level_.level(),
+                         batch = std::move(batches_.front()),
+                         coded = reuse(spare_coded_)]() mutable {
+      coded.clear();
+      packing.packer.pack(batch, level, coded);
+      Packed result{.coded = std::move(coded),
+                    .plain = std::move(batch.bytes),
+                    .raw_end = batch.raw_end,
+                    .memory_end = batch.memory_end};
+      control_.post([this, alive = std::weak_ptr(alive_), number, &packing,
+                     result = std::move(result)]() mutable {
+        if (!alive.expired()) packed(number, packing, std::move(result));
+      });
+    });
+    batches_.pop_front();
+  }
+}
+
+void EncodeStage::packed(std::uint64_t number, Packing& by, Packed result) {
+  --by.batches;
+  --to_pack_;
+  packed_.emplace(number, std::move(result));
+  pack_waiting();
+  give_packed();
+  events_.changed();
+}
+
+void EncodeStage::give_packed() {
+  while (!packed_.empty() && packed_.begin()->first == next_packed_) {
+    Packed& next = packed_.begin()->second;
+    ++next_packed_;
+    spare_plain_.push_back(std::move(next.plain));
+    stats_.coded += next.coded.size();
+    encoded_ = {.raw = next.raw_end,
+                .coded = encoded_.coded + next.coded.size(),
+                .memory = next.memory_end};
+    ends_.push_back(encoded_);
+    coded_bytes_ += next.coded.size();
+    coded_.push_back(std::move(next.coded));
+    packed_.erase(packed_.begin());
+  }
 }
 
 BytesView EncodeStage::coded() const {
@@ -142,9 +193,8 @@ std::uint64_t EncodeStage::raw_until(std::uint64_t position) {
 }
 
 void EncodeStage::adapt(bool lane_busy) {
-  if (!level_.pass(control_.now(), in_worker_ > 0, lane_busy)) return;
+  if (!level_.pass(control_.now(), is_at_work(), lane_busy)) return;
   spdlog::debug("encoding at level {}", level_.level());
-  worker_.post([this, level = level_.level()] { encoder_.set_level(level); });
 }
 
 }  // namespace godwit::agent

@@ -1,17 +1,23 @@
 #pragma once
-// QEMU's memory on its way into the transfer: chunks go to an encoder in a thread of its own and
-// come back as batches. Owned by a TransferLink; control thread.
+// QEMU's memory on its way into the transfer, over threads of its own. Owned by a TransferLink;
+// control thread.
 //
-//   room()/commit() -> chunk -> [worker: codec::Encoder] -> coded()/took()
+//   room()/commit() -> chunk -> [codec::Batcher] -> batches -> [codec::BatchPacker]
+//                                                              [codec::BatchPacker] ...
+//                                                 -> in their order again -> coded()/took()
 //
-// What waits in front of the encoder and behind it is bounded: then there is no room().
+// There are as many packers as windows, and a batch goes to the first that is idle: while one keeps
+// up there is one window, which compresses best. What is on its way in here is bounded: then there
+// is no room().
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <vector>
 
 #include "agent/worker.hh"
-#include "codec/encoder.hh"
+#include "codec/batch_packer.hh"
+#include "codec/batcher.hh"
 #include "codec/level_control.hh"
 
 namespace godwit::agent {
@@ -30,7 +36,7 @@ class EncodeStage final {
   void commit(std::size_t count);
   // Of the catalogue of what the target knows; false: it is longer than it can be.
   bool learn(BytesView catalogue);
-  // See codec::Encoder.
+  // See codec::Batcher.
   void leave_group();
   // No more for now: what came is encoded without waiting for the batch to be full.
   void flush();
@@ -41,9 +47,9 @@ class EncodeStage final {
   void took(std::size_t count);
   bool finished() const { return finished_; }
   // It has what came before flush() still to do, or to give.
-  bool busy() const { return in_worker_ > 0 || !coded_.empty(); }
+  bool busy() const { return is_at_work() || !coded_.empty(); }
   // All is coded and taken.
-  bool ended() const { return finished_ && in_worker_ == 0 && coded_.empty(); }
+  bool ended() const { return finished_ && !busy(); }
   std::uint64_t raw() const { return raw_; }
   // What has come out so far: of so many of QEMU's bytes so many for the lane.
   struct Encoded {
@@ -64,29 +70,47 @@ class EncodeStage final {
     Bytes bytes;
     std::size_t filled = 0;
     bool flush = false, finish = false;
-    Bytes spare;  // for what it becomes
+    int level = 0;
+    Bytes spare;  // memory for a batch
   };
-  struct Result {
-    codec::Encoder::Coded coded;
+  struct Batched {
     std::vector<stream::QemuMark> marks;
     codec::Stats stats;
-    Chunk chunk;
+    Bytes chunk;
+    std::vector<codec::PlainBatch> batches;
+  };
+  struct Packed {
+    Bytes coded, plain;
+    std::uint64_t raw_end = 0, memory_end = 0;
+  };
+  struct Packing {
+    codec::BatchPacker packer;  // the worker's
+    std::size_t batches = 0;    // that it has
+    Worker worker;
   };
 
+  bool is_at_work() const { return batching_ > 0 || to_pack_ > 0; }
   void send();
-  void encode(Chunk chunk);  // in the worker
-  void came(Result result);
+  void batch(Chunk chunk);  // in the batcher's thread
+  void batched(Batched result);
+  void pack_waiting();
+  void packed(std::uint64_t number, Packing& by, Packed result);
+  void give_packed();
 
   os::Loop& control_;
   Events events_;
-  codec::Encoder encoder_;        // the worker's
+  codec::Batcher batcher_;        // its thread's
   std::uint64_t most_catalogue_;  // bytes
   Chunk chunk_;
-  std::vector<Bytes> spare_chunks_, spare_coded_;  // memory to use again: new pages cost
+  std::vector<Bytes> spare_chunks_, spare_plain_, spare_coded_;  // to use again: new pages cost
+  std::deque<codec::PlainBatch> batches_;                        // no packer has them yet
+  std::map<std::uint64_t, Packed> packed_;  // not given yet: what goes before them is not packed
+  std::uint64_t next_batch_ = 0, next_packed_ = 0;
   std::deque<Bytes> coded_;
   std::size_t taken_ = 0;        // of the first of coded_
   std::size_t coded_bytes_ = 0;  // in coded_, not taken
-  std::size_t in_worker_ = 0;    // chunks
+  std::size_t batching_ = 0;     // chunks
+  std::size_t to_pack_ = 0;      // batches
   std::uint64_t raw_ = 0;
   Encoded encoded_;
   std::deque<Encoded> ends_;
@@ -96,7 +120,8 @@ class EncodeStage final {
   codec::LevelControl level_;
   codec::Stats stats_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
-  Worker worker_;  // the last: it ends first
+  std::vector<std::unique_ptr<Packing>> packings_;
+  Worker worker_;  // the batcher's; the last: it ends first
 };
 
 }  // namespace godwit::agent

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "codec/decoder.hh"
+#include "codec/encoder.hh"
 #include "codec/made_up_guest.hh"
 
 namespace godwit::agent {
@@ -105,7 +106,7 @@ TEST(SharedPages, ClonesAreSentOnceAndComeOutAsTheyWere) {
     for (std::uint32_t member = 0; member < kMembers; ++member) {
       encoders[member]->finish();
       coded[member] = encoders[member]->take().bytes;
-      const auto& stats = encoders[member]->stats().by_encoding;
+      const auto stats = encoders[member]->stats().by_encoding;
       shared += stats[std::to_underlying(Encoding::kGroup)].pages;
       sent += stats[std::to_underlying(Encoding::kKept)].pages +
               stats[std::to_underlying(Encoding::kLiteral)].pages;

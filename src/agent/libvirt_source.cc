@@ -63,7 +63,8 @@ void LibvirtSource::begin() {
 }
 
 std::optional<codec::Settings> LibvirtSource::codec() const {
-  return record_.move.compact ? std::optional(codec_settings(record_.move)) : std::nullopt;
+  if (!record_.move.compact) return std::nullopt;
+  return codec_settings(record_.move, context_.peers.protocol(record_.move.to));
 }
 
 void LibvirtSource::prepare() {

@@ -15,8 +15,9 @@ using migrate::SourceState;
 
 // None if the target could not decode it: its agent is of a version before.
 std::optional<codec::Settings> SourceMove::codec() const {
-  if (!record_.compact || context_.peers.protocol(record_.to) < kCodecProtocol) return std::nullopt;
-  codec::Settings settings = codec_settings(record_);
+  const unsigned protocol = context_.peers.protocol(record_.to);
+  if (!record_.compact || protocol < kCodecProtocol) return std::nullopt;
+  codec::Settings settings = codec_settings(record_, protocol);
   if (Vm* vm = context_.vms.find(record_.vm); vm != nullptr && record_.known) {
     settings.most_known = vm->spec().memory.bytes / qemu::kPageBytes;
   }

@@ -1,11 +1,19 @@
 #include "agent/source_record.hh"
 
+#include <algorithm>
 #include <bit>
+#include <thread>
 
 #include "migrate/group.hh"
 #include "qemu/json.hh"
 
 namespace godwit::agent {
+namespace {
+
+// The others are for the vms, which run while one of them is encoded.
+constexpr int kCpusPerWindow = 2;
+
+}  // namespace
 
 nlohmann::json to_json(const std::optional<GroupPlace>& place) {
   if (!place) return nullptr;
@@ -240,11 +248,16 @@ nlohmann::json to_json(const std::optional<codec::Settings>& codec) {
   if (!codec) return nullptr;
   return {{"cache", codec->cache},
           {"window_bits", codec->window_bits},
+          {"windows", codec->windows},
           {"most_known", codec->most_known}};
 }
 
-codec::Settings codec_settings(const SourceRecord& record) {
+codec::Settings codec_settings(const SourceRecord& record, unsigned protocol) {
   codec::Settings settings{.cache = record.cache.bytes};
+  if (protocol >= kWindowsProtocol && !record.group) {
+    const auto cpus = static_cast<int>(std::thread::hardware_concurrency());
+    settings.windows = std::clamp(cpus / kCpusPerWindow, 1, codec::kMaxWindows);
+  }
   if (record.group) {
     settings.cache /= record.group->of;
     settings.window_bits -= static_cast<int>(std::bit_width(record.group->of - 1));
@@ -258,8 +271,12 @@ Result<std::optional<codec::Settings>> parse_codec(const nlohmann::json& json) {
   settings.cache = qemu::unsigned_at(json, "cache");
   settings.window_bits = static_cast<int>(qemu::unsigned_at(json, "window_bits"));
   settings.most_known = qemu::unsigned_at(json, "most_known");
+  if (json.contains("windows")) {  // not where the source's agent is older
+    settings.windows = static_cast<int>(qemu::unsigned_at(json, "windows"));
+  }
   if (settings.cache > kMaxCache.bytes || settings.window_bits < codec::kLeastWindowBits ||
-      settings.window_bits > codec::kMaxWindowBits) {
+      settings.window_bits > codec::kMaxWindowBits || settings.windows < 1 ||
+      settings.windows > codec::kMaxWindows) {
     return fail("the source's encoding needs too much memory here: {}", json.dump());
   }
   return settings;

@@ -38,6 +38,8 @@ inline constexpr unsigned kRulesProtocol = 16;
 inline constexpr unsigned kEndpointProtocol = 17;
 // That has slots for NICs, and tells a guest which one is its way from now on.
 inline constexpr unsigned kNicSlotsProtocol = 18;
+// That takes memory that was compressed in several windows.
+inline constexpr unsigned kWindowsProtocol = 19;
 // What vms of a group share, before the target compresses it.
 inline constexpr ByteCount kMostShared{std::uint64_t{1} << 30};
 
@@ -149,8 +151,9 @@ std::string spoken_name(const SourceRecord& record);
 // What the API shows of every move from `host`, in this state.
 nlohmann::json describe(const SourceRecord& record, const std::string& host,
                         const std::string& state);
-// How the vm's memory is encoded. The members of a group divide the memory of one move among them:
-// the kernel clears all of it, at both ends, while they are copied.
-codec::Settings codec_settings(const SourceRecord& record);
+// How the vm's memory is encoded, for an agent that speaks `protocol`. The members of a group divide
+// the memory of one move among them: the kernel clears all of it, at both ends, while they are
+// copied; and they are encoded at the same time anyway.
+codec::Settings codec_settings(const SourceRecord& record, unsigned protocol);
 
 }  // namespace godwit::agent

@@ -9,11 +9,11 @@ namespace {
 
 TEST(SourceRecord, TheMembersOfAGroupDivideTheMemoryOfOneMove) {
   SourceRecord record;
-  const codec::Settings alone = codec_settings(record);
+  const codec::Settings alone = codec_settings(record, kWindowsProtocol);
   EXPECT_EQ(alone.cache, kDefaultCache.bytes);
   for (const std::size_t members : {2UZ, 3UZ, 4UZ, 16UZ}) {
     record.group = {.id = os::random_id<MigrationId>(), .index = 0, .of = members};
-    const codec::Settings one = codec_settings(record);
+    const codec::Settings one = codec_settings(record, kWindowsProtocol);
     EXPECT_LE(members * one.cache, alone.cache);
     EXPECT_LE(members << one.window_bits, 1UZ << alone.window_bits);
     EXPECT_GT((2 * members) << one.window_bits, 1UZ << alone.window_bits);

@@ -21,7 +21,8 @@ constexpr Nanoseconds kShowInterval = milliseconds(200);
 
 struct BenchOptions {
   std::string file, cache;
-  std::vector<int> levels = {codec::Settings{}.level};
+  std::vector<int> levels = {1, 2};  // what a move begins with, and the next
+  int windows = 1;
   bool bound = false;
 };
 
@@ -96,7 +97,8 @@ class Bench final {
             {"settings",
              {{"levels", options.levels},
               {"cache_bytes", settings.cache},
-              {"window_bits", settings.window_bits}}},
+              {"window_bits", settings.window_bits},
+              {"windows", settings.windows}}},
             {"encodings", encodings(*only_pages->stats())},
             {"codings", codings_},
             {"exact", true}};  // or measure() had failed
@@ -168,6 +170,7 @@ void print(const json& bench, std::ostream& out) {
 void bench(Context& context, const BenchOptions& options) {
   codec::Settings settings;
   if (!options.cache.empty()) settings.cache = parse_byte_count(options.cache).value().bytes;
+  settings.windows = options.windows;
   const StreamFile file = checked(StreamFile::open(options.file));
   const json result = Bench(context, file).run(options, settings);
   if (context.as_json) return context.print_json(result);
@@ -184,6 +187,10 @@ void add_bench(CLI::App& noun, Context& context) {
       ->allow_extra_args(false)
       ->capture_default_str();
   add_size(*verb, "--cache", options->cache, "Memory for pages at each end (default 64MiB)");
+  verb->add_option("--windows", options->windows,
+                   "Of zstd, which take turns, as threads of a move do")
+      ->check(CLI::Range(1, codec::kMaxWindows))
+      ->capture_default_str();
   verb->add_flag("--bound", options->bound,
                  "Also the least to hope for: each page once, zstd -19 (minutes)");
   add_json(*verb, context);

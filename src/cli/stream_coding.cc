@@ -8,6 +8,7 @@
 
 #include "base/check.hh"
 #include "codec/decoder.hh"
+#include "codec/encoder.hh"
 #include "stream/qemu_parser.hh"
 #include "stream/stream_hash.hh"
 
@@ -34,7 +35,7 @@ class GodwitCoding final : public Coding {
     append(raw, decoder_.take());
     return {};
   }
-  const codec::Stats* stats() const override { return &encoder_.stats(); }
+  std::optional<codec::Stats> stats() const override { return encoder_.stats(); }
 
  private:
   codec::Encoder encoder_;

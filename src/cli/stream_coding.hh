@@ -20,7 +20,7 @@ class Coding {
   // False: decode() gives nothing, this is a bound.
   virtual bool decodes() const { return true; }
   // Of Godwit's own.
-  virtual const codec::Stats* stats() const { return nullptr; }
+  virtual std::optional<codec::Stats> stats() const { return {}; }
 };
 
 std::unique_ptr<Coding> godwit_coding(const codec::Settings& settings);

@@ -14,7 +14,7 @@ void write(const BatchHeader& header, std::byte* at) {
   to_big_endian(static_cast<std::uint8_t>(header.kind), at);
   to_big_endian(static_cast<std::uint8_t>(header.method), at + 1);
   to_big_endian(header.page_bits, at + 2);
-  to_big_endian<std::uint8_t>(0, at + 3);
+  to_big_endian(header.window, at + 3);
   to_big_endian(header.coded, at + 4);
   to_big_endian(header.plain, at + 8);
   to_big_endian(header.operations, at + 12);
@@ -27,10 +27,10 @@ Result<BatchHeader> parse_header(BytesView bytes) {
   BatchHeader header{.method = Method{method},
                      .kind = BatchKind{kind},
                      .page_bits = reader.u8(),
+                     .window = reader.u8(),
                      .coded = 0,
                      .plain = 0,
                      .operations = 0};
-  const std::uint8_t reserved = reader.u8();
   header.coded = reader.u32();
   header.plain = reader.u32();
   header.operations = reader.u32();
@@ -39,7 +39,7 @@ Result<BatchHeader> parse_header(BytesView bytes) {
   const bool plain = header.kind == BatchKind::kPlain;
   const bool known =
       plain || header.kind == BatchKind::kLast || header.kind == BatchKind::kCheckpoint;
-  if (!reader.ok() || !known || method > 1 || reserved != 0 || !page_bits_fit ||
+  if (!reader.ok() || !known || method > 1 || header.window >= kMaxWindows || !page_bits_fit ||
       header.plain > kMaxPlain || header.operations > header.plain || header.coded > kMaxPlain ||
       (header.method == Method::kStored && plain && header.coded != header.plain)) {
     return fail("encoded memory: this is no batch: {}", to_hex(bytes));

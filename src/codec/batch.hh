@@ -21,6 +21,8 @@ inline constexpr std::size_t kZeroPageWeight = 512;
 // operations.
 inline constexpr std::size_t kMaxRaw = 2 * kBatchBytes;
 inline constexpr std::size_t kMaxPlain = 2 * kMaxRaw;
+// Of a stream, each with memory of its own at both ends.
+inline constexpr int kMaxWindows = 4;
 
 enum class Method : std::uint8_t { kStored = 0, kZstd = 1 };
 
@@ -35,11 +37,22 @@ struct BatchHeader {
   Method method{};
   BatchKind kind = BatchKind::kPlain;
   std::uint8_t page_bits = 0;    // 12 to 16; 0: no page in it
+  std::uint8_t window = 0;       // in which it was compressed
   std::uint32_t coded = 0;       // bytes that follow
   std::uint32_t plain = 0;       // bytes of operations and literals
   std::uint32_t operations = 0;  // bytes of operations
   bool operator==(const BatchHeader&) const = default;
 };
+// Before it is compressed: operations and literals, or a digest.
+struct PlainBatch {
+  BatchKind kind = BatchKind::kPlain;
+  std::uint8_t page_bits = 0;
+  std::uint32_t operations = 0;  // bytes of these
+  Bytes bytes;
+  std::uint64_t raw_end = 0;     // of QEMU's stream, so much up to its end
+  std::uint64_t memory_end = 0;  // the same, of the vm's memory: a page of zeros is a page
+};
+
 void write(const BatchHeader& header, std::byte* at);
 Result<BatchHeader> parse_header(BytesView bytes);  // kSize bytes
 

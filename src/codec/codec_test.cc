@@ -5,6 +5,7 @@
 #include <random>
 
 #include "codec/decoder.hh"
+#include "codec/encoder.hh"
 #include "codec/made_up_group.hh"
 #include "codec/made_up_guest.hh"
 
@@ -53,14 +54,28 @@ TEST(Codec, MakesTheSameBytesAgainWhateverTheChunks) {
     MadeUpGuest guest(seed, 200);
     const Bytes raw = guest.stream(6);
     std::mt19937_64 random(seed);
-    const Settings settings{
-        .cache = (random() % 300) * 4096, .level = int(seed % 4), .window_bits = 20};
+    const Settings settings{.cache = (random() % 300) * 4096,
+                            .level = int(seed % 4),
+                            .window_bits = 20,
+                            .windows = 1 + int(seed) % kMaxWindows};
     const Bytes coded = encode(raw, settings, 1 + random() % 100'000);
     const Decoded decoded = decode(coded, settings, 1 + random() % 100'000);
     ASSERT_TRUE(decoded.done) << decoded.done.error().text;
     EXPECT_EQ(decoded.raw, raw) << seed;
     EXPECT_TRUE(decoded.verified);
   }
+}
+
+TEST(Codec, AWindowThatWasNotAgreedIsRefused) {
+  MadeUpGuest guest(3, 2'000);
+  Settings settings{.cache = 4096, .level = 1, .window_bits = 17, .windows = 3};
+  const Bytes raw = guest.stream(1);
+  const Bytes coded = encode(raw, settings, raw.size());
+  EXPECT_TRUE(decode(coded, settings, coded.size()).verified);
+  settings.windows = 2;
+  const Decoded decoded = decode(coded, settings, coded.size());
+  EXPECT_FALSE(decoded.done);
+  EXPECT_LT(decoded.raw.size(), 3 * kBatchBytes);
 }
 
 // What a host keeps of a guest whose memory came to be `guest`'s.

@@ -16,10 +16,7 @@ constexpr std::size_t kMostOfRecord = sizeof(std::uint64_t) + 1 + UINT8_MAX + 1;
 
 Decoder::Decoder(const Settings& settings, std::shared_ptr<const KnownPages> known,
                  std::shared_ptr<GroupReader> group)
-    : settings_(settings),
-      decompressor_(settings.window_bits),
-      known_(std::move(known)),
-      group_(std::move(group)) {}
+    : settings_(settings), known_(std::move(known)), group_(std::move(group)) {}
 
 Result<bool> Decoder::step() {
   const BytesView rest = BytesView(held_).subspan(decoded_);
@@ -55,23 +52,31 @@ Result<> Decoder::batch(const BatchHeader& header, BytesView coded) {
     if (store_ && size != page_size_) return fail("encoded memory: the size of pages changed");
     if (!store_) store_.emplace(settings_.cache, page_size_ = size);
   }
-  BytesView plain = coded;
-  if (header.method == Method::kZstd) {
-    plain_.resize(header.plain);
-    if (!decompressor_.decompress(coded, plain_)) {
-      return fail("encoded memory: a batch of {} bytes cannot be decompressed", coded.size());
-    }
-    plain = plain_;
-  }
+  const auto plain = this->plain(header, coded);
+  if (!plain) return std::unexpected(plain.error());
   batch_began_ = out_.size();
-  if (!operations(Reader(plain.first(header.operations)),
-                  Reader(plain.subspan(header.operations)))) {
+  if (!operations(Reader(plain->first(header.operations)),
+                  Reader(plain->subspan(header.operations)))) {
     if (lacks_shared_) return fail("encoded memory: a page of another vm of the group is missing");
     return fail("encoded memory: operations that make no sense, after {} bytes", out_.size());
   }
   hash_.update(BytesView(out_).subspan(batch_began_));
   if (!checkpointed_) ready_ = out_.size();
   return {};
+}
+
+Result<BytesView> Decoder::plain(const BatchHeader& header, BytesView coded) {
+  if (header.method != Method::kZstd) return coded;
+  if (header.window >= settings_.windows) {
+    return fail("encoded memory: there is no window {}", header.window);
+  }
+  auto& window = windows_.at(header.window);
+  if (!window) window.emplace(settings_.window_bits);
+  plain_.resize(header.plain);
+  if (!window->decompress(coded, plain_)) {
+    return fail("encoded memory: a batch of {} bytes cannot be decompressed", coded.size());
+  }
+  return plain_;
 }
 
 Bytes Decoder::take(Bytes spare) {

@@ -1,13 +1,13 @@
 #pragma once
 // Makes QEMU's bytes again from an Encoder's batches. Takes hostile bytes: an error is final,
 // memory is bounded by the settings. Pure; one thread.
+#include <array>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.hh"
-#include "codec/batch.hh"
-#include "codec/encoder.hh"
+#include "codec/batcher.hh"
 #include "codec/group.hh"
 #include "codec/known_pages.hh"
 #include "codec/page_store.hh"
@@ -39,6 +39,7 @@ class Decoder final {
  private:
   Result<> batch(const BatchHeader& header, BytesView coded);
   Result<> compare(BytesView digest);
+  Result<BytesView> plain(const BatchHeader& header, BytesView coded);
   bool operations(Reader operations, Reader literals);
   bool pages(std::uint8_t tag, Reader& operations, Reader& literals);
   BytesView contents(Encoding encoding, PageKey key, Reader& operations, Reader& literals);
@@ -49,7 +50,7 @@ class Decoder final {
   Settings settings_;
   Bytes held_;               // batches, the last one perhaps not whole
   std::size_t decoded_ = 0;  // of held_
-  Decompressor decompressor_;
+  std::array<std::optional<Decompressor>, kMaxWindows> windows_;
   Bytes plain_;
   std::optional<PageStore> store_;
   KnownReader known_;

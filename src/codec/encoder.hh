@@ -1,62 +1,22 @@
 #pragma once
-// Makes QEMU's migration stream small: a sequence of batches from which a Decoder at the target
-// makes the same bytes again.
-//
-//   push(raw) -> QemuParser -> pages: zero | same | copy | known | group |
-//                                     delta | kept | literal         -> operations,
-//                              anything else: opaque                                 literals
-//             -> a batch, after kBatchBytes or flush() -> zstd -> take()
-//
-// What a page is replaced with was compared with it, byte by byte, in a store that the decoder has
-// too (page_store.hh). finish() adds the digest of all raw bytes; from the end of a post-copy's
-// package on, with which a vm is loaded and may run, each batch comes with the digest of all
-// before. Pure; one thread.
-#include <array>
-#include <memory>
-#include <optional>
+// Makes QEMU's migration stream small, one step after the other: batches, each packed when it is
+// closed. With several windows they take turns. finish() adds the digest of all raw bytes. Pure;
+// one thread (agent/encode_stage.hh does the same with several).
 #include <vector>
 
-#include "codec/batch.hh"
-#include "codec/group.hh"
-#include "codec/known_pages.hh"
-#include "codec/page_store.hh"
-#include "codec/zstd.hh"
-#include "stream/qemu_parser.hh"
-#include "stream/stream_hash.hh"
+#include "codec/batch_packer.hh"
+#include "codec/batcher.hh"
 
 namespace godwit::codec {
 
-struct Settings {
-  std::size_t cache = std::size_t{64} << 20;  // bytes of pages that each end keeps
-  int level = 2;                              // of zstd; 0: nothing is compressed
-  std::uint64_t most_known = 0;               // pages that the decoder's host may say it knows
-  int window_bits = 26;  // of zstd: 64 MiB at each end; twice that saves 5 % (measured 2026-11)
-};
-
-struct EncodingStats {
-  std::uint64_t pages = 0;  // kOpaque: items
-  std::uint64_t raw = 0;    // bytes of QEMU's stream
-  std::uint64_t plain = 0;  // bytes of operations and literals
-};
-struct Stats {
-  std::array<EncodingStats, kEncodings> by_encoding{};
-  std::uint64_t raw = 0, plain = 0, coded = 0;  // bytes; coded: with the headers
-};
-
-class Encoder final : private stream::QemuSink {
+class Encoder final {
  public:
   explicit Encoder(const Settings& settings, GroupOffers group = {});
 
   void push(BytesView raw);
-  // Of the catalogue of what the decoder's host knows: for the pages that come from now on.
-  void learn(BytesView catalogue) { catalogue_.learn(catalogue); }
-  // From now on no page has to wait for one of another vm, nor another's for one of this.
-  void leave_group() { group_.index.reset(); }
-  // From the next batch on, or the one after; the window begins anew.
-  void set_level(int level) { settings_.level = level; }
-  // All that came, but for a record that was cut, is in the batches then.
+  void learn(BytesView catalogue) { batcher_.learn(catalogue); }  // see Batcher
+  void leave_group() { batcher_.leave_group(); }
   void flush();
-  // No more comes.
   void finish();
 
   // Batches, from the front; the caller takes them all. With each the raw bytes up to its end.
@@ -64,75 +24,20 @@ class Encoder final : private stream::QemuSink {
     Bytes bytes;
     std::uint64_t raw_end = 0;
   };
-  // `spare`: whose memory is used again.
-  Coded take(Bytes spare = {});
-  // In order, since the last call.
-  std::vector<stream::QemuMark> take_marks() { return std::exchange(marks_, {}); }
+  Coded take();
+  std::vector<stream::QemuMark> take_marks() { return batcher_.take_marks(); }
 
-  const Stats& stats() const { return stats_; }
+  Stats stats() const;
 
  private:
-  struct Choice {
-    Encoding encoding = Encoding::kOpaque;
-    bool offered = false;  // to the group
-    bool operator==(const Choice&) const = default;
-  };
-  // Pages in a row that became the same.
-  struct Run {
-    Choice choice{};
-    std::uint64_t pages = 0;  // 0: none is open
-    Bytes arguments;
-  };
+  void pack();
 
-  void opaque(BytesView bytes) override;
-  void page(const stream::PageRecord& record) override;
-  void mark(const stream::QemuMark& mark) override;
-
-  Choice choose(PageKey key, BytesView contents);
-  bool fits_an_operation(const stream::PageRecord& record) const;
-  std::vector<bool>::reference sent(PageKey key);
-  std::optional<std::uint64_t> known(BytesView contents, Slot slot);
-  GroupIndex::Found shared(BytesView contents, Slot slot, bool is_first);
-  std::span<Slot> bucket(std::uint64_t hash);
-  Slot copy_of(BytesView contents, std::uint64_t hash);
-  void keep(PageKey key, BytesView contents, std::uint64_t hash);
-  void open_run(const Choice& choice, const stream::PageRecord& record, std::uint64_t number);
-  void close_run();
-  void close_batch();
-  void append_digest(BatchKind kind);
-  void count(Encoding encoding, std::uint64_t raw);
-  void charge(Encoding encoding);
-  std::size_t plain() const {
-    return operations_.size() + run_.arguments.size() + literals_.size();
-  }
-
-  Settings settings_;
-  stream::QemuParser parser_{*this};
-  stream::StreamHash hash_;
-  std::optional<PageStore> store_;
-  std::optional<Compressor> compressor_;
-  std::vector<std::uint64_t> hashes_;  // of what the slots hold
-  std::vector<Slot> by_content_;       // in buckets, by hash
-  std::vector<bool> sent_before_;      // by a hash of the page's key
-  Catalogue catalogue_;
-  std::uint64_t next_known_ = 0;  // the place after the last
-  GroupOffers group_;
-  std::optional<crypto::KeyedHash> group_name_;
-  std::uint64_t next_shared_ = 0;  // the number after the last
-
-  Run run_;
-  std::size_t last_block_ = SIZE_MAX;  // none yet
-  std::uint64_t next_number_ = 0;      // the page after the last
-  Bytes operations_, literals_;
-  Bytes arguments_, head_;  // of the page at hand
-  bool checkpoints_ = false;
-  std::uint64_t batch_raw_ = 0;
-  std::size_t batch_weight_ = 0;  // of what the target has to do: kZeroPageWeight
-  std::size_t charged_ = 0;       // of plain(): counted as some encoding's
-
+  int level_;
+  Batcher batcher_;
+  std::vector<BatchPacker> packers_;
+  std::size_t next_ = 0;  // of packers_
   Coded out_;
-  std::vector<stream::QemuMark> marks_;
-  Stats stats_;
+  std::uint64_t coded_ = 0;  // bytes so far
 };
 
 }  // namespace godwit::codec

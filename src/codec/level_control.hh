@@ -12,11 +12,11 @@ namespace godwit::codec {
 
 class LevelControl final {
  public:
-  // 1 is no faster than 2 on guests' memory (measured 2026-11); beyond 9 zstd is slower than any
-  // link that a guest converges over. Not to compress at all is the operator's choice
-  // (--no-compact): it costs the link three times the bytes.
-  static constexpr std::array kLevels = {2, 3, 5, 9};
-  static constexpr Nanoseconds kFirstLook = seconds(1);
+  // Beyond 9 zstd is slower than any link that a guest converges over. Not to compress at all is
+  // the operator's choice (--no-compact): it costs the link three times the bytes.
+  static constexpr std::array kLevels = {1, 2, 3, 5, 9};
+  // Soon: a thin link loses by what was compressed too fast until then.
+  static constexpr Nanoseconds kFirstLook = milliseconds(300);
   static constexpr Nanoseconds kLastLook = seconds(8);
   // Of the time between two looks.
   static constexpr double kAlways = 0.9;

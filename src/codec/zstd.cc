@@ -14,6 +14,9 @@ namespace {
 
 // Beyond the bound: the end of a frame, and what an earlier call may have left.
 constexpr std::size_t kFrameRest = 1024;
+// Long matches are looked for at one in 512 bytes, not 64: pages have 4,096. On guests' memory
+// level 1 takes two thirds of the time of level 2 so, and makes 5 to 7 % more (measured 2026-11).
+constexpr int kFastRate = 9;
 
 // Windows and tables are large, and are filled.
 void* allocate(void*, std::size_t size) {
@@ -43,21 +46,27 @@ Compressor::Compressor(int window_bits) : context_(ZSTD_createCCtx_advanced(kLar
   set(context_.get(), ZSTD_c_contentSizeFlag, 0);
 }
 
+void Compressor::begin_frame(int level) {
+  level_ = level;
+  set(context_.get(), ZSTD_c_compressionLevel, level);
+  set(context_.get(), ZSTD_c_ldmHashRateLog, level == 1 ? kFastRate : 0);  // 0: zstd's choice
+}
+
 void Compressor::compress(BytesView plain, int level, Bytes& out) {
-  if (level_ == 0) set(context_.get(), ZSTD_c_compressionLevel, level_ = level);
+  if (level_ == 0) begin_frame(level);
   const bool last_of_frame = level != level_;
   ZSTD_inBuffer input{.src = plain.data(), .size = plain.size(), .pos = 0};
   std::size_t left = 1;
   while (left > 0 || input.pos < input.size) {
-    const std::size_t at = out.size();
-    out.resize(at + ZSTD_compressBound(input.size - input.pos) + kFrameRest);
-    ZSTD_outBuffer output{.dst = out.data() + at, .size = out.size() - at, .pos = 0};
+    const std::size_t bound = ZSTD_compressBound(input.size - input.pos) + kFrameRest;
+    if (room_.size() < bound) room_.resize(bound);
+    ZSTD_outBuffer output{.dst = room_.data(), .size = room_.size(), .pos = 0};
     left = ZSTD_compressStream2(context_.get(), &output, &input,
                                 last_of_frame ? ZSTD_e_end : ZSTD_e_flush);
     CHECK(ZSTD_isError(left) == 0, "zstd: {}", ZSTD_getErrorName(left));
-    out.resize(at + output.pos);
+    append(out, BytesView(room_).first(output.pos));
   }
-  if (last_of_frame) set(context_.get(), ZSTD_c_compressionLevel, level_ = level);
+  if (last_of_frame) begin_frame(level);
 }
 
 Decompressor::Decompressor(int most_window_bits)

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "codec/decoder.hh"
+#include "codec/encoder.hh"
 #include "codec/made_up_group.hh"
 
 namespace {
