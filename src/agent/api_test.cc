@@ -171,6 +171,7 @@ class ApiTest : public testing::Test {
                            .store = *store_,
                            .network = network_,
                            .peers = fleet_,
+                           .device = device_,
                            .fabrics = fabrics_,
                            .events = events_}};
   Relocations relocations_{{.loop = loop_,

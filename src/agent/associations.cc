@@ -90,30 +90,34 @@ Result<nlohmann::json> Associations::serves(const nlohmann::json& body) const {
 
 // ---- agreeing ----
 
-// By the operator's own word, or by what was proved before.
-bool Associations::speaks_for(const std::string& peer, const Association* known,
+// By the operator's own word, or by what was proved before; of itself this host knows.
+bool Associations::speaks_for(const std::string& peer, const std::string& guest,
                               const Ip& address) const {
-  if (known != nullptr && known->holder == peer && known->current &&
-      known->current->on_the_way.contains(address)) {
-    return true;
-  }
+  if (peer == context_.config.name) return true;
   const auto fabric = context_.fabrics.get();
   const auto host = fabric ? fabric->find(peer) : std::nullopt;
-  return host && fabric->is_home(*host, address);
+  if (host && fabric->is_home(*host, address)) return true;
+  return std::ranges::any_of(associations_, [&](const auto& known) {
+    const Association& each = known.second;
+    return each.guest == guest && each.holder == peer && each.current &&
+           each.current->on_the_way.contains(address);
+  });
 }
 
 // Nobody says by a guest's name what others agreed about it.
-Result<> Associations::may_stage(const std::string& peer, const Association* known,
+Result<> Associations::may_stage(const std::string& peer, const std::string& guest,
                                  const std::map<Ip, Ip>& on_the_way) const {
   std::set<Ip> addresses;
-  for (const auto* ways :
-       {&on_the_way, known != nullptr && known->staged ? &known->staged->on_the_way : nullptr,
-        known != nullptr && known->current ? &known->current->on_the_way : nullptr}) {
-    if (ways == nullptr) continue;
-    for (const auto& [address, way] : *ways) addresses.insert(address);
+  const auto add = [&](const std::map<Ip, Ip>& ways) {
+    for (const auto& [address, way] : ways) addresses.insert(address);
+  };
+  add(on_the_way);
+  if (const auto known = associations_.find(guest); known != associations_.end()) {
+    if (known->second.staged) add(known->second.staged->on_the_way);
+    if (known->second.current) add(known->second.current->on_the_way);
   }
   for (const Ip& address : addresses) {
-    if (!speaks_for(peer, known, address)) {
+    if (!speaks_for(peer, guest, address)) {
       return fail("host {} does not speak for {}, which is at home elsewhere (godwit fabric show)",
                   peer, address.text());
     }
@@ -176,7 +180,7 @@ Result<nlohmann::json> Associations::stage(const std::string& peer, const nlohma
   if (!on_the_way) return std::unexpected(on_the_way.error());
   const auto found = associations_.find(*guest);
   const Association* known = found == associations_.end() ? nullptr : &found->second;
-  auto may = may_stage(peer, known, *on_the_way);
+  auto may = may_stage(peer, *guest, *on_the_way);
   if (may) may = may_lead(*guest, *on_the_way);
   if (!may) return std::unexpected(may.error());
   Agreed agreed{.epoch = epoch_field(body, "epoch", 0),
@@ -236,9 +240,16 @@ Result<nlohmann::json> Associations::end(const std::string& peer, const nlohmann
   const auto known = associations_.find(key_of(body));
   if (known == associations_.end()) return nlohmann::json::object();
   const auto& current = known->second.current;
-  if (!current || !is_same_proof(text_field_or(body, "proof", ""),
-                                 proof_of(current->secret, "end", guest, current->epoch, peer,
-                                          current->on_the_way))) {
+  const auto& staged = known->second.staged;
+  const Epoch epoch = epoch_field(body, "epoch", current ? current->epoch : 0);
+  // Of a move before: the next one has told of another way since.
+  if (current && current->epoch > epoch) return nlohmann::json::object();
+  // It may end before this host has heard that it began.
+  const bool is_staged = staged && staged->epoch == epoch;
+  const auto& agreed = is_staged ? staged : current;
+  if (!agreed || !is_same_proof(text_field_or(body, "proof", ""),
+                                proof_of(agreed->secret, "end", guest, agreed->epoch, peer,
+                                         agreed->on_the_way))) {
     return fail("this is not proved to come from where guest {} is", known->second.name);
   }
   Association next = known->second;
@@ -248,8 +259,8 @@ Result<nlohmann::json> Associations::end(const std::string& peer, const nlohmann
     return std::ranges::find(ended, to.first) != ended.end();
   });
   if (!is_everywhere) return with_passed(nlohmann::json::object(), next.passed);
-  next.current.reset();
-  if (!next.staged) {
+  (is_staged ? next.staged : next.current).reset();
+  if (!next.staged && !next.current) {
     forget(std::string(known->first));
   } else if (auto done = take(next); !done) {
     return std::unexpected(done.error());
@@ -338,6 +349,10 @@ Result<> Associations::adopt(const nlohmann::json& passed, const std::set<Ip>& c
     const auto known = associations_.find(key_of(each.guest, each.with));
     Association next = known == associations_.end() ? each : known->second;
     merge(next, each);
+    for (auto& [host, gone] : next.passed) {  // they may have been here before
+      std::erase_if(gone, [&](const Ip& one) { return each.correspondents.contains(one); });
+    }
+    std::erase_if(next.passed, [](const auto& to) { return to.second.empty(); });
     if (auto done = take(next); !done) return done;
     std::vector<os::Connection> its;
     for (const auto& connection : connections) {

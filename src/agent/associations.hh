@@ -84,8 +84,8 @@ class Associations final {
   std::string key_of(const nlohmann::json& body) const;
   std::string key_of(const std::string& guest, const std::string& with) const;
   std::set<Ip> here() const;
-  bool speaks_for(const std::string& peer, const Association* known, const Ip& address) const;
-  Result<> may_stage(const std::string& peer, const Association* known,
+  bool speaks_for(const std::string& peer, const std::string& guest, const Ip& address) const;
+  Result<> may_stage(const std::string& peer, const std::string& guest,
                      const std::map<Ip, Ip>& on_the_way) const;
   Result<> may_lead(const std::string& guest, const std::map<Ip, Ip>& on_the_way) const;
   Result<> may_adopt(const Association& passed, const std::set<Ip>& correspondents) const;

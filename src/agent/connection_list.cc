@@ -8,6 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "crypto/keyed_hash.hh"
+#include "os/moved_connections.hh"
+#include "qemu/json.hh"
 
 namespace godwit::agent {
 namespace {
@@ -115,6 +117,30 @@ Result<std::vector<os::Connection>> parse_connections(const nlohmann::json& json
     return fields.size() > kFields && fields[kFields].is_string() &&
            is_same_proof(fields[kFields].get_ref<const std::string&>(), label_of(each, secret));
   });
+}
+
+bool is_renamed(const os::Connection& each) { return (each.mark & os::kRenamedMark) != 0; }
+
+nlohmann::json lists_of(const std::vector<os::Connection>& connections) {
+  nlohmann::json own = nlohmann::json::array(), renamed = nlohmann::json::array();
+  for (const auto& each : connections) {
+    (is_renamed(each) ? renamed : own).push_back(fields_of(each));
+  }
+  return {{"connections", own}, {"renamed", renamed}};
+}
+
+Result<std::vector<os::Connection>> parse_lists(const nlohmann::json& json) {
+  auto all = parse_connections(qemu::member(json, "connections"));
+  if (!all) return all;
+  const nlohmann::json& renamed = qemu::member(json, "renamed");
+  if (renamed.is_null()) return all;  // of an agent that knows of none
+  auto others = parse_connections(renamed);
+  if (!others) return others;
+  for (auto& each : *others) {
+    each.mark = os::kRenamedMark;
+    all->push_back(each);
+  }
+  return all;
 }
 
 os::Connection seen_by_peer(os::Connection connection) {

@@ -30,6 +30,13 @@ nlohmann::json to_json(const std::vector<os::Connection>& connections, BytesView
 Result<std::vector<os::Connection>> parse_connections(const nlohmann::json& json);
 Result<std::vector<os::Connection>> parse_connections(const nlohmann::json& json, BytesView secret);
 
+// {connections, renamed}: of those in the second, which may be missing, the peer knows the guest by
+// an address that it has no more (os::kRenamedMark).
+nlohmann::json lists_of(const std::vector<os::Connection>& connections);
+Result<std::vector<os::Connection>> parse_lists(const nlohmann::json& json);
+// By the mark.
+bool is_renamed(const os::Connection& connection);
+
 // 16 hex digits that nobody can say without the secret.
 std::string label_of(const os::Connection& connection, BytesView secret);
 // As its peer sees it, whose own guest is at the other end.

@@ -22,12 +22,15 @@ os::MovedRules EndpointKernel::all() const {
   for (const auto& [owner, part] : parts_) {
     all.on_the_way.insert(part.on_the_way.begin(), part.on_the_way.end());
     all.direct.insert(part.direct.begin(), part.direct.end());
+    all.new_address.insert(part.new_address.begin(), part.new_address.end());
+    all.at_home.insert(part.at_home.begin(), part.at_home.end());
     all.relays.insert(part.relays.begin(), part.relays.end());
+    all.renaming.insert(part.renaming.begin(), part.renaming.end());
     all.moved.insert(part.moved.begin(), part.moved.end());
     all.coming.insert(part.coming.begin(), part.coming.end());
     all.refused.insert(part.refused.begin(), part.refused.end());
   }
-  all.new_address = network_.new_addresses();
+  for (const auto& [guest, address] : network_.new_addresses()) all.new_address[guest] = address;
   all.local = network_.guests();
   // Both ends may be away: packets are for a guest here as it is on the way.
   for (const auto& [pair, guest] : std::map(all.coming)) {
@@ -90,7 +93,8 @@ void EndpointKernel::look() {
   timer_ = loop_.after(kLookInterval, [this] { look(); });
 }
 
-Result<> EndpointKernel::mark(std::vector<os::Connection> connections, std::uint32_t bits) try {
+Result<> EndpointKernel::mark(std::vector<os::Connection> connections, std::uint32_t bits,
+                              std::uint32_t cleared) try {
   std::set<Ip> guests;
   for (const auto& each : connections) guests.insert(each.guest);
   const auto tracked = os::connections_of(guests);  // in another order than ends_of()'s
@@ -98,8 +102,8 @@ Result<> EndpointKernel::mark(std::vector<os::Connection> connections, std::uint
   for (const auto& each : tracked) known.emplace(ends_of(each), &each);
   std::erase_if(connections, [&](auto& each) {
     if (const auto found = known.find(ends_of(each)); found != known.end()) each = *found->second;
-    const bool is_marked = (each.mark & bits) == bits;
-    each.mark |= bits;
+    const bool is_marked = (each.mark & (bits | cleared)) == bits;
+    each.mark = (each.mark & ~cleared) | bits;
     return is_marked;
   });
   return connections.empty() ? Result<>{} : os::add_connections(connections);
@@ -124,6 +128,28 @@ Result<std::vector<os::Connection>> EndpointKernel::connections_of(const std::se
   return connections;
 } catch (const SetupError& error) {
   return fail("{}", error.what());
+}
+
+// As the rules have it (os/moved_connections.cc).
+Result<std::vector<os::Connection>> EndpointKernel::named_connections_of(
+    const std::set<Ip>& guests) const {
+  auto connections = connections_of(guests);
+  if (!connections) return connections;
+  const os::MovedRules rules = all();
+  for (auto& each : *connections) {
+    const bool is_renamed = (each.mark & (os::kNewAddressMark | os::kRenamedMark)) != 0;
+    const bool is_own = (each.mark & os::kInheritedMark) != 0 || rules.local.contains(each.peer);
+    const bool has_another = rules.new_address.contains(each.guest) && !is_own;
+    each.mark = is_renamed || has_another ? os::kRenamedMark : 0;
+  }
+  return connections;
+}
+
+bool EndpointKernel::renames(const std::set<Ip>& guests) const {
+  const os::MovedRules rules = all();
+  return std::ranges::any_of(guests, [&](const Ip& guest) {
+    return rules.new_address.contains(guest) || rules.at_home.contains(guest);
+  });
 }
 
 }  // namespace godwit::agent

@@ -33,13 +33,18 @@ class EndpointKernel final {
   Result<> set(const std::string& owner, const os::MovedRules& rules);
   void drop(const std::string& owner);
 
-  // These connections, as guests here see them, have the mark's bits from now on; those that are
-  // not tracked are, then. The error says how many are not.
-  static Result<> mark(std::vector<os::Connection> connections, std::uint32_t bits);
+  // These connections, as guests here see them, have the mark's bits from now on and not those that
+  // are cleared; those that are not tracked are, then. The error says how many are not.
+  static Result<> mark(std::vector<os::Connection> connections, std::uint32_t bits,
+                       std::uint32_t cleared = 0);
   // They are not tracked any more, but for those that have their other end here.
   Result<> forget(std::vector<os::Connection> connections) const;
   // Of these guests, in order; without those that are over, or that no other host can be told of.
   static Result<std::vector<os::Connection>> connections_of(const std::set<Ip>& guests);
+  // Those whose peers know the guest by another address than its own have kRenamedMark, others not.
+  Result<std::vector<os::Connection>> named_connections_of(const std::set<Ip>& guests) const;
+  // Peers of some connections may: what comes by this host is not all for P.
+  bool renames(const std::set<Ip>& guests) const;
 
  private:
   os::MovedRules all() const;

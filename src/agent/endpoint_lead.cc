@@ -28,7 +28,10 @@ constexpr std::size_t kMostHosts = 1024;
 EndpointLead::EndpointLead(const Context& context, EndpointParts& parts, Owner owner)
     : context_(context), parts_(parts), owner_(std::move(owner)), reached_(owner_.record.reached) {
   load(owner_.record.lead);
+  parts_.source.add(owner_.record.port, *this);
 }
+
+EndpointLead::~EndpointLead() { parts_.source.remove(owner_.record.port, *this); }
 
 std::string EndpointLead::name() const { return "endpoint " + owner_.record.port.text(); }
 
@@ -41,7 +44,8 @@ std::set<Ip> EndpointLead::addresses() const {
 std::vector<GuestAddress> EndpointLead::guest() const {
   std::vector<GuestAddress> guest;
   for (const auto& each : owner_.record.addresses) {
-    guest.push_back({.address = each.address, .new_address = each.to_locator});
+    guest.push_back({.address = each.address});
+    if (on_the_way_.contains(each.address)) guest.back().new_address = each.to_locator;
   }
   return guest;
 }
@@ -49,8 +53,7 @@ std::vector<GuestAddress> EndpointLead::guest() const {
 // By themselves: there may be 10,000, and the rest is written in each step.
 void EndpointLead::save_connections() {
   if (std::exchange(are_saved_, true)) return;
-  context_.store.put(kConnectionsKind, owner_.record.port.text(),
-                     {{"connections", agent::to_json(inherited_)}});
+  context_.store.put(kConnectionsKind, owner_.record.port.text(), lists_of(inherited_));
 }
 
 void EndpointLead::save() {
@@ -80,7 +83,13 @@ void EndpointLead::ask_source(const char* method, nlohmann::json body, Nanosecon
 // ---- before the guest stands ----
 
 void EndpointLead::stage() {
-  const std::string relay = "relay-" + owner_.record.name;
+  // What it came by before may still serve it.
+  const bool is_again = std::ranges::any_of(
+      owner_.record.addresses, [](const auto& each) { return each.from_locator.has_value(); });
+  const std::string relay =
+      is_again ? fmt::format("relay-{}-{}", owner_.record.epoch, owner_.record.name)
+               : "relay-" + owner_.record.name;
+  parts_.source.guest_is_back(owner_.record.port);
   ask_source("endpoint.stage",
              {{"on_the_way", agent::to_json(on_the_way_)},
               {"relay", relay.substr(0, 63)},
@@ -98,14 +107,13 @@ void EndpointLead::refuse(const std::string& why) {
 }
 
 void EndpointLead::staged(const nlohmann::json& told) {
-  const auto connections = parse_connections(qemu::member(told, "connections"));
+  const auto connections = parse_lists(told);
   if (!connections) return refuse(connections.error().text);
   inherited_ = *connections;
+  renames_ = qemu::flag_at(told, "renames");
   agreed_ = inherited_ends();
   // Most of them live when the guest stands, and that is not the time for all of them.
-  if (const auto done = EndpointKernel::mark(inherited_, os::kInheritedMark); !done) {
-    return refuse(done.error().text);
-  }
+  if (const auto done = mark_inherited(); !done) return refuse(done.error().text);
   for (const auto& each : array_field(told, "agreed")) {
     Bytes secret = from_hex(text_field_or(each, "secret", ""));
     if (secret.size() != crypto::KeyedHash::kKeySize) return refuse("the source tells no secret");
@@ -114,16 +122,19 @@ void EndpointLead::staged(const nlohmann::json& told) {
   }
   translate::Rules rules;
   for (const auto& each : owner_.record.addresses) {
-    const Ip way = on_the_way_.at(each.address);
-    for (const Ip& ours : {way, each.to_locator}) {
+    const auto way = on_the_way_.find(each.address);
+    if (way == on_the_way_.end()) continue;  // at home
+    for (const Ip& ours : {way->second, each.to_locator}) {
       rules.push_back({.kind = RuleKind::answer, .match = ours});
       rules.push_back({.kind = RuleKind::arrive, .match = ours, .becomes = each.address});
     }
   }
   std::ranges::sort(rules);
   const auto taken =
-      context_.device.set(owner_.record.port.text(), owner_.record.name,
-                          {.epoch = owner_.record.epoch, .phase = Phase::staged}, rules);
+      rules.empty()
+          ? Result<>{}
+          : context_.device.set(owner_.record.port.text(), owner_.record.name,
+                                {.epoch = owner_.record.epoch, .phase = Phase::staged}, rules);
   if (!taken) return refuse(taken.error().text);
   make_relay(text_field_or(told, "port", ""));
 }
@@ -165,7 +176,9 @@ void EndpointLead::take_back() {
       return;
     }
     remove_relay();
-    if (const auto done = parts_.kernel.forget(inherited_); !done) tell(done.error().text);
+    if (const auto done = forget_others(std::exchange(inherited_, {})); !done) {
+      tell(done.error().text);
+    }
     if (const auto gone = context_.device.forget(owner_.record.port.text()); !gone) {
       spdlog::warn("guest {}: {}", owner_.record.name, gone.error().text);
     }
@@ -244,7 +257,7 @@ void EndpointLead::tell(const std::string& trouble) {
 // The kernel here has the connections before anything of them comes.
 Result<> EndpointLead::inherit(const nlohmann::json& told) {
   if (told.contains("connections")) {
-    auto connections = parse_connections(told.at("connections"));
+    auto connections = parse_lists(told);
     if (!connections) return std::unexpected(connections.error());
     are_saved_ = false;
     const auto before = std::exchange(inherited_, *std::move(connections));
@@ -253,18 +266,28 @@ Result<> EndpointLead::inherit(const nlohmann::json& told) {
     left_out_ = is_said ? more->get<std::size_t>() : 0;
     if (auto done = forget_others(before); !done) return done;
   }
-  auto done = EndpointKernel::mark(inherited_, os::kInheritedMark);
-  if (!done) return done;
+  if (auto done = mark_inherited(); !done) return done;
   return parts_.associations.adopt(qemu::member(told, "associations"), addresses(), inherited_);
 }
 
-// What has ended meanwhile would be waited for; of a list that is not whole nobody knows.
+// What comes by the relay before the list does is taken for renamed.
+Result<> EndpointLead::mark_inherited() {
+  std::vector<os::Connection> own, renamed;
+  for (const auto& each : inherited_) (is_renamed(each) ? renamed : own).push_back(each);
+  auto done = EndpointKernel::mark(own, os::kInheritedMark, os::kRenamedMark | os::kNewAddressMark);
+  if (!done) return done;
+  return EndpointKernel::mark(renamed, os::kInheritedMark | os::kRenamedMark, os::kNewAddressMark);
+}
+
+// What has ended meanwhile would be waited for; of a list that is not whole nobody knows. At home
+// it may be known for other reasons.
 Result<> EndpointLead::forget_others(const std::vector<os::Connection>& before) {
   if (left_out_ > 0) return {};
   const std::set<Ends> listed = inherited_ends();
   std::vector<os::Connection> ended;
   for (const auto& each : before) {
-    if (!listed.contains(ends_of(each))) ended.push_back(each);
+    const bool is_ours = !is_home() || is_renamed(each);
+    if (is_ours && !listed.contains(ends_of(each))) ended.push_back(each);
   }
   return ended.empty() ? Result<>{} : parts_.kernel.forget(std::move(ended));
 }
@@ -273,14 +296,18 @@ Result<> EndpointLead::forget_others(const std::vector<os::Connection>& before) 
 std::vector<os::Connection> EndpointLead::began_since() const {
   std::vector<os::Connection> began;
   for (const auto& each : inherited_) {
-    if (!agreed_.contains(ends_of(each))) began.push_back(each);
+    if (!agreed_.contains(ends_of(each)) && !is_renamed(each)) began.push_back(each);
   }
   return began;
 }
 
 Result<> EndpointLead::write() {
   os::MovedRules rules{.on_the_way = on_the_way_};
+  for (const Ip& address : addresses()) {
+    if (!on_the_way_.contains(address)) rules.at_home.insert(address);
+  }
   if (!interface_.empty()) rules.relays.insert(interface_);
+  if (!interface_.empty() && renames_) rules.renaming.insert(interface_);
   for (const auto& each : correspondents_) {
     for (const Ip& guest : addresses()) {
       for (const Ip& correspondent : each.direct) {
@@ -314,6 +341,7 @@ void EndpointLead::forward() {
 
 void EndpointLead::update(std::size_t index) {
   Correspondents& each = correspondents_[index];
+  if (is_over_here()) return;
   each.is_asked = true;
   parts_.source.ask(
       each.host, "flow.update",

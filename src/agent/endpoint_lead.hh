@@ -7,9 +7,13 @@
 //   stage   the hosts of correspondents agree on labels; a relay is made for all others
 //   lead    the kernel here has the connections; correspondents' hosts are told, the relay forwards
 //   then    what is left is counted; the relay ends with its last connection, or in time
+//   stay    the guest goes on: what it came with is relayed to there, for as long as that needs it
+//
+// At home its address is its own again: what is older has no other on its way there, and only what
+// knows it by another is relayed.
 //
 // docs/protocol/endpoint.md; what the source does is in endpoint_source.hh. Its steps are in
-// endpoint_lead.cc, with what comes of them beside it: _after, _told.
+// endpoint_lead.cc, with what comes of them beside it: _after, _stay, _told.
 #include <memory>
 
 #include "agent/endpoint_parts.hh"
@@ -17,9 +21,10 @@
 
 namespace godwit::agent {
 
-class EndpointLead final : public Lead {
+class EndpointLead final : public Lead, public EndpointStay {
  public:
   EndpointLead(const Context& context, EndpointParts& parts, Owner owner);
+  ~EndpointLead() override;
 
   void stage() override;
   void undo() override;
@@ -30,6 +35,9 @@ class EndpointLead final : public Lead {
   void uplink_stands(const nlohmann::json& told, std::function<void()> done) override;
   void uplink_is_here() override;
   bool give_up() override;
+  void guest_left() override;
+  void relay_ended() override;
+  std::string relay_needed_by() const override;
 
   std::vector<GuestAddress> guest() const override;
   translate::Phase reached() const override { return reached_; }
@@ -41,7 +49,7 @@ class EndpointLead final : public Lead {
  private:
   static constexpr const char* kConnectionsKind = "relocation connections";  // by port
   static constexpr Nanoseconds kEndpointTimeout = seconds(3);
-  struct Correspondents {                                                    // of one host
+  struct Correspondents {  // of one host
     std::string host;
     std::string with;  // the host that agreed, if they were there then
     Bytes secret{};
@@ -55,6 +63,8 @@ class EndpointLead final : public Lead {
 
   std::string name() const;  // of what the kernel does for it
   std::set<Ip> addresses() const;
+  bool is_over_here() const;
+  bool is_home() const { return on_the_way_.empty(); }
   void ask_source(const char* method, nlohmann::json body, Nanoseconds timeout,
                   EndpointSource::Answer answer);
   void tell(const std::string& trouble);
@@ -66,6 +76,7 @@ class EndpointLead final : public Lead {
   void take_back();
   void list();
   Result<> inherit(const nlohmann::json& told);
+  Result<> mark_inherited();
   Result<> forget_others(const std::vector<os::Connection>& before);
   std::vector<os::Connection> began_since() const;
   Result<> write();
@@ -79,6 +90,9 @@ class EndpointLead final : public Lead {
   std::set<Ends> inherited_ends() const;
   Result<Alive> count() const;
   void watch();
+  void watch_stay();
+  void tell_of_home();
+  void forget_dead() const;
   void end_relay(std::size_t relayed, bool is_late);
   void end_correspondents();
   void end_at(std::size_t index);
@@ -105,6 +119,9 @@ class EndpointLead final : public Lead {
   std::size_t cut_ = 0;     // that the end of the relay reset
   bool are_saved_ = false;  // those in inherited_
   bool is_over_ = false, is_given_up_ = false;
+  bool renames_ = false;   // the source's host, or one before it
+  bool has_left_ = false;  // the guest, after it was here
+  bool is_home_told_ = false;
   bool is_listing_ = false, has_listed_ = false, is_leading_ = false;
   std::string refusal_, trouble_;
   os::Loop::Timer retry_, watch_;

@@ -25,6 +25,8 @@ constexpr Nanoseconds kUnderWay = seconds(1);
 }  // namespace
 
 void EndpointLead::uplink_is_here() {
+  parts_.source.guest_is_back(owner_.record.port);
+  has_left_ = has_left_ || parts_.source.gone(owner_.record.port);
   if (reached_ < Phase::forwarded) lead();
   // The agent may have ended between the last answer and its record.
   if (reached_ == Phase::forwarded && all_are_told()) reached_ = Phase::flipped;
@@ -47,10 +49,10 @@ Result<EndpointLead::Alive> EndpointLead::count() const {
   // What is not listed the correspondent's host does not know: it comes by the relay.
   const std::set<Ends> listed = inherited_ends();
   for (const auto& each : *connections) {
-    if ((each.mark & os::kInheritedMark) == 0 || context_.network.guests().contains(each.peer)) {
-      continue;
-    }
-    const bool is_led = listed.contains(ends_of(each)) && is_direct(each.peer);
+    if ((each.mark & os::kInheritedMark) == 0) continue;
+    const bool is_own = !is_renamed(each);
+    if (is_own && (is_home() || context_.network.guests().contains(each.peer))) continue;
+    const bool is_led = is_own && listed.contains(ends_of(each)) && is_direct(each.peer);
     ++(is_led ? alive.direct : alive.relayed);
   }
   // Tracking here knows those only that have said something since: they may all live.
@@ -64,6 +66,7 @@ void EndpointLead::watch() {
   const auto alive = count();
   if (!alive) return tell(alive.error().text);
   alive_now_ = *alive;
+  if (has_left_) return watch_stay();
   const bool is_late = is_given_up_ || os::wall_clock_seconds() >= relay_until_;
   const bool is_idle =
       alive->relayed == 0 && here_since_ && context_.loop.now() - *here_since_ >= kUnderWay;
@@ -118,6 +121,7 @@ void EndpointLead::end_at(std::size_t index) {
       each.host, "flow.end",
       {{"guest", owner_.record.port.text()},
        {"with", each.with},
+       {"epoch", owner_.record.epoch},
        {"ended", ended},
        {"proof", proof_of(each.secret, "end", owner_.record.port.text(), owner_.record.epoch,
                           context_.config.name, on_the_way_)}},
@@ -129,24 +133,28 @@ void EndpointLead::end_at(std::size_t index) {
       });
 }
 
-// What stays is the guest's new address.
+// What stays is the guest's new address, where it is.
 void EndpointLead::end_if_all() {
   if (is_over_ || !std::ranges::all_of(correspondents_, &Correspondents::is_ended)) return;
+  if (has_left_ && (!relay_.empty() || parts_.source.gone(owner_.record.port))) return;
   watch_.reset();
-  translate::Rules rules;
-  for (const auto& each : owner_.record.addresses) {
-    rules.push_back({.kind = RuleKind::answer, .match = each.to_locator});
-    rules.push_back({.kind = RuleKind::arrive, .match = each.to_locator, .becomes = each.address});
-  }
-  std::ranges::sort(rules);
   const std::string port = owner_.record.port.text();
-  const auto done =
-      is_given_up_
-          ? Result<>{}
-          : context_.device.set(port, owner_.record.name,
-                                {.epoch = owner_.record.epoch, .phase = Phase::settled}, rules);
-  if (!done) tell(done.error().text);
+  if (has_left_) {
+    if (const auto gone = context_.device.forget(port); !gone) tell(gone.error().text);
+  } else if (!is_given_up_ && !is_home()) {
+    translate::Rules rules;
+    for (const auto& each : owner_.record.addresses) {
+      rules.push_back({.kind = RuleKind::answer, .match = each.to_locator});
+      rules.push_back(
+          {.kind = RuleKind::arrive, .match = each.to_locator, .becomes = each.address});
+    }
+    std::ranges::sort(rules);
+    const auto done = context_.device.set(
+        port, owner_.record.name, {.epoch = owner_.record.epoch, .phase = Phase::settled}, rules);
+    if (!done) tell(done.error().text);
+  }
   parts_.kernel.drop(name());
+  forget_dead();
   parts_.associations.forget_adopted(addresses());
   context_.store.erase(kConnectionsKind, port);
   reached_ = Phase::settled;
@@ -154,6 +162,20 @@ void EndpointLead::end_if_all() {
   context_.loop.post([this, alive = std::weak_ptr(alive_)] {
     if (!alive.expired()) owner_.changed();
   });
+}
+
+// Nothing serves them any more, and tracking would know them for days: the next move would take
+// them along, or one that begins with the same ports would be taken for them.
+void EndpointLead::forget_dead() const {
+  auto connections = EndpointKernel::connections_of(addresses());
+  if (!connections) return;
+  std::erase_if(*connections, [this](const auto& each) {
+    return !has_left_ && !(is_home() ? is_renamed(each) : (each.mark & os::kInheritedMark) != 0);
+  });
+  if (connections->empty()) return;
+  if (const auto done = parts_.kernel.forget(*std::move(connections)); !done) {
+    spdlog::warn("guest {}: {}", owner_.record.name, done.error().text);
+  }
 }
 
 }  // namespace godwit::agent

@@ -16,15 +16,6 @@ struct EndpointLeadTest : EndpointTest {
     host("home").track({connection(kWeb, kPeer, 5000)});
     host("q1").track({seen_by_peer(connection(kWeb, kPeer, 5000))});
   }
-  // All of it, up to where only cleaning up is left.
-  void go(Move& move) {
-    move.stage();
-    expect_staged(move);
-    move.run();
-    ASSERT_TRUE(until([&] { return move.lead().is_forwarded(); }));
-    move.stand();
-    move.arrive();
-  }
   void look(Move& move) {
     host("f1").in([&] { move.lead().uplink_is_here(); });
   }

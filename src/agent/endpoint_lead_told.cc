@@ -29,6 +29,7 @@ nlohmann::json EndpointLead::describe() const {
                          {"on_the_way", agent::to_json(on_the_way_)},
                          {"correspondents", hosts},
                          {"connections", inherited_.size()}};
+  if (const auto gone = parts_.source.gone(owner_.record.port)) json["went_on_to"] = gone->to;
   if (reached_ >= Phase::forwarded) {
     json["alive"] = {{"direct", alive_now_.direct}, {"relayed", alive_now_.relayed}};
     json["reset"] = cut_;
@@ -51,6 +52,8 @@ nlohmann::json EndpointLead::to_json() const {
   return {{"on_the_way", agent::to_json(on_the_way_)},
           {"correspondents", correspondents},
           {"left_out", left_out_},
+          {"renames", renames_},
+          {"has_left", has_left_},
           {"relay", relay_},
           {"interface", interface_},
           {"relay_limit_s", relay_limit_s_},
@@ -75,9 +78,11 @@ void EndpointLead::load(const nlohmann::json& json) {
     correspondents_.push_back(std::move(known));
   }
   const auto kept = context_.store.find(kConnectionsKind, owner_.record.port.text());
-  const auto inherited = parse_connections(qemu::member(kept.value_or(json), "connections"));
+  const auto inherited = parse_lists(kept.value_or(json));
   if (inherited) inherited_ = *inherited;
   left_out_ = json.value("left_out", left_out_);
+  renames_ = qemu::flag_at(json, "renames");
+  has_left_ = qemu::flag_at(json, "has_left");
   relay_ = text_field_or(json, "relay", "");
   interface_ = text_field_or(json, "interface", "");
   relay_limit_s_ = json.value("relay_limit_s", relay_limit_s_);

@@ -14,6 +14,7 @@ struct EndpointParts {
     store::Store& store;
     Network& network;
     Peers& peers;
+    DeviceDriver& device;
     const Fabrics& fabrics;
     Events& events;
   };
@@ -32,6 +33,7 @@ struct EndpointParts {
                 .peers = its.peers,
                 .associations = associations,
                 .kernel = kernel,
+                .device = its.device,
                 .fabrics = its.fabrics}) {}
 
   EndpointKernel kernel;

@@ -70,8 +70,8 @@ void EndpointSource::start() {
     Relay known = relay(document.body);
     try {
       os::be_relay(known.interface);
-      if (known.forwards) route(known);
-      if (known.refuses) refuse(known);
+      if (known.forwards && !is_back(known)) route(known);
+      serve(known);
     } catch (const SetupError& error) {
       spdlog::error("the relay for guest {} is broken: {}", known.name, error.what());
     }
@@ -95,6 +95,11 @@ void EndpointSource::on_request(PeerRequest request, const nlohmann::json& body)
   if (request.method == "endpoint.list") return request.answer(list(*uplink));
   if (request.method == "endpoint.end")
     return request.answer(end(*uplink, count_field(body, "reset") > 0));
+  if (request.method == "endpoint.home") {
+    known->second.goes_home = true;
+    save(known->second);
+    return request.answer(nlohmann::json::object());
+  }
   if (request.method == "endpoint.undo") {
     undo(*uplink);
     return request.answer(nlohmann::json::object());
@@ -116,10 +121,13 @@ bool EndpointSource::may_serve(const std::string& host, const Ip& address) const
 
 void EndpointSource::look_around(const std::set<Ip>& guests,
                                  std::function<void(Result<Survey>)> done) {
-  auto connections = EndpointKernel::connections_of(guests);
+  auto connections = context_.kernel.named_connections_of(guests);
   if (!connections) return done(std::unexpected(connections.error()));
   if (connections->size() > kMostConnections) connections->resize(kMostConnections);
-  auto survey = std::make_shared<Survey>(Survey{.connections = *std::move(connections)});
+  auto survey = std::make_shared<Survey>();
+  for (const auto& each : *connections) {
+    (is_renamed(each) ? survey->renamed : survey->connections).push_back(each);
+  }
   std::set<std::string> asked;
   for (const auto& each : survey->connections) asked.insert(each.peer.text());
   std::vector<std::string> agents{context_.config.name};
@@ -141,21 +149,26 @@ void EndpointSource::look_around(const std::set<Ip>& guests,
   }
 }
 
-void EndpointSource::survey(const PortId& uplink, Answer answer) {
+void EndpointSource::survey(const PortId& uplink, bool goes_home, Answer answer) {
   const PortRecord* record = context_.network.guest_uplink(uplink);
   if (record == nullptr) return answer(fail("port {} is no guest's uplink here", uplink.text()));
-  look_around(guest_of(*record), [answer = std::move(answer)](const Result<Survey>& survey) {
-    if (!survey) return answer(std::unexpected(survey.error()));
-    nlohmann::json direct = nlohmann::json::array();
-    std::size_t relayed = survey->connections.size();
-    for (const auto& [host, addresses] : survey->served) {
-      const auto count = std::ranges::count_if(
-          survey->connections, [&](const auto& each) { return addresses.contains(each.peer); });
-      direct.push_back({{"host", host}, {"connections", count}});
-      relayed -= static_cast<std::size_t>(count);
-    }
-    answer(nlohmann::json{{"direct", direct}, {"relayed", relayed}});
-  });
+  look_around(
+      guest_of(*record), [goes_home, answer = std::move(answer)](const Result<Survey>& survey) {
+        if (!survey) return answer(std::unexpected(survey.error()));
+        if (goes_home) {
+          return answer(nlohmann::json{{"at_home", survey->connections.size()},
+                                       {"relayed", survey->renamed.size()}});
+        }
+        nlohmann::json direct = nlohmann::json::array();
+        std::size_t relayed = survey->connections.size() + survey->renamed.size();
+        for (const auto& [host, addresses] : survey->served) {
+          const auto count = std::ranges::count_if(
+              survey->connections, [&](const auto& each) { return addresses.contains(each.peer); });
+          direct.push_back({{"host", host}, {"connections", count}});
+          relayed -= static_cast<std::size_t>(count);
+        }
+        answer(nlohmann::json{{"direct", direct}, {"relayed", relayed}});
+      });
 }
 
 // ---- staging ----
@@ -167,12 +180,17 @@ void EndpointSource::stage(const std::string& peer, const nlohmann::json& body, 
   const auto on_the_way = parse_addresses(qemu::member(body, "on_the_way"));
   if (!on_the_way) return answer(std::unexpected(on_the_way.error()));
   undo(*uplink);
+  guest_is_back(*uplink);
   auto relay = std::make_shared<Relay>(Relay{.guest = *uplink,
                                              .name = record->name,
                                              .epoch = epoch_field(body, "epoch", 0),
                                              .to = peer,
                                              .addresses = guest_of(*record),
+                                             .goes_home = on_the_way->empty(),
                                              .limit_s = count_field(body, "relay_s")});
+  for (const GuestAddress& each : record->guest) {
+    if (each.new_address) relay->names.emplace(each.address, *each.new_address);
+  }
   const auto port = context_.network.add_port(
       {{"name", text_field_or(body, "relay", "")}, {"kind", "uplink"}, {"tenant", record->tenant}});
   if (!port) return answer(std::unexpected(port.error()));
@@ -195,13 +213,16 @@ void EndpointSource::stage(const std::string& peer, const nlohmann::json& body, 
 // A host that cannot be agreed with is as one without an agent: the relay serves it.
 void EndpointSource::agree(std::shared_ptr<Relay> relay, const Survey& survey,
                            const std::map<Ip, Ip>& on_the_way, Answer answer) {
-  auto told = std::make_shared<nlohmann::json>(
-      nlohmann::json{{"agreed", nlohmann::json::array()},
-                     {"port", relay->port},
-                     {"connections", agent::to_json(survey.connections)}});
+  auto all = survey.connections;
+  all.insert(all.end(), survey.renamed.begin(), survey.renamed.end());
+  auto told = std::make_shared<nlohmann::json>(lists_of(all));
+  told->update({{"agreed", nlohmann::json::array()},
+                {"port", relay->port},
+                {"renames", context_.kernel.renames(relay->addresses)}});
   std::map<std::string, std::vector<os::Connection>> of_host;
   for (const auto& [host, addresses] : survey.served) {
-    if (host == relay->to) continue;  // there nothing needs to be led
+    // There, and where they need no other address, nothing needs to be led.
+    if (host == relay->to || relay->goes_home) continue;
     for (const auto& each : survey.connections) {
       if (addresses.contains(each.peer)) of_host[host].push_back(each);
     }
@@ -246,15 +267,15 @@ Result<nlohmann::json> EndpointSource::list(const PortId& uplink) {
   Relay& relay = relays_.at(uplink);
   relay.is_listed = true;
   keep_routed();
-  auto connections = EndpointKernel::connections_of(relay.addresses);
+  auto connections = context_.kernel.named_connections_of(relay.addresses);
   if (!connections) return std::unexpected(connections.error());
   const std::size_t all = connections->size();
   connections->resize(std::min(all, kMostConnections));
   auto agreed = context_.associations.pass_on(relay.addresses, relay.to);
   if (!agreed) return std::unexpected(agreed.error());
-  return nlohmann::json{{"connections", agent::to_json(*connections)},
-                        {"left_out", all - connections->size()},
-                        {"associations", *std::move(agreed)}};
+  auto listed = lists_of(*connections);
+  listed.update({{"left_out", all - connections->size()}, {"associations", *std::move(agreed)}});
+  return listed;
 }
 
 nlohmann::json EndpointSource::last_connections(const PortId& uplink) {
@@ -286,26 +307,35 @@ Result<> EndpointSource::forward(const PortId& uplink, const std::string& peer) 
   } catch (const SetupError& error) {
     return fail("{}", error.what());
   }
+  serve(relay);
   save(relay);
+  if (const auto stay = stays_.find(uplink); stay != stays_.end()) stay->second->guest_left();
   return {};
 }
 
 Result<nlohmann::json> EndpointSource::end(const PortId& uplink, bool is_to_refuse) {
   Relay& relay = relays_.at(uplink);
+  const auto stay = stays_.find(uplink);
+  const std::string who = stay == stays_.end() ? "" : stay->second->relay_needed_by();
+  if (!is_to_refuse && !who.empty()) return fail("{}'s connections still come this way", who);
   if (!is_to_refuse || !relay.forwards) {
     remove(relay);
     return nlohmann::json::object();
   }
   relay.refuses = true;
   relay.until = os::wall_clock_seconds() + kRefusing;
-  refuse(relay);
+  serve(relay);
   save(relay);
   return nlohmann::json::object();
 }
 
-// Correspondents hear that it is over, rather than wait for answers.
-void EndpointSource::refuse(const Relay& relay) {
-  if (const auto done = context_.kernel.set(owner_of(relay), {.refused = relay.addresses}); !done) {
+// What has an address of this host goes on with it. Once it refuses, correspondents hear that it is
+// over, rather than wait for answers.
+void EndpointSource::serve(const Relay& relay) {
+  if (!relay.forwards) return;
+  os::MovedRules rules{.new_address = relay.names};
+  if (relay.refuses) rules.refused = relay.addresses;
+  if (const auto done = context_.kernel.set(owner_of(relay), rules); !done) {
     spdlog::warn("guest {}: {}", relay.name, done.error().text);
   }
 }
@@ -334,7 +364,13 @@ void EndpointSource::take_back(const PortId& guest, const std::string& host,
 
 void EndpointSource::remove(const Relay& relay) {
   context_.kernel.drop(owner_of(relay));
-  if (relay.forwards) {
+  const bool guest_is_gone = relay.forwards && !is_back(relay);
+  if (guest_is_gone) {
+    if (!relay.names.empty()) {
+      if (const auto gone = context_.device.forget(relay.guest.text()); !gone) {
+        spdlog::warn("guest {}: {}", relay.name, gone.error().text);
+      }
+    }
     try {
       for (const Ip& address : relay.addresses) os::unroute_guest(address);
     } catch (const SetupError& error) {
@@ -350,8 +386,45 @@ void EndpointSource::remove(const Relay& relay) {
                                 }
                               });
   context_.store.erase(kRelayKind, relay.guest.text());
-  relays_.erase(PortId(relay.guest));
+  const PortId guest = relay.guest;
+  relays_.erase(guest);
   keep_routed();
+  const auto stay = stays_.find(guest);
+  if (guest_is_gone && stay != stays_.end()) stay->second->relay_ended();
+}
+
+// ---- guests that come back, or have been here by endpoint before ----
+
+bool EndpointSource::is_back(const Relay& relay) const {
+  const PortRecord* uplink = context_.network.guest_uplink(relay.guest);
+  return uplink != nullptr && uplink->epoch >= relay.epoch;
+}
+
+void EndpointSource::guest_is_back(const PortId& uplink) {
+  const auto known = relays_.find(uplink);
+  if (known == relays_.end()) return;
+  if (known->second.refuses || is_back(known->second)) remove(Relay(known->second));
+}
+
+std::optional<EndpointSource::Gone> EndpointSource::gone(const PortId& uplink) const {
+  const auto known = relays_.find(uplink);
+  if (known == relays_.end() || !known->second.forwards || is_back(known->second)) {
+    return std::nullopt;
+  }
+  return Gone{.to = known->second.to, .is_home = known->second.goes_home};
+}
+
+std::set<Ip> EndpointSource::names() const {
+  std::set<Ip> names;
+  for (const auto& [guest, each] : relays_) {
+    for (const auto& [address, name] : each.names) names.insert(name);
+  }
+  return names;
+}
+
+void EndpointSource::remove(const PortId& uplink, const EndpointStay& stay) {
+  const auto known = stays_.find(uplink);
+  if (known != stays_.end() && known->second == &stay) stays_.erase(known);
 }
 
 // Of hosts that do not end theirs, as they are gone.
@@ -376,7 +449,7 @@ void EndpointSource::keep_routed() {
 }
 
 void EndpointSource::save(const Relay& relay) {
-  relays_[relay.guest] = relay;
+  if (&relays_[relay.guest] != &relay) relays_[relay.guest] = relay;
   context_.store.put(kRelayKind, relay.guest.text(), to_json(relay));
 }
 
@@ -398,6 +471,8 @@ nlohmann::json EndpointSource::to_json(const Relay& relay) {
           {"epoch", relay.epoch},
           {"to", relay.to},
           {"addresses", agent::to_json(relay.addresses)},
+          {"names", agent::to_json(relay.names)},
+          {"goes_home", relay.goes_home},
           {"port", relay.port},
           {"interface", relay.interface},
           {"limit_s", relay.limit_s},
@@ -410,11 +485,14 @@ nlohmann::json EndpointSource::to_json(const Relay& relay) {
 EndpointSource::Relay EndpointSource::relay(const nlohmann::json& json) {
   const auto guest = id_field<PortId>(json, "guest");
   if (!guest) fail_setup("relay: {}", guest.error().text);
+  const auto names = parse_addresses(qemu::member(json, "names"));  // none: of a version before
   return {.guest = *guest,
           .name = text_field_or(json, "name", ""),
           .epoch = epoch_field(json, "epoch", 0),
           .to = text_field_or(json, "to", ""),
           .addresses = addresses_in(array_field(json, "addresses")),
+          .names = names.value_or(std::map<Ip, Ip>()),
+          .goes_home = qemu::flag_at(json, "goes_home"),
           .port = text_field_or(json, "port", ""),
           .interface = text_field_or(json, "interface", ""),
           .agreed = texts_field(json, "agreed"),

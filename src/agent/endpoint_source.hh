@@ -1,7 +1,7 @@
 #pragma once
-// Guests that leave this host, where their addresses are at home, with the strategy endpoint: which
-// connections they have and who is at the other ends, what is agreed with the hosts of those, and
-// the relay for all others. Asked by the host where the guest goes (endpoint_lead.hh):
+// Guests that leave this host with the strategy endpoint, be their addresses at home here or not:
+// which connections they have and who is at the other ends, what is agreed with the hosts of those,
+// and the relay for all others. Asked by the host where the guest goes (endpoint_lead.hh):
 //
 //   endpoint.stage    agrees with the correspondents' hosts, makes this end of the relay
 //   endpoint.list     the guest's connections, as they are now, and what is agreed about those of
@@ -10,14 +10,29 @@
 //   endpoint.end      the relay goes, and the addresses are nobody's here; what still had
 //                     connections is refused for a while first, with resets
 //   endpoint.undo     all is as before endpoint.stage
+//   endpoint.home     it went home from the one that asks: its own address needs this host no more
+//
+// A guest that came by endpoint itself has connections whose peers know it by an address of this
+// host, or of one where it was before: they go by the relay, and what led them here goes on.
 #include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "agent/associations.hh"
+#include "agent/device_driver.hh"
 
 namespace godwit::agent {
+
+// What a host still does for a guest that came by endpoint and has gone on. Told at once.
+class EndpointStay {
+ public:
+  virtual ~EndpointStay() = default;
+  virtual void guest_left() = 0;   // all that comes for it goes by the next relay
+  virtual void relay_ended() = 0;  // and now nowhere
+  // Whom that relay still has to serve, though the guest's host knows of nothing; empty: nobody.
+  virtual std::string relay_needed_by() const = 0;
+};
 
 class EndpointSource final {
  public:
@@ -30,6 +45,7 @@ class EndpointSource final {
     Peers& peers;
     Associations& associations;
     EndpointKernel& kernel;
+    DeviceDriver& device;
     const Fabrics& fabrics;
   };
   explicit EndpointSource(const Context& context) : context_(context) {}
@@ -37,14 +53,28 @@ class EndpointSource final {
   void start();  // after Network::start()
   void on_request(PeerRequest request, const nlohmann::json& body);
   // Which of the guest's connections would be direct, by host, and how many the relay would serve:
-  // {direct: [{host, connections}], relayed}. For who considers a move.
-  void survey(const PortId& uplink, Answer answer);
+  // {direct: [{host, connections}], relayed}; of one that goes home {at_home, relayed}. For who
+  // considers a move.
+  void survey(const PortId& uplink, bool goes_home, Answer answer);
   // With uplink.pause: what comes to the guest's addresses goes by its relay, if it has one.
   Result<> forward(const PortId& uplink, const std::string& peer);
   // What uplink.pause tells of an uplink that leaves so; else an empty object.
   nlohmann::json last_connections(const PortId& uplink);
   // Ends of relays here: [{port, to, addresses, forwards}]
   nlohmann::json describe() const;
+  struct Gone {
+    std::string to;  // host
+    bool is_home = false;
+  };
+  // The guest, by the uplink that it had here, is here no more, but for its relay; else nothing.
+  std::optional<Gone> gone(const PortId& uplink) const;
+  // If it is here again, or about to be: what comes to it goes by no relay from here any more, and
+  // is not refused.
+  void guest_is_back(const PortId& uplink);
+  // Addresses of this host that guests elsewhere are known by.
+  std::set<Ip> names() const;
+  void add(const PortId& uplink, EndpointStay& stay) { stays_[uplink] = &stay; }
+  void remove(const PortId& uplink, const EndpointStay& stay);
   // An agent's answer to flow.*, this one's too.
   void ask(const std::string& agent, const std::string& method, const nlohmann::json& body,
            Answer answer);
@@ -56,6 +86,8 @@ class EndpointSource final {
     Epoch epoch = 0;
     std::string to;  // host
     std::set<Ip> addresses{};
+    std::map<Ip, Ip> names{};           // that they have had for others since they left home
+    bool goes_home = false;             // where they need no other
     std::string port{}, interface{};    // this end
     std::vector<std::string> agreed{};  // with these hosts
     bool is_listed = false;             // to there, since the agent has run: it is about to leave
@@ -64,7 +96,8 @@ class EndpointSource final {
     std::int64_t until = 0;    // seconds since 1970; the guest's host should have ended it before
   };
   struct Survey {
-    std::vector<os::Connection> connections{};
+    std::vector<os::Connection> connections{};  // whose peers know the guest by its own address
+    std::vector<os::Connection> renamed{};
     std::map<std::string, std::set<Ip>> served{};  // correspondents, by host
   };
 
@@ -74,8 +107,9 @@ class EndpointSource final {
   void agree(std::shared_ptr<Relay> relay, const Survey& survey, const std::map<Ip, Ip>& on_the_way,
              Answer answer);
   Result<nlohmann::json> list(const PortId& uplink);
+  bool is_back(const Relay& relay) const;
   Result<nlohmann::json> end(const PortId& uplink, bool is_to_refuse);
-  void refuse(const Relay& relay);
+  void serve(const Relay& relay);
   void undo(const PortId& uplink);
   void take_back(const Relay& relay);
   void take_back(const PortId& guest, const std::string& host, const std::string& with);
@@ -89,6 +123,7 @@ class EndpointSource final {
 
   Context context_;
   std::map<PortId, Relay> relays_;
+  std::map<PortId, EndpointStay*> stays_;
   os::Loop::Timer sweep_;
 };
 

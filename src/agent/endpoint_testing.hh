@@ -62,7 +62,7 @@ class SessionsOf final : public Peers {
     return up;
   }
   Nanoseconds rtt(const std::string&) const override { return {}; }
-  unsigned protocol(const std::string&) const override { return kEndpointProtocol; }
+  unsigned protocol(const std::string&) const override { return kEndpointAgainProtocol; }
   void request(const std::string& peer, const std::string& method, const json& body, Reply reply,
                Nanoseconds) override;
   Result<> push(const std::string&, const std::string&, BytesView) override { return {}; }
@@ -131,6 +131,7 @@ class Host {
                                          .store = *store,
                                          .network = network,
                                          .peers = peers,
+                                         .device = device,
                                          .fabrics = fabrics,
                                          .events = events});
     parts->associations.start();
@@ -213,19 +214,21 @@ inline void SessionsOf::request(const std::string& peer, const std::string& meth
 class Move {
  public:
   Move(Host& from, Host& to, const PortId& port, const std::string& name, const Ip& address,
-       std::int64_t relay_limit_s = 3600)
+       std::int64_t relay_limit_s = 3600, Epoch epoch = 7)
       : from_(from), to_(to) {
-    const std::string net = "10.66." + std::to_string(site_of(to.config.name));
-    way = ip(net + ".200"), fresh = ip(net + ".210");
-    record = {
-        .port = port,
-        .name = name,
-        .from = from.config.name,
-        .described = {{"port", {{"tenant", kDefaultTenant}}}},
-        .epoch = 7,
-        .addresses = {{.address = address, .from_locator = {}, .to_locator = fresh}},
-        .strategy = Strategy::endpoint,
-        .lead = {{"on_the_way", {{address.text(), way.text()}}}, {"relay_limit_s", relay_limit_s}}};
+    const std::string net = net_of(to), net_before = net_of(from), home = net_of(address);
+    way = ip(net + ".200"), fresh = net == home ? address : ip(net + ".210");
+    json on_the_way = json::object();
+    if (net != home) on_the_way[address.text()] = way.text();
+    record = {.port = port,
+              .name = name,
+              .from = from.config.name,
+              .described = {{"port", {{"tenant", kDefaultTenant}}}},
+              .epoch = epoch,
+              .addresses = {{.address = address, .from_locator = {}, .to_locator = fresh}},
+              .strategy = Strategy::endpoint,
+              .lead = {{"on_the_way", on_the_way}, {"relay_limit_s", relay_limit_s}}};
+    if (net_before != home) record.addresses[0].from_locator = ip(net_before + ".210");
     make();
   }
   ~Move() {
@@ -253,10 +256,18 @@ class Move {
     to_.in([&] { lead_->uplink_stands(told, [] {}); });
   }
   void arrive() {
-    from_.in([&] { (void)from_.network.remove_port(record.name, {}); });
-    to_.add_guest(record.name, record.addresses[0].address);
+    const json uplink = from_.in([&] { return from_.network.describe_nic(record.port).value(); });
+    to_.in([&] {
+      const auto held =
+          to_.network.prepare_held(uplink, PortKind::uplink, record.from, record.epoch);
+      EXPECT_TRUE(held && to_.network.route_guest(record.port, lead_->guest()));
+    });
+    from_.in([&] { from_.network.release({record.port}, record.epoch, [] {}); });
     record.here = true;
-    to_.in([&] { lead_->uplink_is_here(); });
+    to_.in([&] {
+      to_.network.run_uplink(record.port);
+      lead_->uplink_is_here();
+    });
   }
   // Of the target's agent.
   void restart() {
@@ -281,6 +292,12 @@ class Move {
   Ip way{}, fresh{};
 
  private:
+  static std::string net_of(const Host& host) {
+    return "10.66." + std::to_string(site_of(host.config.name));
+  }
+  static std::string net_of(const Ip& address) {
+    return address.text().substr(0, address.text().rfind('.'));
+  }
   void make() {
     lead_ = std::make_unique<EndpointLead>(
         Lead::Context{.loop = to_.loop,
@@ -330,6 +347,15 @@ class EndpointTest : public testing::Test {
   }
   Move move_web(std::int64_t relay_limit_s = 3600) {
     return {host("home"), host("f1"), web, "web", kWeb, relay_limit_s};
+  }
+  // All of it, up to where only cleaning up is left.
+  void go(Move& move) {
+    move.stage();
+    expect_staged(move);
+    move.run();
+    ASSERT_TRUE(until([&] { return move.lead().is_forwarded(); }));
+    move.stand();
+    move.arrive();
   }
   void expect_staged(Move& move) {
     ASSERT_TRUE(until([&] { return move.lead().is_staged(); })) << move.lead().refusal();

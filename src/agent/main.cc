@@ -117,6 +117,7 @@ class Agent final {
                    .store = *store_,
                    .network = network_,
                    .peers = fleet_,
+                   .device = device_,
                    .fabrics = fabrics_,
                    .events = events_}),
         relocations_({.loop = loop_,

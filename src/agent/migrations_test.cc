@@ -130,6 +130,7 @@ class MigrationsTest : public testing::Test {
                            .store = *store_,
                            .network = network_,
                            .peers = peers_,
+                           .device = device_,
                            .fabrics = fabrics_,
                            .events = events_}};
   Relocations relocations_{{.loop = loop_,

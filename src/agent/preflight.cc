@@ -64,6 +64,16 @@ Check strategy_check(const SourceMove::Context& context, const Vm& vm, const std
 }
 
 Check second_nic_check(const SourceMove::Context& context, const Vm& vm, const std::string& to) {
+  std::vector<PortId> nics;
+  for (const auto& nic : vm.spec().nics) nics.push_back(nic.port);
+  for (const PortId& id : context.network.guest_uplinks(nics)) {
+    const PortRecord* uplink = context.network.guest_uplink(id);
+    if (uplink == nullptr || !context.network.displaced_uplink(uplink->name)) continue;
+    return failed("second NIC",
+                  fmt::format("vm {} has left home before (port {}): from here it goes on by "
+                              "--strategy endpoint, or wire",
+                              vm.name(), uplink->name));
+  }
   const qemu::NicSpec* nic = second_nic_for(context.network, vm, to);
   if (nic != nullptr) {
     return passed("second NIC",

@@ -42,10 +42,12 @@ Relocation::Done together(std::size_t count, Relocation::Done done) {
 
 nlohmann::json endpoint_plan(const RelocationRecord& record) {
   nlohmann::json addresses = nlohmann::json::array();
+  const auto& on_the_way = record.lead.at("on_the_way");
   for (const auto& each : record.addresses) {
-    addresses.push_back({{"address", each.address.text()},
-                         {"new_address", each.to_locator.text()},
-                         {"on_the_way", record.lead.at("on_the_way").at(each.address.text())}});
+    addresses.push_back({{"address", each.address.text()}});
+    if (on_the_way.empty()) continue;  // it is at home
+    addresses.back().update({{"new_address", each.to_locator.text()},
+                             {"on_the_way", on_the_way.at(each.address.text())}});
   }
   return {{"id", record.port.text()},
           {"port", record.name},
@@ -112,6 +114,7 @@ void Relocations::sweep() {
 std::set<Ip> Relocations::used_addresses() const {
   std::set<Ip> used = context_.network.locators();
   used.merge(context_.network.guests());
+  used.merge(endpoint_.source.names());
   for (const auto& [port, relocation] : relocations_) {
     if (relocation->is_over()) continue;
     for (const auto& each : relocation->record().addresses) used.insert(each.to_locator);
@@ -127,25 +130,36 @@ std::set<Ip> Relocations::used_addresses() const {
 
 Result<translate::AddressMove> Relocations::address_move(const translate::Fabric& fabric,
                                                          const GuestAddress& guest,
-                                                         DeviceIndex from, DeviceIndex to,
-                                                         std::set<Ip>& used) const {
+                                                         Strategy strategy, DeviceIndex from,
+                                                         DeviceIndex to, std::set<Ip>& used) const {
   const std::string text = guest.address.text();
   if (fabric.homes_of(guest.address).empty()) {
     return fail("{} is of no network of the fabric", text);
   }
-  if (!guest.locator && !fabric.is_home(from, guest.address)) {
-    return fail("{} is not at home at host {}, and it is not known how it is reached there", text,
+  if (guest.new_address && strategy != Strategy::endpoint) {
+    return fail("{} has another address since it left home, {}: --strategy endpoint, or wire", text,
+                guest.new_address->text());
+  }
+  if (guest.new_address && fabric.is_home(to, guest.address)) {
+    return translate::AddressMove{
+        .address = guest.address, .from_locator = guest.new_address, .to_locator = guest.address};
+  }
+  const bool is_at_home = !guest.locator && fabric.is_home(from, guest.address);
+  if (strategy == Strategy::endpoint && !guest.new_address && !is_at_home) {
+    return fail("{} is not at home at host {}: endpoint is for guests that leave home", text,
                 fabric.devices[from].name);
   }
-  if (guest.new_address) {
-    return fail("{} has another address since it left home, {}: it goes on by wire", text,
-                guest.new_address->text());
+  if (!guest.locator && !guest.new_address && !is_at_home) {
+    return fail("{} is not at home at host {}, and it is not known how it is reached there", text,
+                fabric.devices[from].name);
   }
   const auto locator = translate::free_locator(fabric, to, guest.address, used);
   if (!locator) return std::unexpected(locator.error());
   used.insert(*locator);
   return translate::AddressMove{
-      .address = guest.address, .from_locator = guest.locator, .to_locator = *locator};
+      .address = guest.address,
+      .from_locator = guest.new_address ? guest.new_address : guest.locator,
+      .to_locator = *locator};
 }
 
 Result<Ip> Relocations::free_address(const Ip& like) const {
@@ -158,17 +172,15 @@ Result<Ip> Relocations::free_address(const Ip& like) const {
   return translate::free_locator(*fabric, *here, like, used_addresses());
 }
 
-// Each address needs two there: one for its connections on their way, one for new ones.
-Result<> Relocations::leave_home(const translate::Fabric& fabric, const Leading& leading,
-                                 DeviceIndex from, DeviceIndex to, std::set<Ip>& used,
-                                 RelocationRecord& record) const {
+// Each address needs two there: one for its connections on their way, one for new ones. At home it
+// needs none.
+Result<> Relocations::leave_address(const translate::Fabric& fabric, const Leading& leading,
+                                    DeviceIndex to, std::set<Ip>& used,
+                                    RelocationRecord& record) const {
   std::map<Ip, Ip> on_the_way;
   for (const auto& each : record.addresses) {
+    if (each.to_locator == each.address) continue;  // it goes home
     const std::string text = each.address.text();
-    if (each.from_locator || !fabric.is_home(from, each.address)) {
-      return fail("{} is not at home at host {}: endpoint is for guests that leave home", text,
-                  fabric.devices[from].name);
-    }
     if (fabric.is_home(to, each.address)) {
       return fail("{} is at home at host {}, too: --strategy nat", text, fabric.devices[to].name);
     }
@@ -176,6 +188,10 @@ Result<> Relocations::leave_home(const translate::Fabric& fabric, const Leading&
     if (!way) return std::unexpected(way.error());
     used.insert(*way);
     on_the_way.emplace(each.address, *way);
+  }
+  if (!on_the_way.empty() && on_the_way.size() < record.addresses.size()) {
+    return fail("of port {}'s addresses some are at home at host {}, and others not: wire",
+                record.name, fabric.devices[to].name);
   }
   record.lead = {{"on_the_way", to_json(on_the_way)},
                  {"relay_limit_s", duration_cast<seconds>(leading.relay_limit).count()}};
@@ -208,6 +224,37 @@ Result<> Relocations::reaches(const translate::Fabric& fabric,
   return {};
 }
 
+// What it left here when it went on has to have ended, but for the relay of its home.
+Result<> Relocations::may_come(const translate::Fabric& fabric, const PortRecord& port,
+                               const std::string& from, DeviceIndex here) const {
+  const std::string& self = context_.config.name;
+  const Relocation* known = find(port.id);
+  const bool is_known = known != nullptr && !known->is_over();
+  const bool is_home = std::ranges::all_of(
+      port.guest, [&](const auto& each) { return fabric.is_home(here, each.address); });
+  const auto gone = endpoint_.source.gone(port.id);
+  if (gone && (is_known || !is_home)) {
+    return fail(
+        "host {} still relays connections of port {} to host {}, from when it was here "
+        "last (godwit fabric show): when they have ended it can come back",
+        self, port.name, gone->to);
+  }
+  if (is_known) {
+    return fail("port {} has not settled since it was here last: try again in some seconds",
+                port.name);
+  }
+  if (context_.network.has_other_port(port.name, port.id)) {
+    return fail("host {} has another port '{}': remove or rename it", self, port.name);
+  }
+  const bool is_displaced = std::ranges::any_of(
+      port.guest, [](const auto& each) { return each.new_address.has_value(); });
+  if (is_displaced && context_.peers.protocol(from) < kEndpointAgainProtocol) {
+    return fail("the agent of host {} is too old to let port {} go on: upgrade it, or wire", from,
+                port.name);
+  }
+  return {};
+}
+
 Result<RelocationRecord> Relocations::record_of(const nlohmann::json& described,
                                                 const std::string& from, Epoch epoch,
                                                 const Leading& leading) const {
@@ -223,14 +270,8 @@ Result<RelocationRecord> Relocations::record_of(const nlohmann::json& described,
   const auto source = host(from), target = host(context_.config.name);
   if (!source) return std::unexpected(source.error());
   if (!target) return std::unexpected(target.error());
-  const Relocation* known = find(port->id);
-  if (known != nullptr && !known->is_over()) {
-    return fail("port {} has not settled since it was here last: try again in some seconds",
-                port->name);
-  }
-  if (context_.network.has_other_port(port->name, port->id)) {
-    return fail("host {} has another port '{}': remove or rename it", context_.config.name,
-                port->name);
+  if (auto may = may_come(*fabric, *port, from, *target); !may) {
+    return std::unexpected(may.error());
   }
   RelocationRecord record{.port = port->id,
                           .name = port->name,
@@ -241,13 +282,13 @@ Result<RelocationRecord> Relocations::record_of(const nlohmann::json& described,
                           .strategy = leading.strategy};
   std::set<Ip> used = used_addresses();
   for (const GuestAddress& each : port->guest) {
-    const auto address = address_move(*fabric, each, *source, *target, used);
+    const auto address = address_move(*fabric, each, leading.strategy, *source, *target, used);
     if (!address) return std::unexpected(address.error());
     record.addresses.push_back(*address);
   }
   if (record.addresses.empty()) return fail("port {} is no guest's uplink", port->name);
   const auto can = leading.strategy == Strategy::endpoint
-                       ? leave_home(*fabric, leading, *source, *target, used, record)
+                       ? leave_address(*fabric, leading, *target, used, record)
                        : reaches(*fabric, NatLead::move_of(*fabric, context_.config.name, record));
   if (!can) return std::unexpected(can.error());
   return record;
@@ -283,7 +324,9 @@ void Relocations::survey(nlohmann::json plans, std::function<void(nlohmann::json
   survey->left = survey->plans.size();
   for (std::size_t i = 0; i < survey->plans.size(); ++i) {
     const auto uplink = id_field<PortId>(survey->plans[i], "id");
-    endpoint_.source.survey(uplink.value_or(PortId{}),
+    const auto& addresses = array_field(survey->plans[i], "addresses");
+    const bool goes_home = !addresses.empty() && !addresses[0].contains("new_address");
+    endpoint_.source.survey(uplink.value_or(PortId{}), goes_home,
                             [survey, i](const Result<nlohmann::json>& connections) {
                               if (connections) survey->plans[i].update(*connections);
                               if (--survey->left == 0) survey->done(std::move(survey->plans));

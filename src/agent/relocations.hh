@@ -45,13 +45,15 @@ class Relocations final {
  private:
   Result<RelocationRecord> record_of(const nlohmann::json& described, const std::string& from,
                                      Epoch epoch, const Leading& leading) const;
-  Result<> leave_home(const translate::Fabric& fabric, const Leading& leading,
-                      translate::DeviceIndex from, translate::DeviceIndex to, std::set<Ip>& used,
-                      RelocationRecord& record) const;
+  Result<> leave_address(const translate::Fabric& fabric, const Leading& leading,
+                         translate::DeviceIndex to, std::set<Ip>& used,
+                         RelocationRecord& record) const;
   Result<translate::AddressMove> address_move(const translate::Fabric& fabric,
-                                              const GuestAddress& guest,
+                                              const GuestAddress& guest, Strategy strategy,
                                               translate::DeviceIndex from,
                                               translate::DeviceIndex to, std::set<Ip>& used) const;
+  Result<> may_come(const translate::Fabric& fabric, const PortRecord& port,
+                    const std::string& from, translate::DeviceIndex here) const;
   Result<> reaches(const translate::Fabric& fabric, const translate::GuestMove& move) const;
   std::set<Ip> used_addresses() const;
   // Throws SetupError.

@@ -40,6 +40,8 @@ inline constexpr unsigned kEndpointProtocol = 17;
 inline constexpr unsigned kNicSlotsProtocol = 18;
 // That takes memory that was compressed in several windows.
 inline constexpr unsigned kWindowsProtocol = 19;
+// That takes guests which have moved by endpoint before, and lets them go on.
+inline constexpr unsigned kEndpointAgainProtocol = 20;
 // What vms of a group share, before the target compresses it.
 inline constexpr ByteCount kMostShared{std::uint64_t{1} << 30};
 

@@ -34,6 +34,9 @@ std::string endpoint_text(const json& relocation) {
     text += fmt::format(" by {} until {}", text_of(relay, "port"),
                         utc_text(relay.value("until", std::time_t{0})));
   }
+  if (const std::string next = lead.value("went_on_to", ""); !next.empty()) {
+    text += fmt::format("; it went on to {}", next);
+  }
   if (const auto reset = lead.value("reset", 0U); reset > 0) {
     text += fmt::format("; {} were reset as the relay's time was over", reset);
   }

@@ -71,8 +71,9 @@ namespace {
 std::string endpoint_part(const json& each) {
   std::string addresses;
   for (const json& one : each.value("addresses", json::array())) {
-    addresses += fmt::format("{}{} is {} to others now", addresses.empty() ? "" : ", ",
-                             text_of(one, "address"), text_of(one, "new_address"));
+    const bool is_home = !one.contains("new_address");
+    addresses += fmt::format("{}{} is {}", addresses.empty() ? "" : ", ", text_of(one, "address"),
+                             is_home ? "at home" : text_of(one, "new_address") + " to others now");
   }
   const json alive = each.value("alive", json::object());
   return fmt::format(
@@ -89,6 +90,13 @@ std::string endpoint_part(const json& each) {
 std::string endpoint_plan_text(const json& plan) {
   std::string text;
   for (const json& each : plan.value("addresses", json::array())) {
+    if (!each.contains("new_address")) {
+      text += fmt::format(
+          "{} is at home there: connections with that address need no other, {} "
+          "of those that it has\n",
+          text_of(each, "address"), plan.value("at_home", 0U));
+      continue;
+    }
     text += fmt::format("new connections of {} have {}, those that it has {} on their way\n",
                         text_of(each, "address"), text_of(each, "new_address"),
                         text_of(each, "on_the_way"));

@@ -32,7 +32,7 @@ void be_gateway(const std::string& interface, bool for_ip6) {
 
 void route_guest(const std::string& interface, const Ip& address) {
   Netlink netlink;
-  netlink.add_route(alone(address), {}, interface);
+  netlink.replace_route(alone(address), interface);  // it may have been behind another
   const auto segment = segment_of(address);
   if (!segment) return;
   make_proxy(*segment, address.is4());

@@ -27,7 +27,7 @@ std::string named_sets(const char* type, int family) {
     text += fmt::format("  map {0}{1} {{ type {2} . {2} : {2}; }}\n", map, family, type);
   }
   text += fmt::format("  set direct{0} {{ type {1} . {1}; }}\n", family, type);
-  for (const char* set : {"away", "old", "new", "local", "refused"}) {
+  for (const char* set : {"away", "old", "new", "local", "refused", "led"}) {
     text += fmt::format("  set {}{} {{ type {}; }}\n", set, family, type);
   }
   return text;
@@ -50,10 +50,12 @@ std::string to_correspondent_rules(const char* ip, int family) {
 
 std::string choosing_rules(const char* ip, int family) {
   return fmt::format(R"(
-    {0} saddr @away{1} ct mark and {2} == {2} {0} daddr != @local{1} {0} saddr . {0} daddr @direct{1} meta mark set meta mark or {3}
-    {0} saddr @away{1} ct mark and {2} == {2} {0} daddr != @local{1} meta mark and {3} == 0 meta mark set meta mark or {4}
+    {0} saddr @away{1} ct mark and {5} == {2} {0} daddr != @local{1} {0} saddr . {0} daddr @direct{1} meta mark set meta mark or {3}
+    {0} saddr @away{1} ct mark and {5} == {2} {0} daddr != @local{1} meta mark and {3} == 0 meta mark set meta mark or {4}
+    {0} saddr @led{1} ct mark and {6} == {6} meta mark set meta mark or {4}
 )",
-                     ip, family, kInheritedMark, kDirect, kRelayMark);
+                     ip, family, kInheritedMark, kDirect, kRelayMark, kInheritedMark | kRenamedMark,
+                     kRenamedMark);
 }
 
 std::string leaving_rules(const char* ip, int family) {
@@ -77,7 +79,7 @@ std::string both(std::string (*rules)(const char*, int)) {
 
 std::string table_text() {
   std::string text = named_sets("ipv4_addr", 4) + named_sets("ipv6_addr", 6);
-  text += "  set relays { type ifname; }\n";
+  text += "  set relays { type ifname; }\n  set renaming { type ifname; }\n";
   text += "  chain arriving {\n    type filter hook prerouting priority -460;\n";
   text += both(arriving_rules) + "  }\n";
   text += fmt::format(R"(
@@ -87,9 +89,11 @@ std::string table_text() {
     icmpv6 type 133-137 return
     meta mark and {0} == {0} ct mark set ct mark or {1}
     meta mark and {2} == {2} ct mark set ct mark or {3}
+    iifname @renaming ct state new ct mark set ct mark or {4}
     iifname @relays ct mark set ct mark or {3}
 )",
-                      kToNewAddress, kNewAddressMark, kToOldConnection, kInheritedMark);
+                      kToNewAddress, kNewAddressMark, kToOldConnection, kInheritedMark,
+                      kInheritedMark | kRenamedMark);
   text += both(choosing_rules) + both(to_correspondent_rules) + "  }\n";
   text += "  chain sending {\n    type route hook output priority -140;\n";
   text += "    icmpv6 type 133-137 return\n" + both(to_correspondent_rules) + "  }\n";
@@ -154,7 +158,7 @@ std::string elements_of(const MovedRules& rules) {
   std::map<Ip, Ip> quoted_from, quoted_to;
   for (const auto& [guest, way] : rules.on_the_way) {
     map("way", guest, way);
-    elements.add("away", guest, guest.text());
+    for (const char* set : {"away", "led"}) elements.add(set, guest, guest.text());
     elements.add("old", guest, way.text());
     quoted_from.emplace(way, guest);
   }
@@ -173,9 +177,11 @@ std::string elements_of(const MovedRules& rules) {
   }
   for (const auto& [from, to] : quoted_from) map("quoted_from", from, to);
   for (const auto& [from, to] : quoted_to) map("quoted_to", from, to);
+  for (const Ip& guest : rules.at_home) elements.add("led", guest, guest.text());
   for (const Ip& guest : rules.refused) elements.add("refused", guest, guest.text());
   for (const Ip& guest : rules.local) elements.add("local", guest, guest.text());
   for (const std::string& relay : rules.relays) elements.add("relays", '"' + relay + '"');
+  for (const std::string& relay : rules.renaming) elements.add("renaming", '"' + relay + '"');
   return elements.text();
 }
 

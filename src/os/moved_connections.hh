@@ -33,16 +33,21 @@ namespace godwit::os {
 inline constexpr std::uint32_t kInheritedMark = 0x02000000;  // at the guest: older than its move
 inline constexpr std::uint32_t kLabelledMark = 0x04000000;  // at the correspondent: of such a guest
 inline constexpr std::uint32_t kNewAddressMark = 0x08000000;  // at the guest: by its new address
+// At the guest: its peer knows it by an address of a host where it was, so only the relay serves
+// it.
+inline constexpr std::uint32_t kRenamedMark = 0x01000000;
 // And of a packet's: that it is to go by the relay.
 inline constexpr std::uint32_t kRelayMark = 0x04000000;
 
 struct MovedRules {
   using Pair = std::pair<Ip, Ip>;  // from, to
   // Of guests here.
-  std::map<Ip, Ip> on_the_way{};   // P becomes F, in connections that are older than the move
-  std::map<Ip, Ip> new_address{};  // P becomes this one in all others
-  std::set<Pair> direct{};         // P and Q: the correspondent's host knows F
-  std::set<std::string> relays{};  // interfaces to the hosts where the guests were
+  std::map<Ip, Ip> on_the_way{};     // P becomes F, in connections that are older than the move
+  std::map<Ip, Ip> new_address{};    // P becomes this one in all others
+  std::set<Pair> direct{};           // P and Q: the correspondent's host knows F
+  std::set<Ip> at_home{};            // P is P in all but those that have kRenamedMark
+  std::set<std::string> relays{};    // interfaces to the hosts where the guests were
+  std::set<std::string> renaming{};  // those of them that give P other names: what is new there
   // Of guests elsewhere whose correspondents are here.
   std::map<Pair, Ip> moved{};   // from Q to P: becomes F, for connections with the label
   std::map<Pair, Ip> coming{};  // from F to Q: becomes P
@@ -52,8 +57,8 @@ struct MovedRules {
   std::set<Ip> local{};
   bool operator==(const MovedRules&) const = default;
   bool empty() const {
-    return on_the_way.empty() && new_address.empty() && moved.empty() && coming.empty() &&
-           refused.empty();
+    return on_the_way.empty() && new_address.empty() && at_home.empty() && moved.empty() &&
+           coming.empty() && refused.empty();
   }
 };
 

@@ -385,6 +385,35 @@ struct MovedConnectionsTest : testing::TestWithParam<bool> {
     add(host(), labelled, kLabelledMark);
     set(host(), rules);
   }
+  // From abroad, by a relay of its own there. The correspondents' host hears of it later.
+  void come_home() {
+    home().netlink.add_veth("relay2", "far");
+    home().netlink.move_to("far", abroad().netns.fd());
+    abroad().netlink.rename("far", "relay2");
+    for (Node* node : {&home(), &abroad()}) {
+      node->netlink.set_up("relay2");
+      node->netns.run([] { be_relay("relay2"); });
+    }
+    std::vector<Connection> own, renamed;
+    for (Connection& each : tracked(abroad())) {
+      const bool is_own = (each.mark & kInheritedMark) != 0;
+      each.mark = 0;
+      (is_own ? own : renamed).push_back(each);
+    }
+    for (const char* interface : {"guest", "other"}) {
+      abroad().netlink.move_to(interface, home().netns.fd());
+    }
+    stand_at(home());
+    add(home(), own, kInheritedMark);
+    add(home(), renamed, kInheritedMark | kRenamedMark);
+    set(home(),
+        {.at_home = {p()}, .relays = {"relay2"}, .renaming = {"relay2"}, .local = {p(), o()}});
+    home().netns.run([&] { send_by_relay("relay2", {p()}); });
+    MovedRules left = rules_abroad(true);
+    left.local = {};
+    set(abroad(), left);
+    abroad().netns.run([&] { route_to_relay("relay2", {p(), o()}); });
+  }
   void narrow(const char* link, Node& end) {
     router().netlink.set_mtu(link, kSmallMtu);
     end.netlink.set_mtu("up", kSmallMtu);
@@ -624,6 +653,36 @@ TEST_P(MovedConnectionsTest, AnErrorOfTheGuestsIsAboutTheAddressThatWasAsked) {
   const Fd as_ever = bound(other(), SOCK_DGRAM, o(), 7010);
   connect(as_ever, p(), 7010);
   expect_refused(as_ever);
+}
+
+TEST_P(MovedConnectionsTest, AtHomeAgainOnlyWhatKnowsAnotherAddressIsRelayed) {
+  const auto with_q = open_all(q()), with_s = open_all(s());
+  tell_host(rules_at_host());
+  move(rules_abroad(true));
+  for (const auto* flows : {&with_q, &with_s}) {
+    for (const Flow& flow : *flows) EXPECT_TRUE(lives(flow));
+  }
+  std::vector<Flow> renamed;
+  for (const Kind kind : kKinds) renamed.push_back(open(kind, s(), l()));
+  come_home();
+  expect_all(renamed, {"b: L > S", "s: S > L"});
+  expect_all(with_q, {"a: P > Q", "c: Q > F"});
+  expect_all(with_s, {"a: P > S", "s: S > P"});
+  // What was agreed is over, and the relay by which it had gone.
+  set(host(), {});
+  home().netlink.set_down("relay");
+  expect_all(with_q, {"a: P > Q", "c: Q > P"});
+  expect_all(with_s, {"a: P > S", "s: S > P"});
+  expect_all(renamed, {"b: L > S", "s: S > L"});
+  for (const Kind kind : {Kind::tcp_to_guest, Kind::echo_to_guest}) {
+    on_the_way();
+    const Flow by_new = open(kind, s(), l());
+    EXPECT_EQ(on_the_way(), (Ways{"b: L > S", "s: S > L"}));
+    const Flow by_own = open(kind, s(), p());
+    EXPECT_EQ(on_the_way(), (Ways{"a: P > S", "s: S > P"}));
+  }
+  const Flow begun = open(Kind::tcp_from_guest, s(), p());
+  EXPECT_EQ(on_the_way(), (Ways{"a: P > S", "s: S > P"}));
 }
 
 TEST_P(MovedConnectionsTest, WithoutARelayWhatItServedIsRefused) {

@@ -70,7 +70,7 @@ class Abroad(DataCentre):
         for host in self.sites:
             wait_until(lambda h=host: (self.get(h, "/fabric") or {}).get("file"), 10, f"{host} knows the fabric")
 
-    def expect_nothing_left(self, guest, home=None):
+    def expect_nothing_left(self, guest, home=None, limit_s=40):
         def left():
             found = []
             for host in self.sites:
@@ -82,7 +82,7 @@ class Abroad(DataCentre):
                 shown = self.lab.exec(host, "sh", "-c", "ip rule" if host == home else kernel).stdout
                 found += [(host, line) for line in shown.splitlines() if guest.address + " " in line]
             return found
-        wait_until(lambda: left() == [], 40, lambda: f"{left()} {self.logs()}")
+        wait_until(lambda: left() == [], limit_s, lambda: f"{left()} {self.logs()}")
 
     def relocations(self, host="f1"):
         return (self.get(host, "/fabric") or {"relocations": []})["relocations"]
@@ -243,9 +243,8 @@ def test_a_guest_that_is_abroad_goes_on_by_wire(abroad):
     guest = Guest(abroad, 24)
     known = Echo(guest, "x1")
     guest.move("--strategy", "endpoint")
-    for strategy in ("endpoint", "nat"):
-        refused = json.dumps(guest.move("--strategy", strategy, target="h1", expect=3))
-        assert "nothing was changed" in refused, refused
+    refused = json.dumps(guest.move("--strategy", "nat", target="h1", expect=3))
+    assert "nothing was changed" in refused and "--strategy endpoint, or wire" in refused, refused
     assert guest.move(target="h2")["strategy"] == "wire"
     assert known.ask() == "same"
     guest.move(target="f1")
@@ -255,6 +254,86 @@ def test_a_guest_that_is_abroad_goes_on_by_wire(abroad):
     abroad.godwit("f1", "disconnect", guest.port, guest.uplink)
     abroad.godwit("f1", "port", "rm", guest.uplink)
     abroad.expect_nothing_left(guest)
+
+
+def new_address(guest):
+    return guest.relocation()["lead"]["addresses"][0]["new_address"]
+
+
+def answers(echoes):
+    return [each.ask() for each in echoes]
+
+
+def test_a_guest_comes_home_with_all_its_connections(abroad):
+    guest = Guest(abroad, 29)
+    older = [Echo(guest, host) for host in ("x1", STRANGER)]
+    guest.move("--strategy", "endpoint")
+    there = new_address(guest)
+    began = [Echo(guest, host, there) for host in ("x1", STRANGER)]
+    planned = abroad.godwit("f1", "migrate", guest.name, "--to", "h1", "--strategy", "endpoint", "--dry-run").stdout
+    assert "is at home there" in planned, planned
+    with ProbeFrom("x1", guest) as probe:
+        guest.move("--strategy", "endpoint", target="h1")
+        assert answers(older + began) == ["same"] * 4, abroad.logs()
+    probe.expect_nothing_lost()
+    assert answers([Echo(guest, STRANGER), Echo(guest, STRANGER, there), Echo(guest, "h2")]) == ["same"] * 3
+    assert f"port {guest.uplink} came from h1" in abroad.godwit("f1", "fabric", "show").stdout
+    assert "; it went on to h1" in abroad.godwit("f1", "fabric", "show").stdout
+    wait_until(lambda: abroad.get("x1", "/fabric")["associations"] == [], 15, "x1 has heard that it is over")
+
+
+@pytest.mark.thorough
+def test_on_to_a_third_host_and_home(abroad):
+    guest = Guest(abroad, 30)
+    echoes = [Echo(guest, host) for host in ("x1", STRANGER, "h2")]
+    guest.move("--strategy", "endpoint")
+    at_f1 = new_address(guest)
+    echoes += [Echo(guest, host, at_f1) for host in ("x1", STRANGER)]
+    with ProbeFrom("x1", guest) as known, ProbeFrom(STRANGER, guest) as stranger:
+        guest.move("--strategy", "endpoint", target="y1")
+        assert answers(echoes) == ["same"] * len(echoes), abroad.logs()
+    for probe in (known, stranger):
+        probe.expect_nothing_lost()
+    wait_until(lambda: guest.alive()["direct"] >= 2, 20, guest.relocation)  # x1's and h2's
+    assert guest.alive()["relayed"] >= 3, guest.relocation()
+    refused = json.dumps(guest.move("--strategy", "endpoint", target="f1", expect=3))
+    assert "still relays connections" in refused, refused
+    echoes += [Echo(guest, host, new_address(guest)) for host in ("x1", STRANGER)]
+    with ProbeFrom("x1", guest) as known, ProbeFrom(STRANGER, guest) as stranger:
+        guest.move("--strategy", "endpoint", target="h1")
+        assert answers(echoes) == ["same"] * len(echoes), abroad.logs()
+    for probe in (known, stranger):
+        probe.expect_nothing_lost()
+    for host in ("f1", "y1", "h1", "x1"):
+        abroad.kill_agent(host)
+        abroad.start_agent(host)
+        wait_until(lambda h=host: abroad.sees_all(h), 40, f"{host} is back")
+        assert answers(echoes) == ["same"] * len(echoes), (host, abroad.logs())
+    for each in echoes[3:]:
+        each.close()
+    abroad.expect_nothing_left(guest, home="h1", limit_s=90)
+    assert answers(echoes[:3]) == ["same"] * 3
+
+
+@pytest.mark.thorough
+def test_a_further_move_that_is_aborted_leaves_what_was(abroad):
+    guest = Guest(abroad, 31)
+    echoes = [Echo(guest, host) for host in ("x1", STRANGER)]
+    guest.move("--strategy", "endpoint")
+    echoes.append(Echo(guest, STRANGER, new_address(guest)))
+    for target in ("y1", "h1"):
+        with abroad.hook_before_pause("f1") as (wait, go_on):
+            identifier = abroad.begin_move(guest, "f1", target, *Fleet.PATIENT, "--strategy", "endpoint")
+            wait()
+            abroad.godwit("f1", "migration", "abort", identifier)
+            go_on()
+            abroad.wait_for_state("f1", identifier, "aborted")
+        assert answers(echoes) == ["same"] * 3, target
+        wait_until(lambda: [each["to"] for host in ("h1", "f1") for each in abroad.get(host, "/fabric")["relays"]
+                            if each["guest"] == guest.uplink] == ["f1"], 20, abroad.logs)
+        assert not [port for port in abroad.ports_at("f1") if port.startswith("relay-2")]
+    guest.move("--strategy", "endpoint", target="h1")
+    assert answers(echoes) == ["same"] * 3
 
 
 def test_where_it_cannot_be_it_says_why(abroad):
