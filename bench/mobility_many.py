@@ -5,7 +5,8 @@ They are UDP, from x1 to the guest: a socket each, answered once before (udp_flo
 
   move_s, pause_ms    of the report
   staged_ms           before the guest stands: connections listed, correspondents' hosts agreed with
-  flipped_ms          from when it runs again until its correspondents' hosts lead to it
+  held_ms, uplink_ms, flipped_ms   from when it runs again until what is for it waits there, its uplink runs there, and its
+                      correspondents' hosts lead to it
   staged_bytes_each, updated_bytes_each   of TCP from h1, and from f1, that x1's agent got while it moved, in IP packets, by
                       those listed: flow.stage lists them, and each flow.update. The session's own and TLS' bytes are in it
   lived_percent       of the connections, each asked LATER_S after it, when a relay that none needs has ended
@@ -29,7 +30,8 @@ SETTLE_LIMIT_S = 60
 LATER_S = 12  # two looks of the guest's host at its relay, and more
 MOST_BYTES = 200
 TABLE = "bench_session"
-UNITS = {"move_s": "s", "pause_ms": "ms", "staged_ms": "ms", "flipped_ms": "ms", "staged_bytes_each": "bytes",
+STEPS = ("staged_ms", "held_ms", "uplink_ms", "flipped_ms")
+UNITS = {"move_s": "s", "pause_ms": "ms", **{step: "ms" for step in STEPS}, "staged_bytes_each": "bytes",
          "updated_bytes_each": "bytes", "lived_percent": "%", "listed": "connections"}
 
 
@@ -65,8 +67,7 @@ def moved(lab, count):
         lived = flows.ask(count)
     mover.clean()
     lab.run(CORRESPONDENT, "nft", f"delete table inet {TABLE}")
-    return {"move_s": report["total_ms"] / 1000, "pause_ms": report["pause_ms"], "staged_ms": told["staged_ms"],
-            "flipped_ms": told["flipped_ms"],
+    return {"move_s": report["total_ms"] / 1000, "pause_ms": report["pause_ms"], **{step: told[step] for step in STEPS},
             "staged_bytes_each": got.get(own_address(lab, SCENE.home), 0) / told["connections"],
             "updated_bytes_each": got.get(own_address(lab, SCENE.target), 0) / told["connections"],
             "lived_percent": 100 * lived / count, "listed": told["connections"]}

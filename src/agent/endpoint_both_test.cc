@@ -15,7 +15,7 @@ struct BothTest : EndpointTest, testing::WithParamInterface<std::string> {
     host("home").track({connection(kWeb, kPeer, 5000)});
     host("q1").track({seen_by_peer(connection(kWeb, kPeer, 5000))});
   }
-  // 's' is staged, 'r' runs at its target, 'a': its uplink is there.
+  // 's' is staged, 'r' runs at its target, its uplink stands, 'a': that is there, too.
   void step(Move& move, char what) {
     if (what == 's') {
       move.stage();
@@ -24,9 +24,9 @@ struct BothTest : EndpointTest, testing::WithParamInterface<std::string> {
     if (what == 'r') {
       move.run();
       ASSERT_TRUE(until([&] { return move.lead().is_forwarded(); }));
+      move.stand();
       return settle();
     }
-    move.stand();
     move.arrive();
     settle();
   }

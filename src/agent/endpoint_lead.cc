@@ -118,7 +118,11 @@ void EndpointLead::staged(const nlohmann::json& told) {
     Bytes secret = from_hex(text_field_or(each, "secret", ""));
     if (secret.size() != crypto::KeyedHash::kKeySize) return refuse("the source tells no secret");
     const std::string host = text_field_or(each, "host", "");
-    correspondents_.push_back({.host = host, .with = host, .secret = std::move(secret)});
+    const auto may_move = each.find("may_move");
+    correspondents_.push_back({.host = host,
+                               .with = host,
+                               .secret = std::move(secret),
+                               .may_move = may_move == each.end() || *may_move != false});
   }
   translate::Rules rules;
   for (const auto& each : owner_.record.addresses) {
@@ -222,31 +226,31 @@ void EndpointLead::restart() {
 
 // ---- leading ----
 
+// The source's host sends on what comes to it when its uplink is told to stand, which is next.
 void EndpointLead::lead() {
-  is_leading_ = true;
-  if (has_listed_) return forward();
-  gather();
+  if (reached_ >= Phase::forwarded) return;
+  auto done = write();
+  try {
+    if (!interface_.empty()) os::send_by_relay(interface_, addresses());
+  } catch (const SetupError& error) {
+    done = fail("{}", error.what());
+  }
+  if (!done) {
+    tell(done.error().text);
+    retry_ = context_.loop.after(kEndpointRetry, [this] {
+      lead();
+      owner_.changed();
+    });
+    return;
+  }
+  reached_ = Phase::forwarded;  // kept when the uplink is here
+  update_all([](const auto& each) { return !each.may_move; });
 }
 
-void EndpointLead::gather() {
-  if (reached_ < Phase::forwarded && !std::exchange(is_listing_, true)) list();
-}
-
-void EndpointLead::list() {
-  ask_source("endpoint.list", {}, kEndpointTimeout, [this](const Result<nlohmann::json>& reply) {
-    if (reached_ >= Phase::forwarded) return;  // it was abandoned
-    const auto done = reply ? inherit(*reply) : std::unexpected(reply.error());
-    if (!done) {
-      tell(done.error().text);
-      retry_ = context_.loop.after(kEndpointRetry, [this] { list(); });
-      return;
-    }
-    is_listing_ = false;
-    has_listed_ = true;
-    if (!is_leading_) return;
-    forward();
-    owner_.changed();
-  });
+void EndpointLead::update_all(const std::function<bool(const Correspondents&)>& are_meant) {
+  for (std::size_t i = 0; i < correspondents_.size(); ++i) {
+    if (are_meant(correspondents_[i])) update(i);
+  }
 }
 
 void EndpointLead::tell(const std::string& trouble) {
@@ -316,27 +320,6 @@ Result<> EndpointLead::write() {
     }
   }
   return parts_.kernel.set(name(), rules);
-}
-
-// The source's host sends on what comes to it when its uplink is told to stand, which is next.
-void EndpointLead::forward() {
-  if (reached_ >= Phase::forwarded) return;
-  auto done = write();
-  try {
-    if (!interface_.empty()) os::send_by_relay(interface_, addresses());
-  } catch (const SetupError& error) {
-    done = fail("{}", error.what());
-  }
-  if (!done) {
-    tell(done.error().text);
-    retry_ = context_.loop.after(kEndpointRetry, [this] {
-      forward();
-      owner_.changed();
-    });
-    return;
-  }
-  for (std::size_t i = 0; i < correspondents_.size(); ++i) update(i);
-  reached_ = all_are_told() ? Phase::flipped : Phase::forwarded;  // kept when the uplink is here
 }
 
 void EndpointLead::update(std::size_t index) {
@@ -423,21 +406,27 @@ std::set<Ends> EndpointLead::inherited_ends() const {
 
 // Its connections are those that it told of last.
 void EndpointLead::abandon_source() {
-  if (reached_ >= Phase::forwarded) return;
-  if (const auto done = inherit(nlohmann::json::object()); !done) tell(done.error().text);
-  if (const auto done = write(); !done) tell(done.error().text);
-  for (std::size_t i = 0; i < correspondents_.size(); ++i) update(i);
-  reached_ = all_are_told() ? Phase::flipped : Phase::forwarded;
+  if (stands_) return;
+  lead();
+  stand(nlohmann::json::object());
   save();
 }
 
 void EndpointLead::uplink_stands(const nlohmann::json& told, std::function<void()> done) {
-  const std::set<Ends> before = inherited_ends();
-  if (const auto inherited = inherit(told); !inherited) tell(inherited.error().text);
-  if (before != inherited_ends()) {
-    for (std::size_t i = 0; i < correspondents_.size(); ++i) update(i);
-  }
+  stand(told);
   done();
+}
+
+// Who may have moved, too, hears of where the guest is when the kernel here knows who has: else
+// what comes from a correspondent's place on the way would be a stranger's to the guest, who resets
+// it.
+void EndpointLead::stand(const nlohmann::json& told) {
+  stands_ = true;
+  const std::set<Ends> before = inherited_ends();
+  if (const auto done = inherit(told); !done) tell(done.error().text);
+  const bool is_news = before != inherited_ends();
+  update_all([&](const auto& each) { return is_news || !(each.is_asked || each.was_told); });
+  if (reached_ == Phase::forwarded && all_are_told()) reached_ = Phase::flipped;
 }
 
 }  // namespace godwit::agent

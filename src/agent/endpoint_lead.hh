@@ -5,7 +5,9 @@
 // host.
 //
 //   stage   the hosts of correspondents agree on labels; a relay is made for all others
-//   lead    the kernel here has the connections; correspondents' hosts are told, the relay forwards
+//   lead    what the relay brings, and takes, is the guest's; so is what comes from correspondents
+//           that cannot move: their hosts are told
+//   the uplink there stands: the kernel here has its last connections, all hosts are told
 //   then    what is left is counted; the relay ends with its last connection, or in time
 //   stay    the guest goes on: what it came with is relayed to there, for as long as that needs it
 //
@@ -29,7 +31,6 @@ class EndpointLead final : public Lead, public EndpointStay {
   void stage() override;
   void undo() override;
   void restart() override;
-  void gather() override;
   void lead() override;
   void abandon_source() override;
   void uplink_stands(const nlohmann::json& told, std::function<void()> done) override;
@@ -55,6 +56,7 @@ class EndpointLead final : public Lead, public EndpointStay {
     Bytes secret{};
     std::set<Ip> direct{};   // once it knows where the guest is
     std::set<Ip> awaited{};  // known to be there, without its word yet
+    bool may_move = true;    // some of them, as guests of the fabric
     bool was_told = false, has_answered = false, is_asked = false, is_ended = false;
   };
   struct Alive {  // connections that are older than the move
@@ -74,13 +76,13 @@ class EndpointLead final : public Lead, public EndpointStay {
   void remove_relay();
   void refuse(const std::string& why);
   void take_back();
-  void list();
   Result<> inherit(const nlohmann::json& told);
   Result<> mark_inherited();
   Result<> forget_others(const std::vector<os::Connection>& before);
   std::vector<os::Connection> began_since() const;
   Result<> write();
-  void forward();
+  void stand(const nlohmann::json& told);
+  void update_all(const std::function<bool(const Correspondents&)>& are_meant);
   void update(std::size_t index);
   void updated(std::size_t index, const Result<nlohmann::json>& reply);
   std::vector<std::size_t> moved_on(std::size_t index, const nlohmann::json& reply);
@@ -119,10 +121,10 @@ class EndpointLead final : public Lead, public EndpointStay {
   std::size_t cut_ = 0;     // that the end of the relay reset
   bool are_saved_ = false;  // those in inherited_
   bool is_over_ = false, is_given_up_ = false;
+  bool stands_ = false;    // the uplink there, or nobody asks for it any more
   bool renames_ = false;   // the source's host, or one before it
   bool has_left_ = false;  // the guest, after it was here
   bool is_home_told_ = false;
-  bool is_listing_ = false, has_listed_ = false, is_leading_ = false;
   std::string refusal_, trouble_;
   os::Loop::Timer retry_, watch_;
   std::map<std::size_t, os::Loop::Timer> update_retries_;

@@ -123,12 +123,11 @@ TEST_F(EndpointLeadTest, ASourceThatDiesThenIsNotWaitedFor) {
   sessions.away = {"home"};
   move.run();
   settle();
-  EXPECT_FALSE(move.lead().is_forwarded());
+  EXPECT_EQ(asked("flow.update q1"), 0U);
   host("f1").in([&] { move.lead().abandon_source(); });
   ASSERT_TRUE(is_direct(move));
   EXPECT_EQ(host("f1").tracked(kWeb, os::kInheritedMark).size(), 1U);
   EXPECT_EQ(associations()[0]["direct"], true);
-  EXPECT_EQ(asked("endpoint.list home"), 0U);
 }
 
 TEST_F(EndpointLeadTest, AConnectionThatBeganMeanwhileGoesAlong) {
@@ -141,6 +140,7 @@ TEST_F(EndpointLeadTest, AConnectionThatBeganMeanwhileGoesAlong) {
   move.stand();
   move.arrive();
   ASSERT_TRUE(until([&] { return host("q1").tracked(kPeer, os::kLabelledMark).size() == 2; }));
+  ASSERT_TRUE(is_direct(move));
   look(move);
   EXPECT_EQ(move.alive(), Alive(2, 0));
 }
@@ -154,6 +154,7 @@ TEST_F(EndpointLeadTest, WhatHasEndedMeanwhileIsNotWaitedFor) {
   host("home").in([&] { os::remove_connections({connection(kWeb, kPeer, 5001)}); });
   move.run();
   ASSERT_TRUE(until([&] { return move.lead().is_forwarded(); }));
+  move.stand();
   EXPECT_EQ(host("f1").tracked(kWeb, os::kInheritedMark).size(), 1U);
 }
 
@@ -182,16 +183,40 @@ TEST_F(EndpointLeadTest, AnUpdateWhoseAnswerIsLostIsSaidAgain) {
   EXPECT_EQ(associations()[0]["host"], "f1");
 }
 
-TEST_F(EndpointLeadTest, AListThatIsLostIsAskedForAgain) {
-  refuse_once("home", "endpoint.list");
+// What began since comes with the answer of the source, whose uplink stands by then.
+TEST_F(EndpointLeadTest, NobodyIsToldBeforeTheKernelHereKnows) {
   Move move = move_web();
   move.stage();
   expect_staged(move);
   move.run();
   settle();
-  EXPECT_EQ(asked("flow.update q1"), 0U);  // nobody is told before the kernel here knows
-  ASSERT_TRUE(until([&] { return move.lead().is_forwarded(); }));
+  EXPECT_TRUE(move.lead().is_forwarded());
+  EXPECT_EQ(asked("flow.update q1"), 0U);
+  move.stand();
+  ASSERT_TRUE(until([&] { return move.lead().is_led(); }));
   EXPECT_EQ(asked("flow.update q1"), 1U);
+}
+
+// Nobody's guest, so that it is where it was.
+TEST_F(EndpointLeadTest, WhoCannotMoveIsToldAtOnce) {
+  host("x1").in([] { os::Netlink().add_address("rack", kStranger.text() + "/24"); });
+  host("home").track({connection(kWeb, kStranger, 6000)});
+  host("x1").track({seen_by_peer(connection(kWeb, kStranger, 6000))});
+  Move move = move_web();
+  move.stage();
+  expect_staged(move);
+  move.run();
+  ASSERT_TRUE(until([&] { return host("x1").tracked(kStranger, os::kLabelledMark).size() == 1; }));
+  settle();
+  EXPECT_EQ(asked("flow.update x1"), 1U);
+  EXPECT_EQ(asked("flow.update q1"), 0U);
+  EXPECT_FALSE(move.lead().is_led());
+  move.stand();
+  move.arrive();
+  ASSERT_TRUE(is_direct(move));
+  EXPECT_EQ(asked("flow.update x1"), 1U);
+  look(move);
+  EXPECT_EQ(move.alive(), Alive(2, 0));
 }
 
 TEST_F(EndpointLeadTest, ARelayWhoseTimeIsOverRefuses) {
@@ -218,6 +243,7 @@ TEST_F(EndpointLeadTest, AMoveThatWasStagedIsSoAfterARestart) {
   host("home").in([&] { host("home").start(); });
   host("q1").in([&] { host("q1").start(); });
   move.run();
+  move.stand();
   ASSERT_TRUE(is_direct(move));
   EXPECT_EQ(associations()[0]["host"], "f1");
 }
@@ -236,6 +262,7 @@ TEST_F(EndpointLeadTest, WhatWasToldAndNotKeptIsToldAgain) {
   expect_staged(move);
   move.run();
   ASSERT_TRUE(until([&] { return move.lead().is_forwarded(); }));
+  move.stand();
   move.restart();
   EXPECT_FALSE(move.lead().is_forwarded());
   move.run();

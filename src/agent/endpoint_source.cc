@@ -92,7 +92,6 @@ void EndpointSource::on_request(PeerRequest request, const nlohmann::json& body)
   if (known->second.to != request.peer) {
     return request.answer(fail("guest {} goes to host {}", known->second.name, known->second.to));
   }
-  if (request.method == "endpoint.list") return request.answer(list(*uplink));
   if (request.method == "endpoint.end")
     return request.answer(end(*uplink, count_field(body, "reset") > 0));
   if (request.method == "endpoint.home") {
@@ -109,12 +108,16 @@ void EndpointSource::on_request(PeerRequest request, const nlohmann::json& body)
 
 // ---- who is at the other ends ----
 
+bool EndpointSource::is_of_fabric(const Ip& address) const {
+  const auto fabric = context_.fabrics.get();
+  return fabric && !fabric->homes_of(address).empty();
+}
+
 // An address of the fabric is served where it is at home, or where its guest proved to be since;
 // all others by whoever says so.
 bool EndpointSource::may_serve(const std::string& host, const Ip& address) const {
+  if (context_.associations.holder_of(address) == host || !is_of_fabric(address)) return true;
   const auto fabric = context_.fabrics.get();
-  if (context_.associations.holder_of(address) == host) return true;
-  if (!fabric || fabric->homes_of(address).empty()) return true;
   const auto at = fabric->find(host);
   return at && fabric->is_home(*at, address);
 }
@@ -237,6 +240,8 @@ void EndpointSource::agree(std::shared_ptr<Relay> relay, const Survey& survey,
     answer(*told);
   });
   for (const auto& [host, connections] : of_host) {
+    const bool may_move = std::ranges::any_of(
+        connections, [this](const auto& each) { return is_of_fabric(each.peer); });
     Bytes secret(crypto::KeyedHash::kKeySize);
     os::fill_random(secret);
     ask(host, "flow.stage",
@@ -246,12 +251,14 @@ void EndpointSource::agree(std::shared_ptr<Relay> relay, const Survey& survey,
          {"secret", to_hex(secret)},
          {"on_the_way", agent::to_json(on_the_way)},
          {"connections", agent::to_json(connections, secret)}},
-        [relay, told, gathering, to = host, secret,
+        [relay, told, gathering, to = host, secret, may_move,
          count = connections.size()](const Result<nlohmann::json>& reply) {
           if (reply) {
             relay->agreed.push_back(to);
-            (*told)["agreed"].push_back(
-                {{"host", to}, {"secret", to_hex(secret)}, {"connections", count}});
+            (*told)["agreed"].push_back({{"host", to},
+                                         {"secret", to_hex(secret)},
+                                         {"connections", count},
+                                         {"may_move", may_move}});
           } else {
             spdlog::warn("guest {}: its connections with host {} go by the relay: {}", relay->name,
                          to, reply.error().text);
@@ -264,9 +271,7 @@ void EndpointSource::agree(std::shared_ptr<Relay> relay, const Survey& survey,
 // ---- the relay ----
 
 Result<nlohmann::json> EndpointSource::list(const PortId& uplink) {
-  Relay& relay = relays_.at(uplink);
-  relay.is_listed = true;
-  keep_routed();
+  const Relay& relay = relays_.at(uplink);
   auto connections = context_.kernel.named_connections_of(relay.addresses);
   if (!connections) return std::unexpected(connections.error());
   const std::size_t all = connections->size();
@@ -438,13 +443,11 @@ void EndpointSource::sweep() {
 }
 
 void EndpointSource::keep_routed() {
-  std::set<Ip> kept, leaving;
+  std::set<Ip> kept;
   for (const auto& [guest, each] : relays_) {
     if (each.forwards) kept.insert(each.addresses.begin(), each.addresses.end());
-    if (each.forwards || each.is_listed)
-      leaving.insert(each.addresses.begin(), each.addresses.end());
   }
-  context_.associations.leave(std::move(leaving));
+  context_.associations.leave(kept);
   context_.network.keep_routed(std::move(kept));
 }
 

@@ -4,9 +4,6 @@
 // and the relay for all others. Asked by the host where the guest goes (endpoint_lead.hh):
 //
 //   endpoint.stage    agrees with the correspondents' hosts, makes this end of the relay
-//   endpoint.list     the guest's connections, as they are now, and what is agreed about those of
-//   its
-//                     correspondents that have moved or are about to
 //   endpoint.end      the relay goes, and the addresses are nobody's here; what still had
 //                     connections is refused for a while first, with resets
 //   endpoint.undo     all is as before endpoint.stage
@@ -90,7 +87,6 @@ class EndpointSource final {
     bool goes_home = false;             // where they need no other
     std::string port{}, interface{};    // this end
     std::vector<std::string> agreed{};  // with these hosts
-    bool is_listed = false;             // to there, since the agent has run: it is about to leave
     bool forwards = false, refuses = false;
     std::int64_t limit_s = 0;  // of its service
     std::int64_t until = 0;    // seconds since 1970; the guest's host should have ended it before
@@ -102,6 +98,7 @@ class EndpointSource final {
   };
 
   void look_around(const std::set<Ip>& guests, std::function<void(Result<Survey>)> done);
+  bool is_of_fabric(const Ip& address) const;
   bool may_serve(const std::string& host, const Ip& address) const;
   void stage(const std::string& peer, const nlohmann::json& body, Answer answer);
   void agree(std::shared_ptr<Relay> relay, const Survey& survey, const std::map<Ip, Ip>& on_the_way,

@@ -22,6 +22,7 @@
 #include "agent/connection_list.hh"
 #include "agent/connection_testing.hh"
 #include "agent/endpoint_lead.hh"
+#include "agent/relocations.hh"
 #include "os/netlink.hh"
 #include "os/netns.hh"
 #include "store/disk.hh"
@@ -41,6 +42,7 @@ struct Sessions {
   using Fault = std::function<std::optional<Error>(const std::string& to, const std::string& what)>;
   std::map<std::string, Host*> hosts;
   std::set<std::string> away;
+  unsigned protocol = kWithdrawProtocol;
   Fault refuses = [](auto&&...) { return std::nullopt; };       // before anything is done
   Fault loses_answer = [](auto&&...) { return std::nullopt; };  // when it is done
   std::vector<std::string> asked;                               // "flow.update q1"
@@ -62,7 +64,7 @@ class SessionsOf final : public Peers {
     return up;
   }
   Nanoseconds rtt(const std::string&) const override { return {}; }
-  unsigned protocol(const std::string&) const override { return kEndpointAgainProtocol; }
+  unsigned protocol(const std::string&) const override { return sessions_.protocol; }
   void request(const std::string& peer, const std::string& method, const json& body, Reply reply,
                Nanoseconds) override;
   Result<> push(const std::string&, const std::string&, BytesView) override { return {}; }
@@ -119,12 +121,14 @@ class Host {
   ~Host() {
     in([&] {
       network.guests_changed = nullptr;
+      relocations.reset();
       parts.reset();
       for (const auto& port : ports()) (void)network.remove_port(port, {});
     });
   }
   // As the agent was started again: what it kept is all that it knows.
   void start() {
+    relocations.reset();
     parts.reset();
     parts.emplace(EndpointParts::Context{.loop = loop,
                                          .config = config,
@@ -137,6 +141,15 @@ class Host {
     parts->associations.start();
     parts->source.start();
     parts->kernel.start();
+    relocations.emplace(Relocation::Context{.loop = loop,
+                                            .config = config,
+                                            .store = *store,
+                                            .network = network,
+                                            .peers = peers,
+                                            .device = device,
+                                            .events = events},
+                        fabrics, *parts);
+    relocations->start();
   }
   PortId add_guest(const std::string& name, const Ip& address) {
     return in([&] {
@@ -171,6 +184,10 @@ class Host {
       if (method.starts_with("flow.")) {
         return done(parts->associations.answer(peer, method, body));
       }
+      if (method.starts_with("uplink.")) {
+        PeerRequest request{.peer = peer, .method = method, .answer = std::move(done)};
+        return relocations->on_request(std::move(request), body);
+      }
       PeerRequest request{.peer = peer, .method = method, .answer = std::move(done)};
       method.starts_with("endpoint.") ? parts->source.on_request(std::move(request), body)
                                       : network.on_request(std::move(request), body);
@@ -183,12 +200,16 @@ class Host {
   std::unique_ptr<store::Store> store = store::open_on(std::make_shared<store::MemoryDisk>());
   Events events;
   SessionsOf peers;
-  WireThreads wires{
-      loop, config.name, {}, {.control = [](auto&&...) {}, .event = [](auto&&...) {}}};
+  WireThreads wires{loop,
+                    config.name,
+                    {},
+                    {.control = [](auto&&...) {},
+                     .event = [this](const wire::Event& event) { network.on_wire_event(event); }}};
   Network network{loop, config, *store, wires, events};
   Fabrics fabrics{*store, peers, events};
   DeviceDriver device{loop, config, *store, events};
   std::optional<EndpointParts> parts;
+  std::optional<Relocations> relocations;
 };
 
 inline void SessionsOf::request(const std::string& peer, const std::string& method,
@@ -238,13 +259,10 @@ class Move {
   void stage() {
     to_.in([&] { lead_->stage(); });
   }
-  // The uplink is held here.
+  // The uplink is held here, and the guest runs.
   void run() {
     record.wanted = Phase::flipped;
-    to_.in([&] {
-      lead_->gather();
-      lead_->lead();
-    });
+    to_.in([&] { lead_->lead(); });
   }
   // The source's has been told to stand.
   void stand() {

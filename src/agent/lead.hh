@@ -46,8 +46,6 @@ class Lead {
   virtual void stage() = 0;
   virtual void undo() = 0;     // what was staged: is_over() then, later
   virtual void restart() = 0;  // of the agent: goes on as the record says; lead() may come again
-  // While the uplink comes to be held: what lead() needs of the source. Repeated with the uplink.
-  virtual void gather() {}
   // What comes to this host waits in the uplink's TAP. From here on there is no way back.
   virtual void lead() = 0;
   virtual void abandon_source() = 0;  // it is gone, nobody waits for it; repeated while it is

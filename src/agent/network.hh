@@ -119,6 +119,7 @@ class Network final {
   };
   // Calls back when the wire thread has counted what it delivers.
   void run(const std::vector<PortId>& ports, std::function<void(Held)> done);
+  bool is_held(const PortId& port) const { return arriving_.contains(port); }
   void discard_held(const std::vector<PortId>& ports);
 
   // Guests in a routed network, behind uplinks of their own; network_guests.cc. Those that these
@@ -135,6 +136,8 @@ class Network final {
   void keep_routed(std::set<Ip> addresses) { kept_routed_ = std::move(addresses); }
   // The other end of its wire came here shortly before, which its host may not have heard yet.
   void correct_wire(nlohmann::json& described) const;
+  // Likewise, of one that is held, as nobody else will tell it.
+  void correct_held(const PortId& port);
   // An uplink that was held becomes the way to its guest, before it runs.
   Result<> route_guest(const PortId& port, const std::vector<GuestAddress>& guest);
   // As run(), of that uplink: what was for the guest meanwhile waits in its TAP.

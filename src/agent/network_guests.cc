@@ -124,6 +124,16 @@ void Network::correct_wire(nlohmann::json& described) const {
   described["wire"]["remote_epoch"] = found->second.epoch;
 }
 
+void Network::correct_held(const PortId& port) {
+  const auto wire = arriving_wires_.find(port);
+  const auto found =
+      wire == arriving_wires_.end() ? ports_.end() : ports_.find(wire->second.remote);
+  if (found == ports_.end()) return;
+  wire->second.remote_host = config_.name;
+  wire->second.remote_epoch = found->second.epoch;
+  wires_.connect(config_of(wire->second));
+}
+
 // Of a guest that is behind this uplink no more.
 void Network::unroute(const PortRecord& record) {
   try {

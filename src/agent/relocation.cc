@@ -45,6 +45,7 @@ void Relocation::stage(Done done) {
   staged_ = std::move(done);
   record_.wanted = Phase::staged;
   lead_->stage();
+  if (takes_back()) hold_uplink();
   advance();
 }
 
@@ -53,6 +54,9 @@ void Relocation::undo() {
   staged_ = nullptr;
   record_.wanted = Phase::undone;
   lead_->undo();
+  uplink_ = Uplink::there;
+  context_.network.discard_held({record_.port});
+  let_source_go();
   advance();
 }
 
@@ -64,27 +68,28 @@ void Relocation::staging_failed(const std::string& why) {
 
 void Relocation::staging() {
   if (staged_ && !lead_->refusal().empty()) return staging_failed(lead_->refusal());
-  if (!lead_->is_staged()) return;
+  if (!staged_ || !lead_->is_staged() || uplink_ == Uplink::asking) return;
   report_["staged_ms"] = elapsed_ms();
-  if (staged_) std::exchange(staged_, nullptr)(report_);
+  std::exchange(staged_, nullptr)(report_);
 }
 
 void Relocation::restart() {
   lead_->restart();
   if (is_staging()) return;  // its move says how it goes on
   if (record_.wanted != Phase::undone) return follow(nullptr);
+  let_source_go();
   advance();
 }
 
 void Relocation::advance() {
   if (is_over_) return;
   if (is_staging()) return staging();
-  if (lead_->is_forwarded() && uplink_ == Uplink::held) {
+  if (lead_->is_forwarded() && uplink_ == Uplink::led) {
     if (!report_.contains("forwarded_ms")) report_["forwarded_ms"] = elapsed_ms();
     pause_uplink();
   }
   if (is_here()) followed();
-  if (lead_->is_over() && (record_.wanted == Phase::undone || record_.source_told)) end();
+  if (lead_->is_over() && record_.source_told) end();
 }
 
 // ---- the uplink ----
@@ -94,16 +99,44 @@ void Relocation::follow(Done done) {
   began_ = context_.loop.now();
   if (record_.wanted == Phase::undone || is_over_) return;
   if (is_staging()) record_.wanted = Phase::flipped;
+  if (has_run()) {
+    uplink_ = Uplink::here;
+    record_.here = true;
+  }
   save();
-  if (uplink_ != Uplink::here) return move_uplink();
-  release_uplink();
-  clean_up();
+  go_on();
+}
+
+// Also when the agent ended before it had said so.
+bool Relocation::has_run() const {
+  return uplink_ == Uplink::here || context_.network.guest_uplink(record_.port) != nullptr;
+}
+
+void Relocation::go_on() {
+  switch (uplink_) {
+    case Uplink::there:
+      return hold_uplink();
+    case Uplink::held:
+      return lead_here();
+    case Uplink::pausing:
+      return pause_uplink();
+    case Uplink::here:
+      let_source_go();
+      return clean_up();
+    case Uplink::asking:
+    case Uplink::led:
+      return;  // until it is answered
+  }
 }
 
 void Relocation::ask_source(const char* method, Peers::Reply reply) {
-  context_.peers.request(record_.from, method,
-                         {{"port", record_.port.text()}, {"epoch", record_.epoch}},
-                         std::move(reply), kSourceTimeout);
+  context_.peers.request(
+      record_.from, method, {{"port", record_.port.text()}, {"epoch", record_.epoch}},
+      [reply = std::move(reply),
+       alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& answer) mutable {
+        if (!alive.expired()) reply(answer);
+      },
+      kSourceTimeout);
 }
 
 bool Relocation::source_is_gone() {
@@ -113,59 +146,67 @@ bool Relocation::source_is_gone() {
   return now - *source_lost_ >= kSourcePatience;
 }
 
+// While it is staged nothing is: the guest may come without.
 void Relocation::try_again(const std::string& why) {
   if (why != trouble_) {
     spdlog::warn("port {} does not follow from {} yet: {}", record_.name, record_.from, why);
   }
   trouble_ = why;
-  if (uplink_ != Uplink::pausing) uplink_ = Uplink::there;
-  uplink_timer_ = context_.loop.after(
-      kTryAgain, [this] { uplink_ == Uplink::pausing ? pause_uplink() : move_uplink(); });
+  if (uplink_ == Uplink::asking) uplink_ = Uplink::there;
+  if (is_staging()) return advance();
+  uplink_timer_ = context_.loop.after(kTryAgain, [this] { go_on(); });
 }
 
-void Relocation::move_uplink() {
-  if (context_.network.guest_uplink(record_.port) != nullptr) {  // it ran when the agent ended
-    uplink_ = Uplink::here;
-    record_.here = true;
-    save();
-    release_uplink();
-    return clean_up();
-  }
-  context_.network.discard_held({record_.port});
+void Relocation::hold_uplink() {
   uplink_ = Uplink::asking;
-  if (source_is_gone()) return hold_uplink(record_.described);
-  lead_->gather();
-  ask_source("uplink.offer",
-             [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
-               if (alive.expired()) return;
-               if (!reply) return try_again(reply.error().text);
-               hold_uplink(*reply);
-             });
+  if (source_is_gone()) {
+    const auto held = hold_alone();
+    return held ? uplink_held() : try_again(held.error().text);
+  }
+  ask_source("uplink.offer", [this](const Result<nlohmann::json>& reply) {
+    if (uplink_ != Uplink::asking) return;  // it was undone
+    reply ? offered(*reply) : try_again(reply.error().text);
+  });
 }
 
-void Relocation::hold_uplink(nlohmann::json described) {
-  context_.network.correct_wire(described);
-  const auto held =
-      context_.network.prepare_held(described, PortKind::uplink, record_.from, record_.epoch);
-  if (!held) return try_again(held.error().text);
-  if (*held != record_.port) {
-    context_.network.discard_held({*held});
-    return try_again("the source tells of another port");
+// One that is held is never held anew at the same epoch: others would use the keys of before.
+void Relocation::offered(const nlohmann::json& described) {
+  if (!context_.network.is_held(record_.port)) {
+    if (const auto held = hold(described); !held) return try_again(held.error().text);
   }
-  if (source_is_gone()) return uplink_held();
   context_.network.when_prepared({record_.port}, kHeldPatience,
                                  [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
-                                   if (alive.expired()) return;
-                                   if (!done) return try_again(done.error().text);
-                                   uplink_held();
+                                   if (alive.expired() || uplink_ != Uplink::asking) return;
+                                   done ? uplink_held() : try_again(done.error().text);
                                  });
 }
 
-// From here on there is no way back: what is for the guest comes to this host's kernel, and waits.
+Result<> Relocation::hold(nlohmann::json described) {
+  context_.network.correct_wire(described);
+  const auto held =
+      context_.network.prepare_held(described, PortKind::uplink, record_.from, record_.epoch);
+  if (!held) return std::unexpected(held.error());
+  if (*held == record_.port) return {};
+  context_.network.discard_held({*held});
+  return fail("the source tells of another port");
+}
+
+Result<> Relocation::hold_alone() {
+  if (!context_.network.is_held(record_.port)) return hold(record_.described);
+  context_.network.correct_held(record_.port);
+  return {};
+}
+
 void Relocation::uplink_held() {
+  uplink_ = Uplink::held;
+  is_staging() ? advance() : lead_here();
+}
+
+// From here on there is no way back: what is for the guest comes to this host's kernel, and waits.
+void Relocation::lead_here() {
   const auto routed = context_.network.route_guest(record_.port, lead_->guest());
   if (!routed) return try_again(routed.error().text);
-  uplink_ = Uplink::held;
+  uplink_ = Uplink::led;
   report_["held_ms"] = elapsed_ms();
   lead_->lead();
   await_source();
@@ -183,14 +224,13 @@ void Relocation::pause_uplink() {
   await_timer_.reset();
   if (source_is_gone()) {
     lead_->abandon_source();
+    context_.network.correct_held(record_.port);
     return run_uplink();
   }
-  ask_source("uplink.pause",
-             [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
-               if (alive.expired()) return;
-               if (!reply) return try_again(reply.error().text);
-               lead_->uplink_stands(*reply, [this] { run_uplink(); });
-             });
+  ask_source("uplink.pause", [this](const Result<nlohmann::json>& reply) {
+    if (!reply) return try_again(reply.error().text);
+    lead_->uplink_stands(*reply, [this] { run_uplink(); });
+  });
 }
 
 void Relocation::run_uplink() {
@@ -201,25 +241,32 @@ void Relocation::run_uplink() {
   save();
   (void)context_.store.end_group();  // on a full disk it waits
   report_["uplink_ms"] = elapsed_ms();
-  release_uplink();
+  let_source_go();
   context_.loop.post([this, alive = std::weak_ptr(alive_)] {
     if (!alive.expired()) clean_up();
   });
 }
 
-void Relocation::release_uplink() {
-  if (record_.source_told || is_releasing_) return;
-  is_releasing_ = true;
-  ask_source("uplink.release",
-             [this, alive = std::weak_ptr(alive_)](const Result<nlohmann::json>& reply) {
-               if (alive.expired()) return;
-               is_releasing_ = false;
-               if (reply) {
+// An older agent's offer stands until it is asked for it.
+bool Relocation::takes_back() const {
+  return context_.peers.protocol(record_.from) >= kWithdrawProtocol;
+}
+
+// Of its uplink, or of what it has offered.
+void Relocation::let_source_go() {
+  if (record_.source_told || is_telling_) return;
+  is_telling_ = true;
+  const bool is_undone = record_.wanted == Phase::undone;
+  ask_source(is_undone ? "uplink.withdraw" : "uplink.release",
+             [this, is_undone](const Result<nlohmann::json>& reply) {
+               is_telling_ = false;
+               const bool is_old = context_.peers.is_up(record_.from) && !takes_back();
+               if (reply || (is_undone && is_old)) {
                  record_.source_told = true;
                  save();
                  return advance();
                }
-               release_timer_ = context_.loop.after(kTryAgain, [this] { release_uplink(); });
+               tell_timer_ = context_.loop.after(kTryAgain, [this] { let_source_go(); });
              });
 }
 
@@ -245,15 +292,17 @@ void Relocation::end() {
   context_.events.publish("relocation", describe());
 }
 
+const char* Relocation::place_of_uplink() const {
+  if (uplink_ == Uplink::here) return "here";
+  return uplink_ == Uplink::there || uplink_ == Uplink::asking ? "there" : "held";
+}
+
 nlohmann::json Relocation::describe() const {
-  nlohmann::json json = {{"port", record_.name},
-                         {"from", record_.from},
-                         {"to", context_.config.name},
-                         {"phase", translate::to_text(lead_->reached())},
-                         {"uplink", record_.here ? "here" : "there"},
-                         {"strategy", to_text(record_.strategy)},
-                         {"lead", lead_->describe()},
-                         {"steps", report_}};
+  nlohmann::json json = {
+      {"port", record_.name},        {"from", record_.from},
+      {"to", context_.config.name},  {"phase", translate::to_text(lead_->reached())},
+      {"uplink", place_of_uplink()}, {"strategy", to_text(record_.strategy)},
+      {"lead", lead_->describe()},   {"steps", report_}};
   if (const std::string left = lead_->missing(); !left.empty()) json["waits_for"] = left;
   return json;
 }

@@ -3,15 +3,16 @@
 // packets for it are led there (lead.hh). Driven by the host where it goes, from before the pause
 // until nothing of it is left where it was:
 //
-//   stage ─▶ packets can be led here, none is yet                  ── undo ─▶ as before
+//   stage ─▶ packets can be led here, none is yet
+//         ─▶ the uplink is held here, its peer knows               ── undo ─▶ as before
 //   follow (the guest runs here, its wire still ends at the source's uplink)
-//     ─▶ the uplink is held here, its peer knows
-//     ─▶ the source's host sends on what comes to it: the uplink's TAP here keeps it
+//     ─▶ the source's host sends on what comes to it: the TAP of the held uplink keeps it
 //     ─▶ the uplink is paused there, and runs here: a hand-over as a vm's port's, none lost
 //     ─▶ all lead here ─▶ nothing comes to the source any more ─▶ what led there is cleaned up
 //
 // No step is in the guest's pause, and each can be repeated: what fails is tried again, the wire
-// serves meanwhile. Of a source that is gone nobody waits.
+// serves meanwhile. An uplink that could not be held in time, or is held no more since the agent
+// ended, is when the guest runs. Of a source that is gone nobody waits.
 #include <memory>
 
 #include "agent/lead.hh"
@@ -41,7 +42,8 @@ class Relocation final {
   nlohmann::json describe() const;
 
  private:
-  enum class Uplink : std::uint8_t { there, asking, held, pausing, here };
+  // Led: what is for the guest comes to the held one.
+  enum class Uplink : std::uint8_t { there, asking, held, led, pausing, here };
 
   void advance();
   void save();
@@ -49,16 +51,23 @@ class Relocation final {
   void staging_failed(const std::string& why);
   bool source_is_gone();
   void ask_source(const char* method, Peers::Reply reply);
-  void move_uplink();
-  void hold_uplink(nlohmann::json described);
+  bool has_run() const;
+  void hold_uplink();
+  void offered(const nlohmann::json& described);
+  Result<> hold(nlohmann::json described);
+  Result<> hold_alone();
   void uplink_held();
+  void lead_here();
   void await_source();
   void pause_uplink();
   void run_uplink();
   void try_again(const std::string& why);
-  void release_uplink();
+  void go_on();
+  bool takes_back() const;
+  void let_source_go();
   void clean_up();
   void followed();
+  const char* place_of_uplink() const;
   void end();
   double elapsed_ms() const;
 
@@ -66,13 +75,13 @@ class Relocation final {
   RelocationRecord record_;
   std::unique_ptr<Lead> lead_;
   Uplink uplink_ = Uplink::there;
-  bool is_over_ = false, is_releasing_ = false;
+  bool is_over_ = false, is_telling_ = false;
   Done staged_, followed_;
   nlohmann::json report_;
   Instant began_{};
   std::optional<Instant> source_lost_;
   std::string trouble_;  // that was told
-  os::Loop::Timer uplink_timer_, await_timer_, release_timer_;
+  os::Loop::Timer uplink_timer_, await_timer_, tell_timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -395,29 +395,51 @@ nlohmann::json Relocations::describe() const {
 
 // ---- moves from here ----
 
+bool Relocations::is_offered(const PortId& port, const Offer& offer) const {
+  const auto found = offers_.find(port);
+  return found != offers_.end() && found->second == offer;
+}
+
+void Relocations::offer(const PortId& port, const Offer& offer) {
+  offers_[port] = offer;
+  context_.network.offer_move(port, offer.to, offer.epoch);
+}
+
+void Relocations::withdraw(const PortId& port) {
+  offers_.erase(port);
+  context_.network.resume({port});
+}
+
 void Relocations::on_request(PeerRequest request, const nlohmann::json& body) {
   const auto port = id_field<PortId>(body, "port");
   if (!port) return request.answer(std::unexpected(port.error()));
   const Epoch epoch = epoch_field(body, "epoch", 0);
   const PortRecord* uplink = context_.network.guest_uplink(*port);
   const bool is_left = uplink == nullptr || uplink->epoch >= epoch;
+  const Offer asked{.to = request.peer, .epoch = epoch};
   if (request.method == "uplink.offer") {
     if (is_left) {
       return request.answer(fail("port {} is not on host {}", port->text(), context_.config.name));
     }
-    context_.network.offer_move(*port, request.peer, epoch);
+    offer(*port, asked);
     return request.answer(context_.network.describe_nic(*port));
   }
   if (is_left) return request.answer(nlohmann::json::object());  // it was done before
+  if (request.method == "uplink.withdraw") {
+    if (is_offered(*port, asked)) withdraw(*port);  // else it was offered to another since
+    return request.answer(nlohmann::json::object());
+  }
   if (request.method == "uplink.pause") {
     if (auto led = endpoint_.source.forward(*port, request.peer); !led) {
       return request.answer(std::unexpected(led.error()));
     }
+    if (!is_offered(*port, asked)) offer(*port, asked);  // by an agent that has ended since
     return context_.network.pause({*port}, {}, [this, port = *port, answer = request.answer] {
       answer(endpoint_.source.last_connections(port));
     });
   }
   if (request.method == "uplink.release") {
+    offers_.erase(*port);
     context_.network.release({*port}, epoch, [] {});
     return request.answer(nlohmann::json::object());
   }

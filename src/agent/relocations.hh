@@ -43,6 +43,12 @@ class Relocations final {
   void on_request(PeerRequest request, const nlohmann::json& body);
 
  private:
+  struct Offer {     // of an uplink here
+    std::string to;  // host
+    Epoch epoch = 0;
+    bool operator==(const Offer&) const = default;
+  };
+
   Result<RelocationRecord> record_of(const nlohmann::json& described, const std::string& from,
                                      Epoch epoch, const Leading& leading) const;
   Result<> leave_address(const translate::Fabric& fabric, const Leading& leading,
@@ -58,6 +64,9 @@ class Relocations final {
   std::set<Ip> used_addresses() const;
   // Throws SetupError.
   void begin(const RelocationRecord& record);
+  bool is_offered(const PortId& port, const Offer& offer) const;
+  void offer(const PortId& port, const Offer& offer);
+  void withdraw(const PortId& port);
   Relocation* find(const PortId& port) const;
   void sweep();
 
@@ -65,6 +74,7 @@ class Relocations final {
   const Fabrics& fabrics_;
   EndpointParts& endpoint_;
   std::map<PortId, std::unique_ptr<Relocation>> relocations_;
+  std::map<PortId, Offer> offers_;  // that wires know of, since this agent has run
 };
 
 }  // namespace godwit::agent

@@ -34,14 +34,16 @@ inline constexpr unsigned kTrustProtocol = 14;
 inline constexpr unsigned kStateBytesProtocol = 15;
 // That drives a fabric's device, and takes guests' uplinks.
 inline constexpr unsigned kRulesProtocol = 16;
-// That knows of connections that outlive an address.
-inline constexpr unsigned kEndpointProtocol = 17;
+// That knows of connections that outlive an address, and tells all of them as an uplink stands.
+inline constexpr unsigned kEndpointProtocol = 20;
 // That has slots for NICs, and tells a guest which one is its way from now on.
 inline constexpr unsigned kNicSlotsProtocol = 18;
 // That takes memory that was compressed in several windows.
 inline constexpr unsigned kWindowsProtocol = 19;
 // That takes guests which have moved by endpoint before, and lets them go on.
 inline constexpr unsigned kEndpointAgainProtocol = 20;
+// That lets an uplink be held before its guest stands, and takes back that it was offered.
+inline constexpr unsigned kWithdrawProtocol = 20;
 // What vms of a group share, before the target compresses it.
 inline constexpr ByteCount kMostShared{std::uint64_t{1} << 30};
 

@@ -326,6 +326,101 @@ TEST_F(MoveTest, AHostThatMissedItIsToldThatItsPortIsSuperseded) {
   EXPECT_THAT(at("b", kX), ElementsAre(1));
 }
 
+// A guest's NIC Y and its uplink X, both at a, go to b one after the other; X is held there before
+// Y goes (agent/relocation.hh).
+class TogetherTest : public ::testing::Test {
+ protected:
+  TogetherTest() {
+    net.session("a", "b", true);
+    for (const PortId& port : {kX, kY}) net["a"].engine.add_port({port, 1, "default"}, net.now());
+    net["a"].engine.connect(wire_of(kX), net.now());
+    net["a"].engine.connect(wire_of(kY), net.now());
+    for (const PortId& port : {kX, kY}) {
+      net["a"].engine.offer_move(port, "b", 2, net.now());
+      const WireConfig wire = wire_of(port);
+      net["b"].engine.prepare({port, 2, "default"}, "a", {&wire, 1}, net.now());
+    }
+    net.pass(milliseconds(500));
+    EXPECT_EQ(net["b"].count(EventKind::prepared), 2U);
+  }
+  static WireConfig wire_of(const PortId& port) {
+    return {kWire, port, port == kX ? kY : kX, 1, "a"};
+  }
+  void leave(const PortId& port) {
+    net["a"].engine.pause(port, {}, net.now());
+    net.settle();
+    net["b"].engine.run(port, net.now());
+    net["a"].engine.release(port, net.now());
+  }
+  void say(const std::string& host, const PortId& port, std::uint64_t number) {
+    send(net[host], port, number, net.now());
+  }
+  std::vector<std::uint64_t> at(const std::string& host, const PortId& port) {
+    return numbers(net[host].delivered[port]);
+  }
+
+  TestNet net{{"a", "b"}};
+};
+
+TEST_F(TogetherTest, OneIsHeldWhileItsPeerComesToTheSameHost) {
+  say("a", kX, 1);
+  net["a"].engine.pause(kY, {}, net.now());
+  say("a", kX, 2);
+  net.settle();
+  net["b"].engine.run(kY, net.now());
+  net["a"].engine.release(kY, net.now());
+  say("b", kY, 11);
+  net.pass(seconds(300));  // keys are changed while it is held
+  say("a", kX, 3);
+  say("b", kY, 12);
+  net.settle();
+  const std::uint64_t sent = net["b"].datagrams_sent;
+  net["a"].engine.pause(kX, {}, net.now());
+  say("b", kY, 13);
+  net.settle();
+  net["b"].engine.run(kX, net.now());  // at once: nobody has to be asked for anything
+  say("b", kX, 4);
+  say("b", kY, 14);
+  EXPECT_EQ(at("b", kY).back(), 4U);
+  net["a"].engine.release(kX, net.now());
+  net.settle();
+  EXPECT_LE(net["b"].datagrams_sent, sent + 8);
+  EXPECT_THAT(at("a", kY), ElementsAre(1));
+  EXPECT_THAT(at("b", kY), ElementsAre(2, 3, 4));
+  EXPECT_THAT(at("a", kX), ElementsAre(11, 12));
+  EXPECT_THAT(at("b", kX), ElementsAre(13, 14));
+  for (const WireStats& wire : net["b"].engine.wire_stats()) EXPECT_EQ(wire.state, "local");
+}
+
+TEST_F(TogetherTest, WhatIsTakenBackIsWaitedForByNobody) {
+  for (const PortId& port : {kX, kY}) {
+    net["b"].engine.discard(port, net.now());
+    net["a"].engine.resume(port, net.now());
+  }
+  net.pass(seconds(60));
+  EXPECT_EQ(net["a"].count(EventKind::peer_unknown), 0U);
+  EXPECT_TRUE(net["b"].engine.port_stats().empty());
+  say("a", kX, 1);
+  say("a", kY, 11);
+  EXPECT_THAT(at("a", kY), ElementsAre(1));
+  EXPECT_THAT(at("a", kX), ElementsAre(11));
+}
+
+// Nobody is left who would tell the held one where its peer is.
+TEST_F(TogetherTest, OneIsHeldWhileItsOldHostDies) {
+  leave(kY);
+  net.session("a", "b", false);
+  net.route = [](auto&&...) { return std::nullopt; };
+  net["b"].engine.connect({kWire, kX, kY, 2, "b"}, net.now());
+  net["b"].engine.run(kX, net.now());
+  net.pass(seconds(1));
+  say("b", kX, 1);
+  say("b", kY, 11);
+  net.pass(milliseconds(100));  // for the end of what came from there
+  EXPECT_THAT(at("b", kY), ElementsAre(1));
+  EXPECT_THAT(at("b", kX), ElementsAre(11));
+}
+
 class SmallBuffers : public MoveTest {
  protected:
   static Limits small() {

@@ -52,7 +52,10 @@ class Guest(Vm):
         return json.loads(done.stdout) if done.stdout else done.stderr
 
     def relocation(self):
-        found = [each for each in self.fleet.relocations(self.host) if each["port"] == self.uplink]
+        return self.relocation_at(self.host)
+
+    def relocation_at(self, host):
+        found = [each for each in self.fleet.relocations(host) if each["port"] == self.uplink]
         return found[0] if found else None
 
     def alive(self):
@@ -228,12 +231,34 @@ def test_what_was_agreed_is_undone_with_the_move(abroad):
         identifier = abroad.begin_move(guest, "h1", "f1", *Fleet.PATIENT, "--strategy", "endpoint")
         wait()
         assert abroad.get("x1", "/fabric")["associations"] != []
+        assert guest.relocation_at("f1")["uplink"] == "held" and abroad.has_interface("f1", guest.uplink)
         abroad.godwit("h1", "migration", "abort", identifier)
         go_on()
         abroad.wait_for_state("h1", identifier, "aborted")
     abroad.expect_nothing_left(guest, home="h1")
+    assert not abroad.has_interface("f1", guest.uplink)
     assert known.ask() == "same"
     # And it goes when it is asked to the next time.
+    guest.move("--strategy", "endpoint")
+    assert known.ask() == "same"
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("dies", ("h1", "f1"))
+def test_an_agent_dies_while_the_uplink_is_held(abroad, dies):
+    guest = Guest(abroad, 29 if dies == "h1" else 30)
+    known = Echo(guest, "x1")
+    with abroad.hook_before_pause("h1") as (wait, go_on):
+        identifier = abroad.begin_move(guest, "h1", "f1", *Fleet.PATIENT, "--strategy", "endpoint", "--on-restart", "abort")
+        wait()
+        assert guest.relocation_at("f1")["uplink"] == "held"
+        abroad.kill_agent(dies)
+        go_on()
+        abroad.start_agent(dies)
+        abroad.wait_for_state("h1", identifier, "aborted")
+    abroad.expect_nothing_left(guest, home="h1")
+    assert not abroad.has_interface("f1", guest.uplink)
+    assert known.ask() == "same"
     guest.move("--strategy", "endpoint")
     assert known.ask() == "same"
 

@@ -84,6 +84,9 @@ class DataCentre(Fleet):
                                  "ip route show proto 71; ip -6 route show proto 71").stdout
             assert left == "", f"{host}: {left}"
 
+    def has_interface(self, host, name):
+        return self.lab.exec(host, "ip", "link", "show", name, check=False).returncode == 0
+
     @contextlib.contextmanager
     def hook_before_pause(self, host):
         """A move from there waits in its hook; what is yielded waits for it, and lets it go on."""
@@ -342,9 +345,11 @@ def test_a_move_that_is_aborted_leaves_no_rule(centre):
         identifier = centre.begin_move(guest, "a1", "c2", *Fleet.PATIENT, "--strategy", "nat")
         wait()
         assert centre.rules() != []
+        assert centre.relocations("c2")[0]["uplink"] == "held" and centre.has_interface("c2", guest.uplink)
         centre.godwit("a1", "migration", "abort", identifier)
         go_on()
         centre.wait_for_state("a1", identifier, "aborted")
     wait_until(lambda: centre.relocations("c2") == [] and centre.rules() == [], 20, lambda: centre.rules())
+    assert not centre.has_interface("c2", guest.uplink)
     centre.expect_clean()
     guest.expect_answers()

@@ -1,0 +1,175 @@
+// A guest's uplink, from both of its hosts (strategy endpoint): it is held where the guest goes
+// before that stands, and let go of when the move is off.
+#include <gmock/gmock.h>
+
+#include "agent/endpoint_testing.hh"
+
+namespace godwit::agent::endpoint_testing {
+namespace {
+
+using testing::Contains;
+using testing::Not;
+
+struct RelocationTest : EndpointTest {
+  void stage(Epoch epoch = 7) {
+    const json uplink =
+        host("home").in([&] { return host("home").network.describe_nic(web); }).value();
+    staged.reset();
+    host("f1").in([&] {
+      f1().stage(json::array({uplink}), "home", epoch, {.strategy = Strategy::endpoint},
+                 [this](Result<json> told) { staged = std::move(told); });
+    });
+  }
+  void expect_staged(Epoch epoch = 7) {
+    stage(epoch);
+    ASSERT_TRUE(until([&] { return staged.has_value(); }));
+    ASSERT_TRUE(*staged) << staged->error().text;
+  }
+  void undo() {
+    host("f1").in([&] { f1().undo({web}); });
+  }
+  void follow() {
+    sessions.asked.clear();
+    host("f1").in([&] { f1().follow({web}, [](auto&&) {}); });
+  }
+  bool is_here() {
+    return until([&] { return host("f1").network.guest_uplink(web) != nullptr; });
+  }
+  bool is_held() { return host("f1").network.is_held(web); }
+  bool is_over() {
+    return until([&] { return f1().describe().empty(); });
+  }
+  bool has_interface() {
+    return host("f1").in([] { return os::Netlink().find("web").has_value(); });
+  }
+  Relocations& f1() { return *host("f1").relocations; }
+
+  std::optional<Result<json>> staged;
+};
+
+TEST_F(RelocationTest, AnUplinkIsHeldBeforeItsGuestStands) {
+  expect_staged();
+  EXPECT_TRUE(is_held());
+  EXPECT_EQ(f1().describe()[0]["uplink"], "held");
+  EXPECT_FALSE(host("f1").network.guests().contains(kWeb));  // nothing comes for it yet
+  follow();
+  ASSERT_TRUE(is_here());
+  EXPECT_EQ(sessions.asked.front(), "uplink.pause home");
+  EXPECT_THAT(sessions.asked, Not(Contains("uplink.offer home")));
+  EXPECT_TRUE(until([&] { return host("home").network.guest_uplink(web) == nullptr; }));
+  EXPECT_EQ(f1().describe()[0]["uplink"], "here");
+}
+
+TEST_F(RelocationTest, WhatIsHeldIsGivenUpWithTheMove) {
+  expect_staged();
+  EXPECT_TRUE(has_interface());
+  undo();
+  EXPECT_FALSE(is_held());
+  EXPECT_TRUE(is_over());
+  EXPECT_EQ(asked("uplink.withdraw home"), 1U);
+  EXPECT_FALSE(has_interface());
+  EXPECT_EQ(host("f1").store->list("relocation").size(), 0U);
+  EXPECT_NE(host("home").network.guest_uplink(web), nullptr);
+  ASSERT_TRUE(until([&] { return host("home").ports().size() == 1; }));  // the relay's is gone
+  expect_staged(8);
+  follow();
+  EXPECT_TRUE(is_here());
+}
+
+TEST_F(RelocationTest, AMoveIsOffWhileItsUplinkIsAskedFor) {
+  stage();
+  undo();
+  EXPECT_TRUE(is_over());
+  settle();
+  EXPECT_FALSE(is_held());
+  EXPECT_FALSE(has_interface());
+}
+
+TEST_F(RelocationTest, ASourceThatIsAwayHearsOfItWhenItIsBack) {
+  expect_staged();
+  sessions.away = {"home"};
+  undo();
+  settle();
+  EXPECT_FALSE(f1().describe().empty());
+  sessions.away.clear();
+  EXPECT_TRUE(is_over());
+  EXPECT_EQ(asked("uplink.withdraw home"), 1U);
+}
+
+TEST_F(RelocationTest, OneThatCouldNotBeHeldIsWhenItsGuestRuns) {
+  sessions.refuses = [](const auto&, const auto& method) {
+    return method == "uplink.offer" ? std::optional(Error{"no"}) : std::nullopt;
+  };
+  expect_staged();
+  EXPECT_FALSE(is_held());
+  sessions.refuses = [](auto&&...) { return std::nullopt; };
+  follow();
+  EXPECT_TRUE(is_here());
+  EXPECT_EQ(asked("uplink.offer home"), 1U);
+}
+
+TEST_F(RelocationTest, TheGuestMayRunBeforeItIsHeld) {
+  stage();
+  ASSERT_TRUE(until([&] { return asked("uplink.offer home") == 1; }));
+  EXPECT_FALSE(is_held());
+  host("f1").in([&] { f1().follow({web}, [](auto&&) {}); });
+  EXPECT_TRUE(is_here());
+  EXPECT_EQ(asked("uplink.offer home"), 1U);
+}
+
+// It would stand by its offer for ever.
+TEST_F(RelocationTest, AnOlderSourceIsAskedWhenTheGuestRuns) {
+  sessions.protocol = kWithdrawProtocol - 1;
+  expect_staged();
+  EXPECT_EQ(asked("uplink.offer home"), 0U);
+  follow();
+  EXPECT_TRUE(is_here());
+  EXPECT_EQ(asked("uplink.offer home"), 1U);
+}
+
+TEST_F(RelocationTest, AnAgentThatIsStartedAgainHoldsItWhenTheGuestRuns) {
+  expect_staged();
+  host("f1").in([&] {
+    host("f1").network.discard_held({web});  // as nobody has told the next one's wires of it
+    host("f1").start();
+  });
+  follow();
+  EXPECT_TRUE(is_here());
+  EXPECT_EQ(asked("uplink.offer home"), 1U);
+}
+
+TEST_F(RelocationTest, ASourceThatDiesThenIsNotWaitedFor) {
+  expect_staged();
+  sessions.away = {"home"};
+  follow();
+  EXPECT_TRUE(is_here());
+  EXPECT_NE(host("home").network.guest_uplink(web), nullptr);
+  sessions.away.clear();  // it is told when it is back
+  EXPECT_TRUE(until([&] { return host("home").network.guest_uplink(web) == nullptr; }));
+}
+
+// The agent that had offered it ended; what comes in the pause is not lost all the same.
+TEST_F(RelocationTest, ASourceThatHasForgottenItsOfferPausesAllTheSame) {
+  expect_staged();
+  host("home").in([&] {
+    host("home").network.resume({web});
+    host("home").start();
+  });
+  wire::PortState state{};
+  sessions.loses_answer = [&](const auto&, const auto& method) {
+    if (method == "uplink.pause") {
+      host("home").wires.stats([&](const WireThreads::Stats& stats) {
+        for (const auto& port : stats.ports) {
+          if (port.id.port == web) state = port.state;
+        }
+      });
+    }
+    return std::optional<Error>();
+  };
+  follow();
+  EXPECT_TRUE(until([&] { return state == wire::PortState::paused; }));
+  EXPECT_TRUE(is_here());
+}
+
+}  // namespace
+}  // namespace godwit::agent::endpoint_testing
