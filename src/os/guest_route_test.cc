@@ -101,6 +101,30 @@ TEST_P(GuestRouteTest, TheGuestTalksWithItsSegmentAsIfItWereThere) {
   EXPECT_TRUE(passes(here, there, neighbour_ip())) << "and for all others to the guest";
 }
 
+// As while its uplink is held.
+TEST_P(GuestRouteTest, WhatComesBeforeTheGuestSaysWhereItIsWaits) {
+  constexpr int kDatagrams = 1000;
+  constexpr int kRoom = 8 << 20;
+  const Ip late = ip(is4() ? "10.1.1.21" : "fd01::21");
+  host().netns.run([&] { route_guest("guest", late); });
+  const Fd here = bound(guest(), ip(is4() ? "0.0.0.0" : "::"));
+  const Fd there = bound(host(), ip(is4() ? "10.1.1.10" : "fd01::10"));
+  ::setsockopt(here.number(), SOL_SOCKET, SO_RCVBUFFORCE, &kRoom, sizeof kRoom);
+  ::setsockopt(there.number(), SOL_SOCKET, SO_SNDBUFFORCE, &kRoom, sizeof kRoom);
+  const auto [address, size] = socket_address(late);
+  for (int i = 0; i < kDatagrams; ++i) {
+    ASSERT_EQ(::sendto(there.number(), &i, sizeof i, 0, reinterpret_cast<const sockaddr*>(&address),
+                       size),
+              sizeof i);
+  }
+  guest().netlink.add_address("eth0", late.text() + (is4() ? "/24" : "/128"));
+  for (int i = 0; i < kDatagrams; ++i) {
+    int number = -1;
+    ASSERT_EQ(::recv(here.number(), &number, sizeof number, 0), sizeof number) << i;
+    ASSERT_EQ(number, i);
+  }
+}
+
 TEST_P(GuestRouteTest, OnceItIsNotRoutedNobodyAnswersForIt) {
   host().netns.run([&] {
     route_guest("guest", guest_ip());
