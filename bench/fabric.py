@@ -12,7 +12,8 @@ topology is made.
 a and b are network namespaces; iperf3 runs in both, so on few CPUs all of them share these. forward-super: one TCP
 connection. forward-64: UDP with 18 bytes of payload, as fast as it is sent; what arrives counts. Interleaved, median.
 ovs: with the kernel's datapath, where its module is; ovs-netdev: with the one in its daemon. Its commands are printed.
-apply-1000: apply_case.py. switch-10k, nat-100k: component_moves.py. shop: shop_move.py.
+forward-64-tap: between guests' TAPs, without iperf3 (taps.py). apply-1000: apply_case.py. switch-10k, nat-100k:
+component_moves.py. shop: shop_move.py.
 """
 
 import argparse
@@ -28,6 +29,7 @@ sys.path.insert(0, str(ROOT / "demo"))
 import apply_case  # noqa: E402
 import component_moves  # noqa: E402
 import shop_move  # noqa: E402
+import taps  # noqa: E402
 from ovs import OpenVswitch  # noqa: E402
 from place import Place  # noqa: E402
 from stage import Lab, performed, wait_until, write_rows  # noqa: E402
@@ -40,7 +42,7 @@ OVS = ("ovs", "ovs-netdev")
 SYSTEMS = ("godwit", "godwit-wire", "linux-bridge", *OVS, "godwit-router", "linux-router", "godwit-nat", "linux-nat")
 UNITS = {"gbps": "Gbit/s", "mpps": "million frames/s"}
 CASES = {"forward-super": ("gbps", ()), "forward-64": ("mpps", ("-u", "-b0", "-l18"))}
-ALL_CASES = ("forward", "apply-1000", *component_moves.CASES, shop_move.CASE)
+ALL_CASES = ("forward", taps.CASE, "apply-1000", *component_moves.CASES, shop_move.CASE)
 MOVED_SYSTEMS = tuple(dict.fromkeys((*component_moves.KINDS, *shop_move.SYSTEMS)))
 LEAST_SUPER = 0.7  # of the kernel's
 
@@ -156,8 +158,12 @@ def judge(rows):
     return met
 
 
+def seconds_of(options):
+    return 2 if options.quick else 5
+
+
 def forward(options, rounds):
-    length_s = 2 if options.quick else 5
+    length_s = seconds_of(options)
     with Lab(options.lab) as lab, contextlib.ExitStack() as stack:
         joined, why_not = {}, {}
         for system in SYSTEMS:
@@ -192,7 +198,9 @@ def measured(options, case, rounds):
         return forward(options, rounds), judge
     if case == shop_move.CASE:
         return shop_move.measure(lambda: Lab(options.lab), options), shop_move.judge
-    with Lab(options.lab) as lab:
+    with Lab(options.lab) as lab, contextlib.ExitStack() as stack:
+        if case == taps.CASE:
+            return taps.measure(lab, stack, rounds, seconds_of(options)), taps.judge
         if case == "apply-1000":
             return apply_case.measure(lab, rounds), apply_case.judge
         return component_moves.measure(lab, case, options), component_moves.judge
