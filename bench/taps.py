@@ -138,6 +138,7 @@ def measure(lab, stack, rounds, length_s):
     said = {system: [] for system in SYSTEMS}
     for way in ways.values():
         way.measure(0.2)  # addresses are resolved, and learned
+    print(f"  {CASE}: per second of CPU of sender, receiver and agent together", flush=True)
     for _ in range(rounds):
         for system, way in ways.items():
             said[system].append(way.measure(length_s))
