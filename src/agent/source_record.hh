@@ -155,9 +155,9 @@ std::string spoken_name(const SourceRecord& record);
 // What the API shows of every move from `host`, in this state.
 nlohmann::json describe(const SourceRecord& record, const std::string& host,
                         const std::string& state);
-// How the vm's memory is encoded, for an agent that speaks `protocol`. The members of a group divide
-// the memory of one move among them: the kernel clears all of it, at both ends, while they are
-// copied; and they are encoded at the same time anyway.
+// How the vm's memory is encoded, for an agent that speaks `protocol`. The members of a group
+// divide the memory of one move among them: the kernel clears all of it, at both ends, while they
+// are copied; and they are encoded at the same time anyway.
 codec::Settings codec_settings(const SourceRecord& record, unsigned protocol);
 
 }  // namespace godwit::agent

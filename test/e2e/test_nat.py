@@ -232,6 +232,7 @@ def test_without_a_device_the_wire_is_stretched(centre):
     guest.move("a1", "--strategy", "wire")
 
 
+@pytest.mark.thorough
 def test_one_device_that_refuses_stops_the_move_before_the_pause(centre):
     guest = Guest(centre, 25)
     centre.lab.exec("router-agg3", "ip", "address", "add", f"{guest.address}/32", "dev", "lo")
