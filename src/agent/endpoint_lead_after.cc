@@ -18,7 +18,6 @@ using translate::RuleKind;
 
 namespace {
 
-constexpr Nanoseconds kEndpointWatch = seconds(5);
 // What left for the relay before its last sender heard of the move has come by then.
 constexpr Nanoseconds kUnderWay = seconds(1);
 
@@ -61,7 +60,7 @@ Result<EndpointLead::Alive> EndpointLead::count() const {
 }
 
 void EndpointLead::watch() {
-  watch_ = context_.loop.after(kEndpointWatch, [this] { watch(); });
+  watch_ = context_.loop.after(parts_.look_interval, [this] { watch(); });
   if (reached_ < Phase::forwarded) return;
   const auto alive = count();
   if (!alive) return tell(alive.error().text);

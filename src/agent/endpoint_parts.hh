@@ -39,6 +39,7 @@ struct EndpointParts {
   EndpointKernel kernel;
   Associations associations;
   EndpointSource source;
+  Nanoseconds look_interval = seconds(5);  // of leads, at what is left
 };
 
 }  // namespace godwit::agent

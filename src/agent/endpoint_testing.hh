@@ -138,6 +138,7 @@ class Host {
                                          .device = device,
                                          .fabrics = fabrics,
                                          .events = events});
+    parts->look_interval = milliseconds(500);
     parts->associations.start();
     parts->source.start();
     parts->kernel.start();
