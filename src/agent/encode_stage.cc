@@ -110,9 +110,8 @@ void EncodeStage::batched(Batched result) {
   std::ranges::move(result.batches, std::back_inserter(batches_));
   pack_waiting();
   spare_chunks_.push_back(std::move(result.chunk));
-  const std::uint64_t coded = stats_.coded;
   stats_ = result.stats;
-  stats_.coded = coded;
+  stats_.coded = encoded_.coded;
   const std::weak_ptr alive(alive_);
   for (const auto& mark : result.marks) {
     events_.mark(mark);
@@ -159,10 +158,10 @@ void EncodeStage::give_packed() {
     Packed& next = packed_.begin()->second;
     ++next_packed_;
     spare_plain_.push_back(std::move(next.plain));
-    stats_.coded += next.coded.size();
     encoded_ = {.raw = next.raw_end,
                 .coded = encoded_.coded + next.coded.size(),
                 .memory = next.memory_end};
+    stats_.coded = encoded_.coded;
     ends_.push_back(encoded_);
     coded_bytes_ += next.coded.size();
     coded_.push_back(std::move(next.coded));

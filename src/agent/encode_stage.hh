@@ -70,7 +70,6 @@ class EncodeStage final {
     Bytes bytes;
     std::size_t filled = 0;
     bool flush = false, finish = false;
-    int level = 0;
     Bytes spare;  // memory for a batch
   };
   struct Batched {

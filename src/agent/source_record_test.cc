@@ -20,6 +20,19 @@ TEST(SourceRecord, TheMembersOfAGroupDivideTheMemoryOfOneMove) {
   }
 }
 
+TEST(SourceRecord, WindowsAreForWhoKnowsOfThem) {
+  EXPECT_EQ(codec_settings(SourceRecord{}, kWindowsProtocol - 1).windows, 1);
+  codec::Settings settings{.windows = codec::kMaxWindows};
+  nlohmann::json told = nlohmann::json::parse(to_json(std::optional(settings)).dump());
+  EXPECT_EQ(parse_codec(told).value()->windows, codec::kMaxWindows);
+  for (const int wrong : {0, codec::kMaxWindows + 1}) {
+    told["windows"] = static_cast<unsigned>(wrong);
+    EXPECT_FALSE(parse_codec(told)) << wrong;
+  }
+  told.erase("windows");  // an older agent's
+  EXPECT_EQ(parse_codec(told).value()->windows, 1);
+}
+
 TEST(SharedPlace, IsToldAndBounded) {
   const SharedPlace place{
       .group = os::random_id<MigrationId>(), .member = 15, .most_pages = kMostShared.bytes / 4096};

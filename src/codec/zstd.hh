@@ -25,9 +25,9 @@ class Compressor final {
   struct Free {
     void operator()(ZSTD_CCtx_s* context) const;
   };
-  std::unique_ptr<ZSTD_CCtx_s, Free> context_;
   void begin_frame(int level);
 
+  std::unique_ptr<ZSTD_CCtx_s, Free> context_;
   Bytes room_;     // zeroed once, not with each batch
   int level_ = 0;  // of the frame; 0: none has begun
 };
