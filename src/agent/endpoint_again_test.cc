@@ -100,6 +100,10 @@ TEST_F(AgainTest, OnAThirdHostWhatIsOlderIsDirectAndTheRestRelayed) {
   EXPECT_TRUE(forwards("f1", "f2"));
   EXPECT_EQ(first->described()["went_on_to"], "f2");
   EXPECT_EQ(host("f1").parts->source.names(), std::set{first->fresh});
+  EXPECT_EQ(host("f1").parts->source.lent(), std::set<Ip>{});
+  // It is known by its own, wherever it is.
+  restart("home");
+  EXPECT_EQ(host("home").parts->source.lent(), std::set{kWeb});
 }
 
 TEST_F(AgainTest, ARelayEndsWithWhatItServesAndSoDoesTheOneBefore) {

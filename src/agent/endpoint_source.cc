@@ -66,6 +66,7 @@ void EndpointSource::ask(const std::string& agent, const std::string& method,
 }
 
 void EndpointSource::start() {
+  lent_.start();
   for (const auto& document : context_.store.list(kRelayKind)) {
     Relay known = relay(document.body);
     try {
@@ -302,6 +303,9 @@ Result<> EndpointSource::forward(const PortId& uplink, const std::string& peer) 
   if (relay.to != peer) return fail("guest {} goes to host {}", relay.name, relay.to);
   relay.forwards = true;
   relay.until = os::wall_clock_seconds() + relay.limit_s + kGrace;
+  for (const Ip& address : relay.addresses) {
+    if (!relay.names.contains(address)) lent_.lend(address, relay.until);
+  }
   keep_routed();
   try {
     // It still sends by its uplink here.

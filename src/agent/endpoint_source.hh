@@ -18,6 +18,7 @@
 
 #include "agent/associations.hh"
 #include "agent/device_driver.hh"
+#include "agent/lent_addresses.hh"
 
 namespace godwit::agent {
 
@@ -45,7 +46,7 @@ class EndpointSource final {
     DeviceDriver& device;
     const Fabrics& fabrics;
   };
-  explicit EndpointSource(const Context& context) : context_(context) {}
+  explicit EndpointSource(const Context& context) : context_(context), lent_(context.store) {}
 
   void start();  // after Network::start()
   void on_request(PeerRequest request, const nlohmann::json& body);
@@ -70,6 +71,8 @@ class EndpointSource final {
   void guest_is_back(const PortId& uplink);
   // Addresses of this host that guests elsewhere are known by.
   std::set<Ip> names() const;
+  // Those of guests that were at home here.
+  std::set<Ip> lent() const { return lent_.now(); }
   void add(const PortId& uplink, EndpointStay& stay) { stays_[uplink] = &stay; }
   void remove(const PortId& uplink, const EndpointStay& stay);
   // An agent's answer to flow.*, this one's too.
@@ -119,6 +122,7 @@ class EndpointSource final {
   static Relay relay(const nlohmann::json& json);
 
   Context context_;
+  LentAddresses lent_;
   std::map<PortId, Relay> relays_;
   std::map<PortId, EndpointStay*> stays_;
   os::Loop::Timer sweep_;

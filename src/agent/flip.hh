@@ -1,7 +1,7 @@
 #pragma once
-// A vm that has come to its second NIC's network (strategy secondary-nic, after Watanabe et al.):
-// from now on that NIC is its way for all that begins anew. It was configured before the move, so
-// this is all that is left to do after RESUME.
+// A vm that has come to the network of one of its NICs (strategy secondary-nic, after Watanabe et
+// al.): from now on that is its way for all that begins anew. It was configured before the move, or
+// the vm is at home, so this is all that is left to do after RESUME.
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>

@@ -199,7 +199,8 @@ void Migrations::choose_strategy(SourceRecord& record, const Findings& findings)
   }
   if (record.strategy != Strategy::secondary_nic) return;
   const Vm* vm = context_.vms.find(record.vm);
-  const auto* nic = vm == nullptr ? nullptr : second_nic_for(context_.network, *vm, record.to);
+  const auto* nic =
+      vm == nullptr ? nullptr : way_out_at(context_.network, *vm, record.to, findings.network);
   if (nic != nullptr) record.second_nic = nic->port;
 }
 

@@ -63,18 +63,9 @@ Check strategy_check(const SourceMove::Context& context, const Vm& vm, const std
   return passed("network", "guests' uplinks can follow it");
 }
 
-Check second_nic_check(const SourceMove::Context& context, const Vm& vm, const std::string& to) {
-  std::vector<PortId> nics;
-  for (const auto& nic : vm.spec().nics) nics.push_back(nic.port);
-  for (const PortId& id : context.network.guest_uplinks(nics)) {
-    const PortRecord* uplink = context.network.guest_uplink(id);
-    if (uplink == nullptr || !context.network.displaced_uplink(uplink->name)) continue;
-    return failed("second NIC",
-                  fmt::format("vm {} has left home before (port {}): from here it goes on by "
-                              "--strategy endpoint, or wire",
-                              vm.name(), uplink->name));
-  }
-  const qemu::NicSpec* nic = second_nic_for(context.network, vm, to);
+Check second_nic_check(const Network& network, const Vm& vm, const std::string& to,
+                       const nlohmann::json& plans) {
+  const qemu::NicSpec* nic = way_out_at(network, vm, to, plans);
   if (nic != nullptr) {
     return passed("second NIC",
                   fmt::format("NIC {} has an address of host {}'s network", nic->name, to));
@@ -87,11 +78,15 @@ Check second_nic_check(const SourceMove::Context& context, const Vm& vm, const s
 }
 
 // What the target answered of them.
-void conclude_strategy(const Wish& wish, bool has_uplinks, const nlohmann::json& reply,
-                       Findings& findings) {
-  if (!has_uplinks) return;
+void conclude_strategy(const SourceMove::Context& context, const Vm* vm, const std::string& to,
+                       const Wish& wish, const nlohmann::json& reply, Findings& findings) {
   findings.network = qemu::member(reply, "network");
-  if (!findings.network.is_null()) return;
+  if (!findings.network.is_null()) {
+    if (wish.strategy == Strategy::secondary_nic && vm != nullptr) {
+      findings.checks.push_back(second_nic_check(context.network, *vm, to, findings.network));
+    }
+    return;
+  }
   const std::string why = text_field_or(reply, "no_network", "its agent is too old");
   findings.checks.push_back(
       wish.strategy != Strategy::automatic
@@ -156,9 +151,6 @@ std::vector<Check> local_checks(const SourceMove::Context& context, Vm& vm, cons
   }
   if (wish.strategy == Strategy::nat || leaves_address(wish.strategy)) {
     checks.push_back(strategy_check(context, vm, to, wish));
-  }
-  if (wish.strategy == Strategy::secondary_nic) {
-    checks.push_back(second_nic_check(context, vm, to));
   }
   if (!wish.postcopy) return checks;
   if (!wish.compact) {
@@ -257,11 +249,13 @@ void ask_target(const SourceMove::Context& context, Vm& vm, const std::string& t
   }
   context.peers.request(
       to, "migration.preflight", body,
-      [context, to, wish, marker, volumes, seen, has_uplinks = !uplinks.empty(),
+      [context, name = vm.name(), to, wish, marker, volumes, seen, has_uplinks = !uplinks.empty(),
        checks = std::move(checks),
        done = std::move(done)](const Result<nlohmann::json>& reply) mutable {
         Findings findings = reply ? parse_findings(*reply) : Findings{};
-        if (reply) conclude_strategy(wish, has_uplinks, *reply, findings);
+        if (reply && has_uplinks) {
+          conclude_strategy(context, context.vms.find(name), to, wish, *reply, findings);
+        }
         done = with_connections(context, wish, std::move(done));
         if (!reply) {
           checks.push_back(failed("target", fmt::format("host {}: {}", to, reply.error().text)));
@@ -401,7 +395,19 @@ void find_snapshots(const SourceMove::Context& context, Vm& vm, const std::strin
 
 }  // namespace
 
-const qemu::NicSpec* second_nic_for(const Network& network, const Vm& vm, const std::string& host) {
+const qemu::NicSpec* way_out_at(const Network& network, const Vm& vm, const std::string& host,
+                                const nlohmann::json& plans) {
+  std::set<PortId> at_home;
+  for (const auto& plan : plans) {
+    const auto& addresses = array_field(plan, "addresses");
+    if (addresses.empty() || addresses[0].contains("new_address")) continue;
+    at_home.insert(id_field<PortId>(plan, "id").value_or(PortId{}));
+  }
+  for (const auto& nic : vm.spec().nics) {
+    for (const PortId& uplink : network.guest_uplinks({nic.port})) {
+      if (at_home.contains(uplink)) return &nic;
+    }
+  }
   for (const auto& nic : vm.spec().nics) {
     const auto peers = network.peers_of(nic.port);
     if (nic.network && std::ranges::find(peers, host) != peers.end()) return &nic;

@@ -49,9 +49,11 @@ struct Wish {
 void preflight(const SourceMove::Context& context, Vm& vm, const std::string& to, Wish wish,
                std::function<void(Findings)> done);
 
-// The vm's NIC that has an address of that host's network, and its wire ends there; null: it has
-// none (strategy secondary-nic).
-const qemu::NicSpec* second_nic_for(const Network& network, const Vm& vm, const std::string& host);
+// The vm's NIC that has an address of that host's network: one whose uplink is at home there, as
+// the target's plans tell; else one that was configured, and its wire ends there. Null: it has none
+// (strategy secondary-nic).
+const qemu::NicSpec* way_out_at(const Network& network, const Vm& vm, const std::string& host,
+                                const nlohmann::json& plans);
 
 // Of a preflight's {foreign_wires}: Network::foreign_wires().
 std::vector<Check> foreign_checks(const Network& network, const nlohmann::json& body);

@@ -115,6 +115,7 @@ std::set<Ip> Relocations::used_addresses() const {
   std::set<Ip> used = context_.network.locators();
   used.merge(context_.network.guests());
   used.merge(endpoint_.source.names());
+  used.merge(endpoint_.source.lent());
   for (const auto& [port, relocation] : relocations_) {
     if (relocation->is_over()) continue;
     for (const auto& each : relocation->record().addresses) used.insert(each.to_locator);

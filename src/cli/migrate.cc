@@ -74,8 +74,7 @@ std::vector<std::string> members_of(const Context& context, const std::string& t
   return {names.begin(), names.end()};
 }
 
-ExitStatus dry_run(const Context& context, const Move& move) {
-  const json report = context.post("/v1/migrations", body_of(move));
+ExitStatus print_dry_run(const Context& context, const json& report) {
   if (context.as_json) {
     context.print_json(report);
   } else {
@@ -95,6 +94,19 @@ ExitStatus start_and_watch(const Context& context, const Move& move) {
   return watch(context, move, context.post("/v1/migrations", body_of(move)));
 }
 
+std::string text_of_plan(const SecondNic& nic) {
+  if (!nic.way.empty()) {
+    return fmt::format(
+        "{} is at home at host {}: after the move it is the vm's way out, and "
+        "nothing is plugged in",
+        nic.way, nic.host);
+  }
+  return fmt::format(
+      "before it, {} is plugged into the vm and configured for a free address of "
+      "host {}; after it, that is its way out",
+      nic.port(), nic.host);
+}
+
 // With an address of the target's network before it moves; or, in the naive order, after that.
 ExitStatus migrate_with_second_nic(const Context& context, Move move) {
   if (move.vms.size() != 1 || move.detach || move.hold || !move.at.empty()) {
@@ -102,28 +114,33 @@ ExitStatus migrate_with_second_nic(const Context& context, Move move) {
                   "--strategy secondary-nic is for one vm that is watched on its way: without "
                   "--detach, --hold and --at");
   }
-  const SecondNic nic = plan_second_nic(context, move.vms.front(), move.to, move.resolvers);
+  // What would refuse it does so before anything is made.
   Move as_endpoint = move;
   as_endpoint.strategy = "endpoint";
+  as_endpoint.dry_run = true;
+  const json checked = context.post("/v1/migrations", body_of(as_endpoint));
+  const SecondNic nic =
+      plan_second_nic(context, move.vms.front(), move.to, move.resolvers, checked);
+  if (!nic.way.empty() && (move.configure == "after" || !move.resolvers.empty())) {
+    throw Failure(ExitStatus::refused,
+                  fmt::format("NIC {} is at home at host {}, with all its settings: without "
+                              "--configure and --resolver",
+                              nic.way, nic.host));
+  }
   if (move.dry_run) {
-    const ExitStatus status = dry_run(context, as_endpoint);
-    if (status == ExitStatus::done) {
-      context.say(
-          fmt::format("before it, {} is plugged into the vm and configured for a free "
-                      "address of host {}; after it, that is its way out",
-                      nic.port(), nic.host));
-    }
+    const ExitStatus status = print_dry_run(context, checked);
+    if (status == ExitStatus::done) context.say(text_of_plan(nic));
     return status;
   }
+  if (!checked.value("ok", false)) {
+    throw Failure(ExitStatus::refused, "refused, nothing was changed:\n" + preflight_text(checked));
+  }
+  if (!nic.way.empty()) return start_and_watch(context, move);
   if (move.configure == "after") {
+    as_endpoint.dry_run = false;
     const ExitStatus status = start_and_watch(context, as_endpoint);
     if (status == ExitStatus::done) make_second_nic_there(context, nic);
     return status;
-  }
-  as_endpoint.dry_run = true;  // what would refuse it does so before anything is made
-  const json checked = context.post("/v1/migrations", body_of(as_endpoint));
-  if (!checked.value("ok", false)) {
-    throw Failure(ExitStatus::refused, "refused, nothing was changed:\n" + preflight_text(checked));
   }
   make_second_nic(context, nic);
   try {
@@ -139,8 +156,8 @@ ExitStatus migrate_with_second_nic(const Context& context, Move move) {
 ExitStatus migrate(const Context& context, Move move) {
   if (!move.topology.empty()) move.vms = members_of(context, move.topology);
   if (move.strategy == "secondary-nic") return migrate_with_second_nic(context, std::move(move));
-  if (move.dry_run) return dry_run(context, move);
   const json started = context.post("/v1/migrations", body_of(move));
+  if (move.dry_run) return print_dry_run(context, started);
   if (!move.detach) return watch(context, move, started);
   if (context.as_json) context.print_json(started);
   context.say(started.at("id").get<std::string>());

@@ -32,8 +32,7 @@ json ends_of(const SecondNic& nic) {
 }
 
 // Of the guest's uplinks that the vm's NICs are wired to.
-json families_of(const Context& context, const std::string& vm) {
-  const json ports = context.fetch("/v1/ports");
+json families_of(const json& ports, const std::string& vm) {
   std::vector<std::string> wires;
   for (const json& port : ports) {
     if (port.value("vm", "") == vm && port.contains("wire")) wires.push_back(port["wire"]);
@@ -47,6 +46,40 @@ json families_of(const Context& context, const std::string& vm) {
     }
   }
   return families;
+}
+
+// Whose uplink is at home there, as the target plans: it gives that no new address.
+std::string way_at_home(const json& ports, const std::string& vm, const json& plans) {
+  for (const json& plan : plans) {
+    const json addresses = plan.value("addresses", json::array());
+    if (addresses.empty() || addresses[0].contains("new_address")) continue;
+    const auto uplink = std::ranges::find_if(
+        ports, [&](const json& port) { return port.value("name", "") == plan.value("port", ""); });
+    const std::string wire = uplink == ports.end() ? "" : uplink->value("wire", "");
+    if (wire.empty()) continue;
+    const auto nic = std::ranges::find_if(ports, [&](const json& port) {
+      return port.value("vm", "") == vm && port.value("wire", "") == wire;
+    });
+    if (nic != ports.end()) return nic->value("name", "");
+  }
+  return {};
+}
+
+void require_slot(const json& vm, const SecondNic& nic) {
+  std::vector<std::string> plugged;
+  for (const json& each : vm.value("nics", json::array())) {
+    if (each.value("port", "") == nic.port()) return;  // of an attempt before
+    if (each.contains("slot")) plugged.push_back(each.value("port", ""));
+  }
+  if (plugged.size() < vm.value("nic_slots", 0U)) return;
+  const std::string remedy =
+      plugged.empty() ? "run it with --nic-slots"
+                      : fmt::format("take out whose connections are over (godwit vm nic rm {} {})",
+                                    nic.vm, fmt::join(plugged, "|"));
+  throw Failure(ExitStatus::refused,
+                fmt::format("vm {} has no slot left for a second NIC: {}, or move it with "
+                            "--strategy endpoint, which needs none",
+                            nic.vm, remedy));
 }
 
 // What the guest is told of it.
@@ -119,8 +152,9 @@ void make_or_take_back(const Context& context, const Context& where, const Secon
 }  // namespace
 
 SecondNic plan_second_nic(const Context& context, const std::string& vm, const std::string& host,
-                          std::vector<std::string> resolvers) {
-  if (!context.fetch(path_of("vms", vm)).value("guest_agent", false)) {
+                          std::vector<std::string> resolvers, const json& planned) {
+  const json described = context.fetch(path_of("vms", vm));
+  if (!described.value("guest_agent", false)) {
     throw Failure(ExitStatus::refused,
                   fmt::format("vm {} has no channel to qemu-guest-agent, which is to configure its "
                               "second NIC: run it with --guest-agent, or move it with --strategy "
@@ -136,14 +170,19 @@ SecondNic plan_second_nic(const Context& context, const std::string& vm, const s
                               host));
   }
   SecondNic nic{.vm = vm, .host = host, .resolvers = std::move(resolvers)};
-  nic.families = families_of(context, vm);
-  if (!nic.families.empty()) return nic;
-  throw Failure(
-      ExitStatus::refused,
-      fmt::format("no NIC of vm {} is wired to a guest's uplink on this host (godwit port "
-                  "add NAME --uplink --guest IP): strategy secondary-nic is for guests "
-                  "in a routed network",
-                  vm));
+  const json ports = context.fetch("/v1/ports");
+  nic.families = families_of(ports, vm);
+  if (nic.families.empty()) {
+    throw Failure(
+        ExitStatus::refused,
+        fmt::format("no NIC of vm {} is wired to a guest's uplink on this host (godwit port "
+                    "add NAME --uplink --guest IP): strategy secondary-nic is for guests "
+                    "in a routed network",
+                    vm));
+  }
+  nic.way = way_at_home(ports, vm, planned.value("network", json::array()));
+  if (nic.way.empty()) require_slot(described, nic);
+  return nic;
 }
 
 void make_second_nic(const Context& context, const SecondNic& nic) {

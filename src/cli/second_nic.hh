@@ -6,7 +6,8 @@
 //   where it runs  a NIC is plugged into the vm, and wired to that uplink
 //   in the guest   the address, a way out for what has it, duplicates and neighbours looked for
 //
-// What is left is to make it the way of all that begins anew, which the host does after RESUME.
+// What is left is to make it the way of all that begins anew, which the host does after RESUME. A
+// vm that comes home, or to where it has been so, has such a NIC already.
 #include <string>
 #include <vector>
 
@@ -17,15 +18,17 @@ namespace godwit::cli {
 struct SecondNic {
   std::string vm, host;  // and where it goes
   std::vector<std::string> resolvers{};
-  json families{};  // of its addresses here, each of which it is to have there: "any4", "any6"
+  json families{};    // of its addresses here, each of which it is to have there: "any4", "any6"
+  std::string way{};  // the vm's NIC of that network; empty: it is to be made
 
   std::string uplink() const { return vm + "-at-" + host; }  // the port there
   std::string port() const { return vm + "-for-" + host; }   // the NIC's
 };
 
-// Throws Failure, with a remedy, if the vm cannot have one.
+// `planned`: what the agent says of the move, {network}. Throws Failure, with a remedy, if the vm
+// cannot have one.
 SecondNic plan_second_nic(const Context& context, const std::string& vm, const std::string& host,
-                          std::vector<std::string> resolvers);
+                          std::vector<std::string> resolvers, const json& planned);
 // Repeated, it goes on where it was. Throws Failure; then, and on Ctrl-C, it is taken back.
 void make_second_nic(const Context& context, const SecondNic& nic);
 // The naive order, to compare with: when the vm is there, and at once as its way out.

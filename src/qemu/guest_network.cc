@@ -76,6 +76,7 @@ Result<GuestNetworkReport> parse_report(const GuestOutput& output) {
 }
 
 void add_values(std::vector<std::string>& words, const NicNetwork& network) {
+  words.push_back(fmt::format("mtu={}", network.mtu));
   for (const IpPrefix& address : network.addresses) {
     words.push_back("address=" + address.text());
     if (address.length < (address.address.is4() ? 32 : 128)) {
@@ -91,14 +92,9 @@ void add_values(std::vector<std::string>& words, const NicNetwork& network) {
 
 void run_script(GuestAgent& agent, std::string verb, const NicSpec& nic,
                 std::vector<std::string> more, GuestNetworkAnswer answer) {
-  CHECK(nic.network.has_value(), "the NIC {} has no network", nic.name);
-  std::vector<std::string> words = {"-c",
-                                    std::string(kGuestNetworkScript),
-                                    "godwit-network",
-                                    std::move(verb),
-                                    fmt::format("mac={}", nic.mac),
-                                    fmt::format("mtu={}", nic.network->mtu)};
-  add_values(words, *nic.network);
+  std::vector<std::string> words = {"-c", std::string(kGuestNetworkScript), "godwit-network",
+                                    std::move(verb), fmt::format("mac={}", nic.mac)};
+  if (nic.network) add_values(words, *nic.network);
   std::ranges::move(more, std::back_inserter(words));
   agent.run("/bin/sh", std::move(words), kGuestNetworkLimit,
             [begun = agent.loop().now(), &loop = agent.loop(),
@@ -130,15 +126,17 @@ json to_json(const GuestNetworkReport& report) {
 }
 
 void configure(GuestAgent& agent, const NicSpec& nic, GuestNetworkAnswer answer) {
+  CHECK(nic.network.has_value(), "the NIC {} has no network", nic.name);
   run_script(agent, "configure", nic, {}, std::move(answer));
 }
 
 void make_default(GuestAgent& agent, const NicSpec& nic, bool drop_old, GuestNetworkAnswer answer) {
-  run_script(agent, "make_default", nic, {fmt::format("drop_old={}", drop_old ? 1 : 0)},
-             std::move(answer));
+  run_script(agent, nic.network ? "make_default" : "give_back", nic,
+             {fmt::format("drop_old={}", drop_old ? 1 : 0)}, std::move(answer));
 }
 
 void deconfigure(GuestAgent& agent, const NicSpec& nic, GuestNetworkAnswer answer) {
+  CHECK(nic.network.has_value(), "the NIC {} has no network", nic.name);
   run_script(agent, "deconfigure", nic, {}, std::move(answer));
 }
 

@@ -48,11 +48,13 @@ nlohmann::json to_json(const GuestNetworkReport& report);
 
 using GuestNetworkAnswer = std::move_only_function<void(Result<GuestNetworkReport>)>;
 
-// Of a NIC that has a network. Each is idempotent, and calls `answer` once, from the loop, if
+// Of a NIC that has a network; make_default() also of one that the vm was made with, whose guest
+// configured it itself. Each is idempotent, and calls `answer` once, from the loop, if
 // `agent` lives so long. After an error of configure() nothing that it added is left.
 void configure(GuestAgent& agent, const NicSpec& nic, GuestNetworkAnswer answer);
 // The old default route stays, with a worse metric, and so does the way out of its NIC's addresses.
-// `drop_old`: connections of MPTCP give the old NIC's addresses up.
+// `drop_old`: connections of MPTCP give the old NIC's addresses up. Of a NIC without a network: the
+// others give back what they took; what has their addresses keeps its way out.
 void make_default(GuestAgent& agent, const NicSpec& nic, bool drop_old, GuestNetworkAnswer answer);
 // Back to what was before configure(); also of a NIC that is gone from the guest.
 void deconfigure(GuestAgent& agent, const NicSpec& nic, GuestNetworkAnswer answer);

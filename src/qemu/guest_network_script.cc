@@ -313,6 +313,28 @@ make_default() {
   drop_old_addresses; step dropped
 }
 
+is_ours() {  # NIC
+  { ip -4 rule list; ip -6 rule list; } 2> /dev/null |
+    grep -q "^$own_rule:.* lookup $(table_of "$1")"
+}
+# The NIC is the way again that it was before any of ours, which keep the way out of their own
+# addresses.
+give_back() {
+  find_interface || fail "no NIC has the MAC $mac"
+  echo "interface $interface"
+  for link in /sys/class/net/*; do
+    interface=${link##*/}
+    [ -e "$link/device" ] && is_ours "$interface" || continue
+    read -r mac < "$link/address"
+    for f in -4 -6; do
+      ip $f route del default dev "$interface" metric "$(table_of "$interface")" 2> /dev/null
+    done
+    flip_all_back
+    restore_resolvers
+  done
+  step default
+}
+
 take_back() {
   find_interface || :
   flip_all_back
@@ -320,7 +342,9 @@ take_back() {
   delete_endpoints
   for address in $addresses; do
     f=$(family "$address")
-    while ip "$f" rule del from "${address%/*}" pref $own_rule 2> /dev/null; do :; done
+    for rule in $own_rule $old_rule; do
+      while ip "$f" rule del from "${address%/*}" pref $rule 2> /dev/null; do :; done
+    done
     [ -z "$interface" ] || ip "$f" addr del "$address" dev "$interface" 2> /dev/null
   done
   [ -n "$interface" ] || return 0
@@ -335,7 +359,7 @@ deconfigure() {
   step back
 }
 
-case $verb in configure|make_default|deconfigure) ;; *) fail "unknown verb" ;; esac
+case $verb in configure|make_default|give_back|deconfigure) ;; *) fail "unknown verb" ;; esac
 step begin
 has ip || fail "the guest has no program ip: install iproute2"
 $verb

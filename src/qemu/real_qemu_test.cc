@@ -651,6 +651,20 @@ TEST_F(RealQemuWithSlots, APluggedNicBecomesTheDefaultAndGoesAgain) {
   EXPECT_THAT(shell(*agent, "ip route get 192.0.2.1 from 10.9.0.2"), HasSubstr("dev eth0"));
   EXPECT_EQ(shell(*agent, "cat /etc/resolv.conf"), "nameserver 203.0.113.53\n");
 
+  // At home the first is the way again; the other's addresses keep theirs, and it can be it again.
+  for (int i = 0; i < 2; ++i) {
+    const auto home = await<GuestNetworkReport>(
+        [&](auto answer) { make_default(*agent, spec.nics[0], false, std::move(answer)); });
+    ASSERT_TRUE(home) << home.error().text;
+    EXPECT_EQ(home->interface, "eth0");
+    EXPECT_THAT(shell(*agent, "ip route get 192.0.2.1"), HasSubstr("dev eth0"));
+    EXPECT_THAT(shell(*agent, "ip route get 192.0.2.1 from 203.0.113.7"), HasSubstr("dev eth1"));
+    EXPECT_EQ(shell(*agent, "cat /etc/resolv.conf"), "nameserver 10.9.0.1\n");
+  }
+  ASSERT_TRUE(await<GuestNetworkReport>(
+      [&](auto answer) { make_default(*agent, uplink_nic, false, std::move(answer)); }));
+  EXPECT_THAT(shell(*agent, "ip route get 192.0.2.1"), HasSubstr("dev eth1"));
+
   const auto back = await<GuestNetworkReport>(
       [&](auto answer) { deconfigure(*agent, uplink_nic, std::move(answer)); });
   ASSERT_TRUE(back) << back.error().text;

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import test_endpoint
 from conftest import wait_until
-from test_endpoint import STRANGER, Echo, Guest
+from test_endpoint import STRANGER, Echo, Guest, answers
 
 shared, abroad = test_endpoint.shared, test_endpoint.abroad  # fixtures
 
@@ -30,8 +30,8 @@ class Traveller(Guest):
         words = self.run(f"ip route get {to}").split()
         return words[words.index("dev") + 1], words[words.index("src") + 1]
 
-    def new_address(self):
-        return self.nics()[self.second]["network"]["addresses"][0].split("/")[0]
+    def new_address(self, second=None):
+        return self.nics()[second or self.second]["network"]["addresses"][0].split("/")[0]
 
 
 def expect_no_second_nic(fleet, guest):
@@ -152,20 +152,87 @@ def test_without_a_guest_agent_another_strategy_is_named(abroad):
     assert f"{guest.name}-at-f1" not in abroad.ports_at("f1")
 
 
+def expect_aborted(abroad, guest, target):
+    move = abroad.popen(guest.host, abroad.bin / "godwit", "migrate", guest.name, "--to", target, "--strategy",
+                        "secondary-nic", "--bandwidth", "2mbit", "--max-downtime", "1ms")
+    last = lambda: abroad.last_migration(guest.host, guest) or {}  # noqa: E731
+    wait_until(lambda: last().get("to") == target and last().get("state") == "copying", 60, abroad.logs)
+    abroad.godwit(guest.host, "migration", "abort", last()["id"])
+    out, err = move.communicate(timeout=60)
+    assert move.returncode == 4, (out, err)
+
+
 @pytest.mark.thorough
 def test_an_aborted_move_takes_the_second_nic_back(abroad):
     guest = Traveller(abroad, 45)
     echo = Echo(guest, STRANGER)
-    move = abroad.popen("h1", abroad.bin / "godwit", "migrate", guest.name, "--to", "f1", "--strategy", "secondary-nic",
-                        "--bandwidth", "2mbit", "--max-downtime", "1ms")
-    wait_until(lambda: (abroad.last_migration("h1", guest) or {}).get("state") == "copying", 60, abroad.logs)
-    abroad.godwit("h1", "migration", "abort", abroad.last_migration("h1", guest)["id"])
-    out, err = move.communicate(timeout=60)
-    assert move.returncode == 4, (out, err)
+    expect_aborted(abroad, guest, "f1")
     expect_no_second_nic(abroad, guest)
     assert "10.66.2." not in guest.run("ip address; ip rule")
     assert echo.ask() == "same"
     echo.close()
+
+
+@pytest.mark.thorough
+def test_on_by_a_further_nic_and_home(abroad):
+    guest = Traveller(abroad, 47)
+    echoes = [Echo(guest, host) for host in ("x1", STRANGER)]
+    guest.move("--strategy", "secondary-nic")
+    at_f1 = guest.new_address()
+    echoes += [Echo(guest, host, at_f1) for host in ("x1", STRANGER)]
+    before, further = guest.nics(), f"{guest.name}-for-y1"
+    planned = abroad.godwit("f1", "migrate", guest.name, "--to", "y1", "--strategy", "secondary-nic", "--dry-run").stdout
+    assert f"{further} is plugged in" in planned, planned
+    assert guest.nics() == before and f"{guest.name}-at-y1" not in abroad.ports_at("y1")
+    expect_aborted(abroad, guest, "y1")
+    assert guest.nics() == before and further not in abroad.ports_at("f1")
+    assert f"{guest.name}-at-y1" not in abroad.ports_at("y1") and guest.way_out() == ("eth1", at_f1)
+    assert answers(echoes) == ["same"] * 4, abroad.logs()
+
+    moved = guest.move("--strategy", "secondary-nic", target="y1")
+    assert moved["flip"]["done"] and moved["flip"]["port"] == further, moved["flip"]
+    at_y1 = guest.new_address(further)
+    assert at_y1.startswith("10.66.4.") and guest.way_out() == ("eth2", at_y1)
+    assert answers(echoes) == ["same"] * 4, abroad.logs()
+    echoes += [Echo(guest, host, at_y1) for host in ("x1", STRANGER)]
+    assert answers(echoes) == ["same"] * 6, abroad.logs()
+
+    planned = abroad.godwit("y1", "migrate", guest.name, "--to", "h1", "--strategy", "secondary-nic", "--dry-run").stdout
+    assert f"{guest.port} is at home at host h1" in planned, planned
+    assert guest.way_out() == ("eth2", at_y1)
+    moved = guest.move("--strategy", "secondary-nic", target="h1")
+    assert moved["flip"]["done"] and moved["flip"]["port"] == guest.port, moved["flip"]
+    assert guest.way_out() == ("eth0", guest.address), guest.run("ip rule; ip route show table all")
+    echoes.append(Echo(guest, STRANGER))
+    assert answers(echoes) == ["same"] * 7, abroad.logs()
+    # What began at y1 ends with the NIC that it has; nothing else does.
+    for what in ("deconfigure", "rm"):
+        abroad.godwit("h1", "vm", "nic", what, guest.name, further)
+    assert set(guest.nics()) == {guest.port, guest.second} and guest.way_out() == ("eth0", guest.address)
+    assert answers(echoes[:4] + echoes[6:]) == ["same"] * 5
+    for echo in echoes:
+        echo.close()
+
+
+@pytest.mark.thorough
+def test_where_it_has_been_its_nic_is_the_way_again(abroad):
+    guest = Traveller(abroad, 48)
+    echo = Echo(guest, "x1")
+    guest.move("--strategy", "secondary-nic")
+    at_f1 = guest.new_address()
+    there = Echo(guest, STRANGER, at_f1)
+    guest.move("--strategy", "secondary-nic", target="h1")
+    assert guest.way_out() == ("eth0", guest.address)
+    # Nobody knows it by the place on the way that it had there: what f1 relayed of its own address ends.
+    left = lambda: [each for kind in ("relays", "relocations") for each in abroad.get("f1", "/fabric")[kind]  # noqa: E731
+                    if guest.uplink in (each.get("guest"), each.get("port"))]
+    wait_until(lambda: left() == [], 60, left)
+    others = Traveller(abroad, 49)
+    others.move("--strategy", "secondary-nic")
+    assert others.new_address() != at_f1
+    guest.move("--strategy", "secondary-nic")
+    assert guest.way_out() == ("eth1", at_f1) and set(guest.nics()) == {guest.port, guest.second}
+    assert answers([echo, there, Echo(guest, STRANGER, at_f1)]) == ["same"] * 3, abroad.logs()
 
 
 class Multipath:
