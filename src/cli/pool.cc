@@ -51,6 +51,7 @@ Pool pool_called(const Actual& actual, const std::string& name) {
 
 // All steps, those too that remove what is no part of it any more.
 void make_so(Context& context, Desired desired, const Actual& actual) {
+  desired.is_whole = false;  // what a pool does not say of its parts is its operator's to say
   auto problems = read_settings(desired);
   Plan plan = topology::plan(desired, actual);
   problems.insert(problems.end(), plan.problems.begin(), plan.problems.end());

@@ -7,7 +7,6 @@ namespace {
 
 using nlohmann::json;
 
-// What the file says and nothing else: what is left out stays as it is.
 void take_form(json& said, const json& shown) {
   for (auto& [key, value] : said.items()) {
     if (key != "ports" && shown.contains(key)) value = shown[key];
@@ -36,10 +35,10 @@ std::vector<Problem> read_settings(topology::Desired& desired) {
                           fmt::format("component '{}': {}", component.name, record.error().text)});
       continue;
     }
-    const json shown = fabric::to_json(*record);
-    take_form(component.settings, shown);
+    component.whole = fabric::whole(*record);
+    take_form(component.settings, component.whole);
     if (component.settings.contains("ports")) {
-      take_form_of_ports(component.settings["ports"], shown["ports"]);
+      take_form_of_ports(component.settings["ports"], component.whole["ports"]);
     }
   }
   return problems;

@@ -42,6 +42,10 @@ void read_port(Fields& fields, ComponentRecord& record, Settings& settings) {
   settings.read_port(name, fields);
 }
 
+void add_rest(json& object, const Fields& fields) {
+  for (const auto& [key, nothing] : fields.asked().items()) object.emplace(key, nothing);
+}
+
 }  // namespace
 
 const ComponentPort* ComponentRecord::port(std::string_view port_name) const {
@@ -69,6 +73,23 @@ json to_json(const ComponentRecord& record) {
                  {"topology", record.topology},
                  {"type", record.type},
                  {"ports", ports}});
+  return object;
+}
+
+json whole(const ComponentRecord& record) {
+  json object = record.settings->to_json();
+  const auto settings = record.settings->copy();
+  Fields fields(kNothingSaid);
+  settings->read(fields);
+  add_rest(object, fields);
+  json& ports = object["ports"] = json::array();
+  for (const ComponentPort& port : record.ports) {
+    json& shown = ports.emplace_back(record.settings->port_to_json(port.name));
+    Fields of_port(kNothingSaid);
+    settings->read_port(port.name, of_port);
+    add_rest(shown, of_port);
+    shown["name"] = port.name;
+  }
   return object;
 }
 

@@ -31,6 +31,10 @@ nlohmann::json to_json(const ComponentRecord& record);
 // Of the store.
 Result<ComponentRecord> component_record(const nlohmann::json& json);
 
+// Only what a request may say of it, but all of that: what to_json() leaves out as it is nothing,
+// too.
+nlohmann::json whole(const ComponentRecord& record);
+
 // {name, type?, tenant?, topology?, ports?: [{name, ...}], ...}, the rest as the type has it (its
 // Settings): a new one, without ids.
 Result<ComponentRecord> new_component(const nlohmann::json& request);

@@ -112,8 +112,8 @@ Result<> DhcpSettings::check(const PortPlaces& ports) const {
 json DhcpSettings::to_json() const {
   json object = {{"address", config_.address.text()},
                  {"networks", json::array()},
-                 {"mac", mac_ ? json(net::to_text(*mac_)) : json()},
                  {"reservations", json::array()}};
+  if (mac_) object["mac"] = net::to_text(*mac_);
   for (const auto& network : config_.networks) {
     object["networks"].push_back(fabric::to_json(network));
   }

@@ -51,8 +51,8 @@ Fields::Fields(const json& object) : object_(object) {
   if (!object.is_object()) fail("this is no object with fields");
 }
 
-const json& Fields::at(const char* key) {
-  known_.emplace_back(key);
+const json& Fields::at(const char* key, const json& nothing) {
+  if (json& asked = asked_[key]; asked.is_null()) asked = nothing;
   if (!object_.is_object()) return kNothing;
   const auto found = object_.find(key);
   return found == object_.end() ? kNothing : *found;
@@ -69,7 +69,7 @@ void Fields::take(const char* key, const Result<>& result) {
 bool Fields::has(const char* key) { return !at(key).is_null(); }
 
 bool Fields::is_text(const char* key, std::string& into) {
-  const json& value = at(key);
+  const json& value = at(key, "");
   if (value.is_null()) return false;
   if (!value.is_string()) return fail(fmt::format("'{}' is a text", key)), false;
   into = value.get<std::string>();
@@ -77,7 +77,7 @@ bool Fields::is_text(const char* key, std::string& into) {
 }
 
 Fields& Fields::flag(const char* key, bool& into) {
-  const json& value = at(key);
+  const json& value = at(key, false);
   if (value.is_boolean()) {
     into = value.get<bool>();
   } else if (!value.is_null()) {
@@ -92,7 +92,7 @@ Fields& Fields::text(const char* key, std::string& into) {
 }
 
 Fields& Fields::texts(const char* key, std::vector<std::string>& into) {
-  if (!has(key)) return *this;
+  if (at(key, json::array()).is_null()) return *this;
   into.clear();
   for (const json& each : list_at(key)) {
     if (!each.is_string()) return fail(fmt::format("'{}' is a list of texts", key)), *this;
@@ -102,7 +102,7 @@ Fields& Fields::texts(const char* key, std::vector<std::string>& into) {
 }
 
 Fields& Fields::word(const char* key, std::string& into) {
-  if (std::vector<std::string> one; has(key)) {
+  if (std::vector<std::string> one; !at(key, "").is_null()) {
     words(key, one);
     if (one.size() != 1) fail(fmt::format("'{}' is one word", key));
     if (one.size() == 1) into = one[0];
@@ -111,7 +111,7 @@ Fields& Fields::word(const char* key, std::string& into) {
 }
 
 Fields& Fields::words(const char* key, std::vector<std::string>& into) {
-  if (!has(key)) return *this;
+  if (at(key, json::array()).is_null()) return *this;
   into.clear();
   for (const json& each : list_at(key)) {
     const auto count = count_of(each);
@@ -124,7 +124,7 @@ Fields& Fields::words(const char* key, std::vector<std::string>& into) {
 
 std::optional<std::uint64_t> Fields::number_at(const char* key, std::uint64_t least,
                                                std::uint64_t most) {
-  const json& value = at(key);
+  const json& value = at(key, 0);
   if (value.is_null()) return std::nullopt;
   const auto count = count_of(value);
   if (count && *count >= least && *count <= most) return count;
@@ -168,7 +168,7 @@ Fields& Fields::mac(const char* key, std::optional<net::Mac>& into) {
 }
 
 Fields& Fields::each(const char* key, const std::function<void(Fields&)>& read) {
-  const json& value = at(key);
+  const json& value = at(key, json::array());
   if (!value.is_null() && !value.is_array()) fail(fmt::format("'{}' is a list", key));
   for (const json& object : value.is_array() ? value : json::array()) {
     Fields fields(object);
@@ -191,17 +191,16 @@ Fields& Fields::ignore(std::initializer_list<const char*> keys) {
 
 Fields& Fields::ignore_rest() {
   if (!object_.is_object()) return *this;
-  for (const auto& [key, value] : object_.items()) known_.push_back(key);
+  for (const auto& [key, value] : object_.items()) at(key.c_str());
   return *this;
 }
 
 Result<> Fields::done() const {
   if (error_) return godwit::fail("{}", *error_);
   for (const auto& [key, value] : object_.items()) {
-    if (std::ranges::find(known_, key) != known_.end()) continue;
-    auto known = known_;
-    std::ranges::sort(known);
-    known.erase(std::ranges::unique(known).begin(), known.end());
+    if (asked_.contains(key)) continue;
+    std::vector<std::string> known;
+    for (const auto& [asked, nothing] : asked_.items()) known.push_back(asked);
     return godwit::fail("there is no '{}' here, but {}", key, fmt::join(known, ", "));
   }
   return {};

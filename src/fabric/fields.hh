@@ -3,6 +3,7 @@
 // topology. What is missing leaves things as they are, a list of one may be written without its
 // brackets; the first field that is wrong is the error,
 // and so is one that nobody asked for: a word that was misspelt must not pass for nothing said.
+// What was asked for is known afterwards, so that a type's fields are written down once.
 #include <concepts>
 #include <functional>
 #include <limits>
@@ -28,6 +29,8 @@ class Fields final {
   explicit Fields(const nlohmann::json& object);
 
   bool has(const char* key);
+  // All that was asked for, each with the nothing of its kind: false, 0, "" or [].
+  const nlohmann::json& asked() const { return asked_; }
   Fields& flag(const char* key, bool& into);
   Fields& text(const char* key, std::string& into);
   Fields& texts(const char* key, std::vector<std::string>& into);  // all of them anew
@@ -41,9 +44,20 @@ class Fields final {
     if (const auto value = number_at(key, least, most)) into = static_cast<Number>(*value);
     return *this;
   }
+  // "" takes one away.
+  template <std::unsigned_integral Number>
+  Fields& number(const char* key, std::optional<Number>& into,
+                 std::type_identity_t<Number> most = std::numeric_limits<Number>::max()) {
+    if (at(key, "") == "") {
+      into.reset();
+    } else if (const auto value = number_at(key, 0, most)) {
+      into = static_cast<Number>(*value);
+    }
+    return *this;
+  }
   template <std::unsigned_integral Number>
   Fields& numbers(const char* key, std::vector<Number>& into, std::type_identity_t<Number> most) {
-    if (!has(key)) return *this;
+    if (at(key, nlohmann::json::array()).is_null()) return *this;
     into.clear();
     for (const auto value : numbers_at(key, most)) into.push_back(static_cast<Number>(value));
     return *this;
@@ -65,8 +79,8 @@ class Fields final {
   template <class Address>
   Fields& addresses(const char* key, std::vector<Address>& into) {
     std::vector<std::string> all;
-    if (!has(key)) return *this;
     texts(key, all);
+    if (!has(key)) return *this;
     into.clear();
     for (const std::string& text : all) take(key, parse(text, into.emplace_back()));
     return *this;
@@ -94,7 +108,7 @@ class Fields final {
   Result<> done() const;
 
  private:
-  const nlohmann::json& at(const char* key);
+  const nlohmann::json& at(const char* key, const nlohmann::json& nothing = nullptr);
   bool is_text(const char* key, std::string& into);
   void take(const char* key, const Result<>& result);
   std::optional<std::uint64_t> number_at(const char* key, std::uint64_t least, std::uint64_t most);
@@ -102,7 +116,7 @@ class Fields final {
   std::vector<std::uint64_t> numbers_at(const char* key, std::uint64_t most);
 
   const nlohmann::json& object_;
-  std::vector<std::string> known_{};
+  nlohmann::json asked_ = nlohmann::json::object();
   std::optional<std::string> error_{};
 };
 

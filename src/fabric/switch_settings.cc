@@ -13,21 +13,18 @@ constexpr std::uint32_t kMostMacs = 1 << 20;
 
 // Of one kind or the other: what is said of one ends the other.
 void read_vlans(Fields& fields, net::SwitchPort& port) {
-  const bool is_access = fields.has("access");
-  const bool is_trunk = fields.has("trunk") || fields.has("native");
-  if (is_access && is_trunk) {
+  net::SwitchPort said;
+  fields.number("access", said.access, net::kMostVlan)
+      .numbers("trunk", said.trunk, net::kMostVlan)
+      .number("native", said.native, net::kMostVlan);
+  if (said.access && (!said.trunk.empty() || said.native != net::kUntagged)) {
     return fields.fail("a port is of one VLAN (access), or a trunk of several");
   }
-  if (is_access) {
-    net::Vlan vlan = 0;
-    fields.number("access", vlan, net::kMostVlan);
-    port.access = vlan;
-    port.trunk.clear();
-    port.native = net::kUntagged;
+  if (fields.has("access") || fields.has("trunk") || fields.has("native")) {
+    port.access = said.access;
   }
-  if (is_trunk) port.access.reset();
-  fields.numbers("trunk", port.trunk, net::kMostVlan);
-  fields.number("native", port.native, net::kMostVlan);
+  if (said.access || fields.has("trunk")) port.trunk = said.trunk;
+  if (said.access || fields.has("native")) port.native = said.native;
 }
 
 const net::Switch& as_switch(const net::Component& component) {

@@ -62,6 +62,9 @@ struct WantedThing {
   std::string name, tenant;
   nlohmann::json settings;  // of the request that makes it, without name, host and tenant
   std::string where;
+  // Of a component, if it is known: all settings that its type has, those that the file leaves out
+  // as they are then, with its usual ports if it says none.
+  nlohmann::json whole = nlohmann::json::object();
 };
 
 struct WantedWire {
@@ -71,6 +74,9 @@ struct WantedWire {
 
 struct Desired {
   std::string name, tenant;
+  // What the file leaves out of a thing that this topology made is as it is where nobody says it.
+  // False: it is as somebody has said it elsewhere.
+  bool is_whole = true;
   std::vector<WantedThing> components, ports, vms;
   std::vector<WantedWire> wires;
 };

@@ -139,7 +139,8 @@ void Places::add_port(const std::string& host, const std::string& name, const st
 void Places::find_ports() {
   for (std::size_t i = 0; i < components_.size(); ++i) {
     const WantedThing& component = desired_.components[i];
-    for (const json& port : list_of(component.settings, "ports")) {
+    const bool is_known = component.whole.contains("ports");
+    for (const json& port : list_of(is_known ? component.whole : component.settings, "ports")) {
       const std::string name = component.name + "-" + text_at(port, "name");
       add_port(components_[i], name, component.where);
       said_place_[{components_[i], name}] = component.place;
@@ -164,7 +165,6 @@ std::optional<PortPlace> Places::end(const std::string& text, const std::string&
   std::set<std::string> hosts = hosts_of_port_[name];
   const bool is_of_file = !hosts.empty();
   if (!is_of_file) hosts = hosts_that_have_[name];
-  if (hosts.empty()) hosts = hosts_of_usual_port(name);
   const auto is_there = [&](const std::string& host) {
     return std::ranges::any_of(actual_.hosts, [&](const Host& each) {
       return each.name == host && (each.name == place || each.site == place);
@@ -191,17 +191,6 @@ std::optional<PortPlace> Places::end(const std::string& text, const std::string&
                                             fmt::join(hosts, fmt::format("/{} or ", name)), name)});
   }
   return std::nullopt;
-}
-
-// Of a component whose ports are left to its type: the host asked knows whether it has this one.
-std::set<std::string> Places::hosts_of_usual_port(const std::string& name) const {
-  std::set<std::string> hosts;
-  for (std::size_t i = 0; i < components_.size(); ++i) {
-    const WantedThing& component = desired_.components[i];
-    if (component.settings.contains("ports") || components_[i].empty()) continue;
-    if (name.starts_with(component.name + "-")) hosts.insert(components_[i]);
-  }
-  return hosts;
 }
 
 void Places::find_wires() {

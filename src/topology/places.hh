@@ -42,7 +42,6 @@ class Places final {
   void find_ports();
   void find_wires();
   std::optional<PortPlace> end(const std::string& text, const std::string& where);
-  std::set<std::string> hosts_of_usual_port(const std::string& name) const;
   std::string all_places() const;
 
   const Desired& desired_;

@@ -1,11 +1,12 @@
 #include "topology/plan.hh"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
 #include <set>
 
+#include "topology/difference.hh"
 #include "topology/places.hh"
 
 namespace godwit::topology {
@@ -14,47 +15,6 @@ namespace {
 using nlohmann::json;
 
 constexpr std::size_t kMostInterface = 15;  // IFNAMSIZ: a longer one is called otherwise
-
-// A name of digits may be written without quotes.
-json text_of(const json& value) { return value.is_number() ? json(value.dump()) : value; }
-
-bool same_scalar(const json& wanted, const json& is) {
-  if (wanted.is_number() && is.is_number()) return wanted.get<double>() == is.get<double>();
-  if (wanted.is_number() != is.is_number()) {
-    return wanted.is_structured() || is.is_structured() ? false : text_of(wanted) == text_of(is);
-  }
-  if (!wanted.is_string() || !is.is_string()) return wanted == is;
-  // MAC addresses and hexadecimal digits come back in lower case.
-  return std::ranges::equal(
-      wanted.get_ref<const std::string&>(), is.get_ref<const std::string&>(),
-      [](unsigned char a, unsigned char b) { return std::tolower(a) == std::tolower(b); });
-}
-
-const json* named(const json& list, const json& name) {
-  for (const json& each : list) {
-    if (each.is_object() && each.value("name", json()) == name) return &each;
-  }
-  return nullptr;
-}
-
-bool are_named(const json& list) {
-  return list.is_array() && std::ranges::all_of(list, [](const json& each) {
-           return each.is_object() && each.contains("name");
-         });
-}
-
-bool covers_ports(const json& wanted, const json& is) {
-  return std::ranges::all_of(wanted, [&](const json& port) {
-    const json* there = named(is, port.value("name", json()));
-    return there != nullptr && covers(port, *there);
-  });
-}
-
-// A false flag, an empty text or list, and zero are also said by saying nothing.
-bool is_nothing(const json& value) {
-  return value.is_null() || value == false || value == 0 || value == "" ||
-         (value.is_structured() && value.empty());
-}
 
 std::string path_of(const char* collection, const std::string& name) {
   return std::string("/v1/") + collection + "/" + name;  // names need no escapes
@@ -166,11 +126,19 @@ class Planner final {
     }
   }
 
-  static bool is_as_wanted(const WantedThing& wanted, const Thing& there) {
-    json settings = wanted.settings;
+  // What the file does not say of it is as it is where nobody says it.
+  bool is_whole(const Thing& there) const { return desired_.is_whole && is_ours(there.topology); }
+
+  bool is_as_wanted(const WantedThing& wanted, const Thing& there) const {
+    json settings = wanted.settings, whole = json::object();
     if (!settings.contains("kind")) settings["kind"] = "nic";
-    if (text_at(settings, "interface").size() > kMostInterface) settings.erase("interface");
-    return there.tenant == wanted.tenant && covers(settings, there.shown);
+    if (is_whole(there)) whole = {{"bridge", ""}, {"address", ""}, {"masquerade", false}};
+    if (is_whole(there) && settings["kind"] != "nic") whole["interface"] = wanted.name;
+    whole.update(settings);
+    for (json* each : {&settings, &whole}) {
+      if (text_at(*each, "interface").size() > kMostInterface) each->erase("interface");
+    }
+    return there.tenant == wanted.tenant && differing(settings, whole, there.shown).empty();
   }
 
   void plan_components() {
@@ -192,17 +160,25 @@ class Planner final {
                                           wanted.name));
         continue;
       }
-      if (!covers(wanted.settings, there->shown)) change_component(wanted, host);
-      if (wanted.settings.contains("ports")) prune_ports_of(*there);
+      change_component(wanted, *there);
+      if (is_whole(*there) || wanted.settings.contains("ports")) prune_ports_of(*there);
     }
   }
 
-  void change_component(const WantedThing& wanted, const std::string& host) {
-    json body = wanted.settings;
-    body.erase("type");
-    body["topology"] = desired_.name;  // of ports that are added
-    step(Phase::make, false, host, fmt::format("change component {}/{}", host, wanted.name),
-         {{"method", "POST"}, {"path", path_of("components", wanted.name)}, {"body", body}});
+  void change_component(const WantedThing& wanted, const Thing& there) {
+    std::set<std::string> made;
+    for (const Thing* port : ports_at(ports_of_component_, there)) {
+      if (is_whole(*port)) made.insert(port->name.substr(there.name.size() + 1));
+    }
+    auto change = difference(wanted, there.shown, is_whole(there), made);
+    if (!change) return;
+    change->settings["topology"] = desired_.name;  // of ports that are added
+    step(Phase::make, false, there.host,
+         fmt::format("change component {}/{}: {}", there.host, there.name,
+                     fmt::join(change->members, ", ")),
+         {{"method", "POST"},
+          {"path", path_of("components", there.name)},
+          {"body", std::move(change->settings)}});
   }
 
   void plan_vms() {
@@ -339,26 +315,6 @@ class Planner final {
 };
 
 }  // namespace
-
-bool covers(const json& wanted, const json& is) {
-  if (wanted.is_object() && is.is_object()) {
-    return std::ranges::all_of(wanted.items(), [&](const auto& member) {
-      if (!is.contains(member.key())) return is_nothing(member.value());
-      const json& there = is[member.key()];
-      if (member.key() == "ports" && are_named(member.value()) && are_named(there)) {
-        return covers_ports(member.value(), there);
-      }
-      return covers(member.value(), there);
-    });
-  }
-  // A list of one may be written without its brackets.
-  if (is.is_array() && !wanted.is_array()) return covers(json::array({wanted}), is);
-  if (wanted.is_array() && is.is_array()) {
-    return std::ranges::equal(wanted, is,
-                              [](const json& a, const json& b) { return covers(a, b); });
-  }
-  return same_scalar(wanted, is);
-}
 
 Plan plan(const Desired& desired, const Actual& actual) { return Planner(desired, actual).plan(); }
 

@@ -10,10 +10,11 @@
 // Steps of one phase may be taken in any order or beside each other, those of the next when all
 // of it are done. Each is one request, harmless when repeated: after a crash, plan again.
 //
-// What is not in the file is left alone, unless a topology of this name has made it: then it goes,
-// in steps that say `prune`. A vm is taken for made by it if one of its NICs' ports is; what is
-// there is not changed, and when it goes its disks stay. Vms and components that have moved stay
-// where they are: a move keeps what they know, a plan would not.
+// What is not in the file is left alone, unless a topology of this name has made it. Then a setting
+// goes back to its default, and a thing goes, in steps that say `prune`. A vm is taken for made by
+// it if one of its NICs' ports is; what is there is not changed, and when it goes its disks stay.
+// Vms and components that have moved stay where they are: a move keeps what they know, a plan would
+// not.
 #include "topology/model.hh"
 
 namespace godwit::topology {
@@ -38,9 +39,5 @@ struct Plan {
 };
 
 Plan plan(const Desired& desired, const Actual& actual);
-
-// Whether `is` has all that is wanted: objects their members, `ports` by name and perhaps more of
-// them, other lists item by item. Words for the test.
-bool covers(const nlohmann::json& wanted, const nlohmann::json& is);
 
 }  // namespace godwit::topology

@@ -168,6 +168,67 @@ def test_all_types_of_components(fleet):
     assert not things(fleet)["ports"]
 
 
+SETTINGS = """
+components:
+  lan:
+    host: e1
+    ageing_s: 60
+    mirror: tap
+    ports: {web: {access: 10, flooded_per_s: 500}, desk: {trunk: [5, 6], native: 5}, tap: {}}
+  core:
+    type: router
+    host: w1
+    ports: {a: {address: 10.1.0.1/24, mtu: 1400}}
+    routes: [{to: 10.9.0.0/16, via: 10.1.0.9}]
+    rules: [{action: drop, in: a, protocol: tcp, ports: 22}]
+  mine: {host: e1, ports: {a: {}}}
+ports:
+  out0: {host: e1, kind: uplink, interface: out, address: 10.4.0.1/24, masquerade: true}
+"""
+# What is left when all is taken out that can be.
+BARE = """
+components:
+  lan: {host: e1, ports: {web: {}, desk: {}, tap: {}}}
+  core: {type: router, host: w1, ports: {a: {address: 10.1.0.1/24}}}
+  mine: {host: e1, ports: {a: {}}}
+ports:
+  out0: {host: e1, kind: uplink}
+"""
+
+
+def test_what_is_no_longer_said_goes_back_to_its_default(fleet):
+    """Of what the topology made; a switch, and a port at a switch of its own, that others made stay as they are."""
+    fleet.godwit("e1", "component", "add", "mine", "--port", "a,access=7")
+    apply(fleet, SETTINGS)
+    fleet.godwit("e1", "component", "set", "lan", "--port", "guest,access=30")
+    assert apply(fleet, SETTINGS).stdout == "topology shop is as it shall be\n"
+    path = write(fleet, "e1", BARE)
+    assert fleet.godwit("e1", "diff", path, expect=6).stdout == (
+        "- remove port e1/out0\n+ add port e1/out0 anew\n"
+        "~ change component w1/core: routes, rules, mtu of a\n"
+        "~ change component e1/lan: ageing_s, mirror, native of desk, trunk of desk, access of web, flooded_per_s of web\n")
+    apply(fleet, BARE)
+    lan, core, mine = (fleet.get(host, f"/components/{name}")
+                       for host, name in (("e1", "lan"), ("w1", "core"), ("e1", "mine")))
+    ports = {port["name"]: port for port in lan["ports"]}
+    assert (lan["ageing_s"], lan["mirror"]) == (300, ""), lan
+    for name in ("web", "desk"):
+        port = ports[name]
+        assert (port.get("access"), port["trunk"], port["native"], port.get("flooded_per_s", 0)) == (None, [], 0, 0), port
+    assert ports["guest"]["access"] == 30 and mine["ports"][0]["access"] == 7
+    assert (core["routes"], core["rules"], core["ports"][0]["mtu"]) == ([], [], 1500), core
+    out0 = next(port for port in fleet.get("e1", "/ports") if port["name"] == "out0")
+    assert (out0["interface"], out0["address"], out0["masquerade"]) == ("out0", "", False), out0
+    assert apply(fleet, BARE).stdout == "topology shop is as it shall be\n"
+    fleet.godwit("e1", "diff", path)
+    exported = fleet.godwit("e1", "export", "--topology", "shop").stdout
+    assert apply(fleet, exported, "--dry-run", "--prune").stdout == "nothing to do\n", exported
+    # The guest's port hangs on nothing: its switch goes with it.
+    apply(fleet, "name: shop", "--prune")
+    fleet.godwit("e1", "component", "rm", "mine")
+    assert not things(fleet)["ports"]
+
+
 def test_it_goes_on_where_it_was_broken(fleet):
     """A host that is away is told; what came before it stays, and the next apply does the rest."""
     few = shop(fleet).split("vms:")[0] + "wires:\n  - [client/shop-lan, e1/shop-lan]\n"
