@@ -8,6 +8,7 @@ Cases, of which each is a link and a way, like first-idle-465mbit-27ms:
   base-present  its disk is an overlay on an image with the same, which both hosts have
   elsewhere     as idle, and the target has an image with the same, of which the vm's disk knows nothing
   postgres      a Debian, its PostgreSQL at work (disk_postgres.py)
+  debian-base   a Debian that has booted from an overlay on an image, which both hosts have (disk_debian.py)
   cloudnet-4    four vms at once, there only (disk_group.py)
 
 Systems: Godwit; qemu-mirror, which is QEMU's blockdev-mirror and then its pre-copy (mirror.py); qemu-mirror-sync, the same with
@@ -22,6 +23,7 @@ less than any copy of a running vm can cost.
   write_*_ms       how long the guest's writes on stable storage take: the slowest of the move (the pause is part of it); median and
                    99th percentile of those in step before the pause, or of all where none are (no figure: in step too shortly to be
                    looked at); `usual`: before the move
+  known_bytes      of memory, what the target had in an image (debian-base)
   disk_identical   1: what the guest did not write meanwhile is at the target what it was
   blocks_damaged   of those that the guest wrote meanwhile and read again there
 
@@ -42,12 +44,13 @@ from disks import disk_of  # noqa: E402
 from mirror import BACKGROUND, SYNCHRONOUS, Mirroring  # noqa: E402
 from stage import (COMMAND_LIMIT_S, HOSTS, WARM_BYTES, Client, Godwit, Lab, Load, build_directory,  # noqa: E402
                    performed, wait_until, warm_memory, write_rows)
+import disk_debian  # noqa: E402
 import disk_group  # noqa: E402
 import disk_postgres  # noqa: E402
 
 RATES = {"idle": "0bit", "random": "8mbit"}  # the guest's writes
 BASE_PRESENT, ELSEWHERE = "base-present", "elsewhere"
-CASES = (*RATES, BASE_PRESENT, ELSEWHERE, disk_postgres.NAME, disk_group.NAME)
+CASES = (*RATES, BASE_PRESENT, ELSEWHERE, disk_debian.NAME, disk_postgres.NAME, disk_group.NAME)
 CONTENT = build_directory() / "bench-disk.raw"
 CONTENT_BYTES = 256 << 20
 DISK = "data,size=2GiB,format=raw"
@@ -218,7 +221,9 @@ def run(options):
             outcomes.add("first", "offline", {"wan_bytes": bound})
         for link in options.link or list(LINKS)[:1 if options.quick else None]:
             for name in options.case or CASES:
-                if name == disk_postgres.NAME:
+                if name == disk_debian.NAME:
+                    disk_debian.run(options, link, outcomes)
+                elif name == disk_postgres.NAME:
                     disk_postgres.run(options, link, outcomes)
                 elif name == disk_group.NAME:
                     disk_group.run(options, link, outcomes)

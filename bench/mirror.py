@@ -8,6 +8,7 @@ once per round trip such a moment may never come, however fast the link is. In `
 """
 
 import time
+from dataclasses import replace
 
 from stage import StageError, wait_until
 from stock import MIGRATION_PORT, NotConverged, Settings, Stock, StockVm
@@ -21,6 +22,7 @@ class MirroringVm(StockVm):
 
     sync = "full"  # or "top": the overlay alone, as libvirt's --copy-storage-inc
     copy_mode = BACKGROUND
+    settings = Settings()  # of memory's migration
     limit_s = 240  # for the disk, and for memory
 
     def move_all(self, host, in_step=lambda: None):
@@ -31,8 +33,8 @@ class MirroringVm(StockVm):
         uri = f"tcp:{self.addresses[host]}:{self.port}"
         target = self._qemu(host, "-incoming", "defer")
         try:
-            self._set(self.vm, Settings(capabilities=("pause-before-switchover",)))
-            self._set(target, Settings())
+            self._set(self.vm, replace(self.settings, capabilities=(*self.settings.capabilities, "pause-before-switchover")))
+            self._set(target, self.settings)
             self._qmp(target, "migrate-incoming", uri=uri)
             self._mirror(target, self.addresses[host])
             if self.copy_mode == SYNCHRONOUS:

@@ -162,8 +162,8 @@ class ApiTest : public testing::Test {
                       .peers = fleet_,
                       .events = events_},
                      no_hosts};
-  KnownMemory known_{loop_, ByteCount{0}};
-  Contents contents_{loop_, config_, *store_, images_, disks_};
+  KnownMemory known_{loop_, Bytes(crypto::KeyedHash::kKeySize), ByteCount{0}};
+  Contents contents_{loop_, config_, Bytes(crypto::KeyedHash::kKeySize), images_, disks_};
   Volumes volumes_{loop_, config_};
   Fabrics fabrics_{*store_, fleet_, events_};
   EndpointParts endpoint_{{.loop = loop_,

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "agent/disk_digests.hh"
+#include "agent/page_index.hh"
 #include "os/loop.hh"
 #include "qemu/launch.hh"
 #include "qemu/storage_daemon.hh"
@@ -33,9 +34,13 @@ void write(std::ofstream& file, BytesView bytes) {
 // One reading of a disk, from its first block to its last, in a loop of its own.
 class Indexing final {
  public:
-  Indexing(const Content& content, BytesView key, std::ofstream& file,
+  Indexing(const Content& content, BytesView key, std::ofstream& file, DiskDigests::Seen seen,
            const std::atomic<bool>& cancelled)
-      : content_(content), digest_(key), file_(file), cancelled_(cancelled) {}
+      : content_(content),
+        digest_(key),
+        file_(file),
+        seen_(std::move(seen)),
+        cancelled_(cancelled) {}
 
   Result<> run(const fs::path& directory) {
     const auto socket = qemu::place_for_socket(directory);
@@ -61,7 +66,7 @@ class Indexing final {
       return end(
           fail("it has {} instead of {} bytes", client_->size().bytes, content_.disk.size.bytes));
     }
-    digests_.emplace(*client_, content_.disk, std::uint8_t{0}, digest_);
+    digests_.emplace(*client_, content_.disk, std::uint8_t{0}, digest_, seen_);
     next();
   }
   void next() {
@@ -82,6 +87,7 @@ class Indexing final {
   const Content& content_;
   crypto::KeyedHash digest_;
   std::ofstream& file_;
+  DiskDigests::Seen seen_;
   const std::atomic<bool>& cancelled_;
   os::Loop loop_;
   Result<> result_;
@@ -113,8 +119,11 @@ bool is_indexed(const Content& content, BytesView key, const fs::path& path) {
   Bytes end;
   append(disk::SeedPart{.offset = content.disk.size.bytes}, end);
   file.seekg(-static_cast<std::streamoff>(end.size()), std::ios::end);
-  return read_up_to(file, end.size()) == end;
+  return read_up_to(file, end.size()) == end &&
+         (!content.is_image || is_page_index(pages_of(path), header));
 }
+
+fs::path pages_of(const fs::path& index) { return fs::path(index).replace_extension(".pages"); }
 
 Result<std::vector<IndexedBlock>> read_index(const Content& content, BytesView key,
                                              const fs::path& path) {
@@ -143,16 +152,27 @@ Result<std::vector<IndexedBlock>> read_index(const Content& content, BytesView k
 
 Result<> make_index(const Content& content, BytesView key, const fs::path& path,
                     const fs::path& directory, const std::atomic<bool>& cancelled) {
-  const fs::path partial = path.string() + ".partial";
-  std::ofstream file(partial, std::ios::binary | std::ios::trunc);
   const Bytes header = stamp_of(content, key);
   if (header.empty()) return fail("{}", errno_text("look at " + content.paths.file.string()));
+  const fs::path partial = path.string() + ".partial", pages = pages_of(path).string() + ".partial";
+  std::ofstream file(partial, std::ios::binary | std::ios::trunc);
   write(file, header);
-  auto done = Indexing(content, key, file, cancelled).run(directory);
+  std::optional<PageIndex> page_index;
+  DiskDigests::Seen seen;
+  if (content.is_image) {
+    page_index.emplace(pages, header, key);
+    seen = [&](std::uint64_t offset, BytesView bytes) { page_index->add(offset, bytes); };
+  }
+  auto done = Indexing(content, key, file, seen, cancelled).run(directory);
   if (done && !file.flush()) done = fail("{} cannot be written", partial.string());
+  if (done && page_index) done = page_index->end();
   if (done && stamp_of(content, key) != header) done = fail("it changed meanwhile");
+  if (done && page_index && ::rename(pages.c_str(), pages_of(path).c_str()) != 0) {
+    done = fail("{}", errno_text("rename"));
+  }
   if (done && ::rename(partial.c_str(), path.c_str()) != 0) done = fail("{}", errno_text("rename"));
-  if (!done) ::unlink(partial.c_str());
+  ::unlink(partial.c_str());
+  ::unlink(pages.c_str());
   return done;
 }
 

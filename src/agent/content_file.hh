@@ -12,7 +12,8 @@
 //    | parts as in stream 6 (disk/seed.hh), of disk 0                                    |
 //    +-----------------------------------------------------------------------------------+
 //
-// sum: keyed digest of the 32 bytes behind it, so that an index of another key is none.
+// sum: keyed digest of the 32 bytes behind it, so that an index of another key is none. Of an image
+// there is an index of pages beside it (page_index.hh).
 #include <atomic>
 #include <filesystem>
 #include <optional>
@@ -30,6 +31,7 @@ struct Content {
   std::string name;     // of its index
   qemu::DiskSpec disk;  // as which it is read; an overlay: what is its own
   qemu::DiskPaths paths;
+  bool is_image = false;  // never written to again
 };
 
 // What digests are of: its blocks, the last of which may be a part of one.
@@ -40,7 +42,9 @@ struct IndexedBlock {
 
 // What an index of it as it is now begins with; empty: it cannot be looked at.
 Bytes stamp_of(const Content& content, BytesView key);
-// Its index in `file` is of what it is now.
+// Where the index of its pages is.
+std::filesystem::path pages_of(const std::filesystem::path& index);
+// Its index in `file` is of what it is now, and so is that of its pages, if it is an image.
 bool is_indexed(const Content& content, BytesView key, const std::filesystem::path& file);
 // The error: there is none, or it is of another time.
 Result<std::vector<IndexedBlock>> read_index(const Content& content, BytesView key,

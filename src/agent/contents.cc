@@ -3,31 +3,15 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "os/priority.hh"
-#include "os/random.hh"
-#include "qemu/json.hh"
 
 namespace godwit::agent {
 namespace {
 
 namespace fs = std::filesystem;
 
-// Kind and key of {digests}: this host's key for digests, 64 hex digits.
-constexpr const char* kSecret = "secret";
-constexpr const char* kOfContents = "contents";
 constexpr std::string_view kIndex = ".index";
-
-Bytes key_in(store::Store& store) {
-  if (const auto kept = store.find(kSecret, kOfContents)) {
-    return from_hex(qemu::text_at(*kept, "digests"));
-  }
-  Bytes key(crypto::KeyedHash::kKeySize);
-  os::fill_random(key);
-  if (store.record(kSecret, kOfContents, {{"digests", to_hex(key)}})) return key;
-  return {};
-}
 
 fs::path index_of(const fs::path& directory, const std::string& name) {
   return directory / fmt::format("{}{}", name, kIndex);
@@ -39,31 +23,31 @@ void tidy(const fs::path& directory, const std::vector<Content>& all) {
   for (fs::directory_iterator at(directory, error), end; !error && at != end; at.increment(error)) {
     const fs::path& path = at->path();
     const auto of = std::ranges::find(all, path.stem().string(), &Content::name);
-    if (path.extension() != kIndex || of == all.end()) ::unlink(path.c_str());
+    const bool is_index = path.extension() == kIndex || path == pages_of(path);
+    if (!is_index || of == all.end()) ::unlink(path.c_str());
   }
 }
 
 }  // namespace
 
-Contents::Contents(os::Loop& loop, const Config& config, store::Store& store, Images& images,
+Contents::Contents(os::Loop& loop, const Config& config, BytesView key, Images& images,
                    Disks& disks)
     : loop_(loop),
       config_(config),
-      store_(store),
       images_(images),
       disks_(disks),
-      directory_(config.state_dir / "contents") {}
+      directory_(config.state_dir / "contents"),
+      key_(to_bytes(key)) {}
 
 Contents::~Contents() { ending_ = true; }
 
 void Contents::start() {
-  key_ = key_in(store_);
   std::error_code error;
   fs::create_directories(directory_, error);
   if (!error) fs::permissions(directory_, fs::perms::owner_all, error);
-  if (error || key_.size() != crypto::KeyedHash::kKeySize) {
-    spdlog::warn("what is in images is not told to hosts that vms come from: {}",
-                 error ? error.message() : "there is no key for digests");
+  if (error) {
+    spdlog::warn("what is in images is not told to hosts that vms come from: {}: {}",
+                 directory_.string(), error.message());
     key_.clear();
   }
   indexer_.post([] { os::yield_to_all(); });
@@ -78,7 +62,8 @@ std::vector<Content> Contents::contents_for(const qemu::VmSpec* vm) {
                         .disk = {.name = image.name,
                                  .format = *qemu::parse_disk_format(image.format),
                                  .size = image.virtual_size},
-                        .paths = {.file = images_.path(image)}});
+                        .paths = {.file = images_.path(image)},
+                        .is_image = true});
   }
   for (const qemu::VmSpec& left : disks_.left()) {
     // What the vm itself left is compared in place, and written over.
@@ -144,6 +129,45 @@ void Contents::find(const qemu::VmSpec& vm, Found found) {
       if (!alive.expired()) found(elsewhere);
     });
   });
+}
+
+// Those that its disks began as come first.
+void Contents::find_pages(const qemu::VmSpec& vm, std::size_t most, FoundPages found) {
+  if (key_.empty() || most == 0) return found(nullptr);
+  std::vector<Content> images = contents_for(&vm);
+  std::erase_if(images, [](const Content& each) { return !each.is_image; });
+  std::ranges::partition(images, [&vm](const Content& each) {
+    return std::ranges::any_of(vm.disks, [&each](const qemu::DiskSpec& disk) {
+      return disk.image.name == each.disk.name;
+    });
+  });
+  finder_.post([this, most = std::min(most, kMostPages), images = std::move(images),
+                directory = config_.run_dir / "pages" / vm.id.text(), found = std::move(found),
+                alive = std::weak_ptr(alive_)]() mutable {
+    auto pages = std::make_shared<ImagePages>(key_, std::move(directory),
+                                              [this, alive](const Content& image) {
+                                                loop_.post([this, alive, name = image.name] {
+                                                  if (!alive.expired()) doubt(name);
+                                                });
+                                              });
+    for (Content& image : images) {
+      if (pages->pages() == most) break;
+      const auto named =
+          read_page_index(pages_of(index_of(directory_, image.name)), stamp_of(image, key_));
+      if (named) pages->add(std::move(image), *named, most);
+    }
+    loop_.post([found = std::move(found), alive,
+                pages = pages->pages() == 0 ? nullptr : std::move(pages)] {
+      if (!alive.expired()) found(pages);
+    });
+  });
+}
+
+// It is indexed anew, as it is by now.
+void Contents::doubt(const std::string& name) {
+  spdlog::warn("{} has not what its index says", name);
+  ::unlink(pages_of(index_of(directory_, name)).c_str());
+  look();
 }
 
 }  // namespace godwit::agent

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/content_reader.hh"
+#include "agent/digest_key.hh"
 #include "base/test_directory.hh"
 #include "disk/dirty_map.hh"
 #include "os/test_wait.hh"
@@ -31,8 +32,9 @@ class ContentsTest : public testing::Test {
     config_.disk_dir = directory_ / "disks";
     config_.state_dir = directory_ / "state";
     config_.run_dir = directory_ / "run";
-    for (const auto& path : {directory_.path(), config_.disk_dir, config_.vm_disks(),
-                             config_.library(), config_.run_dir, config_.state_dir}) {
+    for (const auto& path :
+         {directory_.path(), config_.disk_dir, config_.vm_disks(), config_.library(),
+          config_.run_dir, config_.run_dir / "pages", config_.state_dir}) {
       fs::create_directories(path);
       fs::permissions(path, fs::perms(0711));  // QEMU's user passes through
     }
@@ -45,7 +47,7 @@ class ContentsTest : public testing::Test {
   // An agent starts, after another one if there was one.
   void start() {
     contents_.reset();
-    contents_ = std::make_unique<Contents>(loop_, config_, *store_, images_, disks_);
+    contents_ = std::make_unique<Contents>(loop_, config_, digest_key(*store_), images_, disks_);
     contents_->start();
     EXPECT_TRUE(os::run_until(loop_, [&] { return contents_->idle(); }));
   }
@@ -99,6 +101,12 @@ class ContentsTest : public testing::Test {
       names.push_back(content.name);
     }
     return names;
+  }
+  std::shared_ptr<ImagePages> find_pages(std::size_t most = kMostPages) {
+    std::optional<std::shared_ptr<ImagePages>> found;
+    contents_->find_pages(vm_, most, [&](auto pages) { found = std::move(pages); });
+    EXPECT_TRUE(os::run_until(loop_, [&] { return found.has_value(); }));
+    return *found;
   }
   // "same": a block that is full of it came; or why not.
   std::string read(ContentReader& reader, const Bytes& key, char fill,
@@ -206,6 +214,58 @@ TEST_F(ContentsTest, OfAnotherTenantsOnlyWhatIsPublicIsTold) {
   add_image("public", blocks("c"), "red", true);
   index();
   EXPECT_THAT(names(find()), ElementsAre("image.own", "image.public"));
+}
+
+TEST_F(ContentsTest, PagesOfImagesAreReadByTheirPlaces) {
+  add_image("base", blocks("a0b"), "blue");
+  add_image("begun-as", blocks("bc"), "red", true);
+  add_image("others", blocks("d"), "red");
+  EXPECT_EQ(find_pages(), nullptr) << "nothing is indexed yet";
+  index();
+  vm_.disks.resize(1);
+  vm_.disks[0].image.name = "begun-as";
+  const auto pages = find_pages();
+  ASSERT_TRUE(pages);
+  ASSERT_EQ(pages->pages(), 3u) << "b and c of what its disk began as, and a";
+  const auto read = [&](std::uint64_t place) {
+    const auto page = pages->page(place);
+    return page ? std::string(as_text(*page)) : page.error().text;
+  };
+  EXPECT_EQ(read(2), std::string(4096, 'a'));
+  EXPECT_EQ(read(0), std::string(4096, 'b'));
+  EXPECT_EQ(read(1), std::string(4096, 'c'));
+  EXPECT_THAT(read(3), HasSubstr("no such page"));
+  EXPECT_EQ(find_pages(2)->pages(), 2u);
+  EXPECT_EQ(find_pages(0), nullptr);
+}
+
+TEST_F(ContentsTest, PagesOfAnImageThatHasChangedAreNotTakenAndNotToldOfAgain) {
+  add_image("base", blocks("ab"), "blue");
+  index();
+  overwrite(image_file("base"), 7, 'x');
+  const auto pages = find_pages();
+  ASSERT_TRUE(pages) << "nobody could know";
+  const auto changed = pages->page(0);
+  ASSERT_FALSE(changed);
+  EXPECT_THAT(changed.error().text, HasSubstr("godwit image verify base"));
+  EXPECT_TRUE(pages->page(1));
+  EXPECT_TRUE(os::run_until(loop_, [&] { return !contents_->idle(); })) << "it is indexed again";
+  EXPECT_TRUE(os::run_until(loop_, [&] { return contents_->idle(); }));
+  const auto again = find_pages();
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->pages(), 3u) << "its first page, and those that are alike";
+  for (std::uint64_t place = 0; place < 3; ++place) EXPECT_TRUE(again->page(place));
+}
+
+TEST_F(ContentsTest, PagesThatCannotBeReadSaySo) {
+  add_image("base", blocks("ab"), "blue");
+  index();
+  const auto pages = find_pages();
+  ASSERT_TRUE(pages);
+  fs::remove(image_file("base"));
+  const auto page = pages->page(0);
+  ASSERT_FALSE(page);
+  EXPECT_THAT(page.error().text, HasSubstr("image base cannot be read"));
 }
 
 TEST_F(ContentsTest, OfDisksThatWereLeftOnlyOthersOfTheTenant) {

@@ -12,8 +12,7 @@ constexpr std::size_t kMostRaw = 2 << 20;
 
 }  // namespace
 
-DecodeStage::DecodeStage(os::Loop& control, const codec::Settings& settings,
-                         std::shared_ptr<const codec::KnownPages> known,
+DecodeStage::DecodeStage(os::Loop& control, const codec::Settings& settings, codec::Known known,
                          std::shared_ptr<SharedReader> group, Events events)
     : control_(control),
       events_(std::move(events)),

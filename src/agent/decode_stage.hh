@@ -20,9 +20,8 @@ class DecodeStage final {
     std::function<void(std::string)> failed;
   };
   // `known`, `group`: see codec::Decoder.
-  DecodeStage(os::Loop& control, const codec::Settings& settings,
-              std::shared_ptr<const codec::KnownPages> known, std::shared_ptr<SharedReader> group,
-              Events events);
+  DecodeStage(os::Loop& control, const codec::Settings& settings, codec::Known known,
+              std::shared_ptr<SharedReader> group, Events events);
   ~DecodeStage();
 
   // Bytes taken, none of a batch before QEMU has taken all but the last of what came before, so

@@ -25,6 +25,7 @@ void DiskDigests::read(Part part) {
   client_.read(extent->offset, block_,
                [this, offset = extent->offset, part = std::move(part)](const Result<>& done) {
                  if (!done) return part(std::unexpected(done.error()));
+                 if (seen_) seen_(offset, block_);
                  disk::SeedPart digests{.disk = number_, .offset = offset};
                  for (std::size_t at = 0; at < block_.size(); at += disk::kBlockBytes) {
                    const std::size_t size =

@@ -117,7 +117,7 @@ TEST(SharedPages, ClonesAreSentOnceAndComeOutAsTheyWere) {
       std::vector<std::jthread> threads;
       for (std::uint32_t member = 0; member < kMembers; ++member) {
         threads.emplace_back([&, member] {
-          Decoder decoder(kSettings, nullptr, std::make_shared<SharedReader>(pages, member));
+          Decoder decoder(kSettings, {}, std::make_shared<SharedReader>(pages, member));
           decoder.push(coded[member]);
           Result<bool> more = true;
           while (more && *more) {
@@ -132,7 +132,7 @@ TEST(SharedPages, ClonesAreSentOnceAndComeOutAsTheyWere) {
     // What never came is missed.
     const auto none = std::make_shared<SharedPages>(1000);
     for (const std::uint32_t member : {0U, 2U, 3U}) SharedReader(none, member).leave();
-    Decoder alone(kSettings, nullptr, std::make_shared<SharedReader>(none, 1));
+    Decoder alone(kSettings, {}, std::make_shared<SharedReader>(none, 1));
     alone.push(coded[1]);
     Result<bool> more = true;
     while (more && *more) more = alone.step();

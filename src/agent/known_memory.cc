@@ -3,10 +3,8 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <array>
 #include <numeric>
 
-#include "os/random.hh"
 #include "qemu/guest_memory.hh"
 #include "qemu/vm_spec.hh"
 
@@ -16,10 +14,8 @@ namespace {
 using Pages = std::shared_ptr<const codec::KnownPages>;
 
 // What was known before fills what room is left.
-Pages read_pages(ByteCount memory, const os::ProcessIdentity& qemu, ByteCount budget,
+Pages read_pages(ByteCount memory, const os::ProcessIdentity& qemu, BytesView key, ByteCount budget,
                  const Pages& before, const std::atomic<bool>& ending) {
-  std::array<std::byte, crypto::KeyedHash::kKeySize> key;
-  os::fill_random(key);
   auto pages = std::make_shared<codec::KnownPages>(qemu::kPageBytes, budget.bytes, key);
   if (budget.bytes == 0) return pages;
   const auto done = qemu::read_guest_memory(qemu, memory, [&](BytesView page) {
@@ -27,9 +23,9 @@ Pages read_pages(ByteCount memory, const os::ProcessIdentity& qemu, ByteCount bu
     return !pages->full() && !ending;
   });
   if (!done) spdlog::warn("memory of a vm that left is not kept: {}", done.error().text);
-  codec::KnownReader reader(before);
+  codec::KnownReader reader({.kept = before});
   for (std::size_t i = 0; before && i < before->pages() && !pages->full() && !ending; ++i) {
-    pages->add(reader.page(i));
+    pages->add(reader.page(i).value());
   }
   pages->seal();
   return pages;
@@ -37,8 +33,8 @@ Pages read_pages(ByteCount memory, const os::ProcessIdentity& qemu, ByteCount bu
 
 }  // namespace
 
-KnownMemory::KnownMemory(os::Loop& loop, ByteCount budget, Nanoseconds keep_for)
-    : loop_(loop), budget_(budget), keep_for_(keep_for) {}
+KnownMemory::KnownMemory(os::Loop& loop, BytesView key, ByteCount budget, Nanoseconds keep_for)
+    : loop_(loop), key_(to_bytes(key)), budget_(budget), keep_for_(keep_for) {}
 
 KnownMemory::~KnownMemory() { ending_ = true; }
 
@@ -56,7 +52,7 @@ void KnownMemory::read(const VmId& vm, ByteCount memory, const os::ProcessIdenti
                        std::function<void()> done) {
   worker_.post([this, vm, memory, qemu, done = std::move(done), before = known(vm),
                 alive = std::weak_ptr(alive_)]() mutable {
-    Pages pages = read_pages(memory, qemu, budget_, before, ending_);
+    Pages pages = read_pages(memory, qemu, key_, budget_, before, ending_);
     before.reset();
     if (ending_) return;
     loop_.post([this, vm, alive, pages = std::move(pages), done = std::move(done)] {

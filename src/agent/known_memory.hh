@@ -23,8 +23,9 @@ inline constexpr Nanoseconds kKnownFor = std::chrono::hours(1);
 
 class KnownMemory final {
  public:
-  // `budget`: of all vms, compressed; zero: nothing is kept.
-  KnownMemory(os::Loop& loop, ByteCount budget, Nanoseconds keep_for = kKnownFor);
+  // `key`: of the names of pages (digest_key.hh). `budget`: of all vms, compressed; zero: nothing
+  // is kept.
+  KnownMemory(os::Loop& loop, BytesView key, ByteCount budget, Nanoseconds keep_for = kKnownFor);
   ~KnownMemory();
 
   // After `delay`: reads what the vm's QEMU has, whose vCPUs must not run here any more, and adds
@@ -56,6 +57,7 @@ class KnownMemory final {
   void answer(const VmId& vm);
 
   os::Loop& loop_;
+  Bytes key_;
   ByteCount budget_;
   Nanoseconds keep_for_;
   std::map<VmId, Known> known_;

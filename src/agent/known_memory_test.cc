@@ -17,6 +17,7 @@ namespace godwit::agent {
 namespace {
 
 constexpr std::size_t kPage = 4096;
+const Bytes kKey(crypto::KeyedHash::kKeySize, std::byte{7});
 
 // A number of pages which no mapping of this process has: what it maps, sanitizers included, is not
 // for a test to know.
@@ -83,7 +84,7 @@ TEST_F(KnownMemoryTest, KeepsEachPageThatWasWrittenOnce) {
   for (const std::size_t page : {0U, 5U, 600U, 1236U}) guest.write(page, int(page % 199) + 1);
   guest.write(7, 0);  // zero
   guest.write(8, 6);  // as page 5
-  KnownMemory known(loop_, ByteCount{1 << 20});
+  KnownMemory known(loop_, kKey, ByteCount{1 << 20});
   keep(known, vm(1), guest);
   EXPECT_EQ(pages(known, vm(1)), 4U);
   EXPECT_EQ(pages(known, vm(2)), 0U);
@@ -94,7 +95,7 @@ TEST_F(KnownMemoryTest, KeepsEachPageThatWasWrittenOnce) {
 TEST_F(KnownMemoryTest, WhatWasKnownBeforeStaysKnown) {
   FakeGuest guest;
   guest.write(1, 1);
-  KnownMemory known(loop_, ByteCount{1 << 20});
+  KnownMemory known(loop_, kKey, ByteCount{1 << 20});
   keep(known, vm(1), guest);
   guest.write(1, 2);
   keep(known, vm(1), guest);
@@ -104,7 +105,7 @@ TEST_F(KnownMemoryTest, WhatWasKnownBeforeStaysKnown) {
 TEST_F(KnownMemoryTest, WhoAsksWhileItIsReadWaits) {
   FakeGuest guest;
   guest.write(1, 1);
-  KnownMemory known(loop_, ByteCount{1 << 20});
+  KnownMemory known(loop_, kKey, ByteCount{1 << 20});
   known.keep(vm(1), guest.size(), us(), milliseconds(20), [] {});
   EXPECT_EQ(pages(known, vm(1)), 1U);
 }
@@ -112,7 +113,7 @@ TEST_F(KnownMemoryTest, WhoAsksWhileItIsReadWaits) {
 TEST_F(KnownMemoryTest, TheOldestMakesRoom) {
   FakeGuest guest;
   for (std::size_t page = 0; page < 16; ++page) guest.write(page, int(page) + 1);
-  KnownMemory known(loop_, ByteCount{600});  // the names of two are 512 bytes
+  KnownMemory known(loop_, kKey, ByteCount{600});  // the names of two are 512 bytes
   for (const int number : {1, 2, 3}) keep(known, vm(number), guest);
   EXPECT_EQ(pages(known, vm(1)), 0U);
   EXPECT_EQ(pages(known, vm(3)), 16U);
@@ -122,7 +123,7 @@ TEST_F(KnownMemoryTest, TheOldestMakesRoom) {
 TEST_F(KnownMemoryTest, ItsTimeEnds) {
   FakeGuest guest;
   guest.write(1, 1);
-  KnownMemory known(loop_, ByteCount{1 << 20}, milliseconds(10));
+  KnownMemory known(loop_, kKey, ByteCount{1 << 20}, milliseconds(10));
   keep(known, vm(1), guest);
   EXPECT_TRUE(os::run_until(loop_, [&] { return known.size() == ByteCount{0}; }));
 }
@@ -130,7 +131,7 @@ TEST_F(KnownMemoryTest, ItsTimeEnds) {
 TEST_F(KnownMemoryTest, WithoutABudgetNothingIsKept) {
   FakeGuest guest;
   guest.write(1, 1);
-  KnownMemory known(loop_, ByteCount{0});
+  KnownMemory known(loop_, kKey, ByteCount{0});
   keep(known, vm(1), guest);
   EXPECT_EQ(pages(known, vm(1)), 0U);
 }

@@ -14,6 +14,7 @@
 #include "agent/api_forward.hh"
 #include "agent/config.hh"
 #include "agent/contents.hh"
+#include "agent/digest_key.hh"
 #include "base/result.hh"
 #include "os/service.hh"
 
@@ -53,7 +54,7 @@ const Config& with_directories(const Config& config) {
   make_private_directory(config.state_dir, std::filesystem::perms::owner_all);
   // QEMU's user passes through to its own vm's directory.
   make_private_directory(config.run_dir, std::filesystem::perms(0711));
-  for (const char* each : {"vms", "replicas", "volumes"}) {
+  for (const char* each : {"vms", "replicas", "volumes", "pages"}) {
     make_private_directory(config.run_dir / each, std::filesystem::perms(0711));
   }
   for (const auto& disks : {config.disk_dir, config.library(), config.vm_disks()}) {
@@ -108,8 +109,9 @@ class Agent final {
                    .peers = fleet_,
                    .events = events_},
                   [this](const std::string& name) { return fleet_.hosts_called(name); }),
-        known_(loop_, config.known_memory),
-        contents_(loop_, config, *store_, images_, disks_),
+        digest_key_(digest_key(*store_)),
+        known_(loop_, digest_key_, config.known_memory),
+        contents_(loop_, config, digest_key_, images_, disks_),
         volumes_(loop_, config),
         fabrics_(*store_, fleet_, events_),
         endpoint_({.loop = loop_,
@@ -369,6 +371,7 @@ class Agent final {
   Vms vms_;
   VmNics nics_;
   Replicas replicas_;
+  Bytes digest_key_;
   KnownMemory known_;
   Contents contents_;
   Volumes volumes_;

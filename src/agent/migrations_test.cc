@@ -120,8 +120,8 @@ class MigrationsTest : public testing::Test {
                       .peers = peers_,
                       .events = events_},
                      no_hosts};
-  KnownMemory known_{loop_, ByteCount{0}};
-  Contents contents_{loop_, config_, *store_, images_, disks_};
+  KnownMemory known_{loop_, Bytes(crypto::KeyedHash::kKeySize), ByteCount{0}};
+  Contents contents_{loop_, config_, Bytes(crypto::KeyedHash::kKeySize), images_, disks_};
   Volumes volumes_{loop_, config_};
   DeviceDriver device_{loop_, config_, *store_, events_};
   Fabrics fabrics_{*store_, peers_, events_};

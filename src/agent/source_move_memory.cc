@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "agent/page_index.hh"
 #include "migrate/bounds.hh"
 
 namespace godwit::agent {
@@ -19,7 +20,7 @@ std::optional<codec::Settings> SourceMove::codec() const {
   if (!record_.compact || protocol < kCodecProtocol) return std::nullopt;
   codec::Settings settings = codec_settings(record_, protocol);
   if (Vm* vm = context_.vms.find(record_.vm); vm != nullptr && record_.known) {
-    settings.most_known = vm->spec().memory.bytes / qemu::kPageBytes;
+    settings.most_known = vm->spec().memory.bytes / qemu::kPageBytes + kMostPages;
   }
   return settings;
 }

@@ -57,13 +57,14 @@ class TargetMove final {
   void recorded();
   void discard_guest();
   void prepare_guest();
-  void find_elsewhere(std::shared_ptr<const codec::KnownPages> known);
-  void prepare_guest(std::shared_ptr<const codec::KnownPages> known);
+  void find_in_images(codec::Known known);
+  void find_elsewhere(codec::Known known);
+  void prepare_guest(codec::Known known);
   bool hold_ports();
   void stage_network();
   void follow_network();
   Vm* guest();
-  void start_incoming(Vms::Incoming incoming, std::shared_ptr<const codec::KnownPages> known);
+  void start_incoming(Vms::Incoming incoming, codec::Known known);
   bool takes_disks() const;
   void start_disks();
   void follow(Vm& vm);

@@ -40,13 +40,24 @@ bool TargetMove::hold_ports() {
 }
 
 void TargetMove::prepare_guest() {
-  if (!codec_ || codec_->most_known == 0) return find_elsewhere(nullptr);
-  context_.known.find(record_.spec.id, [this, alive = std::weak_ptr(alive_)](auto known) {
-    if (!alive.expired()) find_elsewhere(std::move(known));
+  if (!codec_ || codec_->most_known == 0) return find_elsewhere({});
+  context_.known.find(record_.spec.id, [this, alive = std::weak_ptr(alive_)](auto kept) {
+    if (!alive.expired()) find_in_images({.kept = std::move(kept)});
   });
 }
 
-void TargetMove::find_elsewhere(std::shared_ptr<const codec::KnownPages> known) {
+void TargetMove::find_in_images(codec::Known known) {
+  const std::uint64_t kept = known.kept ? known.kept->pages() : 0;
+  context_.contents.find_pages(
+      record_.spec, codec_->most_known - std::min(kept, codec_->most_known),
+      [this, known = std::move(known), alive = std::weak_ptr(alive_)](auto pages) mutable {
+        if (alive.expired()) return;
+        known.others = std::move(pages);
+        find_elsewhere(std::move(known));
+      });
+}
+
+void TargetMove::find_elsewhere(codec::Known known) {
   if (!wants_elsewhere_ || !takes_disks()) return prepare_guest(std::move(known));
   context_.contents.find(record_.spec, [this, known = std::move(known),
                                         alive = std::weak_ptr(alive_)](auto elsewhere) {
@@ -56,7 +67,7 @@ void TargetMove::find_elsewhere(std::shared_ptr<const codec::KnownPages> known) 
   });
 }
 
-void TargetMove::prepare_guest(std::shared_ptr<const codec::KnownPages> known) {
+void TargetMove::prepare_guest(codec::Known known) {
   if (machine_.state() != TargetState::preparing || !hold_ports()) return;
   stage_network();
   context_.replicas.make_way(record_.spec.id);
@@ -66,8 +77,7 @@ void TargetMove::prepare_guest(std::shared_ptr<const codec::KnownPages> known) {
   start_incoming(std::move(*incoming), std::move(known));
 }
 
-void TargetMove::start_incoming(Vms::Incoming incoming,
-                                std::shared_ptr<const codec::KnownPages> known) {
+void TargetMove::start_incoming(Vms::Incoming incoming, codec::Known known) {
   Vm& vm = *incoming.vm;
   follow(vm);
   std::optional<TransferLink::Coding> coding;

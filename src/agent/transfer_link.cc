@@ -61,7 +61,7 @@ TransferLink::TransferLink(os::Loop& loop, const stream::TransferId& id, stream:
       transfer_(
           {.id = id, .role = role, .streams = streams_of(coding.has_value(), disks == Disks::some)},
           *this, loop.now()),
-      known_(coding ? coding->known : nullptr),
+      known_(coding ? catalogue_of(coding->known) : Bytes{}),
       tells_known_(!is_source() && coding) {
   if (is_source() && coding) {
     encode_ = std::make_unique<EncodeStage>(
@@ -180,11 +180,10 @@ bool TransferLink::end_writing() {
 // What the target knows; an empty catalogue ends at once.
 void TransferLink::tell_known() {
   if (!tells_known_) return;
-  const BytesView all = known_ ? known_->catalogue() : BytesView{};
-  known_told_ += transfer_.offer(kKnownStream, all.subspan(known_told_));
-  if (known_told_ < all.size()) return;
+  known_told_ += transfer_.offer(kKnownStream, BytesView(known_).subspan(known_told_));
+  if (known_told_ < known_.size()) return;
   transfer_.end(kKnownStream);
-  known_.reset();
+  known_ = {};
   tells_known_ = false;
 }
 

@@ -51,9 +51,9 @@ class TransferLink final : public stream::TransferSink {
 
   struct Coding {
     codec::Settings settings;
-    codec::GroupOffers offers{};                       // at the source
-    std::shared_ptr<const codec::KnownPages> known{};  // at the target, of the vm's memory
-    std::shared_ptr<SharedReader> group{};             // at the target
+    codec::GroupOffers offers{};            // at the source
+    codec::Known known{};                   // at the target, of the vm's memory
+    std::shared_ptr<SharedReader> group{};  // at the target
   };
   // Without `coding` the memory stream passes as it is.
   enum class Disks { none, some };
@@ -181,8 +181,8 @@ class TransferLink final : public stream::TransferSink {
   std::unique_ptr<PlainMarks> marks_;
   std::unique_ptr<EncodeStage> encode_;
   std::unique_ptr<DecodeStage> decode_;
-  std::shared_ptr<const codec::KnownPages> known_;  // to be told still
-  std::size_t known_told_ = 0;                      // bytes
+  Bytes known_;                 // to be told still: a catalogue
+  std::size_t known_told_ = 0;  // bytes of it
   bool tells_known_;
   stream::DeliveryRate rate_, memory_rate_;
   std::uint64_t acked_ = 0;         // of QEMU's bytes, as rate_ knows

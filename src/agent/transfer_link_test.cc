@@ -210,7 +210,7 @@ struct KnowingLinks {
                              .failed = [this](const std::string& why) { failure = why; }});
     target = std::make_unique<TransferLink>(
         loop, kId, stream::Role::kTarget, disks,
-        TransferLink::Coding{.settings = settings, .known = pages},
+        TransferLink::Coding{.settings = settings, .known = {.kept = pages}},
         TransferLink::Events{.mark = {},
                              .lane_lost = [](stream::LaneNumber, const std::string&) {},
                              .memory_verified = [this] { ++verified; },

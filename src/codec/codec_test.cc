@@ -14,12 +14,10 @@ namespace {
 
 constexpr Settings kSmall{.cache = 64 * 4096, .level = 1, .window_bits = 20};
 
-using Known = std::shared_ptr<const KnownPages>;
-
 Bytes encode(BytesView raw, const Settings& settings, std::size_t chunk, Stats* stats = nullptr,
-             const Known& known = nullptr, const GroupOffers& group = {}) {
+             const Known& known = {}, const GroupOffers& group = {}) {
   Encoder encoder(settings, group);
-  if (known) encoder.learn(known->catalogue());
+  encoder.learn(catalogue_of(known));
   for (std::size_t at = 0; at < raw.size(); at += chunk) {
     encoder.push(raw.subspan(at, std::min(chunk, raw.size() - at)));
     if (at % 3 == 0) encoder.flush();
@@ -35,7 +33,7 @@ struct Decoded {
   bool verified = false;
 };
 Decoded decode(BytesView coded, const Settings& settings, std::size_t chunk,
-               const Known& known = nullptr) {
+               const Known& known = {}) {
   Decoder decoder(settings, known);
   Decoded result;
   for (std::size_t at = 0; at < coded.size() && result.done; at += chunk) {
@@ -84,7 +82,7 @@ Known known_of(const MadeUpGuest& guest) {
                                             Bytes(crypto::KeyedHash::kKeySize, std::byte{1}));
   for (const Bytes& page : guest.memory()) known->add(page);
   known->seal();
-  return known;
+  return {.kept = std::move(known)};
 }
 
 TEST(Codec, WhatTheHostKnowsIsNotSentAgain) {
@@ -101,6 +99,43 @@ TEST(Codec, WhatTheHostKnowsIsNotSentAgain) {
   ASSERT_TRUE(decoded.done) << decoded.done.error().text;
   EXPECT_TRUE(decoded.verified && decoded.raw == raw);
   EXPECT_FALSE(decode(again, kSmall, 4096).verified);  // where nothing is known
+}
+
+// Of a host that has them elsewhere, each for as long as it is there.
+class MadeUpOthers final : public OtherPages {
+ public:
+  explicit MadeUpOthers(const MadeUpGuest& guest) : kept_(known_of(guest).kept), reader_({kept_}) {}
+  BytesView catalogue() const override { return kept_->catalogue(); }
+  Result<BytesView> page(std::uint64_t place) override {
+    if (place == gone) return fail("page {} is gone", place);
+    return reader_.page(place);
+  }
+
+  std::optional<std::uint64_t> gone;
+
+ private:
+  std::shared_ptr<const KnownPages> kept_;
+  KnownReader reader_;
+};
+
+TEST(Codec, OtherPagesComeBehindThoseThatAreKept) {
+  MadeUpGuest guest(5, 400), early(5, 100);
+  const Bytes raw = guest.stream(1);
+  const auto others = std::make_shared<MadeUpOthers>(guest);
+  for (const Known& known : {Known{.kept = known_of(early).kept, .others = others},
+                             Known{.kept = nullptr, .others = others}}) {
+    Stats stats;
+    const Bytes coded = encode(raw, kSmall, 65536, &stats, known);
+    EXPECT_GT(stats.by_encoding[std::to_underlying(Encoding::kKnown)].pages, 150U);
+    others->gone.reset();
+    const Decoded decoded = decode(coded, kSmall, 4096, known);
+    ASSERT_TRUE(decoded.done) << decoded.done.error().text;
+    EXPECT_TRUE(decoded.verified && decoded.raw == raw);
+    others->gone = 110;
+    const Decoded failed = decode(coded, kSmall, 4096, known);
+    ASSERT_FALSE(failed.done);
+    EXPECT_EQ(failed.done.error().text, "encoded memory: page 110 is gone");
+  }
 }
 
 // The names lie: of the last resort, the digest.
@@ -310,12 +345,11 @@ TEST(Codec, GoldenBytesOfAnOfferedPageAndOfOneOfTheGroup) {
   const auto index = std::make_shared<MadeUpIndex>(9);
   const Bytes raw = page_of_twos();
   // kept, offered, named and moved | "a" | page 1 | one
-  EXPECT_NE(to_hex(encode(raw, settings, 65536, nullptr, nullptr, {index, 3})).find("7301610101"),
+  EXPECT_NE(to_hex(encode(raw, settings, 65536, nullptr, {}, {index, 3})).find("7301610101"),
             std::string::npos);
   // named and moved | "a" | page 1 | one | member 3 | number 0
-  EXPECT_NE(
-      to_hex(encode(raw, settings, 65536, nullptr, nullptr, {index, 5})).find("38016101010300"),
-      std::string::npos);
+  EXPECT_NE(to_hex(encode(raw, settings, 65536, nullptr, {}, {index, 5})).find("38016101010300"),
+            std::string::npos);
 }
 
 TEST(Codec, GoldenBytesOfACheckpoint) {

@@ -14,8 +14,7 @@ using stream::PageRecord;
 // A record's word, its block's name and a fill byte.
 constexpr std::size_t kMostOfRecord = sizeof(std::uint64_t) + 1 + UINT8_MAX + 1;
 
-Decoder::Decoder(const Settings& settings, std::shared_ptr<const KnownPages> known,
-                 std::shared_ptr<GroupReader> group)
+Decoder::Decoder(const Settings& settings, Known known, std::shared_ptr<GroupReader> group)
     : settings_(settings), known_(std::move(known)), group_(std::move(group)) {}
 
 Result<bool> Decoder::step() {
@@ -57,7 +56,7 @@ Result<> Decoder::batch(const BatchHeader& header, BytesView coded) {
   batch_began_ = out_.size();
   if (!operations(Reader(plain->first(header.operations)),
                   Reader(plain->subspan(header.operations)))) {
-    if (lacks_shared_) return fail("encoded memory: a page of another vm of the group is missing");
+    if (!lacking_.empty()) return fail("encoded memory: {}", lacking_);
     return fail("encoded memory: operations that make no sense, after {} bytes", out_.size());
   }
   hash_.update(BytesView(out_).subspan(batch_began_));
@@ -175,8 +174,9 @@ BytesView Decoder::contents(Encoding encoding, PageKey key, Reader& operations, 
     case Encoding::kKnown: {
       const std::uint64_t place = next_known_ + unzigzag(varint(operations));
       next_known_ = place + 1;
-      const BytesView page = known_.page(place);
-      return page.size() == page_size_ ? page : BytesView{};
+      const auto page = known_.page(place);
+      if (!page) lacking_ = page.error().text;
+      return page && page->size() == page_size_ ? *page : BytesView{};
     }
     case Encoding::kGroup:
       return shared(operations);
@@ -194,7 +194,7 @@ BytesView Decoder::shared(Reader& operations) {
   next_shared_ = number + 1;
   const BytesView page =
       group_->page({.member = static_cast<std::uint32_t>(member), .number = number});
-  lacks_shared_ = page.empty();
+  if (page.empty()) lacking_ = "a page of another vm of the group is missing";
   return page.size() == page_size_ ? page : BytesView{};
 }
 

@@ -21,7 +21,7 @@ class Decoder final {
   // As the encoder's; `level` is not needed. `known`: whose catalogue the encoder has learnt.
   // `group`: for a vm that moves as one of a group; step() waits for what the others' decoders are
   // yet to get.
-  explicit Decoder(const Settings& settings, std::shared_ptr<const KnownPages> known = nullptr,
+  explicit Decoder(const Settings& settings, Known known = {},
                    std::shared_ptr<GroupReader> group = nullptr);
 
   void push(BytesView coded);
@@ -57,12 +57,12 @@ class Decoder final {
   std::uint64_t next_known_ = 0;
   std::shared_ptr<GroupReader> group_;
   std::uint64_t next_shared_ = 0;
-  bool lacks_shared_ = false;
   std::size_t page_size_ = 0;
   std::vector<std::string> blocks_;
   std::size_t last_block_ = 0;
   std::uint64_t next_number_ = 0;
   stream::StreamHash hash_;
+  std::string lacking_;  // a page that should be here, and is not
   Bytes out_;
   std::size_t batch_began_ = 0;  // in out_
   std::size_t ready_ = 0;        // of out_: may be taken

@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::size_t kLeastTable = 1024;
 
-std::size_t start_of(const KeyedHash::Digest& name) {
+std::size_t start_of(const PageName& name) {
   std::size_t value = 0;
   std::memcpy(&value, name.data(), sizeof value);  // as good as random
   return value;
@@ -21,9 +21,7 @@ std::size_t start_of(const KeyedHash::Digest& name) {
 
 }  // namespace
 
-std::size_t KnownPages::HashOfName::operator()(const KeyedHash::Digest& name) const {
-  return start_of(name);
-}
+std::size_t HashOfName::operator()(const PageName& name) const { return start_of(name); }
 
 KnownPages::KnownPages(std::size_t page_size, std::size_t budget, BytesView key)
     : pages_(page_size), budget_(budget), hash_(key), catalogue_(to_bytes(key)) {}
@@ -31,8 +29,8 @@ KnownPages::KnownPages(std::size_t page_size, std::size_t budget, BytesView key)
 void KnownPages::add(BytesView page) {
   CHECK(page.size() == page_size());
   if (full_) return;
-  if (std::ranges::all_of(page, [](std::byte each) { return each == std::byte{0}; })) return;
-  const KeyedHash::Digest name = hash_(page);
+  if (is_all_zeros(page)) return;
+  const PageName name = hash_(page);
   if (!names_.insert(name).second) return;
   append(catalogue_, name);
   pages_.add(page);
@@ -46,8 +44,22 @@ void KnownPages::seal() {
   catalogue_.shrink_to_fit();
 }
 
-BytesView KnownReader::page(std::uint64_t place) {
-  return pages_ ? pages_->pages_.page(place, unpacked_) : BytesView{};
+Bytes catalogue_of(const Known& known) {
+  Bytes catalogue = known.kept ? to_bytes(known.kept->catalogue()) : Bytes{};
+  if (!known.others) return catalogue;
+  const BytesView others = known.others->catalogue();
+  if (catalogue.empty()) return to_bytes(others);
+  constexpr std::size_t kKey = KeyedHash::kKeySize;
+  CHECK(std::ranges::equal(BytesView(catalogue).first(kKey), others.first(kKey)));
+  append(catalogue, others.subspan(kKey));
+  return catalogue;
+}
+
+Result<BytesView> KnownReader::page(std::uint64_t place) {
+  const std::uint64_t kept = known_.kept ? known_.kept->pages() : 0;
+  if (place < kept) return known_.kept->pages_.page(place, unpacked_);
+  if (!known_.others) return fail("there is no known page {}", place);
+  return known_.others->page(place - kept);
 }
 
 void Catalogue::learn(BytesView bytes) {
@@ -58,7 +70,7 @@ void Catalogue::learn(BytesView bytes) {
     left = left.subspan(KeyedHash::kKeySize);
   }
   while (hash_ && left.size() >= KeyedHash::kSize) {
-    Name name;
+    PageName name;
     std::ranges::copy(left.first(KeyedHash::kSize), name.begin());
     add(name);
     left = left.subspan(KeyedHash::kSize);
@@ -74,7 +86,7 @@ std::optional<std::uint64_t> Catalogue::find(BytesView page) {
 }
 
 // Where the name is, or would be.
-std::size_t Catalogue::entry_of(const Name& name) const {
+std::size_t Catalogue::entry_of(const PageName& name) const {
   std::size_t at = start_of(name) & (table_.size() - 1);
   while (table_[at] != 0 && names_[table_[at] - 1] != name) at = (at + 1) & (table_.size() - 1);
   return at;
@@ -84,14 +96,16 @@ std::size_t Catalogue::entry_of(const Name& name) const {
 void Catalogue::grow() {
   table_.assign(std::max(kLeastTable, std::bit_ceil(4 * (names_.size() + 1))), 0);
   for (std::size_t i = 0; i < names_.size(); ++i) {
-    table_[entry_of(names_[i])] = static_cast<std::uint32_t>(i + 1);
+    std::uint32_t& entry = table_[entry_of(names_[i])];
+    if (entry == 0) entry = static_cast<std::uint32_t>(i + 1);
   }
 }
 
-void Catalogue::add(const Name& name) {
+void Catalogue::add(const PageName& name) {
   if (2 * (names_.size() + 1) > table_.size()) grow();
   names_.push_back(name);
-  table_[entry_of(name)] = static_cast<std::uint32_t>(names_.size());
+  std::uint32_t& entry = table_[entry_of(name)];
+  if (entry == 0) entry = static_cast<std::uint32_t>(names_.size());
 }
 
 }  // namespace godwit::codec

@@ -1,24 +1,31 @@
 #pragma once
-// Pages of a vm that a host still has from when the vm was there, or from a move that broke off:
-// what a later move to that host need not send. The host offers a catalogue, the names of the pages
-// under a key of its own; the encoder at the other end refers to a page by its place in it.
+// Pages that a host has before a vm comes: of the vm, from when it was there or from a move that
+// broke off, and others, in images. A move to that host need not send them. The host offers a
+// catalogue, the names of the pages under a key of its own; the encoder at the other end refers to
+// a page by its place in it.
 //
 //   host: add() ... seal() -> catalogue() --> other end: Catalogue::learn() -> find(page) -> place
 //         KnownReader::page(place) <------------------- reference ----------------------'
 //
 // Names are strong and keyed (crypto/keyed_hash.hh), as neither end has the other's bytes to
-// compare; the digest of the whole stream still has the last word. Pure; sealed pages are read by
-// any number of threads.
+// compare; the digest of the whole stream still has the last word. Sealed pages are read by any
+// number of threads.
 #include <memory>
 #include <optional>
 #include <unordered_set>
 #include <vector>
 
 #include "base/bytes.hh"
+#include "base/result.hh"
 #include "codec/packed_pages.hh"
 #include "crypto/keyed_hash.hh"
 
 namespace godwit::codec {
+
+using PageName = crypto::KeyedHash::Digest;
+struct HashOfName {
+  std::size_t operator()(const PageName& name) const;
+};
 
 class KnownPages final {
  public:
@@ -40,27 +47,46 @@ class KnownPages final {
 
  private:
   friend class KnownReader;
-  struct HashOfName {
-    std::size_t operator()(const crypto::KeyedHash::Digest& name) const;
-  };
 
   PackedPages pages_;
   std::size_t budget_;
   crypto::KeyedHash hash_;
   Bytes catalogue_;
-  std::unordered_set<crypto::KeyedHash::Digest, HashOfName> names_;  // until sealed
+  std::unordered_set<PageName, HashOfName> names_;  // until sealed
   bool full_ = false;
 };
 
+// Pages that a host has elsewhere than in memory, under the same key.
+class OtherPages {
+ public:
+  OtherPages() = default;
+  OtherPages(const OtherPages&) = delete;
+  OtherPages& operator=(const OtherPages&) = delete;
+  virtual ~OtherPages() = default;
+
+  // As KnownPages::catalogue().
+  virtual BytesView catalogue() const = 0;
+  // The error: there is none, or not any more. Blocks; one thread. Valid until the next call.
+  virtual Result<BytesView> page(std::uint64_t place) = 0;
+};
+
+// What a host offers to one move.
+struct Known {
+  std::shared_ptr<const KnownPages> kept{};  // of the vm
+  std::shared_ptr<OtherPages> others{};      // their places are behind those of `kept`
+};
+
+// Of both; empty: nothing is known.
+Bytes catalogue_of(const Known& known);
+
 class KnownReader final {
  public:
-  // Nothing is known without `pages`.
-  explicit KnownReader(std::shared_ptr<const KnownPages> pages) : pages_(std::move(pages)) {}
-  // Empty: there is no such page. Valid until the next call.
-  BytesView page(std::uint64_t place);
+  explicit KnownReader(Known known) : known_(std::move(known)) {}
+  // The error: there is no such page. Valid until the next call.
+  Result<BytesView> page(std::uint64_t place);
 
  private:
-  std::shared_ptr<const KnownPages> pages_;
+  Known known_;
   PackedPages::Unpacked unpacked_;
 };
 
@@ -73,14 +99,13 @@ class Catalogue final {
   std::optional<std::uint64_t> find(BytesView page);
 
  private:
-  using Name = crypto::KeyedHash::Digest;
-  void add(const Name& name);
+  void add(const PageName& name);
   void grow();
-  std::size_t entry_of(const Name& name) const;
+  std::size_t entry_of(const PageName& name) const;
 
   Bytes rest_;  // of a key or name that was cut
   std::optional<crypto::KeyedHash> hash_;
-  std::vector<Name> names_;
+  std::vector<PageName> names_;
   std::vector<std::uint32_t> table_;  // open addressing: place + 1, or 0
 };
 

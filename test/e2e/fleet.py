@@ -218,7 +218,7 @@ class Fleet:
     # ---- vms ----
 
     def run_vm(self, host="e1", memory="96MiB", dirty="5mbit", working_set="8MiB", nic=True,
-               guest_agent=False, disks=(), disk="vda", disk_rate="0bit", options=()):
+               guest_agent=False, disks=(), disk="vda", disk_rate="0bit", cached="", options=()):
         """A vm that answers at its address; wired to the client unless nic is False."""
         vm = self.new_vm(nic)
         options = [*options, *(["--nic", vm.port] if nic else [])]
@@ -229,7 +229,7 @@ class Fleet:
                     "--kernel", self.guest / "vmlinuz", "--initrd", self.guest / initrd,
                     "--append", f"console=ttyS0 quiet godwit.ip={vm.address}/24 "
                     f"godwit.dirty={dirty} godwit.working-set={working_set} "
-                    f"godwit.disk={disk} godwit.disk-rate={disk_rate}", *options)
+                    f"godwit.disk={disk} godwit.disk-rate={disk_rate} godwit.cached={cached}", *options)
         if nic:
             self.wire_to_client(vm, host)
         wait_until(lambda: self.vms_of(host)[vm.name]["state"] == "running", 20, f"{vm.name} runs")

@@ -116,10 +116,12 @@ def test_of_an_overlay_only_what_is_its_own_crosses(fleet):
     for host in ("e1", "w1"):
         fleet.lab.exec(host, "/usr/bin/python3", "-c", noise)
         fleet.godwit(host, "image", "add", "base", "/var/lib/base.raw", "--format", "raw")
-    vm = run_writer(fleet, "root,image=base", rate="2mbit")
+    wait_for_index(fleet, "w1", "base")
+    vm = run_writer(fleet, "root,image=base", rate="2mbit", cached=CACHED_MIB)
     moved = fleet.move(vm, "e1", "w1")
     expect_intact(vm)
     assert moved["report"]["disks"]["sent_bytes"] < 48 << 20, "the image is 64 MiB of noise"
+    assert known_mib(moved) > CACHED_MIB - 10, "what it has read of the image, less what it writes to"
     assert fleet.godwit("w1", "image", "rm", "base", expect=1).stderr.count(vm.name) == 1
     # Of the image, what the guest has not written: at both hosts the same.
     fleet.godwit("w1", "vm", "stop", vm.name, "--force")
@@ -128,6 +130,19 @@ def test_of_an_overlay_only_what_is_its_own_crosses(fleet):
                            "tail -c 16777216 /tmp/there.raw | sha256sum").stdout
     assert there == fleet.lab.exec("e1", "sh", "-c", "tail -c 16777216 /var/lib/base.raw | "
                                    "sha256sum").stdout
+
+
+CACHED_MIB = 24  # of its disk's image in the guest's page cache
+
+
+def wait_for_index(fleet, host, image):
+    index = f"/var/lib/godwit/contents/image.{image}.index"
+    wait_until(lambda: fleet.lab.exec(host, "test", "-e", index, check=False).returncode == 0, 60, "an index")
+
+
+def known_mib(move):
+    """Of the vm's memory what the target had, in one image or another."""
+    return sum(use["bytes"] for use in move["report"]["encodings"] if use["name"] == "known") >> 20
 
 
 # The same noise at every host.
@@ -145,8 +160,7 @@ def vm_of_noise(fleet):
     fleet.godwit("w1", "image", "add", "noise", "/var/lib/noise.qcow2")
     vm = run_writer(fleet, *WITH_DATA)
     fleet.lab.exec("e1", "/usr/bin/python3", "-c", NOISE, disks_at(fleet, "e1")[vm.name, "data"]["path"])
-    index = "/var/lib/godwit/contents/image.noise.index"
-    wait_until(lambda: fleet.lab.exec("w1", "test", "-e", index, check=False).returncode == 0, 60, "an index")
+    wait_for_index(fleet, "w1", "noise")
     yield vm
     fleet.godwit("w1", "image", "rm", "noise")
 

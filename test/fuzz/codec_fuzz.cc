@@ -14,14 +14,14 @@ using namespace godwit;
 constexpr std::uint64_t kMostShared = 100;
 constexpr codec::Settings kSettings{.cache = 8 * 4096, .level = 1, .window_bits = 17};
 
-std::shared_ptr<const codec::KnownPages> some_known() {
+codec::Known some_known() {
   const Bytes key(crypto::KeyedHash::kKeySize, std::byte{1});
   auto pages = std::make_shared<codec::KnownPages>(4096, SIZE_MAX, key);
   for (int i = 1; i < 40; ++i) pages->add(Bytes(4096, static_cast<std::byte>(i)));
   pages->seal();
-  return pages;
+  return {.kept = std::move(pages)};
 }
-const std::shared_ptr<const codec::KnownPages> kKnown = some_known();
+const codec::Known kKnown = some_known();
 
 Bytes decode(BytesView coded, bool* verified) {
   codec::MadeUpPages pages;
@@ -48,7 +48,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     return 0;
   }
   codec::Encoder encoder(kSettings, {.index = std::make_shared<codec::MadeUpIndex>(kMostShared)});
-  encoder.learn(kKnown->catalogue());
+  encoder.learn(catalogue_of(kKnown));
   for (std::size_t at = 0; at < input.size(); at += 5000) {
     encoder.push(input.subspan(at, std::min<std::size_t>(5000, input.size() - at)));
     if (data[0] % 3 == 0) encoder.flush();
