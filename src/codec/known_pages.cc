@@ -80,8 +80,10 @@ void Catalogue::learn(BytesView bytes) {
 
 std::optional<std::uint64_t> Catalogue::find(BytesView page) {
   if (names_.empty()) return std::nullopt;
+  if (misses_ > kMostMisses && misses_ % kStride != 0) return ++misses_, std::nullopt;
   const std::uint32_t entry = table_[entry_of((*hash_)(page))];
-  if (entry == 0) return std::nullopt;
+  if (entry == 0) return ++misses_, std::nullopt;
+  misses_ = 0;
   return entry - 1;
 }
 

@@ -45,6 +45,26 @@ TEST(KnownPages, EachIsFoundByItsContentsAndReadByItsPlace) {
   EXPECT_FALSE(reader.page(5000));
 }
 
+TEST(KnownPages, WhereNothingIsFoundFewAreLookedFor) {
+  const auto pages = some(100);
+  Catalogue catalogue;
+  catalogue.learn(pages->catalogue());
+  const auto most_passed_over = [&] {
+    std::uint64_t passed_over = 0;
+    while (passed_over < 100 && !catalogue.find(page(7))) ++passed_over;
+    return passed_over;
+  };
+  for (std::uint64_t i = 0; i < Catalogue::kMostMisses; ++i) {
+    EXPECT_FALSE(catalogue.find(page(1000 + i)));
+  }
+  EXPECT_EQ(most_passed_over(), 0U);
+  for (std::uint64_t i = 0; i <= Catalogue::kMostMisses; ++i) {
+    EXPECT_FALSE(catalogue.find(page(1000 + i)));
+  }
+  EXPECT_EQ(most_passed_over(), Catalogue::kStride - 1);
+  EXPECT_TRUE(catalogue.find(page(8))) << "all are looked for again";
+}
+
 TEST(KnownPages, ZeroesAndRepetitionsArePassedOver) {
   KnownPages pages(kPage, SIZE_MAX, kKey);
   pages.add(page(1));
