@@ -31,7 +31,7 @@ from component_moves import drops
 from guest_programs import PROGRAMS, serving_guest
 from guest_systems import RoutedGuest
 from guest_traffic import AT_ONCE, Traffic
-from stage import AGENT_LOG, Lab, StageError, wait_until, warm_memory
+from stage import AGENT_LOG, Lab, StageError, guest_image, wait_until, warm_memory
 
 SERVING_MEMORY = "128MiB"
 WORDS = "godwit.dirty=5mbit godwit.working-set=8MiB"
@@ -70,13 +70,16 @@ class Scene:
     units: dict = field(default_factory=dict)  # of the systems' own figures, beside UNITS
     prepare: object = lambda lab, correspondents: None  # further, in a lab that is up
 
-    def guest(self, lab, load):
+    def guest(self, lab, load, system):
         """That is booted for a move under a load."""
         name, address = next(self.names)
+        words = f"{WORDS} {system.words}"
+        options = ("--guest-agent",) if system.with_agent else ()
         if load not in PROGRAMS:
-            return RoutedGuest(lab, name, self.home, address, words=WORDS)
-        return RoutedGuest(lab, name, self.home, address, serving_guest(load), SERVING_MEMORY,
-                           f"{WORDS} bench.serves={load}")
+            memory = SERVING_MEMORY if system.with_agent else "96MiB"
+            return RoutedGuest(lab, name, self.home, address, guest_image(system.with_agent)[1], memory, words, options)
+        return RoutedGuest(lab, name, self.home, address, serving_guest(load, system.with_agent), SERVING_MEMORY,
+                           f"{words} bench.serves={load}", options)
 
     def make(self, lab, correspondents):
         wait_until(lambda: all(host["state"] != "down" for host in lab.ask(self.home, "host", "ls")), 30,
@@ -96,9 +99,9 @@ def figures_of(seen, idle, report, rules):
 
 def moved(scene, lab, system, load, correspondents, options):
     """Figures by correspondent, of one move of a vm that is booted for it."""
-    guest = scene.guest(lab, load)
+    guest = scene.guest(lab, load, scene.systems[system])
     after_s = QUICK_AFTER_S if options.quick else AFTER_S
-    with Traffic(lab, load, correspondents, guest.address) as traffic:
+    with Traffic(lab, load, correspondents, guest.address, scene.systems[system].flows) as traffic:
         mover = scene.systems[system](lab, guest, scene.target)
         warm_memory(WARM_BYTES)
         traffic.watch("idle", lambda: time.sleep(QUICK_IDLE_S if options.quick else IDLE_S))
@@ -125,7 +128,7 @@ def of_mover(settled, after, load):
     fresh = settled.get("fresh_rtt_ms")
     if fresh is None or load not in PLAIN:
         return own
-    return own | {"path_stretch": after.rtt_ms / fresh if after.survived else None}
+    return own | {"path_stretch": after.rtt_ms / fresh if after.survived and after.rtt_ms else None}
 
 
 def moved_or_told_why_not(scene, lab, *what):
@@ -142,7 +145,7 @@ def moved_or_told_why_not(scene, lab, *what):
 def show(scene, case, load, system, of_it):
     def text(metric):
         return "-" if of_it.get(metric) is None else f"{of_it[metric]:.4g}"
-    say(f"  {case:<10} {load:<9} {system:<15} " + "  ".join(f"{metric.removesuffix('_ms')} {text(metric)}"
+    say(f"  {case:<10} {load:<9} {system:<21} " + "  ".join(f"{metric.removesuffix('_ms')} {text(metric)}"
                                                             for metric in UNITS | scene.units))
 
 
@@ -153,7 +156,7 @@ def measure(scene, options):
     loads = options.load or (scene.quick_loads if options.quick else scene.loads)
     figures = {}
     turns = [(load, system, together) for load, together in rounds_of(loads, correspondents, options)
-             for system in options.system or scene.systems]
+             for system in options.system or scene.systems if load in (scene.systems[system].loads or loads)]
     while turns:  # in one lab, as long as all goes well there
         with Lab(options.lab, config=scene.lab) as lab:
             scene.make(lab, correspondents)
@@ -210,21 +213,21 @@ def judge(scene, rows):
     godwit-wire."""
     value = {(row["case"], row["system"], row["metric"]): row["value"] for row in rows}
     cases = {case: None for case, _, _ in value}
-    say(f"\n  {'correspondent/load':<21}{'system':<16}{'survived':>9}{'blackout':>10}{'bound':>8}{'pause':>8}"
+    say(f"\n  {'correspondent/load':<21}{'system':<21}{'survived':>9}{'blackout':>10}{'bound':>8}{'pause':>8}"
         f"{'lost':>6}{'rules':>7}   (ms; of all rounds)")
     kept = True
     for case in cases:
         for system in scene.systems:
             if failed := value.get((case, system, "failed"), 0):
                 kept = kept and system != scene.judged
-                say(f"  {case:<21}{system:<16} FAILED: {failed} of its moves")
+                say(f"  {case:<21}{system:<21} FAILED: {failed} of its moves")
             if (case, system, "blackout_ms") not in value:
                 continue
             of_it = {metric: value.get((case, system, metric)) for metric in UNITS}
             met = of_it["connections_survived_percent"] == 100 and of_it["blackout_ms"] <= of_it["bound_ms"]
             kept = kept and (met or system != scene.judged)
             lost = "-" if of_it["frames_lost"] is None else f"{of_it['frames_lost']:.0f}"
-            say(f"  {case:<21}{system:<16}{of_it['connections_survived_percent']:>7.0f} %{of_it['blackout_ms']:>10.1f}"
+            say(f"  {case:<21}{system:<21}{of_it['connections_survived_percent']:>7.0f} %{of_it['blackout_ms']:>10.1f}"
                 f"{of_it['bound_ms']:>8.1f}{of_it['pause_ms']:>8.1f}{lost:>6}{of_it['rules']:>7.0f}   "
                 f"{'met' if met else 'MISSED'}{in_vm(of_it, met)}")
     return kept

@@ -18,6 +18,7 @@ IPERF3 = ("/usr/bin/iperf3", "/bin/iperf3")
 PROGRAMS = {"iperf3": IPERF3,
             "redis": ("/usr/bin/redis-check-rdb", "/bin/redis-server")}  # one program, which goes by its name
 START = f"""#!/bin/busybox sh
+[ ! -x /start-guest-agent ] || /start-guest-agent &
 cat > /serve <<'SERVE'
 #!/bin/busybox sh
 read program first second words || exit
@@ -46,11 +47,16 @@ for port in $ports; do
 done
 exec nc -ll -p {SHELL_PORT} -e /serve
 """
+AGENT = """#!/bin/busybox sh
+[ ! -f /modules/virtio_console.ko ] || insmod /modules/virtio_console.ko
+until set -- /dev/vport*p1 && [ -c "$1" ]; do sleep 0.1; done
+exec /usr/sbin/qemu-ga -p "$1" -t /run -l /run/qemu-ga.log
+"""
 
 
-def serving_guest(service):
-    """The initrd of one that serves, if the kernel's command line says so."""
-    return image(service, PROGRAMS[service])
+def serving_guest(service, with_agent=False):
+    """The initrd of one that serves, if the kernel's command line says so; `with_agent`: qemu-guest-agent, too."""
+    return image(service, PROGRAMS[service], with_agent=with_agent)
 
 
 def corresponding_guest():
@@ -58,14 +64,16 @@ def corresponding_guest():
     return image("corresponding", (build_directory() / "src" / "lab" / "godwit-lab-probe", PROBE), IPERF3)
 
 
-def image(name, *programs):
+def image(name, *programs, with_agent=False):
     directory = build_directory() / "bench-guests"
     directory.mkdir(exist_ok=True)
-    path = directory / f"nat-{name}.img"
+    path = directory / f"nat-{name}{'-agent' if with_agent else ''}.img"
     with open(path, "wb") as out:
-        with open(guest_image()[1], "rb") as lab_guest:
+        with open(guest_image(with_agent)[1], "rb") as lab_guest:
             shutil.copyfileobj(lab_guest, out)
         with Archive(out) as archive:
+            if with_agent:  # the image's own way to start it is ours now
+                archive.add("start-guest-agent", 0o100755, AGENT.encode())
             for program, within in programs:
                 add_program(archive, program, within)
             archive.add("start-agent", 0o100755, START.encode())

@@ -64,6 +64,9 @@ class GodwitWire:
     """A guest that is where it is at home, and goes to `target`."""
 
     name = "godwit-wire"
+    with_agent, words = False, ""  # what its guest has to have: qemu-guest-agent; words of its kernel's command line
+    flows = {}  # loads whose clients are its own
+    loads = None  # the only ones that have a meaning for it
 
     def __init__(self, lab, guest, target):
         self.lab, self.guest, self.home, self.target = lab, guest, guest.host, target

@@ -9,8 +9,10 @@
 The correspondent `displaced` is a guest that has moved before, which runs what a host runs: guest_programs.py.
 """
 
+import dataclasses
 import re
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -112,13 +114,17 @@ class Ping:
     LINE = re.compile(r"(?:\[(\d+\.\d+)\] )?.*seq=(\d+) .*time=([0-9.]+) ms")
 
     def __init__(self, lab, who, address):
-        words = ("-D",) if who.guest is None else ()  # busybox has no -D
-        self._process = lab.start(who.host, *who.within(), "ping", *words, "-i", f"{PING_S}", address,
+        self._process = lab.start(who.host, *who.within(), *self.command(who, address),
                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         self._answers = []  # (time, number, round trip in ms)
         self._windows = {}
         threading.Thread(target=self._read, daemon=True).start()
-        wait_until(lambda: self._answers, ANSWER_LIMIT_S, f"a ping's answer to {who.guest or who.host}")
+        wait_until(lambda: self._answers, ANSWER_LIMIT_S, f"the first answer to {who.guest or who.host}")
+
+    @staticmethod
+    def command(who, address):
+        words = ("-D",) if who.guest is None else ()  # busybox has no -D
+        return "ping", *words, "-i", f"{PING_S}", address
 
     def _read(self):
         for line in self._process.stdout:
@@ -151,6 +157,42 @@ class Ping:
         self._process.wait()
 
 
+class Multipath(Ping):
+    """The load ssh by one connection of MPTCP, to the guest's port for these: its kernel takes what paths it is offered."""
+
+    CLIENT = """
+import socket, sys, threading, time
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+for tries in range(300):  # a guest answers pings before it serves
+    try:
+        s.connect((sys.argv[1], 7009))
+        break
+    except ConnectionRefusedError:
+        time.sleep(0.1)
+sent = {}
+def read():
+    for line in s.makefile():
+        number, now = int(line), time.time()
+        print(f'[{now:.6f}] seq={number} time={1000 * (now - sent.pop(number)):.3f} ms', flush=True)
+threading.Thread(target=read, daemon=True).start()
+for number in range(1 << 30):
+    sent[number] = time.time()
+    s.sendall(b'%079d\\n' % number)
+    time.sleep(0.02)
+"""
+
+    def __init__(self, lab, who, address):
+        lab.run(who.host, "ip", "mptcp", "limits", "set", "add_addr_accepted", "4", "subflows", "4")
+        super().__init__(lab, who, address)
+
+    @classmethod
+    def command(cls, _who, address):
+        return sys.executable, "-u", "-c", cls.CLIENT, address
+
+    def seen(self, name):
+        return dataclasses.replace(super().seen(name), lost=None)
+
+
 # What a guest with an emulated CPU serves at once without being what is measured.
 AT_ONCE = {"ping": 4, "udp-1000": 2, "ssh": 4, "bulk": 2, "redis": 4, "iperf3": 2}
 LOADS = {
@@ -166,12 +208,14 @@ LOADS = {
 class Traffic:
     """A load of several correspondents, for as long as this context lasts."""
 
-    def __init__(self, lab, load, correspondents, address):
+    def __init__(self, lab, load, correspondents, address, own=None):
+        """`own`: clients of some loads, instead of these."""
         self._flows = {}
+        client = (LOADS | (own or {}))[load]
         try:
             for name, who in correspondents.items():
                 who.awaits(lab, address)
-                self._flows[name] = LOADS[load](lab, who, address)
+                self._flows[name] = client(lab, who, address)
         except StageError as error:
             self._stop()
             raise StageError(f"{name}: {error}") from None

@@ -17,6 +17,7 @@ import time
 from guest_moves import WARM_BYTES, WORDS
 from guest_systems import RoutedGuest
 from mobility_moves import SCENE
+from mobility_systems import remove_second_nic
 from stage import MOVE_LIMIT_S, Lab, StageError, finished, guest_image, wait_until, warm_memory
 
 SYSTEMS = {"godwit-secondary-nic": "before", "naive-order": "after"}
@@ -77,7 +78,9 @@ def moved(lab, when):
              "connections_survived_percent": 100.0 * sum(map(lives, talks)) / len(talks)}
     for talk in talks:
         talk.kill()
-    clean(lab, guest)
+    guest.end()
+    remove_second_nic(lab, guest, SCENE.target)
+    lab.run(SCENE.target, "godwit", "port", "rm", guest.uplink)
     return of_it
 
 
@@ -89,14 +92,6 @@ def lives(talk):
     talk.stdin.write("are you there?\n")
     talk.stdin.flush()
     return talk.stdout.readline() == "same\n"
-
-
-def clean(lab, guest):
-    second, uplink = f"{guest.name}-for-{SCENE.target}", f"{guest.name}-at-{SCENE.target}"
-    guest.end()
-    lab.run(SCENE.target, "godwit", "disconnect", f"{SCENE.target}/{second}", f"{SCENE.target}/{uplink}")
-    for port in (second, uplink, guest.uplink):
-        lab.run(SCENE.target, "godwit", "port", "rm", port)
 
 
 def judge(rows):

@@ -3,6 +3,10 @@
     h1 [10.66.1.N] --move--> f1 [the same, and 10.66.2.L for what begins there]
 
   godwit-endpoint   `godwit migrate --strategy endpoint`
+  godwit-secondary-nic   `--strategy secondary-nic`: prepared before the pause, flipped after it. What is measured has the
+                    old address and lives on as by endpoint; its guest has 128 MiB, for qemu-guest-agent
+  godwit-mptcp      likewise, of one connection of MPTCP, for ssh's load only: it has the second path before the move and
+                    drops the first once it has ended (`godwit vm nic configure --default --drop-old`)
   naive             moved by wire, then a script: its uplink is made anew at f1, which has a new address for it (nft, one
                     to one: the guest is not asked). Who comes to that is served; what was there is lost
 
@@ -12,7 +16,7 @@ godwit-wire and nothing: guest_systems.py. Figures that are theirs:
   relay_bytes   of IP packets with this correspondent that went through the relay's port at f1, both ways, since the
                 move began until it had settled
   path_stretch  of ping, udp-1000 and ssh: the flow's round trip after it, by that of pings to the new address meanwhile;
-                by wire, which gives none, to f1 itself
+                by wire, which gives none, to f1 itself. Of MPTCP it is that of a line and its echo, a program's in the guest
 """
 
 import json
@@ -20,12 +24,13 @@ import statistics
 import subprocess
 
 from guest_systems import GodwitWire, Nothing, announce, segment
-from guest_traffic import Ping
+from guest_traffic import Multipath, Ping
 from stage import wait_until
 
 TABLE, COUNTS = "godwit_endpoint", "bench_relay"
 HOSTS = ("h1", "h2", "f1", "x1", "n1")
 SCRIPTED_ADDRESS = "10.66.2.150"
+GATEWAY = "169.254.1.1"  # of all guests of a host
 FRESH_PINGS, FRESH_EVERY_S = 10, 0.25
 CLEAN_LIMIT_S = 60
 
@@ -43,18 +48,22 @@ class WithNewAddress:
 
 class GodwitEndpoint(GodwitWire):
     name = "godwit-endpoint"
+    strategy = "endpoint"
 
     def move(self):
         count_relayed(self.lab, self.target, self.guest.address)
-        return self.guest.move(self.target, "endpoint")
+        return self.guest.move(self.target, self.strategy)
 
     def lead(self):
         """What its host tells of what it leads."""
         return next(each["lead"] for each in relocations(self.lab, self.target) if each["port"] == self.guest.uplink)
 
+    def new_address(self):
+        return new_address_of(self.lead(), self.guest.address)
+
     def settled(self, correspondents):
         address = self.guest.address
-        fresh = fresh_round_trips(self.lab, correspondents, new_address_of(self.lead(), address))
+        fresh = fresh_round_trips(self.lab, correspondents, self.new_address())
         relayed = relayed_bytes(self.lab, self.target)
         return {who: {"fresh_rtt_ms": fresh[who],
                       "relay_bytes": relayed.get(address_of(self.lab, each, address), 0)}
@@ -71,6 +80,38 @@ class GodwitEndpoint(GodwitWire):
         wait_until(lambda: not [each for each in relocations(self.lab, self.target)
                                 if each["port"] == self.guest.uplink], CLEAN_LIMIT_S, "what was agreed is ended")
         self.lab.run(self.target, "nft", f"delete table inet {COUNTS}")
+
+
+class GodwitSecondaryNic(GodwitEndpoint):
+    name = "godwit-secondary-nic"
+    strategy = "secondary-nic"
+    with_agent = True
+
+    def new_address(self):
+        return second_nic_of(self.lab, self.target, self.guest)["network"]["addresses"][0].split("/")[0]
+
+    def clean(self):
+        super().clean()
+        remove_second_nic(self.lab, self.guest, self.target)
+
+
+class GodwitMptcp(GodwitSecondaryNic):
+    name = "godwit-mptcp"
+    words = "godwit.iproute2=1"
+    flows = {"ssh": Multipath}
+    loads = tuple(flows)
+
+    def move(self):
+        report = super().move()
+        nic = second_nic_of(self.lab, self.target, self.guest)
+        self.lab.run(self.target, "godwit", "vm", "nic", "configure", self.guest.name, nic["port"],
+                     "--address", nic["network"]["addresses"][0], "--gateway", GATEWAY, "--default", "--drop-old")
+        return report
+
+    def rules(self):
+        """Of its own address nothing may be left."""
+        led = [each for each in relocations(self.lab, self.target) if each["port"] == self.guest.uplink]
+        return super().rules() if led else 0
 
 
 class Wire(WithNewAddress, GodwitWire):
@@ -102,6 +143,19 @@ class Naive(WithNewAddress, Nothing):
     def _do(self, words, undo):
         self.lab.run(self.target, *words)
         self.written.append((self.target, undo))
+
+
+def second_nic_of(lab, host, guest):
+    nics = lab.ask(host, "vm", "show", guest.name)["nics"]
+    return next(nic for nic in nics if nic["port"] == f"{guest.name}-for-{host}")
+
+
+def remove_second_nic(lab, guest, host):
+    """Of a vm that is gone."""
+    nic, uplink = f"{guest.name}-for-{host}", f"{guest.name}-at-{host}"
+    lab.run(host, "godwit", "disconnect", f"{host}/{nic}", f"{host}/{uplink}")
+    for port in (nic, uplink):
+        lab.run(host, "godwit", "port", "rm", port)
 
 
 def relocations(lab, host):
@@ -176,4 +230,4 @@ def elements(table, addresses):
     return count
 
 
-SYSTEMS = {system.name: system for system in (GodwitEndpoint, Wire, Naive, ArpOnly)}
+SYSTEMS = {system.name: system for system in (GodwitEndpoint, GodwitSecondaryNic, GodwitMptcp, Wire, Naive, ArpOnly)}

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """A vm goes to a subnet where its address means nothing, and its connections live on: one with a host that has an agent,
-directly, also after the site that they began at is cut off; one with a host that has none, by a relay, for its time.
+directly, also after the site that they began at is cut off; one with a host that has none, by a relay, for its time. Then
+it comes home, and so does what began abroad.
 
 Exit status: 0 every promise was kept, 1 one was broken or something failed, 2 usage, 130 Ctrl-C.
 """
@@ -8,6 +9,7 @@ Exit status: 0 every promise was kept, 1 one was broken or something failed, 2 u
 import signal
 import sys
 import time
+from dataclasses import dataclass
 
 from racks import say, shown
 from stage import ROOT, Lab, all_kept, demo, guest_image, wait_until
@@ -46,9 +48,9 @@ except (OSError, AssertionError) as error:
 
 
 class Talk:
-    def __init__(self, lab, host, port=7007, protocol=0):
-        self.host = host
-        self.process = lab.start(host, sys.executable, "-u", "-c", TALK, ADDRESS, str(port), str(protocol), stdout=-1)
+    def __init__(self, lab, host, port=7007, protocol=0, address=ADDRESS):
+        self.host, self.address = host, address
+        self.process = lab.start(host, sys.executable, "-u", "-c", TALK, address, str(port), str(protocol), stdout=-1)
         self.line = self.process.stdout.readline().strip()
 
     def read(self, seconds):
@@ -64,6 +66,32 @@ class Talk:
 
     def longest_ms(self):
         return float(self.line.split()[-2]) if self.line.endswith("ms") else float("inf")
+
+
+@dataclass
+class Back:
+    migration: dict
+    talks: list
+
+    def excess_ms(self):
+        """Of those that began abroad: the others have seen more than this."""
+        return max(talk.longest_ms() for talk in self.talks if talk.address != ADDRESS) - \
+            self.migration["report"]["pause_ms"]
+
+
+def come_home(lab, talks):
+    say("\nthe site is back; who comes now knows the vm by its address abroad")
+    lab.heal("home-world")
+    wait_until(lambda: all(host["state"] != "down" for host in lab.ask("f1", "host", "ls")), READY_S, "all sessions")
+    new = lab.ask("f1", "fabric", "show")["relocations"][0]["lead"]["addresses"][0]["new_address"]
+    talks = talks + [Talk(lab, host, address=new) for host in (KNOWN, STRANGER)]
+    shown(lab, "f1", "migrate", "web", "--to", "h1", "--strategy", "endpoint", "--dry-run", last=5)
+    say("\nit comes home")
+    shown(lab, "f1", "migrate", "web", "--to", "h1", "--strategy", "endpoint", last=1)
+    for talk in talks:
+        say(f"      {talk.host}, with {talk.address}: {talk.read(2)}")
+    shown(lab, "h1", "fabric", "show", last=1)
+    return Back(lab.ask("f1", "migration", "ls")[-1], talks)
 
 
 def show(options):
@@ -99,13 +127,17 @@ def show(options):
         lab.cut("home-world")
         say(f"      {KNOWN}: {talks[0].read(4)}")
         lived = talks[0].lives
-        for talk in talks:
+        back = come_home(lab, [talks[0]])
+        for talk in talks + back.talks:
             talk.process.kill()
     return all_kept([
         ("connections of the host with an agent that ended", int(not lived), 0),
         ("connections without agent that outlived the relay", int(not ended), 0),
-        ("moves that were not by strategy endpoint", int(migration["strategy"] != "endpoint"), 0),
+        ("connections that ended on the way home", sum(not talk.lives for talk in back.talks), 0),
+        ("moves that were not by strategy endpoint",
+         sum(each["strategy"] != "endpoint" for each in (migration, back.migration)), 0),
         ("longest wait for an answer beyond the pause, in ms", excess, 400),
+        ("the same on the way home", back.excess_ms(), 400),
     ])
 
 

@@ -1,6 +1,9 @@
 """What `./dev bench mobility` makes of what it is told: figures that are known beforehand."""
 
+import socket
+import subprocess
 import sys
+import threading
 
 import pytest
 from conftest import ROOT
@@ -14,6 +17,7 @@ import mobility_many  # noqa: E402
 import mobility_systems  # noqa: E402
 import udp_flows  # noqa: E402
 from guest_seen import Seen  # noqa: E402
+from guest_traffic import Multipath  # noqa: E402
 from mobility_moves import CORRESPONDENTS, SCENE  # noqa: E402
 
 
@@ -144,3 +148,21 @@ def test_a_probe_is_as_the_guest_reads_it():
     """src/lab/guest/protocol.hh: magic, version, kind; no stream is asked for."""
     probe = udp_flows.probe(0)
     assert len(probe) == 128 and probe[:8] == b"GWLT\x01\x01\x00\x00"
+
+
+def test_a_line_by_mptcp_reads_like_a_ping():
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", 7009))
+        server.listen()
+
+        def echo():
+            own, _ = server.accept()
+            while got := own.recv(4096):
+                own.sendall(got)
+        threading.Thread(target=echo, daemon=True).start()
+        with subprocess.Popen(Multipath.command(None, "127.0.0.1"), stdout=subprocess.PIPE, text=True) as client:
+            found = [Multipath.LINE.search(client.stdout.readline()) for _ in range(3)]
+            client.kill()
+    assert [int(each.group(2)) for each in found] == [0, 1, 2]
+    assert all(float(each.group(1)) > 1e9 and 0 < float(each.group(3)) < 1000 for each in found)
