@@ -3,7 +3,6 @@
 #include <nlohmann/json.hpp>
 
 #include "os/wall_clock.hh"
-#include "qemu/json.hh"
 
 namespace godwit::agent {
 namespace {
@@ -17,8 +16,7 @@ constexpr std::int64_t kOutlives = 10LL * 24 * 3600;
 void LentAddresses::start() {
   for (const auto& document : store_.list(kKind)) {
     const auto address = parse_ip(document.key);
-    if (address)
-      until_[*address] = static_cast<std::int64_t>(qemu::unsigned_at(document.body, "until"));
+    if (address) until_[*address] = document.body.value("until", std::int64_t{0});
   }
   forget_old();
 }
