@@ -44,7 +44,6 @@ void ComponentMoves::start(const std::function<void(Move&)>& found) {
     ComponentSource* raw = move.get();
     sources_[raw->record().id] = std::move(move);
     found(*raw);
-    if (!raw->over()) raw->restart();
   }
   for (const auto& document : context_.store.list("component-target")) {
     auto move = std::make_unique<ComponentTarget>(context_, component_target_record(document.body));

@@ -23,7 +23,7 @@ class ComponentSource final : public Move {
 
   Result<> accept() override;
   void begin() override { feed(migrate::SourceEvent::begin); }
-  void restart();
+  void restart() override;
   void session_up();
   using Move::feed;
   void feed(migrate::SourceEvent event, std::string text) override;

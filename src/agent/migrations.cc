@@ -47,7 +47,6 @@ void Migrations::start() {
     SourceMove* raw = move.get();
     sources_[raw->record().id] = std::move(move);
     found_again(*raw);
-    if (!raw->over()) raw->restart();
   }
   for (const auto& document : context_.store.list("migration-target")) {
     auto move = std::make_unique<TargetMove>(context_, target_record(document.body));
@@ -67,6 +66,8 @@ void Migrations::start() {
 
 void Migrations::found_again(Move& move) {
   if (move.record().group && move.record().resumed_as.empty()) groups_.add(move);
+  if (waits(move.record(), os::wall_clock_seconds())) return begin_in_time(move);
+  if (!move.over()) move.restart();
 }
 
 Result<Move*> Migrations::begin_again(const Move& old) {
@@ -86,7 +87,7 @@ Result<Move*> Migrations::begin_again(const Move& old) {
     referred = refer_to(*vm, record);
   }
   if (!referred) return std::unexpected(referred.error());
-  return begin(std::move(record), 0);
+  return begin(std::move(record));
 }
 
 bool Migrations::is_moving(const std::string& vm) const {

@@ -66,7 +66,6 @@ class Migrations final {
     std::vector<SourceRecord> moves;
     std::string to;
     bool dry_run = false;
-    std::int64_t at = 0;
     std::vector<Findings> findings{};  // of the moves whose host is known
   };
 
@@ -83,7 +82,7 @@ class Migrations final {
   TargetMove* find_target(const std::string& id);
   ComponentTarget* find_component_target(const std::string& id) const;
   Result<> refer_to(Vm& vm, SourceRecord& record);
-  Result<Move*> begin(SourceRecord record, std::int64_t at);
+  Result<Move*> begin(SourceRecord record);
   std::vector<Move*> sources() const;
   void found_again(Move& move);
   Result<Move*> begin_again(const Move& old);
@@ -93,7 +92,7 @@ class Migrations final {
   void choose_strategy(SourceRecord& record, const Findings& findings) const;
   void answer_dry_run(const Wanted& wanted, http::Responder& responder);
   nlohmann::json estimate(const SourceRecord& record, const Findings& findings);
-  void begin_at(MigrationId id, std::int64_t at);
+  void begin_in_time(const Move& move);
   void read_lane(std::uint64_t key);
   void prepare_target(PeerRequest request, const nlohmann::json& body);
   std::shared_ptr<SharedReader> group_reader(const std::string& peer, const SharedPlace& place);

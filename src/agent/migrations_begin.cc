@@ -154,7 +154,7 @@ void Migrations::add(const nlohmann::json& request, const http::Caller& caller,
   if (!at) return responder.error(400, at.error().text, 2);
   wanted->to = *to;
   wanted->dry_run = *dry_run;
-  wanted->at = *at;
+  for (SourceRecord& record : wanted->moves) record.begins_at = *at;
   find_host(std::make_shared<Wanted>(*std::move(wanted)),
             std::make_shared<http::Responder>(std::move(responder)));
 }
@@ -275,7 +275,7 @@ void Migrations::answer_dry_run(const Wanted& wanted, http::Responder& responder
 void Migrations::launch(Wanted& wanted, http::Responder& responder) {
   std::vector<Move*> begun;
   for (SourceRecord& record : wanted.moves) {
-    const auto move = begin(std::move(record), wanted.at);
+    const auto move = begin(std::move(record));
     if (!move) {
       for (Move* each : begun) each->feed(SourceEvent::abort_requested, move.error().text);
       return responder.error(409, move.error().text, 3);
@@ -287,13 +287,13 @@ void Migrations::launch(Wanted& wanted, http::Responder& responder) {
 }
 
 // Accepted: it is recorded, and begins when its time has come.
-Result<Move*> Migrations::begin(SourceRecord record, std::int64_t at) {
+Result<Move*> Migrations::begin(SourceRecord record) {
   const MigrationId id = record.id;
   if (ComponentMoves::is_one(record.vm)) {
     const auto added = components_.add(std::move(record));
     if (!added) return std::unexpected(added.error());
     if ((*added)->record().group) groups_.add(**added);
-    begin_at(id, at);
+    begin_in_time(**added);
     return *added;
   }
   // Old ones make room: their reports are history.
@@ -308,14 +308,15 @@ Result<Move*> Migrations::begin(SourceRecord record, std::int64_t at) {
   SourceMove* raw = move.get();
   sources_[id] = std::move(move);
   if (raw->record().group) groups_.add(*raw);
-  begin_at(id, at);
+  begin_in_time(*raw);
   return raw;
 }
 
-void Migrations::begin_at(MigrationId id, std::int64_t at) {
-  const std::int64_t wait = at - os::wall_clock_seconds();
+void Migrations::begin_in_time(const Move& move) {
+  const MigrationId id = move.record().id;
+  const std::int64_t wait = move.record().begins_at - os::wall_clock_seconds();
   scheduled_[id] = context_.loop.after(seconds(std::max<std::int64_t>(wait, 0)), [this, id] {
-    if (Move* move = find_move(id)) move->begin();
+    if (Move* found = find_move(id)) found->begin();
     context_.loop.post([this, id] { scheduled_.erase(id); });
   });
 }

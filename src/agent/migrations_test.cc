@@ -10,6 +10,7 @@
 #include "agent/relocations.hh"
 #include "agent/replicas.hh"
 #include "agent/state_message.hh"
+#include "os/wall_clock.hh"
 
 namespace godwit::agent {
 namespace {
@@ -193,6 +194,70 @@ TEST_F(MigrationsTest, ADrainingMoveLeavesTheVmThatHasReturned) {
   store_->put("migration-source", kMove.text(), to_json(record));
   migrations_.start();
   EXPECT_TRUE(has_vm());
+}
+
+// Two that were accepted by an agent which ended before their time, or when it had come.
+class WaitingGroupTest : public MigrationsTest {
+ protected:
+  void remember(std::int64_t begins_at, bool resume = true) {
+    for (const std::size_t index : {0UL, 1UL}) {
+      SourceRecord record;
+      record.id = an_id<MigrationId>(static_cast<unsigned char>(20 + index));
+      record.vm = "component/sw" + std::to_string(index);
+      record.component = an_id<ComponentId>(static_cast<unsigned char>(20 + index));
+      record.to = "e1";
+      record.resume = resume;
+      record.begins_at = begins_at;
+      record.group = GroupPlace{.id = kGroup, .index = index, .of = 2, .in_order = true};
+      store_->put("component-source", record.id.text(), to_json(record));
+    }
+    migrations_.start();
+  }
+  std::vector<SourceRecord> records() {
+    std::vector<SourceRecord> all;
+    for (const auto& document : store_->list("component-source")) {
+      all.push_back(source_record(document.body));
+    }
+    return all;
+  }
+
+  static inline const MigrationId kGroup = an_id<MigrationId>(30);
+};
+
+TEST_F(WaitingGroupTest, WaitsForItsTimeAfterARestart) {
+  remember(os::wall_clock_seconds() + 3600, false);
+  loop_.run_once(milliseconds(1));
+  const Json group = *migrations_.show(kGroup.text());
+  EXPECT_EQ(group["state"], "planned");
+  EXPECT_EQ(group["in_order"], true);
+  EXPECT_EQ(group["members"].size(), 2U);
+  EXPECT_TRUE(migrations_.is_moving("component/sw1"));
+  EXPECT_TRUE(migrations_.abort(kGroup.text()));
+  EXPECT_EQ(migrations_.show(kGroup.text())->at("state"), "aborted");
+}
+
+// There is nothing to move, and nobody to move it to: it ends, and has been begun.
+TEST_F(WaitingGroupTest, BeginsWhenItsTimeComes) {
+  remember(os::wall_clock_seconds() + 1, false);
+  EXPECT_EQ(migrations_.show(kGroup.text())->at("state"), "planned");
+  const auto begun = [this] {
+    return migrations_.show(kGroup.text())->at("members")[0]["reason"] == "the component is gone";
+  };
+  while (!begun()) loop_.run_once(milliseconds(100));
+}
+
+TEST_F(WaitingGroupTest, WhoseTimeHasComeMeanwhileGoesOnIfThatIsWished) {
+  remember(os::wall_clock_seconds() - 1);
+  for (const SourceRecord& record : records()) {
+    EXPECT_EQ(record.state, migrate::SourceState::aborting) << "until e1 hears of it";
+    EXPECT_TRUE(goes_on(record)) << record.vm;
+    EXPECT_LT(record.begins_at, os::wall_clock_seconds()) << "which is at once";
+  }
+}
+
+TEST_F(WaitingGroupTest, WhoseTimeHasComeMeanwhileEndsElse) {
+  remember(os::wall_clock_seconds() - 1, false);
+  for (const SourceRecord& record : records()) EXPECT_FALSE(goes_on(record)) << record.vm;
 }
 
 TEST_F(MigrationsTest, AMoveThatClashesWithOurVmIsRefusedAndLeavesIt) {

@@ -18,6 +18,8 @@ class Move {
   // Recorded: from now on it is known, also after a restart.
   virtual Result<> accept() = 0;
   virtual void begin() = 0;
+  // The agent was restarted, and has read it in the journal.
+  virtual void restart() = 0;
   virtual void feed(migrate::SourceEvent event, std::string text) = 0;
   void feed(migrate::SourceEvent event) { feed(event, {}); }
   virtual void give_up() = 0;  // as an operator wants it

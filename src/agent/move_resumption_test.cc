@@ -41,6 +41,7 @@ class AMove final : public Move {
 
   Result<> accept() override { return {}; }
   void begin() override {}
+  void restart() override {}
   using Move::feed;
   void feed(SourceEvent event, std::string text) override {
     if (event == SourceEvent::cutover) ++cutovers;
@@ -144,7 +145,6 @@ TEST_F(MoveResumptionTest, OneThatWasBrokenOffIsBegunAgainOnce) {
 TEST_F(MoveResumptionTest, NotWhereItIsNotWishedOrTooLate) {
   have(SourceState::copying, {}, false);
   have(SourceState::switching);
-  have(SourceState::planned);
   have(SourceState::ready).record_.times_resumed = kMostResumed;
   for (const auto& each : moves_) {
     each->break_off();
@@ -190,6 +190,19 @@ TEST_F(MoveResumptionTest, AGroupGoesOnWhole) {
   for (const std::size_t next : {2UL, 3UL}) moves_[next]->record_.state = SourceState::ready;
   (void)begun();
   EXPECT_EQ(moves_[2]->cutovers + moves_[3]->cutovers, 2) << "the group lives on";
+}
+
+// Its members begin one after the other.
+TEST_F(MoveResumptionTest, AGroupGoesOnWholeOfWhichOneHadNotBegun) {
+  AMove& first = have(SourceState::preparing, 0);
+  AMove& second = have(SourceState::planned, 1);
+  for (AMove* each : {&first, &second}) {
+    each->record_.begins_at = 77;
+    each->break_off();
+    each->feed(SourceEvent::target_failed);
+  }
+  EXPECT_THAT(begun(), ElementsAre("vm0", "vm1"));
+  EXPECT_EQ(moves_[3]->record_.begins_at, 77);
 }
 
 TEST_F(MoveResumptionTest, AGroupStaysWholeWhereOneHasFailed) {

@@ -55,7 +55,7 @@ class SourceMove final : public Move {
 
   Result<> accept() override;
   void begin() override;
-  void restart();
+  void restart() override;
   // How hooks and clock fared where the vm runs now: told when they are through.
   void hooks_ended(const HookOutcome& outcome);
   void clock_corrected(const ClockReport& report);

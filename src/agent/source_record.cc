@@ -36,11 +36,16 @@ std::optional<GroupPlace> group_place(const nlohmann::json& json) {
   return place;
 }
 
+bool waits(const SourceRecord& record, std::int64_t now) {
+  return record.state == migrate::SourceState::planned && record.begins_at > now;
+}
+
+// A group's members begin one after the other: one may be planned while others are copied.
 bool may_go_on(const SourceRecord& record) {
   using enum migrate::SourceState;
-  const bool is_copied =
-      record.state == preparing || record.state == copying || record.state == ready;
-  return record.resume && is_copied && record.times_resumed < kMostResumed;
+  const bool is_early = record.state == planned || record.state == preparing ||
+                        record.state == copying || record.state == ready;
+  return record.resume && is_early && record.times_resumed < kMostResumed;
 }
 
 bool goes_on(const SourceRecord& record) { return record.broken_off && record.resumed_as.empty(); }
@@ -65,6 +70,7 @@ nlohmann::json to_json(const SourceRecord& record) {
           {"state", migrate::to_text(record.state)},
           {"reason", record.reason},
           {"started", record.started},
+          {"begins_at", record.begins_at},
           {"by", record.by},
           {"max_downtime_ns", record.max_downtime.count()},
           {"stop_policy", migrate::to_text(record.stop_policy)},
@@ -196,6 +202,7 @@ SourceRecord source_record(const nlohmann::json& json) {
   record.to = json.value("to", "");
   record.reason = json.value("reason", "");
   record.started = json.value("started", std::int64_t{0});
+  record.begins_at = json.value("begins_at", std::int64_t{0});
   record.by = json.value("by", "");
   record.max_downtime = Nanoseconds(json.value("max_downtime_ns", std::int64_t{300'000'000}));
   record.stop_policy =

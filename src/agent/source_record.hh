@@ -98,8 +98,9 @@ struct SourceRecord {
   std::string to;
   migrate::SourceState state = migrate::SourceState::planned;
   std::string reason;
-  std::int64_t started = 0;  // seconds since 1970
-  std::string by{};          // who asked for it: "ann", "uid 0"
+  std::int64_t started = 0;    // seconds since 1970
+  std::int64_t begins_at = 0;  // likewise: until then it is planned; 0: at once
+  std::string by{};            // who asked for it: "ann", "uid 0"
   Nanoseconds max_downtime = milliseconds(300);
   migrate::StopPolicy stop_policy = migrate::StopPolicy::downtime;
   std::uint64_t bandwidth_bits_per_second = 0;  // 0: no cap
@@ -140,6 +141,8 @@ struct SourceRecord {
 };
 // An agent that breaks off as many moves in a row is thought to do so because of them.
 inline constexpr unsigned kMostResumed = 5;
+// Planned, and its time has not come: nothing has begun that a restart could break off.
+bool waits(const SourceRecord& record, std::int64_t now);
 // Whether another move is to go on with it if an agent's restart ends it now.
 bool may_go_on(const SourceRecord& record);
 // It was broken off so, and the other is not there yet.

@@ -260,9 +260,11 @@ void add_migrate(CLI::App& app, Context& context) {
   auto* dry_run = verb->add_flag("--dry-run", move->dry_run, "Only check and estimate");
   auto* hold =
       verb->add_flag("--hold", move->hold, "Stay synchronised until `godwit migration cutover ID`");
-  auto* at = verb->add_option("--at", move->at,
-                              "Hand over at this time: +10min, 22:30, 2026-11-21T22:30:00Z")
-                 ->type_name("TIME");
+  auto* at =
+      verb->add_option("--at", move->at,
+                       "Begin at this time, and hand over as soon as it is copied: +10min, 22:30, "
+                       "2026-11-21T22:30:00Z")
+          ->type_name("TIME");
   at->check([](const std::string& text) {
     const auto when = parse_when(text, std::time(nullptr));
     return when ? std::string() : when.error().text;
