@@ -36,7 +36,7 @@ class DiskSnapshotsTest : public testing::Test {
   void io(const std::string& command) {
     os::Command qemu_io = qemu_img({"-f", "qcow2", "-c", command, file_});
     qemu_io.argv[0] = "qemu-io";
-    const auto done = os::run(qemu_io);
+    const auto done = os::run(qemu_io, {}, seconds(60));
     ASSERT_TRUE(done && done->status.success()) << (done ? done->err : done.error().text);
   }
   // Three states that have something in common, and a present that is another; one snapshot's disk
