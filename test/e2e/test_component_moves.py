@@ -362,6 +362,17 @@ def test_a_group_goes_on_whole_after_an_agent_was_killed(fleet, victim):
     vm.wait_until_it_counts()
 
 
+@pytest.mark.thorough  # it waits for its time
+def test_a_group_that_waits_for_its_time_waits_on_after_a_restart(fleet):
+    for name in ("sw1", "sw2"):
+        fleet.godwit("e1", "component", "add", name, "--ports", "2")
+    group = fleet.json("e1", "migrate", "component/sw1", "component/sw2", "--to", "w1", "--at", "+20s", "--detach")
+    fleet.restart_agent("e1")
+    assert fleet.migration("e1", group["id"])["state"] == "planned"
+    fleet.godwit("e1", "migration", "wait", group["id"])
+    assert names_at(fleet, "w1") == ["sw1", "sw2"] and names_at(fleet, "e1") == []
+
+
 def test_a_switch_is_stretched_and_taken_back_while_it_forwards(switch):
     fleet = switch
     with Pings(fleet, "client", ADDRESSES["e1"]) as pings:

@@ -135,9 +135,8 @@ def test_both_agents_are_killed(fleet):
         all_followed(fleet, vm, identifier)
 
 
-@pytest.mark.parametrize("moment", [
-    pytest.param("released.commit_target.before", marks=thorough),
-    "switching.continue_switchover.after"])
+@thorough
+@pytest.mark.parametrize("moment", ["released.commit_target.before", "switching.continue_switchover.after"])
 def test_the_source_s_agent_dies_before_all_that_the_vm_needs_has_left(fleet, moment):
     vm = fleet.run_vm(**DIVERGES)
     fleet.restart_agent("e1", f"source.{moment}")
