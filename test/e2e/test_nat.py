@@ -198,10 +198,10 @@ def test_connections_and_every_packet_survive(centre, correspondent):
 
 
 class ProbeFrom(Probe):
-    def __init__(self, correspondent, guest):
+    def __init__(self, correspondent, guest, rate=1000):
         self.vm, self.figures, self.nobody_read = guest, None, 0
         self.process = guest.fleet.popen(correspondent, guest.fleet.bin / "godwit", "lab", "probe", guest.address,
-                                         "--connections", 2, "--settle", "1s", stdin=subprocess.PIPE)
+                                         "--connections", 2, "--settle", "1s", "--rate", rate, stdin=subprocess.PIPE)
 
 
 @pytest.mark.thorough
