@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "disk/dirty_map.hh"
 #include "qemu/launch.hh"
 #include "qemu/vm_spec.hh"
 
