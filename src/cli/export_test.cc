@@ -88,9 +88,8 @@ struct Picture {
 class ExportTest : public testing::Test {
  protected:
   void SetUp() override {
-    if (std::system("command -v dot >/dev/null") != 0) {
-      GTEST_SKIP() << "Graphviz is not installed: ./dev setup";
-    }
+    ASSERT_EQ(std::system("command -v dot >/dev/null"), 0)
+        << "Graphviz is not installed: ./dev setup";
     agent_.answer("GET /v1/hosts", hosts());
     for (const char* state : {"up", "connecting"}) agent_.answer("POST /v1/batch", network(state));
     agent_.start();
