@@ -11,7 +11,7 @@ import disk_postgres
 from debian import BOOT_LIMIT_S
 from disk_case import LINKS, WAYS, DebianLoad, by_godwit, debian, files_of
 from mirror import Mirroring
-from stage import CLIENT_ADDRESS, CLIENT_PORT, HOSTS, VM, VM_PORT, Godwit, Lab, wait_until, warm_memory
+from stage import HOSTS, VM, VM_PORT, Godwit, Lab, wait_until, warm_memory
 from stock import Settings
 
 NAME = "debian-base"
@@ -32,9 +32,7 @@ class BasedDebian(Godwit):
         kernel, initrd = self.load.files()
         self.lab.run(self.host, "godwit", "vm", "run", VM, "--memory", self.load.memory, "--disk", f"root,image={IMAGE}",
                      "--kernel", kernel, "--initrd", initrd, "--append", self.load.append(), "--nic", VM_PORT)
-        self.lab.run("client", "godwit", "port", "add", CLIENT_PORT, "--uplink", "--address", f"{CLIENT_ADDRESS}/24")
-        self.lab.run("client", "godwit", "connect", CLIENT_PORT, VM_PORT)
-        disk_postgres.start_database(self.lab)
+        disk_postgres.join_client_and_start_database(self.lab)
 
     def move(self, *words, **options):
         moved = super().move(*words, **options)

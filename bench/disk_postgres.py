@@ -54,6 +54,13 @@ def start_database(lab):
     wait_until(lambda: asked(lab, "select 1") == "1", COMMAND_LIMIT_S, "PostgreSQL in the guest")
 
 
+def join_client_and_start_database(lab):
+    """By a wire, to the NIC of a vm that Godwit has begun to run."""
+    lab.run("client", "godwit", "port", "add", CLIENT_PORT, "--uplink", "--address", f"{CLIENT_ADDRESS}/24")
+    lab.run("client", "godwit", "connect", CLIENT_PORT, VM_PORT)
+    start_database(lab)
+
+
 def answers(lab):
     try:
         return shell(lab, "echo here") == "here"
@@ -131,9 +138,7 @@ class Postgres(Godwit):
 
     def start(self):
         self.path = start_debian(self.lab, VM, self.load, DISK, "--nic", VM_PORT)
-        self.lab.run("client", "godwit", "port", "add", CLIENT_PORT, "--uplink", "--address", f"{CLIENT_ADDRESS}/24")
-        self.lab.run("client", "godwit", "connect", CLIENT_PORT, VM_PORT)
-        start_database(self.lab)
+        join_client_and_start_database(self.lab)
 
 
 def with_godwit(options, link, argv):
