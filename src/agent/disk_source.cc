@@ -96,12 +96,12 @@ void DiskSource::start() {
   qemu::query_mean_write(vm_.qmp(), [this, alive = std::weak_ptr(alive_)](const auto& mean) {
     if (!alive.expired()) usual_write_ = mean.value_or(Nanoseconds(0));
   });
-  qemu::untap_disks(vm_.qmp(), vm_.spec().disks.size(),
-                    [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
-                      if (alive.expired()) return;
-                      if (!done) return fail_with(done.error().text);
-                      serve();
-                    });
+  qemu::end_lost_taps(vm_.qmp(), vm_.spec().disks.size(),
+                      [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
+                        if (alive.expired()) return;
+                        if (!done) return fail_with(done.error().text);
+                        serve();
+                      });
 }
 
 void DiskSource::serve() {
@@ -162,6 +162,7 @@ void DiskSource::tap() {
                   [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
                     if (alive.expired()) return;
                     if (!done) return fail_with(done.error().text);
+                    tapped_ = true;
                     scan();
                   });
 }
@@ -404,6 +405,33 @@ void DiskSource::settle() {
                       maybe_settled();
                     });
   pump();
+}
+
+void DiskSource::abandon(std::function<void()> done) {
+  failed_ = true;
+  look_timer_.reset();
+  outbound_.finish();
+  const auto then = [this, done = std::move(done),
+                     alive = std::weak_ptr(alive_)](const Result<>& untapped) {
+    if (!alive.expired()) untapped_and_abandoned(untapped, done);
+  };
+  if (untapped_) return then({});
+  const auto by_force = [this, then, alive = std::weak_ptr(alive_)](const Result<>& untapped) {
+    if (alive.expired() || untapped) return then(untapped);
+    qemu::end_lost_taps(vm_.qmp(), vm_.spec().disks.size(), then);
+  };
+  if (!tapped_) return by_force(fail("not whole yet"));
+  qemu::untap_disks(vm_.qmp(), vm_.spec().disks.size(), by_force);
+}
+
+// A tap that does not end is there for whoever comes next.
+void DiskSource::untapped_and_abandoned(const Result<>& untapped,
+                                        const std::function<void()>& done) {
+  if (!untapped) spdlog::warn("vm {}: its disks' taps: {}", vm_.name(), untapped.error().text);
+  qemu::stop_exports(vm_.qmp(), [this, done, alive = std::weak_ptr(alive_)](const Result<>&) {
+    if (!alive.expired())
+      qemu::close_files(vm_.qmp(), disks_with_snapshots(), [done](auto) { done(); });
+  });
 }
 
 void DiskSource::maybe_settled() {

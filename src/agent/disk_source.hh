@@ -70,6 +70,8 @@ class DiskSource final : disk::OutboundSink {
   void let_go();
   // The guest stands: the rest goes, and QEMU lets go of its disks' taps. (Once: done by itself.)
   void settle();
+  // Nothing goes any more; `done` when QEMU has let go of its disks, and this may end.
+  void abandon(std::function<void()> done);
   Progress progress() const;
 
  private:
@@ -98,6 +100,7 @@ class DiskSource final : disk::OutboundSink {
   void offer();
   void look();
   void maybe_settled();
+  void untapped_and_abandoned(const Result<>& untapped, const std::function<void()>& done);
   void look_at_writes(Instant now);
   void fail_with(const std::string& why);
 
@@ -118,7 +121,7 @@ class DiskSource final : disk::OutboundSink {
   std::size_t connected_ = 0, to_scan_ = 0;
   bool scanning_ = false, ready_ = false, could_pause_ = false, pumping_ = false;
   bool settling_ = false, untapped_ = false, unexporting_ = false, unexported_ = false,
-       settled_ = false, failed_ = false;
+       settled_ = false, failed_ = false, tapped_ = false;
   std::uint64_t total_bytes_ = 0;
   // For when it is ready, and for what is told.
   std::uint64_t least_remaining_ = ~std::uint64_t{0};

@@ -106,7 +106,7 @@ class SourceMove final : public Move {
   void start_disks(Vm& vm);
   void maybe_converged();
   void proceed();
-  void let_go_of_disks(Vm& vm);
+  void let_go_of_disks(std::function<void()> then);
   migrate::PauseLimits limits() const;
   std::size_t lanes() const;
   void diverged(std::string why);

@@ -97,11 +97,20 @@ void SourceMove::proceed() {
   if (proceeds_ && (!disks_ || disks_settled_)) memory_->proceed();
 }
 
-// Also of those that an earlier agent began; QEMU's part ends meanwhile, and is harmless until
-// then.
-void SourceMove::let_go_of_disks(Vm& vm) {
-  disks_.reset();
-  if (!vm.spec().disks.empty()) qemu::abandon_disks(vm.qmp(), vm.spec().disks.size());
+// Also of those that an earlier agent began. Before the move is over: the next would find its own
+// taps and exports gone.
+void SourceMove::let_go_of_disks(std::function<void()> then) {
+  Vm* vm = context_.vms.find(record_.vm);
+  if (vm == nullptr || vm->spec().disks.empty()) return then();
+  const auto gone = [this, then = std::move(then), alive = std::weak_ptr(alive_)] {
+    if (alive.expired()) return;
+    disks_.reset();
+    then();
+  };
+  // It may be them that tell us.
+  const auto over = [gone, &loop = context_.loop] { loop.post(gone); };
+  disks_ ? disks_->abandon(over)
+         : qemu::abandon_disks(vm->qmp(), vm->spec().disks.size(), [over](const auto&) { over(); });
 }
 
 }  // namespace godwit::agent

@@ -51,7 +51,8 @@ void SourceMove::resumed() {
     clock_ = correct_clock(context_.loop, *vm, context_.loop.now() - milestones_.stopped,
                            [this](const ClockReport& report) { clock_corrected(report); });
   }
-  feed(SourceEvent::guest_resumed);
+  if (machine_.state() != SourceState::aborting) return feed(SourceEvent::guest_resumed);
+  let_go_of_disks([this] { feed(SourceEvent::guest_resumed); });
 }
 
 void SourceMove::clock_corrected(const ClockReport& report) {

@@ -101,7 +101,6 @@ void SourceMove::diverged(std::string why) {
 void SourceMove::resume_guest() {
   Vm* vm = context_.vms.find(record_.vm);
   if (vm == nullptr) return feed(SourceEvent::guest_died);
-  let_go_of_disks(*vm);
   if (!memory_) {
     // After a restart, or before memory ever moved: whatever QEMU is doing, it ends in running.
     memory_ = std::make_unique<SourceMemory>(

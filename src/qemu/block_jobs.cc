@@ -11,7 +11,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr Nanoseconds kLookAgain = milliseconds(1);  // whether jobs have ended
+constexpr Nanoseconds kLookAgain = milliseconds(1);  // at the jobs
 constexpr int kMostLooks = 5000;
 
 json unix_address(const std::filesystem::path& socket) {
@@ -22,10 +22,10 @@ std::string tap_node(std::size_t index) { return fmt::format("godwit-tap{}", ind
 
 bool is_ours(const json& job) { return text_at(job, "device").starts_with("godwit-tap"); }
 
-std::vector<Step> cancel_taps(std::size_t disks) {
+std::vector<Step> cancel_taps(std::size_t disks, bool force) {
   std::vector<Step> steps;
   for (std::size_t i = 0; i < disks; ++i) {
-    steps.push_back({"block-job-cancel", {{"device", tap_node(i)}, {"force", true}}, true});
+    steps.push_back({"block-job-cancel", {{"device", tap_node(i)}, {"force", force}}, force});
   }
   return steps;
 }
@@ -38,21 +38,60 @@ void remove_tap_nodes(Qmp& qmp, std::size_t disks, Done done) {
   run(qmp, std::move(steps), std::move(done));
 }
 
-// A job that was cancelled ends soon.
-void await_untapped(Qmp& qmp, std::size_t disks, int looks, Done done) {
-  if (looks == 0) return done(fail("vm {}: QEMU's mirror jobs do not end", qmp.vm()));
-  qmp.execute("query-block-jobs", nullptr,
-              [&qmp, disks, looks, done = std::move(done)](Result<json> jobs) mutable {
-                if (!jobs) return done(std::unexpected(jobs.error()));
-                if (std::ranges::none_of(*jobs, is_ours)) {
-                  return remove_tap_nodes(qmp, disks, std::move(done));
-                }
-                auto timer = std::make_shared<os::Loop::Timer>();
-                *timer = qmp.loop().after(kLookAgain, [&qmp, disks, looks, alive = qmp.lifetime(),
-                                                       timer, done = std::move(done)]() mutable {
-                  if (!alive.expired()) await_untapped(qmp, disks, looks - 1, std::move(done));
-                });
-              });
+// Of query-block-jobs, an array.
+void query_taps(Qmp& qmp, Answer<json> answer) {
+  qmp.execute("query-block-jobs", nullptr, [answer = std::move(answer)](Result<json> jobs) mutable {
+    if (!jobs) return answer(std::unexpected(jobs.error()));
+    json ours = json::array();
+    std::ranges::copy_if(*jobs, std::back_inserter(ours), is_ours);
+    answer(std::move(ours));
+  });
+}
+
+// Until the taps are as they `should` be, which is soon.
+void await_taps(Qmp& qmp, bool (*should)(const json&), const char* what, Done done,
+                int looks = kMostLooks) {
+  if (looks == 0) return done(fail("vm {}: QEMU's mirror jobs {}", qmp.vm(), what));
+  query_taps(
+      qmp, [&qmp, should, what, looks, done = std::move(done)](const Result<json>& taps) mutable {
+        if (!taps) return done(std::unexpected(taps.error()));
+        if (should(*taps)) return done({});
+        auto timer = std::make_shared<os::Loop::Timer>();
+        *timer = qmp.loop().after(kLookAgain, [&qmp, should, what, looks, alive = qmp.lifetime(),
+                                               timer, done = std::move(done)]() mutable {
+          if (!alive.expired()) await_taps(qmp, should, what, std::move(done), looks - 1);
+        });
+      });
+}
+
+void await_untapped(Qmp& qmp, std::size_t disks, Done done) {
+  await_taps(
+      qmp, [](const json& taps) { return taps.empty(); }, "do not end",
+      [&qmp, disks, done = std::move(done)](const Result<>& ended) mutable {
+        if (!ended) return done(ended);
+        remove_tap_nodes(qmp, disks, std::move(done));
+      });
+}
+
+// Nothing is in flight.
+void end_taps_of_standing(Qmp& qmp, std::size_t disks, Done done) {
+  run(qmp, cancel_taps(disks, true), [&qmp, disks, done = std::move(done)](Result<> asked) mutable {
+    if (!asked) return done(asked);
+    await_untapped(qmp, disks, std::move(done));
+  });
+}
+
+void end_taps_of_running(Qmp& qmp, std::size_t disks, Done done) {
+  stop(qmp, [&qmp, disks, done = std::move(done)](Result<> stands) mutable {
+    if (!stands) return done(stands);
+    end_taps_of_standing(
+        qmp, disks, [&qmp, alive = qmp.lifetime(), done = std::move(done)](Result<> ended) mutable {
+          if (alive.expired()) return done(ended);
+          cont(qmp, [ended, done = std::move(done)](Result<> runs) mutable {
+            done(ended ? std::move(runs) : std::move(ended));
+          });
+        });
+  });
 }
 
 }  // namespace
@@ -111,7 +150,7 @@ void stop_exports(Qmp& qmp, Done done) {
   run(qmp, {{"nbd-server-stop", nullptr, true}}, std::move(done));
 }
 
-// A tap that fails ends by itself, and the guest never hears of it (on-target-error=report).
+// A tap that fails is paused, not ended: see untap_disks().
 void tap_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks, Done done) {
   std::vector<Step> steps;
   for (std::size_t i = 0; i < disks; ++i) {
@@ -126,26 +165,48 @@ void tap_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks,
                       {"target", tap_node(i)},
                       {"sync", "none"},
                       {"copy-mode", "write-blocking"},
-                      {"on-source-error", "report"},
-                      {"on-target-error", "report"}}});
+                      {"on-source-error", "stop"},
+                      {"on-target-error", "stop"}}});
   }
-  run(qmp, std::move(steps), std::move(done));
-}
-
-void untap_disks(Qmp& qmp, std::size_t disks, Done done) {
-  run(qmp, cancel_taps(disks), [&qmp, disks, done = std::move(done)](Result<> asked) mutable {
-    if (!asked) return done(asked);
-    await_untapped(qmp, disks, kMostLooks, std::move(done));
+  run(qmp, std::move(steps), [&qmp, done = std::move(done)](Result<> begun) mutable {
+    if (!begun) return done(begun);
+    // One that is not would be forced to end.
+    const auto are_ready = [](const json& taps) {
+      return std::ranges::all_of(taps, [](const json& tap) { return flag_at(tap, "ready"); });
+    };
+    await_taps(qmp, are_ready, "do not get ready", std::move(done));
   });
 }
 
-void abandon_disks(Qmp& qmp, std::size_t disks) {
-  std::vector<Step> steps = cancel_taps(disks);
-  steps.push_back({"nbd-server-stop", nullptr, true});
-  for (std::size_t i = 0; i < disks; ++i) {
-    steps.push_back({"blockdev-del", {{"node-name", opened_file(i)}}, true});
-  }
-  run(qmp, std::move(steps), [](const Result<>&) {});
+void untap_disks(Qmp& qmp, std::size_t disks, Done done) {
+  run(qmp, cancel_taps(disks, false),
+      [&qmp, disks, done = std::move(done)](Result<> asked) mutable {
+        if (!asked) return done(asked);
+        await_untapped(qmp, disks, std::move(done));
+      });
+}
+
+void end_lost_taps(Qmp& qmp, std::size_t disks, Done done) {
+  query_taps(qmp, [&qmp, disks, done = std::move(done)](const Result<json>& taps) mutable {
+    if (!taps) return done(std::unexpected(taps.error()));
+    if (taps->empty()) return remove_tap_nodes(qmp, disks, std::move(done));
+    query_status(qmp, [&qmp, disks, done = std::move(done)](Result<VmStatus> guest) mutable {
+      if (!guest) return done(std::unexpected(guest.error()));
+      guest->running ? end_taps_of_running(qmp, disks, std::move(done))
+                     : end_taps_of_standing(qmp, disks, std::move(done));
+    });
+  });
+}
+
+void abandon_disks(Qmp& qmp, std::size_t disks, Done done) {
+  end_lost_taps(qmp, disks, [&qmp, disks, done = std::move(done)](Result<> ended) mutable {
+    if (!ended) return done(ended);
+    std::vector<Step> steps{{"nbd-server-stop", nullptr, true}};
+    for (std::size_t i = 0; i < disks; ++i) {
+      steps.push_back({"blockdev-del", {{"node-name", opened_file(i)}}, true});
+    }
+    run(qmp, std::move(steps), std::move(done));
+  });
 }
 
 }  // namespace godwit::qemu

@@ -29,13 +29,20 @@ void close_files(Qmp& qmp, const std::vector<std::size_t>& disks, Done done);
 void stop_exports(Qmp& qmp, Done done);
 
 // From when `done` is called every write goes to the NBD server at `socket`, too: to its exports of
-// the nodes' names and of the disks' sizes. When that ends the guest goes on alone.
+// the nodes' names and of the disks' sizes. When that ends the guest goes on alone, and the taps
+// stay, of no use: they are for end_lost_taps().
 void tap_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks, Done done);
-// `done` when it has ended. Harmless where there is no tap, or one of an earlier agent.
-void untap_disks(Qmp& qmp, std::size_t disks, Done done);
 
-// Ends taps and exports without waiting for it. Who comes next waits, in untap_disks(): a wait of
-// ours could end when his have begun, and take them away.
-void abandon_disks(Qmp& qmp, std::size_t disks);
+// The end of taps is where QEMU (block/mirror.c, all versions up to now) writes to memory that it
+// has freed: a job that is forced to end, or ends by itself for an error, frees its map of the
+// writes in flight before it waits for them. So neither is done while there may be any.
+//
+// Of taps whose server answers, until `done`: what is in flight is done and answered first.
+void untap_disks(Qmp& qmp, std::size_t disks, Done done);
+// Of all others, such as an earlier agent's: the guest stands for their end, some milliseconds,
+// and runs after it if it ran. Harmless where there are none.
+void end_lost_taps(Qmp& qmp, std::size_t disks, Done done);
+// And what else an earlier agent left: exports, and files opened once more.
+void abandon_disks(Qmp& qmp, std::size_t disks, Done done);
 
 }  // namespace godwit::qemu
