@@ -102,7 +102,7 @@ class Case:
         """Comes to the point, strikes, and returns the outcome; fails if it is not allowed."""
         if self.fault.endswith("_disk"):
             self.fleet.small_disk(self.source if self.fault == "source_disk" else self.target)
-        counter = self.vm.counter()
+        counter = self.vm.counted()
         with Observer(self.vm):
             self.come_to_the_point()
             journals = self.journals()

@@ -74,7 +74,7 @@ def test_there_and_back(fleet, libvirt, domain):
     assert {"name": "libvirt", "level": "ok"}.items() <= next(f for f in doctor if f["name"] == "libvirt").items(), doctor
     tried = fleet.json("e1", "migrate", NAME, "--to", "west", "--dry-run")
     assert tried["ok"] and tried["to"] == "w1" and tried["estimate"]["disk_bytes"] > 0, tried
-    counted = domain.counter()
+    counted = domain.counted()
     fleet.godwit("e1", "migrate", NAME, "--to", "west")
     assert where(libvirt) == {"w1": "running"}
     expect_intact(domain)
@@ -86,7 +86,7 @@ def test_there_and_back(fleet, libvirt, domain):
     assert {use["name"]: use for use in report["encodings"]}["zero"]["pages"] > 1000, report
     assert "persistent:     yes" in libvirt.virsh("w1", "dominfo", DOMAIN).lower()
     fleet.lab.exec("e1", "test", "-f", DISK)  # as it was, until somebody removes it
-    assert domain.counter() > counted, "the same run of it"
+    assert domain.counted() > counted, "the same run of it"
     back = fleet.json("w1", "migrate", NAME, "--to", "e1", "--delete-source")
     assert back["state"] == "done", back
     assert where(libvirt) == {"e1": "running"}

@@ -167,11 +167,11 @@ def test_ctrl_c_aborts(fleet):
 def test_restarted_agent_adopts_its_vm(fleet):
     vm = fleet.run_vm()
     with Observer(vm):
-        before = vm.counter()
+        before = vm.counted()
         fleet.restart_agent("e1")
         assert fleet.where(vm.name) == ["e1"]
         vm.wait_until_it_answers(20)
-        assert vm.counter() > before
+        assert vm.counted() > before
         fleet.move(vm, "e1", "w1")
         fleet.restart_agent("w1")
         vm.wait_until_it_counts()
