@@ -62,7 +62,8 @@ void LibvirtProgram::go() {
   if (stream_) stream_->write(as_bytes("\n"));
 }
 
-void LibvirtProgram::abort() {
+void LibvirtProgram::abort(std::function<void()> safe) {
+  safe_ = std::move(safe);
   if (child_) (void)child_.kill(SIGTERM);  // it may have ended
 }
 
@@ -86,6 +87,8 @@ void LibvirtProgram::take(const std::string& line) {
   if (!json.is_object()) return end(fail("godwit-libvirt says what is no JSON: {}", line));
   if (json.contains("progress")) {
     if (progress_ && ended_) progress_(json["progress"]);
+  } else if (json.contains("stands")) {
+    if (const auto safe = std::exchange(safe_, {})) safe();
   } else if (json.contains("error")) {
     end(fail("{}", json.value("error", "")));
   } else {

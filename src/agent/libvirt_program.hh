@@ -25,7 +25,8 @@ class LibvirtProgram final {
   LibvirtProgram& operator=(const LibvirtProgram&) = delete;
 
   void go();     // of "resume": now
-  void abort();  // of "migrate": it ends in its own time
+  // Of "migrate": it ends in its own time. `safe`: nothing of the domain's is in flight any more.
+  void abort(std::function<void()> safe);
 
  private:
   void read();
@@ -35,6 +36,7 @@ class LibvirtProgram final {
   os::Loop& loop_;
   Ended ended_;
   std::function<void(const nlohmann::json&)> progress_;
+  std::function<void()> safe_;  // while it aborts
   std::unique_ptr<os::ByteStream> stream_;
   std::string text_;  // of a line that has not ended
   os::Child child_;

@@ -17,6 +17,7 @@ namespace {
 
 constexpr Nanoseconds kProgressInterval = milliseconds(250);
 constexpr Nanoseconds kAbortBound = seconds(10);
+constexpr Nanoseconds kWritesBound = seconds(1);
 constexpr Nanoseconds kLookAgain = milliseconds(500);
 // Beyond the pause that it may have: what is left to do takes a few round trips and QEMU's loading.
 constexpr Nanoseconds kStandBound = seconds(20);
@@ -245,12 +246,17 @@ void LibvirtSource::give_up(const std::string& reason) {
     move.abort_told = move.state == SourceState::planned;
     enter(SourceState::aborting);
   }
-  close();  // QEMU's parts fail now, and no write of the guest waits for them
-  if (!program_) return look();
-  if (is_first) {
+  if (program_ && is_first) {
     again_ = context_.loop.after(kAbortBound, [this] { give_up({}); });
-    return program_->abort();
+    // Writes of the guest that a dead link keeps let it not stand: they fail with QEMU's parts.
+    stand_timer_ = context_.loop.after(kWritesBound, [this] { close(); });
+    return program_->abort([this] {
+      spdlog::info("{}: nothing is in flight", record_.move.vm);
+      close();
+    });
   }
+  close();
+  if (!program_) return look();
   // What it began libvirt ends when its connections do.
   context_.loop.post([this, gone = std::shared_ptr<LibvirtProgram>(std::move(program_)),
                       alive = std::weak_ptr(alive_)] {

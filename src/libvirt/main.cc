@@ -10,7 +10,9 @@
 // - remove: it is ended and undefined; nothing where there is none, an error where it runs
 // - look: DOMAIN as another host describes it; what keeps it from here, and which disks are here
 // - delete: a list of disks' paths
-// - migrate: tells its progress; SIGTERM aborts it
+// - migrate: tells its progress; SIGTERM aborts it. Then a domain whose disks move stands, which is
+//   told, until it has ended: libvirt forces QEMU's copies to end, which QEMU does not bear while
+//   writes are in flight (src/qemu/block_jobs.hh)
 #include <poll.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -117,26 +119,34 @@ int remove_disks(const Connection& connection, const json& paths) {
   return conclude({});
 }
 
+struct Watched {
+  std::uint64_t max_downtime_ms = 0;
+  bool has_disks = false;  // that move
+  std::atomic<bool> over = false;
+  std::atomic<bool> stands = false;
+};
+
 // While another thread is in libvirt's call: with a connection of its own.
-void watch(const std::string& uri, const std::string& name, std::uint64_t max_downtime_ms,
-           const int signals, const std::atomic<bool>& over) {
+void watch(const std::string& uri, const std::string& name, const int signals, Watched& move) {
   const auto connection = Connection::open(uri);
   const auto domain = connection ? connection->find(name) : std::unexpected(connection.error());
   bool told_downtime = false;
-  while (!over) {
+  while (!move.over) {
     pollfd wait{.fd = signals, .events = POLLIN, .revents = 0};
     const bool is_asked = ::poll(&wait, 1, kProgressMs) > 0;
-    if (!domain || !*domain || over) continue;
+    if (!domain || !*domain || move.over) continue;
     if (is_asked) {
       signalfd_siginfo taken{};
       (void)!::read(signals, &taken, sizeof taken);
+      if (move.has_disks && virDomainSuspend(domain->get()) == 0) move.stands = true;
+      say({{"stands", move.stands.load()}});
       virDomainAbortJob(domain->get());
     }
     if (!told_downtime) {
-      told_downtime = virDomainMigrateSetMaxDowntime(domain->get(), max_downtime_ms, 0) == 0;
+      told_downtime = virDomainMigrateSetMaxDowntime(domain->get(), move.max_downtime_ms, 0) == 0;
     }
     const json job = job_of(**domain);
-    if (!job.empty() && !over) say({{"progress", job}});
+    if (!job.empty() && !move.over) say({{"progress", job}});
   }
 }
 
@@ -150,9 +160,9 @@ int migrate(const Connection& connection, const std::string& uri, const std::str
   const auto domain = connection.find(name);
   if (!domain) return conclude(std::unexpected(domain.error()));
   if (!*domain) return conclude(fail("there is no domain {} any more", name));
-  std::atomic<bool> over = false;
-  std::thread watching(
-      [&] { watch(uri, name, request.at("max_downtime_ms").get<std::uint64_t>(), signals, over); });
+  Watched move{.max_downtime_ms = request.at("max_downtime_ms"),
+               .has_disks = !request.at("targets").empty()};
+  std::thread watching([&] { watch(uri, name, signals, move); });
   const auto done =
       connection.migrate(**domain, {.target = request.at("target"),
                                     .memory = request.at("memory"),
@@ -160,8 +170,9 @@ int migrate(const Connection& connection, const std::string& uri, const std::str
                                     .targets = request.at("targets"),
                                     .throttle = request.at("throttle"),
                                     .is_persistent = virDomainIsPersistent(domain->get()) == 1});
-  over = true;
+  move.over = true;
   watching.join();
+  if (!done && move.stands) (void)virDomainResume(domain->get());  // libvirt may have
   return conclude(done);
 }
 

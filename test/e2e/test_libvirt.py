@@ -174,6 +174,7 @@ def test_aborted_meanwhile(fleet, libvirt, domain):
     fleet.godwit("e1", "migration", "abort", move)
     assert fleet.wait_for_state("e1", move, "aborted")["reason"] == "aborted on request"
     expect_at_e1_only(fleet, libvirt, domain)
+    assert "nothing is in flight" in fleet.log("e1"), "as QEMU needs it when copies of disks are forced to end"
 
 
 @pytest.mark.thorough
