@@ -17,8 +17,9 @@ function(godwit_library name)
 endfunction()
 
 # godwit_test(base SOURCES bytes_test.cc ...): the unit tests that sit beside a library's sources.
+# SHARDS: in so many processes, named base.0 and so on.
 function(godwit_test name)
-  cmake_parse_arguments(arg "" "LABEL" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(arg "" "LABEL;SHARDS" "SOURCES;DEPS" ${ARGN})
   if(GODWIT_FUZZ)
     return()
   endif()
@@ -29,8 +30,18 @@ function(godwit_test name)
     set(arg_LABEL unit)
   endif()
   # All tests of a program in one process: one each costs five times as much under the sanitizers.
-  add_test(NAME ${name} COMMAND ${name}_test --gtest_brief=1)
-  set_tests_properties(${name} PROPERTIES LABELS ${arg_LABEL} TIMEOUT 300)
+  if(NOT arg_SHARDS)
+    add_test(NAME ${name} COMMAND ${name}_test --gtest_brief=1)
+    set_tests_properties(${name} PROPERTIES LABELS ${arg_LABEL} TIMEOUT 300)
+    return()
+  endif()
+  # Of which some wait much: the longest, which begin first.
+  math(EXPR last "${arg_SHARDS} - 1")
+  foreach(shard RANGE ${last})
+    add_test(NAME ${name}.${shard} COMMAND ${name}_test --gtest_brief=1)
+    set_tests_properties(${name}.${shard} PROPERTIES LABELS ${arg_LABEL} TIMEOUT 300 COST 100
+      ENVIRONMENT "GTEST_TOTAL_SHARDS=${arg_SHARDS};GTEST_SHARD_INDEX=${shard}")
+  endforeach()
 endfunction()
 
 # godwit_fuzz(datagram SOURCES datagram_fuzz.cc DEPS godwit::wire): a libFuzzer target in the fuzz
