@@ -337,7 +337,7 @@ def test_a_group_of_a_switch_and_its_vm_moves_as_one(fleet):
     assert report["spread_ms"] < 1000, report
 
 
-@pytest.mark.parametrize("victim", ["e1", "w1"])
+@pytest.mark.parametrize("victim", ["e1", pytest.param("w1", marks=pytest.mark.thorough)])
 def test_a_group_goes_on_whole_after_an_agent_was_killed(fleet, victim):
     vm = fleet.run_vm()
     fleet.godwit("e1", "component", "add", "sw1", "--ports", "2")

@@ -126,6 +126,7 @@ def test_detach_watch_wait_ls_show(fleet):
     assert "pause" in (watched.stdout + watched.stderr)
 
 
+@pytest.mark.thorough  # 12 s; a group's stays
 def test_at_hands_over_at_its_time(fleet):
     vm = fleet.run_vm()
     begun = time.monotonic()
@@ -205,6 +206,7 @@ def test_old_moves_do_not_haunt_a_restarted_agent(fleet):
         vm.wait_until_it_counts()
 
 
+@pytest.mark.thorough  # 10 s
 def test_vm_without_nic_moves(fleet):
     vm = fleet.run_vm(nic=False)
     with Observer(vm) as observer:
@@ -253,6 +255,7 @@ def bridge_with_a_station(fleet, host, address):
         ip("link", "delete", "br0")
 
 
+@pytest.mark.thorough  # 12 s
 def test_a_station_on_a_bridge_reaches_the_vm_wherever_it_is(fleet):
     """A wire's end may be a Linux bridge that is there already."""
     vm = fleet.run_vm()
@@ -275,6 +278,7 @@ def test_a_station_on_a_bridge_reaches_the_vm_wherever_it_is(fleet):
         fleet.godwit("client", "port", "rm", "lanb")
 
 
+@pytest.mark.thorough  # 11 s
 def test_memory_crosses_compact_or_as_it_is(fleet):
     """The same bytes either way: the vm's counter goes on, and QEMU has verified its own stream."""
     vm = fleet.run_vm(dirty="20mbit", working_set="16MiB")

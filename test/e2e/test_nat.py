@@ -218,6 +218,7 @@ def test_two_displaced_guests_talk_to_each_other(centre):
         guest.expect_answers()
 
 
+@pytest.mark.thorough  # 22 s
 def test_without_a_device_the_wire_is_stretched(centre):
     guest = Guest(centre, 24)
     centre.kill_agent("router-core1")
@@ -249,6 +250,7 @@ def test_one_device_that_refuses_stops_the_move_before_the_pause(centre):
     centre.wait_until_settled("c2")
 
 
+@pytest.mark.thorough  # 26 s
 def test_a_device_that_dies_before_the_pause_is_led_later(centre):
     """Its kernel goes on: what it should lead makes a detour by the source until it is back."""
     guest = Guest(centre, 26)
@@ -316,6 +318,7 @@ def test_the_source_s_agent_dies_when_the_guest_has_left(centre):
     guest.expect_answers()
 
 
+@pytest.mark.thorough  # 23 s; the source's stays
 def test_the_target_s_agent_dies_when_the_guest_has_come(centre):
     guest = Guest(centre, 30)
     centre.begin_move(guest, "a1", "c2", *Fleet.PATIENT, "--strategy", "nat")

@@ -124,6 +124,7 @@ def test_an_agent_that_is_killed_is_no_loss(fleet, host):
         all_followed(fleet, vm, identifier)
 
 
+@pytest.mark.thorough  # 58 s; one is killed in another
 def test_both_agents_are_killed(fleet):
     vm = fleet.run_vm(**DIVERGES)
     with Observer(vm):

@@ -40,6 +40,7 @@ def expect_no_second_nic(fleet, guest):
     assert f"{guest.name}-at-f1" not in fleet.ports_at("f1")
 
 
+@pytest.mark.thorough  # 21 s; qemu_real_test plugs, too
 def test_a_nic_comes_and_goes(abroad):
     guest = Traveller(abroad, 40)
     abroad.godwit("h1", "vm", "nic", "add", guest.name, "extra")

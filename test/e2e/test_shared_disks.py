@@ -42,6 +42,7 @@ def markers(place):
     return list(place.rglob("*.marker"))
 
 
+@pytest.mark.thorough  # 34 s; volumes are shared, too
 def test_a_disk_that_both_hosts_see_stays_where_it_is(fleet, shared):
     vm = run_writer(fleet, *WITH_DATA)
     write_noise(fleet, "e1", 0, NOISE_MIB)

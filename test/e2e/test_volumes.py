@@ -111,6 +111,7 @@ def test_a_volume_stays_where_it_is(fleet, server):
     server.lab.exec(server.node, "test", "-f", f"{PLACE}/db")
 
 
+@pytest.mark.thorough  # 30 s
 def test_what_the_target_finds_there_must_be_the_same(fleet):
     """At the other site the same address is another server's."""
     address = "10.99.0.1"
