@@ -156,6 +156,7 @@ void Contents::find_pages(const qemu::VmSpec& vm, std::size_t most, FoundPages f
           read_page_index(pages_of(index_of(directory_, image.name)), stamp_of(image, key_));
       if (named) pages->add(std::move(image), *named, most);
     }
+    pages->seal();
     loop_.post([found = std::move(found), alive,
                 pages = pages->pages() == 0 ? nullptr : std::move(pages)] {
       if (!alive.expired()) found(pages);

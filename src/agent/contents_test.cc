@@ -8,6 +8,8 @@
 
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <random>
 
 #include "agent/content_reader.hh"
 #include "agent/digest_key.hh"
@@ -237,6 +239,30 @@ TEST_F(ContentsTest, PagesOfImagesAreReadByTheirPlaces) {
   EXPECT_THAT(read(3), HasSubstr("no such page"));
   EXPECT_EQ(find_pages(2)->pages(), 2u);
   EXPECT_EQ(find_pages(0), nullptr);
+}
+
+// More than are kept of an image at a time, in an order that is not the file's.
+TEST_F(ContentsTest, PagesThatAreExpectedAreReadBesideEachOther) {
+  constexpr std::size_t kReadAtOnce = 256 << 10, kParts = 200;
+  std::string content(kParts * kReadAtOnce, '\0');
+  for (std::size_t i = 0; i < kParts; ++i) {
+    std::ranges::fill_n(content.begin() + static_cast<std::ptrdiff_t>(i * kReadAtOnce), 4096,
+                        static_cast<char>(i + 1));
+  }
+  add_image("base", content, "blue");
+  index();
+  const auto pages = find_pages();
+  ASSERT_TRUE(pages);
+  ASSERT_EQ(pages->pages(), kParts);
+  std::vector<std::uint64_t> places(kParts + 1);
+  std::iota(places.begin(), places.end(), 0U);
+  std::ranges::shuffle(places, std::mt19937(7));
+  for (const std::uint64_t place : places) pages->expect(place);  // one is not there
+  for (const std::uint64_t place : places) {
+    const auto page = pages->page(place);
+    ASSERT_EQ(page.has_value(), place < kParts);
+    if (page) EXPECT_EQ(as_text(*page), std::string(4096, static_cast<char>(place + 1)));
+  }
 }
 
 TEST_F(ContentsTest, PagesOfAnImageThatHasChangedAreNotTakenAndNotToldOfAgain) {

@@ -43,17 +43,22 @@ void ImagePages::add(Content content, const std::vector<NamedPage>& pages, std::
   contents_.push_back(std::move(content));
 }
 
+void ImagePages::expect(std::uint64_t place) {
+  if (place >= places_.size()) return;
+  Block* const block = find(places_[place]);
+  block != nullptr ? void(block->is_expected = true) : void(begin_block(places_[place], true));
+}
+
 Result<BytesView> ImagePages::page(std::uint64_t place) {
   if (place >= places_.size()) return fail("there is no such page in an image");
   const Place& at = places_[place];
   const Content& image = contents_[at.content];
-  const std::uint64_t offset = at.page * kPageBytes;
-  const auto block = this->block(at.content, offset / kBlockBytes);
+  const auto block = this->block(at);
   if (!block) {
     doubted_(image);
     return fail("image {} cannot be read: {}", image.disk.name, block.error().text);
   }
-  const BytesView page = block->subspan(offset % kBlockBytes, kPageBytes);
+  const BytesView page = block->subspan(at.page * kPageBytes % kBlockBytes, kPageBytes);
   const auto names = BytesView(catalogue_).subspan(crypto::KeyedHash::kKeySize);
   constexpr std::size_t kName = crypto::KeyedHash::kSize;
   if (!std::ranges::equal(hash_(page), names.subspan(place * kName, kName))) {
@@ -66,36 +71,51 @@ Result<BytesView> ImagePages::page(std::uint64_t place) {
   return page;
 }
 
-Result<BytesView> ImagePages::block(std::uint32_t content, std::uint64_t number) {
-  Block& block = blocks_[number % blocks_.size()];
-  if (block.content == content && block.number == number) return block.bytes;
-  Source& source = open(content);
-  const ByteCount size = contents_[content].disk.size;
-  const std::uint64_t offset = number * kBlockBytes;
-  block.number = UINT64_MAX;
-  block.bytes.resize(kBlockBytes);
-  const auto length = std::min<std::uint64_t>(kBlockBytes, size.bytes - offset);
-  const auto done = read(source, offset, MutableBytes(block.bytes).first(length));
-  if (!done) return std::unexpected(done.error());
-  block.content = content;
-  block.number = number;
-  return block.bytes;
+ImagePages::Block* ImagePages::find(const Place& place) {
+  const std::uint64_t number = place.page * kPageBytes / kBlockBytes;
+  const auto found = std::ranges::find_if(blocks_, [&](const Block& block) {
+    return block.number == number && block.content == place.content;
+  });
+  if (found == blocks_.end()) return nullptr;
+  found->used = ++uses_;
+  return &*found;
 }
 
-Result<> ImagePages::read(Source& source, std::uint64_t offset, MutableBytes into) {
-  if (!source.broken.empty()) return fail("{}", source.broken);
-  bool over = false;
-  Result<> result;
-  source.client->read(offset, into, [&](Result<> done) {
-    result = std::move(done);
-    over = true;
+// In the place of what was not used for longest. Null: all are being read; for one that is only
+// expected, or are expected, too.
+ImagePages::Block* ImagePages::begin_block(const Place& place, bool is_expected) {
+  Block& block = *std::ranges::min_element(blocks_, {}, [](const Block& each) {
+    return std::tuple(!each.is_read, each.is_expected, each.used);
   });
-  if (!wait(over)) {
-    source.broken = "it takes too long";
-    source.client.reset();
-    return fail("{}", source.broken);
-  }
-  return result;
+  if (!block.is_read || (is_expected && block.is_expected)) return nullptr;
+  Source& source = open(place.content);
+  const std::uint64_t offset = place.page * kPageBytes / kBlockBytes * kBlockBytes;
+  const ByteCount size = contents_[place.content].disk.size;
+  block.content = place.content;
+  block.number = offset / kBlockBytes;
+  block.used = ++uses_;
+  block.is_expected = is_expected;
+  block.bytes.resize(kBlockBytes);
+  block.outcome = source.broken.empty() ? Result<>{} : fail("{}", source.broken);
+  if (!block.outcome) return &block;
+  block.is_read = false;
+  const auto length = std::min<std::uint64_t>(kBlockBytes, size.bytes - offset);
+  source.client->read(offset, MutableBytes(block.bytes).first(length), [&block](Result<> done) {
+    block.outcome = std::move(done);
+    block.is_read = true;
+  });
+  return &block;
+}
+
+Result<BytesView> ImagePages::block(const Place& place) {
+  Block* block = find(place);
+  if (block == nullptr) block = begin_block(place, false);
+  const auto one_is_read = [&] { return std::ranges::any_of(blocks_, &Block::is_read); };
+  while (block == nullptr && wait(one_is_read)) block = begin_block(place, false);
+  if (block == nullptr || !wait([&] { return block->is_read; })) return fail("it takes too long");
+  block->is_expected = false;
+  if (!block->outcome) return std::unexpected(block->outcome.error());
+  return block->bytes;
 }
 
 ImagePages::Source& ImagePages::open(std::uint32_t content) {
@@ -127,16 +147,17 @@ void ImagePages::begin(std::uint32_t content, Source& source) {
                                                           source.broken = done.error().text;
                                                         over = true;
                                                       });
-  if (wait(over)) return;
+  if (wait([&] { return over; })) return;
   source.client.reset();
   source.broken = "its storage daemon does not answer";
 }
 
 // False: it took longer than such things may.
-bool ImagePages::wait(const bool& over) {
+template <class Over>
+bool ImagePages::wait(Over&& over) {
   const Instant deadline = loop_.now() + kDaemonPatience;
-  while (!over && loop_.now() < deadline) loop_.run_once(deadline - loop_.now());
-  return over;
+  while (!over() && loop_.now() < deadline) loop_.run_once(deadline - loop_.now());
+  return over();
 }
 
 }  // namespace godwit::agent

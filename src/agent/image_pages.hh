@@ -33,9 +33,12 @@ class ImagePages final : public codec::OtherPages {
 
   // As many of them as there is room for among `most`, and no page twice.
   void add(Content content, const std::vector<NamedPage>& pages, std::size_t most);
+  // Before the first is read.
+  void seal() { names_ = {}; }
   std::size_t pages() const { return places_.size(); }
 
   BytesView catalogue() const override { return catalogue_; }
+  void expect(std::uint64_t place) override;
   Result<BytesView> page(std::uint64_t place) override;
 
  private:
@@ -49,18 +52,24 @@ class ImagePages final : public codec::OtherPages {
     bool is_ready = false;
     std::string broken{};  // and why
   };
-  // What was read lately: neighbours in a file are neighbours in a guest's memory, mostly.
+  // What is read, or was lately: neighbours in a file are neighbours in a guest's memory, mostly.
   struct Block {
     std::uint32_t content = 0;
     std::uint64_t number = UINT64_MAX;
     Bytes bytes{};
+    Result<> outcome{};
+    bool is_read = true;  // not under way any more
+    bool is_expected = false;
+    std::uint64_t used = 0;  // of uses_
   };
 
-  Result<BytesView> block(std::uint32_t content, std::uint64_t number);
-  Result<> read(Source& source, std::uint64_t offset, MutableBytes into);
+  Block* find(const Place& place);
+  Block* begin_block(const Place& place, bool is_expected);
+  Result<BytesView> block(const Place& place);
   Source& open(std::uint32_t content);
   void begin(std::uint32_t content, Source& source);
-  bool wait(const bool& over);
+  template <class Over>
+  bool wait(Over&& over);
 
   crypto::KeyedHash hash_;
   std::filesystem::path directory_;
@@ -68,9 +77,10 @@ class ImagePages final : public codec::OtherPages {
   std::vector<Content> contents_;
   std::vector<Place> places_;
   Bytes catalogue_;
-  std::unordered_set<codec::PageName, codec::HashOfName> names_;
+  std::unordered_set<codec::PageName, codec::HashOfName> names_;  // until sealed
   os::Loop loop_;
-  std::array<Block, 32> blocks_;
+  std::array<Block, 64> blocks_;
+  std::uint64_t uses_ = 0;
   std::map<std::uint32_t, Source> sources_;  // the last: they read into blocks_
 };
 

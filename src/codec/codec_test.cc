@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <set>
 
 #include "codec/decoder.hh"
 #include "codec/encoder.hh"
@@ -106,14 +107,21 @@ class MadeUpOthers final : public OtherPages {
  public:
   explicit MadeUpOthers(const MadeUpGuest& guest) : kept_(known_of(guest).kept), reader_({kept_}) {}
   BytesView catalogue() const override { return kept_->catalogue(); }
+  void expect(std::uint64_t place) override {
+    expected_.insert(place);
+    most_expected = std::max(most_expected, expected_.size());
+  }
   Result<BytesView> page(std::uint64_t place) override {
     if (place == gone) return fail("page {} is gone", place);
+    EXPECT_TRUE(expected_.extract(place)) << place;
     return reader_.page(place);
   }
 
   std::optional<std::uint64_t> gone;
+  std::size_t most_expected = 0;
 
  private:
+  std::multiset<std::uint64_t> expected_;
   std::shared_ptr<const KnownPages> kept_;
   KnownReader reader_;
 };
@@ -131,6 +139,7 @@ TEST(Codec, OtherPagesComeBehindThoseThatAreKept) {
     const Decoded decoded = decode(coded, kSmall, 4096, known);
     ASSERT_TRUE(decoded.done) << decoded.done.error().text;
     EXPECT_TRUE(decoded.verified && decoded.raw == raw);
+    EXPECT_GT(others->most_expected, 10U) << "fetched side by side";
     others->gone = 110;
     const Decoded failed = decode(coded, kSmall, 4096, known);
     ASSERT_FALSE(failed.done);

@@ -55,7 +55,8 @@ Result<> Decoder::batch(const BatchHeader& header, BytesView coded) {
   if (!plain) return std::unexpected(plain.error());
   batch_began_ = out_.size();
   if (!operations(Reader(plain->first(header.operations)),
-                  Reader(plain->subspan(header.operations)))) {
+                  Reader(plain->subspan(header.operations))) ||
+      !bring_known()) {
     if (!lacking_.empty()) return fail("encoded memory: {}", lacking_);
     return fail("encoded memory: operations that make no sense, after {} bytes", out_.size());
   }
@@ -133,11 +134,16 @@ bool Decoder::pages(std::uint8_t tag, Reader& operations, Reader& literals) {
     const bool zero = encoding == Encoding::kZero;
     if (!room_for(kMostOfRecord + (zero ? 0 : page_size_))) return false;
     record.offset = next_number_ * page_size_;
-    record.contents =
-        zero ? BytesView(&kFill, 1)
-             : contents(encoding, page_key(last_block_, next_number_), operations, literals);
-    if (record.contents.empty() || (offered && !group_->add(record.contents))) return false;
-    reproduce(record, out_);
+    if (encoding == Encoding::kKnown) {
+      reproduce_head(record, out_);
+      expect_known(operations);
+    } else {
+      record.contents =
+          zero ? BytesView(&kFill, 1)
+               : contents(encoding, page_key(last_block_, next_number_), operations, literals);
+      if (record.contents.empty() || (offered && !group_->add(record.contents))) return false;
+      reproduce(record, out_);
+    }
     record.continues = true;
     ++next_number_;
   }
@@ -171,20 +177,33 @@ BytesView Decoder::contents(Encoding encoding, PageKey key, Reader& operations, 
       const std::uint64_t slot = varint(operations);
       return slot < store_->slots() ? kept(static_cast<Slot>(slot)) : BytesView{};
     }
-    case Encoding::kKnown: {
-      const std::uint64_t place = next_known_ + unzigzag(varint(operations));
-      next_known_ = place + 1;
-      const auto page = known_.page(place);
-      if (!page) lacking_ = page.error().text;
-      return page && page->size() == page_size_ ? *page : BytesView{};
-    }
     case Encoding::kGroup:
       return shared(operations);
+    case Encoding::kKnown:
     case Encoding::kOpaque:
     case Encoding::kZero:
       break;
   }
   return {};
+}
+
+void Decoder::expect_known(Reader& operations) {
+  const std::uint64_t place = next_known_ + unzigzag(varint(operations));
+  next_known_ = place + 1;
+  known_.expect(place);
+  expected_.push_back({.at = out_.size(), .place = place});
+  out_.resize(out_.size() + page_size_);
+}
+
+bool Decoder::bring_known() {
+  for (const Expected& each : expected_) {
+    const auto page = known_.page(each.place);
+    if (!page) return lacking_ = page.error().text, false;
+    if (page->size() != page_size_) return false;
+    std::ranges::copy(*page, out_.begin() + static_cast<std::ptrdiff_t>(each.at));
+  }
+  expected_.clear();
+  return true;
 }
 
 BytesView Decoder::shared(Reader& operations) {

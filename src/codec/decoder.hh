@@ -42,6 +42,8 @@ class Decoder final {
   Result<BytesView> plain(const BatchHeader& header, BytesView coded);
   bool operations(Reader operations, Reader literals);
   bool pages(std::uint8_t tag, Reader& operations, Reader& literals);
+  void expect_known(Reader& operations);
+  bool bring_known();
   BytesView contents(Encoding encoding, PageKey key, Reader& operations, Reader& literals);
   BytesView shared(Reader& operations);
   bool room_for(std::uint64_t more) const { return out_.size() - batch_began_ + more <= kMaxRaw; }
@@ -55,6 +57,11 @@ class Decoder final {
   std::optional<PageStore> store_;
   KnownReader known_;
   std::uint64_t next_known_ = 0;
+  struct Expected {
+    std::size_t at = 0;  // of out_
+    std::uint64_t place = 0;
+  };
+  std::vector<Expected> expected_;  // of this batch: they are fetched side by side
   std::shared_ptr<GroupReader> group_;
   std::uint64_t next_shared_ = 0;
   std::size_t page_size_ = 0;

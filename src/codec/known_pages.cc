@@ -55,11 +55,14 @@ Bytes catalogue_of(const Known& known) {
   return catalogue;
 }
 
+void KnownReader::expect(std::uint64_t place) {
+  if (place >= kept() && known_.others) known_.others->expect(place - kept());
+}
+
 Result<BytesView> KnownReader::page(std::uint64_t place) {
-  const std::uint64_t kept = known_.kept ? known_.kept->pages() : 0;
-  if (place < kept) return known_.kept->pages_.page(place, unpacked_);
+  if (place < kept()) return known_.kept->pages_.page(place, unpacked_);
   if (!known_.others) return fail("there is no known page {}", place);
-  return known_.others->page(place - kept);
+  return known_.others->page(place - kept());
 }
 
 void Catalogue::learn(BytesView bytes) {

@@ -66,7 +66,9 @@ class OtherPages {
 
   // As KnownPages::catalogue().
   virtual BytesView catalogue() const = 0;
-  // The error: there is none, or not any more. Blocks; one thread. Valid until the next call.
+  // page() of it comes soon: time to fetch it. Of places that are not there, too. One thread.
+  virtual void expect(std::uint64_t place) = 0;
+  // The error: there is none, or not any more. Blocks; the same thread. Valid until the next call.
   virtual Result<BytesView> page(std::uint64_t place) = 0;
 };
 
@@ -82,10 +84,13 @@ Bytes catalogue_of(const Known& known);
 class KnownReader final {
  public:
   explicit KnownReader(Known known) : known_(std::move(known)) {}
+  void expect(std::uint64_t place);
   // The error: there is no such page. Valid until the next call.
   Result<BytesView> page(std::uint64_t place);
 
  private:
+  std::uint64_t kept() const { return known_.kept ? known_.kept->pages() : 0; }
+
   Known known_;
   PackedPages::Unpacked unpacked_;
 };
