@@ -12,7 +12,7 @@ namespace godwit::agent {
 
 void EndpointKernel::start() {
   is_started_ = true;
-  network_.guests_changed = [this] { look(); };
+  network_.guests_changed = [this] { update(); };
   if (all().empty()) (void)os::set_moved_rules({});  // of a life before
   look();
 }
@@ -45,9 +45,24 @@ os::MovedRules EndpointKernel::all() const {
 Result<> EndpointKernel::write() {
   const os::MovedRules wanted = all();
   if (wanted == written_ || (wanted.empty() && written_.empty())) return {};
-  auto done = os::set_moved_rules(wanted);
+  auto done = os::change_moved_rules(written_, wanted);
+  if (!done) done = os::set_moved_rules(wanted);  // somebody has changed them
   if (done) written_ = wanted;
   return done;
+}
+
+// Tables and timeouts of the first guest on a host took up to 80 ms (2026-11), in which packets for
+// it would wait.
+Result<> EndpointKernel::await(const std::string& owner, const std::set<Ip>& guests,
+                               const std::string& relay) {
+  awaited_[owner] = guests;
+  track();
+  return set(owner, {.relays = {relay}});
+}
+
+bool EndpointKernel::is_on_its_way(const Ip& guest) const {
+  return std::ranges::any_of(
+      parts_, [&](const auto& part) { return part.second.on_the_way.contains(guest); });
 }
 
 Result<> EndpointKernel::set(const std::string& owner, const os::MovedRules& rules) {
@@ -66,11 +81,13 @@ Result<> EndpointKernel::set(const std::string& owner, const os::MovedRules& rul
 }
 
 void EndpointKernel::drop(const std::string& owner) {
-  if (parts_.erase(owner) != 0 && is_started_) look();
+  awaited_.erase(owner);
+  if (parts_.erase(owner) != 0 && is_started_) update();
 }
 
 void EndpointKernel::track() {
-  const std::set<Ip> guests = network_.guests();
+  std::set<Ip> guests = network_.guests();
+  for (const auto& [owner, awaited] : awaited_) guests.insert(awaited.begin(), awaited.end());
   if (guests == tracked_) return;
   try {
     os::track_guests(guests);
@@ -81,16 +98,20 @@ void EndpointKernel::track() {
 }
 
 void EndpointKernel::look() {
-  track();
   const auto is_there = os::has_moved_rules();
   if (is_there && !*is_there) written_ = {};  // written anew
+  update();
+  timer_ = loop_.after(kLookInterval, [this] { look(); });
+}
+
+void EndpointKernel::update() {
+  track();
   const auto done = write();
   const std::string trouble = done ? std::string() : done.error().text;
   if (!trouble.empty() && trouble != trouble_) {
     spdlog::error("connections of guests that have moved: {}", trouble);
   }
   trouble_ = trouble;
-  timer_ = loop_.after(kLookInterval, [this] { look(); });
 }
 
 Result<> EndpointKernel::mark(std::vector<os::Connection> connections, std::uint32_t bits,

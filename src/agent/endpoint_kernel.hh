@@ -29,9 +29,13 @@ class EndpointKernel final {
   // All at once what was set before: what the kernel still has from a life before stays until then,
   // as a connection whose packets are not led for a moment is reset.
   void start();
+  // These may come, by this relay: what takes time for the first of them is done before.
+  Result<> await(const std::string& owner, const std::set<Ip>& guests, const std::string& relay);
   // In place of what this owner had. An error: all is as before.
   Result<> set(const std::string& owner, const os::MovedRules& rules);
   void drop(const std::string& owner);
+  // A guest here whose connections have another address on their way.
+  bool is_on_its_way(const Ip& guest) const;
 
   // These connections, as guests here see them, have the mark's bits from now on and not those that
   // are cleared; those that are not tracked are, then. The error says how many are not.
@@ -49,12 +53,14 @@ class EndpointKernel final {
  private:
   os::MovedRules all() const;
   Result<> write();
+  void update();
   void look();
   void track();
 
   os::Loop& loop_;
   Network& network_;
   std::map<std::string, os::MovedRules> parts_;
+  std::map<std::string, std::set<Ip>> awaited_;
   os::MovedRules written_;
   std::set<Ip> tracked_;
   bool is_started_ = false;

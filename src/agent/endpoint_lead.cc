@@ -156,6 +156,9 @@ void EndpointLead::make_relay(const std::string& port) {
   } catch (const SetupError& error) {
     return refuse(error.what());
   }
+  if (const auto done = parts_.kernel.await(name(), addresses(), interface_); !done) {
+    return refuse(done.error().text);
+  }
   save_connections();
   save();
   context_.network.connect(
@@ -180,6 +183,7 @@ void EndpointLead::take_back() {
       return;
     }
     remove_relay();
+    parts_.kernel.drop(name());
     if (const auto done = forget_others(std::exchange(inherited_, {})); !done) {
       tell(done.error().text);
     }

@@ -1,5 +1,6 @@
 // Moves with strategy endpoint, from both of their hosts: as they go, and with whatever may fail.
 #include "agent/endpoint_testing.hh"
+#include "os/nftables.hh"
 
 namespace godwit::agent::endpoint_testing {
 namespace {
@@ -102,6 +103,23 @@ TEST_F(EndpointLeadTest, WhatWasStagedIsUndone) {
   EXPECT_EQ(associations().size(), 1U);
   EXPECT_EQ(relays().size(), 1U);
   expect_undone(move);
+}
+
+// Tables and timeouts of a host's first guest are not made while its packets wait.
+TEST_F(EndpointLeadTest, WhatTakesTimeIsThereBeforeItRuns) {
+  const auto tracked = [&] {
+    return host("f1").in(
+        [] { return os::query_nftables("list set inet godwit_track guests4").value_or(""); });
+  };
+  const auto has_rules = [&] { return host("f1").in([] { return *os::has_moved_rules(); }); };
+  EXPECT_FALSE(has_rules());
+  Move move = move_web();
+  move.stage();
+  expect_staged(move);
+  EXPECT_TRUE(has_rules());
+  EXPECT_THAT(tracked(), HasSubstr(kWeb.text()));
+  expect_undone(move);
+  EXPECT_FALSE(has_rules());
 }
 
 TEST_F(EndpointLeadTest, WhoDoesNotAgreeIsRelayed) {

@@ -58,12 +58,15 @@ struct MovedRules {
   bool operator==(const MovedRules&) const = default;
   bool empty() const {
     return on_the_way.empty() && new_address.empty() && at_home.empty() && moved.empty() &&
-           coming.empty() && refused.empty();
+           coming.empty() && refused.empty() && relays.empty();
   }
 };
 
 // All of them at once, or as it was; none: without the table. In the calling thread's namespace.
 Result<> set_moved_rules(const MovedRules& rules);
+// Likewise, of what set_moved_rules() wrote: only what is not the same. An error if it is not
+// there.
+Result<> change_moved_rules(const MovedRules& before, const MovedRules& after);
 // Whether the table is there, with its chains.
 Result<bool> has_moved_rules();
 

@@ -731,6 +731,33 @@ TEST_P(MovedConnectionsTest, WithoutRulesTheTableGoesAndNoOther) {
   });
 }
 
+TEST_P(MovedConnectionsTest, WhatIsChangedIsAsIfWrittenAnew) {
+  const auto table = [] {
+    const std::regex handles("\"handle\": [0-9]+");
+    const auto text = query_nftables("list table inet godwit_endpoint");
+    return text ? std::regex_replace(*text, handles, "") : text.error().text;
+  };
+  const auto made = [] { return query_nftables("list tables inet").value(); };
+  MovedRules elsewhere = rules_at_host();
+  for (auto& [pair, way] : elsewhere.moved) way = other_f();
+  MovedRules before;
+  host().netns.run([&] {
+    for (const MovedRules& rules : {staged_rules(), rules_at_host(), elsewhere, staged_rules()}) {
+      expect_done(set_moved_rules(rules));
+      const std::string anew = table();
+      expect_done(set_moved_rules(before));
+      const std::string last_made = made();
+      expect_done(change_moved_rules(before, rules));
+      EXPECT_EQ(table(), anew);
+      EXPECT_EQ(made() == last_made, !before.empty()) << "a table that was there stays";
+      before = rules;
+    }
+    expect_done(change_moved_rules(before, {}));
+    EXPECT_FALSE(has_moved_rules().value());
+    EXPECT_FALSE(change_moved_rules(staged_rules(), rules_at_host()));
+  });
+}
+
 TEST_P(MovedConnectionsTest, OthersBitsOfAConnectionsMarkAreKept) {
   const Flow old = open(Kind::udp, q(), p());
   tell_host(rules_at_host());
