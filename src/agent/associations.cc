@@ -71,6 +71,12 @@ std::set<Ip> Associations::here() const {
   return addresses;
 }
 
+// Its packets have its own address on their way, and will have until its next host has heard from
+// the guest's.
+bool Associations::stays(const Ip& correspondent) const {
+  return !leaving_.contains(correspondent) && !context_.kernel.is_on_its_way(correspondent);
+}
+
 std::string Associations::key_of(const std::string& guest, const std::string& with) const {
   return with.empty() || with == context_.config.name ? guest : guest + " " + with;
 }
@@ -204,7 +210,7 @@ Result<nlohmann::json> Associations::stage(const std::string& peer, const nlohma
   next.staged = std::move(agreed);
   if (auto done = take(next); !done) return std::unexpected(done.error());
   label(next, here);
-  return nlohmann::json{{"labelled", here.size()}};
+  return nlohmann::json{{"labelled", here.size()}, {"knows_early", true}};
 }
 
 Result<nlohmann::json> Associations::update(const std::string& peer, const nlohmann::json& body) {
@@ -222,6 +228,10 @@ Result<nlohmann::json> Associations::update(const std::string& peer, const nlohm
     spdlog::warn("host {} wants the connections of guest {} without proof", peer, next.name);
     return fail("this is not proved to come from where guest {} is", next.name);
   }
+  const bool all_stay =
+      next.passed.empty() &&
+      std::ranges::all_of(next.correspondents, [this](const Ip& each) { return stays(each); });
+  if (qemu::flag_at(body, "early") && !all_stay) return nlohmann::json{{"too_early", true}};
   const auto connections = parse_connections(qemu::member(body, "connections"), agreed->secret);
   if (!connections) return std::unexpected(connections.error());
   const auto its = ours(*connections, agreed->on_the_way);

@@ -48,8 +48,12 @@ class Associations final {
 
   // These correspondents go to `host`: what is agreed about those that they have connections with.
   Result<nlohmann::json> pass_on(const std::set<Ip>& correspondents, const std::string& host);
-  // They are elsewhere, though their uplinks may be here for a while yet. In place of those before.
-  void leave(std::set<Ip> addresses) { left_ = std::move(addresses); }
+  // They are about to go elsewhere; of these some have, though their uplinks may be here for a
+  // while yet. In place of those before.
+  void leave(std::set<Ip> leaving, std::set<Ip> left) {
+    leaving_ = std::move(leaving);
+    left_ = std::move(left);
+  }
   // Where they come: that, with their connections as the guests here see them.
   Result<> adopt(const nlohmann::json& passed, const std::set<Ip>& correspondents,
                  const std::vector<os::Connection>& connections);
@@ -84,6 +88,7 @@ class Associations final {
   std::string key_of(const nlohmann::json& body) const;
   std::string key_of(const std::string& guest, const std::string& with) const;
   std::set<Ip> here() const;
+  bool stays(const Ip& correspondent) const;
   bool speaks_for(const std::string& peer, const std::string& guest, const Ip& address) const;
   Result<> may_stage(const std::string& peer, const std::string& guest,
                      const std::map<Ip, Ip>& on_the_way) const;
@@ -104,7 +109,7 @@ class Associations final {
 
   Context context_;
   std::map<std::string, Association> associations_;  // by key_of()
-  std::set<Ip> left_;
+  std::set<Ip> leaving_, left_;
 };
 
 }  // namespace godwit::agent

@@ -40,7 +40,7 @@ TEST_F(AssociationsTest, AnotherGuestsConnectionsAreNotLabelled) {
   const auto its = connection(kOthers, kQ, 4000), ours = connection(kP, kQ, 5000);
   track(ours);
   const auto both = stage({its, ours}, 7, kSecret, kOthersWay, kOtherGuest);
-  EXPECT_EQ(ask("x1", "flow.stage", both).value(), (json{{"labelled", 1}}));
+  EXPECT_EQ(ask("x1", "flow.stage", both).value(), (json{{"labelled", 1}, {"knows_early", true}}));
   json more = update("f2", 7, kSecret, kOthersWay, kOtherGuest);
   more["connections"] = to_json({its, ours}, kSecret);
   expect_done("f2", "flow.update", more);

@@ -50,16 +50,49 @@ TEST_F(PassedTest, WhoeverTellsOfAGuestIsSentOn) {
 
 TEST_F(PassedTest, WhoIsLeavingIsNotHere) {
   move();
-  associations->leave(kGoing);
+  associations->leave(kGoing, kGoing);
   EXPECT_EQ(ask("home", "flow.serves", {{"addresses", {kQ.text()}}}).value(),
             (json{{"addresses", json::array()}}));
   EXPECT_EQ(ask("f1", "flow.update", update("f1")).value(),
             (json{{"correspondents", json::array()}}));
   expect_refused("home", "flow.stage", stage({connection(kP, kQ, 5000)}, 8, kNextSecret, kNextWay),
                  "none of these connections");
-  associations->leave({});
+  associations->leave({}, {});
   EXPECT_EQ(ask("f1", "flow.update", update("f1")).value(),
             (json{{"correspondents", {kQ.text()}}}));
+}
+
+// The guest's host does not know yet where its packets will come from.
+TEST_F(PassedTest, OfWhoIsOnItsWayItIsTooEarlyToTell) {
+  expect_done("home", "flow.stage", stage());
+  json early = update("f1");
+  early["early"] = true;
+  const json too_early{{"too_early", true}};
+  const Kernel staged = now();
+  const json stored = documents();
+  associations->leave(kGoing, {});
+  EXPECT_EQ(ask("f1", "flow.update", early).value(), too_early);
+  associations->leave({}, {});
+  netns->run(
+      [&] { ASSERT_TRUE(kernel->set("endpoint web", {.on_the_way = {{kQ, ip("10.66.3.200")}}})); });
+  EXPECT_EQ(ask("f1", "flow.update", early).value(), too_early);
+  netns->run([&] { kernel->drop("endpoint web"); });
+  EXPECT_EQ(now(), staged);
+  EXPECT_EQ(documents(), stored);
+  pass_on();
+  EXPECT_EQ(ask("f1", "flow.update", early).value(), too_early);
+  EXPECT_TRUE(moved().empty());
+  early["early"] = false;
+  expect_done("f1", "flow.update", early);
+  EXPECT_EQ(moved().size(), 1U);
+}
+
+TEST_F(PassedTest, WhoStaysIsToldEarly) {
+  expect_done("home", "flow.stage", stage());
+  json early = update("f1");
+  early["early"] = true;
+  EXPECT_EQ(ask("f1", "flow.update", early).value(), (json{{"correspondents", {kQ.text()}}}));
+  EXPECT_EQ(moved().size(), 1U);
 }
 
 TEST_F(PassedTest, TheNextHostLeadsAsTheOneBefore) {

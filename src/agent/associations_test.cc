@@ -11,7 +11,7 @@ TEST_F(AssociationsTest, WhatIsAgreedIsRedirectedOnceTheGuestIsThere) {
   const auto staged =
       ask("home", "flow.stage", stage({connection(kP, kQ, 5000), connection(kP, kOwn, 5001)}));
   ASSERT_TRUE(staged) << staged.error().text;
-  EXPECT_EQ(*staged, (json{{"labelled", 2}}));
+  EXPECT_EQ(*staged, (json{{"labelled", 2}, {"knows_early", true}}));
   const Ip way = kWay.at(kP);
   EXPECT_EQ(moved(), std::set<json>());
   EXPECT_EQ(coming(), (std::set<json>{element(way, kQ, kP), element(way, kOwn, kP)}));
@@ -52,7 +52,7 @@ TEST_F(AssociationsTest, ThoseWhoAreNotHereAreNotRedirected) {
   expect_refused("home", "flow.stage", stage({}), "none of these connections");
   const auto staged = ask("home", "flow.stage", stage({elsewhere, connection(kP, kQ, 5000)}));
   ASSERT_TRUE(staged) << staged.error().text;
-  EXPECT_EQ(*staged, (json{{"labelled", 1}}));
+  EXPECT_EQ(*staged, (json{{"labelled", 1}, {"knows_early", true}}));
   json all = update("f1");
   all["connections"] = to_json({elsewhere, connection(kP, kQ, 5000)}, kSecret);
   EXPECT_EQ(ask("f1", "flow.update", all).value(), (json{{"correspondents", {kQ.text()}}}));

@@ -118,11 +118,10 @@ void EndpointLead::staged(const nlohmann::json& told) {
     Bytes secret = from_hex(text_field_or(each, "secret", ""));
     if (secret.size() != crypto::KeyedHash::kKeySize) return refuse("the source tells no secret");
     const std::string host = text_field_or(each, "host", "");
-    const auto may_move = each.find("may_move");
     correspondents_.push_back({.host = host,
                                .with = host,
                                .secret = std::move(secret),
-                               .may_move = may_move == each.end() || *may_move != false});
+                               .knows_if_early = qemu::flag_at(each, "knows_early")});
   }
   translate::Rules rules;
   for (const auto& each : owner_.record.addresses) {
@@ -230,6 +229,10 @@ void EndpointLead::restart() {
 
 // ---- leading ----
 
+// A correspondent's packets come one round trip earlier than if this were said when all is done
+// here.
+void EndpointLead::guest_runs() { tell_early(); }
+
 // The source's host sends on what comes to it when its uplink is told to stand, which is next.
 void EndpointLead::lead() {
   if (reached_ >= Phase::forwarded) return;
@@ -248,7 +251,15 @@ void EndpointLead::lead() {
     return;
   }
   reached_ = Phase::forwarded;  // kept when the uplink is here
-  update_all([](const auto& each) { return !each.may_move; });
+  tell_early();
+}
+
+// The kernel here does not know yet who has moved: what comes from a correspondent's place on the
+// way would be a stranger's to the guest, who resets it. A host of such a one says that it is too
+// early.
+void EndpointLead::tell_early() {
+  update_all(
+      [](const auto& each) { return each.knows_if_early && !each.is_asked && !each.was_told; });
 }
 
 void EndpointLead::update_all(const std::function<bool(const Correspondents&)>& are_meant) {
@@ -335,6 +346,7 @@ void EndpointLead::update(std::size_t index) {
       {{"guest", owner_.record.port.text()},
        {"with", each.with},
        {"epoch", owner_.record.epoch},
+       {"early", !stands_},
        {"proof", proof_of(each.secret, "update", owner_.record.port.text(), owner_.record.epoch,
                           context_.config.name, on_the_way_)},
        {"connections", agent::to_json(began_since(), each.secret)}},
@@ -346,8 +358,12 @@ void EndpointLead::update(std::size_t index) {
 // One that does not answer is served by the relay meanwhile.
 void EndpointLead::updated(std::size_t index, const Result<nlohmann::json>& reply) {
   Correspondents& each = correspondents_[index];
-  each.was_told = true;
   each.is_asked = false;
+  if (reply && qemu::flag_at(*reply, "too_early")) {
+    if (stands_) update(index);  // it does since
+    return;
+  }
+  each.was_told = true;
   if (reply) {
     each.has_answered = true;
     for (const auto& text : texts_field(*reply, "correspondents")) {
@@ -421,9 +437,7 @@ void EndpointLead::uplink_stands(const nlohmann::json& told, std::function<void(
   done();
 }
 
-// Who may have moved, too, hears of where the guest is when the kernel here knows who has: else
-// what comes from a correspondent's place on the way would be a stranger's to the guest, who resets
-// it.
+// The kernel here knows by then who has moved, too.
 void EndpointLead::stand(const nlohmann::json& told) {
   stands_ = true;
   const std::set<Ends> before = inherited_ends();

@@ -5,9 +5,9 @@
 // host.
 //
 //   stage   the hosts of correspondents agree on labels; a relay is made for all others
+//   it runs correspondents' hosts are told, where none of those is on its way itself
 //   lead    what the relay brings, and takes, is the guest's; so is what comes from correspondents
-//           that cannot move: their hosts are told
-//   the uplink there stands: the kernel here has its last connections, all hosts are told
+//   the uplink there stands: the kernel here has its last connections, all other hosts are told
 //   then    what is left is counted; the relay ends with its last connection, or in time
 //   stay    the guest goes on: what it came with is relayed to there, for as long as that needs it
 //
@@ -31,6 +31,7 @@ class EndpointLead final : public Lead, public EndpointStay {
   void stage() override;
   void undo() override;
   void restart() override;
+  void guest_runs() override;
   void lead() override;
   void abandon_source() override;
   void uplink_stands(const nlohmann::json& told, std::function<void()> done) override;
@@ -54,9 +55,9 @@ class EndpointLead final : public Lead, public EndpointStay {
     std::string host;
     std::string with;  // the host that agreed, if they were there then
     Bytes secret{};
-    std::set<Ip> direct{};   // once it knows where the guest is
-    std::set<Ip> awaited{};  // known to be there, without its word yet
-    bool may_move = true;    // some of them, as guests of the fabric
+    std::set<Ip> direct{};        // once it knows where the guest is
+    std::set<Ip> awaited{};       // known to be there, without its word yet
+    bool knows_if_early = false;  // its host, as it said when it agreed
     bool was_told = false, has_answered = false, is_asked = false, is_ended = false;
   };
   struct Alive {  // connections that are older than the move
@@ -82,6 +83,7 @@ class EndpointLead final : public Lead, public EndpointStay {
   std::vector<os::Connection> began_since() const;
   Result<> write();
   void stand(const nlohmann::json& told);
+  void tell_early();
   void update_all(const std::function<bool(const Correspondents&)>& are_meant);
   void update(std::size_t index);
   void updated(std::size_t index, const Result<nlohmann::json>& reply);

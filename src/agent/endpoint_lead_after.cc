@@ -24,6 +24,7 @@ constexpr Nanoseconds kUnderWay = seconds(1);
 }  // namespace
 
 void EndpointLead::uplink_is_here() {
+  stands_ = true;
   parts_.source.guest_is_back(owner_.record.port);
   has_left_ = has_left_ || parts_.source.gone(owner_.record.port);
   if (reached_ < Phase::forwarded) lead();

@@ -141,7 +141,6 @@ TEST_F(EndpointLeadTest, ASourceThatDiesThenIsNotWaitedFor) {
   sessions.away = {"home"};
   move.run();
   settle();
-  EXPECT_EQ(asked("flow.update q1"), 0U);
   host("f1").in([&] { move.lead().abandon_source(); });
   ASSERT_TRUE(is_direct(move));
   EXPECT_EQ(host("f1").tracked(kWeb, os::kInheritedMark).size(), 1U);
@@ -201,8 +200,70 @@ TEST_F(EndpointLeadTest, AnUpdateWhoseAnswerIsLostIsSaidAgain) {
   EXPECT_EQ(associations()[0]["host"], "f1");
 }
 
-// What began since comes with the answer of the source, whose uplink stands by then.
-TEST_F(EndpointLeadTest, NobodyIsToldBeforeTheKernelHereKnows) {
+// Before what takes time here: its packets come by the direct way that much earlier.
+TEST_F(EndpointLeadTest, WhoStaysIsToldFirst) {
+  Move move = move_web();
+  move.stage();
+  expect_staged(move);
+  host("f1").in([&] { move.lead().guest_runs(); });
+  EXPECT_EQ(sessions.asked.back(), "flow.update q1");
+  EXPECT_FALSE(move.lead().is_forwarded());
+  ASSERT_TRUE(until([&] { return associations()[0]["direct"] == true; }));
+  move.run();
+  move.stand();
+  move.arrive();
+  ASSERT_TRUE(is_direct(move));
+  EXPECT_EQ(asked("flow.update q1"), 1U);
+  look(move);
+  EXPECT_EQ(move.alive(), Alive(1, 0));
+}
+
+// Else what comes from where it goes would be a stranger's to the guest, who resets it: what is
+// agreed about that comes with the answer of the source, whose uplink stands by then.
+TEST_F(EndpointLeadTest, WhoLeavesIsToldWhenTheKernelHereKnows) {
+  Move move = move_web();
+  move.stage();
+  expect_staged(move);
+  Move other(host("q1"), host("f2"), peer, "peer", kPeer);
+  other.stage();
+  expect_staged(other);
+  move.run();
+  ASSERT_TRUE(until([&] { return asked("flow.update q1") == 1; }));
+  settle();
+  EXPECT_TRUE(move.lead().is_forwarded());
+  EXPECT_FALSE(move.lead().is_led());
+  EXPECT_EQ(associations()[0]["direct"], false);
+  move.stand();
+  ASSERT_TRUE(is_direct(move));
+  EXPECT_EQ(associations()[0]["direct"], true);
+  EXPECT_EQ(asked("flow.update q1"), 2U);
+  host("f2").in([&] { other.lead().undo(); });
+  EXPECT_TRUE(until([&] { return other.lead().is_over(); }));
+}
+
+TEST_F(EndpointLeadTest, WhoIsAwayItselfIsToldWhenTheKernelHereKnows) {
+  Move other(host("q1"), host("f2"), peer, "peer", kPeer);
+  go(other);
+  ASSERT_TRUE(until([&] { return other.lead().is_led() && other.lead().missing().empty(); }));
+  Move move = move_web();
+  move.stage();
+  expect_staged(move);
+  move.run();
+  ASSERT_TRUE(until([&] { return asked("flow.update f2") == 1; }));
+  settle();
+  EXPECT_FALSE(move.lead().is_led());
+  move.stand();
+  move.arrive();
+  ASSERT_TRUE(is_direct(move));
+  look(move);
+  EXPECT_EQ(move.alive(), Alive(1, 0));
+}
+
+// An older agent takes what it is told.
+TEST_F(EndpointLeadTest, WhoDoesNotKnowIfItIsEarlyIsToldLater) {
+  sessions.says = [](const auto&, const auto& method, json& answer) {
+    if (method == "flow.stage") answer.erase("knows_early");
+  };
   Move move = move_web();
   move.stage();
   expect_staged(move);
@@ -213,6 +274,23 @@ TEST_F(EndpointLeadTest, NobodyIsToldBeforeTheKernelHereKnows) {
   move.stand();
   ASSERT_TRUE(until([&] { return move.lead().is_led(); }));
   EXPECT_EQ(asked("flow.update q1"), 1U);
+}
+
+// It was told, and its host's agent ends with nothing of that kept.
+TEST_F(EndpointLeadTest, WhoWasToldFirstIsToldAgainByTheNextAgent) {
+  Move move = move_web();
+  move.stage();
+  expect_staged(move);
+  host("f1").in([&] { move.lead().guest_runs(); });
+  ASSERT_TRUE(until([&] { return associations()[0]["direct"] == true; }));
+  move.restart();
+  EXPECT_TRUE(move.lead().is_staged());
+  move.run();
+  move.stand();
+  move.arrive();
+  ASSERT_TRUE(is_direct(move));
+  look(move);
+  EXPECT_EQ(move.alive(), Alive(1, 0));
 }
 
 // Nobody's guest, so that it is where it was.
@@ -227,8 +305,6 @@ TEST_F(EndpointLeadTest, WhoCannotMoveIsToldAtOnce) {
   ASSERT_TRUE(until([&] { return host("x1").tracked(kStranger, os::kLabelledMark).size() == 1; }));
   settle();
   EXPECT_EQ(asked("flow.update x1"), 1U);
-  EXPECT_EQ(asked("flow.update q1"), 0U);
-  EXPECT_FALSE(move.lead().is_led());
   move.stand();
   move.arrive();
   ASSERT_TRUE(is_direct(move));

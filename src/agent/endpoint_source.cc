@@ -207,6 +207,7 @@ void EndpointSource::stage(const std::string& peer, const nlohmann::json& body, 
     return answer(fail("{}", error.what()));
   }
   save(*relay);
+  keep_routed();
   look_around(relay->addresses, [this, relay, on_the_way = *on_the_way,
                                  answer = std::move(answer)](const Result<Survey>& survey) {
     if (!survey) return answer(std::unexpected(survey.error()));
@@ -241,8 +242,6 @@ void EndpointSource::agree(std::shared_ptr<Relay> relay, const Survey& survey,
     answer(*told);
   });
   for (const auto& [host, connections] : of_host) {
-    const bool may_move = std::ranges::any_of(
-        connections, [this](const auto& each) { return is_of_fabric(each.peer); });
     Bytes secret(crypto::KeyedHash::kKeySize);
     os::fill_random(secret);
     ask(host, "flow.stage",
@@ -252,14 +251,14 @@ void EndpointSource::agree(std::shared_ptr<Relay> relay, const Survey& survey,
          {"secret", to_hex(secret)},
          {"on_the_way", agent::to_json(on_the_way)},
          {"connections", agent::to_json(connections, secret)}},
-        [relay, told, gathering, to = host, secret, may_move,
+        [relay, told, gathering, to = host, secret,
          count = connections.size()](const Result<nlohmann::json>& reply) {
           if (reply) {
             relay->agreed.push_back(to);
             (*told)["agreed"].push_back({{"host", to},
                                          {"secret", to_hex(secret)},
                                          {"connections", count},
-                                         {"may_move", may_move}});
+                                         {"knows_early", qemu::flag_at(*reply, "knows_early")}});
           } else {
             spdlog::warn("guest {}: its connections with host {} go by the relay: {}", relay->name,
                          to, reply.error().text);
@@ -447,11 +446,12 @@ void EndpointSource::sweep() {
 }
 
 void EndpointSource::keep_routed() {
-  std::set<Ip> kept;
+  std::set<Ip> kept, leaving;
   for (const auto& [guest, each] : relays_) {
+    leaving.insert(each.addresses.begin(), each.addresses.end());
     if (each.forwards) kept.insert(each.addresses.begin(), each.addresses.end());
   }
-  context_.associations.leave(kept);
+  context_.associations.leave(std::move(leaving), kept);
   context_.network.keep_routed(std::move(kept));
 }
 

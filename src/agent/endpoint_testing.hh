@@ -45,7 +45,9 @@ struct Sessions {
   unsigned protocol = kWithdrawProtocol;
   Fault refuses = [](auto&&...) { return std::nullopt; };       // before anything is done
   Fault loses_answer = [](auto&&...) { return std::nullopt; };  // when it is done
-  std::vector<std::string> asked;                               // "flow.update q1"
+  std::function<void(const std::string& to, const std::string& what, json& answer)> says =
+      [](auto&&...) {};
+  std::vector<std::string> asked;  // "flow.update q1"
 };
 
 class SessionsOf final : public Peers {
@@ -227,6 +229,7 @@ inline void SessionsOf::request(const std::string& peer, const std::string& meth
   to.loop.post([this, &to, peer, method, body, back] {
     to.answer(self_, method, body, [this, peer, method, back](Result<json> answer) {
       const auto lost = sessions_.loses_answer(peer, method);
+      if (answer) sessions_.says(peer, method, *answer);
       back(lost ? std::unexpected(*lost) : std::move(answer));
     });
   });
@@ -263,7 +266,10 @@ class Move {
   // The uplink is held here, and the guest runs.
   void run() {
     record.wanted = Phase::flipped;
-    to_.in([&] { lead_->lead(); });
+    to_.in([&] {
+      lead_->guest_runs();
+      lead_->lead();
+    });
   }
   // The source's has been told to stand.
   void stand() {

@@ -98,6 +98,7 @@ void Relocation::follow(Done done) {
   followed_ = std::move(done);
   began_ = context_.loop.now();
   if (record_.wanted == Phase::undone || is_over_) return;
+  if (uplink_ == Uplink::held) lead_->guest_runs();
   if (is_staging()) record_.wanted = Phase::flipped;
   if (has_run()) {
     uplink_ = Uplink::here;

@@ -60,6 +60,24 @@ TEST_F(RelocationTest, AnUplinkIsHeldBeforeItsGuestStands) {
   EXPECT_EQ(f1().describe()[0]["uplink"], "here");
 }
 
+TEST_F(RelocationTest, CorrespondentsHearOfItBeforeAllElse) {
+  host("home").track({connection(kWeb, kPeer, 5000)});
+  host("q1").track({seen_by_peer(connection(kWeb, kPeer, 5000))});
+  expect_staged();
+  bool is_routed = true;
+  sessions.refuses = [&](const auto& to, const auto& method) {
+    if (method == "flow.update" && to == "q1") {
+      is_routed = host("f1").network.guests().contains(kWeb);
+    }
+    return std::optional<Error>();
+  };
+  follow();
+  EXPECT_EQ(sessions.asked.front(), "flow.update q1");
+  EXPECT_FALSE(is_routed);
+  EXPECT_TRUE(is_here());
+  EXPECT_EQ(asked("flow.update q1"), 1U);
+}
+
 TEST_F(RelocationTest, WhatIsHeldIsGivenUpWithTheMove) {
   expect_staged();
   EXPECT_TRUE(has_interface());
