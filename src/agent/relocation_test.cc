@@ -8,6 +8,7 @@ namespace godwit::agent::endpoint_testing {
 namespace {
 
 using testing::Contains;
+using testing::HasSubstr;
 using testing::Not;
 
 struct RelocationTest : EndpointTest {
@@ -76,6 +77,32 @@ TEST_F(RelocationTest, CorrespondentsHearOfItBeforeAllElse) {
   EXPECT_FALSE(is_routed);
   EXPECT_TRUE(is_here());
   EXPECT_EQ(asked("flow.update q1"), 1U);
+}
+
+// A guest of f1's network has nothing to leave there; its other uplink has left its home before,
+// and nat is nothing for that one.
+TEST_F(RelocationTest, ToAnotherHostOfTheSameNetworkWhatIsNamedWorks) {
+  json file = fabric_file();
+  file["devices"]["at-f1"]["hosts"] = {"f1", "f2"};
+  file["devices"].erase("at-f2");
+  host("f2").in([&] { ASSERT_TRUE(host("f2").fabrics.set(file)); });
+  const PortId second = host("f1").add_guest("web-at-f1", ip("10.66.2.30"));
+  const json there = host("f1").in([&] { return host("f1").network.describe_nic(second).value(); });
+  json own = host("home").in([&] { return host("home").network.describe_nic(web).value(); });
+  own["port"]["guest_addresses"][0]["new_address"] = "10.66.2.210";
+  const auto plan = [&](const json& uplinks, Strategy strategy) {
+    return host("f2").in(
+        [&] { return host("f2").relocations->plan(uplinks, "f1", 8, {.strategy = strategy}); });
+  };
+  const auto alone = plan(json::array({there}), Strategy::endpoint);
+  ASSERT_FALSE(alone);
+  EXPECT_THAT(alone.error().text, HasSubstr("at home at host f2, too: --strategy nat, or wire"));
+  EXPECT_TRUE(plan(json::array({there}), Strategy::nat));
+  const auto both = plan(json::array({own, there}), Strategy::endpoint);
+  ASSERT_FALSE(both);
+  EXPECT_THAT(both.error().text, HasSubstr("at home at host f2, too: --strategy wire"));
+  EXPECT_FALSE(plan(json::array({own, there}), Strategy::nat));
+  EXPECT_TRUE(plan(json::array({own}), Strategy::endpoint));
 }
 
 TEST_F(RelocationTest, WhatIsHeldIsGivenUpWithTheMove) {

@@ -68,6 +68,21 @@ std::unique_ptr<Lead> lead_by(Strategy strategy, const Lead::Context& context,
   return std::make_unique<NatLead>(context, std::move(fabric), owner);
 }
 
+// How a guest may go to another host of its network: by nat it keeps what it has there. If another
+// of its uplinks has left its home, that one can go on by endpoint only, which is nothing for this
+// one.
+const char* within_its_network(const nlohmann::json& uplinks) {
+  for (const auto& described : uplinks) {
+    const auto port = parse_port(qemu::member(described, "port"));
+    if (port && std::ranges::any_of(port->guest, [](const GuestAddress& each) {
+          return each.new_address.has_value();
+        })) {
+      return "wire";
+    }
+  }
+  return "nat, or wire";
+}
+
 }  // namespace
 
 Relocations::Relocations(const Relocation::Context& context, const Fabrics& fabrics,
@@ -176,14 +191,15 @@ Result<Ip> Relocations::free_address(const Ip& like) const {
 // Each address needs two there: one for its connections on their way, one for new ones. At home it
 // needs none.
 Result<> Relocations::leave_address(const translate::Fabric& fabric, const Leading& leading,
-                                    DeviceIndex to, std::set<Ip>& used,
+                                    DeviceIndex to, const char* remedy, std::set<Ip>& used,
                                     RelocationRecord& record) const {
   std::map<Ip, Ip> on_the_way;
   for (const auto& each : record.addresses) {
     if (each.to_locator == each.address) continue;  // it goes home
     const std::string text = each.address.text();
     if (fabric.is_home(to, each.address)) {
-      return fail("{} is at home at host {}, too: --strategy nat", text, fabric.devices[to].name);
+      return fail("{} is at home at host {}, too: --strategy {}", text, fabric.devices[to].name,
+                  remedy);
     }
     const auto way = translate::free_locator(fabric, to, each.address, used);
     if (!way) return std::unexpected(way.error());
@@ -256,7 +272,9 @@ Result<> Relocations::may_come(const translate::Fabric& fabric, const PortRecord
   return {};
 }
 
+// `uplinks`: all that come with it.
 Result<RelocationRecord> Relocations::record_of(const nlohmann::json& described,
+                                                const nlohmann::json& uplinks,
                                                 const std::string& from, Epoch epoch,
                                                 const Leading& leading) const {
   const auto port = parse_port(qemu::member(described, "port"));
@@ -288,9 +306,10 @@ Result<RelocationRecord> Relocations::record_of(const nlohmann::json& described,
     record.addresses.push_back(*address);
   }
   if (record.addresses.empty()) return fail("port {} is no guest's uplink", port->name);
-  const auto can = leading.strategy == Strategy::endpoint
-                       ? leave_address(*fabric, leading, *target, used, record)
-                       : reaches(*fabric, NatLead::move_of(*fabric, context_.config.name, record));
+  const auto can =
+      leading.strategy == Strategy::endpoint
+          ? leave_address(*fabric, leading, *target, within_its_network(uplinks), used, record)
+          : reaches(*fabric, NatLead::move_of(*fabric, context_.config.name, record));
   if (!can) return std::unexpected(can.error());
   return record;
 }
@@ -299,7 +318,7 @@ Result<nlohmann::json> Relocations::plan(const nlohmann::json& uplinks, const st
                                          Epoch epoch, const Leading& leading) const {
   nlohmann::json plans = nlohmann::json::array();
   for (const auto& described : uplinks) {
-    const auto record = record_of(described, from, epoch, leading);
+    const auto record = record_of(described, uplinks, from, epoch, leading);
     if (!record) return std::unexpected(record.error());
     if (leading.strategy == Strategy::endpoint) {
       plans.push_back(endpoint_plan(*record));
@@ -342,7 +361,7 @@ void Relocations::stage(const nlohmann::json& uplinks, const std::string& from, 
   sweep();
   std::vector<Relocation*> begun;
   for (const auto& described : uplinks) {
-    const auto record = record_of(described, from, epoch, leading);
+    const auto record = record_of(described, uplinks, from, epoch, leading);
     if (!record) {
       for (Relocation* each : begun) each->undo();
       return done(std::unexpected(record.error()));

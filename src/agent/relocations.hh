@@ -49,10 +49,11 @@ class Relocations final {
     bool operator==(const Offer&) const = default;
   };
 
-  Result<RelocationRecord> record_of(const nlohmann::json& described, const std::string& from,
-                                     Epoch epoch, const Leading& leading) const;
+  Result<RelocationRecord> record_of(const nlohmann::json& described, const nlohmann::json& uplinks,
+                                     const std::string& from, Epoch epoch,
+                                     const Leading& leading) const;
   Result<> leave_address(const translate::Fabric& fabric, const Leading& leading,
-                         translate::DeviceIndex to, std::set<Ip>& used,
+                         translate::DeviceIndex to, const char* remedy, std::set<Ip>& used,
                          RelocationRecord& record) const;
   Result<translate::AddressMove> address_move(const translate::Fabric& fabric,
                                               const GuestAddress& guest, Strategy strategy,

@@ -364,7 +364,7 @@ def test_a_further_move_that_is_aborted_leaves_what_was(abroad):
 def test_where_it_cannot_be_it_says_why(abroad):
     guest = Guest(abroad, 25)
     at_home = json.dumps(guest.move("--strategy", "endpoint", target="h2", expect=3))
-    assert "is at home at host h2, too: --strategy nat" in at_home
+    assert "is at home at host h2, too: --strategy nat, or wire" in at_home
     wrong = guest.move("--strategy", "endpoint", "--relay-for", "forever", expect=3)
     assert "forever" in str(wrong)
 
