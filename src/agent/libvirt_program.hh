@@ -24,7 +24,7 @@ class LibvirtProgram final {
   LibvirtProgram(const LibvirtProgram&) = delete;
   LibvirtProgram& operator=(const LibvirtProgram&) = delete;
 
-  void go();     // of "resume": now
+  void go();  // of "resume": now
   // Of "migrate": it ends in its own time. `safe`: nothing of the domain's is in flight any more.
   void abort(std::function<void()> safe);
 
