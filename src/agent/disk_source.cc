@@ -429,8 +429,8 @@ void DiskSource::untapped_and_abandoned(const Result<>& untapped,
                                         const std::function<void()>& done) {
   if (!untapped) spdlog::warn("vm {}: its disks' taps: {}", vm_.name(), untapped.error().text);
   qemu::stop_exports(vm_.qmp(), [this, done, alive = std::weak_ptr(alive_)](const Result<>&) {
-    if (!alive.expired())
-      qemu::close_files(vm_.qmp(), disks_with_snapshots(), [done](auto) { done(); });
+    if (alive.expired()) return;
+    qemu::close_files(vm_.qmp(), disks_with_snapshots(), [done](auto) { done(); });
   });
 }
 

@@ -73,7 +73,7 @@ void await_untapped(Qmp& qmp, std::size_t disks, Done done) {
       });
 }
 
-// Nothing is in flight.
+// Of a guest that stands: nothing is in flight.
 void end_taps_of_standing(Qmp& qmp, std::size_t disks, Done done) {
   run(qmp, cancel_taps(disks, true), [&qmp, disks, done = std::move(done)](Result<> asked) mutable {
     if (!asked) return done(asked);
