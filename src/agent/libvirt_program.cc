@@ -87,8 +87,8 @@ void LibvirtProgram::take(const std::string& line) {
   if (!json.is_object()) return end(fail("godwit-libvirt says what is no JSON: {}", line));
   if (json.contains("progress")) {
     if (progress_ && ended_) progress_(json["progress"]);
-  } else if (json.contains("stands")) {
-    if (const auto safe = std::exchange(safe_, {})) safe();
+  } else if (json.contains("safe")) {
+    if (const auto safe = std::exchange(safe_, {}); safe && json["safe"] == true) safe();
   } else if (json.contains("error")) {
     end(fail("{}", json.value("error", "")));
   } else {

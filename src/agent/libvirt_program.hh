@@ -25,7 +25,8 @@ class LibvirtProgram final {
   LibvirtProgram& operator=(const LibvirtProgram&) = delete;
 
   void go();  // of "resume": now
-  // Of "migrate": it ends in its own time. `safe`: nothing of the domain's is in flight any more.
+  // Of "migrate": it ends in its own time. `safe`: no write of the domain's is in flight any
+  // more; not called where it could not be made to stand.
   void abort(std::function<void()> safe);
 
  private:

@@ -10,9 +10,9 @@
 // - remove: it is ended and undefined; nothing where there is none, an error where it runs
 // - look: DOMAIN as another host describes it; what keeps it from here, and which disks are here
 // - delete: a list of disks' paths
-// - migrate: tells its progress; SIGTERM aborts it. Then a domain whose disks move stands, which is
-//   told, until it has ended: libvirt forces QEMU's copies to end, which QEMU does not bear while
-//   writes are in flight (src/qemu/block_jobs.hh)
+// - migrate: tells its progress; SIGTERM aborts it. Then a domain whose disks move stands until it
+//   has ended, and "safe" tells whether it does: libvirt forces QEMU's copies to end, which QEMU
+//   does not bear while writes are in flight (src/qemu/block_jobs.hh)
 #include <poll.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -139,7 +139,7 @@ void watch(const std::string& uri, const std::string& name, const int signals, W
       signalfd_siginfo taken{};
       (void)!::read(signals, &taken, sizeof taken);
       if (move.has_disks && virDomainSuspend(domain->get()) == 0) move.stands = true;
-      say({{"stands", move.stands.load()}});
+      say({{"safe", !move.has_disks || move.stands}});
       virDomainAbortJob(domain->get());
     }
     if (!told_downtime) {
