@@ -258,6 +258,7 @@ TEST_F(ContentsTest, PagesThatAreExpectedAreReadBesideEachOther) {
   std::iota(places.begin(), places.end(), 0U);
   std::ranges::shuffle(places, std::mt19937(7));
   for (const std::uint64_t place : places) pages->expect(place);  // one is not there
+  EXPECT_EQ(pages->under_way(), 64U) << "as many as are kept";
   for (const std::uint64_t place : places) {
     const auto page = pages->page(place);
     ASSERT_EQ(page.has_value(), place < kParts);

@@ -45,8 +45,11 @@ void ImagePages::add(Content content, const std::vector<NamedPage>& pages, std::
 
 void ImagePages::expect(std::uint64_t place) {
   if (place >= places_.size()) return;
-  Block* const block = find(places_[place]);
-  block != nullptr ? void(block->is_expected = true) : void(begin_block(places_[place], true));
+  if (Block* const block = find(places_[place])) {
+    block->is_expected = true;
+  } else {
+    begin_block(places_[place], true);
+  }
 }
 
 Result<BytesView> ImagePages::page(std::uint64_t place) {
@@ -69,6 +72,10 @@ Result<BytesView> ImagePages::page(std::uint64_t place) {
         image.disk.name, image.disk.name);
   }
   return page;
+}
+
+std::size_t ImagePages::under_way() const {
+  return static_cast<std::size_t>(std::ranges::count(blocks_, false, &Block::is_read));
 }
 
 ImagePages::Block* ImagePages::find(const Place& place) {

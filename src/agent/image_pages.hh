@@ -39,6 +39,7 @@ class ImagePages final : public codec::OtherPages {
 
   BytesView catalogue() const override { return catalogue_; }
   void expect(std::uint64_t place) override;
+  std::size_t under_way() const;  // reads of images
   Result<BytesView> page(std::uint64_t place) override;
 
  private:
