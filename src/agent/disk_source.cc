@@ -82,38 +82,38 @@ void DiskSource::fail_with(const std::string& why) {
 
 // ---- beginning: QEMU's exports, our clients, the tap, then what there is ----
 
+// On the way to the taps QEMU is asked for one thing after the other. If all is abandoned
+// meanwhile, its answer is the end of the way: what it has begun by then is known, and can be taken
+// back.
+template <class Next>
+qemu::Done DiskSource::asked(Next next) {
+  asking_ = true;
+  return [this, next = std::move(next), alive = std::weak_ptr(alive_)](const Result<>& done) {
+    if (alive.expired()) return;
+    asking_ = false;
+    if (abandoned_) return take_down();
+    if (!done) return fail_with(done.error().text);
+    next();
+  };
+}
+
 // An earlier move of the vm may have left taps and exports, or they may be about to end.
 void DiskSource::start() {
   if (sends_snapshots()) {
-    return qemu::open_files(vm_.qmp(), disks_with_snapshots(),
-                            [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
-                              if (alive.expired()) return;
-                              if (!done) return fail_with(done.error().text);
-                              serve();
-                            });
+    return qemu::open_files(vm_.qmp(), disks_with_snapshots(), asked([this] { serve(); }));
   }
   if (once()) return serve();  // which a move would not be beside
   qemu::query_mean_write(vm_.qmp(), [this, alive = std::weak_ptr(alive_)](const auto& mean) {
     if (!alive.expired()) usual_write_ = mean.value_or(Nanoseconds(0));
   });
-  qemu::end_lost_taps(vm_.qmp(), vm_.spec().disks.size(),
-                      [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
-                        if (alive.expired()) return;
-                        if (!done) return fail_with(done.error().text);
-                        serve();
-                      });
+  qemu::end_lost_taps(vm_.qmp(), vm_.spec().disks.size(), asked([this] { serve(); }));
 }
 
 void DiskSource::serve() {
   const auto socket = qemu::place_for_socket(vm_.paths().blocks());
   if (!socket) return fail_with(socket.error().text);
-  qemu::export_nodes(
-      vm_.qmp(), *socket, nodes(), bitmap(),
-      [this, alive = std::weak_ptr(alive_), path = socket->string()](const Result<>& done) {
-        if (alive.expired()) return;
-        if (!done) return fail_with(done.error().text);
-        connect_clients(path);
-      });
+  qemu::export_nodes(vm_.qmp(), *socket, nodes(), bitmap(),
+                     asked([this, path = socket->string()] { connect_clients(path); }));
 }
 
 std::vector<std::size_t> DiskSource::disks_with_snapshots() const {
@@ -159,11 +159,11 @@ void DiskSource::tap() {
     return fail_with(error.what());
   }
   qemu::tap_disks(vm_.qmp(), vm_.paths().tap(), vm_.spec().disks.size(),
-                  [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
+                  [this, go_on = asked([this] { scan(); }),
+                   alive = std::weak_ptr(alive_)](const Result<>& done) mutable {
                     if (alive.expired()) return;
-                    if (!done) return fail_with(done.error().text);
-                    tapped_ = true;
-                    scan();
+                    tapped_ = done.has_value();
+                    go_on(done);
                   });
 }
 
@@ -397,40 +397,42 @@ void DiskSource::settle() {
   settling_ = true;
   look_timer_.reset();
   outbound_.finish();
-  qemu::untap_disks(vm_.qmp(), vm_.spec().disks.size(),
-                    [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
-                      if (alive.expired()) return;
-                      if (!done) return fail_with(done.error().text);
+  qemu::untap_disks(vm_.qmp(), vm_.spec().disks.size(), asked([this] {
                       untapped_ = true;
                       maybe_settled();
-                    });
+                    }));
   pump();
 }
 
+// Our clients go before QEMU's server does: see qemu::stop_exports().
 void DiskSource::abandon(std::function<void()> done) {
   failed_ = true;
   look_timer_.reset();
   outbound_.finish();
-  const auto then = [this, done = std::move(done),
-                     alive = std::weak_ptr(alive_)](const Result<>& untapped) {
-    if (!alive.expired()) untapped_and_abandoned(untapped, done);
+  clients_.clear();
+  abandoned_ = std::move(done);
+  if (!asking_) take_down();
+}
+
+void DiskSource::take_down() {
+  const auto untapped = [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
+    if (!alive.expired()) stop_serving(done);
   };
-  if (untapped_) return then({});
-  const auto by_force = [this, then, alive = std::weak_ptr(alive_)](const Result<>& untapped) {
-    if (alive.expired() || untapped) return then(untapped);
-    qemu::end_lost_taps(vm_.qmp(), vm_.spec().disks.size(), then);
+  if (untapped_) return untapped({});
+  const auto by_force = [this, untapped, alive = std::weak_ptr(alive_)](const Result<>& done) {
+    if (alive.expired() || done) return untapped(done);
+    qemu::end_lost_taps(vm_.qmp(), vm_.spec().disks.size(), untapped);
   };
   if (!tapped_) return by_force(fail("not whole yet"));
   qemu::untap_disks(vm_.qmp(), vm_.spec().disks.size(), by_force);
 }
 
 // A tap that does not end is there for whoever comes next.
-void DiskSource::untapped_and_abandoned(const Result<>& untapped,
-                                        const std::function<void()>& done) {
+void DiskSource::stop_serving(const Result<>& untapped) {
   if (!untapped) spdlog::warn("vm {}: its disks' taps: {}", vm_.name(), untapped.error().text);
-  qemu::stop_exports(vm_.qmp(), [this, done, alive = std::weak_ptr(alive_)](const Result<>&) {
+  qemu::stop_exports(vm_.qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>&) {
     if (alive.expired()) return;
-    qemu::close_files(vm_.qmp(), disks_with_snapshots(), [done](auto) { done(); });
+    qemu::close_files(vm_.qmp(), disks_with_snapshots(), [done = abandoned_](auto) { done(); });
   });
 }
 

@@ -100,7 +100,10 @@ class DiskSource final : disk::OutboundSink {
   void offer();
   void look();
   void maybe_settled();
-  void untapped_and_abandoned(const Result<>& untapped, const std::function<void()>& done);
+  template <class Next>
+  qemu::Done asked(Next next);
+  void take_down();
+  void stop_serving(const Result<>& untapped);
   void look_at_writes(Instant now);
   void fail_with(const std::string& why);
 
@@ -120,6 +123,8 @@ class DiskSource final : disk::OutboundSink {
   bool hears_ = false, seeds_wait_ = false, learning_ = false;
   std::size_t connected_ = 0, to_scan_ = 0;
   bool scanning_ = false, ready_ = false, could_pause_ = false, pumping_ = false;
+  bool asking_ = false;  // QEMU, for what start() and settle() need of it
+  std::function<void()> abandoned_;
   bool settling_ = false, untapped_ = false, unexporting_ = false, unexported_ = false,
        settled_ = false, failed_ = false, tapped_ = false;
   std::uint64_t total_bytes_ = 0;

@@ -7,6 +7,7 @@
 #include "agent/disk_tap.hh"
 #include "base/test_directory.hh"
 #include "os/child.hh"
+#include "os/socket.hh"
 #include "os/test_wait.hh"
 #include "qemu/argv.hh"
 #include "qemu/block_jobs.hh"
@@ -159,6 +160,23 @@ TEST_F(DiskTapEnd, AGuestThatStandsIsNotLetGo) {
   EXPECT_TRUE(wait([&](auto done) { qemu::end_lost_taps(*qmp_, 1, std::move(done)); }));
   EXPECT_THAT(jobs(), IsEmpty());
   EXPECT_FALSE(runs());
+}
+
+// QEMU, and its guest, would wait for ever for one that is still there.
+TEST_F(DiskTapEnd, ExportsEndAfterAClientThatLetsGoInItsHandshake) {
+  const auto socket = directory_ / "blocks.sock";
+  for (int round = 0; round < 10; ++round) {
+    ASSERT_TRUE(wait([&](auto done) {
+      qemu::export_nodes(*qmp_, socket, {qemu::disk_node(0)}, std::nullopt, std::move(done));
+    }));
+    bool greeted = false;
+    auto client = os::unix_connect(loop_, socket.string());
+    client->start({.readable = [&] { greeted = true; }, .writable = {}, .closed = {}});
+    ASSERT_TRUE(os::run_until(loop_, [&] { return greeted; }));
+    client.reset();
+    ASSERT_TRUE(wait([&](auto done) { qemu::stop_exports(*qmp_, std::move(done)); }));
+    ASSERT_TRUE(runs());
+  }
 }
 
 }  // namespace

@@ -30,6 +30,11 @@ std::vector<Step> cancel_taps(std::size_t disks, bool force) {
   return steps;
 }
 
+// With an answer between, QEMU's main loop has seen who has let go: see stop_exports().
+std::vector<Step> stop_server() {
+  return {{"query-status", nullptr}, {"nbd-server-stop", nullptr, true}};
+}
+
 void remove_tap_nodes(Qmp& qmp, std::size_t disks, Done done) {
   std::vector<Step> steps;
   for (std::size_t i = 0; i < disks; ++i) {
@@ -100,8 +105,8 @@ void export_nodes(Qmp& qmp, const std::filesystem::path& socket,
                   const std::vector<std::string>& nodes, const std::optional<std::string>& bitmap,
                   Done done) {
   const json address = {{"type", "unix"}, {"data", {{"path", socket.string()}}}};
-  std::vector<Step> steps{{"nbd-server-stop", nullptr, true},
-                          {"nbd-server-start", {{"addr", address}}}};
+  std::vector<Step> steps = stop_server();
+  steps.push_back({"nbd-server-start", {{"addr", address}}});
   for (const std::string& node : nodes) {
     steps.push_back({"block-export-add",
                      {{"type", "nbd"},
@@ -146,9 +151,7 @@ void close_files(Qmp& qmp, const std::vector<std::size_t>& disks, Done done) {
   run(qmp, std::move(steps), std::move(done));
 }
 
-void stop_exports(Qmp& qmp, Done done) {
-  run(qmp, {{"nbd-server-stop", nullptr, true}}, std::move(done));
-}
+void stop_exports(Qmp& qmp, Done done) { run(qmp, stop_server(), std::move(done)); }
 
 // A tap that fails is paused, not ended: see untap_disks().
 void tap_disks(Qmp& qmp, const std::filesystem::path& socket, std::size_t disks, Done done) {
@@ -201,7 +204,7 @@ void end_lost_taps(Qmp& qmp, std::size_t disks, Done done) {
 void abandon_disks(Qmp& qmp, std::size_t disks, Done done) {
   end_lost_taps(qmp, disks, [&qmp, disks, done = std::move(done)](Result<> ended) mutable {
     if (!ended) return done(ended);
-    std::vector<Step> steps{{"nbd-server-stop", nullptr, true}};
+    std::vector<Step> steps = stop_server();
     for (std::size_t i = 0; i < disks; ++i) {
       steps.push_back({"blockdev-del", {{"node-name", opened_file(i)}}, true});
     }

@@ -25,7 +25,9 @@ std::string opened_file(std::size_t disk);
 // When nobody reads them any more.
 void close_files(Qmp& qmp, const std::vector<std::size_t>& disks, Done done);
 
-// Ends its connections too. Harmless where there is none.
+// Ends the server and its connections; harmless where there is none. Who is connected and not yet
+// past the handshake lets go before: QEMU (blockdev-nbd.c, since CVE-2024-7409) waits for its end
+// without serving the context in which handshakes go on, and its guest stands for ever.
 void stop_exports(Qmp& qmp, Done done);
 
 // From when `done` is called every write goes to the NBD server at `socket`, too: to its exports of

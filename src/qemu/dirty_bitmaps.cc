@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "qemu/block_jobs.hh"
 #include "qemu/command_sequence.hh"
 #include "qemu/json.hh"
 
@@ -114,10 +115,9 @@ void take_changes(Qmp& qmp, std::vector<DiskSpec> disks, const std::string& name
       done(known ? Changes::known : Changes::unknown);
     });
   };
-  run(qmp, {{"nbd-server-stop", nullptr, true}},
-      [&qmp, count, name, take, alive = qmp.lifetime()](const Result<>&) {
-        if (!alive.expired()) query(qmp, count, name, take);
-      });
+  stop_exports(qmp, [&qmp, count, name, take, alive = qmp.lifetime()](const Result<>&) {
+    if (!alive.expired()) query(qmp, count, name, take);
+  });
 }
 
 void drop_changes(Qmp& qmp, std::size_t disks, const std::string& name, Done done) {
@@ -140,13 +140,16 @@ void count_changes(Qmp& qmp, std::size_t disks, const std::string& name,
 }
 
 void forget_changes(Qmp& qmp, std::size_t disks, const std::string& name, Done done) {
-  std::vector<Step> steps{{"nbd-server-stop", nullptr, true}};
+  std::vector<Step> steps;
   for (std::size_t i = 0; i < disks; ++i) {
     for (const auto& each : {name, taken_bitmap(name)}) {
       steps.push_back({"block-dirty-bitmap-remove", one(disk_node(i), each), true});
     }
   }
-  run(qmp, std::move(steps), std::move(done));
+  stop_exports(qmp, [&qmp, steps = std::move(steps), alive = qmp.lifetime(),
+                     done = std::move(done)](const Result<>&) mutable {
+    if (!alive.expired()) run(qmp, std::move(steps), std::move(done));
+  });
 }
 
 }  // namespace godwit::qemu

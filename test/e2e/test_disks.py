@@ -3,6 +3,7 @@ block on stable storage before the next, and knows in its memory what must be wh
 
 import json
 import subprocess
+import time
 
 import pytest
 from conftest import wait_until
@@ -234,6 +235,19 @@ def test_aborted_while_it_is_copied(fleet):
     wait_until(lambda: files_at(fleet, "w1") == [], 20, "an end of the partial disk")
     fleet.move(vm, "e1", "w1")
     expect_intact(vm)
+
+
+def test_aborted_before_anything_is_copied(fleet):
+    """A few milliseconds apart: at each of them QEMU is asked for something else, and has to answer."""
+    vm = fleet.run_vm(disks=["root,size=32MiB"])
+    for late_ms in range(0, 32, 4):
+        move = fleet.ask("e1", "POST", "/migrations", {"vm": vm.name, "to": "w1"})["id"]
+        time.sleep(late_ms / 1000)
+        fleet.ask("e1", "POST", f"/migrations/{move}/abort")
+        fleet.wait_for_state("e1", move, "aborted", limit_s=15)
+    vm.wait_until_it_counts()
+    fleet.move(vm, "e1", "w1")
+    fleet.wait_for_nothing_of(vm, "e1")
 
 
 @pytest.mark.parametrize("victim", [pytest.param("e1", marks=pytest.mark.thorough), "w1"])
