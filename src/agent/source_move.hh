@@ -111,6 +111,7 @@ class SourceMove final : public Move {
   std::size_t lanes() const;
   void diverged(std::string why);
   void resumed();
+  void let_run();
   HookCall hook_call(HookMoment moment, std::string outcome) const;
   void pre_pause();
   void post_resume();

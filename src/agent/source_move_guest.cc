@@ -52,7 +52,17 @@ void SourceMove::resumed() {
                            [this](const ClockReport& report) { clock_corrected(report); });
   }
   if (machine_.state() != SourceState::aborting) return feed(SourceEvent::guest_resumed);
-  let_go_of_disks([this] { feed(SourceEvent::guest_resumed); });
+  let_go_of_disks([this] { let_run(); });
+}
+
+// It may have stood for the end of its disks' taps: whatever became of that, it runs.
+void SourceMove::let_run() {
+  Vm* vm = context_.vms.find(record_.vm);
+  if (vm == nullptr) return feed(SourceEvent::guest_died);
+  qemu::cont_until_running(vm->qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>& runs) {
+    if (alive.expired()) return;
+    runs ? feed(SourceEvent::guest_resumed) : memory_failed(runs.error().text);
+  });
 }
 
 void SourceMove::clock_corrected(const ClockReport& report) {
