@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "agent/preflight.hh"
+#include "agent/preflight_target.hh"
 #include "base/host_name.hh"
 #include "os/random.hh"
 #include "os/wall_clock.hh"

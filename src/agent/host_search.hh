@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "agent/findings.hh"
 #include "agent/peers.hh"
-#include "agent/preflight.hh"
 #include "base/result.hh"
 #include "os/loop.hh"
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "agent/findings.hh"
 #include "agent/move_options.hh"
-#include "agent/preflight.hh"
 #include "os/random.hh"
 #include "os/wall_clock.hh"
 #include "qemu/json.hh"

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/move_options.hh"
+#include "agent/preflight_target.hh"
 #include "agent/relocations.hh"
 #include "agent/replicas.hh"
 #include "os/wall_clock.hh"

@@ -6,6 +6,7 @@
 
 #include "agent/migrations.hh"
 #include "agent/move_options.hh"
+#include "agent/preflight_network.hh"
 #include "os/random.hh"
 #include "os/wall_clock.hh"
 

@@ -5,7 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "agent/preflight.hh"
+#include "agent/findings.hh"
+#include "agent/source_record.hh"
 #include "os/wall_clock.hh"
 #include "qemu/dirty_bitmaps.hh"
 #include "qemu/json.hh"

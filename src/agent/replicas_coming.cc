@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "agent/preflight.hh"
+#include "agent/preflight_target.hh"
 #include "qemu/json.hh"
 
 namespace godwit::agent {

@@ -8,7 +8,7 @@
 
 #include "agent/fault.hh"
 #include "agent/network.hh"
-#include "agent/preflight.hh"
+#include "agent/preflight_target.hh"
 #include "agent/volumes.hh"
 #include "os/random.hh"
 #include "os/socket.hh"
