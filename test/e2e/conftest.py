@@ -45,17 +45,20 @@ def pytest_configure(config):
 def wait_until(condition, limit_s=20.0, what="the condition"):
     """Returns the first true value of condition(); fails the test when there is none in time.
 
-    A limit is of a hang, not a promise: the machine has other work. `what`: a text, or a function
-    that tells how things stand then.
+    A limit is of a hang, not a promise: the machine has other work, and that what is waited for
+    needs it: a condition that is dear to ask is asked less often. `what`: a text, or a function that
+    tells how things stand then.
     """
     deadline = time.monotonic() + limit_s
     while True:
+        asked = time.monotonic()
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             pytest.fail(f"{what() if callable(what) else what} did not come true in {limit_s} s")
-        time.sleep(0.02)
+        time.sleep(min(max(0.02, 2 * (now - asked)), 0.2))
 
 
 def build_directory():

@@ -333,7 +333,7 @@ class Case:
                 self.fleet.godwit(self.source, "migration", "cutover", entries[-1]["id"], expect=None)
             return not entries or entries[-1]["state"] in ("aborted", "draining", "done")
         for host in HOSTS:
-            wait_until(lambda h=host: self.fleet.godwit(h, "host", "ls", expect=None).returncode == 0,
+            wait_until(lambda h=host: self.fleet.get(h, "/hosts") is not None,
                        20, f"the agent on {host}")
         wait_until(decided, SETTLED_LIMIT_S, lambda: f"an end of the move: {self.fleet.logs()}")
         where = wait_until(lambda: self.fleet.where(self.vm.name), 20, "the vm's host")

@@ -72,6 +72,23 @@ IN_GUEST = """if 1:
 """
 
 
+# In a lab's host: asks guests, a line `ADDRESS LIMIT VERB` each; prints the answer, or an empty line.
+ASKER = """
+import socket, sys
+for line in sys.stdin:
+    address, limit_s, verb = line.split(maxsplit=2)
+    answer = ""
+    try:
+        with socket.create_connection((address, 7008), 2) as s:
+            s.settimeout(float(limit_s))
+            s.sendall(verb.encode())
+            answer = s.makefile().readline()
+    except OSError:
+        pass
+    print(answer.strip(), flush=True)
+"""
+
+
 class Fleet:
     """Hosts e1, client and w1 with an agent each; or those of another lab, with the same names."""
 
@@ -80,6 +97,8 @@ class Fleet:
         self.bin = build_directory() / "bin"
         self.godwitd = self.bin / "godwitd"
         self.guest = build_directory() / "guest"
+        self.agents = {}  # their pids, as long as they live
+        self.asker, self.asking = None, threading.Lock()
         lab.up(yaml, directory, agents=True)
         nodes = lab.ls()["nodes"]
         self.namespaces = {node["name"]: pid_namespace(node["pid"]) for node in nodes}
@@ -109,6 +128,15 @@ class Fleet:
 
     def get(self, host, path):
         return self.ask(host, "GET", path)
+
+    def ask_guest(self, address, verb, limit_s):
+        """By one process in the client for all questions: asking takes no CPU from the guest."""
+        with self.asking:
+            if self.asker is None or self.asker.poll() is not None:
+                self.asker = self.lab.python("client", ASKER, stdin=subprocess.PIPE)
+            self.asker.stdin.write(f"{address} {limit_s} {verb}\n")
+            self.asker.stdin.flush()
+            return json.loads(self.asker.stdout.readline().strip() or "null")
 
     def ask(self, host, method, path, body=None):
         """What the agent answers on its socket; None when it does not, or refuses.
@@ -152,8 +180,11 @@ class Fleet:
         return self.processes(host, "qemu-system-x86")
 
     def agent(self, host):
-        pids = self.processes(host, "godwitd")
-        return pids[0] if pids else None
+        known = self.agents.get(host)
+        if known is None or not is_alive(known):
+            pids = self.processes(host, "godwitd")
+            self.agents[host] = pids[0] if pids else None
+        return self.agents[host]
 
     def kill_agent(self, host):
         pid = self.agent(host)
@@ -217,7 +248,7 @@ class Fleet:
 
     # ---- vms ----
 
-    def run_vm(self, host="e1", memory="96MiB", dirty="5mbit", working_set="8MiB", nic=True,
+    def run_vm(self, host="e1", memory="128MiB", dirty="5mbit", working_set="8MiB", nic=True,
                guest_agent=False, disks=(), disk="vda", disk_rate="0bit", cached="", options=()):
         """A vm that answers at its address; wired to the client unless nic is False."""
         vm = self.new_vm(nic)
@@ -346,12 +377,12 @@ class Fleet:
 
     def nothing_of(self, vm, host):
         """True once no trace of the vm is at the host."""
-        vms = self.get(host, "/vms")
-        return (vms is not None and vm.name not in [other["name"] for other in vms] and
+        vms, agent = self.get(host, "/vms"), self.agent(host)
+        return (None not in (vms, agent) and vm.name not in [other["name"] for other in vms] and
                 vm.port not in self.ports_at(host) and
                 f"guest={vm.name}," not in self.command_lines(host) and
-                vm.name not in self.lab.exec(host, "ls", "-A", "/run/godwit/vms").stdout.split() and
-                (vm.tap is None or vm.tap not in self.left_at(host)))
+                vm.name not in os.listdir(f"/proc/{agent}/root/run/godwit/vms") and
+                (vm.tap is None or vm.tap not in pathlib.Path(f"/proc/{agent}/net/dev").read_text()))
 
     def command_lines(self, host):
         lines = []
@@ -390,11 +421,11 @@ class Fleet:
             for left in self.get(host, "/disks"):
                 self.godwit(host, "vm", "purge", left["vm"], expect=None)
         for host in self.sites:
-            for wire in self.json(host, "wire", "ls"):
+            for wire in self.get(host, "/wires"):
                 self.godwit(host, "disconnect", f"{wire['a']['host']}/{wire['a']['port']}",
                             f"{wire['b']['host']}/{wire['b']['port']}", expect=None)
         for host in self.sites:
-            for component in self.json(host, "component", "ls"):
+            for component in self.get(host, "/components"):
                 self.godwit(host, "component", "rm", component["name"], expect=None)
             for port in self.ports_at(host):
                 self.godwit(host, "port", "rm", port, expect=None)
@@ -424,18 +455,21 @@ class Vm:
                                    check=False).returncode == 0
 
     def wait_until_it_answers(self, limit_s=BOOT_LIMIT_S):
-        wait_until(self.ping, limit_s, lambda: f"{self.name} at {self.address}: {self.fleet.logs()}")
+        wait_until(self.ping, limit_s,
+                   lambda: f"{self.name} at {self.address}: {self.on_console()}{self.fleet.logs()}")
+
+    def on_console(self):
+        """What a vm that does not answer over the network says on its console, for who asks why."""
+        words = "dmesg | tail -n 25; ip -s link; ip neigh; ps; head -n 3 /proc/meminfo"
+        told = ""
+        for host in self.fleet.where(self.name):
+            told += self.fleet.lab.exec(host, "sh", "-c", '(echo "$1"; sleep 5) | timeout 8 "$2" vm console "$3"', "sh",
+                                        words, self.fleet.bin / "godwit", self.name, check=False).stdout
+        return told
 
     def ask(self, verb, limit_s=2):
         """What the vm answers on its control port; None if it does not."""
-        code = ("import socket,sys\n"
-                "s = socket.create_connection((sys.argv[1], 7008), 2)\n"
-                "s.settimeout(float(sys.argv[3]))\n"
-                "s.sendall(sys.argv[2].encode() + b'\\n')\n"
-                "print(s.makefile().readline())\n")
-        done = self.fleet.lab.exec("client", "/usr/bin/python3", "-c", code, self.address, verb,
-                                   str(limit_s), check=False)
-        return json.loads(done.stdout) if done.returncode == 0 else None
+        return self.fleet.ask_guest(self.address, verb, limit_s)
 
     def counter(self):
         """The vm's memory counter."""

@@ -32,13 +32,13 @@ class Guest(Vm):
         super().__init__(fleet, f"vm{number}", net, nic=True)
         self.address, self.host = f"{net}.{number}", host
         fleet.godwit(host, "port", "add", self.uplink, "--uplink", "--guest", self.address)
-        fleet.godwit(host, "vm", "run", self.name, "--memory", "128MiB" if guest_agent else "96MiB", "--nic", self.port,
+        fleet.godwit(host, "vm", "run", self.name, "--memory", "128MiB", "--nic", self.port,
                      *(["--guest-agent"] if guest_agent else []), "--kernel", fleet.guest / "vmlinuz",
                      "--initrd", initrd or fleet.guest / ("initrd-agent.img" if guest_agent else "initrd.img"),
                      "--append", f"console=ttyS0 quiet godwit.ip={self.address}/24 godwit.gw={net}.1 "
                      f"godwit.dirty=2mbit godwit.working-set=4MiB {words}")
         fleet.godwit(host, "connect", self.port, self.uplink)
-        wait_until(lambda: self.answers(correspondent), 60, lambda: f"{self.name}: {fleet.logs()}")
+        wait_until(lambda: self.answers(correspondent), 60, lambda: f"{self.name}: {self.on_console()}{fleet.logs()}")
 
     def answers(self, correspondent, address=None):
         return self.fleet.lab.exec(correspondent, "ping", "-c", "1", "-W", "1", address or self.address,

@@ -23,7 +23,7 @@ class Guest(Vm):
         self.address, self.address6 = f"10.66.1.{number}", f"fd67:6f64:7769:1::{number:x}"
         self.host = host
         fleet.godwit(host, "port", "add", self.uplink, "--uplink", "--guest", self.address, "--guest", self.address6)
-        fleet.godwit(host, "vm", "run", self.name, "--memory", "96MiB", "--nic", self.port,
+        fleet.godwit(host, "vm", "run", self.name, "--memory", "128MiB", "--nic", self.port,
                      "--kernel", fleet.guest / "vmlinuz", "--initrd", fleet.guest / "initrd.img",
                      "--append", f"console=ttyS0 quiet godwit.ip={self.address}/24 godwit.gw=10.66.1.1 "
                      f"godwit.ip6={self.address6}/128 godwit.gw6=fe80::1 "
