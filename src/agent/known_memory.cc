@@ -22,7 +22,7 @@ Pages read_pages(ByteCount memory, const os::ProcessIdentity& qemu, BytesView ke
     pages->add(page);
     return !pages->full() && !ending;
   });
-  if (!done) spdlog::warn("memory of a vm that left is not kept: {}", done.error().text);
+  if (!done) spdlog::info("nothing is kept of a vm that left: {}", done.error().text);
   codec::KnownReader reader({.kept = before});
   for (std::size_t i = 0; before && i < before->pages() && !pages->full() && !ending; ++i) {
     pages->add(reader.page(i).value());
