@@ -30,6 +30,7 @@ HELD_AT = {"late_give_up": "source.released.commit_target.before",
            "resolve": "target.loaded.note.before"}
 DRAINING = ("source.draining", "source.done")  # as long as the lease of the wires, 30 s
 QUICK_S = 5
+REFUSED_S = 2  # a move that cannot be recorded
 AWAY_S = {"cut_1s": 1, "cut_30s": 30, "cut_for_ever": 20}  # a link; sessions end after 15 s
 
 
@@ -98,12 +99,14 @@ class Case:
         self.target = next(host for host in HOSTS if host != self.source)
         self.host = self.source if point.startswith("source") else self.target
         self.identifier = self.struck = None
+        self.earlier = set()  # moves
         self.outcome = self.serving_s = None
 
     def run(self):
         """Comes to the point, strikes, and returns the outcome; fails if it is not allowed."""
         if self.fault.endswith("_disk"):
             self.fleet.small_disk(self.source if self.fault == "source_disk" else self.target)
+        self.earlier = {move["id"] for move in self.moves()}
         counter = self.vm.counted()
         with Observer(self.vm):
             self.come_to_the_point()
@@ -254,7 +257,7 @@ class Case:
             self.thaw()
             time.sleep(AWAY_S[self.fault])
             if self.fault == "cut_for_ever":
-                wait_until(lambda: self.quiet(cut=True), SETTLED_LIMIT_S,
+                wait_until(self.quiet, SETTLED_LIMIT_S,
                            lambda: f"an outcome while cut: {fleet.logs()}")
             fleet.lab.run("heal", "east-west")
             return True
@@ -262,7 +265,7 @@ class Case:
             host = self.source if self.fault == "source_disk" else self.target
             fleet.fill_disk(host)
             self.thaw()
-            wait_until(lambda: self.quiet(), SETTLED_LIMIT_S, "an outcome with a full disk")
+            wait_until(self.over, SETTLED_LIMIT_S, lambda: f"an outcome with a full disk: {fleet.logs()}")
             fleet.free_disk(host)
             return True
         hosts = {"both_agents": both, "source_agent": both[:1], "target_agent": both[1:],
@@ -287,18 +290,30 @@ class Case:
             os.kill(pid, signal.SIGKILL)
         return bool(pids)
 
-    def quiet(self, cut=False):
-        """It runs at one host, or is lost; while the link is cut its source may also be undecided."""
+    def quiet(self):
+        """It runs at one host, or is lost, or its source is undecided as long as the link is cut."""
         if self.counts() or self.is_lost():
             return True
-        if not cut:
-            return False
         # The cut also parts us from its counter, if it runs in the west.
-        moves = [m for m in self.fleet.json(self.source, "migration", "ls") if m["vm"] == self.vm.name]
+        moves = self.moves()
         state = moves[-1]["state"] if moves else ""
         where = self.fleet.where(self.vm.name)
         return (state == "undecided" or where == [self.target] or
                 where == [self.source] and state == "aborted")
+
+    def over(self):
+        """The move has come to its end, or as near to it as it gets; it goes over if it was held."""
+        moves = self.moves()
+        if not moves or moves[-1]["id"] in self.earlier:  # refused before it was one
+            return time.monotonic() - self.struck > REFUSED_S
+        if moves[-1]["state"] == "ready":
+            self.fleet.godwit(self.source, "migration", "cutover", moves[-1]["id"], expect=None)
+        return moves[-1]["state"] in ("aborted", "undecided", "committed", "draining", "done")
+
+    def moves(self):
+        """Those of the vm, as the source's agent tells them."""
+        of_vm = [m for m in self.fleet.get(self.source, "/migrations") or [] if m["vm"] == self.vm.name]
+        return sorted(of_vm, key=lambda move: move["started"])
 
     # ---- what became of it ----
 
