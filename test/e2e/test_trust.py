@@ -29,6 +29,7 @@ class Fleets(Fleet):
         self.bin = build_directory() / "bin"
         self.godwitd = self.bin / "godwitd"
         self.guest = build_directory() / "guest"
+        self.agents = {}
         lab.up(LAB, directory)
         nodes = lab.ls()["nodes"]
         self.namespaces = {node["name"]: pid_namespace(node["pid"]) for node in nodes}
