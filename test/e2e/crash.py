@@ -24,7 +24,8 @@ CHECK_LIMIT_S = 60
 # Of the vm: what the guest wrote it reads back at the end.
 WITH_DISK = {"disks": ["root,size=32MiB"], "disk_rate": "2mbit"}
 # Two words that come at the same time from two processes: not every move comes this way.
-RACES = ("target.preparing.wait", "target.loaded.take_commit", "target.refused.record")
+RACES = ("target.preparing.wait", "target.loaded.take_commit", "target.refused.record",
+         "source.aborted.abort_target")
 # Where an operator's story needs the other agent to stand still.
 HELD_AT = {"late_give_up": "source.released.commit_target.before",
            "resolve": "target.loaded.note.before"}
@@ -202,7 +203,7 @@ class Case:
             if self.fleet.agent_stopped(self.host):
                 return "frozen"
             entries = [e for e in self.journal(self.source, "migration-source")
-                       if e["vm"] == self.vm.name and e["started"] >= began - 5]
+                       if e["vm"] == self.vm.name and e["id"] not in self.earlier]
             ends = ("done", "aborted") if late else ("done", "draining", "aborted")
             over = entries and entries[-1]["state"] in ends
             return "over" if over and time.time() - began > 10 else None
