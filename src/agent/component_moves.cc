@@ -20,10 +20,6 @@ namespace {
 constexpr Nanoseconds kPreflightTimeout = seconds(15);
 constexpr std::size_t kKeptComponentMoves = 200;  // finished ones that stay listed, of each end
 
-Check check_of(std::string name, bool ok, std::string detail) {
-  return {.name = std::move(name), .ok = ok, .detail = std::move(detail)};
-}
-
 }  // namespace
 
 std::set<ComponentId> ComponentMoves::left(store::Store& store) {
@@ -100,11 +96,11 @@ void ComponentMoves::preflight(const SourceRecord& record, const std::string& ho
   const auto* component = context_.components.find(record.component);
   if (component == nullptr) return done(fail("{} is gone", record.vm));
   if (context_.peers.protocol(host) < kComponentProtocol) {
-    return done(Findings{
-        .checks = {check_of("target", false,
-                            fmt::format("the agent of host {} is too old to take components: "
-                                        "upgrade it",
-                                        host))}});
+    return done(
+        Findings{.checks = {failed(
+                     "target", fmt::format("the agent of host {} is too old to take components: "
+                                           "upgrade it",
+                                           host))}});
   }
   std::set<std::string> peers;
   for (const PortId& port : record.ports) {
@@ -115,10 +111,9 @@ void ComponentMoves::preflight(const SourceRecord& record, const std::string& ho
   const auto foreign = context_.network.foreign_wires(record.ports);
   if (!foreign.empty() && context_.peers.protocol(host) < kTrustProtocol) {
     return done(Findings{
-        .checks = {check_of("wires", false,
-                            fmt::format("the agent of host {} is too old for wires to other "
-                                        "fleets: upgrade it, or disconnect them first",
-                                        host))}});
+        .checks = {failed("wires", fmt::format("the agent of host {} is too old for wires to other "
+                                               "fleets: upgrade it, or disconnect them first",
+                                               host))}});
   }
   context_.peers.request(
       host, "component.preflight",
@@ -128,7 +123,7 @@ void ComponentMoves::preflight(const SourceRecord& record, const std::string& ho
        {"foreign_wires", foreign}},
       [host, done = std::move(done)](const Result<nlohmann::json>& reply) {
         if (reply) return done(parse_findings(*reply));
-        done(Findings{.checks = {check_of("target", false, reply.error().text)}});
+        done(Findings{.checks = {failed("target", reply.error().text)}});
       },
       kPreflightTimeout);
 }
@@ -211,23 +206,21 @@ void ComponentMoves::answer_preflight(const PeerRequest& request,
   }
   std::vector<Check> checks;
   const auto may = context_.components.may_arrive(*component);
-  checks.push_back(
-      check_of("name", may.has_value(),
-               may ? fmt::format("host {} has a place for it", self) : may.error().text));
+  checks.push_back(may ? passed("name", fmt::format("host {} has a place for it", self))
+                       : failed("name", may.error().text));
   for (const auto& port : component->ports) {
     const std::string called = component->name + "-" + port.name;
     if (!context_.network.has_other_port(called, port.id)) continue;
-    checks.push_back(
-        check_of("port", false,
-                 fmt::format("host {} has another port '{}': remove or rename it", self, called)));
+    checks.push_back(failed(
+        "port", fmt::format("host {} has another port '{}': remove or rename it", self, called)));
   }
   for (const auto& peer : texts_field(body, "peers")) {
     const bool is_up = peer == self || peer == request.peer || context_.peers.is_up(peer);
-    checks.push_back(check_of(
-        "peers", is_up,
-        is_up ? fmt::format("host {} reaches {}", self, peer)
-              : fmt::format("host {} has no session with {}, the other end of one of its wires",
-                            self, peer)));
+    checks.push_back(
+        is_up ? passed("peers", fmt::format("host {} reaches {}", self, peer))
+              : failed("peers", fmt::format("host {} has no session with {}, the other end of one "
+                                            "of its wires",
+                                            self, peer)));
   }
   std::ranges::move(foreign_checks(context_.network, body), std::back_inserter(checks));
   request.answer(to_json(Findings{.checks = std::move(checks)}));

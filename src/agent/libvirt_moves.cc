@@ -20,10 +20,6 @@ constexpr std::array<std::string_view, 10> kOptions = {
     "vm",      "to",    "dry_run", "max_downtime", "bandwidth", "on_diverge", "delete_source",
     "compact", "cache", "lanes"};
 
-Check checked(std::string name, bool ok, std::string detail) {
-  return {.name = std::move(name), .ok = ok, .detail = std::move(detail)};
-}
-
 }  // namespace
 
 // What a request asks for, on its way to be begun.
@@ -123,14 +119,14 @@ void LibvirtMoves::described(const Ask& wanted, const Result<nlohmann::json>& fo
   if (!domain) return responder.error(409, domain.error().text, 3);
   const auto state = found->value("state", nlohmann::json::object());
   const bool runs = !qemu::flag_at(state, "paused") && !qemu::flag_at(state, "job");
-  wanted->checks.push_back(checked(
-      "domain", runs,
-      fmt::format("domain {} {}", domain->name,
-                  runs                             ? "runs"
-                  : qemu::flag_at(state, "paused") ? "is paused: virsh resume it first"
-                                                   : "is busy with another job of libvirt's")));
+  const char* const how = runs ? "runs"
+                          : qemu::flag_at(state, "paused")
+                              ? "is paused: virsh resume it first"
+                              : "is busy with another job of libvirt's";
+  const std::string told = fmt::format("domain {} {}", domain->name, how);
+  wanted->checks.push_back(runs ? passed("domain", told) : failed("domain", told));
   for (const std::string& obstacle : domain->obstacles) {
-    wanted->checks.push_back(checked("domain", false, obstacle));
+    wanted->checks.push_back(failed("domain", obstacle));
   }
   wanted->record.move.vm = std::string(kLibvirtPrefix) + domain->name;
   wanted->record.domain = *std::move(domain);
@@ -147,8 +143,8 @@ void LibvirtMoves::described(const Ask& wanted, const Result<nlohmann::json>& fo
 void LibvirtMoves::preflight(const Ask& wanted, const std::string& host, HostSearch::Checked done) {
   Findings findings{.checks = wanted->checks};
   if (context_.peers.protocol(host) < kLibvirtProtocol) {
-    findings.checks.push_back(checked(
-        "target", false,
+    findings.checks.push_back(failed(
+        "target",
         fmt::format("the agent of host {} is too old to take libvirt domains: upgrade it", host)));
     return done(std::move(findings));
   }
@@ -162,12 +158,11 @@ void LibvirtMoves::preflight(const Ask& wanted, const std::string& host, HostSea
         const auto obstacles =
             reply ? texts_field(*reply, "obstacles") : std::vector<std::string>{reply.error().text};
         for (const std::string& each : obstacles) {
-          findings.checks.push_back(
-              checked("target", false, fmt::format("host {}: {}", host, each)));
+          findings.checks.push_back(failed("target", fmt::format("host {}: {}", host, each)));
         }
         if (obstacles.empty()) {
           findings.checks.push_back(
-              checked("target", true, fmt::format("the libvirt of host {} can take it", host)));
+              passed("target", fmt::format("the libvirt of host {} can take it", host)));
         }
         done(std::move(findings));
       },

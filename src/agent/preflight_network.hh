@@ -1,6 +1,5 @@
 #pragma once
-// What a preflight has to know of the guests' uplinks that may follow a vm: design.md 10's
-// strategies.
+// What a preflight has to know of the guests' uplinks that may follow a vm, by each strategy.
 #include "agent/preflight.hh"
 
 namespace godwit::agent {
