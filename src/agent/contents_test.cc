@@ -262,7 +262,9 @@ TEST_F(ContentsTest, PagesThatAreExpectedAreReadBesideEachOther) {
   for (const std::uint64_t place : places) {
     const auto page = pages->page(place);
     ASSERT_EQ(page.has_value(), place < kParts);
-    if (page) EXPECT_EQ(as_text(*page), std::string(4096, static_cast<char>(place + 1)));
+    if (page) {
+      EXPECT_EQ(as_text(*page), std::string(4096, static_cast<char>(place + 1)));
+    }
   }
 }
 
