@@ -64,7 +64,8 @@ void PacedSocket::pace() {
                                                .smoothed_rtt = status.rtt,
                                                .delivered = status.delivery_rate,
                                                .acknowledged = status.acknowledged,
-                                               .starting_up = status.starting_up}));
+                                               .starting_up = status.starting_up,
+                                               .waiting = status.unsent.bytes > 0}));
   timer_ = loop_.after(kInterval, [this] { pace(); });
 }
 

@@ -28,6 +28,8 @@ bool Pacer::ramp_ends(const PathSample& sample, BitRate most) {
 void Pacer::watch_the_queue(const PathSample& sample) {
   const bool begins = span_.began == Instant{};
   if (!begins) span_.least_rtt = std::min(span_.least_rtt, sample.smoothed_rtt);
+  ++span_.samples;
+  if (sample.waiting) ++span_.waiting;
   const Nanoseconds length = sample.at - span_.began;
   if (!begins && length < std::max(kSpanRounds * sample.rtt, kLeastSpan)) return;
   const Span over = std::exchange(
@@ -37,11 +39,12 @@ void Pacer::watch_the_queue(const PathSample& sample) {
 
   const Nanoseconds queue = over.least_rtt - sample.rtt;
   const Nanoseconds standing = std::max(sample.rtt / kStandingShare, kStandingNoise);
+  const bool busy = over.waiting >= kBusyShare * over.samples;
   if (relief_.bits_per_second > 0) {
     if (queue > standing / 2 && ++relief_spans_ < kReliefSpans) return;
     relief_ = {};
     rested_at_ = sample.at + kRest;
-  } else if (queue > standing && sample.at >= rested_at_) {
+  } else if (queue > standing && busy && sample.at >= rested_at_) {
     const double bits =
         8.0 * static_cast<double>(sample.acknowledged.bytes - over.acknowledged.bytes);
     relief_ = {

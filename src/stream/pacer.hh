@@ -12,8 +12,8 @@
 //            round trips brought no more (not counting those of an idle sender)
 //   steady:  kHeadroom x the most that was delivered within kMemory: room for BBR's probing
 //   relief:  kRelief x what was acknowledged in the last span, which is what the path carries, when
-//            the least round trip of that span shows a standing queue; for kReliefSpans at most,
-//            and not again within kRest
+//            the least round trip of that span shows a standing queue, and bytes waited for the
+//            path in kBusyShare of it; for kReliefSpans at most, and not again within kRest
 //
 // The step that overshoots lasts a round trip and what it takes to see the queue: at 1.5 that is
 // 0.5 to 0.8 BDP of queue. Noise in the round trips of a loaded host ends the ramp too early;
@@ -22,7 +22,10 @@
 // stands at up to a BDP until relief comes (measured 2026-11: 1.8 of 2.0 MB within 1.5 s). A pacer
 // that reacted to the RTT throughout was tried and given up: on loaded hosts the rate collapsed.
 // Relief takes no more than (1 - kRelief) of the rate for kReliefSpans spans, then comes kRest,
-// whatever the round trips say. Pure.
+// whatever the round trips say. Of a sender that had nothing to send it would take nearly all: what
+// it sent is not what the path carries, its round trips are a loaded host's, and BBR would take the
+// lid for the path's rate, from which it grows by a quarter each eight round trips (measured
+// 2026-11, four vms on two CPUs: 0.2 Mbit/s, and nothing else moved for 30 s). Pure.
 #include "base/units.hh"
 #include "stream/recent_most.hh"
 
@@ -35,6 +38,7 @@ struct PathSample {
   BitRate delivered;           // lately, at best
   ByteCount acknowledged;      // in all
   bool starting_up = false;    // the congestion control still looks for the path's rate
+  bool waiting = false;        // bytes wait in the kernel until they may be sent
 };
 
 class Pacer final {
@@ -59,6 +63,7 @@ class Pacer final {
   // A standing queue: a quarter of the round trip, and more than a loaded host's lateness.
   static constexpr int kStandingShare = 4;
   static constexpr Nanoseconds kStandingNoise = milliseconds(8);
+  static constexpr double kBusyShare = 0.75;  // a loaded host refills the kernel late at times
 
   // Call every few milliseconds while there is something to send.
   BitRate update(const PathSample& sample);
@@ -82,6 +87,7 @@ class Pacer final {
     Instant began{};
     ByteCount acknowledged;
     Nanoseconds least_rtt{};
+    int samples = 0, waiting = 0;
   };
   Span span_;
   BitRate relief_{};  // zero: none

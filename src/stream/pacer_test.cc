@@ -19,6 +19,7 @@ struct Path {
   Nanoseconds rtt;
   Nanoseconds noise{};
   bool starting_up = false;
+  bool waiting = true;
   double wanted = 1e12;
   double queue = 0, worst_queue = 0;
   Instant now{};
@@ -52,7 +53,8 @@ struct Path {
                     .smoothed_rtt = smoothed,
                     .delivered = {static_cast<std::uint64_t>(seen.front().delivered)},
                     .acknowledged = {static_cast<std::uint64_t>(acknowledged / 8)},
-                    .starting_up = starting_up});
+                    .starting_up = starting_up,
+                    .waiting = waiting});
       seen.pop_front();
     }
     now += kStep;
@@ -101,6 +103,20 @@ TEST(Pacer, AStandingQueueIsRelieved) {
   for (int i = 0; i < 4000; ++i) path.step(pacer);  // 20 s
   EXPECT_LT(path.worst_queue, 0.9 * 400e6 * 0.040);
   EXPECT_GT(path.mean_since(then, acknowledged).bits_per_second, 390'000'000U);
+}
+
+TEST(Pacer, WhoHasNothingToSendOnALoadedHostIsNotRelieved) {
+  Pacer pacer;
+  Path path{.link = 400e6, .rtt = milliseconds(40)};
+  for (int i = 0; i < 200; ++i) path.step(pacer);
+  // Some packets now and then, by a host that answers late.
+  path.noise = milliseconds(15);
+  path.wanted = 200e3;
+  path.waiting = false;
+  for (int i = 0; i < 800; ++i) {  // 4 s
+    path.step(pacer);
+    EXPECT_GE(pacer.rate(), Pacer::kStart);
+  }
 }
 
 TEST(Pacer, LeavesNoRoomWhileBbrStartsUp) {
