@@ -150,6 +150,20 @@ void StopJudge::set_limits(PauseLimits limits) {
   counted_from_ = std::max<std::uint64_t>(round_, 1);
   sent_before_ = sent_;
   is_spent_ = false;
+  floor_.reset();
+}
+
+void StopJudge::note_floor(Nanoseconds pause, Instant at) {
+  if (!floor_ || pause < floor_->pause * (1 - kSlack)) {
+    floor_ = {.pause = pause, .at = at, .rounds = 0};
+  } else {
+    ++floor_->rounds;
+  }
+}
+
+bool StopJudge::is_at_floor(Instant now) const {
+  return floor_ && floor_->rounds >= kFloorRounds &&
+         now - floor_->at >= (limits_.pause_on_diverge ? kFloorBeforePause : kFloorBeforeAbort);
 }
 
 // A round stalls by what is dirty: what waits at the target passes, as QEMU's stream waits
@@ -164,9 +178,9 @@ void StopJudge::note_round(const MemorySample& sample) {
   stalled_rounds_ = stalled ? stalled_rounds_ + 1 : 0;
   round_ = sample.round;
   round_start_remaining_ = sample.remaining_bytes;
-  history_.begin_round(
-      {.remaining_bytes = sample.remaining_bytes,
-       .predicted_pause = predicted_pause(sample, sample.remaining_bytes, costs_)});
+  const Nanoseconds pause = predicted_pause(sample, sample.remaining_bytes, costs_);
+  history_.begin_round({.remaining_bytes = sample.remaining_bytes, .predicted_pause = pause});
+  if (round_ >= 2) note_floor(pause, sample.at);
 }
 
 StopJudge::Verdict StopJudge::judge(const MemorySample& sample) {
@@ -208,7 +222,7 @@ StopJudge::Verdict StopJudge::judge(const MemorySample& sample) {
       is_spent_ || (is_best && limits_.policy == StopPolicy::smart && limits_.pause_on_diverge &&
                     history_.flat_rounds() > kSmartWindow);
   verdict.diverges = stalled_rounds_ >= most_stalled_rounds(limits_.policy) ||
-                     (is_low && has_tried && dirty > allowed);
+                     (is_low && dirty > allowed && (has_tried || is_at_floor(sample.at)));
   return verdict;
 }
 

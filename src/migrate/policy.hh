@@ -108,6 +108,8 @@ class StopJudge final {
 
  private:
   void note_round(const MemorySample& sample);
+  void note_floor(Nanoseconds pause, Instant at);
+  bool is_at_floor(Instant now) const;
 
   PauseLimits limits_;
   PauseCosts costs_;
@@ -119,11 +121,27 @@ class StopJudge final {
   std::uint64_t counted_from_ = 1;  // this round
   double sent_before_ = 0;
   bool is_spent_ = false;
+
+  // The shortest pause that a round of late began with, and what came after it.
+  struct Floor {
+    Nanoseconds pause{};
+    Instant at{};
+    std::uint64_t rounds = 0;
+  };
+  std::optional<Floor> floor_;
 };
 
 // A guest that dirties less than this share of what the link carries converges in the end: a round
 // that did not shrink then was an accident of the hosts.
 inline constexpr double kDivergeShare = 0.6;
+
+// What a guest's memory leaves of a pause has a floor: its device state, the commit, hosts that are
+// busy. A pause over the limit that so many rounds, and so much time, did not shorten is there, and
+// no further round helps. Who would pause anyway need not wait long for it; a move that is given up
+// for it was worth more patience.
+inline constexpr std::uint64_t kFloorRounds = 10;
+inline constexpr Nanoseconds kFloorBeforePause = seconds(3);
+inline constexpr Nanoseconds kFloorBeforeAbort = seconds(30);
 
 // In the first round the switch-over is allowed once this multiple of the allowed bytes remains:
 // early enough for QEMU to end with this round, late enough for a rate to be known.

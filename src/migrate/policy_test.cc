@@ -165,6 +165,31 @@ TEST(Policy, NoPolicyStopsAGuestOverTheLimit) {
   }
 }
 
+// What the guest dirties is little; a busy host's device state and commit alone are over the limit.
+TEST(Policy, APauseThatNoRoundShortensDiverges) {
+  // Until when it goes round after round, of 0.2 s each; seconds(40) if it goes on.
+  const auto gives_up = [](bool pauses, double shrinks) {
+    StopJudge judge({.max_downtime = milliseconds(95), .pause_on_diverge = pauses});
+    Instant now{};
+    double remaining = 1 * kMega;
+    for (std::uint64_t round = 1; now < Instant(seconds(40)); ++round) {
+      auto exact = sample(round, remaining, 1 * kMega);
+      exact.at = now;
+      exact.since_sync = milliseconds(1);
+      const auto verdict = judge.judge(exact);
+      EXPECT_FALSE(verdict.stop_now);
+      if (verdict.diverges) break;
+      now += milliseconds(200);
+      remaining *= shrinks;
+    }
+    return now.time_since_epoch();
+  };
+  const Nanoseconds second_round = milliseconds(200);
+  EXPECT_EQ(gives_up(true, 1), second_round + kFloorBeforePause);
+  EXPECT_EQ(gives_up(false, 1), second_round + kFloorBeforeAbort);
+  EXPECT_GT(gives_up(true, 0.7), second_round + kFloorBeforePause) << "some rounds shortened it";
+}
+
 TEST(Policy, AMoveThatWasHeldGetsNewRounds) {
   StopJudge judge({.policy = StopPolicy::smart});
   const auto verdict = [&](std::uint64_t round) {
