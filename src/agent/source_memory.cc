@@ -12,7 +12,10 @@ namespace godwit::agent {
 namespace {
 
 // QEMU updates its figures at each sync; between them `remaining` is what moves.
+// QEMU is asked how far it is, on its main loop: seldom while the end is far, but at each sync.
 constexpr Nanoseconds kPollInterval = milliseconds(50);
+constexpr Nanoseconds kFar = seconds(2);
+constexpr Nanoseconds kPollIntervalFar = milliseconds(200);
 constexpr Nanoseconds kRestInterval = milliseconds(250);  // in post-copy
 // From `stop` to pre-switchover: QEMU has to write what it holds already. Then the guest goes on.
 constexpr Nanoseconds kStandBound = seconds(5);
@@ -212,7 +215,7 @@ void SourceMemory::on_event(const qemu::QmpEvent& event) {
   if (event.name == "MIGRATION_PASS" && continued_ && !stopped_) {
     synced_ = happened_at(event);
     end_round(synced_);
-    if (switchover_allowed_) poll();
+    poll();
   }
   outgoing_->event(event);
 }
@@ -243,7 +246,8 @@ void SourceMemory::poll() {
   qemu::query_migrate(vm_.qmp(), [this, alive = std::weak_ptr(alive_)](const auto& info) {
     if (alive.expired() || stopped_) return;
     if (info) judge(*info);
-    poll_timer_ = loop_.after(kPollInterval, [this] { poll(); });
+    poll_timer_ =
+        loop_.after(progress_.eta > kFar ? kPollIntervalFar : kPollInterval, [this] { poll(); });
   });
 }
 
