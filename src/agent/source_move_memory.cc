@@ -88,7 +88,8 @@ std::size_t SourceMove::lanes() const {
 migrate::PauseLimits SourceMove::limits() const {
   return {.max_downtime = record_.max_downtime,
           .policy = record_.stop_policy,
-          .pause_on_diverge = pauses(record_)};
+          .pause_on_diverge = pauses(record_),
+          .postcopy_on_diverge = goes_postcopy(record_)};
 }
 
 // Who follows it reads why before it is aborted, or paused for longer than the limit.

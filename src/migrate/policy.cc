@@ -166,6 +166,10 @@ bool StopJudge::is_at_floor(Instant now) const {
          now - floor_->at >= (limits_.pause_on_diverge ? kFloorBeforePause : kFloorBeforeAbort);
 }
 
+std::uint64_t StopJudge::most_stalled() const {
+  return limits_.postcopy_on_diverge ? 1 : most_stalled_rounds(limits_.policy);
+}
+
 // A round stalls by what is dirty: what waits at the target passes, as QEMU's stream waits
 // meanwhile.
 void StopJudge::note_round(const MemorySample& sample) {
@@ -221,7 +225,7 @@ StopJudge::Verdict StopJudge::judge(const MemorySample& sample) {
   const bool has_tried =
       is_spent_ || (is_best && limits_.policy == StopPolicy::smart && limits_.pause_on_diverge &&
                     history_.flat_rounds() > kSmartWindow);
-  verdict.diverges = stalled_rounds_ >= most_stalled_rounds(limits_.policy) ||
+  verdict.diverges = stalled_rounds_ >= most_stalled() ||
                      (is_low && dirty > allowed && (has_tried || is_at_floor(sample.at)));
   return verdict;
 }

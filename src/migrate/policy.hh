@@ -46,6 +46,9 @@ struct PauseLimits {
   Nanoseconds max_downtime = milliseconds(300);
   StopPolicy policy = StopPolicy::downtime;
   bool pause_on_diverge = false;  // then it may be longer
+  // Then the guest hardly stands, so one round that did not shrink says enough: each further one
+  // is sent in vain.
+  bool postcopy_on_diverge = false;
 };
 
 // What the pause costs beside the last pages: device state, load, the commit's round trips, fsyncs.
@@ -110,6 +113,7 @@ class StopJudge final {
   void note_round(const MemorySample& sample);
   void note_floor(Nanoseconds pause, Instant at);
   bool is_at_floor(Instant now) const;
+  std::uint64_t most_stalled() const;
 
   PauseLimits limits_;
   PauseCosts costs_;

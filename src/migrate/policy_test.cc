@@ -117,6 +117,16 @@ TEST(Policy, RoundsThatDoNotShrinkDiverge) {
   EXPECT_FALSE(policy.judge(sample(9, 64 * kMega, 100 * kMega)).diverges);
 }
 
+TEST(Policy, ToPostcopyOneRoundThatDoesNotShrinkIsEnough) {
+  for (const auto& [limits, rounds] :
+       {std::pair{PauseLimits{}, 5U}, std::pair{PauseLimits{.postcopy_on_diverge = true}, 3U}}) {
+    StopJudge policy(limits);
+    std::uint64_t round = 1;
+    while (!policy.judge(sample(round, 64 * kMega, 100 * kMega)).diverges && round < 9) ++round;
+    EXPECT_EQ(round, rounds);
+  }
+}
+
 // After a run of zero pages, which its QEMU is slow to take and ours quick to say.
 TEST(Policy, ATargetThatIsBehindIsNoDivergence) {
   StopJudge policy({});
