@@ -30,6 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "demo"))
 
 from debian_guest import READY_PORT, REDIS_PORT, debian_guest  # noqa: E402
+from postcopy import single_pages  # noqa: E402
 from stage import (HOSTS, VM_ADDRESS, Client, Godwit, Lab, Load, StageError, gaps_ms,  # noqa: E402
                    performed, wait_until, warm_memory, write_rows)
 from stock import NotConverged, Settings, Stock  # noqa: E402
@@ -52,7 +53,8 @@ QEMUS = {
     "qemu-autoconverge": Settings(("auto-converge", "xbzrle"), XBZRLE_512),
     "qemu-postcopy": Settings(("postcopy-ram",)),
 }
-SYSTEMS = ("godwit", *QEMUS)
+POSTCOPY = "godwit-postcopy"  # of the dirtier: where no pre-copy may converge
+SYSTEMS = ("godwit", POSTCOPY, *QEMUS)
 BACK = "godwit-back"  # the same vm, at once, to where it came from
 # What brings the vm back must only end.
 RETURN = Settings(("auto-converge",), {"downtime-limit": 5000})
@@ -134,25 +136,31 @@ class Bench:
             godwit = Godwit(lab, load)
             godwit.start()
             argv = godwit.qemu_argv()
-            if "godwit" in self.systems:
+            if ours := [system for system in ("godwit", POSTCOPY) if self.measures(system, case)]:
                 with at_work(lab, self.scale, case.workload) as client:
-                    self._godwit(lab, client, case, godwit)
+                    if "godwit" in ours:
+                        self._godwit(lab, client, case, godwit)
+                    if POSTCOPY in ours:
+                        self._postcopy(lab, client, case, godwit)
         if peers := [system for system in self.systems if system in QEMUS]:
             with Lab(self.lab_name, agents=False) as lab:
                 self._peers(lab, case, Stock(lab, load, argv), peers)
 
+    def measures(self, system, case):
+        return system in self.systems and (system != POSTCOPY or case.workload == "dirtier")
+
+    def _move(self, godwit, host, *options):
+        """(total_s, pause_ms, report); None if it was not done in time."""
+        try:
+            report = godwit.move(HOSTS[host], progress=subprocess.DEVNULL, options=options,
+                                 limit_s=self.scale.limit_s)[0]["report"]
+        except subprocess.TimeoutExpired:
+            return None
+        return report["total_ms"] / 1000, report["pause_ms"], report
+
     def _godwit(self, lab, client, case, godwit):
         say(f"  godwit migrate --to {HOSTS['west']} --on-diverge pause; and back")
-
-        def move():
-            try:
-                report = godwit.move(HOSTS["west"], progress=subprocess.DEVNULL,
-                                     options=("--on-diverge", "pause"), limit_s=self.scale.limit_s)[0]["report"]
-            except subprocess.TimeoutExpired:
-                return None
-            return report["total_ms"] / 1000, report["pause_ms"], report
-
-        report = self._keep(lab, client, case, "godwit", move)
+        report = self._keep(lab, client, case, "godwit", lambda: self._move(godwit, "west", "--on-diverge", "pause"))
         if report:
             say_pause(report)
             counted, told = self.figures[case, "godwit"].wan_bytes, report["bytes"]["wan"]
@@ -160,14 +168,17 @@ class Bench:
                 say(f"    its report has {told / 1e6:.1f} MB over the WAN, {told / counted:.3f} of the link's count")
             self._way_back(lab, client, case, godwit)
 
+    def _postcopy(self, lab, client, case, godwit):
+        options = ("--on-diverge", "postcopy", "--no-known")
+        say(f"  godwit migrate --to {HOSTS['west']} {' '.join(options)}")
+        with single_pages():
+            report = self._keep(lab, client, case, POSTCOPY, lambda: self._move(godwit, "west", *options))
+        if report:
+            say_pause(report)
+
     def _way_back(self, lab, client, case, godwit):
         """At once, to a host that still knows most of it."""
-        def move():
-            report = godwit.move(HOSTS["east"], progress=subprocess.DEVNULL, options=("--on-diverge", "pause"),
-                                 limit_s=self.scale.limit_s)[0]["report"]
-            return report["total_ms"] / 1000, report["pause_ms"], report
-
-        if report := self._keep(lab, client, case, BACK, move):
+        if report := self._keep(lab, client, case, BACK, lambda: self._move(godwit, "east", "--on-diverge", "pause")):
             say_pause(report)
             there, back = (self.figures[case, system].wan_bytes for system in ("godwit", BACK))
             say(f"    {back / there:.2f} of the bytes of the way there")
@@ -310,7 +321,7 @@ def run(options):
     try:
         for case in cases_of(options):
             bench.run(case)
-            by_case[case] = {system: bench.figures[case, system] for system in systems}
+            by_case[case] = {system: bench.figures[case, system] for system in systems if bench.measures(system, case)}
     finally:
         if options.json:
             write_rows(options.json, bench.rows())
