@@ -94,8 +94,8 @@ print(total / 1e9)
 """
 
 
-def wait_until_idle(lab, host):
-    """Booted and through with its files, a guest sleeps."""
+def wait_until_idle(lab, host, count=COUNT):
+    """Booted and through with its files, a guest sleeps; `count` of them are there."""
     def look():
         return float(lab.run(host, PYTHON, "-c", VCPU_SECONDS)), time.monotonic()
 
@@ -106,7 +106,7 @@ def wait_until_idle(lab, host):
         if time.monotonic() - seen[1] < LOOK_S:
             return False
         (before, then), seen = seen, look()
-        return (seen[0] - before) / (seen[1] - then) < COUNT * IDLE
+        return (seen[0] - before) / (seen[1] - then) < count * IDLE
 
     wait_until(idle, BOOT_LIMIT_S, "the guests are idle")
 
