@@ -127,8 +127,8 @@ void TargetMove::start_incoming(Vms::Incoming incoming, codec::Known known) {
                     .postcopy = [this] { in_postcopy_ = true; },
                     .complete = [this] { memory_complete(); },
                     .failed =
-                        [this, &qmp = vm.qmp()](std::string why) {
-                          if (qmp.is_closed())
+                        [this, &qmp = vm.qmp(), alive = vm.qmp().lifetime()](std::string why) {
+                          if (alive.expired() || qmp.is_closed())
                             return;  // QEMU is ending: `died` follows and knows why
                           feed(TargetEvent::load_failed, std::move(why));
                         }});

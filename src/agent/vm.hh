@@ -33,7 +33,7 @@ class Vm final {
   const qemu::VmPaths& paths() const { return paths_; }
   os::Child& process() { return process_; }
   bool alive() { return process_ && !process_.poll(); }
-  // Valid while the process lives; a broken connection is made anew.
+  // Valid until `died` is told; a broken connection is made anew.
   qemu::Qmp& qmp() { return *qmp_; }
 
   // "running", "paused", "incoming", "leaving", "stopped": from QEMU's events, asked once at the

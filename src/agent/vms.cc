@@ -382,7 +382,8 @@ void Vms::forget(const std::string& name, Teardown teardown) {
   const auto found = vms_.find(name);
   if (found != vms_.end()) {
     const Vm* vm = found->second.get();
-    if (found->second->alive()) {
+    // Who uses it is told of its end first.
+    if (vm->record().stopped.empty()) {
       auto reaped = found->second->subscribe({.event = {}, .died = [this, vm](const std::string&) {
                                                 loop_.post([this, vm] { ending_.erase(vm); });
                                               }});

@@ -57,16 +57,17 @@ void query_taps(Qmp& qmp, Answer<json> answer) {
 void await_taps(Qmp& qmp, bool (*should)(const json&), const char* what, Done done,
                 int looks = kMostLooks) {
   if (looks == 0) return done(fail("vm {}: QEMU's mirror jobs {}", qmp.vm(), what));
-  query_taps(
-      qmp, [&qmp, should, what, looks, done = std::move(done)](const Result<json>& taps) mutable {
-        if (!taps) return done(std::unexpected(taps.error()));
-        if (should(*taps)) return done({});
-        auto timer = std::make_shared<os::Loop::Timer>();
-        *timer = qmp.loop().after(kLookAgain, [&qmp, should, what, looks, alive = qmp.lifetime(),
-                                               timer, done = std::move(done)]() mutable {
-          if (!alive.expired()) await_taps(qmp, should, what, std::move(done), looks - 1);
-        });
-      });
+  query_taps(qmp, [&qmp, should, what, looks,
+                   done = std::move(done)](const Result<json>& taps) mutable {
+    if (!taps) return done(std::unexpected(taps.error()));
+    if (should(*taps)) return done({});
+    auto timer = std::make_shared<os::Loop::Timer>();
+    *timer = qmp.loop().after(kLookAgain, [&qmp, should, what, looks, alive = qmp.lifetime(),
+                                           vm = qmp.vm(), timer, done = std::move(done)]() mutable {
+      if (alive.expired()) return done(fail("vm {}: its QMP connection has ended", vm));
+      await_taps(qmp, should, what, std::move(done), looks - 1);
+    });
+  });
 }
 
 void await_untapped(Qmp& qmp, std::size_t disks, Done done) {

@@ -15,12 +15,17 @@ class Sequence final : public std::enable_shared_from_this<Sequence> {
     qmp_.execute(
         step.command, step.arguments,
         [self = shared_from_this(), may_fail = step.may_fail](Result<nlohmann::json> reply) {
-          if (!reply && !may_fail) return self->done_(std::unexpected(reply.error()));
-          if (!self->alive_.expired()) self->next();
+          if (!reply && !(may_fail && self->is_connected())) {
+            return self->done_(std::unexpected(reply.error()));
+          }
+          self->next();
         });
   }
 
  private:
+  // If not, it was not QEMU that refused.
+  bool is_connected() const { return !alive_.expired() && !qmp_.is_closed(); }
+
   Qmp& qmp_;
   std::weak_ptr<const bool> alive_;
   std::vector<Step> steps_;

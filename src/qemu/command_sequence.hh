@@ -11,10 +11,10 @@ namespace godwit::qemu {
 struct Step {
   std::string command;
   nlohmann::json arguments;
-  bool may_fail = false;
+  bool may_fail = false;  // QEMU may refuse it; it has to be there
 };
 
-// Up to the first that fails; `done` is called once, unless the connection's owner goes before.
+// Up to the first that fails; `done` is called once, also if the Qmp goes before.
 void run(Qmp& qmp, std::vector<Step> steps, Done done);
 
 }  // namespace godwit::qemu

@@ -79,10 +79,9 @@ std::string taken_bitmap(const std::string& name) { return name + "-taken"; }
 void take_changes(Qmp& qmp, std::vector<DiskSpec> disks, const std::string& name,
                   std::function<bool()> lost, std::function<void(Result<Changes>)> done) {
   const std::size_t count = disks.size();
-  const auto take = [&qmp, disks = std::move(disks), name, alive = qmp.lifetime(),
-                     lost = std::move(lost), done](const Result<std::vector<Found>>& found) {
+  const auto take = [&qmp, disks = std::move(disks), name, lost = std::move(lost),
+                     done](const Result<std::vector<Found>>& found) {
     if (!found) return done(std::unexpected(found.error()));
-    if (alive.expired()) return;
     const std::string taken = taken_bitmap(name);
     const bool known = std::ranges::all_of(
         *found, [](const Found& disk) { return disk.has && disk.damaged.empty(); });
@@ -115,8 +114,9 @@ void take_changes(Qmp& qmp, std::vector<DiskSpec> disks, const std::string& name
       done(known ? Changes::known : Changes::unknown);
     });
   };
-  stop_exports(qmp, [&qmp, count, name, take, alive = qmp.lifetime()](const Result<>&) {
-    if (!alive.expired()) query(qmp, count, name, take);
+  stop_exports(qmp, [&qmp, count, name, take, alive = qmp.lifetime()](const Result<>& stopped) {
+    if (alive.expired()) return take(std::unexpected(stopped.error()));
+    query(qmp, count, name, take);
   });
 }
 
@@ -147,8 +147,9 @@ void forget_changes(Qmp& qmp, std::size_t disks, const std::string& name, Done d
     }
   }
   stop_exports(qmp, [&qmp, steps = std::move(steps), alive = qmp.lifetime(),
-                     done = std::move(done)](const Result<>&) mutable {
-    if (!alive.expired()) run(qmp, std::move(steps), std::move(done));
+                     done = std::move(done)](const Result<>& stopped) mutable {
+    if (alive.expired()) return done(stopped);
+    run(qmp, std::move(steps), std::move(done));
   });
 }
 

@@ -15,6 +15,7 @@ class ContLoop final : public std::enable_shared_from_this<ContLoop> {
   void attempt() {
     ++attempts_;
     cont(qmp_, [self = shared_from_this()](Result<> result) {
+      if (self->qmp_alive_.expired()) return self->done_(std::move(result));
       if (!result) self->last_error_ = result.error().text;
       self->look();
     });
@@ -29,8 +30,11 @@ class ContLoop final : public std::enable_shared_from_this<ContLoop> {
         return self->done_(fail("vm {} does not continue: it is in state {} ({})", self->qmp_.vm(),
                                 status->state, self->last_error_));
       }
-      self->timer_ = self->qmp_.loop().after(kContInterval, [self] {
-        if (!self->qmp_alive_.expired()) self->attempt();
+      self->timer_ = self->qmp_.loop().after(kContInterval, [self, vm = self->qmp_.vm()] {
+        if (self->qmp_alive_.expired()) {
+          return self->done_(fail("vm {}: its QMP connection has ended", vm));
+        }
+        self->attempt();
       });
     });
   }
@@ -72,7 +76,7 @@ void cont_until_running(Qmp& qmp, Done done) {
 }
 
 OutgoingMigration::OutgoingMigration(Qmp& qmp, Events events)
-    : qmp_(qmp), events_(std::move(events)) {}
+    : qmp_(qmp), qmp_alive_(qmp.lifetime()), events_(std::move(events)) {}
 
 // A callback that does nothing once this object is gone.
 template <class Function>
@@ -124,9 +128,10 @@ void OutgoingMigration::refused(const Error& error) {
 void OutgoingMigration::abort(std::string reason) {
   if (ending_) return;
   ending_ = std::move(reason);
+  if (qmp_alive_.expired()) return resume();
   query_migrate(qmp_, guarded([this](Result<MigrationInfo> info) {
-                  if (info && is_active(info->status)) return cancel();
-                  resume();
+                  if (qmp_alive_.expired() || (info && !is_active(info->status))) return resume();
+                  cancel();  // also what QEMU did not tell of: it may be hung up for a while
                 }));
 }
 
@@ -141,11 +146,13 @@ void OutgoingMigration::cancel() {
 void OutgoingMigration::resume() {
   if (std::exchange(resuming_, true)) return;
   cancel_timer_.reset();
-  cont_until_running(qmp_, guarded([this](Result<> result) {
-                       End end{.reason = ending_.value_or(""), .running = result.has_value()};
-                       if (!result) end.reason += "; " + result.error().text;
-                       if (events_.ended) events_.ended(std::move(end));
-                     }));
+  auto ended = guarded([this](Result<> result) {
+    End end{.reason = ending_.value_or(""), .running = result.has_value()};
+    if (!result) end.reason += "; " + result.error().text;
+    if (events_.ended) events_.ended(std::move(end));
+  });
+  if (qmp_alive_.expired()) return ended(Result<>(fail("its QMP connection has ended")));
+  cont_until_running(qmp_, std::move(ended));
 }
 
 void OutgoingMigration::event(const QmpEvent& event) {
@@ -191,7 +198,7 @@ void OutgoingMigration::changed(MigrationStatus status) {
 }
 
 IncomingMigration::IncomingMigration(Qmp& qmp, Events events)
-    : qmp_(qmp), events_(std::move(events)) {}
+    : qmp_(qmp), qmp_alive_(qmp.lifetime()), events_(std::move(events)) {}
 
 void IncomingMigration::start(std::string uri, MigrationCapabilities capabilities) {
   const auto guard = [this](auto next) {
@@ -229,8 +236,10 @@ void IncomingMigration::event(const QmpEvent& event) {
 
 void IncomingMigration::look_for_package() {
   if (loaded_ || over_) return;
+  if (qmp_alive_.expired()) return fail_once("its QMP connection has ended");
   query_status(qmp_, [this, alive = std::weak_ptr(alive_)](Result<VmStatus> status) {
     if (alive.expired() || loaded_ || over_) return;
+    if (qmp_alive_.expired()) return fail_once(status.error().text);
     if (!status || status->state != "paused") {
       look_ = qmp_.loop().after(kLoadedInterval, [this] { look_for_package(); });
       return;

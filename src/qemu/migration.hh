@@ -87,6 +87,7 @@ class OutgoingMigration final {
   auto guarded(Function function);
 
   Qmp& qmp_;
+  std::weak_ptr<const bool> qmp_alive_;
   Events events_;
   MigrationStatus status_ = MigrationStatus::none;
   std::optional<std::string> ending_;  // the reason, once it is to end
@@ -117,6 +118,7 @@ class IncomingMigration final {
   void fail_once(std::string reason);
 
   Qmp& qmp_;
+  std::weak_ptr<const bool> qmp_alive_;
   Events events_;
   bool over_ = false, loaded_ = false;
   os::Loop::Timer look_;

@@ -127,10 +127,7 @@ struct NicUnplug::State final : std::enable_shared_from_this<State> {
                  "and try again",
                  what, godwit::to_text(limit)));
       }
-      again = qmp.loop().after(kAskAgain, [this] {
-        if (alive.expired()) return finish(fail("{}: its QEMU is gone", what));
-        ask();
-      });
+      again = qmp.loop().after(kAskAgain, [this] { ask(); });
     });
   }
   void let_go() {
@@ -151,6 +148,7 @@ struct NicUnplug::State final : std::enable_shared_from_this<State> {
       const auto alive_self = self.lock();
       if (alive_self && alive_self->done) then(answer);
     };
+    if (alive.expired()) return finish(fail("{}: its QEMU is gone", what));
     qmp.execute(command, std::move(arguments), std::move(reply));
   }
 

@@ -56,7 +56,17 @@ Qmp::Qmp(os::Loop& loop, std::unique_ptr<os::ByteStream> stream, std::string vm,
                       }});
 }
 
-Qmp::~Qmp() = default;
+// Nobody waits for ever, and nobody is called by what is half gone: the loop tells them, in order.
+Qmp::~Qmp() {
+  if (pending_.empty()) return;
+  for (auto& [id, pending] : pending_) pending.timer.reset();
+  loop_.post([vm = vm_, pending = std::move(pending_)]() mutable {
+    for (auto& [id, waiting] : pending) {
+      const auto ended = fail("{} of vm {}: the QMP connection has ended", waiting.command, vm);
+      if (waiting.reply) waiting.reply(ended);
+    }
+  });
+}
 
 std::unique_ptr<Qmp> Qmp::connect(os::Loop& loop, const std::string& path, std::string vm,
                                   Events events) {
@@ -151,7 +161,9 @@ void Qmp::negotiate() {
   json enabled;
   if (mode_ == Mode::kOutOfBand) enabled["enable"] = json::array({"oob"});
   execute("qmp_capabilities", std::move(enabled),
-          [this](Result<json> answer) { negotiated(std::move(answer)); });
+          [this, alive = std::weak_ptr(alive_)](Result<json> answer) {
+            if (!alive.expired()) negotiated(std::move(answer));
+          });
 }
 
 void Qmp::negotiated(Result<json> answer) {

@@ -37,7 +37,7 @@ struct QmpEvent {
 class Qmp final {
  public:
   using Reply = std::move_only_function<void(Result<nlohmann::json>)>;
-  // Any of them may destroy the Qmp; then nothing more is called.
+  // Any of them may destroy the Qmp; then none is called any more.
   struct Events {
     // Greeting seen and capabilities negotiated.
     std::move_only_function<void()> ready;
@@ -60,8 +60,9 @@ class Qmp final {
                                       Events events);
 
   // `reply` gets the "return" value, or an error that names command and vm: QEMU's own text, the
-  // time-out, or the closed connection. It is called once, never from inside execute(), and not at
-  // all when the Qmp is destroyed first. May be called before `ready`: it waits its turn.
+  // time-out, or the connection's end. It is called once and never from inside execute(); soon
+  // after this was destroyed, if that comes first: see lifetime(). May be called before `ready`: it
+  // waits its turn.
   void execute(std::string_view command, nlohmann::json arguments, Reply reply,
                Nanoseconds timeout = kQmpCommandTimeout);
   // "exec-oob": for the few commands that allow it.
@@ -73,7 +74,7 @@ class Qmp final {
   bool is_closed() const { return state_ == State::closed; }
   const std::string& vm() const { return vm_; }
   os::Loop& loop() { return loop_; }
-  // Expires with the Qmp: for timers that want to use it later.
+  // Expires with the Qmp: for who wants to use it later, or after an error.
   std::weak_ptr<const bool> lifetime() const { return alive_; }
 
  private:

@@ -2,12 +2,11 @@
 
 #include <gmock/gmock.h>
 
-#include <array>
 #include <nlohmann/json.hpp>
 
-#include "os/memory_stream.hh"
 #include "os/test_wait.hh"
 #include "qemu/migration.hh"
+#include "qemu/qmp_testing.hh"
 
 namespace godwit::qemu {
 namespace {
@@ -15,44 +14,6 @@ namespace {
 using nlohmann::json;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-constexpr std::string_view kGreeting =
-    R"({"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": ["oob"]}})"
-    "\r\n";
-
-// The far end plays QEMU by hand.
-struct FakeQemu {
-  explicit FakeQemu(os::MemoryLink& link_in) : link(link_in), stream(link_in.take_b()) {
-    stream->start({.readable = [this] { read(); }, .writable = {}, .closed = {}});
-  }
-  void read() {
-    std::array<std::byte, 4096> chunk;
-    while (const std::size_t count = stream->read(chunk)) {
-      input += as_text(BytesView(chunk).first(count));
-    }
-    for (std::size_t end = 0; (end = input.find('\n')) != std::string::npos;) {
-      commands.push_back(json::parse(input.substr(0, end)));
-      input.erase(0, end + 1);
-    }
-  }
-  void say(std::string_view text) {
-    while (!text.empty()) {
-      const std::size_t taken = stream->write(as_bytes(text));
-      if (taken == 0) return;  // nobody reads any more
-      text.remove_prefix(taken);
-      link.settle();
-    }
-  }
-  void answer(const json& value) {
-    ASSERT_LT(answered, commands.size());
-    say(json({{"return", value}, {"id", commands[answered++]["id"]}}).dump() + "\n");
-  }
-  os::MemoryLink& link;
-  std::unique_ptr<os::ByteStream> stream;
-  std::string input;
-  std::vector<json> commands;
-  std::size_t answered = 0;
-};
 
 struct QmpTest : ::testing::Test {
   void greet() {
