@@ -307,9 +307,13 @@ class Case:
         moves = self.moves()
         if not moves or moves[-1]["id"] in self.earlier:  # refused before it was one
             return time.monotonic() - self.struck > REFUSED_S
-        if moves[-1]["state"] == "ready":
-            self.fleet.godwit(self.source, "migration", "cutover", moves[-1]["id"], expect=None)
+        self.end_hold(moves[-1])
         return moves[-1]["state"] in ("aborted", "undecided", "committed", "draining", "done")
+
+    def end_hold(self, move):
+        """One that is held goes over."""
+        if move["state"] == "ready":
+            self.fleet.godwit(self.source, "migration", "cutover", move["id"], expect=None)
 
     def moves(self):
         """Those of the vm, as the source's agent tells them."""
@@ -345,8 +349,8 @@ class Case:
         def decided():
             entries = [e for e in self.journal(self.source, "migration-source")
                        if e["vm"] == self.vm.name]
-            if entries and entries[-1]["state"] == "ready":
-                self.fleet.godwit(self.source, "migration", "cutover", entries[-1]["id"], expect=None)
+            if entries:
+                self.end_hold(entries[-1])
             return not entries or entries[-1]["state"] in ("aborted", "draining", "done")
         for host in HOSTS:
             wait_until(lambda h=host: self.fleet.get(h, "/hosts") is not None,
