@@ -387,9 +387,9 @@ bool DiskSource::may_pause() const {
 
 // ---- the end ----
 
-void DiskSource::let_go() {
+void DiskSource::release_writes() {
   look_timer_.reset();
-  outbound_.let_go();
+  outbound_.release_writes();
 }
 
 void DiskSource::settle() {
@@ -410,44 +410,49 @@ void DiskSource::abandon(std::function<void()> done) {
   look_timer_.reset();
   outbound_.finish();
   clients_.clear();
-  abandoned_ = std::move(done);
-  if (!asking_) take_down();
+  const bool is_under_way = static_cast<bool>(std::exchange(abandoned_, std::move(done)));
+  if (!asking_ && !is_under_way) take_down();
 }
 
 void DiskSource::take_down() {
-  const auto untapped = [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
-    if (!alive.expired()) stop_serving(done);
-  };
-  if (untapped_) return untapped({});
-  const auto by_force = [this, untapped, alive = std::weak_ptr(alive_)](const Result<>& done) {
-    if (alive.expired() || done) return untapped(done);
-    qemu::end_lost_taps(vm_.qmp(), vm_.spec().disks.size(), untapped);
-  };
-  if (!tapped_) return by_force(fail("not whole yet"));
-  qemu::untap_disks(vm_.qmp(), vm_.spec().disks.size(), by_force);
+  if (untapped_) return unexported_ ? abandoned_() : unexport();
+  if (!tapped_) return untap_by_force();
+  qemu::untap_disks(vm_.qmp(), vm_.spec().disks.size(),
+                    [this, alive = std::weak_ptr(alive_)](const Result<>& untapped) {
+                      if (alive.expired()) return;
+                      untapped ? unexport() : untap_by_force();
+                    });
 }
 
-// A tap that does not end is there for whoever comes next.
-void DiskSource::stop_serving(const Result<>& untapped) {
-  if (!untapped) spdlog::warn("vm {}: its disks' taps: {}", vm_.name(), untapped.error().text);
+// Taps that are not whole yet, or do not end when they are asked to. One that stays nevertheless is
+// there for whoever comes next.
+void DiskSource::untap_by_force() {
+  qemu::end_lost_taps(vm_.qmp(), vm_.spec().disks.size(),
+                      [this, alive = std::weak_ptr(alive_)](const Result<>& untapped) {
+                        if (alive.expired()) return;
+                        if (!untapped) {
+                          spdlog::warn("vm {}: its disks' taps: {}", vm_.name(),
+                                       untapped.error().text);
+                        }
+                        unexport();
+                      });
+}
+
+void DiskSource::unexport() {
+  if (std::exchange(unexporting_, true)) return;
   qemu::stop_exports(vm_.qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>&) {
     if (alive.expired()) return;
-    qemu::close_files(vm_.qmp(), disks_with_snapshots(), [done = abandoned_](auto) { done(); });
+    qemu::close_files(vm_.qmp(), disks_with_snapshots(), [this, alive](const Result<>&) {
+      if (alive.expired()) return;
+      unexported_ = true;
+      abandoned_ ? abandoned_() : maybe_settled();
+    });
   });
 }
 
 void DiskSource::maybe_settled() {
   if (!settling_ || settled_ || failed_) return;
-  if (outbound_.end_sent() && untapped_ && !std::exchange(unexporting_, true)) {
-    const auto is_over = [this, alive = std::weak_ptr(alive_)](const Result<>&) {
-      if (alive.expired()) return;
-      unexported_ = true;
-      maybe_settled();
-    };
-    qemu::stop_exports(vm_.qmp(), [this, is_over, alive = std::weak_ptr(alive_)](const Result<>&) {
-      if (!alive.expired()) qemu::close_files(vm_.qmp(), disks_with_snapshots(), is_over);
-    });
-  }
+  if (outbound_.end_sent() && untapped_ && !unexported_) unexport();
   if (!unexported_ || !outbound_.finished()) return;
   settled_ = true;
   look_timer_.reset();

@@ -67,10 +67,11 @@ class DiskSource final : disk::OutboundSink {
   // What is left fits the pause: nothing, where they are kept in step.
   bool may_pause() const;
   // The guest is about to be stopped.
-  void let_go();
+  void release_writes();
   // The guest stands: the rest goes, and QEMU lets go of its disks' taps. (Once: done by itself.)
   void settle();
-  // Nothing goes any more; `done` when QEMU has let go of its disks, and this may end.
+  // Nothing goes any more; `done` when QEMU has let go of its disks, or does not, and this may end.
+  // If it is asked again meanwhile: by the last.
   void abandon(std::function<void()> done);
   Progress progress() const;
 
@@ -103,7 +104,8 @@ class DiskSource final : disk::OutboundSink {
   template <class Next>
   qemu::Done asked(Next next);
   void take_down();
-  void stop_serving(const Result<>& untapped);
+  void untap_by_force();
+  void unexport();
   void look_at_writes(Instant now);
   void fail_with(const std::string& why);
 

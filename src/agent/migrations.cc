@@ -263,7 +263,9 @@ Result<> Migrations::resolve(const std::string& id, Destroyed destroyed) {
   const auto move = find_source(id);
   if (!move) return std::unexpected(move.error());
   if ((*move)->state() != SourceState::released) {
-    return fail("migration {} is not undecided: it is {}", id, migrate::to_text((*move)->state()));
+    const auto told = (*move)->describe();
+    return fail("migration {} is not undecided: it is {}{}", id, told["state"].get<std::string>(),
+                (*move)->stuck() ? ": " + told["reason"].get<std::string>() : "");
   }
   if (destroyed == Destroyed::source) {
     return fail("this is the source: --source-destroyed is said at {}, where it is to run",

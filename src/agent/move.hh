@@ -50,6 +50,8 @@ class Move {
   virtual bool handed_over() const = 0;
   // But how its network fared is about to be told.
   virtual bool network_follows() const { return false; }
+  // It aborts, and QEMU does not give the guest back: nobody waits for that any longer.
+  virtual bool stuck() const { return false; }
 };
 
 }  // namespace godwit::agent

@@ -65,6 +65,7 @@ std::vector<migrate::GroupMember> MoveGroups::view_of(const Group& group) const 
 
 bool MoveGroups::is_over(const Group& group) const {
   return std::ranges::all_of(moves_of(group), [](const Move* move) {
+    if (move->stuck()) return true;
     if (goes_on(move->record())) return false;
     const SourceState state = move->state();
     return migrate::is_final(state) || state == SourceState::committed ||
@@ -153,7 +154,7 @@ nlohmann::json MoveGroups::describe(const MigrationId& id) {
   bool is_whole = true;
   for (const Move* move : moves) {
     nlohmann::json one = move->describe();
-    if (one["state"] == "undecided") json["state"] = "undecided";
+    if (one["state"] == "undecided" || move->stuck()) json["state"] = one["state"];
     is_whole = is_whole && move->state() != SourceState::aborted;
     for (const char* common : {"tenant", "from", "to", "started", "by"}) {
       if (!json.contains(common)) json[common] = one[common];

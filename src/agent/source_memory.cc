@@ -66,6 +66,12 @@ SourceMemory::SourceMemory(os::Loop& loop, Vm& vm, Peers& peers, Settings settin
                    }}) {
   subscription_ = vm_.subscribe(
       {.event = [this](const qemu::QmpEvent& event) { on_event(event); }, .died = {}});
+  follow_qemu();
+}
+
+// By the connection that it has now.
+void SourceMemory::follow_qemu() {
+  outgoing_ended_ = false;
   outgoing_ = std::make_unique<qemu::OutgoingMigration>(
       vm_.qmp(),
       qemu::OutgoingMigration::Events{
@@ -100,6 +106,7 @@ SourceMemory::SourceMemory(os::Loop& loop, Vm& vm, Peers& peers, Settings settin
 void SourceMemory::on_ended(const qemu::OutgoingMigration::End& end) {
   poll_timer_.reset();
   if (link_) link_->abort(end.reason);
+  outgoing_ended_ = true;
   ended_running_ = end.running;
   if (aborting_ && end.running) return events_.running();
   events_.failed(end.reason);
@@ -468,7 +475,10 @@ void SourceMemory::abort(const std::string& reason) {
   aborting_ = true;
   if (link_) link_->abort(reason);
   if (!link_) throw_away_kept();
-  if (!ended_running_) return outgoing_->abort(reason);
+  if (!ended_running_) {
+    if (outgoing_ended_) follow_qemu();  // in vain: once more
+    return outgoing_->abort(reason);
+  }
   loop_.post([this, alive = std::weak_ptr(alive_)] {
     if (!alive.expired()) events_.running();
   });

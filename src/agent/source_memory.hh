@@ -71,7 +71,8 @@ class SourceMemory final {
   void proceed();
   // Post-copy: the guest runs at the target, QEMU here has the rest of its memory.
   void serve();
-  // Also of a migration that an earlier agent began, or that has completed but was refused.
+  // Also of a migration that an earlier agent began, or that has completed but was refused. Ends in
+  // `running`, or in `failed`: then it may be asked again.
   void abort(const std::string& reason);
   void doubt_lanes() {
     if (link_) link_->doubt_lanes();
@@ -87,6 +88,7 @@ class SourceMemory final {
   void fill(migrate::Report& report) const;
 
  private:
+  void follow_qemu();
   void maybe_continue();
   void begin_qemu();
   void on_ended(const qemu::OutgoingMigration::End& end);
@@ -127,7 +129,7 @@ class SourceMemory final {
   os::Loop::Timer poll_timer_, stand_timer_;
   bool begun_ = false, prepared_ = false, known_learnt_ = false, continued_ = false,
        switchover_allowed_ = false, stop_asked_ = false, stopped_ = false;
-  bool aborting_ = false, ended_running_ = false;
+  bool aborting_ = false, outgoing_ended_ = false, ended_running_ = false;
   bool told_converged_ = false, told_diverged_ = false;
   Progress progress_;
   BitRate unhindered_rate_;  // in the background: the best that was delivered

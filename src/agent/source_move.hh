@@ -19,6 +19,7 @@
 #include "agent/replica_source.hh"
 #include "agent/source_memory.hh"
 #include "agent/vms.hh"
+#include "migrate/bounds.hh"
 #include "migrate/event_queue.hh"
 #include "migrate/report.hh"
 #include "migrate/source.hh"
@@ -49,6 +50,7 @@ class SourceMove final : public Move {
     Relocations& relocations;
     Peers& peers;
     Events& events;
+    Nanoseconds give_back_bound = migrate::kGiveBackBound;  // tests wait less
   };
 
   SourceMove(const Context& context, SourceRecord record);
@@ -90,6 +92,7 @@ class SourceMove final : public Move {
   // Not even memory is to follow.
   bool handed_over() const override;
   bool network_follows() const override;
+  bool stuck() const override { return !stuck_.empty(); }
 
  private:
   Result<> perform(migrate::SourceEffect effect);
@@ -97,6 +100,7 @@ class SourceMove final : public Move {
   nlohmann::json journal_entry();
   void save();
   void recorded();
+  void publish_state();
   void prepare_target();
   void start_memory();
   void hold_replicas();
@@ -121,6 +125,7 @@ class SourceMove final : public Move {
   void abort_target();
   void resume_guest();
   void memory_failed(std::string why);
+  void become_stuck();
   void memory_completed();
   void tell_lost();
   void end_guest();
@@ -158,7 +163,9 @@ class SourceMove final : public Move {
   migrate::Milestones milestones_;
   migrate::Report report_;
   double cpu_at_begin_ = 0;
-  std::string divergence_;  // what was said when it diverged
+  std::string divergence_;   // what was said when it diverged
+  std::string not_resumed_;  // why, while it aborts: the last answer of QEMU's
+  std::string stuck_;        // what is told of it
   os::Loop::Timer bound_, progress_timer_, retry_, again_, teardown_, network_patience_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

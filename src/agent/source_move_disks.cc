@@ -7,6 +7,7 @@
 namespace godwit::agent {
 
 using migrate::SourceEvent;
+using migrate::SourceState;
 
 void SourceMove::hold_replicas() {
   if (const Vm* vm = context_.vms.find(record_.vm)) {
@@ -21,7 +22,7 @@ void SourceMove::begin() {
   qemu::query_snapshots(
       vm->qmp(), vm->spec().disks,
       [this, alive = std::weak_ptr(alive_)](Result<std::vector<qemu::DiskSnapshots>> found) {
-        if (alive.expired() || machine_.state() != migrate::SourceState::planned) return;
+        if (alive.expired() || machine_.state() != SourceState::planned) return;
         Vm* still = context_.vms.find(record_.vm);
         if (!found) return feed(SourceEvent::abort_requested, found.error().text);
         if (found->empty() || still == nullptr) return feed(SourceEvent::begin);
@@ -83,7 +84,12 @@ void SourceMove::start_disks(Vm& vm) {
                                milestones_.disks_settled = context_.loop.now();
                                proceed();
                              },
-                         .failed = [this](std::string why) { memory_failed(std::move(why)); }});
+                         .failed =
+                             [this](std::string why) {
+                               if (machine_.state() != SourceState::aborting) {
+                                 memory_failed(std::move(why));
+                               }
+                             }});
   disks_->limit_writes(record_.max_write_latency);
   disks_->start();
 }

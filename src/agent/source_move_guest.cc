@@ -57,6 +57,7 @@ void SourceMove::resumed() {
 
 // It may have stood for the end of its disks' taps: whatever became of that, it runs.
 void SourceMove::let_run() {
+  if (machine_.state() != SourceState::aborting) return;  // it has been seen to
   Vm* vm = context_.vms.find(record_.vm);
   if (vm == nullptr) return feed(SourceEvent::guest_died);
   qemu::cont_until_running(vm->qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>& runs) {

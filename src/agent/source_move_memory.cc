@@ -73,7 +73,7 @@ void SourceMove::start_memory() {
                            .may_pause = [this] { return !disks_ || disks_->may_pause(); },
                            .about_to_stop =
                                [this] {
-                                 if (disks_) disks_->let_go();
+                                 if (disks_) disks_->release_writes();
                                }});
   memory_->start();
   if (copies_disks(*vm)) start_disks(*vm);
@@ -102,6 +102,7 @@ void SourceMove::diverged(std::string why) {
 void SourceMove::resume_guest() {
   Vm* vm = context_.vms.find(record_.vm);
   if (vm == nullptr) return feed(SourceEvent::guest_died);
+  if (!bound_) bound_ = context_.loop.after(context_.give_back_bound, [this] { become_stuck(); });
   if (!memory_) {
     // After a restart, or before memory ever moved: whatever QEMU is doing, it ends in running.
     memory_ = std::make_unique<SourceMemory>(
@@ -134,10 +135,25 @@ void SourceMove::memory_failed(std::string why) {
   }
   // The guest must run again: QEMU is asked until it does, or dies.
   spdlog::error("migration {}: {}; trying again", record_.id.text(), why);
+  not_resumed_ = std::move(why);
   retry_ = context_.loop.after(migrate::kResumeRetry, [this] {
     // If it runs by now, QEMU may have another move of this vm under way.
     if (machine_.state() == SourceState::aborting) resume_guest();
   });
+}
+
+// The move goes on, as a guest that stands must not be forgotten: it ends when QEMU answers, or
+// does. But nobody has to wait for that.
+void SourceMove::become_stuck() {
+  stuck_ = fmt::format(
+      "QEMU of vm {0} has not given its guest back within {1} ({2}): it may stand. It is asked "
+      "again and again, and the move ends when it answers: see what holds it up, as a disk or a "
+      "server that hangs. If that is beyond help, godwit vm stop {0} --force ends it",
+      record_.vm, to_text(context_.give_back_bound),
+      not_resumed_.empty() ? "it does not answer" : not_resumed_);
+  spdlog::error("migration {}: {}", record_.id.text(), stuck_);
+  publish_state();
+  context_.events.close_followers(record_.id, describe());
 }
 
 void SourceMove::share_bandwidth(BitRate cap) {

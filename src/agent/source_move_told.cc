@@ -19,14 +19,21 @@ constexpr Nanoseconds kNetworkPatience = seconds(10);
 void SourceMove::recorded() {
   const auto before = std::exchange(published_, std::pair(record_.state, record_.memory_follows));
   if (before == published_) return;  // what was heard, only
-  if (!before || before->first != record_.state) bound_.reset();
+  if (!before || before->first != record_.state) {
+    bound_.reset();
+    stuck_.clear();
+  }
+  publish_state();
+  tell_followers();
+}
+
+void SourceMove::publish_state() {
   context_.events.publish("migration", {{"id", record_.id.text()},
                                         {"vm", record_.vm},
                                         {"tenant", record_.tenant},
                                         {"by", record_.by},
                                         {"state", shown_state()},
-                                        {"reason", record_.reason}});
-  tell_followers();
+                                        {"reason", stuck() ? stuck_ : record_.reason}});
 }
 
 bool SourceMove::handed_over() const {
@@ -94,6 +101,7 @@ void SourceMove::publish_progress() {
 }
 
 std::string SourceMove::shown_state() const {
+  if (stuck()) return "stuck";
   const SourceState state = machine_.state();
   if (state == SourceState::committed || state == SourceState::draining) {
     return machine_.memory_follows() ? "postcopy" : std::string(to_text(state));
@@ -106,6 +114,10 @@ nlohmann::json SourceMove::describe() const {
   nlohmann::json json = agent::describe(record_, context_.config.name, shown_state());
   json["stop_policy"] = migrate::to_text(record_.stop_policy);
   if (!machine_.reason().empty()) json["reason"] = machine_.reason();
+  if (stuck()) {
+    json["reason"] = fmt::format("{}; {}", machine_.reason(), stuck_);
+    json.erase("goes_on");
+  }
   if (record_.shared_disks) json["shared_disks"] = true;
   if (network_follows()) json["network_follows"] = true;
   if (!record_.hooks.is_null()) json["hooks"] = record_.hooks;

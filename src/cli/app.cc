@@ -16,7 +16,7 @@ namespace {
 constexpr const char* kFooter =
     "Units are written: 400mbit, 512MiB, 300ms. Progress goes to standard error.\n"
     "Exit status: 0 done, 1 failed, 2 usage, 3 refused by preflight (nothing changed),\n"
-    "4 aborted (the source goes on), 5 undecided (godwit migration resolve),\n"
+    "4 aborted (the source goes on), 5 undecided (godwit migration resolve) or stuck,\n"
     "6 there are differences (godwit diff).";
 
 void build(CLI::App& app, Context& context) {

@@ -20,7 +20,7 @@ enum class ExitStatus {
   usage = 2,
   refused = 3,    // by preflight: nothing was changed
   aborted = 4,    // the source goes on
-  undecided = 5,  // the operator is needed: godwit migration resolve
+  undecided = 5,  // or stuck; the operator is needed: godwit migration resolve
   differs = 6,    // the network is not as the file says: godwit diff
 };
 

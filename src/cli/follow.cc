@@ -16,8 +16,8 @@ constexpr Nanoseconds kRetryInterval = milliseconds(500);
 constexpr int kNoAnswer = 502;  // and above: of the host for which our agent asks
 
 bool is_final(const json& migration) {
-  static constexpr std::array kFinal = {"committed", "draining", "done",
-                                        "aborted",   "partial",  "undecided"};
+  static constexpr std::array kFinal = {"committed", "draining",  "done", "aborted",
+                                        "partial",   "undecided", "stuck"};
   if (migration.value("goes_on", false) || migration.value("network_follows", false)) return false;
   return std::ranges::find(kFinal, migration.value("state", "")) != kFinal.end();
 }
@@ -149,7 +149,7 @@ class Follower final {
 ExitStatus status_of(const std::string& state) {
   if (state == "done" || state == "draining" || state == "committed") return ExitStatus::done;
   if (state == "aborted" || state == "aborting") return ExitStatus::aborted;
-  if (state == "undecided") return ExitStatus::undecided;
+  if (state == "undecided" || state == "stuck") return ExitStatus::undecided;
   return ExitStatus::failed;
 }
 

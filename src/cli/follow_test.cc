@@ -99,7 +99,7 @@ TEST_F(FollowTest, ATerminalGetsOneLiveLine) {
 
 TEST_F(FollowTest, TheStateDecidesTheExitStatus) {
   const std::vector<std::pair<std::string, int>> outcomes = {
-      {"done", 0}, {"aborted", 4}, {"undecided", 5}};
+      {"done", 0}, {"aborted", 4}, {"undecided", 5}, {"stuck", 5}};
   for (const auto& [state, status] : outcomes) {
     FakeAgent other;
     other.answer("POST /v1/migrations", migration("planned"), 202);

@@ -203,6 +203,9 @@ std::string outcome(const json& migration) {
         "  godwit migration resolve {}",
         name, from, to, text_of(migration, "id"));
   }
+  if (state == "stuck") {
+    return fmt::format("stuck: {} stays at {}, and whether it runs is not known", name, from);
+  }
   return fmt::format("{} from {} to {}: {}", name, from, to, state);
 }
 

@@ -152,6 +152,10 @@ TEST(Report, OutcomesSayWhatIsTrueNow) {
             "move aborted: vm web goes on at east\n  because the WAN is down  (migration m1)\n");
   migration["state"] = "undecided";
   EXPECT_NE(migration_text(migration).find("godwit migration resolve m1"), std::string::npos);
+  migration["state"] = "stuck";
+  EXPECT_EQ(migration_text(migration),
+            "stuck: vm web stays at east, and whether it runs is not known\n"
+            "  because the WAN is down  (migration m1)\n");
 }
 
 TEST(Report, ReportsOfAnotherVersionDoNotBreakIt) {

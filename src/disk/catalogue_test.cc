@@ -188,7 +188,7 @@ TEST_F(DiskOutboundElsewhere, TheEndWaitsForCopies) {
 }
 
 TEST_F(DiskOutboundElsewhere, WithTheGuestAboutToStopNothingIsLeftToTheTarget) {
-  outbound_.let_go();
+  outbound_.release_writes();
   outbound_.mark(0, {.offset = kBlockBytes, .length = kBlockBytes});
   read_all();
   EXPECT_THAT(sent_.kinds, ElementsAre(kWrite));

@@ -312,7 +312,7 @@ void Outbound::be_asynchronous() {
 }
 
 // From here on a copy that is passed over would be a round trip of the pause.
-void Outbound::let_go() {
+void Outbound::release_writes() {
   be_asynchronous();
   hurries_ = true;
 }

@@ -96,7 +96,7 @@ class Outbound final {
   void flush_ahead();
   // The guest is about to be stopped, for which QEMU waits until all its writes are answered: they
   // are, and on their way.
-  void let_go();
+  void release_writes();
   // The guest stands: nothing is written any more. All that is left goes, and the end.
   void finish();
   bool end_sent() const { return end_sent_; }

@@ -196,7 +196,7 @@ TEST_F(DiskOutbound, NothingGoesBehindTheEnd) {
 TEST_F(DiskOutbound, ThoseOfAGuestThatIsAboutToStopAreAnswered) {
   make(Mode::sync);
   write(1);
-  outbound_->let_go();
+  outbound_->release_writes();
   EXPECT_THAT(heard_.answered, ElementsAre(1));
   write(2, kBlock);
   EXPECT_THAT(heard_.answered, ElementsAre(1, 2));

@@ -28,6 +28,9 @@ inline constexpr Nanoseconds kTellAgain = seconds(10);
 
 // From one attempt to have QEMU resume the guest to the next: it is asked until it does, or dies.
 inline constexpr Nanoseconds kResumeRetry = seconds(2);
+// After an abort, for QEMU to have the guest run and its disks alone: it may take 10 s to cancel,
+// and the disks of a busy one some seconds more. Then whoever waits is told that it does not.
+inline constexpr Nanoseconds kGiveBackBound = seconds(45);
 
 // After a `wait` of the source.
 constexpr Nanoseconds bound_of(SourceState state, Nanoseconds longest_pause) {

@@ -90,10 +90,14 @@ def thaw(fleet, host):
     os.kill(fleet.agent(host), signal.SIGCONT)
 
 
-def kill_qemu(fleet, vm, host):
+def qemu_of(fleet, vm, host):
     pids = [pid for pid, name in fleet.guests(host) if name == vm.name]
     assert len(pids) == 1, pids
-    os.kill(pids[0], signal.SIGKILL)
+    return pids[0]
+
+
+def kill_qemu(fleet, vm, host):
+    os.kill(qemu_of(fleet, vm, host), signal.SIGKILL)
 
 
 def cut(fleet):
@@ -238,6 +242,26 @@ def test_operator_resolves_when_the_source_is_destroyed(fleet):
         assert "migrate it back" in refused.stderr
         fleet.restart_agent("e1")  # the source was not destroyed after all: it learns who owns the vm
         expect_at_target(fleet, vm, identifier)
+
+
+# ---- a QEMU that hangs ----
+
+@thorough
+def test_a_qemu_that_hangs_holds_up_nobody_who_waits(fleet):
+    """Whether its guest stands is not known: the move is stuck, and over when QEMU answers again."""
+    vm = fleet.run_vm(**WITH_DISK)
+    identifier = begin_slow(fleet, vm)
+    qemu = qemu_of(fleet, vm, "e1")
+    os.kill(qemu, signal.SIGSTOP)
+    try:
+        fleet.ask("e1", "POST", f"/migrations/{identifier}/abort")
+        told = fleet.godwit("e1", "migration", "wait", identifier, expect=5).stderr
+        assert "has not given its guest back within 45 s (" in told, told
+        assert fleet.migration("e1", identifier)["state"] == "stuck"
+    finally:
+        os.kill(qemu, signal.SIGCONT)
+    expect_at_source(fleet, vm, identifier)
+    fleet.move(vm, "e1", "w1")
 
 
 # ---- a vm's start ----
