@@ -249,9 +249,9 @@ void SourceMemory::mark(const stream::QemuMark& mark) {
 }
 
 void SourceMemory::poll() {
-  if (stopped_) return;
+  if (stopped_ || aborting_) return;
   qemu::query_migrate(vm_.qmp(), [this, alive = std::weak_ptr(alive_)](const auto& info) {
-    if (alive.expired() || stopped_) return;
+    if (alive.expired() || stopped_ || aborting_) return;
     if (info) judge(*info);
     poll_timer_ =
         loop_.after(progress_.eta > kFar ? kPollIntervalFar : kPollInterval, [this] { poll(); });
