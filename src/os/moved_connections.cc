@@ -231,10 +231,6 @@ Result<> change_moved_rules(const MovedRules& before, const MovedRules& after) {
   return apply_nftables(were.without(are).text("delete") + are.without(were).text("add"));
 }
 
-Result<bool> has_moved_rules() {
-  const auto tables = query_nftables("list tables inet");
-  if (!tables) return std::unexpected(tables.error());
-  return tables->find(fmt::format("\"{}\"", kTable)) != std::string::npos;
-}
+Result<bool> has_moved_rules() { return has_inet_table(kTable); }
 
 }  // namespace godwit::os

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <libmnl/libmnl.h>
+#include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <nftables/libnftables.h>
@@ -59,6 +60,31 @@ Result<std::vector<std::string>> netdev_tables() {
   std::istringstream words(*output);  // "table netdev NAME" a line
   for (std::string table, family, name; words >> table >> family >> name;) names.push_back(name);
   return names;
+}
+
+Result<bool> has_inet_table(const std::string& name) {
+  const std::unique_ptr<mnl_socket, int (*)(mnl_socket*)> socket(
+      ::mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC), ::mnl_socket_close);
+  if (!socket || ::mnl_socket_bind(socket.get(), 0, MNL_SOCKET_AUTOPID) < 0) {
+    return fail("{}", errno_text("open a netlink socket for nftables"));
+  }
+  std::array<char, 8192> buffer{};
+  nlmsghdr* const header = ::mnl_nlmsg_put_header(buffer.data());
+  header->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
+  header->nlmsg_flags = NLM_F_REQUEST;
+  const nfgenmsg about{.nfgen_family = NFPROTO_INET, .version = NFNETLINK_V0, .res_id = 0};
+  std::memcpy(::mnl_nlmsg_put_extra_header(header, sizeof about), &about, sizeof about);
+  ::mnl_attr_put_strz(header, NFTA_TABLE_NAME, name.c_str());
+  if (::mnl_socket_sendto(socket.get(), header, header->nlmsg_len) < 0) {
+    return fail("{}", errno_text("ask nftables for a table"));
+  }
+  const auto size = ::mnl_socket_recvfrom(socket.get(), buffer.data(), buffer.size());
+  if (size >= 0 && ::mnl_cb_run(buffer.data(), static_cast<std::size_t>(size), 0,
+                                ::mnl_socket_get_portid(socket.get()), nullptr, nullptr) >= 0) {
+    return true;
+  }
+  if (errno == ENOENT) return false;
+  return fail("{}", errno_text("ask nftables for a table"));
 }
 
 Result<std::uint32_t> nftables_generation() {

@@ -18,6 +18,9 @@ Result<std::string> query_nftables(const std::string& command);
 // Another number after each change of any of the namespace's rulesets.
 Result<std::uint32_t> nftables_generation();
 
+// In the namespace, of family inet. A query would read every element of every set.
+Result<bool> has_inet_table(const std::string& name);
+
 // The names of the namespace's tables of family netdev.
 Result<std::vector<std::string>> netdev_tables();
 
