@@ -120,7 +120,7 @@ struct AssociationsTest : testing::Test {
   }
   void start_associations() {
     associations.reset();
-    kernel.emplace(loop, network);
+    kernel.emplace(loop, network, *store);
     associations.emplace(Associations::Context{.config = config,
                                                .store = *store,
                                                .network = network,

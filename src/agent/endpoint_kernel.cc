@@ -12,8 +12,12 @@ namespace godwit::agent {
 
 void EndpointKernel::start() {
   is_started_ = true;
-  network_.guests_changed = [this] { update(); };
+  network_.guests_changed = [this] {
+    update();
+    asked_.update();
+  };
   if (all().empty()) (void)os::set_moved_rules({});  // of a life before
+  asked_.start();
   look();
 }
 
@@ -101,6 +105,7 @@ void EndpointKernel::look() {
   const auto is_there = os::has_moved_rules();
   if (is_there && !*is_there) written_ = {};  // written anew
   update();
+  asked_.look();
   timer_ = loop_.after(kLookInterval, [this] { look(); });
 }
 

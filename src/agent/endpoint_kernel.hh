@@ -6,6 +6,7 @@
 #include <string>
 #include <tuple>
 
+#include "agent/asked_addresses.hh"
 #include "agent/events.hh"
 #include "agent/network.hh"
 #include "os/connections.hh"
@@ -24,7 +25,8 @@ class EndpointKernel final {
  public:
   static constexpr Nanoseconds kLookInterval = seconds(10);
 
-  EndpointKernel(os::Loop& loop, Network& network) : loop_(loop), network_(network) {}
+  EndpointKernel(os::Loop& loop, Network& network, store::Store& store)
+      : loop_(loop), network_(network), asked_(loop, network, store) {}
 
   // All at once what was set before: what the kernel still has from a life before stays until then,
   // as a connection whose packets are not led for a moment is reset.
@@ -59,6 +61,7 @@ class EndpointKernel final {
 
   os::Loop& loop_;
   Network& network_;
+  AskedAddresses asked_;
   std::map<std::string, os::MovedRules> parts_;
   std::map<std::string, std::set<Ip>> awaited_;
   os::MovedRules written_;

@@ -19,7 +19,7 @@ struct EndpointParts {
     Events& events;
   };
   explicit EndpointParts(const Context& its)
-      : kernel(its.loop, its.network),
+      : kernel(its.loop, its.network, its.store),
         associations({.config = its.config,
                       .store = its.store,
                       .network = its.network,

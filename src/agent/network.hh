@@ -131,7 +131,16 @@ class Network final {
   std::set<Ip> locators() const;  // by which those here are reached, their new addresses too
   std::set<Ip> guests() const;    // their own addresses, also of those that are routed here already
   std::map<Ip, Ip> new_addresses() const;  // of those that have one
-  std::function<void()> guests_changed;    // any of these
+  struct GuestNic {
+    PortId nic{};
+    std::string vm{};      // that has it here; empty: it is elsewhere
+    bool is_held = false;  // the uplink, still
+    std::string interface{};
+    std::vector<GuestAddress> guest{};
+  };
+  // What is wired to guests' uplinks here, and to those that are routed here already.
+  std::vector<GuestNic> guest_nics() const;
+  std::function<void()> guests_changed;  // any of these
   // These stay routed as they are when the uplinks of their guests go.
   void keep_routed(std::set<Ip> addresses) { kept_routed_ = std::move(addresses); }
   // The other end of its wire came here shortly before, which its host may not have heard yet.

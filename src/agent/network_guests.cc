@@ -79,6 +79,27 @@ std::map<Ip, Ip> Network::new_addresses() const {
   return addresses;
 }
 
+std::vector<Network::GuestNic> Network::guest_nics() const {
+  std::vector<GuestNic> nics;
+  const auto add = [&](const PortRecord& uplink, const WireRecord& wire, bool is_held) {
+    const auto nic = ports_.find(wire.remote);
+    nics.push_back({.nic = wire.remote,
+                    .vm = nic == ports_.end() ? std::string() : nic->second.vm,
+                    .is_held = is_held,
+                    .interface = uplink.interface,
+                    .guest = uplink.guest});
+  };
+  for (const auto& [id, record] : ports_) {
+    const WireRecord* wire = wire_at(id);
+    if (wire != nullptr && !record.guest.empty()) add(record, *wire, false);
+  }
+  for (const PortId& port : held_routed_) {
+    const auto wire = arriving_wires_.find(port);
+    if (wire != arriving_wires_.end()) add(arriving_.at(port), wire->second, true);
+  }
+  return nics;
+}
+
 void Network::tell_of_guests(const PortRecord& record) const {
   if (!record.guest.empty() && guests_changed) guests_changed();
 }

@@ -232,6 +232,7 @@ Result<> Network::attach_wire(const WireRecord& record) {
   if (!kept) return kept;
   wires_of_[record.local] = record;
   wires_.connect(config_of(record));
+  tell_of_guests(port->second);
   events_.publish("wire", {{"id", record.id.text()},
                            {"tenant", record.tenant},
                            {"event", "connected"},
