@@ -12,7 +12,8 @@
 
 godwit-wire and nothing: guest_systems.py. Figures that are theirs:
 
-  rules         elements of inet godwit_endpoint that are this guest's, over all hosts; of naive: the script's words
+  rules         elements of inet godwit_endpoint and godwit_asked that are this guest's, over all hosts; of naive: the
+                script's words
   relay_bytes   of IP packets with this correspondent that went through the relay's port at f1, both ways, since the
                 move began until it had settled
   path_stretch  of ping, udp-1000 and ssh: the flow's round trip after it, by that of pings to the new address meanwhile;
@@ -27,7 +28,7 @@ from guest_systems import GodwitWire, Nothing, announce, segment
 from guest_traffic import Multipath, Ping
 from stage import wait_until
 
-TABLE, COUNTS = "godwit_endpoint", "bench_relay"
+TABLES, COUNTS = ("godwit_endpoint", "godwit_asked"), "bench_relay"
 HOSTS = ("h1", "h2", "f1", "x1", "n1")
 SCRIPTED_ADDRESS = "10.66.2.150"
 GATEWAY = "169.254.1.1"  # of all guests of a host
@@ -72,7 +73,7 @@ class GodwitEndpoint(GodwitWire):
     def rules(self):
         lead = self.lead()
         own = {self.guest.address, new_address_of(lead, self.guest.address), lead["on_the_way"][self.guest.address]}
-        return sum(elements(table_of(self.lab, host), own) for host in HOSTS)
+        return sum(elements(table_of(self.lab, host, table), own) for host in HOSTS for table in TABLES)
 
     def clean(self):
         self.guest.end()
@@ -215,8 +216,8 @@ def bytes_by_address(table):
     return relayed
 
 
-def table_of(lab, host):
-    return json.loads(lab.run(host, "sh", "-c", f"nft -j list table inet {TABLE} 2>/dev/null || echo '{{}}'"))
+def table_of(lab, host, table):
+    return json.loads(lab.run(host, "sh", "-c", f"nft -j list table inet {table} 2>/dev/null || echo '{{}}'"))
 
 
 def elements(table, addresses):

@@ -143,8 +143,8 @@ class Echo:
         self.told = self.process.stdout.readline().split()
         assert self.told[:1] == ["ready"], (self.told, guest.relocation(), guest.fleet.logs())
 
-    def ask(self):
-        self.process.stdin.write("are you there?\n")
+    def ask(self, line="are you there?"):
+        self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
         return self.process.stdout.readline().strip()
 

@@ -7,6 +7,7 @@ import pytest
 import test_endpoint
 from conftest import wait_until
 from test_endpoint import STRANGER, Echo, Guest, answers
+from test_nat import ProbeFrom
 
 shared, abroad = test_endpoint.shared, test_endpoint.abroad  # fixtures
 
@@ -234,6 +235,106 @@ def test_where_it_has_been_its_nic_is_the_way_again(abroad):
     guest.move("--strategy", "secondary-nic")
     assert guest.way_out() == ("eth1", at_f1) and set(guest.nics()) == {guest.port, guest.second}
     assert answers([echo, there, Echo(guest, STRANGER, at_f1)]) == ["same"] * 3, abroad.logs()
+
+
+class Datagrams(Echo):
+    """To the guest's service, which is bound to no address, from a connected socket: only who was asked is heard. It also
+    sends some a second by itself (src/lab/guest/protocol.hh): they come 'unasked'."""
+
+    CODE = """if 1:
+        import os, socket, struct, sys
+        own = int.from_bytes(os.urandom(8), 'big')
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        s.connect((sys.argv[1], 7007))
+        s.settimeout(float(sys.argv[2]))
+        def heard(kind, number):
+            while True:
+                got = struct.unpack('>IBBHQQ', s.recv(200)[:24])
+                if got[2] == kind and number in (None, got[5]): return
+        def ask(number):
+            s.send(struct.pack('>IBBHQQQQQ', 0x47574c54, 1, 1, 10, own, number, 0, 0, 0))
+            heard(2, number)
+        ask(0)
+        print('ready', flush=True)
+        for number, line in enumerate(sys.stdin, 1):
+            try:
+                if line.startswith('hear'):
+                    s.setblocking(False)
+                    try:
+                        while s.recv(200): pass
+                    except BlockingIOError: pass
+                    s.settimeout(float(sys.argv[2]))
+                    heard(3, None)
+                    print('unasked', flush=True)
+                else:
+                    ask(number)
+                    print('same', flush=True)
+            except OSError as error:
+                print(type(error).__name__, flush=True)
+    """
+
+    def hear(self):
+        return self.ask("hear")
+
+
+def test_a_server_without_an_address_answers_from_the_one_that_was_asked(abroad):
+    guest = Traveller(abroad, 50)
+    older = [Datagrams(guest, host) for host in ("x1", STRANGER)]
+    with ProbeFrom("x1", guest, rate=300) as known, ProbeFrom(STRANGER, guest, rate=300) as stranger:
+        guest.move("--strategy", "secondary-nic")
+        new = guest.new_address()
+        assert guest.way_out() == ("eth1", new)
+        # They have said nothing since it left.
+        assert [each.hear() for each in older] == ["unasked"] * 2, abroad.logs()
+        assert answers(older) == ["same"] * 2, abroad.logs()
+        newer = [Datagrams(guest, host, address) for host in ("x1", STRANGER) for address in (guest.address, new)]
+        assert answers(newer) == ["same"] * 4
+    for probe in (known, stranger):
+        probe.expect_nothing_lost()
+    for each in older + newer:
+        each.close()
+
+
+ASKED = "nft list table inet godwit_asked"
+
+
+@pytest.mark.thorough
+def test_and_does_so_from_elsewhere_after_its_agents_restart_on_the_way_and_at_home(abroad):
+    guest = Traveller(abroad, 51)
+    flows = [Datagrams(guest, host) for host in ("x1", STRANGER)]
+    guest.move("--strategy", "secondary-nic")
+    at_f1 = guest.new_address()
+    flows += [Datagrams(guest, host, at_f1) for host in ("x1", STRANGER)]
+    # By wire its uplinks stay, and so does what they do.
+    assert guest.move(target="h2")["strategy"] == "wire"
+    assert [each.hear() for each in flows] == ["unasked"] * 4, abroad.logs()
+    assert answers(flows) == ["same"] * 4
+    abroad.kill_agent("f1")
+    abroad.lab.exec("f1", "sh", "-c", ASKED.replace("list", "delete"))
+    abroad.start_agent("f1")
+    wait_until(lambda: abroad.sees_all("f1"), 40, "f1 is back")
+    wait_until(lambda: guest.answers("x1", at_f1), 20, abroad.logs)
+    assert [each.hear() for each in flows] == ["unasked"] * 4, abroad.logs()
+    assert answers(flows) == ["same"] * 4
+    guest.move(target="f1")
+    assert answers(flows) == ["same"] * 4
+    for target in ("y1", "h1"):
+        before = guest.host
+        guest.move("--strategy", "secondary-nic", target=target)
+        assert guest.way_out()[0] == {"y1": "eth2", "h1": "eth0"}[target]
+        assert [each.hear() for each in flows] == ["unasked"] * len(flows), (target, abroad.logs())
+        assert answers(flows) == ["same"] * len(flows), target
+        assert abroad.lab.exec(before, "sh", "-c", ASKED, check=False).returncode != 0
+        at = guest.nics()[f"{guest.name}-for-y1"]["network"]["addresses"][0].split("/")[0]
+        flows += [Datagrams(guest, host, at) for host in ("x1", STRANGER)]
+        assert answers(flows) == ["same"] * len(flows), target
+    for each in flows:
+        each.close()
+    for second in (guest.second, f"{guest.name}-for-y1"):
+        for what in ("deconfigure", "rm"):
+            abroad.godwit("h1", "vm", "nic", what, guest.name, second)
+    gone = lambda: abroad.lab.exec("h1", "sh", "-c", ASKED, check=False).returncode != 0  # noqa: E731
+    wait_until(gone, 20, lambda: abroad.lab.exec("h1", "sh", "-c", ASKED).stdout)
 
 
 class Multipath:
