@@ -15,7 +15,7 @@
 namespace godwit::agent {
 
 // Nobody answers, and nobody can be reached, unless there is a session: with an agent of old.
-class NoPeers final : public Peers {
+class SilentPeers final : public Peers {
  public:
   const std::string& self() const override { return self_; }
   bool is_up(const std::string&) const override { return has_session; }
@@ -71,7 +71,7 @@ class HostTest : public testing::Test {
   std::shared_ptr<store::MemoryDisk> disk_ = std::make_shared<store::MemoryDisk>();
   std::unique_ptr<store::Store> store_ = store::open_on(disk_);
   Events events_;
-  NoPeers peers_;
+  SilentPeers peers_;
   WireThreads wires_{loop_, "w1", {}, {.control = [](auto&&...) {}, .event = [](auto&&...) {}}};
   Network network_{loop_, config_, *store_, wires_, events_};
   Components components_{loop_, config_, *store_, network_, wires_, events_};
