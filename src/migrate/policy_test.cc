@@ -177,8 +177,8 @@ TEST(Policy, NoPolicyStopsAGuestOverTheLimit) {
 
 // What the guest dirties is little; a busy host's device state and commit alone are over the limit.
 TEST(Policy, APauseThatNoRoundShortensDiverges) {
-  // Until when it goes round after round, of 0.2 s each; seconds(40) if it goes on.
-  const auto gives_up = [](bool pauses, double shrinks) {
+  // Until when it goes round after round; seconds(40) if it goes on.
+  const auto gives_up = [](bool pauses, double shrinks, Nanoseconds round_takes) {
     StopJudge judge({.max_downtime = milliseconds(95), .pause_on_diverge = pauses});
     Instant now{};
     double remaining = 1 * kMega;
@@ -189,15 +189,16 @@ TEST(Policy, APauseThatNoRoundShortensDiverges) {
       const auto verdict = judge.judge(exact);
       EXPECT_FALSE(verdict.stop_now);
       if (verdict.diverges) break;
-      now += milliseconds(200);
+      now += round_takes;
       remaining *= shrinks;
     }
     return now.time_since_epoch();
   };
-  const Nanoseconds second_round = milliseconds(200);
-  EXPECT_EQ(gives_up(true, 1), second_round + kFloorBeforePause);
-  EXPECT_EQ(gives_up(false, 1), second_round + kFloorBeforeAbort);
-  EXPECT_GT(gives_up(true, 0.7), second_round + kFloorBeforePause) << "some rounds shortened it";
+  const Nanoseconds fast = milliseconds(200), slow = seconds(1);
+  EXPECT_EQ(gives_up(true, 1, fast), fast + kFloorBeforePause);
+  EXPECT_EQ(gives_up(false, 1, fast), fast + kFloorBeforeAbort);
+  EXPECT_EQ(gives_up(true, 1, slow), slow + kFloorRounds * slow);
+  EXPECT_GT(gives_up(true, 0.7, fast), fast + kFloorBeforePause) << "some rounds shortened it";
 }
 
 TEST(Policy, AMoveThatWasHeldGetsNewRounds) {
