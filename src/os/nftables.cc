@@ -62,47 +62,36 @@ Result<std::vector<std::string>> netdev_tables() {
   return names;
 }
 
-Result<bool> has_inet_table(const std::string& name) {
+namespace {
+
+// Asks the kernel without libnftables, which reads all there is first. -1: errno says why.
+int ask_kernel(int type, std::uint8_t family, const std::string& table, mnl_cb_t take, void* into) {
   const std::unique_ptr<mnl_socket, int (*)(mnl_socket*)> socket(
       ::mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC), ::mnl_socket_close);
-  if (!socket || ::mnl_socket_bind(socket.get(), 0, MNL_SOCKET_AUTOPID) < 0) {
-    return fail("{}", errno_text("open a netlink socket for nftables"));
-  }
+  if (!socket || ::mnl_socket_bind(socket.get(), 0, MNL_SOCKET_AUTOPID) < 0) return -1;
   std::array<char, 8192> buffer{};
   nlmsghdr* const header = ::mnl_nlmsg_put_header(buffer.data());
-  header->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE;
+  header->nlmsg_type = static_cast<std::uint16_t>(NFNL_SUBSYS_NFTABLES << 8 | type);
   header->nlmsg_flags = NLM_F_REQUEST;
-  const nfgenmsg about{.nfgen_family = NFPROTO_INET, .version = NFNETLINK_V0, .res_id = 0};
+  const nfgenmsg about{.nfgen_family = family, .version = NFNETLINK_V0, .res_id = 0};
   std::memcpy(::mnl_nlmsg_put_extra_header(header, sizeof about), &about, sizeof about);
-  ::mnl_attr_put_strz(header, NFTA_TABLE_NAME, name.c_str());
-  if (::mnl_socket_sendto(socket.get(), header, header->nlmsg_len) < 0) {
-    return fail("{}", errno_text("ask nftables for a table"));
-  }
+  if (!table.empty()) ::mnl_attr_put_strz(header, NFTA_TABLE_NAME, table.c_str());
+  if (::mnl_socket_sendto(socket.get(), header, header->nlmsg_len) < 0) return -1;
   const auto size = ::mnl_socket_recvfrom(socket.get(), buffer.data(), buffer.size());
-  if (size >= 0 && ::mnl_cb_run(buffer.data(), static_cast<std::size_t>(size), 0,
-                                ::mnl_socket_get_portid(socket.get()), nullptr, nullptr) >= 0) {
-    return true;
-  }
+  if (size < 0) return -1;
+  return ::mnl_cb_run(buffer.data(), static_cast<std::size_t>(size), 0,
+                      ::mnl_socket_get_portid(socket.get()), take, into);
+}
+
+}  // namespace
+
+Result<bool> has_inet_table(const std::string& name) {
+  if (ask_kernel(NFT_MSG_GETTABLE, NFPROTO_INET, name, nullptr, nullptr) >= 0) return true;
   if (errno == ENOENT) return false;
   return fail("{}", errno_text("ask nftables for a table"));
 }
 
 Result<std::uint32_t> nftables_generation() {
-  const std::unique_ptr<mnl_socket, int (*)(mnl_socket*)> socket(
-      ::mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC), ::mnl_socket_close);
-  if (!socket || ::mnl_socket_bind(socket.get(), 0, MNL_SOCKET_AUTOPID) < 0) {
-    return fail("{}", errno_text("open a netlink socket for nftables"));
-  }
-  std::array<char, 8192> buffer{};
-  nlmsghdr* const header = ::mnl_nlmsg_put_header(buffer.data());
-  header->nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN;
-  header->nlmsg_flags = NLM_F_REQUEST;
-  const nfgenmsg about{.nfgen_family = AF_UNSPEC, .version = NFNETLINK_V0, .res_id = 0};
-  std::memcpy(::mnl_nlmsg_put_extra_header(header, sizeof about), &about, sizeof about);
-  if (::mnl_socket_sendto(socket.get(), header, header->nlmsg_len) < 0) {
-    return fail("{}", errno_text("ask nftables for its generation"));
-  }
-  const auto size = ::mnl_socket_recvfrom(socket.get(), buffer.data(), buffer.size());
   std::optional<std::uint32_t> generation;
   const auto take = [](const nlmsghdr* message, void* into) {
     const auto look = [](const nlattr* attribute, void* found) {
@@ -113,11 +102,8 @@ Result<std::uint32_t> nftables_generation() {
     };
     return ::mnl_attr_parse(message, sizeof(nfgenmsg), look, into);
   };
-  if (size < 0 ||
-      ::mnl_cb_run(buffer.data(), static_cast<std::size_t>(size), 0,
-                   ::mnl_socket_get_portid(socket.get()), take, &generation) < 0 ||
-      !generation) {
-    return fail("{}", errno_text("read nftables' generation"));
+  if (ask_kernel(NFT_MSG_GETGEN, AF_UNSPEC, "", take, &generation) < 0 || !generation) {
+    return fail("{}", errno_text("ask nftables for its generation"));
   }
   return *generation;
 }
