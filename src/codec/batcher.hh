@@ -87,6 +87,7 @@ class Batcher final : private stream::QemuSink {
 
   Choice choose(PageKey key, BytesView contents);
   bool fits_an_operation(const stream::PageRecord& record) const;
+  bool keeps_first() const;
   std::vector<bool>::reference sent(PageKey key);
   std::optional<std::uint64_t> known(BytesView contents, Slot slot);
   GroupIndex::Found shared(BytesView contents, Slot slot, bool is_first);

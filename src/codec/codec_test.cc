@@ -181,6 +181,18 @@ TEST(Codec, EveryEncodingIsUsedAndSaves) {
   EXPECT_LT(coded.size(), raw.size() / 2);
 }
 
+// The rest of the cache is for what comes again.
+TEST(Codec, OfWhatIsSentForTheFirstTime16MiBAreKept) {
+  const Settings settings{.cache = 64 << 20, .level = 1, .window_bits = 20};
+  const auto kept_after = [&](int rounds) {
+    Stats stats;
+    encode(MadeUpGuest(23, 9000).stream(rounds), settings, 1 << 20, &stats);
+    return stats.by_encoding[std::to_underlying(Encoding::kKept)].pages;
+  };
+  EXPECT_EQ(kept_after(1), 4096U);
+  EXPECT_GT(kept_after(2), 4096U);
+}
+
 TEST(Codec, WhatIsNoQemuStreamPassesToo) {
   std::mt19937_64 random(3);
   Bytes raw(3'000'000);

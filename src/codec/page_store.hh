@@ -28,6 +28,7 @@ class PageStore final {
   PageStore(std::size_t budget, std::size_t page_size);
 
   std::size_t slots() const { return capacity_; }
+  std::size_t used() const { return used_; }
   bool full() const { return used_ == capacity_; }
   std::size_t page_size() const { return page_size_; }
 
