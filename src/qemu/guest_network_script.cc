@@ -35,11 +35,6 @@ step() { read -r up _ < /proc/uptime; echo "step $1 $up"; }
 fail() { echo "error $*"; exit 1; }
 has() { command -v "$1" > /dev/null 2>&1; }
 family() { case $1 in *:*) echo -6 ;; *) echo -4 ;; esac; }
-# after WORD WORDS...: what follows the word.
-after() {
-  wanted=$1; shift
-  while [ $# -gt 1 ]; do [ "$1" != "$wanted" ] || { echo "$2"; return; }; shift; done
-}
 # What is there already is no error.
 must() {
   said=$("$@" 2>&1) && return
@@ -200,20 +195,37 @@ configure() {
   if [ -n "$gateway4" ]; then try_gateway "$gateway4" 4; step neighbour4; fi
   if [ -n "$gateway6" ]; then try_gateway "$gateway6" 6; step neighbour6; fi
   add_endpoints; step endpoints
-  [ -z "$gateway4" ] || prepare_flip -4
-  [ -z "$gateway6" ] || prepare_flip -6
+  [ -z "$gateway4" ] || prepare_flip -4 0
+  [ -z "$gateway6" ] || prepare_flip -6 1
   step prepared
 }
 
 # The first default route is the one that is used: sets old (its NIC), how (the rest of it, to
-# make it again), metric, and its_table.
+# make it again), metric, and its_table. Without any program but ip: after a move this is what a
+# guest does first.
 read_default() {  # FAMILY
-  route=$(ip "$1" route show default | grep -v " metric $own_metric" | head -n 1)
-  old=$(after dev $route) via=$(after via $route) src=$(after src $route)
-  metric=$(after metric $route)
-  case " $route " in *" onlink "*) onlink=onlink ;; *) onlink= ;; esac
-  how="${via:+via $via} dev $old $onlink ${src:+src $src}"
+  old= how= metric=
+  defaults=$(ip "$1" route show default)
+  while read -r network route; do
+    [ "$network" = default ] || continue  # busybox shows them all
+    case " $route " in *" metric $own_metric "*) continue ;; esac
+    parse_default $route
+    break
+  done << END
+$defaults
+END
   [ -n "$old" ] && its_table=$(table_of "$old")
+}
+parse_default() {  # WORDS...
+  while [ $# -gt 0 ]; do
+    case $1 in
+      dev) old=$2; how="$how dev $2" ;;
+      via|src) how="$how $1 $2" ;;
+      metric) metric=$2 ;;
+      onlink) how="$how onlink" ;;
+    esac
+    shift
+  done
 }
 # What has an address of the NIC that is the default until now keeps its way out.
 keep_way_out() {  # FAMILY
@@ -228,19 +240,26 @@ keep_way_out() {  # FAMILY
     must ip "$1" rule add from "$address" pref $old_rule lookup "$its_table"
   done
 }
-# What of the flip can be done before it.
-prepare_flip() { # FAMILY
-  if read_default "$1" && [ "$old" != "$interface" ] && ! keeps_way_out "$1"; then
-    keep_way_out "$1"
-  fi
+# What of the flip can be done before it. A default route that has the best metric gets its table's
+# number for one, by which we know it.
+prepare_flip() {  # FAMILY BEST
+  read_default "$1" && [ "$old" != "$interface" ] || return 0
+  keeps_way_out "$1" || keep_way_out "$1"
+  [ "${metric:-0}" = "$2" ] || return 0
+  case $defaults in *" metric $its_table"*) return ;; esac
+  must ip "$1" route add default $how metric "$its_table"
 }
-keeps_way_out() { ip "$1" rule list | grep -q "^$old_rule:.* lookup $its_table"; } # FAMILY
-# A default route that has the best metric gets its table's number for one, by which we know it.
+keeps_way_out() {  # FAMILY
+  said=$(ip "$1" rule list)
+  while read -r rule; do
+    case $rule in "$old_rule:"*" lookup $its_table"*) return ;; esac
+  done << END
+$said
+END
+  return 1
+}
 flip() {  # FAMILY BEST GATEWAY
-  if read_default "$1" && [ "$old" != "$interface" ]; then
-    keeps_way_out "$1" || keep_way_out "$1"
-    [ "${metric:-0}" != "$2" ] || must ip "$1" route add default $how metric "$its_table"
-  fi
+  prepare_flip "$1" "$2"
   must ip "$1" route replace default via "$3" dev "$interface" onlink metric "$2"
 }
 # One by one after all, since busybox flushes no table of IPv6's.
