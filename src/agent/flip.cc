@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::size_t kMaxWhy = 1024;  // bytes that a peer may tell
 constexpr double kMostMs = 1e9;        // likewise
+constexpr std::size_t kMostNotes = 64;
 
 }  // namespace
 
@@ -22,6 +23,7 @@ nlohmann::json to_json(const FlipReport& report) {
   } else {
     json["why"] = report.why;
   }
+  if (!report.notes.empty()) json["notes"] = report.notes;
   return json;
 }
 
@@ -32,6 +34,10 @@ FlipReport flip_report(const nlohmann::json& json) {
   if (!qemu::flag_at(json, "done")) {
     report.why = qemu::text_at(json, "why").substr(0, kMaxWhy);
     if (report.why.empty()) report.why = "not said";
+  }
+  for (const nlohmann::json& note : qemu::member(json, "notes")) {
+    if (!note.is_string() || report.notes.size() == kMostNotes) break;
+    report.notes.push_back(note.get<std::string>().substr(0, kMaxWhy));
   }
   return report;
 }
@@ -52,6 +58,7 @@ std::unique_ptr<qemu::GuestAgent> flip_to(os::Loop& loop, const Vm& vm, const Po
                      [report, name = vm.name(), told = std::move(told)](const auto& done) mutable {
                        if (done) {
                          report.took = done->took;
+                         report.notes = done->notes;
                        } else {
                          report.why = done.error().text;
                          spdlog::warn("vm {}: NIC {} is not its way out: {}", name, report.port,

@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "agent/vm.hh"
 #include "qemu/guest_network.hh"
@@ -15,7 +16,8 @@ namespace godwit::agent {
 struct FlipReport {
   std::string port;  // of the NIC
   Nanoseconds took{};
-  std::string why{};  // it was not done; empty: it was
+  std::string why{};                 // it was not done; empty: it was
+  std::vector<std::string> notes{};  // what the guest could not do besides, in its words
 };
 nlohmann::json to_json(const FlipReport& report);
 FlipReport flip_report(const nlohmann::json& json);  // a peer's

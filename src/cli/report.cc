@@ -153,8 +153,12 @@ std::string flip_part(const json& migration) {
     return fmt::format("  flip      NIC {} is not the guest's way out: {}\n",
                        text_of(*flip, "port"), text_of(*flip, "why"));
   }
-  return fmt::format("  flip      to NIC {}, {:.1f} ms after the guest ran\n",
-                     text_of(*flip, "port"), number_of(*flip, "ms"));
+  std::string text = fmt::format("  flip      to NIC {}, {:.1f} ms after the guest ran\n",
+                                 text_of(*flip, "port"), number_of(*flip, "ms"));
+  for (const json& note : flip->value("notes", json::array())) {
+    text += fmt::format("            note: {}\n", note.get<std::string>());
+  }
+  return text;
 }
 
 // A guest's clock stands still in the pause.

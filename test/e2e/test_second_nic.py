@@ -102,6 +102,7 @@ def test_what_cannot_be_configured_is_refused(abroad):
 
 def test_the_new_address_is_there_before_the_move(abroad):
     guest = Traveller(abroad, 42)
+    guest.run("mkdir /etc; echo nameserver 10.66.1.53 > /etc/resolv.conf")
     echoes = {host: Echo(guest, host) for host in ("x1", STRANGER)}
     site = abroad.godwit("h1", "migrate", guest.name, "--to", "abroad", "--strategy", "secondary-nic", expect=3)
     assert "no host abroad" in site.stderr
@@ -109,12 +110,13 @@ def test_the_new_address_is_there_before_the_move(abroad):
     assert f"{guest.second} is plugged in" in planned
     expect_no_second_nic(abroad, guest)
 
-    moved = guest.move("--strategy", "secondary-nic")
+    moved = guest.move("--strategy", "secondary-nic", "--resolver", "10.66.2.53")
     assert moved["strategy"] == "secondary-nic"
     assert moved["flip"]["done"] and moved["flip"]["port"] == guest.second, moved["flip"]
     new = guest.new_address()
     assert new.startswith("10.66.2.")
     assert guest.way_out() == ("eth1", new)
+    assert guest.run("cat /etc/resolv.conf").strip() == "nameserver 10.66.2.53"
     for host, echo in echoes.items():
         assert echo.ask() == "same", (host, guest.relocation(), guest.run("ip rule; ip route show table all"))
         assert guest.answers(host, new), (host, guest.run("ip rule; ip route show table all"))
@@ -130,6 +132,7 @@ def test_the_new_address_is_there_before_the_move(abroad):
     for what in ("deconfigure", "rm"):
         abroad.godwit("f1", "vm", "nic", what, guest.name, guest.second)
     assert guest.way_out() == ("eth0", guest.address) and list(guest.nics()) == [guest.port]
+    assert guest.run("cat /etc/resolv.conf").strip() == "nameserver 10.66.1.53"
     assert echoes["x1"].ask() == "same"
     for echo in echoes.values():
         echo.close()
