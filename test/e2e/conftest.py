@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import uuid
+import zlib
 
 import pytest
 
@@ -28,6 +29,8 @@ PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.execu
 def pytest_addoption(parser):
     parser.addoption("--fault-seed", type=int, default=datetime.date.today().toordinal(),
                      help="which crash cases ./dev test runs; default: another dozen each day")
+    parser.addoption("--draw", action="store_true",
+                     help="of the tests marked drawn only the third that --fault-seed is for, as ./dev test does")
     parser.addoption("--fault-case", action="append", default=[], metavar="POINT:FAULT",
                      help="only this crash case (repeatable)")
 
@@ -40,6 +43,20 @@ def pytest_configure(config):
     # A shell that starts us in the background has us ignore Ctrl-C, and so would what we start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "thorough: not part of ./dev test; ./dev e2e --all runs it")
+    config.addinivalue_line("markers", "drawn: ./dev test runs it each third day")
+
+
+DAYS = 3  # in which all that are drawn have run
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("draw"):
+        return
+    # By name: what is drawn does not depend on which others are selected.
+    left_out = [item for item in items if item.get_closest_marker("drawn") and
+                (zlib.crc32(f"{item.path.stem}.{item.name}".encode()) + config.getoption("fault_seed")) % DAYS]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def wait_until(condition, limit_s=20.0, what="the condition"):

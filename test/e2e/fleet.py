@@ -29,6 +29,7 @@ LOG = "/var/log/godwitd.log"
 STORM = os.environ.get("GODWIT_WIRE_STORM")
 HOOKS = "/var/lib/godwit/hooks"  # of each host its own
 BOOT_LIMIT_S = 60
+BOOT_WORDS = "console=ttyS0 quiet"  # of a guest's kernel
 MOVE_LIMIT_S = 90
 DISK_SIZE = "4m"  # of a small disk: the store of a test and its log
 
@@ -258,7 +259,7 @@ class Fleet:
         initrd = "initrd-agent.img" if guest_agent else "initrd.img"
         self.godwit(host, "vm", "run", vm.name, "--memory", memory,
                     "--kernel", self.guest / "vmlinuz", "--initrd", self.guest / initrd,
-                    "--append", f"console=ttyS0 quiet godwit.ip={vm.address}/24 "
+                    "--append", f"{BOOT_WORDS} godwit.ip={vm.address}/24 "
                     f"godwit.dirty={dirty} godwit.working-set={working_set} "
                     f"godwit.disk={disk} godwit.disk-rate={disk_rate} godwit.cached={cached}", *options)
         if nic:
@@ -289,7 +290,7 @@ class Fleet:
         """Begins to start a vm in the background: the process of the command."""
         return self.popen(host, self.bin / "godwit", "vm", "run", name, "--memory", "96MiB",
                           "--kernel", self.guest / "vmlinuz", "--initrd", self.guest / "initrd.img",
-                          "--append", "console=ttyS0 quiet")
+                          "--append", BOOT_WORDS)
 
     def vms_of(self, host):
         vms = self.get(host, "/vms")

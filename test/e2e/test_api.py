@@ -137,6 +137,7 @@ def value(metrics, name, **labels):
     return found[0]
 
 
+@pytest.mark.drawn
 def test_an_operator_moves_a_vm_from_afar(fleet, users):
     """From its start to its end through the network; answers, events, figures and records on the way."""
     document = Document(unix(fleet, "e1", "GET", "/v1/openapi.json")[1])

@@ -52,6 +52,7 @@ def test_hooks_run_before_the_pause_and_after_the_resume(fleet, hooks):
     assert "hooks     pre-pause" in shown and "hooks     post-resume" in shown
 
 
+@pytest.mark.drawn
 def test_a_hook_that_fails_or_hangs_aborts_the_move(fleet, hooks):
     hooks("e1", "pre-pause", "echo disk array says no >&2; exit 7")
     hooks("e1", "post-resume", f"echo $GODWIT_MOMENT $GODWIT_OUTCOME >>{SAID}")

@@ -160,6 +160,7 @@ THOROUGH = ("component-source.preparing.prepare_target.after", "component-source
 
 @pytest.mark.parametrize("point", [pytest.param(point, marks=pytest.mark.thorough if point in THOROUGH else [])
                                    for point in POINTS])
+@pytest.mark.drawn
 def test_it_is_at_one_host_whenever_an_agent_dies(switch, point):
     fleet, host = switch, "e1" if "source" in point else "w1"
     fleet.restart_agent(host, fault=point)
@@ -246,6 +247,7 @@ def test_a_target_that_dies_while_it_is_told_is_told_anew(switch):
 
 
 @pytest.mark.parametrize("victim", ["e1", pytest.param("w1", marks=pytest.mark.thorough)])
+@pytest.mark.drawn
 def test_a_move_stays_aborted_where_that_is_wished(switch, victim):
     fleet = switch
     started = fleet.json("e1", "migrate", "component/sw1", "--to", "w1", "--hold", "--on-restart", "abort",
@@ -355,6 +357,7 @@ def test_a_group_of_a_switch_and_its_vm_moves_as_one(fleet):
 
 
 @pytest.mark.parametrize("victim", ["e1", pytest.param("w1", marks=pytest.mark.thorough)])
+@pytest.mark.drawn
 def test_a_group_goes_on_whole_after_an_agent_was_killed(fleet, victim):
     vm = fleet.run_vm()
     fleet.godwit("e1", "component", "add", "sw1", "--ports", "2")

@@ -109,6 +109,7 @@ def test_several_disks_on_both_buses_and_in_both_formats(fleet):
     assert len(files_at(fleet, "w1")) == 3
 
 
+@pytest.mark.drawn
 def test_of_an_overlay_only_what_is_its_own_crosses(fleet):
     """The image is at both hosts; the guest has overwritten some of it."""
     noise = ("import random\n"
@@ -224,6 +225,7 @@ def wait_until_some_came(fleet, vm):
                "some of a disk")
 
 
+@pytest.mark.drawn
 def test_aborted_while_it_is_copied(fleet):
     vm = run_writer(fleet, *WITH_DATA)
     write_noise(fleet, "e1", 0, NOISE_MIB)
@@ -237,6 +239,7 @@ def test_aborted_while_it_is_copied(fleet):
     expect_intact(vm)
 
 
+@pytest.mark.drawn
 def test_aborted_before_anything_is_copied(fleet):
     """A few milliseconds apart: at each of them QEMU is asked for something else, and has to answer."""
     vm = fleet.run_vm(disks=["root,size=32MiB"])
@@ -251,6 +254,7 @@ def test_aborted_before_anything_is_copied(fleet):
 
 
 @pytest.mark.parametrize("victim", [pytest.param("e1", marks=pytest.mark.thorough), "w1"])
+@pytest.mark.drawn
 def test_an_agent_is_killed_while_disks_are_copied(fleet, victim):
     """The next move goes on with what came, unless its operator wants nothing of it."""
     vm = run_writer(fleet, *WITH_DATA)
@@ -285,6 +289,7 @@ def test_the_source_s_agent_is_killed_and_goes_on_with_another_move(fleet):
     expect_intact(vm)
 
 
+@pytest.mark.drawn
 def test_a_cut_link_holds_the_guest_s_writes_up_once(fleet):
     vm = run_writer(fleet)
     move = fleet.begin_move(vm, "e1", "w1", "--hold", *fleet.PATIENT)
@@ -486,6 +491,7 @@ def test_a_vm_boots_from_its_disk_and_goes_on_elsewhere(fleet):
     assert ("bare", "root") not in disks_at(fleet, "e1") and files_at(fleet, "e1") == []
 
 
+@pytest.mark.drawn
 def test_a_stopped_vm_keeps_its_disks(fleet):
     vm = fleet.run_vm(disks=["root,size=16MiB"])
     fleet.godwit("e1", "vm", "stop", vm.name, "--force")

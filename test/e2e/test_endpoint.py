@@ -10,7 +10,7 @@ import time
 
 import pytest
 from conftest import ROOT, Lab, build_directory, wait_until
-from fleet import Fleet, Probe, Vm
+from fleet import BOOT_WORDS, Fleet, Probe, Vm
 from test_nat import DataCentre, ProbeFrom
 
 ABROAD = ROOT / "examples" / "abroad"
@@ -35,7 +35,7 @@ class Guest(Vm):
         fleet.godwit(host, "vm", "run", self.name, "--memory", "128MiB", "--nic", self.port,
                      *(["--guest-agent"] if guest_agent else []), "--kernel", fleet.guest / "vmlinuz",
                      "--initrd", initrd or fleet.guest / ("initrd-agent.img" if guest_agent else "initrd.img"),
-                     "--append", f"console=ttyS0 quiet godwit.ip={self.address}/24 godwit.gw={net}.1 "
+                     "--append", f"{BOOT_WORDS} godwit.ip={self.address}/24 godwit.gw={net}.1 "
                      f"godwit.dirty=2mbit godwit.working-set=4MiB {words}")
         fleet.godwit(host, "connect", self.port, self.uplink)
         wait_until(lambda: self.answers(correspondent), 60, lambda: f"{self.name}: {self.on_console()}{fleet.logs()}")
@@ -169,6 +169,7 @@ def test_connections_live_on_without_the_site_that_they_began_at(abroad):
     probe.expect_nothing_lost()
 
 
+@pytest.mark.drawn
 def test_a_correspondent_without_agent_is_relayed_for_its_time(abroad):
     guest = Guest(abroad, 21)
     idle, busy = Echo(guest, STRANGER), Echo(guest, STRANGER)
@@ -233,6 +234,7 @@ def expect_as_if_it_had_not_been(abroad, guest, known):
     assert known.ask() == "same"
 
 
+@pytest.mark.drawn
 def test_what_was_agreed_is_undone_with_the_move(abroad):
     guest = Guest(abroad, 23)
     known = Echo(guest, "x1")
@@ -289,6 +291,7 @@ def answers(echoes):
     return [each.ask() for each in echoes]
 
 
+@pytest.mark.drawn
 def test_a_guest_comes_home_with_all_its_connections(abroad):
     guest = Guest(abroad, 29)
     older = [Echo(guest, host) for host in ("x1", STRANGER)]

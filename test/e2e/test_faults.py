@@ -141,6 +141,7 @@ def test_cut_while_copying_is_survived(fleet):
         expect_at_target(fleet, vm, identifier)
 
 
+@pytest.mark.drawn
 def test_cut_for_ever_while_copying(fleet):
     with watched(fleet, Probe.expect_nothing_lost) as vm:
         identifier = begin_slow(fleet, vm)
@@ -165,6 +166,7 @@ def test_cut_after_release_waits_for_the_target(fleet):
         expect_at_target(fleet, vm, identifier)
 
 
+@pytest.mark.drawn
 def test_operator_resolves_when_the_target_is_destroyed(fleet):
     vm = fleet.run_vm()
     with Observer(vm):
@@ -182,6 +184,7 @@ def test_operator_resolves_when_the_target_is_destroyed(fleet):
         expect_at_source(fleet, vm, identifier)
 
 
+@pytest.mark.drawn
 def test_operator_gives_up_at_the_target(fleet):
     """The source has released the vm and cannot be reached: the target's refusal gives it back."""
     with watched(fleet) as vm:
@@ -221,6 +224,7 @@ def all_tcp_but(fleet, lanes):
         fleet.lab.exec("e1", "nft", "delete table inet firewall")
 
 
+@pytest.mark.drawn
 def test_operator_resolves_when_the_source_is_destroyed(fleet):
     """All of the vm has come, and the source dies before its word does."""
     vm = fleet.run_vm()

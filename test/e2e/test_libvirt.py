@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from conftest import COMMAND_LIMIT_S, wait_until
 from domains import DISK, DOMAIN, Libvirt
-from fleet import Vm
+from fleet import BOOT_WORDS, Vm
 from test_disks import expect_intact, written
 
 NET = "10.77.0"
@@ -34,7 +34,7 @@ def domain(fleet, libvirt):
     fleet.godwit("client", "port", "add", "lan-client", "--uplink", "--address", f"{NET}.1/24")
     fleet.godwit("e1", "connect", "lan-e1", "lan-w1")
     fleet.godwit("e1", "connect", "lan-out", "lan-client")
-    words = f"console=ttyS0 quiet nokaslr godwit.ip={NET}.2/24 godwit.dirty=2mbit godwit.working-set=4MiB"
+    words = f"{BOOT_WORDS} nokaslr godwit.ip={NET}.2/24 godwit.dirty=2mbit godwit.working-set=4MiB"
     libvirt.start_domain("e1", (fleet.guest / "vmlinuz", fleet.guest / "initrd.img"),
                          f"{words} godwit.disk=vda godwit.disk-rate=2mbit", memory_mib=128, disk_size="128M")
     vm = Vm(fleet, NAME, NET, None)
@@ -130,6 +130,7 @@ def copying(fleet, move):
     ("e1", "libvirt.released.commit.before"),
     pytest.param("w1", "libvirt.preparing.run.before", marks=pytest.mark.thorough),
     pytest.param("w1", "libvirt.preparing.run.after", marks=pytest.mark.thorough)])
+@pytest.mark.drawn
 def test_an_agent_is_killed_as_the_domain_changes_hands(fleet, libvirt, domain, host, point):
     """libvirt has handed it over, and nobody has said yet that it may run: it stands until somebody does."""
     fleet.restart_agent(host, point)

@@ -308,6 +308,7 @@ def known_pages(move):
     return pages_of(move, "known")
 
 
+@pytest.mark.drawn
 def test_a_vm_that_comes_back_brings_what_differs(fleet):
     """Its old host still knows most of its memory; for an hour, unless it is told to keep none."""
     fleet.restart_agent("w1", options=("--known-memory", "none"))
@@ -392,6 +393,7 @@ def test_what_vms_of_a_group_have_in_common_is_sent_once(fleet):
     assert [pages_of(member, "group") for member in apart["members"]] == [0, 0]
 
 
+@pytest.mark.drawn
 def test_a_group_moves_whole_or_not_at_all(fleet):
     vms = [fleet.run_vm(nic=False) for _ in range(2)]
     group = fleet.json("e1", "migrate", *(vm.name for vm in vms), "--to", "w1", *fleet.PATIENT,

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from conftest import ROOT, Lab, wait_until
-from fleet import HOOKS, Fleet, Probe, Vm
+from fleet import BOOT_WORDS, HOOKS, Fleet, Probe, Vm
 
 DATA_CENTRE = ROOT / "examples" / "data-centre"
 HOSTS = [f"{rack}{n}" for rack in "abcd" for n in (1, 2)]
@@ -25,7 +25,7 @@ class Guest(Vm):
         fleet.godwit(host, "port", "add", self.uplink, "--uplink", "--guest", self.address, "--guest", self.address6)
         fleet.godwit(host, "vm", "run", self.name, "--memory", "128MiB", "--nic", self.port,
                      "--kernel", fleet.guest / "vmlinuz", "--initrd", fleet.guest / "initrd.img",
-                     "--append", f"console=ttyS0 quiet godwit.ip={self.address}/24 godwit.gw=10.66.1.1 "
+                     "--append", f"{BOOT_WORDS} godwit.ip={self.address}/24 godwit.gw=10.66.1.1 "
                      f"godwit.ip6={self.address6}/128 godwit.gw6=fe80::1 "
                      "godwit.dirty=2mbit godwit.working-set=4MiB")
         fleet.godwit(host, "connect", self.port, self.uplink)
@@ -169,6 +169,7 @@ def centre(shared):
 @pytest.mark.parametrize("ways", [(("c2", True), ("d1", True), ("a1", False)),
                                   pytest.param((("b1", True), ("d2", True), ("a2", False), ("c1", True), ("a1", False)),
                                                marks=pytest.mark.thorough)])
+@pytest.mark.drawn
 def test_a_guest_goes_about_and_comes_home(centre, ways):
     """With (host, whether rules are left)."""
     guest = Guest(centre, 20)
@@ -301,6 +302,7 @@ def test_foreign_rules_are_named_and_pruned(centre):
     guest.expect_answers()
 
 
+@pytest.mark.drawn
 def test_the_source_s_agent_dies_when_the_guest_has_left(centre):
     """Nobody waits for it: the fabric leads past it, and it is told when it is back."""
     guest = Guest(centre, 29)

@@ -164,6 +164,7 @@ def test_the_source_s_qemu_dies_while_memory_follows(fleet):
     fleet.wait_for_nothing_of(vm, "e1")
 
 
+@pytest.mark.drawn
 def test_a_vm_that_converges_needs_no_postcopy(fleet):
     vm = fleet.run_vm()
     moved = fleet.json("e1", "migrate", vm.name, "--to", "w1", "--max-downtime", "3s",
@@ -172,6 +173,7 @@ def test_a_vm_that_converges_needs_no_postcopy(fleet):
     fleet.wait_for_nothing_of(vm, "e1")
 
 
+@pytest.mark.drawn
 def test_an_abort_before_it_leaves_the_vm_where_it_is(fleet):
     vm = fleet.run_vm(**DIVERGES)
     with Observer(vm):

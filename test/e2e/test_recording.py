@@ -8,6 +8,7 @@ import json
 import os
 import signal
 
+import pytest
 from conftest import wait_until
 from fleet import Observer, Probe
 
@@ -60,6 +61,7 @@ def stops(fleet, vm):
     return [line for line in fleet.log("e1").splitlines() if f'"{vm.name}"' in line and "STOP" in line]
 
 
+@pytest.mark.drawn
 def test_a_guest_is_recorded_and_moves_afterwards(fleet):
     vm = fleet.run_vm()
     with Observer(vm):

@@ -68,6 +68,7 @@ def test_a_replica_follows_and_a_move_sends_what_it_lacks(fleet):
     expect_intact(vm)
 
 
+@pytest.mark.drawn
 def test_a_replica_outlives_its_guest_and_nothing_is_left_of_one_that_is_removed(fleet):
     vm = run_writer(fleet)
     fleet.godwit("e1", "replica", "add", vm.name, "--to", "w1")

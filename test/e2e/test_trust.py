@@ -9,7 +9,7 @@ import json
 
 import pytest
 from conftest import Lab, build_directory, wait_until
-from fleet import LOG, Fleet, pid_namespace
+from fleet import BOOT_WORDS, LOG, Fleet, pid_namespace
 
 LAB = """
 sites:
@@ -356,7 +356,7 @@ def test_a_vm_moves_within_its_fleet_and_keeps_its_wire(fleets):
     vm = fleets.new_vm()
     fleets.godwit("a1", "vm", "run", vm.name, "--memory", "96MiB", "--kernel", fleets.guest / "vmlinuz",
                   "--initrd", fleets.guest / "initrd.img", "--nic", vm.port,
-                  "--append", f"console=ttyS0 quiet godwit.ip={vm.address}/24 godwit.dirty=1mbit")
+                  "--append", f"{BOOT_WORDS} godwit.ip={vm.address}/24 godwit.dirty=1mbit")
     fleets.godwit("b1", "port", "add", vm.uplink, "--uplink", "--address", f"{vm.net}.1/24")
     fleets.trust("a1", "b1", "beta", vm.port)
     fleets.trust("b1", "a1", "alpha", vm.uplink)
