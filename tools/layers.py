@@ -20,6 +20,7 @@ MAY_LINK = {
     "http": {"base", "os"},
     "qemu": {"base", "os"},
     "store": {"base", "os"},
+    "etcd": {"base", "os"},
     "doctor": {"base", "os", "crypto", "http", "qemu"},
     "migrate": {"base"},
     "nbd": {"base"},

@@ -9,6 +9,7 @@
 #include "agent/fabrics.hh"
 #include "agent/fleet.hh"
 #include "agent/images.hh"
+#include "agent/mapping.hh"
 #include "agent/metrics.hh"
 #include "agent/migrations.hh"
 #include "agent/network.hh"
@@ -40,6 +41,7 @@ struct Parts {
   Relocations& relocations;
   EndpointParts& endpoint;
   Migrations& migrations;
+  Mappings& mappings;
   Recordings& recordings;
   store::Store& store;
   Events& events;

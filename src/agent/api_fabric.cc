@@ -1,4 +1,5 @@
-// Routes of the fabric, a routed data centre, and of what follows guests through it.
+// Routes of the fabric, a routed data centre, and of what follows guests through it: which are
+// where, too.
 #include "agent/api.hh"
 #include "agent/api_answers.hh"
 
@@ -18,6 +19,17 @@ void add_fabric_routes(http::Server& server, Parts parts) {
     fabric["relays"] = parts.endpoint.source.describe();
     fabric["associations"] = parts.endpoint.associations.describe();
     responder.json(200, fabric);
+  });
+  server.route("GET", "/v1/mappings", [parts](const Request& request, Responder responder) {
+    // What is agreed about guests elsewhere has no tenant.
+    auto associations = request.caller->tenant.empty() ? parts.endpoint.associations.describe()
+                                                       : nlohmann::json::array();
+    parts.mappings.list(request.caller->tenant,
+                        [later = shared(responder),
+                         associations = std::move(associations)](nlohmann::json told) mutable {
+                          told["associations"] = std::move(associations);
+                          later->json(200, told);
+                        });
   });
   server.route("POST", "/v1/fabric", Access::root,
                [parts](const Request& request, Responder responder) {

@@ -73,6 +73,7 @@ class ApiTest : public testing::Test {
                          .relocations = relocations_,
                          .endpoint = endpoint_,
                          .migrations = migrations_,
+                         .mappings = mappings_,
                          .recordings = recordings_,
                          .store = *store_,
                          .events = events_,
@@ -198,6 +199,14 @@ class ApiTest : public testing::Test {
                           .peers = fleet_,
                           .events = events_},
                          no_hosts};
+  const MappingConfig mapping_;
+  Mappings mappings_{{.loop = loop_,
+                      .host = config_.name,
+                      .site = config_.site,
+                      .config = mapping_,
+                      .store = *store_,
+                      .guests = [](const auto&) { return std::vector<LocatedGuest>(); }},
+                     nullptr};
   Recordings recordings_{loop_, vms_, migrations_};
   Audit audit_{config_.audit()};
   bool revoked_ = false;

@@ -440,9 +440,14 @@ void Associations::forget(const std::string& key) {
 nlohmann::json Associations::describe() const {
   nlohmann::json list = nlohmann::json::array();
   for (const auto& [key, each] : associations_) {
+    nlohmann::json addresses = nlohmann::json::array();
+    if (const auto& agreed = each.current ? each.current : each.staged) {
+      for (const auto& [address, way] : agreed->on_the_way) addresses.push_back(address.text());
+    }
     list.push_back({{"guest", each.name},
                     {"host", each.holder},
                     {"correspondents", agent::to_json(each.correspondents)},
+                    {"addresses", addresses},
                     {"direct", each.current.has_value()}});
     if (each.with != context_.config.name) list.back()["agreed_with"] = each.with;
   }

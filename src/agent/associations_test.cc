@@ -26,6 +26,7 @@ TEST_F(AssociationsTest, WhatIsAgreedIsRedirectedOnceTheGuestIsThere) {
   EXPECT_EQ(coming(), (std::set<json>{element(way, kQ, kP), element(way, kOwn, kP)}));
   EXPECT_EQ(labelled().size(), 3U);
   EXPECT_EQ(associations->describe()[0], (json{{"guest", "db"},
+                                               {"addresses", json::array({kP.text()})},
                                                {"host", "f1"},
                                                {"correspondents", {kOwn.text(), kQ.text()}},
                                                {"direct", true}}));

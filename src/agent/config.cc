@@ -133,6 +133,7 @@ Config parse_command_line(int argc, char** argv) {
   if (!is_for_manual) config.name = default_name();
   config.known_memory = default_known_memory();
   add_options(app, config);
+  add_mapping_options(app, config.mapping);
   if (is_for_manual) {
     fmt::print("{}", manual::page(app, argv[2]));
     std::exit(0);
@@ -156,6 +157,7 @@ Config parse_command_line(int argc, char** argv) {
   if (config.relay_rate != "none" && !parse_bit_rate(config.relay_rate)) {
     fail_setup("--relay {}: write a rate like 100mbit, or none", config.relay_rate);
   }
+  check(config.mapping);
   return config;
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "agent/mapping_config.hh"
 #include "base/units.hh"
 #include "wire/limits.hh"
 
@@ -41,6 +42,7 @@ struct Config {
   std::string libvirt = "qemu:///system";
   HookPolicy hooks;
   bool ignore_failed_hooks = false;  // of pre-pause, which otherwise end the move
+  MappingConfig mapping;
   bool verbose = false;
 
   std::filesystem::path socket() const { return run_dir / "godwitd.sock"; }

@@ -15,7 +15,9 @@
 #include "agent/config.hh"
 #include "agent/contents.hh"
 #include "agent/digest_key.hh"
+#include "agent/mapping.hh"
 #include "base/result.hh"
+#include "etcd/client.hh"
 #include "os/service.hh"
 
 namespace godwit::agent {
@@ -84,6 +86,16 @@ bool changes_contents(std::string_view event, const nlohmann::json& data) {
          (event == "vm" && text_field_or(data, "event", "") == "removed");
 }
 
+// Where guests are may be another now.
+bool moves_guests(std::string_view event) {
+  return event == "port" || event == "wire" || event == "vm" || event == "relocation";
+}
+
+std::unique_ptr<etcd::Keys> etcd_of(os::Loop& loop, const MappingConfig& config) {
+  if (!config.is_wanted()) return nullptr;
+  return std::make_unique<etcd::Client>(loop, config.etcd);
+}
+
 // The parts, each after those that it uses. What they tell those above them goes through handlers,
 // which are called from the loop, when all are there.
 class Agent final {
@@ -145,6 +157,15 @@ class Agent final {
                      .peers = fleet_,
                      .events = events_},
                     [this](const std::string& name) { return fleet_.hosts_called(name); }),
+        mappings_(
+            {.loop = loop_,
+             .host = config.name,
+             .site = config.site,
+             .config = config_.mapping,
+             .store = *store_,
+             .guests =
+                 [this](const std::set<PortId>& known) { return located_guests(network_, known); }},
+            etcd_of(loop_, config_.mapping)),
         recordings_(loop_, vms_, migrations_),
         audit_(config.audit()),
         gate_(
@@ -173,6 +194,10 @@ class Agent final {
     events_.observe([this](std::string_view name, const nlohmann::json& data) {
       audit_migration(audit_, name, data);
       if (changes_contents(name, data)) contents_.look();
+      if (moves_guests(name)) mappings_.look_soon();
+      if (name == "port" && text_field_or(data, "event", "") == "removed") {
+        mappings_.port_removed(text_field_or(data, "name", ""));
+      }
     });
     serve_api();
     network_.path_changed = [this](const std::string& host) {
@@ -199,6 +224,7 @@ class Agent final {
     relocations_.start();
     endpoint_.kernel.start();
     migrations_.start();
+    mappings_.start();
     replicas_.start();
     contents_.start();
     network_.sweep_nics();
@@ -245,6 +271,7 @@ class Agent final {
                          .relocations = relocations_,
                          .endpoint = endpoint_,
                          .migrations = migrations_,
+                         .mappings = mappings_,
                          .recordings = recordings_,
                          .store = *store_,
                          .events = events_,
@@ -379,6 +406,7 @@ class Agent final {
   EndpointParts endpoint_;
   Relocations relocations_;
   Migrations migrations_;
+  Mappings mappings_;
   Recordings recordings_;
   Audit audit_;
   ApiGate gate_;

@@ -7,6 +7,7 @@
 #include <ostream>
 
 #include "cli/complete.hh"
+#include "cli/mapping.hh"
 #include "cli/options.hh"
 #include "manual/mdoc.hh"
 
@@ -47,6 +48,7 @@ void build(CLI::App& app, Context& context) {
   add_topology(app, context);
   add_pool(app, context);
   add_fabric(app, context);
+  add_mapping(app, context);
   add_rule(app, context);
   add_image(app, context);
   add_vm(app, context);
