@@ -3,14 +3,14 @@
 #include <algorithm>
 #include <charconv>
 
+#include "base/base64.hh"
+
 namespace godwit::etcd {
 
 using nlohmann::json;
 
 namespace {
 
-constexpr std::string_view kDigits =
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 constexpr std::size_t kMostErrorText = 300;
 constexpr std::size_t kMostToken = 4096;  // a JWT may be some hundred bytes
 
@@ -48,8 +48,7 @@ Result<> add_keys(const json& answer, Found& found) {
   for (const json& pair : pairs) {
     const auto key = from_base64(text_at(pair, "key"));
     const auto value = from_base64(text_at(pair, "value"));
-    if (!key) return std::unexpected(key.error());
-    if (!value) return std::unexpected(value.error());
+    if (!key || !value) return fail("etcd's answer has no base64 where it should");
     const auto changed = revision(text_at(pair, "mod_revision"));
     if (!changed) return std::unexpected(changed.error());
     found[*key] = {.text = *value, .revision = *changed};
@@ -64,41 +63,6 @@ Result<> is_of_etcd(const json& answer) {
 }
 
 }  // namespace
-
-std::string to_base64(std::string_view text) {
-  std::string coded;
-  coded.reserve((text.size() + 2) / 3 * 4);
-  for (std::size_t at = 0; at < text.size(); at += 3) {
-    const auto byte = [&](std::size_t i) -> std::uint32_t {
-      return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0U;
-    };
-    const std::uint32_t bits = byte(0) << 16U | byte(1) << 8U | byte(2);
-    const std::size_t count = std::min<std::size_t>(text.size() - at, 3) + 1;
-    for (std::size_t i = 0; i < 4; ++i) {
-      coded += i < count ? kDigits[bits >> (18 - 6 * i) & 63U] : '=';
-    }
-  }
-  return coded;
-}
-
-Result<std::string> from_base64(std::string_view text) {
-  if (text.size() % 4 != 0) return fail("etcd's answer has no base64 where it should");
-  for (int padding = 0; padding < 2 && text.ends_with('='); ++padding) text.remove_suffix(1);
-  std::string plain;
-  plain.reserve(text.size() / 4 * 3 + 2);
-  std::uint32_t bits = 0;
-  unsigned count = 0;
-  for (const char c : text) {
-    const auto digit = kDigits.find(c);
-    if (digit == std::string_view::npos) return fail("etcd's answer has no base64 where it should");
-    bits = bits << 6U | static_cast<std::uint32_t>(digit);
-    count += 6;
-    if (count < 8) continue;
-    count -= 8;
-    plain += static_cast<char>(bits >> count & 0xffU);
-  }
-  return plain;
-}
 
 json read_request(const std::vector<std::string>& keys) {
   json ranges = json::array();

@@ -3,7 +3,8 @@
 // JSON, in which bytes are base64, 64-bit numbers are texts, and what is zero, false or empty is
 // absent. Answers are a stranger's: what is not understood is an error, never an exception.
 #include <nlohmann/json.hpp>
-#include <string_view>
+#include <string>
+#include <vector>
 
 #include "etcd/keys.hh"
 
@@ -23,8 +24,5 @@ Result<bool> write_answer(const nlohmann::json& answer);
 Result<std::string> authenticate_answer(const nlohmann::json& answer);  // the token
 // What an answer says that is none: one line of printable characters, cut; empty: it says nothing.
 std::string error_text(const nlohmann::json& answer);
-
-std::string to_base64(std::string_view text);  // RFC 4648, 4
-Result<std::string> from_base64(std::string_view text);
 
 }  // namespace godwit::etcd

@@ -4,6 +4,7 @@
 #include <array>
 #include <utility>
 
+#include "base/base64.hh"
 #include "qemu/json.hh"
 
 namespace godwit::qemu {
@@ -18,28 +19,9 @@ constexpr std::uint64_t kSyncId = 4747;
 constexpr Nanoseconds kAskStatusAgain = milliseconds(50);
 constexpr std::size_t kMostQuoted = 300;  // bytes of the guest's words in an error of ours
 
-int base64_digit(char c) {
-  constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  const auto at = kDigits.find(c);
-  return at == kDigits.npos ? -1 : static_cast<int>(at);
-}
-
-// RFC 4648, 4; up to the first character that is none of its digits.
-std::string from_base64(std::string_view text) {
-  std::string out;
-  unsigned bits = 0;
-  int count = 0;
-  for (const char c : text) {
-    const int digit = base64_digit(c);
-    if (digit < 0) break;
-    bits = (bits << 6U | static_cast<unsigned>(digit)) & 0xffffU;
-    count += 6;
-    if (count < 8) continue;
-    count -= 8;
-    out += static_cast<char>(bits >> static_cast<unsigned>(count) & 0xffU);
-  }
-  return out;
+// Nothing, where a guest says what is no base64.
+std::string output(const json& reply, const char* key) {
+  return from_base64(text_at(reply, key)).value_or("");
 }
 
 std::string why_no_programs(const std::string& error) {
@@ -188,8 +170,8 @@ void GuestAgent::ask_status(const std::shared_ptr<Run>& run) {
       // As a shell counts those that a signal ended.
       const auto signal = std::min<std::uint64_t>(unsigned_at(*reply, "signal"), 127);
       return ran(run, GuestOutput{.exit_code = static_cast<int>(signal > 0 ? 128 + signal : code),
-                                  .out = from_base64(text_at(*reply, "out-data")),
-                                  .err = from_base64(text_at(*reply, "err-data"))});
+                                  .out = output(*reply, "out-data"),
+                                  .err = output(*reply, "err-data")});
     }
     if (loop_.now() >= run->deadline) {
       return ran(run, fail("has not ended within {}", to_text(run->limit)));

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/base64.hh"
 #include "base/test_directory.hh"
 #include "os/child.hh"
 #include "os/test_wait.hh"
@@ -19,20 +20,6 @@ using nlohmann::json;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-std::string to_base64(std::string_view text) {
-  constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  unsigned bits = 0, count = 0;
-  for (const std::byte c : as_bytes(text)) {
-    bits = bits << 8U | std::to_integer<unsigned>(c);
-    for (count += 8; count >= 6; count -= 6) out += kDigits[bits >> (count - 6) & 63U];
-    bits &= (1U << count) - 1;
-  }
-  if (count > 0) out += kDigits[bits << (6 - count) & 63U];
-  return out;
-}
 
 NicSpec example() {
   return {.port = *PortId::parse("b0000000000000000000000000000002"),
