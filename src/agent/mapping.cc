@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/utc_text.hh"
 #include "os/wall_clock.hh"
 #include "qemu/json.hh"
 
@@ -111,7 +112,7 @@ void Mappings::know(Place place) {
   Entry& entry = at->second;
   const bool is_same = !is_new && entry.is == Is::here && entry.place.port == place.port &&
                        entry.place.epoch == place.epoch;
-  place.since = is_same ? entry.place.since : rfc3339(os::wall_clock_seconds());
+  place.since = is_same ? entry.place.since : utc_text(os::wall_clock_seconds());
   if (is_same && entry.place == place) return;
   const bool is_to_be_kept = !is_same || entry.place.vm != place.vm || !entry.is_kept;
   entry = {.place = std::move(place), .is_kept = entry.is_kept, .due = context_.loop.now()};

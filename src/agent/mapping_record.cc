@@ -1,12 +1,10 @@
 #include "agent/mapping_record.hh"
 
-#include <fmt/chrono.h>
-
-#include <ctime>
 #include <map>
 #include <ranges>
 #include <tuple>
 
+#include "base/utc_text.hh"
 #include "qemu/json.hh"
 
 namespace godwit::agent {
@@ -77,10 +75,6 @@ std::int64_t revision(const etcd::Found& found, const std::string& key) {
 }
 
 }  // namespace
-
-std::string rfc3339(std::int64_t seconds_since_1970) {
-  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time_t{seconds_since_1970}));
-}
 
 std::vector<LocatedGuest> located_guests(const Network& network, const std::set<PortId>& known) {
   std::vector<LocatedGuest> guests;
@@ -218,11 +212,8 @@ json parse_mapping(const std::string& text, const std::string& tenant, std::int6
   }
   const auto mobile = parse_ip(qemu::text_at(told, "mobile"));
   mapping["mobile"] = mobile ? json(mobile->text()) : json();
-  std::tm since{};
-  const std::string said = mapping["since"];
-  const char* end = ::strptime(said.c_str(), "%Y-%m-%dT%H:%M:%SZ", &since);
-  if (end != nullptr && *end == '\0') {
-    mapping["age_s"] = std::max<std::int64_t>(0, now_s - ::timegm(&since));
+  if (const auto since = parse_utc(mapping["since"])) {
+    mapping["age_s"] = std::max<std::int64_t>(0, now_s - *since);
   }
   return mapping;
 }

@@ -65,6 +65,4 @@ struct Publisher {
 nlohmann::json parse_mapping(const std::string& text, const std::string& tenant,
                              std::int64_t now_s);
 
-std::string rfc3339(std::int64_t seconds_since_1970);
-
 }  // namespace godwit::agent

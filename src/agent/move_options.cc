@@ -1,8 +1,8 @@
 #include "agent/move_options.hh"
 
-#include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "base/utc_text.hh"
 #include "stream/transfer_frame.hh"
 
 namespace godwit::agent {
@@ -133,10 +133,9 @@ Result<std::int64_t> start_time(const nlohmann::json& request) {
   if (!request.contains("at")) return 0;
   const auto text = text_field(request, "at");
   if (!text) return std::unexpected(text.error());
-  std::tm utc{};
-  const char* end = ::strptime(text->c_str(), "%Y-%m-%dT%H:%M:%SZ", &utc);
-  if (end == nullptr || *end != 0) return fail("'at' is a UTC time like 2026-11-21T22:30:00Z");
-  return ::timegm(&utc);
+  const auto time = parse_utc(*text);
+  if (!time) return fail("'at' is a UTC time like 2026-11-21T22:30:00Z");
+  return *time;
 }
 
 Result<MoveChanges> read_changes(const nlohmann::json& request) {

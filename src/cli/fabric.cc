@@ -1,9 +1,9 @@
 // godwit fabric set|show|rm: the routed data centre in which guests keep their addresses.
 #include <ostream>
 
+#include "base/utc_text.hh"
 #include "cli/options.hh"
 #include "cli/table.hh"
-#include "cli/when.hh"
 #include "cli/yaml_document.hh"
 #include "translate/fabric.hh"
 

@@ -4,11 +4,11 @@
 #include <ostream>
 
 #include "base/bytes.hh"
+#include "base/utc_text.hh"
 #include "cli/interrupt.hh"
 #include "cli/options.hh"
 #include "cli/progress.hh"
 #include "cli/table.hh"
-#include "cli/when.hh"
 
 namespace godwit::cli {
 namespace {

@@ -3,6 +3,7 @@
 #include <ostream>
 #include <set>
 
+#include "base/utc_text.hh"
 #include "cli/follow.hh"
 #include "cli/options.hh"
 #include "cli/report.hh"

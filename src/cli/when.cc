@@ -48,14 +48,6 @@ Result<std::time_t> parse_clock_time(const std::string& text, std::time_t now) {
 
 }  // namespace
 
-std::string utc_text(std::time_t time) {
-  std::tm utc{};
-  ::gmtime_r(&time, &utc);
-  std::array<char, 32> text{};
-  const std::size_t size = std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &utc);
-  return {text.data(), size};
-}
-
 Result<std::time_t> parse_when(std::string_view text, std::time_t now) {
   if (text.starts_with('+')) {
     const auto delay = parse_duration(text.substr(1));

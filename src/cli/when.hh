@@ -9,9 +9,7 @@
 
 namespace godwit::cli {
 
-// Seconds since 1970 to "2026-11-21T22:30:00Z" and from TIME; `now` as time(2) gives it. A time
-// that has passed is an error.
-std::string utc_text(std::time_t time);
+// Seconds since 1970; `now` as time(2) gives it. A time that has passed is an error.
 Result<std::time_t> parse_when(std::string_view text, std::time_t now);
 
 }  // namespace godwit::cli

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include "base/utc_text.hh"
+
 namespace godwit::cli {
 namespace {
 
