@@ -15,6 +15,8 @@
 namespace godwit::agent {
 namespace {
 
+constexpr Nanoseconds kPartAfter = milliseconds(500);
+
 // The same whenever the agent makes its interface: others remember it. Locally administered.
 os::MacAddress mac_of(const PortId& port) {
   os::MacAddress mac;
@@ -292,6 +294,7 @@ Result<const os::Fd*> Network::attach_nic(PortId port, const std::string& vm) {
   const bool arriving = arriving_.contains(port);
   const auto found = arriving ? arriving_.find(port) : ports_.find(port);
   if (!arriving && found == ports_.end()) return fail("vm {}: its port is not here", vm);
+  parting_.erase(port);  // it is back already
   try {
     auto pair =
         std::make_shared<os::TapPair>(os::TapPair::create({.name = os::TapPair::name_of(port)}));
@@ -393,9 +396,20 @@ void Network::release(const std::vector<PortId>& all, Epoch epoch, std::function
     wires_.detach(port);
     if (const WireRecord* wire = wire_at(port)) store_.erase(store_kind(*wire), port.text());
     wires_of_.erase(port);
+    part_later(port);
     forget_port(port);
   }
   (void)store_.end_group();  // on a full disk it waits
+}
+
+// Taking a pair of TAPs apart waits for all of the kernel's CPUs, some 20 ms, in which nobody would
+// be answered: next is the guest's uplink, which follows it.
+void Network::part_later(const PortId& port) {
+  const auto found = devices_.find(port);
+  if (found == devices_.end()) return;
+  if (!std::holds_alternative<std::shared_ptr<os::TapPair>>(found->second)) return;
+  parting_[port] = {.device = found->second,
+                    .timer = loop_.after(kPartAfter, [this, port] { parting_.erase(port); })};
 }
 
 bool Network::has_other_port(const std::string& name, const PortId& port) const {

@@ -160,6 +160,10 @@ class Network final {
     std::string name, tenant, host;
     Epoch epoch = 1;
   };
+  struct Parting {
+    PortDevice device;
+    os::Loop::Timer timer;
+  };
   struct Waiting {  // when_prepared()
     std::vector<PortId> ports;
     Done done;
@@ -178,6 +182,7 @@ class Network final {
   void save(const PortRecord& record);
   void save(const WireRecord& record);
   void forget_port(const PortId& port);
+  void part_later(const PortId& port);
   void have_run(const std::vector<PortId>& ports, std::function<void(Held)> done);
   void unroute(const PortRecord& record);
   const PortRecord* uplink_of_guest(const Ip& address) const;
@@ -225,6 +230,7 @@ class Network final {
   std::map<PortId, PortRecord> ports_;
   std::map<PortId, WireRecord> wires_of_;  // by local port
   std::map<PortId, PortDevice> devices_;
+  std::map<PortId, Parting> parting_;  // of guests that have left
   std::map<PortId, os::Masquerade> masquerades_;
   std::map<std::string, std::string> paths_;     // by host, the one in use
   std::set<PortId> held_ready_;                  // HELD here, channels up
