@@ -17,13 +17,13 @@ void add_host_routes(http::Server& server, Parts parts) {
   server.route("GET", "/v1/host", [parts](const Request& request, Responder responder) {
     nlohmann::json host = parts.fleet.describe();
     host["version"] = GODWIT_VERSION;
-    host["capabilities"] = qemu::to_json(parts.vms.host());
-    host["accelerator"] = to_text(parts.vms.host().accelerator);
-    if (!parts.vms.notice().empty()) host["notice"] = parts.vms.notice();
+    host["capabilities"] = qemu::to_json(parts.host.vms.host());
+    host["accelerator"] = to_text(parts.host.vms.host().accelerator);
+    if (!parts.host.vms.notice().empty()) host["notice"] = parts.host.vms.notice();
     if (const auto kept = parts.store.catch_up(); !kept) host["notice"] = kept.error().text;
     host["you"] = to_json(*request.caller);
     host["you"]["tenant"] = request.caller->tenant;
-    parts.network.describe_datagrams(
+    parts.host.network.describe_datagrams(
         [later = shared(responder), host = std::move(host)](const nlohmann::json& known) mutable {
           host.update(known);
           later->json(200, host);

@@ -3,48 +3,21 @@
 // in docs/protocol/api.md and openapi.json. Thin: each route parses, calls one of the agent's
 // parts, and answers. What a caller's tenant must not see is absent for it.
 #include "agent/audit.hh"
-#include "agent/components.hh"
-#include "agent/device_driver.hh"
-#include "agent/disks.hh"
-#include "agent/fabrics.hh"
 #include "agent/fleet.hh"
-#include "agent/images.hh"
-#include "agent/mapping.hh"
+#include "agent/host_parts.hh"
 #include "agent/metrics.hh"
-#include "agent/migrations.hh"
-#include "agent/network.hh"
-#include "agent/recording.hh"
-#include "agent/relocations.hh"
-#include "agent/replicas.hh"
 #include "agent/users.hh"
-#include "agent/vm_nics.hh"
-#include "agent/vms.hh"
 #include "http/server.hh"
-#include "store/store.hh"
 
 namespace godwit::agent {
 
 struct Parts {
   os::Loop& loop;
   const Config& config;
-  Fleet& fleet;
-  Network& network;
-  Components& components;
-  DeviceDriver& device;
-  Images& images;
-  Disks& disks;
-  Vms& vms;
-  VmNics& nics;
-  Volumes& volumes;
-  Replicas& replicas;
-  Fabrics& fabrics;
-  Relocations& relocations;
-  EndpointParts& endpoint;
-  Migrations& migrations;
-  Mappings& mappings;
-  Recordings& recordings;
   store::Store& store;
   Events& events;
+  Fleet& fleet;
+  HostParts& host;
   Users& users;
   Audit& audit;
   Metrics& metrics;

@@ -14,22 +14,22 @@ void add_fabric_routes(http::Server& server, Parts parts) {
     if (!request.caller->tenant.empty()) {
       return responder.error(kForbidden, "the fabric is for those who see all tenants");
     }
-    nlohmann::json fabric = parts.fabrics.describe();
-    fabric["relocations"] = parts.relocations.describe();
-    fabric["relays"] = parts.endpoint.source.describe();
-    fabric["associations"] = parts.endpoint.associations.describe();
+    nlohmann::json fabric = parts.host.fabrics.describe();
+    fabric["relocations"] = parts.host.relocations.describe();
+    fabric["relays"] = parts.host.endpoint.source.describe();
+    fabric["associations"] = parts.host.endpoint.associations.describe();
     responder.json(200, fabric);
   });
   server.route("GET", "/v1/mappings", [parts](const Request& request, Responder responder) {
     // What is agreed about guests elsewhere has no tenant.
-    auto associations = request.caller->tenant.empty() ? parts.endpoint.associations.describe()
+    auto associations = request.caller->tenant.empty() ? parts.host.endpoint.associations.describe()
                                                        : nlohmann::json::array();
-    parts.mappings.list(request.caller->tenant,
-                        [later = shared(responder),
-                         associations = std::move(associations)](nlohmann::json told) mutable {
-                          told["associations"] = std::move(associations);
-                          later->json(200, told);
-                        });
+    parts.host.mappings.list(request.caller->tenant,
+                             [later = shared(responder),
+                              associations = std::move(associations)](nlohmann::json told) mutable {
+                               told["associations"] = std::move(associations);
+                               later->json(200, told);
+                             });
   });
   server.route("POST", "/v1/fabric", Access::root,
                [parts](const Request& request, Responder responder) {
@@ -38,10 +38,10 @@ void add_fabric_routes(http::Server& server, Parts parts) {
                  if (!file->is_object()) {
                    return responder.error(kBadRequest, "a fabric is an object", 2);
                  }
-                 answer(responder, parts.fabrics.set(*file));
+                 answer(responder, parts.host.fabrics.set(*file));
                });
   server.route("DELETE", "/v1/fabric", Access::root, [parts](const Request&, Responder responder) {
-    answer(responder, parts.fabrics.set(nullptr));
+    answer(responder, parts.host.fabrics.set(nullptr));
   });
 }
 

@@ -19,7 +19,7 @@ bool may_use(const Request& request, const nlohmann::json& image) {
 }
 
 bool sees_vm(Parts parts, const Request& request, const std::string& name) {
-  const auto vm = parts.vms.show(name);
+  const auto vm = parts.host.vms.show(name);
   return vm && sees(request, *vm);
 }
 
@@ -36,7 +36,7 @@ nlohmann::json as_seen(Parts parts, const Request& request, nlohmann::json image
 // The image as the agent knows it, or the 404 was sent.
 std::optional<nlohmann::json> image_of(Parts parts, const Request& request, Responder& responder) {
   const std::string& name = request.parameter("name");
-  const auto image = parts.images.show(name);
+  const auto image = parts.host.images.show(name);
   return known(image, image && may_use(request, *image), "image", name, parts.config.name,
                responder);
 }
@@ -56,17 +56,17 @@ void add_image(Parts parts, const Request& request, Responder responder) {
   if (!body || !claim_tenant(request, *body, responder)) return;
   const auto files = check_files(parts.config, *request.caller, *body, {"file"});
   if (!files) return responder.error(kForbidden, files.error().text);
-  const auto begun = parts.images.add(*body);
+  const auto begun = parts.host.images.add(*body);
   if (!begun) return responder.error(kConflict, begun.error().text);
-  responder.json(kAccepted, *parts.images.show(text_field_or(*body, "name", "")));
+  responder.json(kAccepted, *parts.host.images.show(text_field_or(*body, "name", "")));
 }
 
 void verify_image(Parts parts, const Request& request, Responder responder) {
   if (!own_image_of(parts, request, responder)) return;
   const std::string& name = request.parameter("name");
-  const auto begun = parts.images.verify(name);
+  const auto begun = parts.host.images.verify(name);
   if (!begun) return responder.error(kConflict, begun.error().text);
-  responder.json(kAccepted, as_seen(parts, request, *parts.images.show(name)));
+  responder.json(kAccepted, as_seen(parts, request, *parts.host.images.show(name)));
 }
 
 void remove_image(Parts parts, const Request& request, Responder responder) {
@@ -78,7 +78,7 @@ void remove_image(Parts parts, const Request& request, Responder responder) {
     return responder.error(kConflict,
                            fmt::format("image {} is used by vms of other tenants too", name));
   }
-  answer(responder, parts.images.remove(name));
+  answer(responder, parts.host.images.remove(name));
 }
 
 }  // namespace
@@ -86,7 +86,7 @@ void remove_image(Parts parts, const Request& request, Responder responder) {
 void add_image_routes(http::Server& server, Parts parts) {
   server.route("GET", "/v1/images", [parts](const Request& request, Responder responder) {
     std::vector<nlohmann::json> seen;
-    for (auto& image : parts.images.list()) {
+    for (auto& image : parts.host.images.list()) {
       if (may_use(request, image)) seen.push_back(as_seen(parts, request, std::move(image)));
     }
     responder.json(200, seen);

@@ -39,12 +39,12 @@ void prune(Parts parts, const Request& request, Responder responder) {
 FleetRules fleet_rules(Parts parts) {
   std::vector<std::string> hosts;
   for (const auto& [host, addresses] : parts.fleet.host_addresses()) hosts.push_back(host);
-  return {parts.device, parts.fleet, std::move(hosts)};
+  return {parts.host.device, parts.fleet, std::move(hosts)};
 }
 
 void add_rule_routes(http::Server& server, Parts parts) {
   server.route("GET", "/v1/rules", [parts](const Request& request, Responder responder) {
-    if (sees_rules(request, responder)) responder.json(200, parts.device.describe());
+    if (sees_rules(request, responder)) responder.json(200, parts.host.device.describe());
   });
   server.route("GET", "/v1/fleet-rules", [parts](const Request& request, Responder responder) {
     if (!sees_rules(request, responder)) return;

@@ -10,7 +10,6 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "agent/contents.hh"
 #include "base/test_directory.hh"
 #include "os/memory_stream.hh"
 #include "os/test_wait.hh"
@@ -59,29 +58,14 @@ class ApiTest : public testing::Test {
     });
     add_routes(server_, {.loop = loop_,
                          .config = config_,
-                         .fleet = fleet_,
-                         .network = network_,
-                         .components = components_,
-                         .device = device_,
-                         .images = images_,
-                         .disks = disks_,
-                         .vms = vms_,
-                         .nics = nics_,
-                         .volumes = volumes_,
-                         .replicas = replicas_,
-                         .fabrics = fabrics_,
-                         .relocations = relocations_,
-                         .endpoint = endpoint_,
-                         .migrations = migrations_,
-                         .mappings = mappings_,
-                         .recordings = recordings_,
                          .store = *store_,
                          .events = events_,
+                         .fleet = fleet_,
+                         .host = host_,
                          .users = users_,
                          .audit = audit_,
                          .metrics = metrics_});
-    network_.use_peers(fleet_);
-    network_.use_trust(fleet_.trust());
+    host_.network.use_trust(fleet_.trust());
     fleet_.online = [](const std::shared_ptr<os::UdpSocket>&) {};
     for (const char* tenant : {"red", "blue"}) {
       qemu::VmSpec spec;
@@ -95,7 +79,8 @@ class ApiTest : public testing::Test {
                                    .process = {.pid = 1, .start_time = 77},
                                    .stopped = "for this test",
                                    .arriving = {}}));
-      EXPECT_TRUE(network_.add_port({{"name", std::string(tenant) + "-port"}, {"tenant", tenant}}));
+      EXPECT_TRUE(
+          host_.network.add_port({{"name", std::string(tenant) + "-port"}, {"tenant", tenant}}));
     }
   }
 
@@ -144,85 +129,21 @@ class ApiTest : public testing::Test {
   os::Loop loop_;
   std::unique_ptr<store::Store> store_ = store::make_memory_store();
   Events events_;
-  WireThreads wires_{loop_, "e1", {}, {}};
-  Network network_{loop_, config_, *store_, wires_, events_};
-  Components components_{loop_, config_, *store_, network_, wires_, events_};
-  DeviceDriver device_{loop_, config_, *store_, events_};
   Fleet fleet_{loop_, config_, *store_, events_, {}};
+  HostParts host_{{.loop = loop_,
+                   .config = config_,
+                   .store = *store_,
+                   .peers = fleet_,
+                   .events = events_,
+                   .hosts_called = [](auto&&) { return std::vector<std::string>(); },
+                   .wire_control = [](auto&&...) {}}};
   Users users_{config_, *store_, fleet_};
-  Images images_{loop_, config_, *store_, events_};
-  Disks disks_{config_, *store_, images_};
-  Vms vms_{loop_, config_, *store_, network_, disks_, events_};
-  VmNics nics_{loop_, config_, vms_, network_};
-  static std::vector<std::string> no_hosts(const std::string&) { return {}; }
-  Replicas replicas_{{.loop = loop_,
-                      .config = config_,
-                      .store = *store_,
-                      .vms = vms_,
-                      .disks = disks_,
-                      .peers = fleet_,
-                      .events = events_},
-                     no_hosts};
-  KnownMemory known_{loop_, Bytes(crypto::KeyedHash::kKeySize), ByteCount{0}};
-  Contents contents_{loop_, config_, Bytes(crypto::KeyedHash::kKeySize), images_, disks_};
-  Volumes volumes_{loop_, config_};
-  Fabrics fabrics_{*store_, fleet_, events_};
-  EndpointParts endpoint_{{.loop = loop_,
-                           .config = config_,
-                           .store = *store_,
-                           .network = network_,
-                           .peers = fleet_,
-                           .device = device_,
-                           .fabrics = fabrics_,
-                           .events = events_}};
-  Relocations relocations_{{.loop = loop_,
-                            .config = config_,
-                            .store = *store_,
-                            .network = network_,
-                            .peers = fleet_,
-                            .device = device_,
-                            .events = events_},
-                           fabrics_,
-                           endpoint_};
-  Migrations migrations_{{.loop = loop_,
-                          .config = config_,
-                          .store = *store_,
-                          .network = network_,
-                          .components = components_,
-                          .vms = vms_,
-                          .disks = disks_,
-                          .replicas = replicas_,
-                          .known = known_,
-                          .contents = contents_,
-                          .volumes = volumes_,
-                          .relocations = relocations_,
-                          .peers = fleet_,
-                          .events = events_},
-                         no_hosts};
-  const MappingConfig mapping_;
-  Mappings mappings_{{.loop = loop_,
-                      .host = config_.name,
-                      .site = config_.site,
-                      .config = mapping_,
-                      .store = *store_,
-                      .guests = [](const auto&) { return std::vector<LocatedGuest>(); }},
-                     nullptr};
-  Recordings recordings_{loop_, vms_, migrations_};
   Audit audit_{config_.audit()};
   bool revoked_ = false;
   Instant now_{};
   ApiGate gate_{audit_, [this](const std::string&) { return revoked_; }, [this] { return now_; }};
-  Metrics metrics_{{.loop = loop_,
-                    .config = config_,
-                    .fleet = fleet_,
-                    .wires = wires_,
-                    .network = network_,
-                    .components = components_,
-                    .vms = vms_,
-                    .migrations = migrations_,
-                    .replicas = replicas_,
-                    .gate = gate_},
-                   events_};
+  Metrics metrics_{
+      {.loop = loop_, .config = config_, .fleet = fleet_, .host = host_, .gate = gate_}, events_};
   http::Server server_{loop_};
 
   const Caller root_{
@@ -313,8 +234,8 @@ TEST_F(ApiTest, OtherTenantsAreAbsent) {
 }
 
 TEST_F(ApiTest, WiresOfOtherTenantsCannotBeMade) {
-  ASSERT_TRUE(network_.add_port({{"name", "red-2"}, {"tenant", "red"}}));
-  ASSERT_TRUE(network_.add_port({{"name", "blue-2"}, {"tenant", "blue"}}));
+  ASSERT_TRUE(host_.network.add_port({{"name", "red-2"}, {"tenant", "red"}}));
+  ASSERT_TRUE(host_.network.add_port({{"name", "blue-2"}, {"tenant", "blue"}}));
   const Json blues = {{"a", "blue-port"}, {"b", "blue-2"}},
              reds = {{"a", "red-port"}, {"b", "red-2"}};
   EXPECT_THAT(ask(red_, "POST", "/v1/wires", blues).text,
@@ -384,14 +305,16 @@ TEST_F(ApiTest, AnotherTenantsImageIsAbsentUnlessItIsPublic) {
   std::filesystem::create_directories(config_.library());
   // QEMU's user, who looks at images, passes through.
   std::filesystem::permissions(directory_.path(), std::filesystem::perms(0711));
-  images_.start([](const std::string&) { return std::vector<std::string>{"red-vm", "blue-vm"}; });
+  host_.images.start(
+      [](const std::string&) { return std::vector<std::string>{"red-vm", "blue-vm"}; });
   const auto source = (config_.state_dir / "disk").string();
   std::ofstream(source) << "content";
   for (const auto& [name, tenant, is_public] :
        {std::tuple("reds", "red", false), {"blues", "blue", false}, {"all", "blue", true}}) {
     const Json wish = {{"name", name}, {"file", source}, {"tenant", tenant}, {"public", is_public}};
     ASSERT_EQ(ask(root_, "POST", "/v1/images", wish).status, 202);
-    ASSERT_TRUE(os::run_until(loop_, [&] { return images_.usable(name, tenant).has_value(); }));
+    ASSERT_TRUE(
+        os::run_until(loop_, [&] { return host_.images.usable(name, tenant).has_value(); }));
   }
   EXPECT_EQ(names(red_, "/v1/images"), (std::set<std::string>{"all", "reds"}));
   EXPECT_EQ(names(all_, "/v1/images"), (std::set<std::string>{"all", "blues", "reds"}));
@@ -512,8 +435,8 @@ TEST_F(ApiTest, EventsGoOnWhereTheyWere) {
   const std::string missed = events(all_, "0badf00d-1");
   EXPECT_THAT(missed, HasSubstr("event: missed"));
   const std::string here = id_of(missed);
-  ASSERT_TRUE(network_.add_port({{"name", "red-2"}, {"tenant", "red"}}));
-  ASSERT_TRUE(network_.add_port({{"name", "blue-2"}, {"tenant", "blue"}}));
+  ASSERT_TRUE(host_.network.add_port({{"name", "red-2"}, {"tenant", "red"}}));
+  ASSERT_TRUE(host_.network.add_port({{"name", "blue-2"}, {"tenant", "blue"}}));
   const std::string both = events(all_, here);
   EXPECT_THAT(both, HasSubstr("red-2"));
   EXPECT_THAT(both, HasSubstr("blue-2"));

@@ -6,11 +6,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "agent/components.hh"
-#include "agent/contents.hh"
-#include "agent/relocations.hh"
-#include "agent/replicas.hh"
-#include "agent/source_move.hh"
+#include "agent/host_parts.hh"
 
 namespace godwit::agent {
 
@@ -44,26 +40,13 @@ AnId an_id(unsigned char last) {
 
 class HostTest : public testing::Test {
  protected:
-  explicit HostTest(std::filesystem::path run_dir) {
-    config_.name = "w1";
-    config_.run_dir = std::move(run_dir);
-    network_.use_peers(peers_);
-  }
-  SourceMove::Context context() {
-    return {.loop = loop_,
-            .config = config_,
-            .store = *store_,
-            .network = network_,
-            .components = components_,
-            .vms = vms_,
-            .disks = disks_,
-            .replicas = replicas_,
-            .known = known_,
-            .contents = contents_,
-            .volumes = volumes_,
-            .relocations = relocations_,
-            .peers = peers_,
-            .events = events_};
+  explicit HostTest(const std::filesystem::path& run_dir) : config_(config_in(run_dir)) {}
+
+  static Config config_in(const std::filesystem::path& run_dir) {
+    Config config;
+    config.name = "w1";
+    config.run_dir = run_dir;
+    return config;
   }
 
   Config config_;
@@ -72,43 +55,13 @@ class HostTest : public testing::Test {
   std::unique_ptr<store::Store> store_ = store::open_on(disk_);
   Events events_;
   SilentPeers peers_;
-  WireThreads wires_{loop_, "w1", {}, {.control = [](auto&&...) {}, .event = [](auto&&...) {}}};
-  Network network_{loop_, config_, *store_, wires_, events_};
-  Components components_{loop_, config_, *store_, network_, wires_, events_};
-  Images images_{loop_, config_, *store_, events_};
-  Disks disks_{config_, *store_, images_};
-  Vms vms_{loop_, config_, *store_, network_, disks_, events_};
-  static std::vector<std::string> no_hosts(const std::string&) { return {}; }
-  Replicas replicas_{{.loop = loop_,
-                      .config = config_,
-                      .store = *store_,
-                      .vms = vms_,
-                      .disks = disks_,
-                      .peers = peers_,
-                      .events = events_},
-                     no_hosts};
-  KnownMemory known_{loop_, Bytes(crypto::KeyedHash::kKeySize), ByteCount{0}};
-  Contents contents_{loop_, config_, Bytes(crypto::KeyedHash::kKeySize), images_, disks_};
-  Volumes volumes_{loop_, config_};
-  DeviceDriver device_{loop_, config_, *store_, events_};
-  Fabrics fabrics_{*store_, peers_, events_};
-  EndpointParts endpoint_{{.loop = loop_,
-                           .config = config_,
-                           .store = *store_,
-                           .network = network_,
-                           .peers = peers_,
-                           .device = device_,
-                           .fabrics = fabrics_,
-                           .events = events_}};
-  Relocations relocations_{{.loop = loop_,
-                            .config = config_,
-                            .store = *store_,
-                            .network = network_,
-                            .peers = peers_,
-                            .device = device_,
-                            .events = events_},
-                           fabrics_,
-                           endpoint_};
+  HostParts host_{{.loop = loop_,
+                   .config = config_,
+                   .store = *store_,
+                   .peers = peers_,
+                   .events = events_,
+                   .hosts_called = [](auto&&) { return std::vector<std::string>(); },
+                   .wire_control = [](auto&&...) {}}};
 };
 
 }  // namespace godwit::agent

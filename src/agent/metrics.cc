@@ -89,24 +89,25 @@ void Metrics::add_ended(const nlohmann::json& migration) {
 }
 
 void Metrics::text(const std::string& tenant, std::function<void(std::string)> done) {
-  sources_.network.list_wires(tenant, [this, tenant, done](const nlohmann::json& wires) {
-    sources_.components.port_counters([this, tenant, done, wires](const nlohmann::json& ports) {
-      sources_.wires.stats_and_losses(
-          [this, tenant, done, wires, ports](const WireThreads::Stats& stats) {
-            Exposition out;
-            write_agent(out);
-            write_sessions(out);
-            write_vms(out, tenant);
-            write_wires(out, wires);
-            write_components(out, tenant, ports);
-            write_wire_threads(out, stats);
-            write_moves(out, tenant);
-            write_running(out, tenant);
-            write_replicas(out, tenant);
-            write_pauses(out, tenant);
-            done(out.text());
-          });
-    });
+  sources_.host.network.list_wires(tenant, [this, tenant, done](const nlohmann::json& wires) {
+    sources_.host.components.port_counters(
+        [this, tenant, done, wires](const nlohmann::json& ports) {
+          sources_.host.wires.stats_and_losses(
+              [this, tenant, done, wires, ports](const WireThreads::Stats& stats) {
+                Exposition out;
+                write_agent(out);
+                write_sessions(out);
+                write_vms(out, tenant);
+                write_wires(out, wires);
+                write_components(out, tenant, ports);
+                write_wire_threads(out, stats);
+                write_moves(out, tenant);
+                write_running(out, tenant);
+                write_replicas(out, tenant);
+                write_pauses(out, tenant);
+                done(out.text());
+              });
+        });
   });
 }
 
@@ -164,7 +165,7 @@ void Metrics::write_sessions(Exposition& out) const {
 
 void Metrics::write_vms(Exposition& out, const std::string& tenant) const {
   std::map<std::pair<std::string, std::string>, int> count;
-  for (const auto& vm : sources_.vms.list()) {
+  for (const auto& vm : sources_.host.vms.list()) {
     const std::string owner = vm.value("tenant", "");
     if (tenant.empty() || owner == tenant) ++count[{owner, vm.value("state", "")}];
   }
@@ -251,7 +252,7 @@ void Metrics::write_wire_threads(Exposition& out, const WireThreads::Stats& stat
               "Frames for a wire thread that was too far behind the one that had them.",
               static_cast<double>(stats.crossing_dropped));
   out.family("godwit_wire_thread_cpu_seconds_total", "counter", "CPU time of threads with wires.");
-  const auto times = sources_.wires.cpu_times();
+  const auto times = sources_.host.wires.cpu_times();
   for (std::size_t i = 0; i < times.size(); ++i) {
     out.sample(std::chrono::duration<double>(times[i]).count(), {{"thread", std::to_string(i)}});
   }
@@ -259,7 +260,7 @@ void Metrics::write_wire_threads(Exposition& out, const WireThreads::Stats& stat
 
 // Those away from here that are not over.
 std::vector<nlohmann::json> Metrics::running() const {
-  auto all = sources_.migrations.list();
+  auto all = sources_.host.migrations.list();
   std::erase_if(all, [this](const nlohmann::json& migration) {
     const std::string state = migration.value("state", "");
     return migration.value("from", "") != sources_.config.name || state == "done" ||
@@ -298,7 +299,7 @@ void Metrics::write_moves(Exposition& out, const std::string& tenant) const {
 }
 
 void Metrics::write_replicas(Exposition& out, const std::string& tenant) const {
-  auto replicas = sources_.replicas.list();
+  auto replicas = sources_.host.replicas.list();
   std::erase_if(replicas, [&](const nlohmann::json& replica) {
     return !tenant.empty() && replica.value("tenant", "") != tenant;
   });

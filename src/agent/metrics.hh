@@ -10,11 +10,9 @@
 #include <vector>
 
 #include "agent/api_gate.hh"
-#include "agent/components.hh"
 #include "agent/exposition.hh"
 #include "agent/fleet.hh"
-#include "agent/migrations.hh"
-#include "agent/replicas.hh"
+#include "agent/host_parts.hh"
 
 namespace godwit::agent {
 
@@ -25,13 +23,8 @@ class Metrics final {
   struct Sources {
     os::Loop& loop;
     const Config& config;
-    Fleet& fleet;
-    WireThreads& wires;
-    Network& network;
-    Components& components;
-    Vms& vms;
-    Migrations& migrations;
-    const Replicas& replicas;
+    const Fleet& fleet;
+    HostParts& host;
     const ApiGate& gate;
   };
   Metrics(Sources sources, Events& events);

@@ -50,10 +50,10 @@ class MigrationsTest : public HostTest {
 
   Result<Json> ask(const std::string& method, const Json& body) {
     Result<Json> answer = fail("not answered");
-    migrations_.on_request({.peer = "e1",
-                            .method = method,
-                            .answer = [&](const Result<Json>& given) { answer = given; }},
-                           body);
+    host_.migrations.on_request({.peer = "e1",
+                                 .method = method,
+                                 .answer = [&](const Result<Json>& given) { answer = given; }},
+                                body);
     return answer;
   }
 
@@ -69,28 +69,27 @@ class MigrationsTest : public HostTest {
 
   static inline const MigrationId kMove = an_id<MigrationId>(8);
   qemu::VmSpec spec_;
-  Migrations migrations_{context(), no_hosts};
 };
 
 TEST_F(MigrationsTest, ARefusedMoveOfLongAgoLeavesTheVmThatCameLater) {
   have_vm();
   remember_target(migrate::TargetState::refused);
-  migrations_.start();
+  host_.migrations.start();
   EXPECT_TRUE(has_vm());
 }
 
 TEST_F(MigrationsTest, AnInterruptedMoveTakesItsWaitingGuestWithIt) {
   have_vm(kMove);
   remember_target(migrate::TargetState::preparing);
-  migrations_.start();
+  host_.migrations.start();
   EXPECT_FALSE(has_vm());
 }
 
 TEST_F(MigrationsTest, AnOwnersEntryOfLongAgoDoesNotRunTheVmThatArrivesNow) {
   have_vm(an_id<MigrationId>(9));
   remember_target(migrate::TargetState::owner);
-  migrations_.start();
-  EXPECT_TRUE(vms_.is_arriving("web", an_id<MigrationId>(9)));
+  host_.migrations.start();
+  EXPECT_TRUE(host_.vms.is_arriving("web", an_id<MigrationId>(9)));
   EXPECT_FALSE(store_->find("port", spec_.nics[0].port.text())) << "its port is not ours yet";
 }
 
@@ -104,7 +103,7 @@ TEST_F(MigrationsTest, ADrainingMoveLeavesTheVmThatHasReturned) {
   record.state = migrate::SourceState::draining;
   record.process = {.pid = 1, .start_time = 33};  // an earlier QEMU of the same pid
   store_->put("migration-source", kMove.text(), to_json(record));
-  migrations_.start();
+  host_.migrations.start();
   EXPECT_TRUE(has_vm());
 }
 
@@ -123,7 +122,7 @@ class WaitingGroupTest : public MigrationsTest {
       record.group = GroupPlace{.id = kGroup, .index = index, .of = 2, .in_order = true};
       store_->put("component-source", record.id.text(), to_json(record));
     }
-    migrations_.start();
+    host_.migrations.start();
   }
   std::vector<SourceRecord> records() {
     std::vector<SourceRecord> all;
@@ -139,21 +138,22 @@ class WaitingGroupTest : public MigrationsTest {
 TEST_F(WaitingGroupTest, WaitsForItsTimeAfterARestart) {
   remember(os::wall_clock_seconds() + 3600, false);
   loop_.run_once(milliseconds(1));
-  const Json group = *migrations_.show(kGroup.text());
+  const Json group = *host_.migrations.show(kGroup.text());
   EXPECT_EQ(group["state"], "planned");
   EXPECT_EQ(group["in_order"], true);
   EXPECT_EQ(group["members"].size(), 2U);
-  EXPECT_TRUE(migrations_.is_moving("component/sw1"));
-  EXPECT_TRUE(migrations_.abort(kGroup.text()));
-  EXPECT_EQ(migrations_.show(kGroup.text())->at("state"), "aborted");
+  EXPECT_TRUE(host_.migrations.is_moving("component/sw1"));
+  EXPECT_TRUE(host_.migrations.abort(kGroup.text()));
+  EXPECT_EQ(host_.migrations.show(kGroup.text())->at("state"), "aborted");
 }
 
 // There is nothing to move, and nobody to move it to: it ends, and has been begun.
 TEST_F(WaitingGroupTest, BeginsWhenItsTimeComes) {
   remember(os::wall_clock_seconds() + 1, false);
-  EXPECT_EQ(migrations_.show(kGroup.text())->at("state"), "planned");
+  EXPECT_EQ(host_.migrations.show(kGroup.text())->at("state"), "planned");
   const auto begun = [this] {
-    return migrations_.show(kGroup.text())->at("members")[0]["reason"] == "the component is gone";
+    return host_.migrations.show(kGroup.text())->at("members")[0]["reason"] ==
+           "the component is gone";
   };
   while (!begun()) loop_.run_once(milliseconds(100));
 }
@@ -220,7 +220,7 @@ class ComponentMigrationsTest : public MigrationsTest {
     }
     component->id = an_id<ComponentId>(3);
     // Answered when its ports are ready, or it is over.
-    migrations_.on_request(
+    host_.migrations.on_request(
         {.peer = "e1", .method = "component.prepare", .answer = [](const Result<Json>&) {}},
         {{"id", kMove.text()},
          {"component", fabric::to_json(*component)},
@@ -232,18 +232,18 @@ class ComponentMigrationsTest : public MigrationsTest {
     if (hex) body["state"] = *hex;
     return ask("component.state", body);
   }
-  std::string target_state() { return migrations_.show(kMove.text())->at("state"); }
+  std::string target_state() { return host_.migrations.show(kMove.text())->at("state"); }
 };
 
 TEST_F(ComponentMigrationsTest, StateComesInPushes) {
   prepare();
   StatePacker packer(kMove);
   const Bytes first = packer.pack(1, kState), second = packer.pack(2, kState);
-  migrations_.on_state("e1", first);
+  host_.migrations.on_state("e1", first);
   EXPECT_TRUE(tell(1));
   EXPECT_TRUE(tell(1)) << "told again: it is taken once";
-  migrations_.on_state("c1", second);  // of somebody else
-  migrations_.on_state("e1", second);
+  host_.migrations.on_state("c1", second);  // of somebody else
+  host_.migrations.on_state("e1", second);
   EXPECT_TRUE(tell(2));
   EXPECT_EQ(target_state(), "copying");
 }
@@ -267,18 +267,18 @@ TEST_F(ComponentMigrationsTest, AMoveEndsWithAPushThatIsDamaged) {
   prepare();
   Bytes body = StatePacker(kMove).pack(1, kState);
   body[30] ^= std::byte{0xff};
-  migrations_.on_state("e1", body);
+  host_.migrations.on_state("e1", body);
   EXPECT_FALSE(tell(1));
   EXPECT_EQ(target_state(), "aborted");
 }
 
 TEST_F(ComponentMigrationsTest, HostilePushesAreDropped) {
   prepare();
-  migrations_.on_state("e1", {});
-  migrations_.on_state("e1", Bytes(27, std::byte{0}));
-  migrations_.on_state("e1", Bytes(1 << 20, std::byte{0xff}));
-  migrations_.on_state("e1", StatePacker(an_id<MigrationId>(99)).pack(1, kState));
-  migrations_.on_state("e1", StatePacker(kMove).pack(1, kState));
+  host_.migrations.on_state("e1", {});
+  host_.migrations.on_state("e1", Bytes(27, std::byte{0}));
+  host_.migrations.on_state("e1", Bytes(1 << 20, std::byte{0xff}));
+  host_.migrations.on_state("e1", StatePacker(an_id<MigrationId>(99)).pack(1, kState));
+  host_.migrations.on_state("e1", StatePacker(kMove).pack(1, kState));
   EXPECT_TRUE(tell(1)) << "what came before has done no harm";
 }
 
@@ -314,7 +314,7 @@ TEST_F(MigrationsTest, HostileNetworkRequestsAreAnsweredNotThrown) {
     for (const Json& body : {Json(nullptr), Json(1), Json("x"), Json::array({1}),
                              Json{{"wires", 3}, {"id", 1}, {"name", false}, {"a", -1}},
                              Json{{"wires", {1, "x", nullptr}}, {"id", std::string(32, 'f')}}}) {
-      EXPECT_NO_THROW(network_.on_request(
+      EXPECT_NO_THROW(host_.network.on_request(
           {.peer = "e1", .method = method, .answer = [](const Result<Json>&) {}}, body))
           << method << body.dump();
     }

@@ -29,7 +29,8 @@ class PreflightTest : public HostTest {
   // Names of the checks that failed, and what they say.
   std::vector<std::pair<std::string, std::string>> failures() {
     std::optional<Findings> findings;
-    preflight(context(), vm_, "e1", Wish{}, [&](Findings found) { findings = std::move(found); });
+    preflight(host_.of_moves, vm_, "e1", Wish{},
+              [&](Findings found) { findings = std::move(found); });
     EXPECT_TRUE(os::run_until(loop_, [&] { return findings.has_value(); }));
     std::vector<std::pair<std::string, std::string>> failed;
     for (const Check& check : findings.value_or(Findings{}).checks) {

@@ -35,7 +35,7 @@ class SourceMoveTest : public HostTest {
         "vm", "web",
         to_json(VmRecord{
             .spec = spec_, .process = qemu_->process().identity(), .stopped = {}, .arriving = {}}));
-    vms_.start();
+    host_.vms.start();
   }
   static const TestDirectory& directory() {
     static const TestDirectory directory;
@@ -72,7 +72,7 @@ class SourceMoveTest : public HostTest {
     record.epoch = 2;
     record.process = qemu_->process().identity();
     record.state = SourceState::aborting;
-    auto short_of_patience = context();
+    auto short_of_patience = host_.of_moves;
     short_of_patience.give_back_bound = kSoon;
     move_.emplace(short_of_patience, record);
     move_->restart();
