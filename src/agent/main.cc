@@ -137,10 +137,6 @@ class Agent final {
   }
 
   void run() {
-    const auto signals = loop_.on_signals({SIGINT, SIGTERM}, [this](int signal) {
-      spdlog::info("{}: ending; vms go on running", strsignal(signal));
-      loop_.stop();
-    });
     host_.start();
     fleet_.start();
     users_.start();
@@ -282,6 +278,11 @@ class Agent final {
 
   const Config& config_;
   os::Loop loop_;
+  // Before there are other threads: these would not have them blocked.
+  os::Loop::Watch signals_ = loop_.on_signals({SIGINT, SIGTERM}, [this](int signal) {
+    spdlog::info("{}: ending; vms go on running", strsignal(signal));
+    loop_.stop();
+  });
   std::unique_ptr<store::Store> store_;
   Events events_;
   Fleet fleet_;

@@ -187,9 +187,9 @@ class Fleet:
             self.agents[host] = pids[0] if pids else None
         return self.agents[host]
 
-    def kill_agent(self, host):
+    def kill_agent(self, host, by=signal.SIGKILL):
         pid = self.agent(host)
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, by)
         wait_until(lambda: not is_alive(pid), 20, f"the end of the agent on {host}")
 
     def start_agent(self, host, fault=None, limits=(), options=(), patient=True, storm=STORM):

@@ -169,7 +169,9 @@ def test_restarted_agent_adopts_its_vm(fleet):
     vm = fleet.run_vm()
     with Observer(vm):
         before = vm.counted()
-        fleet.restart_agent("e1")
+        fleet.kill_agent("e1", by=signal.SIGTERM)  # as systemd ends it
+        assert "vms go on running" in fleet.log("e1").splitlines()[-1]
+        fleet.start_agent("e1")
         assert fleet.where(vm.name) == ["e1"]
         vm.wait_until_it_answers(20)
         assert vm.counted() > before
