@@ -280,7 +280,12 @@ def test_a_cap_holds_for_what_it_has_learned(switch):
     fleet = switch
     crowd(fleet)
     started = fleet.json("e1", "migrate", "component/sw1", "--to", "w1", "--hold", "--bandwidth", "16kbit", "--detach")
-    progress = wait_until(lambda: fleet.migration("e1", started["id"]).get("progress"), 20, "progress")
+
+    def known_progress():
+        told = fleet.migration("e1", started["id"]).get("progress")
+        return told if told and told["total_bytes"] > 0 else None
+
+    progress = wait_until(known_progress, 20, "progress")
     # 64 KiB may go at once, then a second message waits for half a minute.
     assert progress["phase"] == "copying" and progress["sent_bytes"] < 120_000 and progress["remaining_bytes"] > 1000, \
         progress
