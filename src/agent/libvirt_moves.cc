@@ -1,5 +1,7 @@
 #include "agent/libvirt_moves.hh"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <array>
 
@@ -127,6 +129,10 @@ void LibvirtMoves::described(const Ask& wanted, const Result<nlohmann::json>& fo
   wanted->checks.push_back(runs ? passed("domain", told) : failed("domain", told));
   for (const std::string& obstacle : domain->obstacles) {
     wanted->checks.push_back(failed("domain", obstacle));
+  }
+  for (const std::string& warning : domain->warnings) {
+    wanted->checks.push_back(passed("warning", warning));
+    spdlog::warn("libvirt domain {}: {}", domain->name, warning);
   }
   wanted->record.move.vm = std::string(kLibvirtPrefix) + domain->name;
   wanted->record.domain = *std::move(domain);

@@ -135,7 +135,11 @@ Result<Domain> describe(virDomain& domain) {
   const std::unique_ptr<char, decltype(&std::free)> xml(virDomainGetXMLDesc(&domain, 0),
                                                         &std::free);
   if (!xml) return failed("cannot read the domain's XML");
-  auto described = parse_domain(xml.get());
+  unsigned long qemu = 0;
+  if (virConnectGetVersion(virDomainGetConnect(&domain), &qemu) != 0) {
+    return failed("cannot ask for QEMU's version");
+  }
+  auto described = parse_domain(xml.get(), qemu);
   if (!described) return described;
   for (DomainDisk& disk : described->disks) {
     virDomainBlockInfo info{};

@@ -21,6 +21,9 @@ ByteCount memory_of(const pugi::xml_node& memory) {
   return {amount << 10};
 }
 
+// See qemu::trackable_memory(): libvirt gives whole MiB, which is the memory that is not tracked.
+constexpr unsigned long kTracksEmulated = 9'000'000;
+
 void add_disk(const pugi::xml_node& node, Domain& domain) {
   const std::string type = node.attribute("type").value();
   const std::string device = node.attribute("device").as_string("disk");
@@ -53,7 +56,7 @@ std::vector<DomainDisk> Domain::moving_disks() const {
   return moving;
 }
 
-Result<Domain> parse_domain(std::string_view xml) {
+Result<Domain> parse_domain(std::string_view xml, unsigned long qemu) {
   pugi::xml_document document;
   const auto parsed = document.load_buffer(xml.data(), xml.size());
   const pugi::xml_node root = document.child("domain");
@@ -65,6 +68,12 @@ Result<Domain> parse_domain(std::string_view xml) {
   const std::string type = root.attribute("type").value();
   if (type != "kvm" && type != "qemu") {
     domain.obstacles.push_back(fmt::format("it is of type {}: QEMU's domains move", type));
+  }
+  if (type == "qemu" && qemu < kTracksEmulated) {
+    domain.warnings.push_back(fmt::format(
+        "it is emulated (TCG) by QEMU {}.{}, which may not send all that it writes while it "
+        "moves, so that it stops or has damaged memory: it needs KVM, or QEMU 9",
+        qemu / 1'000'000, qemu / 1'000 % 1'000));
   }
   const pugi::xml_node devices = root.child("devices");
   for (const auto& disk : devices.children("disk")) add_disk(disk, domain);
@@ -96,7 +105,8 @@ nlohmann::json to_json(const Domain& domain) {
   }
   return {{"name", domain.name},           {"uuid", domain.uuid},
           {"memory", domain.memory.bytes}, {"bridges", domain.bridges},
-          {"obstacles", domain.obstacles}, {"disks", disks}};
+          {"obstacles", domain.obstacles}, {"disks", disks},
+          {"warnings", domain.warnings}};
 }
 
 Result<Domain> domain_from_json(const nlohmann::json& json) {
@@ -105,7 +115,8 @@ Result<Domain> domain_from_json(const nlohmann::json& json) {
                   .uuid = json.at("uuid"),
                   .memory = {json.at("memory").get<std::uint64_t>()},
                   .bridges = json.at("bridges"),
-                  .obstacles = json.at("obstacles")};
+                  .obstacles = json.at("obstacles"),
+                  .warnings = json.value("warnings", std::vector<std::string>())};
     for (const auto& disk : json.at("disks")) {
       domain.disks.push_back({.target = disk.at("target"),
                               .alias = disk.at("alias"),

@@ -28,12 +28,14 @@ struct Domain {
   std::vector<DomainDisk> disks{};
   std::vector<std::string> bridges{};    // of the host, that its interfaces are on
   std::vector<std::string> obstacles{};  // why it cannot move with Godwit, if so
+  std::vector<std::string> warnings{};   // what may go wrong with it whoever moves it
 
   std::vector<DomainDisk> moving_disks() const;
 };
 
 // `xml`: of a running domain.
-Result<Domain> parse_domain(std::string_view xml);
+// `qemu`: its version as libvirt counts, 1,000,000 * major + 1,000 * minor + release.
+Result<Domain> parse_domain(std::string_view xml, unsigned long qemu);
 
 nlohmann::json to_json(const Domain& domain);
 Result<Domain> domain_from_json(const nlohmann::json& json);

@@ -24,14 +24,17 @@ const std::string kDisk =
     "<source file='/var/lib/libvirt/images/web1.qcow2' index='1'/><backingStore/>"
     "<target dev='vda' bus='virtio'/><alias name='virtio-disk0'/></disk>";
 
+constexpr unsigned long kQemu = 9'001'002;  // 9.1.2
+
 TEST(DomainXmlTest, WhatAMoveHasToKnow) {
-  const auto domain = parse_domain(domain_with(
-      kDisk +
-      "<disk type='file' device='cdrom'><driver name='qemu' type='raw'/>"
-      "<source file='/iso/seed.iso'/><target dev='sda'/><readonly/><alias name='sata0-0-0'/></disk>"
-      "<disk type='file' device='cdrom'><target dev='sdb'/><readonly/></disk>"
-      "<interface type='bridge'><source bridge='br0'/></interface>"
-      "<interface type='bridge'><source bridge='br0'/></interface>"));
+  const auto domain = parse_domain(
+      domain_with(kDisk + "<disk type='file' device='cdrom'><driver name='qemu' type='raw'/>"
+                          "<source file='/iso/seed.iso'/><target dev='sda'/><readonly/><alias "
+                          "name='sata0-0-0'/></disk>"
+                          "<disk type='file' device='cdrom'><target dev='sdb'/><readonly/></disk>"
+                          "<interface type='bridge'><source bridge='br0'/></interface>"
+                          "<interface type='bridge'><source bridge='br0'/></interface>"),
+      kQemu);
   ASSERT_TRUE(domain) << domain.error().text;
   EXPECT_EQ(domain->name, "web1");
   EXPECT_EQ(domain->uuid, "6695eb01-f6a4-8304-79aa-97f2502e193f");
@@ -53,16 +56,26 @@ TEST(DomainXmlTest, MemoryInItsUnits) {
            {"<memory unit='MiB'>3</memory>", 3 << 20},
            {"<memory unit='GiB'>1</memory>", 1 << 30},
            {"<memory unit='bytes'>4096</memory>", 4096}}) {
-    const auto domain = parse_domain("<domain type='qemu'><name>a</name><uuid>u</uuid>" +
-                                     std::string(text) + "</domain>");
+    const auto domain = parse_domain(
+        "<domain type='qemu'><name>a</name><uuid>u</uuid>" + std::string(text) + "</domain>",
+        kQemu);
     ASSERT_TRUE(domain);
     EXPECT_EQ(domain->memory, ByteCount{bytes}) << text;
   }
 }
 
+TEST(DomainXmlTest, AnOlderEmulatorLosesWrites) {
+  const auto warnings = [](const std::string& type, unsigned long qemu) {
+    return parse_domain(domain_with("", type), qemu).value().warnings;
+  };
+  EXPECT_THAT(warnings("qemu", 7'002'022), ElementsAre(HasSubstr("QEMU 7.2,")));
+  EXPECT_THAT(warnings("qemu", kQemu), IsEmpty());
+  EXPECT_THAT(warnings("kvm", 7'002'022), IsEmpty());
+}
+
 TEST(DomainXmlTest, WhatCannotMoveIsNamed) {
   const auto obstacle = [](const std::string& devices, const std::string& type = "kvm") {
-    const auto domain = parse_domain(domain_with(devices, type));
+    const auto domain = parse_domain(domain_with(devices, type), kQemu);
     return domain && domain->obstacles.size() == 1 ? domain->obstacles[0] : "";
   };
   EXPECT_THAT(obstacle("<disk type='network' device='disk'><driver type='raw'/>"
@@ -80,20 +93,21 @@ TEST(DomainXmlTest, WhatCannotMoveIsNamed) {
 }
 
 TEST(DomainXmlTest, WhatIsNoDomainIsRefused) {
-  EXPECT_FALSE(parse_domain(""));
-  EXPECT_FALSE(parse_domain("<network/>"));
-  EXPECT_FALSE(parse_domain("<domain type='kvm'><name>a</name></domain>"));
-  EXPECT_FALSE(parse_domain("<domain"));
+  EXPECT_FALSE(parse_domain("", kQemu));
+  EXPECT_FALSE(parse_domain("<network/>", kQemu));
+  EXPECT_FALSE(parse_domain("<domain type='kvm'><name>a</name></domain>", kQemu));
+  EXPECT_FALSE(parse_domain("<domain", kQemu));
 }
 
 TEST(DomainXmlTest, JsonThereAndBack) {
-  auto domain = parse_domain(domain_with(kDisk + "<hostdev/>"));
+  auto domain = parse_domain(domain_with(kDisk + "<hostdev/>", "qemu"), 0);
   ASSERT_TRUE(domain);
   domain->disks[0].size = {1 << 30};
   const auto back = domain_from_json(to_json(*domain));
   ASSERT_TRUE(back);
   EXPECT_EQ(to_json(*back), to_json(*domain));
   EXPECT_EQ(back->disks, domain->disks);
+  EXPECT_EQ(back->warnings.size(), 1U);
   EXPECT_FALSE(domain_from_json({{"name", "web1"}}));
   EXPECT_FALSE(domain_from_json({{"name", 3}}));
 }

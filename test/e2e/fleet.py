@@ -30,6 +30,8 @@ STORM = os.environ.get("GODWIT_WIRE_STORM")
 HOOKS = "/var/lib/godwit/hooks"  # of each host its own
 BOOT_LIMIT_S = 60
 BOOT_WORDS = "console=ttyS0 quiet"  # of a guest's kernel
+# At the console of a guest that is silent.
+CONSOLE_WORDS = "dmesg | tail -n 25; cat /proc/net/dev /proc/interrupts; ip neigh; ps | grep -v '\\['; head -n 3 /proc/meminfo"
 MOVE_LIMIT_S = 90
 DISK_SIZE = "4m"  # of a small disk: the store of a test and its log
 
@@ -456,16 +458,17 @@ class Vm:
                                    check=False).returncode == 0
 
     def wait_until_it_answers(self, limit_s=BOOT_LIMIT_S):
-        wait_until(self.ping, limit_s,
-                   lambda: f"{self.name} at {self.address}: {self.on_console()}{self.fleet.logs()}")
+        wait_until(self.ping, limit_s, self.why_silent)
+
+    def why_silent(self):
+        return f"{self.name} at {self.address}: {self.on_console()}{self.fleet.logs()}"
 
     def on_console(self):
         """What a vm that does not answer over the network says on its console, for who asks why."""
-        words = "dmesg | tail -n 25; ip -s link; ip neigh; ps; head -n 3 /proc/meminfo"
         told = ""
         for host in self.fleet.where(self.name):
             told += self.fleet.lab.exec(host, "sh", "-c", '(echo "$1"; sleep 5) | timeout 8 "$2" vm console "$3"', "sh",
-                                        words, self.fleet.bin / "godwit", self.name, check=False).stdout
+                                        CONSOLE_WORDS, self.fleet.bin / "godwit", self.name, check=False).stdout
         return told
 
     def ask(self, verb, limit_s=2):

@@ -25,7 +25,7 @@ def written(vm):
 
 def expect_intact(vm):
     """The guest reads all that it has ever written to its disk, and goes on."""
-    disk = wait_until(lambda: vm.ask("check", CHECK_LIMIT_S), 20, "the guest's word")["disk"]
+    disk = wait_until(lambda: vm.ask("check", CHECK_LIMIT_S), 20, vm.why_silent)["disk"]
     assert disk["damaged"] == 0 < disk["written"], disk
     wait_until(lambda: written(vm) > disk["written"], 10, "more writes")
 

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from conftest import COMMAND_LIMIT_S, wait_until
 from domains import DISK, DOMAIN, Libvirt
-from fleet import BOOT_WORDS, Vm
+from fleet import BOOT_WORDS, CONSOLE_WORDS, Vm
 from test_disks import expect_intact, written
 
 NET = "10.77.0"
@@ -26,6 +26,20 @@ def libvirt(shared_fleet):
     hosts.stop()
 
 
+class Domain(Vm):
+    def __init__(self, fleet, libvirt):
+        super().__init__(fleet, NAME, NET, None)
+        self.libvirt = libvirt
+
+    def on_console(self):
+        told = ""
+        for host, state in where(self.libvirt).items():
+            told += f"---- {host}: {state}\n{self.libvirt.at_console(host, CONSOLE_WORDS)}"
+            told += "".join(self.libvirt.monitor(host, f"info {what}") for what in ("registers", "block", "network"))
+        return told + "".join(self.fleet.lab.exec(host, "bridge", "-s", "fdb", "show", "br", "br0").stdout
+                              for host in ("e1", "w1"))
+
+
 @pytest.fixture
 def domain(fleet, libvirt):
     """Runs at e1, writes to its disk, and answers the client."""
@@ -37,7 +51,7 @@ def domain(fleet, libvirt):
     words = f"{BOOT_WORDS} nokaslr godwit.ip={NET}.2/24 godwit.dirty=2mbit godwit.working-set=4MiB"
     libvirt.start_domain("e1", (fleet.guest / "vmlinuz", fleet.guest / "initrd.img"),
                          f"{words} godwit.disk=vda godwit.disk-rate=2mbit", memory_mib=128, disk_size="128M")
-    vm = Vm(fleet, NAME, NET, None)
+    vm = Domain(fleet, libvirt)
     vm.wait_until_it_answers()
     wait_until(lambda: written(vm) > 200, 60, "writes of the guest")
     yield vm
@@ -74,6 +88,7 @@ def test_there_and_back(fleet, libvirt, domain):
     assert {"name": "libvirt", "level": "ok"}.items() <= next(f for f in doctor if f["name"] == "libvirt").items(), doctor
     tried = fleet.json("e1", "migrate", NAME, "--to", "west", "--dry-run")
     assert tried["ok"] and tried["to"] == "w1" and tried["estimate"]["disk_bytes"] > 0, tried
+    assert any(check["name"] == "warning" and "TCG" in check["detail"] for check in tried["checks"]), tried
     counted = domain.counted()
     fleet.godwit("e1", "migrate", NAME, "--to", "west")
     assert where(libvirt) == {"w1": "running"}
