@@ -83,7 +83,7 @@ class Played {
 struct ClientTest : testing::Test {
   Result<Found> read(Client& client) {
     std::optional<Result<Found>> told;
-    client.read({"a"}, [&](Result<Found> found) { told = std::move(found); });
+    client.read({"a"}, [&](Result<Found> result) { told = std::move(result); });
     while (!told) loop.run_once(milliseconds(50));
     return *told;
   }

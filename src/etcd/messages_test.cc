@@ -83,11 +83,11 @@ json by_chance(std::mt19937& random, int depth) {
       return random() % 2 == 0;
     case 4:
       made = json::array();
-      for (unsigned i = random() % 3; i > 0; --i) made.push_back(by_chance(random, depth - 1));
+      for (auto i = random() % 3; i > 0; --i) made.push_back(by_chance(random, depth - 1));
       return made;
     default:
       made = json::object();
-      for (unsigned i = random() % 5; i > 0; --i) made[word()] = by_chance(random, depth - 1);
+      for (auto i = random() % 5; i > 0; --i) made[word()] = by_chance(random, depth - 1);
       return made;
   }
 }
