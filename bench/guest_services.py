@@ -16,7 +16,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from guest_programs import REDIS_PORT, SHELL_PORT
+from guest_programs import AS_IT_LEAVES, REDIS_PORT, SHELL_PORT
 from guest_seen import ALIVE_MS, Seen, median, silence
 from stage import StageError, wait_until
 
@@ -105,8 +105,10 @@ def answer_to(words, stdin, stdout):
 
 class Iperf(Service):
     def __init__(self, lab, who, address):
+        if who.guest is None:
+            lab.run(who.host, "sh", "-c", AS_IT_LEAVES)
         super().__init__(lab, who, address, "iperf3", "-c", address, "-p", f"{who.iperf_port}", "-J", "-t", "600",
-                         "-i", f"{INTERVAL_S}")
+                         "-i", f"{INTERVAL_S}", "-l", "16K")
         self._in_host = who.guest is None
         self._text = self._asked = self._ended = None
         self._reader = threading.Thread(target=self._read, daemon=True)

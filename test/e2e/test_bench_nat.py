@@ -79,6 +79,10 @@ class Local:
 
     def __init__(self, program):
         self.argv = [sys.executable, "-c", program]
+        self.ran = []  # before
+
+    def run(self, *words):
+        self.ran.append(words)
 
     def command(self, *_):
         return ["true"]
@@ -191,6 +195,7 @@ def test_iperf3_reports_as_it_is_ended(monkeypatch, who, where):
     local = Local(IPERF3)
     local.argv.append(where)
     flow = Iperf(local, who, "10.66.1.20")
+    assert local.ran == ([("a2", "sh", "-c", guest_programs.AS_IT_LEAVES)] if who is HOST else [])  # a guest's image does
     now = time.time()
     flow._windows = {"idle": [now - 2, now - 1], "move": [now - 1, now]}
     assert flow.seen("idle").survived
