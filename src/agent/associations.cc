@@ -417,12 +417,18 @@ Result<> Associations::lead(const Association& association) {
 Result<> Associations::take(const Association& association) {
   if (auto done = lead(association); !done) return done;
   const std::string key = key_of(association.guest, association.with);
-  auto kept = context_.store.record(kAssociationKind, key, to_json(association));
+  const auto before = associations_.find(key);
+  nlohmann::json body = to_json(association);
+  if (before != associations_.end()) {
+    for (const auto& [host, addresses] : before->second.passed) {
+      if (!association.passed.contains(host)) body["passed"][host] = nullptr;  // else it would stay
+    }
+  }
+  auto kept = context_.store.record(kAssociationKind, key, body);
   if (kept) {
     associations_[key] = association;
     return kept;
   }
-  const auto before = associations_.find(key);
   if (before == associations_.end()) {
     context_.kernel.drop(owner_of(key));
   } else if (const auto back = lead(before->second); !back) {
@@ -491,7 +497,7 @@ Associations::Association Associations::association(const nlohmann::json& json) 
                     .with = text_field_or(json, "with", ""),
                     .correspondents = addresses_in(array_field(json, "correspondents"))};
   for (const auto& [host, addresses] : qemu::member(json, "passed").items()) {
-    known.passed[host] = addresses_in(addresses);
+    if (!addresses.is_null()) known.passed[host] = addresses_in(addresses);
   }
   if (const auto& staged = qemu::member(json, "staged"); staged.is_object()) {
     known.staged = agreed(staged);
