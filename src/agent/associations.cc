@@ -318,6 +318,24 @@ Result<nlohmann::json> Associations::pass_on(const std::set<Ip>& correspondents,
   return passed;
 }
 
+void Associations::take_back(const std::set<Ip>& correspondents) {
+  for (auto [key, each] : std::map(associations_)) {
+    const auto passed = each.passed;
+    here_again(each, correspondents);
+    if (each.passed == passed) continue;
+    if (const auto done = take(each); !done) {
+      spdlog::warn("correspondents of guest {}: {}", each.name, done.error().text);
+    }
+  }
+}
+
+void Associations::here_again(Association& association, const std::set<Ip>& correspondents) {
+  for (auto& [host, gone] : association.passed) {
+    std::erase_if(gone, [&](const Ip& one) { return correspondents.contains(one); });
+  }
+  std::erase_if(association.passed, [](const auto& to) { return to.second.empty(); });
+}
+
 // Whoever had them could have led their packets elsewhere before; more it cannot do by this.
 Result<> Associations::may_adopt(const Association& passed,
                                  const std::set<Ip>& correspondents) const {
@@ -359,10 +377,7 @@ Result<> Associations::adopt(const nlohmann::json& passed, const std::set<Ip>& c
     const auto known = associations_.find(key_of(each.guest, each.with));
     Association next = known == associations_.end() ? each : known->second;
     merge(next, each);
-    for (auto& [host, gone] : next.passed) {  // they may have been here before
-      std::erase_if(gone, [&](const Ip& one) { return each.correspondents.contains(one); });
-    }
-    std::erase_if(next.passed, [](const auto& to) { return to.second.empty(); });
+    here_again(next, each.correspondents);  // they may have been here before
     if (auto done = take(next); !done) return done;
     std::vector<os::Connection> its;
     for (const auto& connection : connections) {

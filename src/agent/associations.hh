@@ -48,6 +48,8 @@ class Associations final {
 
   // These correspondents go to `host`: what is agreed about those that they have connections with.
   Result<nlohmann::json> pass_on(const std::set<Ip>& correspondents, const std::string& host);
+  // They did not go there after all.
+  void take_back(const std::set<Ip>& correspondents);
   // They are about to go elsewhere; of these some have, though their uplinks may be here for a
   // while yet. In place of those before.
   void leave(std::set<Ip> leaving, std::set<Ip> left) {
@@ -94,6 +96,7 @@ class Associations final {
                      const std::map<Ip, Ip>& on_the_way) const;
   Result<> may_lead(const std::string& guest, const std::map<Ip, Ip>& on_the_way) const;
   Result<> may_adopt(const Association& passed, const std::set<Ip>& correspondents) const;
+  static void here_again(Association& association, const std::set<Ip>& correspondents);
   static void merge(Association& known, const Association& passed);
   static os::MovedRules rules_of(const Association& association);
   Result<> lead(const Association& association);

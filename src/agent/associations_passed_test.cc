@@ -48,6 +48,15 @@ TEST_F(PassedTest, WhoeverTellsOfAGuestIsSentOn) {
   EXPECT_EQ(ask("f1", "flow.update", update("f1")).value(), both);
 }
 
+TEST_F(PassedTest, WhoDoesNotLeaveIsNotPassedOn) {
+  expect_done("home", "flow.stage", stage());
+  pass_on();
+  netns->run([&] { associations->take_back(kGoing); });
+  const json here{{"correspondents", {kQ.text()}}};
+  start();
+  EXPECT_EQ(ask("f1", "flow.update", update("f1")).value(), here);
+}
+
 TEST_F(PassedTest, WhoIsLeavingIsNotHere) {
   move();
   associations->leave(kGoing, kGoing);

@@ -154,10 +154,16 @@ TEST_F(AgainTest, WhenItsTimeIsOverTheChainRefuses) {
 }
 
 TEST_F(AgainTest, WhatIsUndoneIsAsAfterTheFirst) {
-  for (const char* to : {"f2", "home"}) {
+  using Undone = std::pair<const char*, bool>;  // and whether the uplink has stood for it
+  for (const auto& [to, stood] : {Undone("f2", false), Undone("home", false), Undone("f2", true)}) {
     Move next = move_on("f1", to);
     next.stage();
     expect_staged(next);
+    if (stood) {
+      host("f1").in([&] { ASSERT_TRUE(host("f1").parts->source.forward(web, "f2")); });
+      EXPECT_EQ(first->described()["went_on_to"], "f2");
+      EXPECT_EQ(first->record.lead["has_left"], true);
+    }
     host(to).in([&] { next.lead().undo(); });
     EXPECT_TRUE(until([&] { return next.lead().is_over(); }));
     settle();
@@ -168,6 +174,7 @@ TEST_F(AgainTest, WhatIsUndoneIsAsAfterTheFirst) {
     look(*first, "f1");
     EXPECT_EQ(first->alive(), Alive(1, 1));
     EXPECT_FALSE(first->described().contains("went_on_to"));
+    EXPECT_EQ(first->record.lead["has_left"], false);
   }
   EXPECT_TRUE(until([&] { return ports("f2").empty(); }));
   EXPECT_TRUE(until([&] { return ports("home") == std::set<std::string>{"relay-web"}; }));

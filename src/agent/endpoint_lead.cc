@@ -195,9 +195,21 @@ void EndpointLead::take_back() {
   });
 }
 
+// The source sends it as it asks for the commit, which may come later.
+Result<> EndpointLead::uplink_is_held() {
+  try {
+    os::receive_by_relay(interface_, addresses(),
+                         context_.network.held_interface(owner_.record.port));
+  } catch (const SetupError& error) {
+    return fail("{}", error.what());
+  }
+  return {};
+}
+
 void EndpointLead::remove_relay() {
   if (relay_.empty()) return;
   try {
+    os::stop_receiving_by_relay(interface_, addresses());
     os::stop_sending_by_relay(addresses());
   } catch (const SetupError& error) {
     spdlog::warn("relay for guest {}: {}", owner_.record.name, error.what());
@@ -238,7 +250,10 @@ void EndpointLead::lead() {
   if (reached_ >= Phase::forwarded) return;
   auto done = write();
   try {
-    if (!interface_.empty()) os::send_by_relay(interface_, addresses());
+    if (!interface_.empty()) {
+      os::send_by_relay(interface_, addresses());
+      os::stop_receiving_by_relay(interface_, addresses());  // it is routed for all
+    }
   } catch (const SetupError& error) {
     done = fail("{}", error.what());
   }

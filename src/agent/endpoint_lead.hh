@@ -31,6 +31,7 @@ class EndpointLead final : public Lead, public EndpointStay {
   void stage() override;
   void undo() override;
   void restart() override;
+  Result<> uplink_is_held() override;
   void guest_runs() override;
   void lead() override;
   void abandon_source() override;
@@ -38,6 +39,7 @@ class EndpointLead final : public Lead, public EndpointStay {
   void uplink_is_here() override;
   bool give_up() override;
   void guest_left() override;
+  void guest_stays() override;
   void relay_ended() override;
   std::string relay_needed_by() const override;
 

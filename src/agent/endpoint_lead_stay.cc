@@ -25,6 +25,12 @@ void EndpointLead::guest_left() {
   watch_ = context_.loop.after(kLastSent, [this] { watch(); });
 }
 
+void EndpointLead::guest_stays() {
+  if (!std::exchange(has_left_, false)) return;
+  save();
+  watch();
+}
+
 void EndpointLead::relay_ended() {
   watch_ = context_.loop.after(Nanoseconds(0), [this] { watch(); });
 }

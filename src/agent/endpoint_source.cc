@@ -321,6 +321,33 @@ Result<> EndpointSource::forward(const PortId& uplink, const std::string& peer) 
   return {};
 }
 
+bool EndpointSource::relays(const PortId& uplink, const std::string& to) const {
+  const auto known = relays_.find(uplink);
+  return known != relays_.end() && known->second.to == to;
+}
+
+// The relay itself goes when the target says so; its addresses stay lent: some correspondent may
+// have heard of the move.
+void EndpointSource::stay(const PortId& uplink) {
+  const auto known = relays_.find(uplink);
+  const PortRecord* guest = context_.network.guest_uplink(uplink);
+  const bool was_to_leave = known != relays_.end() && known->second.forwards && guest != nullptr &&
+                            !is_back(known->second);
+  if (!was_to_leave) return;
+  Relay& relay = known->second;
+  relay.forwards = false;
+  context_.kernel.drop(owner_of(relay));
+  try {
+    for (const Ip& address : relay.addresses) os::route_guest(guest->interface, address);
+  } catch (const SetupError& error) {
+    spdlog::error("guest {} stays: {}", relay.name, error.what());
+  }
+  context_.associations.take_back(relay.addresses);
+  save(relay);
+  keep_routed();
+  if (const auto stay = stays_.find(uplink); stay != stays_.end()) stay->second->guest_stays();
+}
+
 Result<nlohmann::json> EndpointSource::end(const PortId& uplink, bool is_to_refuse) {
   Relay& relay = relays_.at(uplink);
   const auto stay = stays_.find(uplink);
@@ -349,6 +376,7 @@ void EndpointSource::serve(const Relay& relay) {
 }
 
 void EndpointSource::undo(const PortId& uplink) {
+  stay(uplink);  // who undoes it does not take the guest
   const auto known = relays_.find(uplink);
   if (known == relays_.end() || known->second.forwards) return;
   take_back(known->second);

@@ -27,6 +27,7 @@ class EndpointStay {
  public:
   virtual ~EndpointStay() = default;
   virtual void guest_left() = 0;   // all that comes for it goes by the next relay
+  virtual void guest_stays() = 0;  // it did not leave after all
   virtual void relay_ended() = 0;  // and now nowhere
   // Whom that relay still has to serve, though the guest's host knows of nothing; empty: nobody.
   virtual std::string relay_needed_by() const = 0;
@@ -56,6 +57,10 @@ class EndpointSource final {
   void survey(const PortId& uplink, bool goes_home, Answer answer);
   // With uplink.pause: what comes to the guest's addresses goes by its relay, if it has one.
   Result<> forward(const PortId& uplink, const std::string& peer);
+  // Whether it has one there.
+  bool relays(const PortId& uplink, const std::string& to) const;
+  // Not any more, though it was told so: the guest goes on here.
+  void stay(const PortId& uplink);
   // What uplink.pause tells of an uplink that leaves so; else an empty object.
   nlohmann::json last_connections(const PortId& uplink);
   // Ends of relays here: [{port, to, addresses, forwards}]

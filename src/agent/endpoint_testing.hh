@@ -42,7 +42,7 @@ struct Sessions {
   using Fault = std::function<std::optional<Error>(const std::string& to, const std::string& what)>;
   std::map<std::string, Host*> hosts;
   std::set<std::string> away;
-  unsigned protocol = kWithdrawProtocol;
+  unsigned protocol = kStandsProtocol;
   Fault refuses = [](auto&&...) { return std::nullopt; };       // before anything is done
   Fault loses_answer = [](auto&&...) { return std::nullopt; };  // when it is done
   std::function<void(const std::string& to, const std::string& what, json& answer)> says =

@@ -3,7 +3,7 @@
 // (relocation.hh): by the fabric's devices (nat_lead.hh).
 //
 //   stage ─▶ staged                                                ── undo ─▶ as before
-//   guest_runs (the uplink is held here): who can be told already is
+//   guest_runs (it is about to; the uplink is held here): who can be told already is
 //   lead (the uplink is held here) ─▶ forwarded: the source's host sends on what comes to it, or
 //     does as its uplink stands
 //     ─▶ uplink_stands (the source's) ─▶ uplink_is_here ─▶ flipped: all lead here
@@ -47,6 +47,8 @@ class Lead {
   virtual void stage() = 0;
   virtual void undo() = 0;     // what was staged: is_over() then, later
   virtual void restart() = 0;  // of the agent: goes on as the record says; lead() may come again
+  // While it is staged: what comes from the source's host waits in the held uplink's TAP.
+  virtual Result<> uplink_is_held() { return {}; }
   // Before anything that takes time here. What comes by it early finds its way as before.
   virtual void guest_runs() {}
   // What comes to this host waits in the uplink's TAP. From here on there is no way back.

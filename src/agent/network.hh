@@ -120,6 +120,10 @@ class Network final {
   // Calls back when the wire thread has counted what it delivers.
   void run(const std::vector<PortId>& ports, std::function<void(Held)> done);
   bool is_held(const PortId& port) const { return arriving_.contains(port); }
+  // Of one that is held.
+  const std::string& held_interface(const PortId& port) const {
+    return arriving_.at(port).interface;
+  }
   void discard_held(const std::vector<PortId>& ports);
 
   // Guests in a routed network, behind uplinks of their own; network_guests.cc. Those that these

@@ -52,6 +52,7 @@ void Relocation::stage(Done done) {
 void Relocation::undo() {
   if (!is_staging()) return;
   staged_ = nullptr;
+  told_.reset();
   record_.wanted = Phase::undone;
   lead_->undo();
   uplink_ = Uplink::there;
@@ -69,6 +70,9 @@ void Relocation::staging_failed(const std::string& why) {
 void Relocation::staging() {
   if (staged_ && !lead_->refusal().empty()) return staging_failed(lead_->refusal());
   if (!staged_ || !lead_->is_staged() || uplink_ == Uplink::asking) return;
+  if (uplink_ == Uplink::held) {
+    if (const auto done = lead_->uplink_is_held(); !done) return staging_failed(done.error().text);
+  }
   report_["staged_ms"] = elapsed_ms();
   std::exchange(staged_, nullptr)(report_);
 }
@@ -228,10 +232,23 @@ void Relocation::pause_uplink() {
     context_.network.correct_held(record_.port);
     return run_uplink();
   }
+  if (told_) return uplink_stands();
   ask_source("uplink.pause", [this](const Result<nlohmann::json>& reply) {
+    if (told_) return;  // it crossed
     if (!reply) return try_again(reply.error().text);
-    lead_->uplink_stands(*reply, [this] { run_uplink(); });
+    told_ = *reply;
+    uplink_stands();
   });
+}
+
+void Relocation::source_stands(const nlohmann::json& told) {
+  if (told_ || uplink_ == Uplink::here || record_.wanted == Phase::undone) return;
+  told_ = told;
+  if (uplink_ == Uplink::pausing) uplink_stands();
+}
+
+void Relocation::uplink_stands() {
+  lead_->uplink_stands(*told_, [this] { run_uplink(); });
 }
 
 void Relocation::run_uplink() {

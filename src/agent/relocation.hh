@@ -5,12 +5,13 @@
 //
 //   stage ─▶ packets can be led here, none is yet
 //         ─▶ the uplink is held here, its peer knows               ── undo ─▶ as before
-//   follow (the guest runs here, its wire still ends at the source's uplink)
+//   follow (the guest is to run here, its wire still ends at the source's uplink)
 //     ─▶ the source's host sends on what comes to it: the TAP of the held uplink keeps it
-//     ─▶ the uplink is paused there, and runs here: a hand-over as a vm's port's, none lost
+//     ─▶ the uplink is paused there, and runs here: a hand-over as a vm's port's, none lost; a
+//        source that can pause it as it hands the guest over says so (source_stands)
 //     ─▶ all lead here ─▶ nothing comes to the source any more ─▶ what led there is cleaned up
 //
-// No step is in the guest's pause, and each can be repeated: what fails is tried again, the wire
+// The guest waits for no step, and each can be repeated: what fails is tried again, the wire
 // serves meanwhile. An uplink that could not be held in time, or is held no more since the agent
 // ended, is when the guest runs. Of a source that is gone nobody waits.
 #include <memory>
@@ -32,6 +33,8 @@ class Relocation final {
   void stage(Done done);
   void follow(Done done);
   void undo();
+  // By its word, before it was asked: `told` is what uplink.pause would have been answered.
+  void source_stands(const nlohmann::json& told);
   void restart();  // goes on as the record says
   bool give_up() { return is_here() && lead_->give_up(); }
   // The guest is served from here, what is left is to clean up.
@@ -60,6 +63,7 @@ class Relocation final {
   void lead_here();
   void await_source();
   void pause_uplink();
+  void uplink_stands();
   void run_uplink();
   void try_again(const std::string& why);
   void go_on();
@@ -80,7 +84,8 @@ class Relocation final {
   nlohmann::json report_;
   Instant began_{};
   std::optional<Instant> source_lost_;
-  std::string trouble_;  // that was told
+  std::optional<nlohmann::json> told_;  // by the source, whose uplink stands
+  std::string trouble_;                 // that was told
   os::Loop::Timer uplink_timer_, await_timer_, tell_timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -2,6 +2,8 @@
 // before that stands, and let go of when the move is off.
 #include <gmock/gmock.h>
 
+#include <fstream>
+
 #include "agent/endpoint_testing.hh"
 
 namespace godwit::agent::endpoint_testing {
@@ -28,6 +30,31 @@ struct RelocationTest : EndpointTest {
   }
   void undo() {
     host("f1").in([&] { f1().undo({web}); });
+  }
+  // The source hands the guest over, and it stands there no more.
+  void leave(Epoch epoch = 7) {
+    host("home").in([&] { host("home").relocations->leave({web}, "f1", epoch); });
+    ASSERT_TRUE(until([&] { return asked("uplink.stands f1") > 0; }));
+  }
+  // By which interface what is for the guest leaves its home.
+  std::string way() {
+    return host("home").in([&] {
+      std::ifstream routes("/proc/thread-self/net/route");
+      for (std::string line; std::getline(routes, line);) {
+        if (line.contains("1401420A")) return line.substr(0, line.find('\t'));  // kWeb
+      }
+      return std::string();
+    });
+  }
+  wire::PortState state_at_home() {
+    std::optional<wire::PortState> state;
+    host("home").wires.stats([&](const WireThreads::Stats& stats) {
+      for (const auto& port : stats.ports) {
+        if (port.id.port == web) state = port.state;
+      }
+    });
+    EXPECT_TRUE(until([&] { return state.has_value(); }));
+    return state.value_or(wire::PortState{});
   }
   void follow() {
     sessions.asked.clear();
@@ -214,6 +241,102 @@ TEST_F(RelocationTest, ASourceThatHasForgottenItsOfferPausesAllTheSame) {
   follow();
   EXPECT_TRUE(until([&] { return state == wire::PortState::paused; }));
   EXPECT_TRUE(is_here());
+}
+
+// ---- the source says that its uplink stands ----
+
+TEST_F(RelocationTest, WhatTheSourceHasSaidItIsNotAsked) {
+  expect_staged();
+  const auto since = connection(kWeb, kPeer, 5000);  // that it was staged
+  host("home").track({since});
+  leave();
+  EXPECT_EQ(state_at_home(), wire::PortState::paused);
+  settle();
+  follow();
+  ASSERT_TRUE(is_here());
+  EXPECT_THAT(sessions.asked, Not(Contains("uplink.pause home")));
+  EXPECT_EQ(host("f1").tracked(kWeb, os::kInheritedMark).size(), 1U);
+  EXPECT_TRUE(until([&] { return host("home").network.guest_uplink(web) == nullptr; }));
+}
+
+TEST_F(RelocationTest, ItsWordMayCrossTheQuestion) {
+  expect_staged();
+  sessions.refuses = [](const auto&, const auto& method) {
+    return method == "uplink.pause" ? std::optional(Error{"late"}) : std::nullopt;
+  };
+  follow();
+  ASSERT_TRUE(until([&] { return asked("uplink.pause home") > 0; }));
+  leave();
+  ASSERT_TRUE(is_here());
+  EXPECT_EQ(asked("uplink.pause home"), 1U);
+}
+
+TEST_F(RelocationTest, ItsWordMayBeLost) {
+  expect_staged();
+  sessions.refuses = [](const auto&, const auto& method) {
+    return method == "uplink.stands" ? std::optional(Error{"lost"}) : std::nullopt;
+  };
+  leave();
+  follow();
+  EXPECT_TRUE(is_here());
+}
+
+TEST_F(RelocationTest, OthersWordsMeanNothing) {
+  expect_staged();
+  const json body{{"port", web.text()}, {"epoch", 6}, {"told", json::object()}};
+  host("f1").answer("home", "uplink.stands", body, [](auto&&) {});
+  json now = body;
+  now["epoch"] = 7;
+  host("f1").answer("q1", "uplink.stands", now, [](auto&&) {});
+  follow();
+  ASSERT_TRUE(is_here());
+  EXPECT_EQ(asked("uplink.pause home"), 1U);
+}
+
+// The target refuses what it was given: all is as before it was staged.
+TEST_F(RelocationTest, AGuestThatIsNotTakenStays) {
+  expect_staged();
+  const std::string uplink = way();
+  leave();
+  EXPECT_NE(way(), uplink);
+  host("home").in([&] { host("home").relocations->stay({web}); });
+  EXPECT_EQ(way(), uplink);
+  EXPECT_EQ(state_at_home(), wire::PortState::live);
+  undo();
+  EXPECT_TRUE(is_over());
+  EXPECT_TRUE(until([&] { return host("home").ports().size() == 1; }));
+  EXPECT_EQ(way(), uplink);
+  expect_staged(8);
+  leave(8);
+  follow();
+  EXPECT_TRUE(is_here());
+}
+
+// It may have said so before the source came to hand the guest over.
+TEST_F(RelocationTest, AMoveThatIsOffIsUndoneThoughItsUplinkStands) {
+  expect_staged();
+  const std::string uplink = way();
+  leave();
+  undo();
+  EXPECT_TRUE(until([&] { return host("home").ports().size() == 1; }));
+  EXPECT_EQ(way(), uplink);
+  host("home").in([&] { host("home").relocations->stay({web}); });
+  EXPECT_EQ(way(), uplink);
+}
+
+// And one whose agent was started again before it heard so.
+TEST_F(RelocationTest, AGuestThatIsNotTakenStaysByTheRecord) {
+  expect_staged();
+  const std::string uplink = way();
+  leave();
+  host("home").in([&] {
+    host("home").start();
+    host("home").relocations->stay({web});
+  });
+  EXPECT_EQ(way(), uplink);
+  undo();
+  EXPECT_TRUE(until([&] { return host("home").ports().size() == 1; }));
+  EXPECT_EQ(way(), uplink);
 }
 
 }  // namespace

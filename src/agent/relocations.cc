@@ -9,6 +9,7 @@
 #include "agent/connection_list.hh"
 #include "agent/endpoint_lead.hh"
 #include "agent/nat_lead.hh"
+#include "migrate/bounds.hh"
 #include "qemu/json.hh"
 #include "translate/locator.hh"
 #include "translate/plan_json.hh"
@@ -430,10 +431,52 @@ void Relocations::withdraw(const PortId& port) {
   context_.network.resume({port});
 }
 
+void Relocations::pause_uplink(const PortId& port, const Offer& asked,
+                               EndpointSource::Answer told) {
+  if (auto led = endpoint_.source.forward(port, asked.to); !led) {
+    return told(std::unexpected(led.error()));
+  }
+  if (!is_offered(port, asked)) offer(port, asked);  // by an agent that has ended since
+  context_.network.pause({port}, {}, [this, port, told = std::move(told)] {
+    told(endpoint_.source.last_connections(port));
+  });
+}
+
+// What it does not hear it asks for.
+void Relocations::leave(const std::vector<PortId>& uplinks, const std::string& to, Epoch epoch) {
+  if (context_.peers.protocol(to) < kStandsProtocol) return;
+  for (const PortId& port : uplinks) {
+    const PortRecord* uplink = context_.network.guest_uplink(port);
+    if (uplink == nullptr || uplink->epoch >= epoch || !endpoint_.source.relays(port, to)) continue;
+    pause_uplink(port, {.to = to, .epoch = epoch},
+                 [this, port, to, epoch](const Result<nlohmann::json>& told) {
+                   if (!told) return;
+                   context_.peers.request(
+                       to, "uplink.stands",
+                       {{"port", port.text()}, {"epoch", epoch}, {"told", *told}},
+                       [](const Result<nlohmann::json>&) {}, migrate::kNotifyTimeout);
+                 });
+  }
+}
+
+void Relocations::stay(const std::vector<PortId>& uplinks) {
+  for (const PortId& port : uplinks) {
+    endpoint_.source.stay(port);
+    if (offers_.contains(port)) withdraw(port);
+  }
+}
+
 void Relocations::on_request(PeerRequest request, const nlohmann::json& body) {
   const auto port = id_field<PortId>(body, "port");
   if (!port) return request.answer(std::unexpected(port.error()));
   const Epoch epoch = epoch_field(body, "epoch", 0);
+  if (request.method == "uplink.stands") {
+    Relocation* arriving = find(*port);
+    const bool is_its = arriving != nullptr && arriving->record().from == request.peer &&
+                        arriving->record().epoch == epoch;
+    if (is_its) arriving->source_stands(qemu::member(body, "told"));
+    return request.answer(nlohmann::json::object());
+  }
   const PortRecord* uplink = context_.network.guest_uplink(*port);
   const bool is_left = uplink == nullptr || uplink->epoch >= epoch;
   const Offer asked{.to = request.peer, .epoch = epoch};
@@ -449,15 +492,7 @@ void Relocations::on_request(PeerRequest request, const nlohmann::json& body) {
     if (is_offered(*port, asked)) withdraw(*port);  // else it was offered to another since
     return request.answer(nlohmann::json::object());
   }
-  if (request.method == "uplink.pause") {
-    if (auto led = endpoint_.source.forward(*port, request.peer); !led) {
-      return request.answer(std::unexpected(led.error()));
-    }
-    if (!is_offered(*port, asked)) offer(*port, asked);  // by an agent that has ended since
-    return context_.network.pause({*port}, {}, [this, port = *port, answer = request.answer] {
-      answer(endpoint_.source.last_connections(port));
-    });
-  }
+  if (request.method == "uplink.pause") return pause_uplink(*port, asked, request.answer);
   if (request.method == "uplink.release") {
     offers_.erase(*port);
     context_.network.release({*port}, epoch, [] {});

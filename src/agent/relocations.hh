@@ -39,7 +39,12 @@ class Relocations final {
   // Of a port that is to go: whether its relocation can end now.
   bool give_up(const std::string& port);
   nlohmann::json describe() const;
-  // uplink.*, at the source
+  // At the source, as it hands the guest over: of what leaves by endpoint it stands at once, and
+  // the target hears so before it asks.
+  void leave(const std::vector<PortId>& uplinks, const std::string& to, Epoch epoch);
+  // The target did not take the guest; harmless if they were not about to leave.
+  void stay(const std::vector<PortId>& uplinks);
+  // uplink.*
   void on_request(PeerRequest request, const nlohmann::json& body);
 
  private:
@@ -68,6 +73,7 @@ class Relocations final {
   bool is_offered(const PortId& port, const Offer& offer) const;
   void offer(const PortId& port, const Offer& offer);
   void withdraw(const PortId& port);
+  void pause_uplink(const PortId& port, const Offer& asked, EndpointSource::Answer told);
   Relocation* find(const PortId& port) const;
   void sweep();
 

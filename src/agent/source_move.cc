@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "agent/move_queue.hh"
+#include "agent/relocations.hh"
 #include "migrate/bounds.hh"
 #include "os/wall_clock.hh"
 #include "qemu/commands.hh"
@@ -104,6 +105,7 @@ void SourceMove::perform_surely(SourceEffect effect) {
     case SourceEffect::resume_guest:
       return resume_guest();
     case SourceEffect::resume_ports:
+      context_.relocations.stay(record_.uplinks);
       return context_.network.resume(record_.ports);
     case SourceEffect::post_resume:
       return post_resume();
@@ -249,6 +251,7 @@ void SourceMove::commit_target() {
         }
       },
       migrate::kCommitTimeout);
+  context_.relocations.leave(record_.uplinks, record_.to, record_.epoch);
 }
 
 void SourceMove::owned(const nlohmann::json& reply) {

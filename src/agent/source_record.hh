@@ -44,6 +44,8 @@ inline constexpr unsigned kWindowsProtocol = 19;
 inline constexpr unsigned kEndpointAgainProtocol = 20;
 // That lets an uplink be held before its guest stands, and takes back that it was offered.
 inline constexpr unsigned kWithdrawProtocol = 20;
+// That takes what comes by a guest's relay before the guest is its own.
+inline constexpr unsigned kStandsProtocol = 21;
 // What vms of a group share, before the target compresses it.
 inline constexpr ByteCount kMostShared{std::uint64_t{1} << 30};
 

@@ -257,6 +257,7 @@ void TargetMove::run_ports() {
                          if (std::exchange(owes_reply_, false)) reply_owns();
                        });
   (void)context_.store.end_group();  // on a full disk it waits
+  follow_network();
 }
 
 void TargetMove::reply_owns() {

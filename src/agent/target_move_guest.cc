@@ -30,7 +30,6 @@ void TargetMove::guest_runs() {
   resume_took_ = context_.loop.now() - cont_at_;
   feed(TargetEvent::guest_running);
   context_.vms.arrived(record_.spec.name);
-  follow_network();
   context_.known.forget(record_.spec.id);
   if (Vm* here = context_.vms.find(record_.spec.name)) flip(*here);
 }

@@ -74,8 +74,25 @@ RulePtr marked_rule(const Netlink::MarkedWay& way, std::string_view attempt) {
   return rule;
 }
 
+RulePtr arriving_rule(const Netlink::ArrivingWay& way, std::string_view attempt) {
+  const AddressPtr target = parse_address(way.to, attempt);
+  RulePtr rule(::rtnl_rule_alloc());
+  ::rtnl_rule_set_family(rule.get(), ::nl_addr_get_family(target.get()));
+  check(::rtnl_rule_set_iif(rule.get(), way.by.c_str()), attempt);
+  check(::rtnl_rule_set_dst(rule.get(), target.get()), attempt);
+  ::rtnl_rule_set_prio(rule.get(), kMarkedWays);
+  return rule;
+}
+
 AddressPtr to_address(const Endpoint& endpoint) {
   return parse_address(endpoint.address_text(), "use an address");
+}
+
+void add_rule(nl_sock* socket, const RulePtr& rule, std::uint32_t table, std::string_view attempt) {
+  ::rtnl_rule_set_table(rule.get(), table);
+  ::rtnl_rule_set_action(rule.get(), FR_ACT_TO_TBL);
+  const int error = ::rtnl_rule_add(socket, rule.get(), NLM_F_EXCL);
+  if (error != -NLE_EXIST) check(error, attempt);
 }
 
 void check_name(const std::string& name) {
@@ -397,11 +414,7 @@ void Netlink::add_marked_way(const MarkedWay& way) {
   const char* everything = family == AF_INET ? "0.0.0.0/0" : "::/0";
   check(::rtnl_route_set_dst(route.get(), parse_address(everything, attempt).get()), attempt);
   check(::rtnl_route_add(socket_.get(), route.get(), NLM_F_CREATE | NLM_F_REPLACE), attempt);
-  const RulePtr rule = marked_rule(way, attempt);
-  ::rtnl_rule_set_table(rule.get(), way.table);
-  ::rtnl_rule_set_action(rule.get(), FR_ACT_TO_TBL);
-  const int error = ::rtnl_rule_add(socket_.get(), rule.get(), NLM_F_EXCL);
-  if (error != -NLE_EXIST) check(error, attempt);
+  add_rule(socket_.get(), marked_rule(way, attempt), way.table, attempt);
 }
 
 // Whatever its table, of which it has another for each life of the interface, with which the route
@@ -412,6 +425,26 @@ void Netlink::remove_marked_way(const MarkedWay& way) {
   while (error == 0) {
     error = ::rtnl_rule_delete(socket_.get(), marked_rule(way, attempt).get(), 0);
   }
+  if (error != -NLE_OBJ_NOTFOUND) check(error, attempt);
+}
+
+void Netlink::add_arriving_way(const ArrivingWay& way) {
+  const auto attempt = fmt::format("route what comes by {} for {}", way.by, way.to);
+  const RoutePtr route(::rtnl_route_alloc());
+  ::rtnl_route_set_table(route.get(), way.table);
+  ::rtnl_route_set_protocol(route.get(), kStaticRoute);
+  ::rtnl_route_set_scope(route.get(), RT_SCOPE_LINK);
+  rtnl_nexthop* hop = ::rtnl_route_nh_alloc();
+  ::rtnl_route_add_nexthop(route.get(), hop);
+  ::rtnl_route_nh_set_ifindex(hop, index_of(way.interface, attempt));
+  check(::rtnl_route_set_dst(route.get(), parse_address(way.to, attempt).get()), attempt);
+  check(::rtnl_route_add(socket_.get(), route.get(), NLM_F_CREATE | NLM_F_REPLACE), attempt);
+  add_rule(socket_.get(), arriving_rule(way, attempt), way.table, attempt);
+}
+
+void Netlink::remove_arriving_way(const ArrivingWay& way) {
+  const auto attempt = fmt::format("route what comes by {} for {} as all else", way.by, way.to);
+  const int error = ::rtnl_rule_delete(socket_.get(), arriving_rule(way, attempt).get(), 0);
   if (error != -NLE_OBJ_NOTFOUND) check(error, attempt);
 }
 

@@ -111,6 +111,15 @@ class Netlink final {
   };
   void add_marked_way(const MarkedWay& way);
   void remove_marked_way(const MarkedWay& way);
+  // What comes by one interface for an address goes on by another, likewise.
+  struct ArrivingWay {
+    std::string by{};  // interface; of one that is gone the rule stays
+    std::string to{};  // "10.1.1.20/32"
+    std::uint32_t table = 0;
+    std::string interface{};
+  };
+  void add_arriving_way(const ArrivingWay& way);
+  void remove_arriving_way(const ArrivingWay& way);
 
  private:
   struct Closer {

@@ -14,6 +14,7 @@ constexpr const char* kOtherEnd4 = "169.254.103.1";
 constexpr const char* kOtherEnd6 = "fe80::67:1";
 // Of routing tables, of which each relay has its own.
 constexpr std::uint32_t kFirstTable = 0x67000000;
+constexpr std::uint32_t kFirstArrivingTable = 0x68000000;
 
 std::string alone(const Ip& address) {
   return IpPrefix{address, static_cast<std::uint8_t>(address.is4() ? 32 : 128)}.text();
@@ -66,6 +67,23 @@ void stop_sending_by_relay(const std::set<Ip>& guests) {
   Netlink netlink;
   for (const Ip& guest : guests) {
     netlink.remove_marked_way({.source = alone(guest), .mark = kRelayMark});
+  }
+}
+
+void receive_by_relay(const std::string& interface, const std::set<Ip>& guests,
+                      const std::string& uplink) {
+  Netlink netlink;
+  const auto table = kFirstArrivingTable + static_cast<std::uint32_t>(netlink.link(uplink).index);
+  for (const Ip& guest : guests) {
+    netlink.add_arriving_way(
+        {.by = interface, .to = alone(guest), .table = table, .interface = uplink});
+  }
+}
+
+void stop_receiving_by_relay(const std::string& interface, const std::set<Ip>& guests) {
+  Netlink netlink;
+  for (const Ip& guest : guests) {
+    netlink.remove_arriving_way({.by = interface, .to = alone(guest)});
   }
 }
 

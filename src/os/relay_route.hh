@@ -19,6 +19,11 @@ void accept_detours(const std::string& interface);
 // At the guest: what has kRelayMark (os/moved_connections.hh) goes by the relay.
 void send_by_relay(const std::string& interface, const std::set<Ip>& guests);
 void stop_sending_by_relay(const std::set<Ip>& guests);
+// Where the guest goes, before it is routed there for all: what comes by the relay for it goes to
+// its uplink.
+void receive_by_relay(const std::string& interface, const std::set<Ip>& guests,
+                      const std::string& uplink);
+void stop_receiving_by_relay(const std::string& interface, const std::set<Ip>& guests);
 // At home: the guest is at the other end of the relay. In place of what the route was.
 void route_to_relay(const std::string& interface, const std::set<Ip>& guests);
 

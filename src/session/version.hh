@@ -11,7 +11,7 @@
 namespace godwit::session {
 
 // What each added: docs/protocol/session.md.
-inline constexpr unsigned kProtocol = 20;
+inline constexpr unsigned kProtocol = 21;
 inline constexpr unsigned kOldestProtocol = 1;
 
 struct Versions {

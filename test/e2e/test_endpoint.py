@@ -11,6 +11,7 @@ import time
 import pytest
 from conftest import ROOT, Lab, build_directory, wait_until
 from fleet import BOOT_WORDS, Fleet, Probe, Vm
+from test_faults import AFTER_RELEASE, kill_qemu, thaw
 from test_nat import DataCentre, ProbeFrom
 
 ABROAD = ROOT / "examples" / "abroad"
@@ -246,6 +247,27 @@ def test_what_was_agreed_is_undone_with_the_move(abroad):
         abroad.godwit("h1", "migration", "abort", identifier)
         go_on()
         abroad.wait_for_state("h1", identifier, "aborted")
+    expect_as_if_it_had_not_been(abroad, guest, known)
+
+
+@pytest.mark.drawn
+def test_a_target_that_refuses_gives_the_uplink_back(abroad):
+    """The source's uplink stands, and what comes for the guest goes by the relay: with the commit, which is refused."""
+    guest = Guest(abroad, 36)
+    known = Echo(guest, "x1")
+    abroad.kill_agent("h1")
+    abroad.start_agent("h1", fault=AFTER_RELEASE)
+    wait_until(lambda: abroad.sees_all("h1"), 40, "h1 is back")
+    identifier = abroad.begin_move(guest, "h1", "f1", *Fleet.PATIENT, "--strategy", "endpoint")
+    wait_until(lambda: abroad.agent_stopped("h1"), 60, "it is handed over")
+    kill_qemu(abroad, guest, "f1")
+    abroad.wait_for_state("f1", identifier, "aborted")
+    thaw(abroad, "h1")
+    abroad.wait_for_state("h1", identifier, "aborted")
+    assert known.ask() == "same"
+    abroad.kill_agent("h1")  # the one with the fault
+    abroad.start_agent("h1")
+    wait_until(lambda: abroad.sees_all("h1"), 40, "h1 is back")
     expect_as_if_it_had_not_been(abroad, guest, known)
 
 
