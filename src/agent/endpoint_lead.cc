@@ -214,12 +214,7 @@ void EndpointLead::remove_relay() {
   } catch (const SetupError& error) {
     spdlog::warn("relay for guest {}: {}", owner_.record.name, error.what());
   }
-  context_.network.disconnect({.a = context_.config.name + "/" + relay_,
-                               .b = owner_.record.from + "/" + relay_,
-                               .tenant = {}},
-                              [&network = context_.network, port = relay_](const Result<>&) {
-                                (void)network.remove_port(port, {});
-                              });
+  parts_.source.part(relay_, owner_.record.from);
   relay_.clear();
   interface_.clear();
   save();

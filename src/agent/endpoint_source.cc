@@ -18,6 +18,7 @@ namespace godwit::agent {
 namespace {
 
 constexpr const char* kRelayKind = "relay";
+constexpr const char* kPartingKind = "parting relay";  // by port
 constexpr Nanoseconds kFlowTimeout = seconds(3);
 
 constexpr std::int64_t kGrace = 60;  // seconds, for the guest's host
@@ -67,6 +68,9 @@ void EndpointSource::ask(const std::string& agent, const std::string& method,
 
 void EndpointSource::start() {
   lent_.start();
+  for (const auto& left : context_.store.list(kPartingKind)) {
+    part(left.key, text_field_or(left.body, "other", ""));
+  }
   for (const auto& document : context_.store.list(kRelayKind)) {
     Relay known = relay(document.body);
     try {
@@ -413,20 +417,25 @@ void EndpointSource::remove(const Relay& relay) {
       spdlog::warn("relay for guest {}: {}", relay.name, error.what());
     }
   }
-  context_.network.disconnect({.a = context_.config.name + "/" + relay.port,
-                               .b = relay.to + "/" + relay.port,
-                               .tenant = {}},
-                              [&network = context_.network, port = relay.port](const Result<>&) {
-                                if (const auto gone = network.remove_port(port, {}); !gone) {
-                                  spdlog::warn("port {} stays: {}", port, gone.error().text);
-                                }
-                              });
+  part(relay.port, relay.to);
   context_.store.erase(kRelayKind, relay.guest.text());
   const PortId guest = relay.guest;
   relays_.erase(guest);
   keep_routed();
   const auto stay = stays_.find(guest);
   if (guest_is_gone && stay != stays_.end()) stay->second->relay_ended();
+}
+
+void EndpointSource::part(const std::string& port, const std::string& other) {
+  context_.store.put(kPartingKind, port, {{"other", other}});
+  context_.network.disconnect(
+      {.a = context_.config.name + "/" + port, .b = other + "/" + port, .tenant = {}},
+      [&network = context_.network, &store = context_.store, port](const Result<>&) {
+        if (const auto gone = network.remove_port(port, {}); !gone) {
+          spdlog::warn("port {} stays: {}", port, gone.error().text);
+        }
+        store.erase(kPartingKind, port);
+      });
 }
 
 // ---- guests that come back, or have been here by endpoint before ----

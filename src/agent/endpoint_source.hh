@@ -80,6 +80,8 @@ class EndpointSource final {
   std::set<Ip> lent() const { return lent_.now(); }
   void add(const PortId& uplink, EndpointStay& stay) { stays_[uplink] = &stay; }
   void remove(const PortId& uplink, const EndpointStay& stay);
+  // An end of a relay with that host goes, also when the agent ends meanwhile.
+  void part(const std::string& port, const std::string& other);
   // An agent's answer to flow.*, this one's too.
   void ask(const std::string& agent, const std::string& method, const nlohmann::json& body,
            Answer answer);

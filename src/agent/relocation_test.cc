@@ -324,6 +324,16 @@ TEST_F(RelocationTest, AMoveThatIsOffIsUndoneThoughItsUplinkStands) {
   EXPECT_EQ(way(), uplink);
 }
 
+TEST_F(RelocationTest, ARelayThatWasGoingAsTheAgentEndedGoes) {
+  host("home").in([&] {
+    ASSERT_TRUE(host("home").network.add_port({{"name", "relay-old"}, {"kind", "uplink"}}));
+    host("home").store->put("parting relay", "relay-old", {{"other", "f1"}});
+    host("home").start();
+  });
+  EXPECT_TRUE(until([&] { return host("home").ports() == std::vector<std::string>{"web"}; }));
+  EXPECT_TRUE(until([&] { return host("home").store->list("parting relay").empty(); }));
+}
+
 // And one whose agent was started again before it heard so.
 TEST_F(RelocationTest, AGuestThatIsNotTakenStaysByTheRecord) {
   expect_staged();
