@@ -333,12 +333,9 @@ bool EndpointSource::relays(const PortId& uplink, const std::string& to) const {
 // The relay itself goes when the target says so; its addresses stay lent: some correspondent may
 // have heard of the move.
 void EndpointSource::stay(const PortId& uplink) {
-  const auto known = relays_.find(uplink);
   const PortRecord* guest = context_.network.guest_uplink(uplink);
-  const bool was_to_leave = known != relays_.end() && known->second.forwards && guest != nullptr &&
-                            !is_back(known->second);
-  if (!was_to_leave) return;
-  Relay& relay = known->second;
+  if (guest == nullptr || !gone(uplink)) return;
+  Relay& relay = relays_.at(uplink);
   relay.forwards = false;
   context_.kernel.drop(owner_of(relay));
   try {

@@ -2,6 +2,7 @@
 // before that stands, and let go of when the move is off.
 #include <gmock/gmock.h>
 
+#include <cstdlib>
 #include <fstream>
 
 #include "agent/endpoint_testing.hh"
@@ -45,6 +46,10 @@ struct RelocationTest : EndpointTest {
       }
       return std::string();
     });
+  }
+  bool shows_at_f1(const std::string& command, const std::string& text) {
+    return host("f1").in(
+        [&] { return std::system((command + " 2>&1 | grep -qF '" + text + "'").c_str()) == 0; });
   }
   wire::PortState state_at_home() {
     std::optional<wire::PortState> state;
@@ -244,6 +249,22 @@ TEST_F(RelocationTest, ASourceThatHasForgottenItsOfferPausesAllTheSame) {
 }
 
 // ---- the source says that its uplink stands ----
+
+// Its packets may be at the target before the word that the guest is.
+TEST_F(RelocationTest, WhatComesByTheRelayGoesToTheHeldUplink) {
+  const std::string from_relay = "ip route get 10.66.1.20 from 10.99.0.9 iif relay-web";
+  expect_staged();
+  EXPECT_TRUE(shows_at_f1(from_relay, "dev web "));
+  EXPECT_FALSE(shows_at_f1("ip route get 10.66.1.20 from 10.99.0.9 iif rack", "dev web "));
+  undo();
+  ASSERT_TRUE(until([&] { return is_over() && host("home").ports().size() == 1; }));
+  EXPECT_FALSE(shows_at_f1("ip rule", "iif relay-web"));
+  expect_staged(8);
+  EXPECT_TRUE(shows_at_f1(from_relay, "dev web "));
+  follow();
+  ASSERT_TRUE(is_here());
+  EXPECT_FALSE(shows_at_f1("ip rule", "iif relay-web"));
+}
 
 TEST_F(RelocationTest, WhatTheSourceHasSaidItIsNotAsked) {
   expect_staged();
