@@ -90,15 +90,13 @@ std::map<Ip, Ip> without(const std::map<Ip, Ip>& a, const std::map<Ip, Ip>& b) {
 }
 
 Result<> make_table(const Rewrites& wanted) {
-  std::string ruleset = fmt::format("table inet {0} {{}}\ndelete table inet {0}\n", kTable);
-  ruleset += fmt::format("table inet {} {{\n", kTable);
-  for (const auto& [name, content] : maps_of({})) {
-    ruleset += fmt::format("  map {}4 {{ type ipv4_addr : ipv4_addr; counter; }}\n", name);
-    ruleset += fmt::format("  map {}6 {{ type ipv6_addr : ipv6_addr; counter; }}\n", name);
+  InetTable table{.name = kTable, .chains = kChains};
+  for (const auto& [name, content] : maps_of(wanted)) {
+    table.objects += fmt::format("  map {}4 {{ type ipv4_addr : ipv4_addr; counter; }}\n", name);
+    table.objects += fmt::format("  map {}6 {{ type ipv6_addr : ipv6_addr; counter; }}\n", name);
+    table.elements += added(name, content);
   }
-  ruleset += fmt::format("{}}}\n", kChains);
-  for (const auto& [name, content] : maps_of(wanted)) ruleset += added(name, content);
-  if (auto done = apply_nftables(ruleset); !done) return done;
+  if (auto done = write_inet_table(table); !done) return done;
   for (const char* chain : {"arriving", "reporting"}) {
     auto done = add_quoted_rules({kTable, chain, "quoted4", "quoted6"});
     if (!done) {
@@ -238,8 +236,6 @@ Result<std::map<Ip, std::uint64_t>> AddressRewriting::departed() {
   return packets;
 }
 
-Result<> AddressRewriting::remove() {
-  return apply_nftables(fmt::format("table inet {0} {{}}\ndelete table inet {0}\n", kTable));
-}
+Result<> AddressRewriting::remove() { return remove_inet_table(kTable); }
 
 }  // namespace godwit::os

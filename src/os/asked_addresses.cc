@@ -32,6 +32,13 @@ std::string sets(const Family& its) {
   set chosen{0} {{ type {1}; }}
   set others{0} {{ type {1}; }}
   map next{0} {{ type {1} : {1}; }}
+)",
+                     its.number, its.type);
+}
+
+// By what packets say.
+std::string asked_set(const Family& its) {
+  return fmt::format(R"(
   set asked{0} {{
     type {1} . {1} . inet_service . inet_service;
     flags dynamic,timeout; timeout {2}; size {3};
@@ -88,21 +95,6 @@ std::string chains() {
   return text;
 }
 
-// All but what was asked.
-std::string emptied() {
-  std::string text;
-  const auto flush = [&](const char* kind, const char* name, const char* family) {
-    text += fmt::format("flush {} inet {} {}{}\n", kind, kTable, name, family);
-  };
-  for (const char* chain : {"answering", "asking"}) flush("chain", chain, "");
-  for (const char* family : {"4", "6"}) {
-    flush("chain", "choosing", family);
-    flush("map", "next", family);
-    for (const char* set : {"chosen", "others"}) flush("set", set, family);
-  }
-  return text;
-}
-
 void add(std::string& text, const char* set, const Ip& of, const std::string& element) {
   text +=
       fmt::format("add element inet {} {}{} {{ {} }}\n", kTable, set, of.is4() ? 4 : 6, element);
@@ -123,17 +115,14 @@ std::string elements(const ManyHomed& guest) {
 
 }  // namespace
 
-// The table stays, and what its packets have put into it: it is filled anew.
 Result<> set_asked_rules(const std::vector<ManyHomed>& guests) try {
-  if (guests.empty()) {
-    return apply_nftables(fmt::format("table inet {0} {{}}\ndelete table inet {0}\n", kTable));
-  }
+  if (guests.empty()) return remove_inet_table(kTable);
   // What has another's address for its source would be refused.
   for (const ManyHomed& each : guests) accept_detours(each.interface);
-  std::string text = fmt::format("table inet {} {{\n{}{}}}\n", kTable, both(sets), chains());
-  text += emptied() + fmt::format("table inet {} {{\n{}}}\n", kTable, chains());
-  for (const ManyHomed& each : guests) text += elements(each);
-  return apply_nftables(text);
+  InetTable table{
+      .name = kTable, .objects = both(sets), .chains = chains(), .kept = both(asked_set)};
+  for (const ManyHomed& each : guests) table.elements += elements(each);
+  return write_inet_table(table);
 } catch (const SetupError& error) {
   return fail("{}", error.what());
 }

@@ -58,27 +58,17 @@ std::string elements(const std::set<Ip>& guests, bool is4) {
   return fmt::format("add element inet {} guests{} {{ {} }}\n", kTable, is4 ? 4 : 6, list);
 }
 
-// Removing a policy takes it from the connections that have it: so the table stays and is filled
-// anew, in one transaction, and what is there already is not made again.
-std::string filled(const std::set<Ip>& guests) {
-  std::string ruleset = fmt::format("table inet {} {{\n{}{}}}\n", kTable, kObjects, kChains);
-  for (const char* chain : {"remember", "begun", "arriving"}) {
-    ruleset += fmt::format("flush chain inet {} {}\n", kTable, chain);
-  }
-  for (const char* set : {"guests4", "guests6"}) {
-    ruleset += fmt::format("flush set inet {} {}\n", kTable, set);
-  }
-  ruleset += fmt::format("table inet {} {{\n{}}}\n", kTable, kChains);
-  return ruleset + elements(guests, true) + elements(guests, false);
-}
-
 }  // namespace
 
+// Removing a policy takes it from the connections that have it: so the table stays.
 void track_guests(const std::set<Ip>& guests) {
-  const auto without = fmt::format("table inet {0} {{}}\ndelete table inet {0}\n", kTable);
-  auto done = apply_nftables(guests.empty() ? without : filled(guests));
-  // Somebody has made another table of it.
-  if (!done && !guests.empty()) done = apply_nftables(without + filled(guests));
+  const auto done =
+      guests.empty()
+          ? remove_inet_table(kTable)
+          : write_inet_table({.name = kTable,
+                              .objects = kObjects,
+                              .chains = kChains,
+                              .elements = elements(guests, true) + elements(guests, false)});
   if (!done) fail_setup("track the connections of guests: {}", done.error().text);
 }
 

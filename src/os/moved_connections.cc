@@ -16,7 +16,7 @@ constexpr std::uint32_t kToNewAddress = 0x08000000;
 constexpr std::uint32_t kToOldConnection = 0x01000000;
 
 // Of one family: `ip` and 4, or `ip6` and 6.
-std::string named_sets(const char* type, int family) {
+std::string sets_of(const char* type, int family) {
   std::string text;
   for (const char* map : {"way", "fresh", "quoted_from", "quoted_to"}) {
     text += fmt::format("  map {0}{1} {{ type {2} : {2}; }}\n", map, family, type);
@@ -75,10 +75,13 @@ std::string both(std::string (*rules)(const char*, int)) {
   return rules("ip", 4) + rules("ip6", 6);
 }
 
-std::string table_text() {
-  std::string text = named_sets("ipv4_addr", 4) + named_sets("ipv6_addr", 6);
-  text += "  set relays { type ifname; }\n  set renaming { type ifname; }\n";
-  text += "  chain arriving {\n    type filter hook prerouting priority -460;\n";
+std::string sets() {
+  return sets_of("ipv4_addr", 4) + sets_of("ipv6_addr", 6) +
+         "  set relays { type ifname; }\n  set renaming { type ifname; }\n";
+}
+
+std::string chains() {
+  std::string text = "  chain arriving {\n    type filter hook prerouting priority -460;\n";
   text += both(arriving_rules) + "  }\n";
   text += fmt::format(R"(
   chain choosing {{
@@ -193,10 +196,6 @@ Elements elements_of(const MovedRules& rules) {
   return elements;
 }
 
-Result<> remove_table() {
-  return apply_nftables(fmt::format("table inet {0} {{}}\ndelete table inet {0}\n", kTable));
-}
-
 Result<> add_quoted(const char* chain, const std::string& map, bool of_source) {
   return add_quoted_rules({.table = kTable,
                            .chain = chain,
@@ -217,10 +216,11 @@ Result<> add_quoted() {
 }  // namespace
 
 Result<> set_moved_rules(const MovedRules& rules) {
-  if (rules.empty()) return remove_table();
-  auto done = apply_nftables(
-      fmt::format("table inet {0} {{}}\ndelete table inet {0}\ntable inet {0} {{\n{1}}}\n{2}",
-                  kTable, table_text(), elements_of(rules).text("add")));
+  if (rules.empty()) return remove_inet_table(kTable);
+  auto done = write_inet_table({.name = kTable,
+                                .objects = sets(),
+                                .chains = chains(),
+                                .elements = elements_of(rules).text("add")});
   return done ? add_quoted() : done;
 }
 

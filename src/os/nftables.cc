@@ -1,6 +1,7 @@
 #include "os/nftables.hh"
 
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <libmnl/libmnl.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
@@ -14,6 +15,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <regex>
 #include <sstream>
 
 #include "base/check.hh"
@@ -42,12 +44,35 @@ Result<std::string> run(const std::string& ruleset, unsigned output_flags = 0) {
   return fail("apply an nftables ruleset: {}", ::nft_ctx_get_error_buffer(context.get()));
 }
 
+// Whether it is there or not.
+std::string removal(const std::string& table) {
+  return fmt::format("table inet {0} {{}}\ndelete table inet {0}\n", table);
+}
+
 }  // namespace
 
 Result<> apply_nftables(const std::string& ruleset) {
   if (const auto output = run(ruleset); !output) return std::unexpected(output.error());
   return {};
 }
+
+Result<> write_inet_table(const InetTable& table) {
+  static const std::regex named("(?:^|\n) *(set|map|chain) (\\w+) \\{");
+  const auto with = [&](const std::string& content) {
+    return fmt::format("table inet {} {{\n{}}}\n", table.name, content);
+  };
+  const std::string emptied = table.objects + table.chains;
+  std::string ruleset = with(table.kept + emptied);
+  for (std::sregex_iterator each(emptied.begin(), emptied.end(), named), end; each != end; ++each) {
+    ruleset += fmt::format("flush {} inet {} {}\n", each->str(1), table.name, each->str(2));
+  }
+  ruleset += with(table.chains) + table.elements;
+  if (auto done = apply_nftables(ruleset)) return done;
+  // Somebody has made another table of it.
+  return apply_nftables(removal(table.name) + ruleset);
+}
+
+Result<> remove_inet_table(const std::string& name) { return apply_nftables(removal(name)); }
 
 Result<std::string> query_nftables(const std::string& command) {
   return run(command, NFT_CTX_OUTPUT_JSON);

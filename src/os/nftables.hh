@@ -12,6 +12,18 @@ namespace godwit::os {
 // words, which point into the ruleset.
 Result<> apply_nftables(const std::string& ruleset);
 
+// A table of family inet, in nft(8)'s words.
+struct InetTable {
+  std::string name{}, objects{}, chains{};  // what is in it
+  std::string kept{};                       // objects whose elements stay if they are there
+  std::string elements{};                   // commands that add to `objects`
+};
+// Makes it, or fills one that is there anew, in one transaction. Its hooks stay: a packet that
+// comes meanwhile meets the old rules or the new ones, where between a table that is deleted and
+// its successor it can meet none.
+Result<> write_inet_table(const InetTable& table);
+Result<> remove_inet_table(const std::string& name);
+
 // What `command` lists, as libnftables-json(5) has it.
 Result<std::string> query_nftables(const std::string& command);
 
