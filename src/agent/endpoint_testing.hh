@@ -290,7 +290,7 @@ class Move {
     from_.in([&] { from_.network.release({record.port}, record.epoch, [] {}); });
     record.here = true;
     to_.in([&] {
-      to_.network.run_uplink(record.port);
+      to_.network.run_uplink(record.port, uplink);
       lead_->uplink_is_here();
     });
   }

@@ -355,6 +355,7 @@ Result<nlohmann::json> Network::describe_nic(PortId port) const {
   if (found == ports_.end()) return fail("port {} is not on host {}", port.text(), config_.name);
   nlohmann::json json = {{"port", to_json(found->second)}};
   if (const WireRecord* wire = wire_at(port)) json["wire"] = to_json(*wire);
+  if (guest_uplink(port) != nullptr) json["neighbours"] = neighbours_of(found->second);
   return json;
 }
 

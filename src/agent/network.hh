@@ -88,7 +88,8 @@ class Network final {
   void release_nic(PortId port);
 
   // Migrations, source side.
-  // What the target must know of a port: record, wire, and the host of the wire's other end.
+  // What the target must know of a port: record, wire, and the host of the wire's other end; of a
+  // guest's uplink where the guest is there, if anybody has asked.
   Result<nlohmann::json> describe_nic(PortId port) const;
   std::vector<std::string> peers_of(PortId port) const;
   // Wires of these ports to other fleets, as the target is to be asked about them; one of them, as
@@ -153,10 +154,14 @@ class Network final {
   void correct_held(const PortId& port);
   // An uplink that was held becomes the way to its guest, before it runs.
   Result<> route_guest(const PortId& port, const std::vector<GuestAddress>& guest);
-  // As run(), of that uplink: what was for the guest meanwhile waits in its TAP.
-  void run_uplink(const PortId& port);
+  // As run(), of that uplink: what was for the guest meanwhile waits in its TAP. The kernel here
+  // need not ask for whoever `described` tells of.
+  void run_uplink(const PortId& port, const nlohmann::json& described);
 
  private:
+  static nlohmann::json neighbours_of(const PortRecord& record);
+  static void expect_neighbours(const PortRecord& record, const nlohmann::json& described);
+
   static constexpr Nanoseconds kForeignTimeout = seconds(5);
 
   struct Located {  // a port, wherever it is; of another fleet's the tenant is not known

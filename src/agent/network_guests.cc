@@ -8,6 +8,7 @@
 #include "agent/network.hh"
 #include "os/announce.hh"
 #include "os/guest_route.hh"
+#include "os/netlink.hh"
 #include "os/segment.hh"
 #include "qemu/json.hh"
 
@@ -131,10 +132,41 @@ Result<> Network::route_guest(const PortId& port, const std::vector<GuestAddress
   return {};
 }
 
-void Network::run_uplink(const PortId& port) {
+void Network::run_uplink(const PortId& port, const nlohmann::json& described) {
   wires_.run(port, devices_.at(port));
   have_run({port}, [](const Held&) {});
-  if (const auto found = ports_.find(port); found != ports_.end()) tell_of_guests(found->second);
+  const auto found = ports_.find(port);
+  if (found == ports_.end()) return;
+  expect_neighbours(found->second, described);
+  tell_of_guests(found->second);
+}
+
+nlohmann::json Network::neighbours_of(const PortRecord& record) {
+  nlohmann::json neighbours = nlohmann::json::object();
+  try {
+    for (const GuestAddress& each : record.guest) {
+      const std::string address = each.address.text();
+      const auto mac = os::Netlink().neighbour(record.interface, address);
+      if (mac) neighbours[address] = mac->text();
+    }
+  } catch (const SetupError& error) {
+    spdlog::warn("port {}: {}", record.name, error.what());
+  }
+  return neighbours;
+}
+
+// A guest that begins to run is slow to answer (40 to 90 ms if it is emulated, 2026-12).
+void Network::expect_neighbours(const PortRecord& record, const nlohmann::json& described) {
+  const nlohmann::json& neighbours = qemu::member(described, "neighbours");
+  try {
+    for (const GuestAddress& each : record.guest) {
+      const std::string address = each.address.text();
+      const auto mac = os::MacAddress::parse(text_field_or(neighbours, address.c_str(), ""));
+      if (mac) os::Netlink().suggest_neighbour(record.interface, address, *mac);
+    }
+  } catch (const SetupError& error) {
+    spdlog::warn("port {}: {}", record.name, error.what());
+  }
 }
 
 void Network::correct_wire(nlohmann::json& described) const {

@@ -253,7 +253,7 @@ void Relocation::uplink_stands() {
 
 void Relocation::run_uplink() {
   context_.store.begin_group();
-  context_.network.run_uplink(record_.port);
+  context_.network.run_uplink(record_.port, record_.described);
   uplink_ = Uplink::here;
   record_.here = true;
   save();

@@ -266,6 +266,18 @@ TEST_F(RelocationTest, WhatComesByTheRelayGoesToTheHeldUplink) {
   EXPECT_FALSE(shows_at_f1("ip rule", "iif relay-web"));
 }
 
+TEST_F(RelocationTest, WhereItsGuestIsNeedNotBeAskedFor) {
+  host("home").in([] {
+    os::Netlink().suggest_neighbour("web", kWeb.text(),
+                                    *os::MacAddress::parse("52:54:00:0a:0b:0c"));
+  });
+  expect_staged();
+  EXPECT_FALSE(shows_at_f1("ip neigh show dev web", kWeb.text())) << "what comes for it waits";
+  follow();
+  ASSERT_TRUE(is_here());
+  EXPECT_TRUE(shows_at_f1("ip neigh show dev web", "10.66.1.20 lladdr 52:54:00:0a:0b:0c STALE"));
+}
+
 TEST_F(RelocationTest, WhatTheSourceHasSaidItIsNotAsked) {
   expect_staged();
   const auto since = connection(kWeb, kPeer, 5000);  // that it was staged

@@ -12,6 +12,7 @@
 #include "os/kernel_setting.hh"
 #include "os/netlink.hh"
 #include "os/netns.hh"
+#include "os/nftables.hh"
 #include "os/segment.hh"
 
 namespace godwit::os {
@@ -123,6 +124,29 @@ TEST_P(GuestRouteTest, WhatComesBeforeTheGuestSaysWhereItIsWaits) {
     ASSERT_EQ(::recv(here.number(), &number, sizeof number, 0), sizeof number) << i;
     ASSERT_EQ(number, i);
   }
+}
+
+// As when a guest begins to run, which is slow to say where it is.
+TEST_P(GuestRouteTest, WhatWaitsGoesToWhereOthersSayThatTheGuestIs) {
+  guest().netns.run([] {
+    const auto done = apply_nftables(R"(
+      table inet silent { chain c { type filter hook output priority 0
+        icmpv6 type nd-neighbor-advert drop; }; }
+      table arp silent { chain c { type filter hook output priority 0; drop; }; })");
+    ASSERT_TRUE(done) << done.error().text;
+  });
+  host().netns.run([&] { route_guest("guest", guest_ip()); });
+  const Fd here = bound(guest(), guest_ip(), 300);
+  const Fd there = bound(host(), ip(is4() ? "10.1.1.10" : "fd01::10"));
+  Netlink& netlink = host().netlink;
+  EXPECT_FALSE(passes(there, here, guest_ip()));
+  EXPECT_EQ(netlink.neighbour("guest", guest_ip().text()), std::nullopt);
+  const MacAddress mac = guest().netlink.link("eth0").mac;
+  netlink.suggest_neighbour("guest", guest_ip().text(), mac);
+  std::array<char, 8> waited{};
+  EXPECT_EQ(::recv(here.number(), waited.data(), waited.size(), 0), 4);
+  EXPECT_EQ(netlink.neighbour("guest", guest_ip().text()), mac);
+  EXPECT_TRUE(passes(there, here, guest_ip()));
 }
 
 TEST_P(GuestRouteTest, OnceItIsNotRoutedNobodyAnswersForIt) {

@@ -14,6 +14,7 @@
 #include <netlink/route/route.h>
 #include <netlink/route/rule.h>
 
+#include <cstring>
 #include <fstream>
 
 #include "base/check.hh"
@@ -386,8 +387,8 @@ void Netlink::remove_proxy_neighbour(const std::string& name, const std::string&
   if (error != -NLE_OBJ_NOTFOUND) check(error, attempt);
 }
 
-void Netlink::add_neighbour(const std::string& name, const std::string& address,
-                            const MacAddress& mac) {
+void Netlink::set_neighbour(const std::string& name, const std::string& address,
+                            const MacAddress& mac, int state) {
   const auto attempt = fmt::format("know {} as {} at {}", address, mac.text(), name);
   const AddressPtr target = parse_address(address, attempt);
   const AddressPtr link(::nl_addr_build(AF_LLC, mac.octets.data(), mac.octets.size()));
@@ -395,8 +396,32 @@ void Netlink::add_neighbour(const std::string& name, const std::string& address,
   ::rtnl_neigh_set_ifindex(neighbour.get(), index_of(name, attempt));
   check(::rtnl_neigh_set_dst(neighbour.get(), target.get()), attempt);
   ::rtnl_neigh_set_lladdr(neighbour.get(), link.get());
-  ::rtnl_neigh_set_state(neighbour.get(), NUD_PERMANENT);
+  ::rtnl_neigh_set_state(neighbour.get(), state);
   check(::rtnl_neigh_add(socket_.get(), neighbour.get(), NLM_F_CREATE | NLM_F_REPLACE), attempt);
+}
+
+void Netlink::add_neighbour(const std::string& name, const std::string& address,
+                            const MacAddress& mac) {
+  set_neighbour(name, address, mac, NUD_PERMANENT);
+}
+
+void Netlink::suggest_neighbour(const std::string& name, const std::string& address,
+                                const MacAddress& mac) {
+  set_neighbour(name, address, mac, NUD_STALE);
+}
+
+std::optional<MacAddress> Netlink::neighbour(const std::string& name, const std::string& address) {
+  const auto attempt = fmt::format("ask for {} at {}", address, name);
+  const AddressPtr target = parse_address(address, attempt);
+  nl_cache* all = nullptr;
+  check(::rtnl_neigh_alloc_cache(socket_.get(), &all), attempt);
+  const std::unique_ptr<nl_cache, void (*)(nl_cache*)> cache(all, ::nl_cache_free);
+  const NeighbourPtr found(::rtnl_neigh_get(all, index_of(name, attempt), target.get()));
+  nl_addr* const link = found ? ::rtnl_neigh_get_lladdr(found.get()) : nullptr;
+  MacAddress mac;
+  if (link == nullptr || ::nl_addr_get_len(link) != mac.octets.size()) return std::nullopt;
+  std::memcpy(mac.octets.data(), ::nl_addr_get_binary_addr(link), mac.octets.size());
+  return mac;
 }
 
 void Netlink::add_marked_way(const MarkedWay& way) {

@@ -101,6 +101,11 @@ class Netlink final {
   void remove_proxy_neighbour(const std::string& name, const std::string& address);
   // Is there without having been asked for, until the interface is gone.
   void add_neighbour(const std::string& name, const std::string& address, const MacAddress& mac);
+  // Is used at once and then verified (RFC 4861, 7.3.2: STALE); what waits for it goes to it.
+  void suggest_neighbour(const std::string& name, const std::string& address,
+                         const MacAddress& mac);
+  // What the interface has heard of this one.
+  std::optional<MacAddress> neighbour(const std::string& name, const std::string& address);
   // What comes from an address and has the mark's bits is routed by a table of its own, which has
   // one way; in place of what the table had.
   struct MarkedWay {
@@ -130,6 +135,8 @@ class Netlink final {
 
   LinkPtr lookup(const std::string& name);
   int index_of(const std::string& name, std::string_view attempt);
+  void set_neighbour(const std::string& name, const std::string& address, const MacAddress& mac,
+                     int state);
   void add(LinkPtr link, std::string_view attempt);
   template <class Change>
   void change(const std::string& name, std::string_view attempt, Change&& change);
