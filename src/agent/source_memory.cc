@@ -19,8 +19,7 @@ constexpr Nanoseconds kPollIntervalFar = milliseconds(200);
 constexpr Nanoseconds kRestInterval = milliseconds(250);  // in post-copy
 // From `stop` to pre-switchover: QEMU has to write what it holds already. Then the guest goes on.
 constexpr Nanoseconds kStandBound = seconds(5);
-constexpr Nanoseconds kMostEventDelay = milliseconds(200);  // more is a clock that stepped
-constexpr std::uint64_t kLeastRound = 4096;                 // bytes
+constexpr std::uint64_t kLeastRound = 4096;  // bytes
 // Of the stream of any vm (the smallest has 600 KiB) so little that QEMU cannot be through with it
 // and stop the vCPUs, also when its socket and its own buffer (240 KiB) are full.
 constexpr ByteCount kBeforePrepared{256 << 10};
@@ -205,22 +204,15 @@ void SourceMemory::throw_away_kept() {
                 .closed = [](const std::string&) {}});
 }
 
-// QEMU stamps its events; we may have been busy with its memory when this one came.
-Instant SourceMemory::happened_at(const qemu::QmpEvent& event) const {
-  const auto wall = std::chrono::system_clock::now().time_since_epoch();
-  const auto late = std::chrono::duration_cast<Nanoseconds>(wall) - event.realtime;
-  return loop_.now() - std::clamp<Nanoseconds>(late, Nanoseconds(0), kMostEventDelay);
-}
-
 void SourceMemory::on_event(const qemu::QmpEvent& event) {
   if (event.name == "STOP" && continued_ && !stopped_) {
     stopped_ = true;
-    milestones_.stopped = happened_at(event);
+    milestones_.stopped = event.happened;
     if (!predicted_pause_) predicted_pause_ = progress_.predicted_pause;  // QEMU did it by itself
     end_round(milestones_.stopped);
   }
   if (event.name == "MIGRATION_PASS" && continued_ && !stopped_) {
-    synced_ = happened_at(event);
+    synced_ = event.happened;
     end_round(synced_);
     poll();
   }

@@ -107,7 +107,6 @@ class SourceMemory final {
   BitRate background_cap() const;
   BitRate unhindered(BitRate memory, BitRate lane) const;
   void go_all_out();
-  Instant happened_at(const qemu::QmpEvent& event) const;
   void end_round(Instant now);
   void mark(const stream::QemuMark& mark);
   std::string divergence(const migrate::StopJudge::Verdict& verdict) const;

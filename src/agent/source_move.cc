@@ -259,6 +259,7 @@ void SourceMove::owned(const nlohmann::json& reply) {
   milestones_.owned = context_.loop.now();
   record_.handed_over_ms = os::wall_clock().count();
   milestones_.resume_at_target = Nanoseconds(qemu::unsigned_at(reply, "resume_ns"));
+  milestones_.runs_at_target = Nanoseconds(qemu::unsigned_at(reply, "runs_ns"));
   if (memory_) {
     memory_->fill(report_);
     if (disks_) {

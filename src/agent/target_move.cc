@@ -142,7 +142,7 @@ void TargetMove::follow(Vm& vm) {
   subscription_ = vm.subscribe({.event =
                                     [this](const qemu::QmpEvent& event) {
                                       if (event.name == "RESUME" && cont_at_ != Instant{})
-                                        guest_runs();
+                                        guest_runs(event.happened);
                                       if (incoming_) incoming_->event(event);
                                     },
                                 .died =
@@ -268,6 +268,7 @@ void TargetMove::reply_owns() {
   reply({{"owns", true},
          {"clock", record_.clock},
          {"resume_ns", resume_took_.count()},
+         {"runs_ns", runs_ ? (context_.loop.now() - cont_at_ - resume_took_).count() : 0},
          {"cpu_s", cpu},
          {"held_frames", held_.frames},
          {"held_dropped", held_.dropped}});

@@ -77,7 +77,7 @@ class TargetMove final {
   void use_recovered(std::unique_ptr<os::ByteStream> qemu, PeerRequest request);
   void ask_for_rest();
   void run_guest();
-  void guest_runs();
+  void guest_runs(Instant since);
   void reply(const nlohmann::json& body);
   void notify_failed();
   void run_ports();
@@ -115,8 +115,8 @@ class TargetMove final {
   bool listening_ = false, ports_held_ = false, guest_loaded_ = false, stream_verified_ = false;
   bool network_staged_ = true;
   Instant cont_at_{};
-  Nanoseconds resume_took_{};
-  Network::Held held_;  // known when no longer counting_
+  Nanoseconds resume_took_{};  // from cont_at_ on
+  Network::Held held_;         // known when no longer counting_
   bool counting_ = false, owes_reply_ = false;
   double cpu_at_begin_ = 0;
   os::Loop::Timer bound_, again_;

@@ -18,16 +18,16 @@ void TargetMove::run_guest() {
   cont_at_ = context_.loop.now();
   qemu::cont_until_running(vm->qmp(), [this, alive = std::weak_ptr(alive_)](const Result<>& done) {
     if (alive.expired()) return;
-    if (done) return guest_runs();
+    if (done) return guest_runs(context_.loop.now());
     spdlog::error("vm {}: {}", record_.spec.name, done.error().text);
     feed(TargetEvent::guest_running);
   });
 }
 
 // By QEMU's event, or its answer: in post-copy that may have to wait for a page.
-void TargetMove::guest_runs() {
+void TargetMove::guest_runs(Instant since) {
   if (std::exchange(runs_, true)) return;
-  resume_took_ = context_.loop.now() - cont_at_;
+  resume_took_ = std::max(since - cont_at_, Nanoseconds(0));
   feed(TargetEvent::guest_running);
   context_.vms.arrived(record_.spec.name);
   context_.known.forget(record_.spec.id);

@@ -4,6 +4,12 @@
 #include <nlohmann/json.hpp>
 
 namespace godwit::migrate {
+namespace {
+
+// A target that says more does not mean it.
+constexpr Nanoseconds kMostRunning = std::chrono::hours(1);
+
+}  // namespace
 
 void fill_times(Report& report, const Milestones& at) {
   const Nanoseconds zero{};
@@ -13,7 +19,8 @@ void fill_times(Report& report, const Milestones& at) {
   const Instant memory_ended =
       std::clamp(at.memory_ended, settled, std::max(settled, at.completed));
   const Instant pre_switchover = std::clamp(at.pre_switchover, at.stopped, at.ports_paused);
-  const Instant running = std::max(at.completed, at.owned - at.rtt / 2);
+  const Nanoseconds running_for = std::clamp(at.runs_at_target, zero, kMostRunning);
+  const Instant running = std::max(at.completed, at.owned - at.rtt / 2 - running_for);
 
   report.preparation = between(at.begun, has_disks ? at.disks : at.copying);
   if (has_disks) {

@@ -30,6 +30,7 @@ struct Milestones {
   Instant completed{};             // QEMU: the target has loaded everything
   Instant owned{};                 // the target's word that it runs
   Nanoseconds resume_at_target{};  // of the target's clock: cont to RESUME
+  Nanoseconds runs_at_target{};    // and from there to its word
   Nanoseconds rtt{};
 };
 

@@ -20,13 +20,14 @@ TEST(Report, PartsAddUp) {
                       .completed = at(4140),
                       .owned = at(4200),
                       .resume_at_target = milliseconds(3),
+                      .runs_at_target = milliseconds(10),
                       .rtt = milliseconds(40)});
-  EXPECT_EQ(report.pause, milliseconds(180));
+  EXPECT_EQ(report.pause, milliseconds(170));
   EXPECT_EQ(
       report.network + report.final_memory + report.device_state + report.commit + report.resume,
       report.pause);
   EXPECT_EQ(report.preparation + report.copying + report.pause, report.total);
-  EXPECT_EQ(report.commit, milliseconds(37));
+  EXPECT_EQ(report.commit, milliseconds(27));
   EXPECT_EQ(report.network, milliseconds(1));
 }
 

@@ -1,7 +1,9 @@
 // In the order a message meets the functions: bytes -> lines -> message -> response or event.
 #include "qemu/qmp.hh"
 
+#include <algorithm>
 #include <array>
+#include <chrono>
 
 #include "base/check.hh"
 #include "os/socket.hh"
@@ -12,6 +14,7 @@ namespace {
 
 using nlohmann::json;
 
+constexpr Nanoseconds kMostEventDelay = milliseconds(200);  // more is a clock that stepped
 constexpr std::size_t kMostQuoted = 200;  // bytes of QEMU's words in an error of ours
 
 std::string text_of(const json& value) {
@@ -25,6 +28,12 @@ std::chrono::microseconds timestamp_of(const json& object) {
   const auto whole = static_cast<std::int64_t>(unsigned_at(stamp, "seconds") & ((1ULL << 40) - 1));
   const auto part = static_cast<std::int64_t>(unsigned_at(stamp, "microseconds") % 1'000'000);
   return seconds(whole) + std::chrono::microseconds(part);
+}
+
+Instant happened(const json& object, Instant now) {
+  const auto wall = std::chrono::system_clock::now().time_since_epoch();
+  const auto late = std::chrono::duration_cast<Nanoseconds>(wall) - timestamp_of(object);
+  return now - std::clamp<Nanoseconds>(late, Nanoseconds(0), kMostEventDelay);
 }
 
 }  // namespace
@@ -183,8 +192,7 @@ void Qmp::deliver_event(const json& object) {
   const json& data = member(object, "data");
   const QmpEvent event{.name = text_of(member(object, "event")),
                        .data = data,
-                       .realtime = timestamp_of(object),
-                       .received = loop_.now()};
+                       .happened = happened(object, loop_.now())};
   if (events_.event) events_.event(event);
 }
 

@@ -30,8 +30,7 @@ inline constexpr std::size_t kMaxQmpPending = 256;
 struct QmpEvent {
   std::string name;  // "STOP", "RESUME", "MIGRATION", "SHUTDOWN", ...
   const nlohmann::json& data;
-  std::chrono::microseconds realtime;  // since 1970 by the host's clock, as QEMU stamped it
-  Instant received;
+  Instant happened;  // as QEMU stamped it: it may have waited for us
 };
 
 class Qmp final {

@@ -189,7 +189,7 @@ TEST_F(QmpEndTest, AMoveThatArrivesIsTold) {
                                  words.push_back(std::move(why));
                                }});
   const json data = {{"status", "postcopy-active"}};
-  migration.event({.name = "MIGRATION", .data = data, .realtime = {}, .received = {}});
+  migration.event({.name = "MIGRATION", .data = data, .happened = {}});
   EXPECT_THAT(end(), EndsWith(kEnded));
 }
 
