@@ -16,7 +16,7 @@ void add_fabric_routes(http::Server& server, Parts parts) {
     }
     nlohmann::json fabric = parts.host.fabrics.describe();
     fabric["relocations"] = parts.host.relocations.describe();
-    fabric["relays"] = parts.host.endpoint.source.describe();
+    fabric["relays"] = parts.host.endpoint.relays.describe();
     fabric["associations"] = parts.host.endpoint.associations.describe();
     responder.json(200, fabric);
   });

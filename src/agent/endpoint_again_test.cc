@@ -54,7 +54,7 @@ struct AgainTest : EndpointTest {
   json associations(const std::string& at = "q1") {
     return host(at).parts->associations.describe();
   }
-  json relays(const std::string& at) { return host(at).parts->source.describe(); }
+  json relays(const std::string& at) { return host(at).parts->relays.describe(); }
   bool forwards(const std::string& at, const std::string& to) {
     return std::ranges::any_of(
         relays(at), [&](const json& each) { return each["to"] == to && each["forwards"] == true; });
@@ -99,11 +99,11 @@ TEST_F(AgainTest, OnAThirdHostWhatIsOlderIsDirectAndTheRestRelayed) {
   EXPECT_TRUE(forwards("home", "f1"));
   EXPECT_TRUE(forwards("f1", "f2"));
   EXPECT_EQ(first->described()["went_on_to"], "f2");
-  EXPECT_EQ(host("f1").parts->source.names(), std::set{first->fresh});
-  EXPECT_EQ(host("f1").parts->source.lent(), std::set<Ip>{});
+  EXPECT_EQ(host("f1").parts->relays.names(), std::set{first->fresh});
+  EXPECT_EQ(host("f1").parts->relays.lent(), std::set<Ip>{});
   // It is known by its own, wherever it is.
   restart("home");
-  EXPECT_EQ(host("home").parts->source.lent(), std::set{kWeb});
+  EXPECT_EQ(host("home").parts->relays.lent(), std::set{kWeb});
 }
 
 TEST_F(AgainTest, ARelayEndsWithWhatItServesAndSoDoesTheOneBefore) {
@@ -160,7 +160,7 @@ TEST_F(AgainTest, WhatIsUndoneIsAsAfterTheFirst) {
     next.stage();
     expect_staged(next);
     if (stood) {
-      host("f1").in([&] { ASSERT_TRUE(host("f1").parts->source.forward(web, "f2")); });
+      host("f1").in([&] { ASSERT_TRUE(host("f1").parts->relays.forward(web, "f2")); });
       EXPECT_EQ(first->described()["went_on_to"], "f2");
       EXPECT_EQ(first->record.lead["has_left"], true);
     }

@@ -37,7 +37,7 @@ struct BothTest : EndpointTest, testing::WithParamInterface<std::string> {
     return false;
   }
   bool forwards(const std::string& at) {
-    for (const auto& each : host(at).parts->source.describe()) {
+    for (const auto& each : host(at).parts->relays.describe()) {
       if (each["forwards"]) return true;
     }
     return false;

@@ -28,10 +28,10 @@ constexpr std::size_t kMostHosts = 1024;
 EndpointLead::EndpointLead(const Context& context, EndpointParts& parts, Owner owner)
     : context_(context), parts_(parts), owner_(std::move(owner)), reached_(owner_.record.reached) {
   load(owner_.record.lead);
-  parts_.source.add(owner_.record.port, *this);
+  parts_.relays.add(owner_.record.port, *this);
 }
 
-EndpointLead::~EndpointLead() { parts_.source.remove(owner_.record.port, *this); }
+EndpointLead::~EndpointLead() { parts_.relays.remove(owner_.record.port, *this); }
 
 std::string EndpointLead::name() const { return "endpoint " + owner_.record.port.text(); }
 
@@ -89,7 +89,7 @@ void EndpointLead::stage() {
   const std::string relay =
       is_again ? fmt::format("relay-{}-{}", owner_.record.epoch, owner_.record.name)
                : "relay-" + owner_.record.name;
-  parts_.source.guest_is_back(owner_.record.port);
+  parts_.relays.guest_is_back(owner_.record.port);
   ask_source("endpoint.stage",
              {{"on_the_way", agent::to_json(on_the_way_)},
               {"relay", relay.substr(0, 63)},
@@ -214,7 +214,7 @@ void EndpointLead::remove_relay() {
   } catch (const SetupError& error) {
     spdlog::warn("relay for guest {}: {}", owner_.record.name, error.what());
   }
-  parts_.source.part(relay_, owner_.record.from);
+  parts_.relays.part(relay_, owner_.record.from);
   relay_.clear();
   interface_.clear();
   save();

@@ -25,8 +25,8 @@ constexpr Nanoseconds kUnderWay = seconds(1);
 
 void EndpointLead::uplink_is_here() {
   stands_ = true;
-  parts_.source.guest_is_back(owner_.record.port);
-  has_left_ = has_left_ || parts_.source.gone(owner_.record.port);
+  parts_.relays.guest_is_back(owner_.record.port);
+  has_left_ = has_left_ || parts_.relays.gone(owner_.record.port);
   if (reached_ < Phase::forwarded) lead();
   // The agent may have ended between the last answer and its record.
   if (reached_ == Phase::forwarded && all_are_told()) reached_ = Phase::flipped;
@@ -136,7 +136,7 @@ void EndpointLead::end_at(std::size_t index) {
 // What stays is the guest's new address, where it is.
 void EndpointLead::end_if_all() {
   if (is_over_ || !std::ranges::all_of(correspondents_, &Correspondents::is_ended)) return;
-  if (has_left_ && (!relay_.empty() || parts_.source.gone(owner_.record.port))) return;
+  if (has_left_ && (!relay_.empty() || parts_.relays.gone(owner_.record.port))) return;
   watch_.reset();
   const std::string port = owner_.record.port.text();
   if (has_left_) {

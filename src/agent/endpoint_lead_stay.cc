@@ -38,7 +38,7 @@ void EndpointLead::relay_ended() {
 // Its own address needs nothing of this host: it is at home, or not to be reached from here.
 bool EndpointLead::is_over_here() const {
   if (!has_left_) return false;
-  const auto gone = parts_.source.gone(owner_.record.port);
+  const auto gone = parts_.relays.gone(owner_.record.port);
   return !gone || gone->is_home;
 }
 
@@ -63,7 +63,7 @@ void EndpointLead::tell_of_home() {
 void EndpointLead::watch_stay() {
   alive_now_.direct = 0;                                                     // from where it is now
   if (context_.network.guest_uplink(owner_.record.port) != nullptr) return;  // it is about to go
-  const auto gone = parts_.source.gone(owner_.record.port);
+  const auto gone = parts_.relays.gone(owner_.record.port);
   if (gone && gone->is_home) tell_of_home();
   const bool is_late = !gone || os::wall_clock_seconds() >= relay_until_;
   if (!relay_.empty() && (alive_now_.relayed == 0 || is_late)) {

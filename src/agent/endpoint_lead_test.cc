@@ -24,7 +24,7 @@ struct EndpointLeadTest : EndpointTest {
     return until([&] { return move.lead().is_led() && move.lead().missing().empty(); });
   }
   json associations() { return host("q1").parts->associations.describe(); }
-  json relays() { return host("home").parts->source.describe(); }
+  json relays() { return host("home").parts->relays.describe(); }
   void refuse_once(const std::string& to, const std::string& what) {
     sessions.refuses = [this, to, what](const auto& host, const auto& method) {
       const bool is_meant = host == to && method == what;

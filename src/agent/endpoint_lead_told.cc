@@ -29,7 +29,7 @@ nlohmann::json EndpointLead::describe() const {
                          {"on_the_way", agent::to_json(on_the_way_)},
                          {"correspondents", hosts},
                          {"connections", inherited_.size()}};
-  if (const auto gone = parts_.source.gone(owner_.record.port)) json["went_on_to"] = gone->to;
+  if (const auto gone = parts_.relays.gone(owner_.record.port)) json["went_on_to"] = gone->to;
   if (reached_ >= Phase::forwarded) {
     json["alive"] = {{"direct", alive_now_.direct}, {"relayed", alive_now_.relayed}};
     json["reset"] = cut_;

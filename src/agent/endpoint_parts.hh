@@ -26,18 +26,25 @@ struct EndpointParts {
                       .kernel = kernel,
                       .fabrics = its.fabrics,
                       .events = its.events}),
-        source({.loop = its.loop,
+        relays({.loop = its.loop,
                 .config = its.config,
                 .store = its.store,
+                .network = its.network,
+                .associations = associations,
+                .kernel = kernel,
+                .device = its.device}),
+        source({.loop = its.loop,
+                .config = its.config,
                 .network = its.network,
                 .peers = its.peers,
                 .associations = associations,
                 .kernel = kernel,
-                .device = its.device,
+                .relays = relays,
                 .fabrics = its.fabrics}) {}
 
   EndpointKernel kernel;
   Associations associations;
+  EndpointRelays relays;
   EndpointSource source;
   Nanoseconds look_interval = seconds(5);  // of leads, at what is left
 };

@@ -142,7 +142,7 @@ class Host {
                                          .events = events});
     parts->look_interval = milliseconds(500);
     parts->associations.start();
-    parts->source.start();
+    parts->relays.start();
     parts->kernel.start();
     relocations.emplace(Relocation::Context{.loop = loop,
                                             .config = config,
@@ -274,7 +274,7 @@ class Move {
   // The source's has been told to stand.
   void stand() {
     const json told = from_.in([&] {
-      const auto led = from_.parts->source.forward(record.port, to_.config.name);
+      const auto led = from_.parts->relays.forward(record.port, to_.config.name);
       EXPECT_TRUE(led) << led.error().text;
       return from_.parts->source.last_connections(record.port);
     });

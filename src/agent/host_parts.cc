@@ -90,7 +90,7 @@ void HostParts::start() {
   device.start();
   fabrics.start();
   endpoint.associations.start();
-  endpoint.source.start();
+  endpoint.relays.start();
   relocations.start();
   endpoint.kernel.start();
   migrations.start();

@@ -130,8 +130,8 @@ void Relocations::sweep() {
 std::set<Ip> Relocations::used_addresses() const {
   std::set<Ip> used = context_.network.locators();
   used.merge(context_.network.guests());
-  used.merge(endpoint_.source.names());
-  used.merge(endpoint_.source.lent());
+  used.merge(endpoint_.relays.names());
+  used.merge(endpoint_.relays.lent());
   for (const auto& [port, relocation] : relocations_) {
     if (relocation->is_over()) continue;
     for (const auto& each : relocation->record().addresses) used.insert(each.to_locator);
@@ -250,7 +250,7 @@ Result<> Relocations::may_come(const translate::Fabric& fabric, const PortRecord
   const bool is_known = known != nullptr && !known->is_over();
   const bool is_home = std::ranges::all_of(
       port.guest, [&](const auto& each) { return fabric.is_home(here, each.address); });
-  const auto gone = endpoint_.source.gone(port.id);
+  const auto gone = endpoint_.relays.gone(port.id);
   if (gone && (is_known || !is_home)) {
     return fail(
         "host {} still relays connections of port {} to host {}, from when it was here "
@@ -433,7 +433,7 @@ void Relocations::withdraw(const PortId& port) {
 
 void Relocations::pause_uplink(const PortId& port, const Offer& asked,
                                EndpointSource::Answer told) {
-  if (auto led = endpoint_.source.forward(port, asked.to); !led) {
+  if (auto led = endpoint_.relays.forward(port, asked.to); !led) {
     return told(std::unexpected(led.error()));
   }
   if (!is_offered(port, asked)) offer(port, asked);  // by an agent that has ended since
@@ -447,7 +447,7 @@ void Relocations::leave(const std::vector<PortId>& uplinks, const std::string& t
   if (context_.peers.protocol(to) < kStandsProtocol) return;
   for (const PortId& port : uplinks) {
     const PortRecord* uplink = context_.network.guest_uplink(port);
-    if (uplink == nullptr || uplink->epoch >= epoch || !endpoint_.source.relays(port, to)) continue;
+    if (uplink == nullptr || uplink->epoch >= epoch || !endpoint_.relays.leads(port, to)) continue;
     pause_uplink(port, {.to = to, .epoch = epoch},
                  [this, port, to, epoch](const Result<nlohmann::json>& told) {
                    if (!told) return;
@@ -461,7 +461,7 @@ void Relocations::leave(const std::vector<PortId>& uplinks, const std::string& t
 
 void Relocations::stay(const std::vector<PortId>& uplinks) {
   for (const PortId& port : uplinks) {
-    endpoint_.source.stay(port);
+    endpoint_.relays.stay(port);
     if (offers_.contains(port)) withdraw(port);
   }
 }
