@@ -199,10 +199,11 @@ def test_connections_and_every_packet_survive(centre, correspondent):
 
 
 class ProbeFrom(Probe):
-    def __init__(self, correspondent, guest, rate=1000):
+    def __init__(self, correspondent, guest, rate=1000, address=None):
         self.vm, self.figures, self.nobody_read = guest, None, 0
-        self.process = guest.fleet.popen(correspondent, guest.fleet.bin / "godwit", "lab", "probe", guest.address,
-                                         "--connections", 2, "--settle", "1s", "--rate", rate, stdin=subprocess.PIPE)
+        self.process = guest.fleet.popen(correspondent, guest.fleet.bin / "godwit", "lab", "probe",
+                                         address or guest.address, "--connections", 2, "--settle", "1s",
+                                         "--rate", rate, stdin=subprocess.PIPE)
 
 
 @pytest.mark.thorough

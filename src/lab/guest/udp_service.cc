@@ -55,7 +55,7 @@ BytesView PacketBatch::packet(std::size_t i) const {
   return BytesView(buffers_[i]).first(messages_[i].msg_len);
 }
 
-void PacketBatch::add(const sockaddr_in& to, const Packet& packet) {
+void PacketBatch::add(const sockaddr_in6& to, const Packet& packet) {
   auto& buffer = buffers_[count_];
   std::ranges::copy(encode(packet), buffer.begin());
   vectors_[count_] = {buffer.data(), kPacketBytes};

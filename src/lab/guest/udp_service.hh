@@ -38,17 +38,17 @@ class PacketBatch final {
   // Replaces what it holds; returns how many came, 0 when none is there.
   std::size_t receive(int fd);
   BytesView packet(std::size_t i) const;
-  const sockaddr_in& address(std::size_t i) const { return addresses_[i]; }
+  const sockaddr_in6& address(std::size_t i) const { return addresses_[i]; }
 
   bool is_empty() const { return count_ == 0; }
   bool is_full() const { return count_ == kSize; }
-  void add(const sockaddr_in& to, const Packet& packet);
+  void add(const sockaddr_in6& to, const Packet& packet);
   // Sends and empties it; returns how many the socket did not take.
   std::size_t send(int fd);
 
  private:
   std::array<std::array<std::byte, kMaxPacketBytes>, kSize> buffers_{};
-  std::array<sockaddr_in, kSize> addresses_{};
+  std::array<sockaddr_in6, kSize> addresses_{};
   std::array<iovec, kSize> vectors_{};
   std::array<mmsghdr, kSize> messages_{};
   std::size_t count_ = 0;
@@ -74,7 +74,7 @@ class UdpService final {
 
  private:
   struct Client {
-    sockaddr_in address{};
+    sockaddr_in6 address{};
     SequenceLog log;
     std::uint16_t per_second = 0;
     unsigned credit = 0;
