@@ -151,7 +151,7 @@ void EndpointLead::make_relay(const std::string& port) {
   relay_ = port;
   interface_ = text_field_or(*made, "interface", "");
   try {
-    os::be_relay(interface_);
+    os::be_relay(interface_, addresses());
   } catch (const SetupError& error) {
     return refuse(error.what());
   }
@@ -224,7 +224,7 @@ void EndpointLead::restart() {
   if (reached_ == Phase::undone) return take_back();
   if (owner_.record.wanted == Phase::undone) return undo();
   try {
-    if (!relay_.empty()) os::be_relay(interface_);
+    if (!relay_.empty()) os::be_relay(interface_, addresses());
     if (!relay_.empty() && reached_ >= Phase::forwarded) {
       os::send_by_relay(interface_, addresses());
     }

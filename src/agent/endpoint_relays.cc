@@ -70,7 +70,7 @@ void EndpointRelays::start() {
   for (const auto& document : context_.store.list(kRelayKind)) {
     EndpointRelay known = relay_of(document.body);
     try {
-      os::be_relay(known.interface);
+      os::be_relay(known.interface, known.addresses);
       if (known.forwards && !is_back(known)) route(known);
       serve(known);
     } catch (const SetupError& error) {
@@ -90,7 +90,7 @@ Result<> EndpointRelays::open(EndpointRelay& relay, const std::string& port,
   relay.port = text_field_or(*made, "name", "");
   relay.interface = text_field_or(*made, "interface", "");
   try {
-    os::be_relay(relay.interface);
+    os::be_relay(relay.interface, relay.addresses);
   } catch (const SetupError& error) {
     (void)context_.network.remove_port(relay.port, {});
     return fail("{}", error.what());

@@ -125,7 +125,8 @@ struct MovedConnectionsTest : testing::TestWithParam<bool> {
     abroad().netlink.rename("far", "relay");
     for (Node* node : {&home(), &abroad()}) {
       node->netlink.set_up("relay");
-      node->netns.run([] { be_relay("relay"); });
+      node->netlink.silence_ipv6("relay");  // as a TAP
+      node->netns.run([&] { be_relay("relay", {p(), o()}); });
     }
   }
   // With an interface of the host that it is at.
@@ -392,7 +393,8 @@ struct MovedConnectionsTest : testing::TestWithParam<bool> {
     abroad().netlink.rename("far", "relay2");
     for (Node* node : {&home(), &abroad()}) {
       node->netlink.set_up("relay2");
-      node->netns.run([] { be_relay("relay2"); });
+      node->netlink.silence_ipv6("relay2");
+      node->netns.run([&] { be_relay("relay2", {p(), o()}); });
     }
     std::vector<Connection> own, renamed;
     for (Connection& each : tracked(abroad())) {

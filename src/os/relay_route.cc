@@ -1,5 +1,7 @@
 #include "os/relay_route.hh"
 
+#include <algorithm>
+
 #include "os/forwarding.hh"
 #include "os/guest_route.hh"
 #include "os/kernel_setting.hh"
@@ -30,7 +32,7 @@ Netlink::MarkedWay marked_way(Netlink& netlink, const std::string& interface, co
 
 }  // namespace
 
-void be_relay(const std::string& interface) {
+void be_relay(const std::string& interface, const std::set<Ip>& guests) {
   have_host_forward(true);
   const std::string ip4 = "net/ipv4/conf/" + interface;
   set_kernel(ip4 + "/send_redirects", "0");
@@ -38,6 +40,11 @@ void be_relay(const std::string& interface) {
   Netlink netlink;
   netlink.set_mac(interface, kGatewayMac);
   netlink.add_neighbour(interface, kOtherEnd4, kGatewayMac);
+  if (std::ranges::all_of(guests, &Ip::is4)) return;
+  have_host_forward(false);
+  set_kernel("net/ipv6/conf/" + interface + "/disable_ipv6", "0");
+  set_kernel("net/ipv6/conf/" + interface + "/accept_ra", "0");
+  netlink.add_neighbour(interface, kOtherEnd6, kGatewayMac);
 }
 
 // Loose checks (RFC 3704, 2.4) are none for an interface without addresses: Linux refuses all that
@@ -54,13 +61,7 @@ void accept_detours(const std::string& interface) {
 
 void send_by_relay(const std::string& interface, const std::set<Ip>& guests) {
   Netlink netlink;
-  for (const Ip& guest : guests) {
-    if (!guest.is4()) {
-      set_kernel("net/ipv6/conf/" + interface + "/disable_ipv6", "0");
-      netlink.add_neighbour(interface, kOtherEnd6, kGatewayMac);
-    }
-    netlink.add_marked_way(marked_way(netlink, interface, guest));
-  }
+  for (const Ip& guest : guests) netlink.add_marked_way(marked_way(netlink, interface, guest));
 }
 
 void stop_sending_by_relay(const std::set<Ip>& guests) {
@@ -90,7 +91,6 @@ void stop_receiving_by_relay(const std::string& interface, const std::set<Ip>& g
 void route_to_relay(const std::string& interface, const std::set<Ip>& guests) {
   Netlink netlink;
   for (const Ip& guest : guests) {
-    if (!guest.is4()) set_kernel("net/ipv6/conf/" + interface + "/disable_ipv6", "0");
     netlink.add_neighbour(interface, guest.text(), kGatewayMac);
     netlink.replace_route(alone(guest), interface);
   }

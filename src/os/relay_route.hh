@@ -12,8 +12,9 @@
 
 namespace godwit::os {
 
-// Both: the interface forwards, whatever the address, and knows the other end without asking.
-void be_relay(const std::string& interface);
+// Both: the interface forwards, whatever the address, and knows the other end without asking; IPv6
+// if one of the guest's addresses is of that family, which an uplink does not speak by itself.
+void be_relay(const std::string& interface, const std::set<Ip>& guests);
 // From addresses that are routed by another interface, too.
 void accept_detours(const std::string& interface);
 // At the guest: what has kRelayMark (os/moved_connections.hh) goes by the relay.

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, Lab, build_directory, wait_until
 from fleet import BOOT_WORDS, Fleet, Probe, Vm
 from test_faults import AFTER_RELEASE, kill_qemu, thaw
-from test_nat import DataCentre, ProbeFrom
+from test_nat import DataCentre, Pings, ProbeFrom
 
 ABROAD = ROOT / "examples" / "abroad"
 STRANGER = "router-world"  # has no agent
@@ -28,18 +28,24 @@ YONDER = """  yonder:
 class Guest(Vm):
     """At home at h1, or at y1 as number 1xx; `number` is the last of its address. `words`: of its kernel's command line."""
 
-    def __init__(self, fleet, number, correspondent="x1", host="h1", initrd=None, guest_agent=False, words=""):
+    def __init__(self, fleet, number, correspondent="x1", host="h1", initrd=None, guest_agent=False, words="",
+                 address6=None):
         net = {"h1": "10.66.1", "y1": "10.66.4"}[host]
         super().__init__(fleet, f"vm{number}", net, nic=True)
-        self.address, self.host = f"{net}.{number}", host
-        fleet.godwit(host, "port", "add", self.uplink, "--uplink", "--guest", self.address)
+        self.address, self.address6, self.host = f"{net}.{number}", address6, host
+        also = ["--guest", address6] if address6 else []
+        if address6:
+            words += f" godwit.ip6={address6}/128 godwit.gw6=fe80::1"
+        fleet.godwit(host, "port", "add", self.uplink, "--uplink", "--guest", self.address, *also)
         fleet.godwit(host, "vm", "run", self.name, "--memory", "128MiB", "--nic", self.port,
                      *(["--guest-agent"] if guest_agent else []), "--kernel", fleet.guest / "vmlinuz",
                      "--initrd", initrd or fleet.guest / ("initrd-agent.img" if guest_agent else "initrd.img"),
                      "--append", f"{BOOT_WORDS} godwit.ip={self.address}/24 godwit.gw={net}.1 "
                      f"godwit.dirty=2mbit godwit.working-set=4MiB {words}")
         fleet.godwit(host, "connect", self.port, self.uplink)
-        wait_until(lambda: self.answers(correspondent), 60, lambda: f"{self.name}: {self.on_console()}{fleet.logs()}")
+        for address in filter(None, (self.address, address6)):
+            wait_until(lambda a=address: self.answers(correspondent, a), 60,
+                       lambda: f"{self.name}: {self.on_console()}{fleet.logs()}")
 
     def answers(self, correspondent, address=None):
         return self.fleet.lab.exec(correspondent, "ping", "-c", "1", "-W", "1", address or self.address,
@@ -168,6 +174,28 @@ def test_connections_live_on_without_the_site_that_they_began_at(abroad):
         abroad.lab.run("cut", "home-world")
         time.sleep(2)  # of traffic that takes no notice
     probe.expect_nothing_lost()
+
+
+def test_a_guest_of_both_families_goes_and_comes_home(abroad):
+    guest = Guest(abroad, 28, address6="fd67:6f64:7769:1::28")
+    flows = [Echo(guest, host, guest.address6) for host in ("x1", STRANGER)]
+    with Pings(guest, "x1", STRANGER), ProbeFrom("x1", guest, address=guest.address6) as probe:
+        moved = guest.move("--strategy", "endpoint")
+        assert [each.ask() for each in flows] == ["same"] * 2
+    probe.expect_nothing_lost()
+    assert {":" in each["new_address"] for each in moved["network"][0]["addresses"]} == {True, False}, moved
+    wait_until(lambda: min((guest.alive() or {"none": 0}).values()) > 0, 20, guest.relocation)
+    abroad.lab.run("cut", "home-world")
+    try:
+        assert flows[0].ask() == "same"
+    finally:
+        abroad.lab.run("heal", "home-world")
+    with Pings(guest, "x1", STRANGER):
+        guest.move("--strategy", "endpoint", target="h1")
+        assert [each.ask() for each in flows] == ["same"] * 2
+    for each in flows:
+        each.close()
+    abroad.expect_nothing_left(guest, home="h1")
 
 
 @pytest.mark.drawn
