@@ -101,9 +101,10 @@ def test_what_cannot_be_configured_is_refused(abroad):
 
 
 def test_the_new_address_is_there_before_the_move(abroad):
-    guest = Traveller(abroad, 42)
+    guest = Traveller(abroad, 42, address6="fd67:6f64:7769:1::42")
     guest.run("mkdir /etc; echo nameserver 10.66.1.53 > /etc/resolv.conf")
     echoes = {host: Echo(guest, host) for host in ("x1", STRANGER)}
+    echo6 = Echo(guest, STRANGER, guest.address6)
     site = abroad.godwit("h1", "migrate", guest.name, "--to", "abroad", "--strategy", "secondary-nic", expect=3)
     assert "no host abroad" in site.stderr
     planned = abroad.godwit("h1", "migrate", guest.name, "--to", "f1", "--strategy", "secondary-nic", "--dry-run").stdout
@@ -120,6 +121,9 @@ def test_the_new_address_is_there_before_the_move(abroad):
     for host, echo in echoes.items():
         assert echo.ask() == "same", (host, guest.relocation(), guest.run("ip rule; ip route show table all"))
         assert guest.answers(host, new), (host, guest.run("ip rule; ip route show table all"))
+    new6 = guest.nics()[guest.second]["network"]["addresses"][1].split("/")[0]
+    assert echo6.ask() == "same" and guest.answers(STRANGER, new6), guest.run("ip -6 rule; ip -6 route show table all")
+    assert new6 in guest.run("ip -6 route get fd67:6f64:7769:3::a")
     # It needs nothing of where it was: neither do new connections with the new address.
     wait_until(lambda: (guest.alive() or {}).get("direct", 0) > 0, 20, guest.relocation)
     abroad.lab.run("cut", "home-world")
@@ -133,8 +137,9 @@ def test_the_new_address_is_there_before_the_move(abroad):
         abroad.godwit("f1", "vm", "nic", what, guest.name, guest.second)
     assert guest.way_out() == ("eth0", guest.address) and list(guest.nics()) == [guest.port]
     assert guest.run("cat /etc/resolv.conf").strip() == "nameserver 10.66.1.53"
-    assert echoes["x1"].ask() == "same"
-    for echo in echoes.values():
+    assert guest.address6 in guest.run("ip -6 route get fd67:6f64:7769:3::a")
+    assert echoes["x1"].ask() == echo6.ask() == "same"
+    for echo in (*echoes.values(), echo6):
         echo.close()
 
 
